@@ -1,0 +1,93 @@
+"""Whole files and folders, or what was there before."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import atomic_folder, atomic_write, write_json
+
+
+def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    atomic_write(path, "é\r\n")
+    assert path.read_bytes() == b"\xc3\xa9\r\n"
+    atomic_write(path, b"\x00")
+    assert path.read_bytes() == b"\x00"
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_text("")
+    atomic_write(tmp_path / "ours", "")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    (tmp_path / "folder").mkdir()
+    with atomic_folder(tmp_path / "our_folder"):
+        pass
+    assert (tmp_path / "our_folder").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write(path, "old")
+
+    def fail(handle: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_json_is_the_same_for_equal_values(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": ["é"]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": [\n    "é"\n  ],\n  "b": 1\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_folder_appears_whole_and_replaces(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "corpus"
+    for content in ("one", "two"):
+        with atomic_folder(target) as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / content).write_text(content)
+            assert not (target / "deep" / content).exists()
+        assert os.listdir(target / "deep") == [content]
+    assert os.listdir(tmp_path / "out") == ["corpus"]
+
+
+def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "corpus"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("old")
+
+    def fill() -> None:
+        with atomic_folder(target) as folder:
+            (folder / "a").write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert (target / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["corpus"]
+
+
+def test_failed_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "corpus"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("old")
+    replace = os.replace
+
+    def fail_once(source: Path, destination: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError("no")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with pytest.raises(OSError, match="no"), atomic_folder(target) as folder:
+        (folder / "a").write_text("new")
+    assert (target / "a").read_text() == "old"
