@@ -1,0 +1,78 @@
+"""What all readers share: what a row is, and text files cut into lines and blocks."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import Problems
+
+Row = dict[str, Any]
+"""One unchecked example as plain Python. Always `where` (its "file:line"), perhaps `id`; the other keys are the task's:
+tokens and tags (IOB2); or tokens, predicate and tags; or question, context, answers (text, answer_start) and perhaps title."""
+
+_GAP = re.compile(r"[ \t]+")  # str.split() would also cut at a no-break space inside a token
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where each split is: a file (or a hub split's name), or several read one after the other."""
+
+    train: str | tuple[str, ...]
+    test: str | tuple[str, ...]
+    validation: str | tuple[str, ...] | None = None
+
+    def of(self, split: str) -> tuple[str, ...]:
+        """The names that make up `split`; none for a validation split that is carved from train."""
+        names: str | tuple[str, ...] | None = getattr(self, split)
+        return (names,) if isinstance(names, str) else names or ()
+
+
+class Line(NamedTuple):
+    """A line without its end, and where it stands ("file:line", counted from 1)."""
+
+    where: str
+    text: str
+
+
+def lines(path: Path, problems: Problems) -> Iterator[Line]:
+    r"""The lines of a UTF-8 file, with or without a byte order mark. Only \n and \r\n end a line: U+0085 and U+2028 are text.
+
+    Bytes that are not UTF-8 are a problem each line; they come out as U+FFFD so that the rest of the file can be checked.
+    """
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            try:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                problems.add(where, not_utf8(error))
+                text = raw.decode(errors="replace")
+            yield Line(where, text.rstrip("\r\n"))
+
+
+def blocks(path: Path, boundaries: tuple[str, ...], problems: Problems) -> Iterator[list[Line]]:
+    """Runs of lines between separators: lines of nothing but whitespace, or that begin with one of `boundaries`."""
+    block: list[Line] = []
+    for line in lines(path, problems):
+        if line.text.strip() and not line.text.startswith(boundaries):
+            block.append(line)
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def cells(line: Line, separator: str | None) -> list[str]:
+    """The columns of a line: cut at each `separator`, or at runs of spaces and tabs where it is None."""
+    return line.text.split(separator) if separator else _GAP.split(line.text.strip(" \t"))
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """The message for bytes that are not UTF-8: which byte, and the remedy."""
+    byte = error.object[error.start]
+    return f"byte {error.start + 1}, 0x{byte:02x}, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"

@@ -1,0 +1,103 @@
+"""Recipes: the ones in data_recipes load, and each mistake is named with its key, value and remedy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import UserError
+from pipeline.readers.conll_columns import Options
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.tasks import TASKS
+
+RECIPES = sorted((Path(__file__).parents[1] / "data_recipes").glob("*.yaml"))
+NER = {
+    "task": "token_classification", "license": "CC0", "source": "ours", "reader": "conll_columns",
+    "options": {"columns": 2, "token": 0, "tag": 1, "tag_scheme": "iob2"},
+    "files": {"train": "train.conll", "validation": "dev.conll", "test": ["test.conll", "more.conll"]},
+    "labels": ["PER", "LOC"],
+}
+QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "qa_jsonl",
+      "files": {"train": "a.jsonl", "test": "c.jsonl"}, "carve_validation": 0.1}
+HUB = {"id": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
+
+
+def load(folder: Path, values: Mapping[str, Any]) -> Recipe:
+    path = folder / "ours.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump({key: value for key, value in values.items() if value is not None}, file)
+    return load_recipe(path)
+
+
+def refuse(folder: Path, values: Mapping[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(folder, values)
+    return [problem.removeprefix(str(folder) + "/") for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert TASKS[recipe.task].classes(recipe.labels)
+
+
+def test_squad_recipes_carve_the_same_articles() -> None:
+    one, two = (load_recipe(path) for path in RECIPES if path.stem in ("squad", "squad_v2"))
+    assert (one.carve_validation, one.seed) == (two.carve_validation, two.seed)
+
+
+def test_good_recipe(tmp_path: Path) -> None:
+    recipe = load(tmp_path, NER)
+    assert recipe.name == "ours"
+    assert recipe.options == Options(2, 0, 1, "iob2")
+    assert recipe.labels == ("PER", "LOC")
+    assert [recipe.files.of(split) for split in ("train", "validation", "test")] == [
+        ("train.conll",), ("dev.conll",), ("test.conll", "more.conll")]
+    carved = load(tmp_path, QA | {"hub": HUB})
+    assert carved.files.of("validation") == ()
+    assert carved.hub is not None
+    assert carved.hub.splits.of("test") == ("validation",)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is not one of the allowed values; did you mean "
+                                      "'token_classification'?"),
+    ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
+    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' does not read token_classification; "
+                                                "readers that do: conll_columns"),
+    ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
+    ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
+    ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
+    ({"labels": None}, "ours.yaml: labels: token_classification needs the list of its labels; add it"),
+    ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
+    ({"labels": ["B-PER"]}, "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-"),
+    ({"files": {"train": "a", "test": "b"}}, "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
+                                             "it from train"),
+    ({"files": {"train": 3, "validation": "b", "test": "b"}}, "ours.yaml: files: train: found an integer 3, expected text or a"),
+    ({"files": {"train": "a", "dev": "b", "test": "b"}}, "ours.yaml: files: unknown key 'dev'; known are test, train, valid"),
+    ({"carve_validation": 0.1}, "ours.yaml: carve_validation: there is a validation split already; remove one of the two"),
+    ({"carve_validation": 10}, "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1"),
+    ({"unseen_labels": "warn"}, "ours.yaml: unseen_labels: 'warn' is not one of the allowed values; known are fail, keep"),
+    ({"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
+     "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
+    ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
+     "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
+    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer)"),
+    ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
+    ({"hub": HUB}, "ours.yaml: files: validation is missing"),
+])
+def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refuse(tmp_path, NER | changes)[0].startswith(message)
+
+
+def test_bad_question_recipe(tmp_path: Path) -> None:
+    assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: span_extraction has none; remove the key"]
+    assert refuse(tmp_path, QA | {"options": {"columns": 2}}) == ["ours.yaml: options: unknown key 'columns'; known are none"]
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    problems = refuse(tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None})
+    assert len(problems) == 4
