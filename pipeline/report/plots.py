@@ -1,0 +1,204 @@
+"""The report's plots, as SVG text to put inside the page. The same numbers give the same bytes."""
+
+import dataclasses
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+# Okabe and Ito's palette for the arms, Paul Tol's "muted" for tasks: an arm and a task never share a color, and dashes or markers
+# tell apart what colors may not.
+ARM_COLORS = {
+    "multitask": "#0072B2",
+    "deep_prompt": "#E69F00",
+    "soft_prompt": "#009E73",
+    "fine_tune": "#D55E00",
+    "head_only": "#6B6B6B",
+}
+OTHER_COLOR = "#CC79A7"
+TASK_COLORS = ("#332288", "#44AA99", "#CC6677", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77", "#AA4499")
+DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)))
+MARKERS = ("o", "s", "^", "D", "v")
+WIDTH = 4.8  # Inches. Narrow on purpose: on a phone a plot then shrinks little, and on a laptop two stand side by side.
+POINTS = 300  # Of one line, at most.
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "report",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.edgecolor": "#8a8f98",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": "#3d434d",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#6b7280",
+    "ytick.color": "#6b7280",
+    "xtick.labelcolor": "#3d434d",
+    "ytick.labelcolor": "#3d434d",
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A drawing with a caption; `text` tells what it shows to whoever cannot see it."""
+
+    caption: str
+    text: str
+    svg: Markup
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One curve: x is the step; `mark` is the step to put a ring on."""
+
+    values: "pd.Series[float]"
+    color: str
+    dashes: Any = "-"
+    mark: float | None = None
+
+
+def arm_color(arm: str) -> str:
+    """An arm's color, the same everywhere in the report."""
+    return ARM_COLORS.get(arm, OTHER_COLOR)
+
+
+def arm_order(arm: str) -> int:
+    """Which dashes and marker an arm has: its place among the known arms."""
+    return list(ARM_COLORS).index(arm) % len(DASHES) if arm in ARM_COLORS else len(DASHES) - 1
+
+
+def curve(frame: pd.DataFrame | None, column: str) -> "pd.Series[float] | None":
+    """`column` over step where both are finite numbers; None where nothing is left to draw."""
+    if frame is None or column not in frame:
+        return None
+    finite = np.isfinite(frame[column]) & np.isfinite(frame["step"])
+    return frame[finite].set_index("step")[column] if finite.any() else None
+
+
+def smooth(values: "pd.Series[float]") -> "pd.Series[float]":
+    """An exponential mean over about a thirtieth of the run, thinned out to what a plot can show."""
+    mean = values.ewm(span=max(1, len(values) / 30)).mean()
+    keep = np.unique(np.linspace(0, len(mean) - 1, min(POINTS, len(mean))).astype(int))
+    return mean.iloc[keep]
+
+
+def lines(caption: str, axis: str, curves: Mapping[str, Line]) -> Plot:
+    """Curves over steps, by name. A wide range of positive values gets a logarithmic axis."""
+    with _style():
+        figure, axes = _figure(2.9)
+        for name, line in curves.items():
+            # matplotlib hides names that begin with an underscore from the legend; a zero-width space lets them in.
+            shown = "\u200b" + name if name.startswith("_") else name
+            lone = "o" if len(line.values) == 1 else ""
+            axes.plot(line.values.index, line.values, color=line.color, ls=line.dashes, label=shown, marker=lone)
+            if line.mark is not None and line.mark in line.values.index:
+                height = line.values[~line.values.index.duplicated(keep="last")][line.mark]
+                axes.plot([line.mark], [height], "o", mfc="white", mec=line.color, mew=1.5, ms=5.5)
+        ends = [value for line in curves.values() for value in (line.values.min(), line.values.max())]
+        if axis == "loss" and min(ends) > 0 and max(ends) / min(ends) > 10:
+            axes.set_yscale("log")
+            axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+        axes.set(xlabel="step", ylabel=axis)
+        _legend(figure, axes, len(curves))
+        text = "; ".join(
+            f"{name} ends at {line.values.iloc[-1]:.3g} (step {line.values.index[-1]:g})" for name, line in curves.items()
+        )
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
+def label_dots(caption: str, frame: pd.DataFrame, most: int = 25) -> Plot:
+    """F1 by label, one row each, one marker per arm. `frame`: index label, columns support and arms."""
+    with _style():
+        shown = frame.head(most)
+        figure, axes = _figure(1.1 + 0.2 * len(shown))
+        for arm in shown.columns.drop("support"):
+            order = arm_order(arm)
+            axes.plot(
+                shown[arm],
+                range(len(shown)),
+                MARKERS[order],
+                color=arm_color(arm),
+                label=arm,
+                ms=6,
+                mec="white",
+                mew=0.6,
+                alpha=0.9,
+            )
+        axes.set(xlabel="F1", ylim=(len(shown) - 0.4, -0.6))
+        axes.set_yticks(range(len(shown)), [_short(str(label)) for label in shown.index])
+        _legend(figure, axes, len(shown.columns) - 1)
+        left_out = f"The {most} most frequent of {len(frame)} labels. " if len(frame) > most else ""
+        return Plot(
+            caption, left_out + "The table has the numbers.", _svg(figure, caption, left_out + "The table has the numbers.")
+        )
+
+
+def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot:
+    """Two bars per corpus, as fractions: its share of the rows, and its share as sampled."""
+    with _style():
+        figure, axes = _figure(0.9 + 0.5 * len(corpora))
+        for side, name, color in ((-0.19, "share of rows", "#b8bfca"), (0.19, "share as sampled", "#332288")):
+            widths = [100 * pair[side > 0] for pair in corpora.values()]
+            bars = axes.barh([place + side for place in range(len(corpora))], widths, height=0.36, color=color, label=name)
+            axes.bar_label(bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=8, color="#3d434d")
+        axes.set(xlabel="% of the mixture", ylim=(len(corpora) - 0.45, -0.55))
+        axes.set_yticks(range(len(corpora)), [_short(name) for name in corpora])
+        axes.margins(x=0.12)
+        axes.grid(visible=False, axis="y")
+        _legend(figure, axes, 2)
+        text = "; ".join(
+            f"{name} {100 * rows:.1f} % of rows, sampled {100 * rate:.1f} %" for name, (rows, rate) in corpora.items()
+        )
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
+def _style() -> Any:
+    return matplotlib.style.context(["default", STYLE])
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots()
+
+
+def _legend(figure: Figure, axes: Axes, entries: int) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, entries), handlelength=2.4, columnspacing=1.4)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
+def _svg(figure: Figure, title: str, text: str) -> Markup:
+    """The drawing alone: no prolog, no metadata, and ids that no other plot on the page has."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():  # The page's own font draws the text, so glyphs that matplotlib's lacks do not matter.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :]).replace("xlink:href", "href")
+    key = "plot-" + re.sub(r"\W+", "-", title).strip("-").lower()
+    svg = re.sub(r'\bid="', f'id="{key}-', svg).replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
+    head = f'<svg role="img" aria-labelledby="{key}-title {key}-text"'
+    body = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(text)}</desc>'
+    size, rest = svg.removeprefix("<svg").split(">", 1)
+    size = re.sub(r'\b(width|height)="[^"]*"', "", size)
+    return Markup(f"{head}{size}>{body}{rest}")

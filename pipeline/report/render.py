@@ -1,0 +1,144 @@
+"""From what the stages left to `report.html` and `report.md`: the same sections and tables in both, plots in the first."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from pipeline.report import plots, tables, words
+from pipeline.report.collect import Evidence, Mixture, Run, collect
+from pipeline.report.plots import Line, Plot
+from pipeline.report.tables import Table
+
+OPEN_UP_TO = 12  # Rows: a longer table by label starts folded, below its plot.
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading with its tables, plots, and a table that a click folds away or back."""
+
+    title: str
+    text: str
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...] = ()
+    folded: Table | None = None
+
+    @property
+    def starts_open(self) -> bool:
+        """Whether the folding table is short enough to begin unfolded."""
+        return self.folded is not None and len(self.folded.rows) <= OPEN_UP_TO
+
+
+def write_report(
+    results: Path, runs: Path, mixtures: Path, tasks: Sequence[str], arms: Sequence[str], output: Path
+) -> None:
+    """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
+
+    Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and `mixtures/MIXTURE.json`; what was not run is a dash.
+    Raises UserError: a malformed file.
+    """
+    evidence = collect(results, runs, mixtures, tasks, arms)
+    sections = [_comparison(evidence), *(_task(task, evidence.of_task(task)) for task in evidence.tasks)]
+    sections += [_mixture(mixture) for mixture in evidence.mixtures]
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("report.html", "report.md"):
+        page = _environment().get_template(f"{name}.j2")
+        text = page.render(summary=words.summary(evidence), sections=sections, glossary=words.glossary(evidence))
+        (output / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = markdown
+    environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title).strip("-").lower()
+    return environment
+
+
+def markdown(text: str) -> str:
+    """Plain text as Markdown that shows just that, inside a table's cell too: no markup, no HTML, no line break."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~$#!])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def _comparison(evidence: Evidence) -> Section:
+    return Section("Comparison", words.about_cost(evidence), (tables.comparison(evidence),))
+
+
+def _task(task: str, runs: Sequence[Run]) -> Section:
+    drawn = [plot for plot in (_validation(task, runs), _loss(task, runs)) if plot]
+    frame, by_label = tables.label_scores(runs), tables.labels(runs)
+    if frame is not None:
+        drawn.append(plots.label_dots(f"{task}: F1 by label, test", frame))
+    shown = tuple(table for table in (tables.test_metrics(runs), tables.cost(runs)) if table)
+    return Section(task, words.about_task(runs), shown, tuple(drawn), by_label)
+
+
+def _validation(task: str, runs: Sequence[Run]) -> Plot | None:
+    curves = {}
+    for run in runs:
+        values = plots.curve(run.training.validation, "score")
+        if values is not None:
+            curves[run.arm] = _line(run.arm, values, run.training.facts.get("best_step"))
+    name = tables.metric_name(runs) or "score"
+    return plots.lines(f"{task}: validation {name}", name, curves) if curves else None
+
+
+def _loss(task: str, runs: Sequence[Run]) -> Plot | None:
+    curves = {}
+    for run in runs:
+        values = plots.curve(run.training.train, "loss")
+        if values is not None:
+            curves[run.arm] = _line(run.arm, plots.smooth(values))
+    return plots.lines(f"{task}: training loss", "loss", curves) if curves else None
+
+
+def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Line:
+    return Line(values, plots.arm_color(arm), plots.DASHES[plots.arm_order(arm)], mark)
+
+
+def _mixture(mixture: Mixture) -> Section:
+    shown = [table for table in (tables.pretraining(mixture), tables.shares(mixture), tables.leaks(mixture)) if table]
+    training, drawn = mixture.training, []
+    for frame, prefix, title in ((training.validation, "score", "validation score"), (training.train, "loss", "training loss")):
+        curves = _by_task(frame, prefix, training.facts.get("best_step"))
+        if curves:
+            drawn.append(plots.lines(f"{mixture.name}: {title} by task", prefix, curves))
+    bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
+    if bars:
+        drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
+    return Section(f"Shared prompt: {mixture.name}", words.about_mixture(mixture), tuple(shown), tuple(drawn))
+
+
+def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -> dict[str, Line]:
+    """One line per task, where the stage told them apart, and one for all together."""
+    names = [str(name) for name in ([] if frame is None else frame.columns) if str(name).startswith(prefix)]
+    lines = {}
+    for place, name in enumerate(sorted(names, key=lambda name: (name == prefix, name))):
+        values = plots.curve(frame, name)
+        if values is None:
+            continue
+        shown = values if prefix == "score" else plots.smooth(values)
+        color = "#000000" if name == prefix else plots.TASK_COLORS[place % len(plots.TASK_COLORS)]
+        dashes = plots.DASHES[place % len(plots.DASHES)] if name != prefix else ":"
+        task = name.removeprefix(prefix).removeprefix("_")
+        lines[task or "all"] = Line(shown, color, dashes, best_step if name == "score" else None)
+    return lines
+
+
+def _shares(mixture: Mixture) -> Iterator[tuple[str, float, float]]:
+    corpora = mixture.corpora or {}
+    total = sum(corpus.get("rows") or 0 for corpus in corpora.values())
+    for name, corpus in corpora.items():
+        rows, share = corpus.get("rows"), corpus.get("share")
+        if total and rows is not None and share is not None:
+            yield name, rows / total, share

@@ -1,0 +1,262 @@
+"""The report's tables: cells of text that HTML and Markdown share, so that both always say the same."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import pandas as pd
+
+from pipeline.report.collect import Evidence, Mixture, Run, Scores
+from pipeline.report.plots import arm_color
+
+DASH = "—"
+ARMS = {
+    "multitask": "prompt tuned from the shared one",
+    "deep_prompt": "own prompt from scratch",
+    "soft_prompt": "input layer only",
+    "fine_tune": "whole backbone",
+    "head_only": "linear head only",
+}
+METRICS = {
+    "f1": "F1",
+    "exact": "exact match",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "HasAns_exact": "exact, answerable",
+    "HasAns_f1": "F1, answerable",
+    "NoAns_exact": "exact, unanswerable",
+    "NoAns_f1": "F1, unanswerable",
+    "f1_with_v": "F1 with V",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """`note` is set smaller; `best` is bold; `color` puts an arm's dot before the text (HTML only)."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+    color: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The first cell of each row is the row's header. Numbers stand right; in a table of `prose`, all stands left."""
+
+    caption: str
+    columns: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    prose: bool = False
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows), self.caption
+
+
+def score(value: float | None) -> str:
+    """`71.2`."""
+    return DASH if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def count(value: float | None) -> str:
+    """`141,312`; below 100, one decimal where there is one: `12.3`."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def percent(value: float | None, decimals: int = 2) -> str:
+    """A fraction as `0.62 %`; from 10 % on, with one decimal."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{100 * value:.{decimals if value < 0.1 else 1}f} %"
+
+
+def factor(value: float | None) -> str:
+    """A learning rate, a temperature, a number of epochs: `0.05`."""
+    return DASH if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def span(values: Iterable[float | None], write: Callable[[float | None], str]) -> str:
+    """`write(lowest)–write(highest)`, or one of them where they read the same."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    ends = dict.fromkeys(write(value) for value in ((min(known), max(known)) if known else (None,)))
+    return "–".join(ends)
+
+
+def primary(run: Run | None) -> float | None:
+    """The test score that arms are compared by."""
+    return run.metrics.test[run.metrics.primary] if run and run.metrics else None
+
+
+def best_arms(runs: Sequence[Run]) -> list[str]:
+    """The arm with the highest score, or several where one decimal does not tell them apart."""
+    known = [(run.arm, score(value)) for run in runs if (value := primary(run)) is not None]
+    top = max((float(text) for _, text in known), default=0.0)
+    return [arm for arm, text in known if float(text) == top]
+
+
+def share_trained(run: Run | None) -> float | None:
+    """Parameters trained, as a fraction of the backbone's."""
+    if not run or not run.metrics or run.metrics.trained is None or not run.metrics.backbone:
+        return None
+    return run.metrics.trained / run.metrics.backbone
+
+
+def trained(run: Run | None) -> float | None:
+    """Parameters trained."""
+    return run.metrics.trained if run and run.metrics else None
+
+
+def metric_name(runs: Sequence[Run]) -> str:
+    """What the task is scored by, in words; empty before any arm was evaluated."""
+    return next((METRICS.get(run.metrics.primary, run.metrics.primary) for run in runs if run.metrics), "")
+
+
+def comparison(evidence: Evidence) -> Table:
+    """Arm x task, test scores, and what they cost."""
+    columns = [Cell("arm")]
+    for task in evidence.tasks:
+        runs = evidence.of_task(task)
+        rows = span((run.metrics.rows.get("test") for run in runs if run.metrics), count)
+        columns.append(Cell(task, " · ".join(filter(None, [metric_name(runs), f"{rows} test rows" if rows != DASH else ""]))))
+    columns += [Cell("parameters trained", "share of the backbone"), Cell("steps"), Cell("seconds", "of training"), Cell("seed")]
+    best = {task: best_arms(evidence.of_task(task)) for task in evidence.tasks}
+    return Table("Test scores by arm and task", tuple(columns), tuple(_arm(evidence, arm, best) for arm in evidence.arms))
+
+
+def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
+    cells = [arm_header(arm, ARMS.get(arm, ""))]
+    for task in evidence.tasks:
+        run = evidence.run(arm, task)
+        held = run.metrics.validation.get(run.metrics.primary) if run and run.metrics else None
+        note = f"validation {score(held)}" if held is not None else ""
+        cells.append(Cell(score(primary(run)), note, arm in best[task]))
+    runs = [run for run in evidence.runs if run.arm == arm]
+    shares = span(map(share_trained, runs), percent)
+    cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
+    cells += [Cell(span((run.training.facts.get(key) for run in runs), count)) for key in ("steps", "seconds")]
+    seeds = sorted({str(seed) for run in runs if (seed := run.training.facts.get("seed")) is not None})
+    return (*cells, Cell(", ".join(seeds) or DASH))
+
+
+def arm_header(arm: str, note: str = "") -> Cell:
+    """An arm's name behind its color."""
+    return Cell(arm, note, color=arm_color(arm))
+
+
+def test_metrics(runs: Sequence[Run]) -> Table | None:
+    """All that was measured on a task's test rows."""
+    measured = {name for run in runs if run.metrics for name in run.metrics.test}
+    names = [name for name in METRICS if name in measured] + sorted(measured - METRICS.keys())
+    rows = tuple(
+        (arm_header(run.arm), *(_metric(name, run.metrics.test.get(name) if run.metrics else None) for name in names))
+        for run in runs
+    )
+    return Table("Test metrics", (Cell("arm"), *(Cell(METRICS.get(name, name)) for name in names)), rows) if names else None
+
+
+def _metric(name: str, value: float | None) -> Cell:
+    return Cell(count(value) if name.endswith("total") else score(value))
+
+
+def cost(runs: Sequence[Run]) -> Table | None:
+    """What each arm trained, for how long, with which learning rates and seed."""
+    if not any(run.metrics or any(value is not None for value in run.training.facts.values()) for run in runs):
+        return None
+    names = (
+        "parameters trained",
+        "of the backbone",
+        "steps",
+        "best step",
+        "rows seen",
+        "seconds",
+        "learning rates",
+        "seed",
+    )
+    return Table("Training", (Cell("arm"), *map(Cell, names)), tuple(_cost(run) for run in runs))
+
+
+def _cost(run: Run) -> tuple[Cell, ...]:
+    facts = run.training.facts
+    counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "seconds")]
+    seed = facts.get("seed")
+    texts = (count(trained(run)), percent(share_trained(run)), *counts, learning_rates(run.training.learning_rates))
+    return (arm_header(run.arm), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
+
+
+def learning_rates(rates: Scores) -> str:
+    """`prompt 0.05, head 0.001`."""
+    return ", ".join(f"{name} {factor(rate)}" for name, rate in rates.items() if rate is not None) or DASH
+
+
+def labels(runs: Sequence[Run]) -> Table | None:
+    """F1 by label, the arms side by side, the most frequent label first."""
+    frame = label_scores(runs)
+    if frame is None:
+        return None
+    arms = [column for column in frame.columns if column != "support"]
+    rows = tuple(
+        (Cell(str(label)), Cell(count(row["support"])), *(Cell(score(row[arm])) for arm in arms))
+        for label, row in frame.iterrows()
+    )
+    return Table("F1 by label, test", (Cell("label"), Cell("support"), *map(arm_header, arms)), rows)
+
+
+def label_scores(runs: Sequence[Run]) -> pd.DataFrame | None:
+    """Index label; columns support, then F1 by arm: only the arms that have any."""
+    scored = {run.arm: run.labels.set_index("label") for run in runs if run.labels is not None and len(run.labels)}
+    if not scored:
+        return None
+    f1 = pd.DataFrame({arm: frame["f1"][~frame.index.duplicated()] for arm, frame in scored.items()})
+    support = pd.concat([frame["support"] for frame in scored.values()]).groupby(level=0).max()
+    f1.insert(0, "support", support)
+    order = sorted(f1.index, key=lambda label: (-f1["support"].fillna(0)[label], label))
+    return f1.loc[order]
+
+
+def shares(mixture: Mixture) -> Table | None:
+    """How much of the mixture each corpus is, by rows and as sampled."""
+    if not mixture.corpora:
+        return None
+    names = ("rows", "share of rows", "share as sampled", "rate", "epochs", "micro-batches")
+    total = sum(corpus.get("rows") or 0 for corpus in mixture.corpora.values())
+    rows = tuple((Cell(name), *map(Cell, _corpus(corpus, total))) for name, corpus in mixture.corpora.items())
+    unit = mixture.settings.get("unit")
+    columns = (Cell("corpus"), *(Cell(name, f"of {count(unit)}" if name == "rate" and unit else "") for name in names))
+    return Table("Corpora", columns, rows)
+
+
+def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
+    rows = corpus.get("rows")
+    by_rows = percent(rows / total if total and rows is not None else None, 1)
+    sampled, epochs = percent(corpus.get("share"), 1), factor(corpus.get("epochs"))
+    return count(rows), by_rows, sampled, count(corpus.get("rate")), epochs, count(corpus.get("micro_batches"))
+
+
+def leaks(mixture: Mixture) -> Table | None:
+    """Train rows of one corpus that are held-out rows of another."""
+    columns = ("trained on", "held out", "split", "rows", "for example")
+    rows = tuple(
+        tuple(map(Cell, (leak.train, leak.held_out, leak.split, count(leak.rows), _examples(leak.examples))))
+        for leak in mixture.leaks
+    )
+    return Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True) if rows else None
+
+
+def _examples(examples: Sequence[str]) -> str:
+    shown = [example if len(example) <= 120 else example[:119] + "…" for example in examples[:3]]
+    return " / ".join(shown) or DASH
+
+
+def pretraining(mixture: Mixture) -> Table | None:
+    """The multi-task run's own numbers."""
+    names = ("steps", "best_step", "rows_seen", "tokens_seen", "seconds", "ranks")
+    facts, seed = mixture.training.facts, mixture.training.facts.get("seed")
+    if all(value is None for value in facts.values()):
+        return None
+    texts = (*(count(facts.get(name)) for name in names), learning_rates(mixture.training.learning_rates))
+    columns = ("mixture", *(name.replace("_", " ") for name in names), "learning rates", "seed")
+    row = (Cell(mixture.name), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
+    return Table("Training of the shared prompt", tuple(map(Cell, columns)), (row,))

@@ -1,0 +1,156 @@
+"""The report's sentences: what the numbers say, computed from them, and how to read the page."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from pipeline.report.collect import Evidence, Mixture, Run
+from pipeline.report.tables import (
+    ARMS,
+    DASH,
+    best_arms,
+    count,
+    factor,
+    metric_name,
+    percent,
+    primary,
+    score,
+    share_trained,
+    span,
+    trained,
+)
+
+OURS = "multitask"
+REFERENCES = ("fine_tune", "deep_prompt")
+
+GLOSSARY = {
+    "multitask": "One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned for this task (MPT-2). "
+    "The backbone stays frozen. Its training time here does not include the shared prompt's.",
+    "deep_prompt": "The same deep prompt, trained for this task alone, from scratch. What multitask has over it, "
+    "the mixture brought, and the longer training that it means.",
+    "soft_prompt": "A prompt at the input layer only; the backbone stays frozen.",
+    "fine_tune": "The whole backbone is trained: the usual reference, and the most expensive to store.",
+    "head_only": "A linear head on the frozen backbone: what it knows without any prompt.",
+    "test, validation": "Scores are 0–100, higher is better. The step to keep was chosen by the validation score, so that one is "
+    "flattered; compare arms by the test score.",
+    "bold": "The best arm of a task, or several where one decimal does not tell them apart. It is no claim of significance: "
+    "a cell is one run, and another seed may move it by a point, or by more on a small test set.",
+    DASH: "Not run, or not measured.",
+    "parameters trained": "Prompt and head, or backbone and head. The share is relative to the size of the backbone.",
+    "curves": "Validation is shown as measured, with a ring at the step that was kept. A loss is shown as an exponential "
+    "mean over about a thirtieth of its run; the losses of different tasks are not comparable.",
+    "share as sampled": "A corpus of n rows is drawn in proportion to min(n, cap)^(1/temperature): a temperature above 1 "
+    "favors small corpora. Epochs say how often the run went through each.",
+    "held-out rows found": "Train rows that equal or contain held-out rows of another corpus. Where there are any, read "
+    "the multitask arm's test score on that task with care.",
+}
+
+
+def glossary(evidence: Evidence) -> dict[str, str]:
+    """Word to meaning, without the arms that this report does not have."""
+    return {word: text for word, text in GLOSSARY.items() if word not in ARMS or word in evidence.arms}
+
+
+def summary(evidence: Evidence) -> str:
+    """One paragraph about all tasks."""
+    done = [run for run in evidence.runs if primary(run) is not None]
+    if not done:
+        return "No arm has been evaluated yet."
+    parts = [
+        f"{len(done)} of {len(evidence.runs)} runs ({_plural(evidence.arms, 'arm')} on {_plural(evidence.tasks, 'task')}) are in."
+    ]
+    parts.append(_winners(evidence))
+    parts.extend(sentence for reference in REFERENCES if (sentence := _against(evidence, reference)))
+    ours = [run for run in done if run.arm == OURS]
+    if OURS in evidence.arms and not ours:
+        parts.append(f"{OURS} has not been evaluated.")
+    parts.extend(_size(ours))
+    leaky = [mixture.name for mixture in evidence.mixtures if mixture.leaks]
+    if leaky:
+        parts.append(
+            f"The leakage check of the mixture {_and(leaky)} found held-out rows among train rows: they are listed with it."
+        )
+    return " ".join(parts)
+
+
+def about_cost(evidence: Evidence) -> str:
+    """What `multitask` cost before any task: the training of the shared prompt."""
+    seconds = {mixture.name: mixture.training.facts.get("seconds") for mixture in evidence.mixtures}
+    took = [f"{count(value)} seconds ({name})" for name, value in seconds.items() if value is not None]
+    if not took or OURS not in evidence.arms:
+        return ""
+    return f"The shared prompt took {_and(took)} of training, once for all tasks; the seconds of {OURS} come on top of it."
+
+
+def about_mixture(mixture: Mixture) -> str:
+    """How many corpora, mixed how, and whether the leakage check found something."""
+    if mixture.corpora is None:
+        return "The mixture's own file is absent; below is its training."
+    temperature, cap = mixture.settings.get("temperature"), mixture.settings.get("cap")
+    text = f"{len(mixture.corpora)} corpora, mixed at temperature {factor(temperature)}, cap {count(cap)}."
+    found = "Held-out rows were found among train rows." if mixture.leaks else "No held-out row was found among train rows."
+    return f"{text} {found}"
+
+
+def about_task(runs: Sequence[Run]) -> str:
+    """One sentence: the best arm, and how far from it the shared prompt's is."""
+    best, name = best_arms(runs), metric_name(runs)
+    if not best:
+        return "Not evaluated yet."
+    values = {run.arm: value for run in runs if (value := primary(run)) is not None}
+    only = "the only arm with a score" if len(values) == 1 else "best"
+    text = f"{_and(best)} {'are' if len(best) > 1 else 'is'} {only} with {score(values[best[0]])} {name}"
+    if OURS not in values:
+        return f"{text}."
+    gaps = [f"{_gap(_difference(values[OURS], values[other]))} {other}" for other in REFERENCES if other in values]
+    if best == [OURS]:
+        return f"{text}{', ' if gaps else ''}{_and(gaps)}."
+    return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
+
+
+def _winners(evidence: Evidence) -> str:
+    best = [arm for task in evidence.tasks for arm in best_arms(evidence.of_task(task))]
+    scored = sum(bool(best_arms(evidence.of_task(task))) for task in evidence.tasks)
+    wins = {arm: best.count(arm) for arm in evidence.arms if arm in best}
+    ranked = sorted(wins.items(), key=lambda pair: -pair[1])
+    return f"Best on {_plural(range(scored), 'task')}: " + _and([f"{arm} ({number})" for arm, number in ranked]) + "."
+
+
+def _against(evidence: Evidence, reference: str) -> str:
+    """How far ours is from `reference` over the tasks that have both; empty where none has."""
+    pairs = [(primary(evidence.run(OURS, task)), primary(evidence.run(reference, task))) for task in evidence.tasks]
+    gaps = [_difference(ours, other) for ours, other in pairs if ours is not None and other is not None]
+    if not gaps:
+        return ""
+    if len(gaps) == 1:
+        return f"On the one task that has both, {OURS} is {_gap(gaps[0])} {reference}."
+    reach = f"{_signed(min(gaps))} to {_signed(max(gaps))}"
+    return f"Averaged over {len(gaps)} tasks, {OURS} is {_gap(fmean(gaps))} {reference} (by task: {reach})."
+
+
+def _size(ours: Sequence[Run]) -> Iterator[str]:
+    shares = span(map(share_trained, ours), percent)
+    if shares != DASH:
+        yield f"For each task it trains {span(map(trained, ours), count)} parameters, {shares} of the backbone's."
+
+
+def _difference(ours: float, other: float) -> float:
+    """Between the scores as shown, so that a reader's own subtraction agrees."""
+    return float(score(ours)) - float(score(other))
+
+
+def _gap(difference: float) -> str:
+    if score(abs(difference)) == "0.0":
+        return "level with"
+    return f"{score(abs(difference))} points {'above' if difference > 0 else 'below'}"
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.1f}".replace("-", "−")
+
+
+def _plural(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,0 +1,255 @@
+"""The report: its numbers are those of its inputs, and nothing absent, malformed or oddly named breaks it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.report import write_report
+from pipeline.report.render import markdown
+from pipeline.report.tables import count, percent, score
+
+ARMS = ("multitask", "deep_prompt", "fine_tune", "head_only")
+TASKS = ("ner", "qa", "srl")
+SCORES = {  # head_only was not run on qa, and nothing on srl.
+    ("multitask", "ner"): 84.06,
+    ("deep_prompt", "ner"): 81.5,
+    ("fine_tune", "ner"): 88.04,
+    ("head_only", "ner"): 51.2,
+    ("multitask", "qa"): 74.31,
+    ("deep_prompt", "qa"): 65.0,
+    ("fine_tune", "qa"): 72.2,
+}
+ODD_LABEL = "<script>a|b</script> $x$ _y_"
+
+
+class Page(HTMLParser):
+    """What the tests ask of the HTML: its tags with their attributes, and each table as rows of text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.open = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.open = False
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.tables[-1][-1][-1] += data
+
+
+def put(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def tsv(path: Path, *rows: tuple[object, ...]) -> None:
+    put(path, "".join("\t".join(map(str, row)) + "\n" for row in rows))
+
+
+def put_run(root: Path, arm: str, task: str, f1: float) -> None:
+    results, run = root / "results" / arm / task, root / "runs" / arm / task
+    test = (
+        {"f1": f1, "HasAns_f1": f1 - 3, "NoAns_f1": None} if task == "qa" else {"f1": f1, "precision": f1 + 1, "recall": f1 - 1}
+    )
+    trained = 22_700_000 if arm == "fine_tune" else 141_312
+    metrics = {"primary": "f1", "task": "any", "test": test, "validation": {"f1": f1 + 1}, "rows": {"test": 3453}}
+    put(results / "metrics.json", metrics | {"parameters": {"trained": trained, "backbone": 22_700_000}})
+    if task == "ner":
+        header = ("label", "precision", "recall", "f1", "support")
+        tsv(results / "labels.tsv", header, ("NA", 1, 1, 47.5, 10), (ODD_LABEL, 1, 1, f1 - 7, 1234), ("LOC", 1, 1, "", 5))
+    tsv(run / "train.tsv", ("step", "loss", "gradient_norm"), *((step, 3 / step, "oops") for step in range(1, 50)))
+    tsv(run / "validation.tsv", ("step", "score"), (20, f1 - 5), (40, f1 + 1))
+    put(
+        run / "run.json",
+        {"seconds": 1234.5, "steps": 49, "best_step": 40, "seed": 7, "learning_rates": {"prompt": 0.05}, "ok": True},
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for (arm, task), f1 in SCORES.items():
+        put_run(tmp_path, arm, task, f1)
+    pretrain = tmp_path / "runs" / "pretrain" / "base"
+    tsv(pretrain / "train.tsv", ("step", "loss", "loss_ner", "loss_qa"), (1, 3, 3, ""), (2, 2, "", 2), (3, 1.5, 1, 2))
+    tsv(pretrain / "validation.tsv", ("step", "score", "score_ner", "score_qa"), (3, 50, 60, 40))
+    put(pretrain / "run.json", {"seconds": 777, "steps": 3, "seed": 0})
+    corpora = {"ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2}, "qa": {"rows": 3000, "share": 0.6667}}
+    leak = {"train": "squad", "held_out": "qa", "split": "test", "rows": 12, "examples": ["Who <is> | it?"]}
+    put(
+        tmp_path / "mixtures" / "base.json",
+        {"corpora": corpora, "temperature": 2.0, "cap": 100000, "leaks": [leak], "unit": 1048576},
+    )
+    return tmp_path
+
+
+def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS) -> tuple[str, str]:
+    write_report(root / "results", root / "runs", root / "mixtures", tasks, ARMS, root / output)
+    return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
+
+
+def rows_of(text: str, caption: str) -> dict[str, list[str]]:
+    """A Markdown table's rows, by first cell, without the notes in brackets."""
+    lines = text.split(f"{caption}:\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
+    cells = [re.split(r" (?<!\\)\| ", line.strip("| ") + " ") for line in lines]
+    return {row[0].split(" (")[0].strip(): [cell.split(" (")[0].strip() for cell in row[1:]] for row in cells}
+
+
+def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) -> None:
+    html, text = write(root)
+    rows = rows_of(text, "Test scores by arm and task")
+    assert rows["multitask"] == ["84.1", "**74.3**", "—", "141,312", "49", "1,234", "7"]
+    assert rows["fine_tune"] == ["**88.0**", "72.2", "—", "22,700,000", "49", "1,234", "7"]
+    assert rows["head_only"] == ["51.2", "—", "—", "141,312", "49", "1,234", "7"]
+    assert re.findall(r"<strong>(.*?)</strong>", html) == ["74.3", "88.0"]
+    comparison = Page(html).tables[0]
+    assert [row[0].split()[0] for row in comparison] == ["arm", *ARMS]
+    assert comparison[1][1].split() == ["84.1", "validation", "85.1"]
+    assert comparison[1][4].split() == ["141,312", "0.62", "%"]
+
+
+def test_equal_as_shown_is_equally_best(root: Path) -> None:
+    put_run(root, "multitask", "ner", 88.01)
+    html, text = write(root)
+    assert html.count("<strong>88.0</strong>") == 2
+    assert "multitask and fine_tune are best with 88.0 F1; multitask reaches 88.0, level with fine_tune" in text
+
+
+def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
+    _, text = write(root)
+    assert "7 of 12 runs (4 arms on 3 tasks) are in. Best on 2 tasks: multitask (1) and fine_tune (1)." in text
+    assert "Averaged over 2 tasks, multitask is 0.9 points below fine_tune (by task: −3.9 to +2.1)." in text
+    assert (
+        "fine_tune is best with 88.0 F1; multitask reaches 84.1, 3.9 points below fine_tune and 2.6 points above deep_prompt."
+        in text
+    )
+    assert "141,312 parameters, 0.62 % of the backbone's" in text
+    assert "The shared prompt took 777 seconds (base)" in text
+
+
+def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> None:
+    _, text = write(root)
+    assert "| arm | F1 | precision | recall |" in text
+    assert "| multitask | 74.3 | 71.3 | — |" in text
+    assert "| NA | 10 | 47.5 | 47.5 | 47.5 | 47.5 |" in text
+    assert "| LOC | 5 | — | — | — | — |" in text
+    assert "| ner | 1,000 | 25.0 % | 33.3 % | 349,525 | 1.2 | — |" in text
+    assert r"| squad | qa | test | 12 | Who &lt;is&gt; \| it? |" in text
+
+
+def test_the_same_inputs_give_the_same_bytes(root: Path) -> None:
+    assert write(root, "one") == write(root, "two")
+
+
+def test_the_page_is_self_contained_and_accessible(root: Path) -> None:
+    html, _ = write(root)
+    page = Page(html)
+    names = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "img", "iframe", "object"} & set(names)
+    assert not re.search(r"https?://|url\((?!#)|@import", html)
+    links = [
+        value
+        for _, attributes in page.tags
+        for key, value in attributes.items()
+        if key in ("href", "src", "xlink:href") and value
+    ]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert all(link.startswith("#") for link in links)
+    assert {link[1:] for link in links} | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
+    assert len(ids) == len(set(ids))
+    assert names.count("svg") == names.count("figure") == names.count("desc") == 8
+    assert all(attributes.get("role") == "img" for tag, attributes in page.tags if tag == "svg")
+    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
+
+
+def test_odd_labels_are_text_in_both(root: Path) -> None:
+    html, text = write(root)
+    assert "<script>" not in html
+    assert "<script>" not in text
+    assert any(row[0] == ODD_LABEL for table in Page(html).tables for row in table)
+    assert r"| &lt;script&gt;a\|b&lt;/script&gt; \$x\$ \_y\_ | 1,234 | 77.1 |" in text
+
+
+def test_markdown_keeps_to_one_line_and_leaves_plain_names_alone() -> None:
+    assert markdown("world_ner ARGM-TMP") == "world_ner ARGM-TMP"
+    assert markdown("a\n| `b` *c*") == r"a \| \`b\` \*c\*"
+
+
+def test_nothing_at_all_is_a_report_too(tmp_path: Path) -> None:
+    html, text = write(tmp_path)
+    assert "No arm has been evaluated yet." in html
+    assert rows_of(text, "Test scores by arm and task")["multitask"] == ["—"] * 7
+
+
+@pytest.mark.parametrize("file", ["results/multitask/ner/metrics.json", "runs/multitask/ner/run.json", "mixtures/base.json"])
+@pytest.mark.parametrize("content", ['{"primary": ', "[]", b"\xff"])
+def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) -> None:
+    (root / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=re.escape(str(root / file))):
+        write(root)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("results/multitask/ner/metrics.json", '{"primary": "f2", "test": {"f1": 1}}', r"primary: found 'f2'.*\(f1\)"),
+        (
+            "results/multitask/ner/metrics.json",
+            '{"primary": "f1", "test": {"f1": "1"}}',
+            "test: f1: found '1', expected a number",
+        ),
+        ("results/multitask/ner/metrics.json", '{"primary": "em", "test": {"em": 1}}', "different primary metrics"),
+        ("results/multitask/ner/labels.tsv", "label\tf1\n", "no column support"),
+        ("runs/multitask/ner/train.tsv", "step\tloss\n1\t2\n2\tmany\n", "train.tsv:3: loss: found 'many'"),
+        ("runs/multitask/ner/validation.tsv", "", "not a table"),
+        ("mixtures/base.json", '{"corpora": {"a": 1}}', "a: found 1, expected a dict"),
+        ("mixtures/base.json", '{"leaks": ["a"]}', "leaks: found 'a'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(root: Path, file: str, content: str, message: str) -> None:
+    put(root / file, content)
+    with pytest.raises(UserError, match=message) as caught:
+        write(root)
+    assert str(root / file) in str(caught.value)
+
+
+def test_all_malformed_files_are_named_at_once(root: Path) -> None:
+    files = [root / "results" / arm / "ner" / "metrics.json" for arm in ARMS[:2]]
+    for file in files:
+        put(file, "{")
+    with pytest.raises(UserError) as caught:
+        write(root)
+    assert len(caught.value.problems) == 2
+    assert all(str(file) in str(caught.value) for file in files)
+
+
+def test_diverged_runs_and_odd_names_are_drawn(root: Path) -> None:
+    tsv(root / "runs" / "multitask" / "ner" / "train.tsv", ("step", "loss"), (1, "nan"), (2, "inf"), (3, 0))
+    tsv(root / "runs" / "multitask" / "qa" / "train.tsv", ("step", "loss"))
+    put_run(root, "multitask", "_任务 $1$", 5.0)
+    html, _ = write(root, tasks=("ner", "qa", "_任务 $1$"))
+    assert html.count("<svg") == 10
+
+
+def test_numbers_as_text() -> None:
+    assert [score(71.25), score(None), score(float("nan"))] == ["71.2", "—", "—"]
+    assert [count(141312), count(12.34), count(7), count(None)] == ["141,312", "12.3", "7", "—"]
+    assert [percent(0.00622), percent(1.0), percent(None)] == ["0.62 %", "100.0 %", "—"]
