@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import Problems, UserError
 from pipeline.files import atomic_folder, write_json
 from pipeline.readers import READERS, hub
-from pipeline.readers.base import SPLITS, Row
+from pipeline.readers.base import SPLITS, Row, paths
 from pipeline.recipe import Recipe
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import Task
@@ -64,7 +65,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
         problems.add(str(folder), f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})")
     else:
         for name in (name for split in SPLITS for name in recipe.files.of(split)):
-            if not (folder / name).is_file():
+            if not paths(folder, name):
                 problems.add(str(folder / name), f"no such file; get it ({recipe.source}), or correct files in the recipe")
     problems.raise_if_any()
 
@@ -75,10 +76,10 @@ def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any],
     for name in (recipe.hub.splits if folder is None and recipe.hub else recipe.files).of(split):
         if folder is None:
             assert recipe.hub is not None
-            rows = hub.read(recipe.hub, name, task.keys, problems)
+            sources = [hub.read(recipe.hub, name, task.keys, problems)]
         else:
-            rows = READERS[recipe.reader].read(folder / name, recipe.options, problems)
-        for row in rows:
+            sources = [READERS[recipe.reader].read(path, recipe.options, problems) for path in paths(folder, name)]
+        for row in chain.from_iterable(sources):
             yield {"id": f"{split}-{number}", **row}
             number += 1
 

@@ -19,16 +19,26 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """Where each split is: a file (or a hub split's name), or several read one after the other."""
+    """Where each split is: a file, a pattern of files (`train-*.json`), or a hub split's name; or several, read in order."""
 
     train: str | tuple[str, ...]
     test: str | tuple[str, ...]
     validation: str | tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        out = [name for split in SPLITS for name in self.of(split) if Path(name).is_absolute() or ".." in Path(name).parts]
+        if out:
+            raise ValueError(f"{', '.join(out)} leads out of the corpus's folder; put the files into it")
+
     def of(self, split: str) -> tuple[str, ...]:
         """The names that make up `split`; none for a validation split that is carved from train."""
         names: str | tuple[str, ...] | None = getattr(self, split)
         return (names,) if isinstance(names, str) else names or ()
+
+
+def paths(folder: Path, name: str) -> list[Path]:
+    """The files that a split's `name` stands for, in order; none where there is no such file."""
+    return sorted(path for path in folder.glob(name) if path.is_file())
 
 
 class Line(NamedTuple):

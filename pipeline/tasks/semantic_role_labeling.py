@@ -1,0 +1,66 @@
+"""Semantic role labeling: the arguments of one given predicate in a sentence, and their roles (PropBank)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import Problems
+from pipeline.metrics import Metrics, roles
+from pipeline.readers.base import Row
+from pipeline.recipe import Recipe
+from pipeline.tasks.tagging import TaggingTask, Tags, bio_classes, check_tags
+
+
+@dataclass(frozen=True)
+class Example:
+    """One predicate of a sentence: T tokens, T role tags in IOB2, and the first token of the predicate, which is tagged B-V.
+
+    A sentence with three predicates is three examples.
+    """
+
+    id: str
+    tokens: tuple[str, ...]
+    predicate: int
+    tags: tuple[str, ...]
+
+
+class SemanticRoleLabeling(TaggingTask[Example]):
+    """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
+
+    schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("predicate", pa.int32()),
+                        ("tags", pa.list_(pa.string()))])
+    keys = ("tokens", "predicate", "tags")
+
+    def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
+        """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
+        if not check_tags(row, _with_predicate(recipe.labels), problems):
+            return None
+        tags, predicate = row["tags"], row["predicate"]
+        verbs = [position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE}"]
+        if verbs != [predicate]:
+            problems.add(row["where"], f"predicate {predicate} of {len(tags)} tokens, but B-V is at {verbs or 'none'}; "
+                                       "the predicate is the first token of its one span V")
+            return None
+        return Example(row["id"], tuple(row["tokens"]), predicate, tuple(tags))
+
+    def restore(self, record: dict[str, Any]) -> Example:
+        """The inverse of `record`."""
+        return Example(record["id"], tuple(record["tokens"]), record["predicate"], tuple(record["tags"]))
+
+    def marked(self, example: Example) -> int | None:
+        """The predicate: two uses of one verb in a sentence differ by where the mark is."""
+        return example.predicate
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """O, then B-X and I-X for each role X; V is a role whether `labels` name it or not."""
+        return bio_classes(_with_predicate(labels))
+
+    def score(self, examples: Sequence[Example], predictions: Tags) -> Metrics:
+        """Argument precision, recall and F1 without V, as srl-eval computes them: `pipeline.metrics.roles`."""
+        return roles.score([example.tags for example in examples], predictions)
+
+
+def _with_predicate(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(labels) if roles.PREDICATE in labels else (*labels, roles.PREDICATE)

@@ -1,0 +1,216 @@
+"""Span extraction: the part of a context that answers a question, or that there is none (SQuAD 1.1 and 2.0)."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import Problems
+from pipeline.features import Feature, WindowLogits, windows
+from pipeline.metrics import Metrics, answers
+from pipeline.readers.base import Row
+from pipeline.recipe import Recipe
+from pipeline.tasks.base import Task
+
+if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+    from pipeline.tokenizer import Tokenizer
+
+BEST = 20  # candidates kept, as in BERT's run_squad
+LONGEST = 30  # tokens of an answer, likewise
+
+
+class Answer(NamedTuple):
+    """An accepted answer, and the character of the context it starts at: context[start:start + len(text)] == text."""
+
+    text: str
+    start: int
+
+
+class Candidate(NamedTuple):
+    """A possible answer: its text, and the sum of its start and end logits."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The best answers, best first, and the score of there being none: the least over windows, as in BERT's run_squad."""
+
+    candidates: tuple[Candidate, ...]
+    null_score: float
+
+    @property
+    def margin(self) -> float:
+        """By how much "no answer" scores above the best answer."""
+        return self.null_score - self.candidates[0].score if self.candidates else float("inf")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question about a context; no answers if the context does not answer it."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+
+
+class SpanExtraction(Task[Example, Mapping[str, str]]):
+    """Predictions are a mapping of the examples' ids to texts; "" predicts that there is no answer."""
+
+    schema = pa.schema([("id", pa.string()), ("question", pa.string()), ("context", pa.string()),
+                        ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
+    keys = ("question", "context", "answers")
+    head = "span"
+
+    def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
+        """The question, unless it or its context is empty or an answer is not in the context where it is said to start."""
+        before = len(problems)
+        for key in ("question", "context"):
+            if not row[key].strip():
+                problems.add(row["where"], f"{key} is empty: {row[key]!r}; fill it in, or remove the question")
+        found = tuple(Answer(answer["text"], answer["answer_start"]) for answer in row["answers"])
+        for answer in found:
+            wrong = _mismatch(row["context"], answer)
+            if wrong:
+                problems.add(row["where"], wrong)
+        return Example(row["id"], row["question"], row["context"], found) if len(problems) == before else None
+
+    def restore(self, record: dict[str, Any]) -> Example:
+        """The inverse of `record`."""
+        found = tuple(Answer(answer["text"], answer["start"]) for answer in record["answers"])
+        return Example(record["id"], record["question"], record["context"], found)
+
+    def group(self, row: Row) -> str:
+        """The article's title, else the context: no paragraph is both in train and in what is carved from it.
+
+        With titles, corpora about the same articles (SQuAD 1.1 and 2.0) and with the same seed are carved alike, so that what
+        one trains on is not what the other validates on.
+        """
+        return str(row.get("title") or row["context"])
+
+    def labels(self, example: Example) -> Iterator[str]:
+        """Whether it has an answer."""
+        return iter(["answerable" if example.answers else "unanswerable"])
+
+    def text(self, example: Example) -> str:
+        """The context."""
+        return example.context
+
+    def size(self, example: Example) -> int:
+        """The words of question and context; a context counts once for each of its questions."""
+        return len(example.question.split()) + len(example.context.split())
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Where the answer starts and where it ends."""
+        return ("start", "end")
+
+    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
+                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+        """Windows of the context behind the question; position 0 stands for "no answer here"."""
+        contexts = list(dict.fromkeys(example.context for example in examples))  # a context has many questions
+        encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
+        questions = tokenizer.texts([example.question for example in examples])
+        for number, (example, (question, _)) in enumerate(zip(examples, questions, strict=True), first):
+            ids, offsets = encoded[example.context]
+            yield from _features(number, example, question, ids, offsets, tokenizer, max_length, stride, counts)
+
+    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Decoded:
+        """The n best spans over all windows."""
+        found: dict[str, float] = {}
+        for window in seen:
+            for begin, end, score in _best_spans(window):
+                text = example.context[begin:end]
+                found[text] = max(score, found.get(text, -np.inf))
+        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:BEST]
+        null_score = min(float(window.logits[0].sum()) for window in seen)
+        return Decoded(tuple(Candidate(text, score) for text, score in ordered), null_score)
+
+    def decide(self, examples: Sequence[Example], decoded: Sequence[Decoded]) -> dict[str, float]:
+        """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
+        if all(example.answers for example in examples):
+            return {}
+        references = {example.id: [text for text, _ in example.answers] for example in examples}
+        best = self.predictions(examples, decoded, {})
+        margins = {example.id: one.margin for example, one in zip(examples, decoded, strict=True)}
+        return {"null_margin": answers.best_threshold(references, best, margins).value}
+
+    def predictions(self, examples: Sequence[Example], decoded: Sequence[Decoded],
+                    thresholds: dict[str, float]) -> Mapping[str, str]:
+        """Each question's best answer, or "" where the margin is above the threshold."""
+        limit = thresholds.get("null_margin", float("inf"))
+        return {example.id: one.candidates[0].text if one.candidates and one.margin <= limit else ""
+                for example, one in zip(examples, decoded, strict=True)}
+
+    def score(self, examples: Sequence[Example], predictions: Mapping[str, str]) -> Metrics:
+        """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
+        return answers.score({example.id: [text for text, _ in example.answers] for example in examples}, predictions)
+
+
+def _features(number: int, example: Example, question: list[int], ids: list[int], offsets: list[tuple[int, int]],
+              tokenizer: "Tokenizer", max_length: int, stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    limit = max_length // 2
+    counts["questions cut"] += len(question) > limit
+    head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
+    cut = windows([1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride)
+    counts["contexts in several windows"] += len(cut) > 1
+    answer = _answer_tokens(example, offsets)
+    shown = False
+    for window in cut:
+        labels = [0, 0]
+        if answer and window.start <= answer[0] and answer[1] < window.end:
+            labels = [answer[0] - window.start + 1, answer[1] - window.start + 1]
+            shown = True
+        length = window.end - window.start
+        spans = [(0, 0), *offsets[window.start : window.end]]
+        yield Feature(
+            example=number, input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
+            token_types=[0] * len(head) + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
+            positions=[0, *range(len(head), len(head) + length)], labels=labels,
+            begins=[begin for begin, _ in spans], ends=[end for _, end in spans], label_count=1,
+        )
+    if example.answers and not shown:
+        counts["answers in no window"] += 1
+
+
+def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """First and last token of the first answer; None without answer, or where no token lies in it."""
+    if not example.answers:
+        return None
+    text, start = example.answers[0]
+    inside = [token for token, (begin, end) in enumerate(offsets) if begin < start + len(text) and end > start]
+    return (inside[0], inside[-1]) if inside else None
+
+
+def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
+    """(first character, last character + 1, score) of the best spans of a window, position 0 left out."""
+    starts = np.argsort(-window.logits[1:, 0], kind="stable")[:BEST] + 1
+    ends = np.argsort(-window.logits[1:, 1], kind="stable")[:BEST] + 1
+    for start in starts:
+        for end in ends:
+            if start <= end < start + LONGEST:
+                yield int(window.begins[start]), int(window.ends[end]), float(window.logits[start, 0] + window.logits[end, 1])
+
+
+def _mismatch(context: str, answer: Answer) -> str | None:
+    """What is wrong with an answer's offset, and where its text is nearest; None if it is right."""
+    text, start = answer
+    if not text.strip():
+        return f"answer {text!r} is empty; a question without answer has no answers at all"
+    if start >= 0 and context.startswith(text, start):
+        return None
+    nearest = _nearest(context, text, start)
+    remedy = f"it starts at {nearest}" if nearest is not None else "it is nowhere in the context"
+    there = context[max(start, 0):max(start, 0) + len(text)]
+    return f"answer {text!r} is said to start at {start}, where the context has {there!r}; {remedy}: correct answer_start or text"
+
+
+def _nearest(context: str, text: str, start: int) -> int | None:
+    before = context.rfind(text, 0, max(start, 0) + len(text))
+    after = context.find(text, max(start, 0))
+    found = [position for position in (before, after) if position >= 0]
+    return min(found, key=lambda position: abs(position - start)) if found else None

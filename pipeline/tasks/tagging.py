@@ -1,0 +1,164 @@
+"""What tasks that tag words share: windows of words, and decoding that cannot leave BIO."""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import Problems
+from pipeline.features import Feature, WindowLogits, windows
+from pipeline.readers.base import Row
+from pipeline.tasks.base import Task
+
+if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+    from pipeline.tokenizer import Tokenizer
+
+Tags = Sequence[Sequence[str]]
+
+
+class Tagged(Protocol):
+    """An example of T tokens with T tags in IOB2."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Words."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """One for each word."""
+
+
+E = TypeVar("E", bound=Tagged)
+
+
+class TaggingTask(Task[E, Tags]):
+    """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
+
+    head = "classes"
+
+    @abstractmethod
+    def marked(self, example: E) -> int | None:
+        """The word that the model must be shown, if there is one: the predicate of a proposition."""
+
+    def group(self, row: Row) -> str:
+        """The sentence's words: equal sentences, and all predicates of one, stay together."""
+        return " ".join(row["tokens"])
+
+    def labels(self, example: E) -> Iterator[str]:
+        """The label of each span."""
+        return (tag[2:] for tag in example.tags if tag.startswith("B-"))
+
+    def text(self, example: E) -> str:
+        """The sentence."""
+        return " ".join(example.tokens)
+
+    def size(self, example: E) -> int:
+        """Its tokens; a sentence counts once for each of its predicates."""
+        return len(example.tokens)
+
+    def featurize(self, examples: Sequence[E], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
+                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+        """Windows of words."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        pieces = tokenizer.words([example.tokens for example in examples])
+        for number, (example, words) in enumerate(zip(examples, pieces, strict=True), first):
+            tags = [numbers[tag] for tag in example.tags]
+            yield from word_features(number, words, tags, tokenizer, max_length, stride, counts, self.marked(example))
+
+    def decode(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
+        """The best well-formed IOB2 tags of the whole sentence."""
+        return decode_tags(seen, classes)
+
+    def predictions(self, examples: Sequence[E], decoded: Tags, thresholds: dict[str, float]) -> Tags:
+        """The decoded tags."""
+        return decoded
+
+
+def bio_classes(labels: Sequence[str]) -> tuple[str, ...]:
+    """O, then B-X and I-X for each label X in order."""
+    return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
+
+
+def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
+    """Whether a row has tokens, one tag for each, and only tags of `labels`; problems are added where not, one a label."""
+    before = len(problems)
+    tokens, tags, where = row["tokens"], row["tags"], row["where"]
+    if len(tokens) != len(tags) or not tokens:
+        problems.add(where, f"{len(tokens)} tokens with {len(tags)} tags; each token needs one tag, and a sentence a token")
+        return False
+    unknown = {tag[2:]: position for position, tag in reversed(list(enumerate(tags))) if tag != "O" and tag[2:] not in labels}
+    for label, position in sorted(unknown.items(), key=lambda item: item[1]):
+        problems.add(where, f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
+                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag")
+    return len(problems) == before
+
+
+def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tokenizer: "Tokenizer", max_length: int, stride: int,
+                  counts: Counter[str], marked: int | None) -> Iterator[Feature]:
+    """The windows of one sentence: `pieces` are the sub-words of its words, `tags` their class numbers.
+
+    A word's label is read at its first sub-word, in the one window that owns it, so none is lost or counted twice. The word
+    number `marked` (a predicate) stands between two markers, which any backbone can read, whatever token types it has.
+    """
+    marker = [] if marked is None else tokenizer.marker
+    room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
+    counts["words cut (their first sub-words stay)"] += sum(len(piece) > room for piece in pieces)
+    cut = windows([min(len(piece), room) for piece in pieces], room, stride)
+    counts["sentences in several windows"] += len(cut) > 1
+    for window in cut:
+        ids, positions = list(tokenizer.prefix), []
+        for word in range(window.start, window.end):
+            around = marker if word == marked else []
+            piece = pieces[word][:room]
+            ids += around
+            positions.append(len(ids))
+            ids += piece + around
+        if marked is not None and not window.start <= marked < window.end:
+            counts["windows without their predicate"] += 1
+        owned = slice(window.own_start - window.start, window.own_end - window.start)
+        words = range(window.own_start, window.own_end)
+        ids += tokenizer.suffix
+        yield Feature(
+            example=number, input_ids=ids, token_types=[0] * len(ids),
+            positions=positions[owned], labels=[tags[word] for word in words],
+            begins=words, ends=[word + 1 for word in words], label_count=len(words),
+        )
+
+
+def decode_tags(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
+    """The best well-formed BIO sequence for a whole sentence, by log-probabilities per word (Viterbi).
+
+    I-X may only follow B-X or I-X; every other step is free, so a word's best predecessor is one of three scores.
+    """
+    order = np.argsort(np.concatenate([window.begins for window in seen]), kind="stable")
+    logits = np.concatenate([window.logits for window in seen])[order].astype(np.float64)
+    scores = logits - _log_sum(logits)
+    inside = np.array([number for number, name in enumerate(classes) if name.startswith("I-")])
+    return [classes[number] for number in _viterbi(scores, inside)]
+
+
+def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
+    top = logits.max(axis=1, keepdims=True)
+    result: NDArray[Any] = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return result
+
+
+def _viterbi(scores: NDArray[Any], inside: NDArray[Any]) -> list[int]:
+    """`scores` [N, K]; class `inside[i]` is an I-X whose B-X is the class before it."""
+    steps, size = scores.shape
+    back = np.zeros((steps, size), dtype=np.int64)
+    best = scores[0].copy()
+    best[inside] = -np.inf
+    for step in range(1, steps):
+        top = int(best.argmax())
+        source = np.full(size, top)
+        source[inside] = np.where(best[inside] >= best[inside - 1], inside, inside - 1)
+        back[step] = source
+        best = best[source] + scores[step]
+    path = [int(best.argmax())]
+    for step in range(steps - 1, 0, -1):
+        path.append(int(back[step, path[-1]]))
+    return path[::-1]

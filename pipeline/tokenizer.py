@@ -1,0 +1,64 @@
+"""Words and texts to sub-word ids, and the special tokens around one or two segments."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from transformers import AutoConfig, AutoTokenizer
+
+from pipeline.errors import UserError
+
+
+class Tokenizer:
+    """A backbone's fast tokenizer, reduced to what features need.
+
+    `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP]);
+    `second_type` is the token type of a second segment (0 where the backbone has one type); `marker` sets a word off by text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where `folder` holds no fast tokenizer."""
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}") from error
+        if not self._tokenizer.is_fast:
+            raise UserError(f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it")
+        self._fast = self._tokenizer.backend_tokenizer
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        self._fast.encode_special_tokens = True  # "[SEP]" in a user's text is text
+        self.prefix, self.middle, self.suffix, second_type = self._template()
+        # Llama's and ModernBERT's templates number the segments, but those backbones read no numbers.
+        self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
+        unknown = self._tokenizer.unk_token_id
+        self.unknown = int(unknown if unknown is not None else self._tokenizer.eos_token_id)
+        self.pad = int(self._tokenizer.pad_token_id or 0)
+        self.marker = self.words([["*"]])[0][0]
+
+    def _template(self) -> tuple[list[int], list[int], list[int], int]:
+        pair = self._fast.encode("a", "a")
+        ids, special, types = list(pair.ids), pair.special_tokens_mask, pair.type_ids
+        inside = [i for i, flag in enumerate(special) if not flag]
+        gaps = [i for i in range(inside[0], inside[-1]) if special[i]]
+        middle = ids[gaps[0] : gaps[-1] + 1] if gaps else []
+        return ids[: inside[0]], middle, ids[inside[-1] + 1 :], int(types[inside[-1]])
+
+    def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Sub-word ids of every word. A word that leaves none (empty, or all control characters) becomes the unknown token."""
+        encodings = self._fast.encode_batch([list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False)
+        result = []
+        for words, encoding in zip(sentences, encodings, strict=True):
+            pieces: list[list[int]] = [[] for _ in words]
+            for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                pieces[word].append(piece)
+            result.append([piece or [self.unknown] for piece in pieces])
+        return result
+
+    def texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Sub-word ids of every text, each with its (start, end) in characters of the text."""
+        encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        return [(list(encoding.ids), [(int(a), int(b)) for a, b in encoding.offsets]) for encoding in encodings]
