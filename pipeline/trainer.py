@@ -1,0 +1,166 @@
+"""The training loop: one, for every arm, pretraining and fine-tuning alike."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.batches import MicroBatch, TrainBatches, collate
+from pipeline.checkpoint import State, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from pipeline.errors import UserError
+from pipeline.launch import Ranks, device, engine_of, summed
+from pipeline.model import PromptedModel
+from pipeline.optim import optimizer, rate_factor
+from pipeline.params import Arm, TrainParams
+
+Scores = dict[str, float]
+
+
+class Watcher(Protocol):
+    """Shows a run to a person."""
+
+    def step(self, step: int, steps: int, rows: int, loss: float) -> None:
+        """Step `step` of `steps` is done; it held `rows` rows."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass
+class Run:
+    """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was."""
+
+    steps: int
+    train: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best_score: float = -1.0
+    best_step: int = 0
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def steps_of(batches: TrainBatches, epochs: float) -> int:
+    """How many steps pass over `epochs` times as many rows as the corpora have together."""
+    return max(1, math.ceil(epochs * sum(packing.per_epoch for packing in batches.packings) / batches.per_step))
+
+
+def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainParams, *, names: list[str], pad: int,
+          validate: Callable[[PromptedModel], Scores], checkpoints: Path, ranks: Ranks, watcher: Watcher,
+          checkpoint_seconds: float = 120.0) -> Run:
+    """Train `model` in place and leave the best values by mean validation score in it.
+
+    `names` are the tasks in the order of `batches`; `validate` gives a score for each. Resumes from the newest checkpoint in
+    `checkpoints`, a folder that the caller names after params and inputs. Every number but `Run.seconds` is a function of
+    (model, batches, params). Raises UserError when the loss is no longer a number, leaving the last checkpoint.
+    """
+    where = device(ranks)
+    model.to(where)
+    rates = params.learning_rates(arm)
+    adam = optimizer(model.trainable_state().items(), rates, params.weight_decay)
+    engine = engine_of(model, adam, params.micro_batches, params.clip, ranks)
+    run = Run(steps_of(batches, params.epochs))
+    best = _values(model)
+    first = 0
+    state, broken = load_checkpoint(checkpoints)
+    for line in broken:
+        watcher.say(line)
+    if state is not None:
+        first, run, best = _restore(model, adam, state)
+        watcher.say(f"resuming at step {first} of {run.steps}")
+    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)}
+    started, saved = time.monotonic() - run.seconds, time.monotonic()
+    for step in range(first, run.steps):
+        if params.patience and _without_best(run) >= params.patience:
+            watcher.say(f"stopping at step {step}: {params.patience} validations without a new best")
+            break
+        factor = rate_factor(step, run.steps, params.warmup)
+        for group in adam.param_groups:
+            group["lr"] = rates[group["part"]] * factor
+        losses = torch.zeros(2, len(names), dtype=torch.float64)
+        micro_batches = batches.step(step)
+        for index in range(ranks.rank, len(micro_batches), ranks.world):
+            micro = micro_batches[index]
+            batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
+            loss = model.heads.loss(engine(batch), batch) * micro.weight
+            engine.backward(loss)
+            losses[:, micro.task] += torch.tensor([loss.item(), 1.0])
+            norm = _gradient_norm(model) if engine.is_gradient_accumulation_boundary() else 0.0
+            engine.step()
+        losses = summed(losses, ranks)
+        run.rows += sum(len(micro.rows) for micro in micro_batches)
+        run.tokens += sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
+        run.train.append(_train_row(step + 1, losses, names, norm, adam))
+        watcher.step(step + 1, run.steps, sum(len(micro.rows) for micro in micro_batches), run.train[-1]["loss"])
+        _stop_if_diverged(run.train[-1], micro_batches, names)
+        if step + 1 in checks:
+            scores = validate(model)
+            mean = sum(scores.values()) / len(scores)
+            run.validation.append({"step": step + 1, "score": mean, **{f"score_{name}": s for name, s in scores.items()}})
+            watcher.say(f"step {step + 1}: validation {mean:.2f}" + _each(scores))
+            if mean > run.best_score:
+                run.best_score, run.best_step, best = mean, step + 1, _values(model)
+        if step + 1 < run.steps and (step + 1 in checks or time.monotonic() - saved > checkpoint_seconds) and ranks.rank == 0:
+            run.seconds = time.monotonic() - started
+            save_checkpoint(checkpoints, _state(step + 1, model, adam, best, run))
+            saved = time.monotonic()
+    run.seconds = time.monotonic() - started
+    model.load_trainable_state(best)
+    return run
+
+
+def _stop_if_diverged(row: dict[str, float], micro_batches: list[MicroBatch], names: list[str]) -> None:
+    if not math.isfinite(row["loss"]):
+        rows = "; ".join(f"{names[micro.task]} features {micro.rows.tolist()}" for micro in micro_batches)
+        raise UserError(f"the loss of step {row['step']} is {row['loss']} ({rows}); lower the learning rate, or look at "
+                        "these rows; the last checkpoint is kept")
+
+
+def _values(model: PromptedModel) -> dict[str, Tensor]:
+    return {name: parameter.detach().cpu().clone() for name, parameter in model.trainable_state().items()}
+
+
+def _gradient_norm(model: PromptedModel) -> float:
+    """Norm before clipping; after a boundary's backward the gradients are those of the whole step, on every rank."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in model.trainable_state().values() if p.grad is not None]))
+
+
+def _train_row(step: int, losses: Tensor, names: list[str], norm: float, adam: torch.optim.Optimizer) -> dict[str, float]:
+    total, counts = losses
+    row = {"step": step, "loss": float(total.sum() / counts.sum()), "gradient_norm": norm}
+    row.update({f"{group['part']}_lr": group["lr"] for group in adam.param_groups})
+    if len(names) > 1:  # a task's own mean loss: its micro-batch losses already sum to (its micro-batches) x (its mean)
+        row.update({f"loss_{name}": float(total[i] / counts[i]) for i, name in enumerate(names) if counts[i]})
+    return row
+
+
+def _without_best(run: Run) -> int:
+    return sum(row["step"] > run.best_step for row in run.validation)
+
+
+def _each(scores: Scores) -> str:
+    return "" if len(scores) == 1 else " (" + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()) + ")"
+
+
+def _state(step: int, model: PromptedModel, adam: torch.optim.Optimizer, best: dict[str, Tensor], run: Run) -> State:
+    tensors = {f"now.{name}": value for name, value in _values(model).items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    tensors |= {f"adam.{name}": value.detach().cpu() for name, value in optimizer_tensors(adam).items()}
+    return State(step, tensors, vars(run))
+
+
+def _restore(model: PromptedModel, adam: torch.optim.Optimizer, state: State) -> tuple[int, Run, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adam": {}}
+    for key, value in state.tensors.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value
+    model.load_trainable_state(parts["now"])
+    restore_optimizer(adam, parts["adam"])
+    progress: dict[str, Any] = state.progress
+    return state.step, Run(**progress), parts["best"]
+

@@ -1,0 +1,227 @@
+"""Artifacts come back as they were saved, and what does not fit is refused by file, value and remedy."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from pipeline.artifact import (
+    ArtifactConfig,
+    TaskHead,
+    load_backbone_weights,
+    load_config,
+    load_heads,
+    load_prompt,
+    save_artifact,
+)
+from pipeline.backbone import Backbone
+from pipeline.errors import UserError
+from pipeline.model import Heads, PromptedModel
+from pipeline.params import Arm
+from pipeline.source import BackboneParams
+
+SOURCE = BackboneParams("folder:models/tiny", "a" * 64)
+HEADS = {"ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
+         "qa": TaskHead("span_extraction", "span", ("start", "end"))}
+
+
+def config(model: PromptedModel, arm: Arm, **changes: Any) -> ArtifactConfig:
+    shape = None if model.prompt is None else tuple(next(model.prompt.parameters()).shape)
+    made = ArtifactConfig(arm, SOURCE, "bert", 16, HEADS, shape, provenance={"seed": 1, "data": {"ner": {"rows": 3}}})
+    return dataclasses.replace(made, **changes)
+
+
+def saved(folder: Path, arm: Arm = "deep_prompt", **changes: Any) -> PromptedModel:
+    model = tiny.prompted(arm)
+    save_artifact(folder, model, config(model, arm, **changes))
+    return model
+
+
+def refuse(load: Callable[[], object]) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load()
+    return list(caught.value.problems)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return tiny.backbone()
+
+
+@pytest.mark.parametrize("arm", ["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"])
+def test_round_trip(arm: Arm, tmp_path: Path) -> None:
+    model = saved(tmp_path / "a", arm)
+    found = load_config(tmp_path / "a")
+    assert found == config(model, arm)
+    other = tiny.backbone(seed=8)
+    prompt = load_prompt(tmp_path / "a", found, SOURCE, other)
+    if model.prompt is None:
+        assert prompt is None
+    else:
+        assert type(prompt) is type(model.prompt)
+        assert torch.equal(next(prompt.parameters()), next(model.prompt.parameters()))
+    heads = Heads(["span", "classes"], [2, 3], 16, seed=9)
+    load_heads(tmp_path / "a", found, heads, ["qa", "ner"])
+    assert torch.equal(heads.weight[0, :2], model.heads.weight[1, :2])
+    assert torch.equal(heads.weight[1], model.heads.weight[0])
+    assert torch.equal(heads.bias, model.heads.bias[[1, 0]])
+    names = {"config.json", "heads.safetensors"} | ({"prompt.safetensors"} if model.prompt else set())
+    names |= {"backbone.safetensors"} if arm == "fine_tune" else set()
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+    if arm == "fine_tune":
+        load_backbone_weights(tmp_path / "a", other)
+        for name, value in model.backbone.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
+
+
+def test_only_one_head_is_taken_from_a_shared_prompt(tmp_path: Path) -> None:
+    model = saved(tmp_path / "a")
+    heads = Heads(["classes"], [3], 16, seed=9)
+    load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, ["ner"])
+    assert torch.equal(heads.weight[0], model.heads.weight[0])
+
+
+@pytest.mark.parametrize("arm", ["deep_prompt", "fine_tune"])
+def test_equal_inputs_give_equal_bytes(arm: Arm, tmp_path: Path) -> None:
+    saved(tmp_path / "a", arm)
+    saved(tmp_path / "b", arm)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    saved(tmp_path / "a", "fine_tune")
+    saved(tmp_path / "a", "head_only")
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["config.json", "heads.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("changes", "parts"), [
+    ({"model_type": "roberta"}, ["model_type is 'roberta', the backbone's is 'bert'"]),
+    ({"hidden_size": 32}, ["hidden_size is 32, the backbone's is 16"]),
+    ({"backbone": BackboneParams("folder:models/tiny", "b" * 64)}, ["made for backbone folder:models/tiny", "b" * 64, "a" * 64]),
+    ({"position_offset": 3}, ["position_offset is 3"]),
+])
+def test_another_backbone(changes: dict[str, Any], parts: list[str], backbone: Backbone, tmp_path: Path) -> None:
+    saved(tmp_path / "a", **changes)
+    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))
+    for part in [str(tmp_path / "a"), *parts, "use the backbone it was made for, or make it again"]:
+        assert part in problem
+
+
+def test_all_that_differs_is_said_at_once(backbone: Backbone, tmp_path: Path) -> None:
+    saved(tmp_path / "a", model_type="llama", hidden_size=8, backbone=BackboneParams("folder:x", "c" * 64))
+    assert len(refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))) == 3
+
+
+def test_the_same_weights_elsewhere_are_the_same_backbone(backbone: Backbone, tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    moved = BackboneParams("package:weights/tiny", SOURCE.sha256)
+    assert load_prompt(tmp_path / "a", load_config(tmp_path / "a"), moved, backbone) is not None
+
+
+def test_hub_revisions_without_hash_are_told_apart_by_name(backbone: Backbone, tmp_path: Path) -> None:
+    one, two = (BackboneParams(f"hub:a/b@{digit * 40}") for digit in "12")
+    saved(tmp_path / "a", backbone=one)
+    found = load_config(tmp_path / "a")
+    assert load_prompt(tmp_path / "a", found, one, backbone) is not None
+    assert "made for backbone hub:a/b@1" in refuse(lambda: load_prompt(tmp_path / "a", found, two, backbone))[0]
+
+
+@pytest.mark.parametrize(("arm", "shape"), [
+    ("deep_prompt", (3, 2, 4, 5, 4)), ("deep_prompt", (2, 2, 4, 3, 4)), ("deep_prompt", (3, 2, 4, 3, 8)), ("deep_prompt", (3,)),
+    ("deep_prompt", (3, 16)), ("soft_prompt", (5, 16)), ("soft_prompt", (3, 2, 4, 3, 4)), ("soft_prompt", ()),
+])
+def test_config_with_another_shape_of_prompt(arm: Arm, shape: tuple[int, ...], backbone: Backbone, tmp_path: Path) -> None:
+    saved(tmp_path / "a", arm, prompt_shape=shape)
+    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))
+    assert problem.startswith(f"{tmp_path}/a/prompt.safetensors: holds ")
+    assert str(shape) in problem
+    assert problem.endswith("make the artifact again")
+
+
+def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
+    """The file and config.json agree, the backbone has other layers."""
+    saved(tmp_path / "a")
+    fewer = tiny.model()
+    del fewer.encoder.layer[2:]
+    fewer.config.num_hidden_layers = 2
+    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, Backbone(fewer)))
+    assert "the backbone needs (2, 2, 4, 3, 4)" in problem
+
+
+@pytest.mark.parametrize(("head", "name"), [
+    (Heads(["classes"], [4], 16, 0), "ner"), (Heads(["classes"], [3], 8, 0), "ner"), (Heads(["classes"], [3], 16, 0), "srl"),
+])
+def test_another_head(head: Heads, name: str, tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    (problem,) = refuse(lambda: load_heads(tmp_path / "a", load_config(tmp_path / "a"), head, [name]))
+    assert problem == f"{tmp_path}/a/heads.safetensors: no head {name!r} of {head.classes[0]} classes; make the artifact again"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut in its head", "cut in its numbers", "text"])
+@pytest.mark.parametrize("name", ["prompt", "heads", "backbone"])
+def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
+    backbone = tiny.backbone()
+    saved(tmp_path / "a", "fine_tune" if name == "backbone" else "deep_prompt")
+    path = tmp_path / "a" / f"{name}.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"cut in its head": content[:20], "cut in its numbers": content[:-4], "text": b"version https://x"}[damage])
+    found = load_config(tmp_path / "a")
+    (problem,) = refuse({"prompt": lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone),
+                         "heads": lambda: load_heads(tmp_path / "a", found, Heads(["classes"], [3], 16, 0), ["ner"]),
+                         "backbone": lambda: load_backbone_weights(tmp_path / "a", backbone)}[name])
+    assert problem.startswith(f"{path}: {'no such file' if damage == 'missing' else 'not a safetensors file'}")
+    assert "make" in problem
+    assert "again" in problem
+
+
+def test_weights_of_another_backbone(tmp_path: Path) -> None:
+    saved(tmp_path / "a", "fine_tune")
+    (problem,) = refuse(lambda: load_backbone_weights(tmp_path / "a", tiny.backbone("roberta")))
+    assert problem.startswith(f"{tmp_path}/a/backbone.safetensors: does not fit the backbone: ")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "config.json: no such file; run the stage that makes it"),
+    ('{"arm": ', "config.json:1: not valid JSON"),
+    ("[]", "config.json: found a list [], expected a mapping of keys to values"),
+])
+def test_a_broken_config(content: str | None, message: str, tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    path = tmp_path / "a" / "config.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    (problem,) = refuse(lambda: load_config(tmp_path / "a"))
+    assert problem.startswith(f"{tmp_path}/a/{message}")
+
+
+def change(folder: Path, **values: object) -> list[str]:
+    """Problems of loading a config with other values."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return refuse(lambda: load_config(folder))
+
+
+def test_another_format(tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    for values in ({}, {"later_key": 1}):
+        problems = change(tmp_path / "a", format=2, **values)
+        assert problems == [f"{tmp_path}/a/config.json: format is 2, this version reads 1; make the artifact again"]
+
+
+def test_values_that_are_none(tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    problems = change(tmp_path / "a", arm="prefix", hidden_size="16")
+    assert len(problems) == 2
+    assert all(problem.startswith(f"{tmp_path}/a/config.json") for problem in problems)
+    assert "'prefix' is not one of the allowed values" in problems[0]
+    assert "found text '16', expected an integer" in problems[1]

@@ -1,0 +1,364 @@
+"""Training through the real engine: a run is a function of its inputs, interrupted or not, alone or shared."""
+
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import two_ranks
+from safetensors.torch import load_file
+
+from pipeline.batches import TrainBatches, collate
+from pipeline.checkpoint import load_checkpoint
+from pipeline.config import load_json
+from pipeline.errors import UserError
+from pipeline.features import FeatureTable
+from pipeline.launch import Ranks, engine_of, joined
+from pipeline.mixture import UNIT
+from pipeline.model import PromptedModel
+from pipeline.optim import optimizer, rate_factor
+from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.trainer import Run, Scores, steps_of, train
+
+TESTS = Path(__file__).parent
+STEPS = 9
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    with joined(Ranks()):
+        yield Ranks()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
+    folder = tmp_path_factory.mktemp("tables")
+    return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "span", 25, 2)]
+
+
+def params(arm: Arm = "multitask", **changes: Any) -> TrainParams:
+    rates = {f"{part}_lr": {"prompt": 0.02, "head": 0.01, "backbone": 0.001}[part] for part in TRAINED_PARTS[arm]}
+    return TrainParams(**{"epochs": 2.0, **rates, "batch_tokens": 64, "micro_batches": 2, "validations": 3} | changes)
+
+
+def batches_of(tables: list[FeatureTable], chosen: TrainParams) -> TrainBatches:
+    return TrainBatches(tables, [UNIT * 2 // 3, UNIT - UNIT * 2 // 3], chosen.batch_tokens, chosen.micro_batches, seed=4)
+
+
+def sizes(model: PromptedModel) -> Scores:
+    """A score that depends on what was learned."""
+    return {"ner": float(model.heads.weight.detach().abs().mean()), "qa": float(model.heads.bias.detach().abs().mean())}
+
+
+class Fit:
+    """One training run of a fresh tiny model."""
+
+    def __init__(self, tables: list[FeatureTable], checkpoints: Path, ranks: Ranks, arm: Arm = "multitask",
+                 validate: Callable[[PromptedModel], Scores] = sizes, watcher: tiny.Watcher | None = None,
+                 seconds: float = 1e9, **changes: Any) -> None:
+        chosen = params(arm, **changes)
+        self.model = tiny.prompted(arm)
+        self.watcher = watcher or tiny.Watcher()
+        self.batches = batches_of(tables, chosen)
+        self._train = lambda: train(self.model, arm, self.batches, chosen, names=["ner", "qa"], pad=0, validate=validate,
+                                    checkpoints=checkpoints, ranks=ranks, watcher=self.watcher, checkpoint_seconds=seconds)
+
+    def __call__(self) -> Run:
+        return self._train()
+
+    def values(self) -> dict[str, bytes]:
+        return {name: value.detach().numpy().tobytes() for name, value in self.model.trainable_state().items()}
+
+
+def untrained() -> dict[str, bytes]:
+    """The values that every run here starts from."""
+    return {name: value.detach().numpy().tobytes() for name, value in tiny.prompted("multitask").trainable_state().items()}
+
+
+def curves(run: Run) -> dict[str, object]:
+    """All of a run that is a function of its inputs."""
+    return {name: value for name, value in vars(run).items() if name != "seconds"}
+
+
+# A function of its inputs
+
+
+@pytest.fixture(scope="module")
+def straight(tables: list[FeatureTable], ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, Run]:
+    """A run that nothing interrupted."""
+    fit = Fit(tables, tmp_path_factory.mktemp("straight"), ranks)
+    run = fit()
+    assert run.steps == steps_of(fit.batches, 2.0) == STEPS == len(run.train)
+    return fit, run
+
+
+def test_two_runs_give_equal_bytes(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    fit = Fit(tables, tmp_path, ranks)
+    assert curves(fit()) == curves(straight[1])
+    assert fit.values() == straight[0].values()
+    assert all(value != start for value, start in zip(fit.values().values(), untrained().values(), strict=True))
+
+
+@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [4]), (2, 1e9, [])])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(at: int, seconds: float, resumed: list[int], straight: tuple[Fit, Run],
+                                                       tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=seconds)()
+    fit = Fit(tables, tmp_path, ranks, seconds=seconds)
+    run = fit()
+    assert [line for line in fit.watcher.lines if "resum" in line] == [f"resuming at step {step} of 9" for step in resumed]
+    assert fit.watcher.steps == list(range((resumed or [0])[0] + 1, STEPS + 1))
+    assert curves(run) == curves(straight[1])
+    assert fit.values() == straight[0].values()
+
+
+def test_interrupted_at_every_step(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    for at in range(2, STEPS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=0.0)()
+    fit = Fit(tables, tmp_path, ranks)
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == [STEPS]
+    assert fit.values() == straight[0].values()
+
+
+def test_a_broken_checkpoint_costs_steps_and_nothing_else(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                                          tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(8))()
+    (tmp_path / "step-000000006" / "state.safetensors").write_bytes(b"torn")
+    fit = Fit(tables, tmp_path, ranks)
+    fit()
+    assert "step-000000006: its hash differs; passed over" in fit.watcher.lines[0]
+    assert fit.watcher.lines[1] == "resuming at step 3 of 9"
+    assert fit.values() == straight[0].values()
+
+
+@pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "head_only"])
+def test_other_arms_are_resumed_too(arm: Arm, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    whole = Fit(tables, tmp_path / "whole", ranks, arm)
+    expected = whole()
+    with pytest.raises(KeyboardInterrupt):
+        Fit(tables, tmp_path / "cut", ranks, arm, watcher=tiny.Watcher(7))()
+    fit = Fit(tables, tmp_path / "cut", ranks, arm)
+    assert curves(fit()) == curves(expected)
+    assert fit.values() == whole.values()
+
+
+def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:
+    fit, run = straight
+    steps = [fit.batches.step(step) for step in range(STEPS)]
+    assert run.rows == sum(len(micro.rows) for step in steps for micro in step)
+    assert run.tokens == sum(int(fit.batches.tables[micro.task].lengths[micro.rows].sum()) for step in steps for micro in step)
+    assert [row["step"] for row in run.train] == list(range(1, STEPS + 1))
+    for row, step in zip(run.train, steps, strict=True):
+        tasks = [("ner", "qa")[micro.task] for micro in step]
+        assert {name for name in row if name.startswith("loss_")} == {f"loss_{name}" for name in tasks}
+        assert row["loss"] == pytest.approx(sum(row[f"loss_{name}"] for name in tasks) / len(tasks))
+    assert [row["step"] for row in run.validation] == [3, 6, 9]
+    assert [row["score"] for row in run.validation] == [(row["score_ner"] + row["score_qa"]) / 2 for row in run.validation]
+
+
+# Against a loop written by hand
+
+
+def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tuple[PromptedModel, list[float]]:
+    """Plain torch: gradients of the mean over a step's micro-batches, cut to `clip`, AdamW. Returns the norms before the cut."""
+    model = tiny.prompted("multitask")
+    batches = batches_of(tables, chosen)
+    prompt, heads = [model.prompt.key_values], [model.heads.weight, model.heads.bias]
+    adam = torch.optim.AdamW([{"params": prompt}, {"params": heads}], weight_decay=chosen.weight_decay)
+    steps = math.ceil(chosen.epochs * sum(packing.per_epoch for packing in batches.packings) / chosen.micro_batches)
+    warm, norms = max(1, round(chosen.warmup * steps)), []
+    for step in range(steps):
+        factor = (step + 1) / warm if step < warm else (steps - step) / (steps - warm)
+        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = chosen.prompt_lr * factor, chosen.head_lr * factor
+        loss = torch.zeros(())
+        for micro in batches.step(step):
+            batch = collate(tables[micro.task], micro.rows, micro.task, 0)
+            loss = loss + model.heads.loss(model(batch), batch) * micro.weight / chosen.micro_batches
+        adam.zero_grad()
+        loss.backward()
+        norm = torch.cat([parameter.grad.flatten() for parameter in (*prompt, *heads)]).norm()
+        norms.append(norm.item())
+        for parameter in (*prompt, *heads):
+            parameter.grad.mul_(min(1.0, clip / (norm.item() + 1e-6)))
+        adam.step()
+    return model, norms
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_training_is_plain_adamw(micro_batches: int, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    changes = {"micro_batches": micro_batches, "validations": 1, "warmup": 0.3, "weight_decay": 0.1, "clip": 0.15, "epochs": 1.5}
+    fit = Fit(tables, tmp_path, ranks, **changes)
+    run = fit()
+    expected, norms = by_hand(tables, params(**changes), clip=0.15)
+    assert [row["gradient_norm"] for row in run.train] == pytest.approx(norms, rel=1e-4)
+    assert min(norms) > 0.15, "every step is cut"
+    for name, value in expected.trainable_state().items():
+        torch.testing.assert_close(fit.model.trainable_state()[name], value, atol=1e-6, rtol=1e-5)
+    uncut, _ = by_hand(tables, params(**changes), clip=1e9)
+    assert not torch.allclose(uncut.heads.weight, expected.heads.weight, atol=1e-4), "cutting matters here"
+
+
+def test_each_part_has_its_own_rate(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    """AdamW's first step moves a number by the learning rate, whatever its gradient."""
+    fit = Fit(tables, tmp_path, ranks, epochs=0.01, validations=1, prompt_lr=0.05, head_lr=0.002)
+    start = tiny.prompted("multitask").trainable_state()
+    assert fit().steps == 1
+    moved = {name: float((value - start[name]).detach().abs().max()) for name, value in fit.model.trainable_state().items()}
+    assert moved == pytest.approx({"prompt.key_values": 0.05, "heads.weight": 0.002, "heads.bias": 0.002}, rel=1e-3)
+
+
+def test_the_rate_rises_and_falls(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    run = Fit(tables, tmp_path, ranks, warmup=0.34, prompt_lr=0.6, head_lr=0.06)()
+    factors = [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert [row["prompt_lr"] for row in run.train] == pytest.approx([0.6 * factor for factor in factors])
+    assert [row["head_lr"] for row in run.train] == pytest.approx([0.06 * factor for factor in factors])
+
+
+def test_factors_of_short_and_long_runs() -> None:
+    assert rate_factor(0, 1, 0.06) == 1.0
+    assert [rate_factor(step, 4, 0.0) for step in range(4)] == [1.0, 1.0, 2 / 3, 1 / 3]
+    long = [rate_factor(step, 1000, 0.1) for step in range(1000)]
+    assert (max(long), long.index(1.0), long[49], long[550]) == (1.0, 99, 0.5, 0.5)
+    assert 0 < long[-1] < 0.002
+
+
+def test_parts_of_the_optimizer() -> None:
+    model = tiny.prompted("fine_tune")
+    made = optimizer(model.trainable_state().items(), {"backbone": 0.1, "head": 0.2}, 0.3)
+    assert {group["part"]: group["lr"] for group in made.param_groups} == {"backbone": 0.1, "head": 0.2}
+    assert {group["weight_decay"] for group in made.param_groups} == {0.3}
+    assert {id(p) for p in made.param_groups[0]["params"]} == {id(p) for p in model.backbone.parameters()}
+    assert [id(p) for p in made.param_groups[1]["params"]] == [id(model.heads.weight), id(model.heads.bias)]
+
+
+# The best, patience, and what is no number
+
+
+class Scripted:
+    """Scores as given, one after another; keeps the values they were given for."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.seen = list(scores), []
+
+    def __call__(self, model: PromptedModel) -> Scores:
+        self.seen.append({name: value.detach().numpy().tobytes() for name, value in model.trainable_state().items()})
+        return {"ner": self.scores[len(self.seen) - 1] + 1, "qa": self.scores[len(self.seen) - 1] - 1}
+
+
+@pytest.mark.parametrize(("scores", "best"), [((5, 9, 7), 1), ((9, 9, 2), 0), ((0, 1, 2), 2), ((0, 0, 0), 0)])
+def test_the_best_by_validation_is_kept(scores: tuple[float, ...], best: int, tables: list[FeatureTable], ranks: Ranks,
+                                        tmp_path: Path) -> None:
+    validate = Scripted(*scores)
+    fit = Fit(tables, tmp_path, ranks, validate=validate)
+    run = fit()
+    assert (run.best_score, run.best_step) == (scores[best], 3 * (best + 1))
+    assert fit.values() == validate.seen[best]
+    assert len(set(map(str, validate.seen))) == 3
+
+
+def test_the_best_survives_an_interruption(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    first = Scripted(9, 5)
+    with pytest.raises(KeyboardInterrupt):
+        Fit(tables, tmp_path, ranks, validate=first, watcher=tiny.Watcher(8))()
+    fit = Fit(tables, tmp_path, ranks, validate=Scripted(7))
+    run = fit()
+    assert (run.best_score, run.best_step, len(run.validation)) == (9, 3, 3)
+    assert fit.values() == first.seen[0]
+
+
+def test_patience_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    validate = Scripted(5, 9, 8, 8.5, 7, 6, 5, 4, 3)
+    fit = Fit(tables, tmp_path, ranks, validate=validate, validations=9, patience=2)
+    run = fit()
+    assert fit.watcher.steps == [1, 2, 3, 4]
+    assert "stopping at step 4: 2 validations without a new best" in fit.watcher.lines
+    assert (run.best_step, len(run.train), len(run.validation)) == (2, 4, 4)
+    assert fit.values() == validate.seen[1]
+    again = Fit(tables, tmp_path, ranks, validate=Scripted(), validations=9, patience=2)
+    assert curves(again()) == curves(run)
+    assert again.watcher.steps == [], "a run that has ended has ended"
+    assert again.values() == fit.values()
+
+
+def test_without_patience_it_goes_on(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    fit = Fit(tables, tmp_path, ranks, validate=Scripted(*range(9, 0, -1)), validations=9, patience=0)
+    assert len(fit().train) == STEPS
+
+
+def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    class Spoil(tiny.Watcher):
+        def step(self, step: int, steps: int, rows: int, loss: float) -> None:
+            super().step(step, steps, rows, loss)
+            if step == 4:
+                torch.nn.init.constant_(fit.model.heads.bias, math.nan)
+
+    fit = Fit(tables, tmp_path, ranks, watcher=Spoil())
+    with pytest.raises(UserError) as caught:
+        fit()
+    (message,) = caught.value.problems
+    assert message.startswith("the loss of step 5 is nan (")
+    for micro in fit.batches.step(4):
+        assert re.search(rf"{('ner', 'qa')[micro.task]} \w+ {re.escape(str(micro.rows.tolist()))}", message)
+    assert "lower the learning rate" in message
+    state, broken = load_checkpoint(tmp_path)
+    assert (state.step, broken) == (3, [])
+    assert all(torch.isfinite(value).all() for value in state.tensors.values())
+
+
+# Several ranks
+
+
+def test_ranks_are_read_from_the_environment() -> None:
+    assert Ranks.from_environment({}) == Ranks(0, 1, 0)
+    assert Ranks.from_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Ranks(5, 8, 1)
+
+
+def test_ranks_that_cannot_share_a_step_are_refused(ranks: Ranks, tables: list[FeatureTable], tmp_path: Path) -> None:
+    fit = Fit(tables, tmp_path, Ranks(0, 2, 0), micro_batches=3)
+    with pytest.raises(UserError, match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3, or change"):
+        fit()
+    with pytest.raises(UserError, match="4 ranks cannot share the 6 micro-batches"):
+        engine_of(fit.model, torch.optim.AdamW(fit.model.parameters()), 6, 1.0, Ranks(0, 4, 0))
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def test_two_processes_train_as_one(ranks: Ranks, tmp_path: Path) -> None:
+    model, run = two_ranks.run(tmp_path / "one", ranks)
+    batches = two_ranks.batches(tmp_path / "one")
+    tasks = [[micro.task for micro in batches.step(step)] for step in range(run.steps)]
+    assert any(step[0::2] == [0, 0] and step[1::2] == [1, 1] for step in tasks), "in some step each rank has a task of its own"
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+    processes = [subprocess.Popen([sys.executable, TESTS / "two_ranks.py", tmp_path], env={**environment, "RANK": rank},
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in "01"]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in "01")
+    for name, value in model.trainable_state().items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value.detach(), atol=1e-5, rtol=1e-4)
+    for rank in "01":
+        for row, expected in zip(load_json(tmp_path / f"{rank}.json"), run.train, strict=True):
+            assert row == pytest.approx(expected, rel=1e-3)
+    assert list((tmp_path / "0" / "checkpoints").iterdir())
+    assert not (tmp_path / "1" / "checkpoints").exists(), "only the first rank writes"
