@@ -1,0 +1,167 @@
+"""params.yaml as checked dataclasses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from pipeline.config import load_yaml, parse
+from pipeline.errors import UserError, did_you_mean
+from pipeline.mixture import MixtureParams
+from pipeline.params import Arm, TrainParams
+from pipeline.source import BackboneParams
+
+PATH = Path("params.yaml")
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GenerateParams:
+    """Which generated corpora to write, with how many training rows each."""
+
+    corpora: tuple[Literal["ner", "qa", "srl"], ...] = ()
+    rows: int = 4000
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class TaskParams:
+    """One corpus and the task on it. `data` is its folder under `data_root`; `mixture` is where its multitask arm starts.
+
+    Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
+    a seeded hash (null: all). The keys named after arms override that arm's params for this task.
+    """
+
+    data: str
+    mixture: str
+    max_length: int = 128
+    stride: int = 32
+    test_rows: int | None = None
+    multitask: Values = field(default_factory=dict)
+    deep_prompt: Values = field(default_factory=dict)
+    soft_prompt: Values = field(default_factory=dict)
+    fine_tune: Values = field(default_factory=dict)
+    head_only: Values = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
+            raise ValueError(f"max_length is {self.max_length} and stride {self.stride}; "
+                             "give a max_length of at least 8 and a stride below half of it")
+
+
+@dataclass(frozen=True)
+class CompareParams:
+    """The baseline arms, and the tasks to run them on."""
+
+    arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    seed: int
+    data_root: str
+    backbone: BackboneParams
+    tasks: dict[str, TaskParams]
+    mixtures: dict[str, MixtureParams]
+    pretrain: dict[str, TrainParams]
+    arms: dict[str, Values]
+    compare: CompareParams = CompareParams()
+    generate: GenerateParams = GenerateParams()
+
+    def members(self, mixture: str) -> tuple[str, ...]:
+        """The corpora of a mixture, in the order of `tasks`."""
+        chosen = self.mixtures[mixture].corpora
+        return tuple(name for name in self.tasks if chosen == "all" or name in chosen)
+
+    def training(self, arm: Arm, task: str, where: str = str(PATH)) -> TrainParams:
+        """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
+        overrides: Values = getattr(self.tasks[task], arm)
+        return _training(arm, {**self.arms.get(arm, {}), **overrides}, f"{where}: arms.{arm} with tasks.{task}.{arm}")
+
+
+def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
+    params = parse(TrainParams, dict(values), where)
+    try:
+        params.learning_rates(arm)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return params
+
+
+def load_params() -> Params:
+    """params.yaml of the working folder. Raises UserError with every problem that can be told from it alone."""
+    return check_params(load_yaml(PATH), str(PATH))
+
+
+def check_params(values: Values, where: str) -> Params:
+    """Plain values as checked params; `where` names their file in messages."""
+    params = parse(Params, values, where)
+    problems = [problem for check in (_names, _arms) for problem in check(params, where)]
+    if problems:
+        raise UserError(*problems)
+    return params
+
+
+def _names(params: Params, where: str) -> list[str]:
+    problems = []
+    for name, task in params.tasks.items():
+        if task.mixture not in params.mixtures:
+            hint = did_you_mean(task.mixture, params.mixtures)
+            problems.append(f"{where}: tasks.{name}.mixture: no mixture {task.mixture!r}{hint}")
+        elif name not in params.members(task.mixture):
+            problems.append(f"{where}: tasks.{name}.mixture: {task.mixture!r} does not hold {name!r}; "
+                            "add it to the mixture's corpora")
+    for name, mixture in params.mixtures.items():
+        listed = () if mixture.corpora == "all" else mixture.corpora
+        unknown = [corpus for corpus in (*listed, *mixture.weights) if corpus not in params.tasks]
+        problems += [f"{where}: mixtures.{name}: no task {corpus!r}{did_you_mean(corpus, params.tasks)}" for corpus in unknown]
+        if name not in params.pretrain:
+            problems.append(f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained")
+    problems += [f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
+                 for name in params.compare.tasks if name not in params.tasks]
+    return problems
+
+
+def _arms(params: Params, where: str) -> list[str]:
+    known = get_args(Arm)
+    problems = [f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, known)}" for arm in params.arms if arm not in known]
+    wanted = [("multitask", task) for task in params.tasks]
+    wanted += [(arm, task) for arm in params.compare.arms for task in params.compare.tasks if task in params.tasks]
+    for arm, task in wanted:
+        if arm not in params.arms:
+            problems.append(f"{where}: arms: key {arm!r} is missing; say how that arm is trained")
+            continue
+        try:
+            params.training(cast(Arm, arm), task, where)
+        except UserError as error:
+            problems += error.problems
+    for name, training in params.pretrain.items():
+        try:
+            training.learning_rates("multitask")
+        except ValueError as error:
+            problems.append(f"{where}: pretrain.{name}: {error}")
+    return list(dict.fromkeys(problems))
+
+
+def arm_of(word: str) -> Arm:
+    """The arm that a command's word names. Raises UserError where there is no such arm."""
+    if word not in get_args(Arm):
+        raise UserError(f"no arm {word!r}{did_you_mean(word, get_args(Arm))}")
+    return cast(Arm, word)
+
+
+def mixture_of(params: Params, name: str) -> MixtureParams:
+    """A mixture's params. Raises UserError where params.yaml has no such mixture."""
+    if name not in params.mixtures:
+        raise UserError(f"{PATH}: mixtures: no mixture {name!r}{did_you_mean(name, params.mixtures)}")
+    return params.mixtures[name]
+
+
+def task_of(params: Params, name: str) -> TaskParams:
+    """A task's params. Raises UserError where params.yaml has no such task."""
+    if name not in params.tasks:
+        raise UserError(f"{PATH}: tasks: no task {name!r}{did_you_mean(name, params.tasks)}")
+    return params.tasks[name]

@@ -1,0 +1,28 @@
+"""prepare@TASK: read and check one corpus; write its examples, or every problem found and nothing else."""
+
+from pathlib import Path
+
+from pipeline.examples import prepare as prepare_examples
+from pipeline.recipe import load_recipe
+from stages.command import run, say, say_read, say_wrote
+from stages.params import load_params, task_of
+
+HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinned hub revision
+
+
+def prepare(name: str) -> None:
+    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json."""
+    params = load_params()
+    data = task_of(params, name).data
+    recipe = load_recipe(Path("data_recipes") / f"{name}.yaml")
+    folder = None if data == HUB else Path(params.data_root) / data
+    if folder is not None:
+        say_read(folder)
+    output = Path("data/examples") / name
+    summary = prepare_examples(recipe, folder, output)
+    say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
+    say_wrote(output)
+
+
+if __name__ == "__main__":
+    run(prepare)

@@ -1,0 +1,44 @@
+"""pretrain@MIXTURE: train one shared deep prompt, and a head for each corpus, on all of a mixture's corpora (MPT-2)."""
+
+from pathlib import Path
+
+from pipeline.artifact import save_artifact
+from pipeline.backbone import Backbone
+from pipeline.config import load_json
+from pipeline.errors import UserError
+from pipeline.model import PromptedModel
+from pipeline.source import locate
+from stages.command import run, say, say_read, say_wrote
+from stages.params import load_params, mixture_of
+from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, new_prompt, write_run
+
+
+def pretrain(mixture: str) -> None:
+    """Write artifacts/pretrain/MIXTURE and runs/pretrain/MIXTURE."""
+    params = load_params()
+    mixture_of(params, mixture)
+    training = params.pretrain[mixture]
+    source = Path("data/mixtures") / f"{mixture}.json"
+    mixed = load_json(source)
+    corpora, features = mixed["corpora"], mixed["features"]
+    tasks = [TaskData.load(name, training.validation_rows, params.seed) for name in corpora]
+    stale = [task.name for task in tasks if task.hashes != features[task.name]]
+    if stale:
+        raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")
+    say_read(source, *(task.train.path for task in tasks))
+    backbone = Backbone.load(locate(params.backbone))
+    prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
+    model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
+    stage = f"pretrain-{mixture}"
+    result, writes = fit(stage, "multitask", model, tasks, [corpora[task.name]["rate"] for task in tasks], training, params, {})
+    if writes:
+        artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
+        save_artifact(artifact, model, describe("multitask", model, tasks, training, params))
+        write_run(curves, result, "multitask", training, params.seed)
+        forget_checkpoints(stage)
+        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
+        say_wrote(artifact, curves)
+
+
+if __name__ == "__main__":
+    run(pretrain)

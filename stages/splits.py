@@ -1,0 +1,16 @@
+"""A split of a task as it lies on disk: its examples and their features."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluate import Split, choose
+from pipeline.examples import read_examples
+from pipeline.features import FeatureTable
+from pipeline.tasks import TASKS
+
+
+def load_split(features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None, seed: int) -> Split:
+    """Some (or all) examples of a split with their features."""
+    task = TASKS[summary["task"]]
+    found = list(read_examples(examples / f"{split}.parquet", task))
+    return choose(found, FeatureTable(features / f"{split}.arrow"), task, tuple(summary["classes"]), limit, seed)

@@ -1,0 +1,515 @@
+"""A user's mistakes, through the stages: one message that names place, value and remedy, no traceback, nothing written over."""
+
+import io
+import json
+import pty
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from small import ROOT, contents, environment, make_project, params, python, write_params
+
+from pipeline.config import load_yaml
+from pipeline.errors import UserError
+from pipeline.recipe import load_recipe
+from stages.params import check_params, load_params
+from stages.prepare import prepare
+from stages.preset import preset
+
+Values = dict[str, Any]
+NER = "A\tB-PER\nb\tO\n\n"
+SRL = "d\t0\t0\tIt\t-\t-\t-\t-\t(ARG0*)\nd\t0\t1\tended\t-\t-\tend\tend.01\t(V*)\n\n"
+MARK = {"mark": "an earlier result"}
+
+
+def problems(call: Callable[..., Any], *words: str) -> list[str]:
+    """What a user is told."""
+    with pytest.raises(UserError) as caught:
+        call(*words)
+    return caught.value.problems
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with params, recipes, raw files of three corpora, and an earlier result of `prepare`."""
+    monkeypatch.chdir(tmp_path)
+    values = params("0" * 64)
+    values["tasks"]["world_qa"] = {**values["tasks"]["world_ner"], "data": "world/qa", "mixture": "all"}
+    write_params(tmp_path, values)
+    shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
+    for split in ("train", "validation", "test"):
+        for folder, name, text in (("world/ner", "conll", NER), ("raw/srl", "conll", SRL.replace("d", split, 1)),
+                                   ("world/qa", "jsonl", question(split) + "\n")):
+            path = tmp_path / "data" / folder / f"{split}.{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for task in ("world_ner", "world_srl", "world_qa"):
+        (tmp_path / "data/examples" / task).mkdir(parents=True)
+        (tmp_path / "data/examples" / task / "summary.json").write_text(json.dumps(MARK))
+    return tmp_path
+
+
+def question(name: str, start: int = 2) -> str:
+    return json.dumps({"id": name, "context": "A cat.", "question": "Who?", "answers": [{"text": "cat", "answer_start": start}]})
+
+
+def edit(folder: Path, change: Callable[[Values], object], name: str = "params.yaml") -> None:
+    """Change a YAML file by a function on its values."""
+    values = load_yaml(folder / name)
+    change(values)
+    with (folder / name).open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(values, file)
+
+
+# Each: how params.yaml is spoiled, and what must be in one of the messages.
+PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
+    "unknown key": (lambda v: v.update(sead=1), ("params.yaml", "'sead'", "did you mean 'seed'?")),
+    "missing key": (lambda v: v.pop("data_root"), ("params.yaml", "'data_root' is missing", "add it")),
+    "unknown key of a task": (lambda v: v["tasks"]["world_ner"].update(max_lenght=9), ("did you mean 'max_length'?",)),
+    "wrong type": (lambda v: v.update(seed="seven"), ("params.yaml: seed", "'seven'", "an integer")),
+    "true is no number": (lambda v: v["mixtures"]["all"].update(cap=True), ("all", "cap", "true/false True", "an integer")),
+    "nothing where a mapping belongs": (lambda v: v.update(tasks=None), ("tasks", "found nothing", "a mapping")),
+    "stride too large": (lambda v: v["tasks"]["world_ner"].update(stride=40), ("world_ner", "stride 40", "below half")),
+    "unknown task in compare": (lambda v: v["compare"]["tasks"].append("world_nre"), ("did you mean 'world_ner'?",)),
+    "unknown arm in compare": (lambda v: v["compare"]["arms"].append("fine_tun"), ("compare", "did you mean 'fine_tune'?")),
+    "no such mixture": (lambda v: v["tasks"]["world_ner"].update(mixture="al"), ("world_ner", "'al'", "did you mean 'all'?")),
+    "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(mixture="ner_only"), ("world_srl", "does not hold")),
+    "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
+    "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
+    "mixture that is not trained": (lambda v: v["pretrain"].pop("ner_only"), ("pretrain: key 'ner_only' is missing",)),
+    "arm that is not described": (lambda v: v["arms"].pop("head_only"), ("arms: key 'head_only' is missing",)),
+    "unknown arm": (lambda v: v["arms"].update(multi_task={}), ("arms: unknown key 'multi_task'", "did you mean 'multitask'?")),
+    "no learning rate": (lambda v: v["arms"]["multitask"].pop("prompt_lr"), ("arms.multitask", "prompt_lr is missing")),
+    "useless learning rate": (lambda v: v["arms"]["head_only"].update(prompt_lr=1.0), ("head_only trains no prompt; remove",)),
+    "useless rate in pretrain": (lambda v: v["pretrain"]["all"].update(backbone_lr=1.0), ("pretrain.all", "trains no backbone")),
+    "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
+    "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
+    "unpinned hub model": (lambda v: v["backbone"].update(source="hub:bert-base-cased"), ("pinned revision", "40 hex digits")),
+    "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
+}
+
+
+@pytest.mark.parametrize("case", PARAMS)
+def test_a_mistake_in_params_is_told(case: str, place: Path) -> None:
+    load_params()  # it is sound before
+    change, wanted = PARAMS[case]
+    edit(place, change)
+    told = problems(prepare, "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert json.loads((place / "data/examples/world_ner/summary.json").read_text()) == MARK
+
+
+def test_several_mistakes_are_told_at_once(place: Path) -> None:
+    def spoil(values: Values) -> None:
+        values["seed"] = "seven"
+        values["tasks"]["world_ner"]["test_row"] = 3
+        values["mixtures"]["all"]["temperature"] = 0
+        del values["backbone"]["source"]
+
+    edit(place, spoil)
+    told = problems(load_params)
+    assert len(told) == 4
+    for part in ("seed", "test_row", "temperature is 0", "'source' is missing"):
+        assert sum(part in problem for problem in told) >= 1, (part, told)
+
+
+def test_mistakes_between_sections_are_told_at_once(place: Path) -> None:
+    def spoil(values: Values) -> None:
+        values["compare"]["tasks"].append("nowhere")
+        values["tasks"]["world_srl"]["mixture"] = "nothing"
+        values["arms"]["head_only"]["backbone_lr"] = 1.0
+
+    edit(place, spoil)
+    assert len(problems(load_params)) == 3
+
+
+def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
+    path = place / "params.yaml"
+    path.write_text(path.read_text().replace("prompt_lr: 0.02", "prompt_lr: 2e-2"))
+    assert load_params().pretrain["all"].prompt_lr == 0.02
+
+
+# Each: the task, the file that is spoiled and how, and what must be in one of the messages.
+RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]] = {
+    "missing file": ("world_ner", "data/world/ner/test.conll", lambda _: None, ("data/world/ner/test.conll", "no such file")),
+    "too few columns": ("world_ner", "data/world/ner/train.conll", lambda raw: raw + b"alone\n",
+                        ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator")),
+    "no tag of the scheme": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"B-PER", b"S-PER"),
+                             ("train.conll:1", "'S-PER' is not IOB2", "tag_scheme")),
+    "unknown label": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"PER", b"PRE"),
+                      ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there")),
+    "label in validation alone": ("world_ner", "data/world/ner/validation.conll", lambda raw: raw.replace(b"PER", b"LOC"),
+                                  ("validation.conll:1", "'LOC' is never in train", "unseen_labels: keep")),
+    "not UTF-8": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"b", b"\xe9"),
+                  ("train.conll:2", "0xe9", "not UTF-8", "iconv")),
+    "empty split": ("world_ner", "data/world/ner/validation.conll", lambda _: b"\n\n",
+                    ("'validation'", "validation.conll", "is empty")),
+    "duplicate ids": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw * 2,
+                      ("train.conll:5", "'train/0/0'", "train.conll:2")),
+    "no predicate": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw.replace(b"(V*)", b"*"),
+                     ("train.conll:1", "0 spans (V*)")),
+    "ill-formed brackets": ("world_srl", "data/raw/srl/test.conll", lambda raw: raw.replace(b"(ARG0*)", b"(ARG0*"),
+                            ("test.conll:2", "'(V*)' opens inside (ARG0*")),
+    "answer elsewhere": ("world_qa", "data/world/qa/train.jsonl", lambda _: question("q", 3).encode(),
+                         ("train.jsonl:1", "'cat'", "3")),
+    "not JSON": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw[:-5], ("train.jsonl:1", "not valid JSON")),
+    "question twice": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw * 2, ("train.jsonl:2", "'train' is taken")),
+    "unknown reader": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"conll_columns", b"conll_column"),
+                       ("world_ner.yaml: reader", "did you mean 'conll_columns'?")),
+    "unknown task": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"token_class", b"tokens_class"),
+                     ("world_ner.yaml: task", "did you mean 'token_classification'?")),
+    "unknown key": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"licence: x\n", ("did you mean 'license'?",)),
+    "unknown scheme": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"iob2", b"iob3"),
+                       ("world_ner.yaml: options: tag_scheme", "did you mean 'iob2'?")),
+    "missing recipe": ("world_ner", "data_recipes/world_ner.yaml", lambda _: None, ("no such file", "create it")),
+    "broken YAML": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"labels: [",
+                    ("world_ner.yaml:", "not valid YAML")),
+}
+
+
+@pytest.mark.parametrize("case", RAW)
+def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
+    task, name, change, wanted = RAW[case]
+    content = change((place / name).read_bytes())
+    (place / name).unlink()
+    if content is not None:
+        (place / name).write_bytes(content)
+    before = contents(place / "data", place / "data_recipes")
+    told = problems(prepare, task)
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert contents(place / "data", place / "data_recipes") == before
+
+
+def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
+    for task in ("world_ner", "world_srl", "world_qa"):
+        prepare(task)
+        assert json.loads((place / "data/examples" / task / "summary.json").read_text())["rows"]["train"] == 1
+
+
+def test_all_mistakes_in_a_corpus_are_told_at_once(place: Path) -> None:
+    (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
+    (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())
+    told = problems(prepare, "world_ner")
+    for place_of in ("train.conll:1", "train.conll:2", "train.conll:4", "test.conll:1"):
+        assert sum(place_of + ":" in problem for problem in told) == 1, (place_of, told)
+
+
+def test_an_absent_corpus_names_folder_and_source(place: Path) -> None:
+    shutil.rmtree(place / "data/world/ner")
+    (told,) = problems(prepare, "world_ner")
+    assert "data/world/ner: no such folder" in told
+    assert load_recipe(place / "data_recipes/world_ner.yaml").source in told
+
+
+def test_a_task_that_params_have_not(place: Path) -> None:
+    (told,) = problems(prepare, "world_nre")
+    assert "no task 'world_nre'" in told
+    assert "did you mean 'world_ner'?" in told
+
+
+@pytest.mark.parametrize(("spoil", "words", "wanted"), [
+    (lambda folder: edit(folder, lambda values: values.update(sead=1)), ("stages.prepare", "world_ner"), "did you mean 'seed'?"),
+    (lambda folder: (folder / "params.yaml").unlink(), ("stages.members", "all"), "params.yaml: no such file"),
+    (lambda folder: (folder / "data/world/ner/train.conll").write_text("a\n" * 50), ("stages.prepare", "world_ner"), "more"),
+    (lambda folder: None, ("stages.members", "all"), "run the stage that makes it"),
+    (lambda folder: None, ("stages.preset", "nothing"), "no preset 'nothing'"),
+    (lambda folder: None, ("stages.prepare",), "python -m stages.prepare NAME"),
+    (lambda folder: None, ("stages.prepare", "world_ner", "world_srl"), "python -m stages.prepare NAME"),
+])
+def test_a_command_ends_with_1_and_no_traceback(spoil: Callable[[Path], object], words: tuple[str, ...], wanted: str,
+                                                place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    spoil(place)
+    env = environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": str(ROOT)}
+    done = python(place, env, "-m", *words)
+    assert done.returncode == 1
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines()), done.stderr
+    assert len(done.stderr.splitlines()) <= 22
+
+
+# What needs a model: one small project, trained once; each test works on a copy.
+
+IN_ONE_PROCESS = """
+import importlib, sys
+for words in sys.argv[1:]:
+    name, *arguments = words.split()
+    getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
+"""
+TRAINED = ("generate ner", "prepare world_ner", "featurize world_ner", "members ner_only", "mix ner_only", "pretrain ner_only",
+           "finetune multitask world_ner", "evaluate multitask world_ner")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one task is trained and evaluated."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_project(folder)
+    edit(folder, lambda values: values["pretrain"]["ner_only"].update(epochs=0.1))
+    edit(folder, lambda values: values["arms"]["multitask"].update(epochs=0.1))
+    done = python(folder, environment(folder / "home"), "-c", IN_ONE_PROCESS, *TRAINED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to spoil, as the working folder."""
+    folder = tmp_path / "copied"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def edit_json(path: Path, change: Callable[[Values], object]) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "other sizes": (lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
+                    ("hidden_size is 768, the backbone's is 32", "make it again")),
+    "other family": (lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
+                     ("model_type is 'roberta', the backbone's is 'bert'",)),
+    "other weights": (lambda a: edit_json(a / "config.json", lambda v: v["backbone"].update(sha256="f" * 64)),
+                      ("made for backbone folder:backbone (sha256 fff",)),
+    "other prompt": (lambda a: edit_json(a / "config.json", lambda v: v.update(prompt_shape=[2, 2, 2, 5, 16])),
+                     ("prompt.safetensors", "(2, 2, 2, 4, 16)", "(2, 2, 2, 5, 16)")),
+    "other classes": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].pop()),
+                      ("heads.safetensors", "no head 'world_ner' of 10 classes")),
+    "other labels": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()),
+                     ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again")),
+    "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=4)), ("position_offset is 4",)),
+    "newer format": (lambda a: edit_json(a / "config.json", lambda v: v.update(format=2)), ("format is 2, this version",)),
+    "unknown key": (lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)), ("config.json", "unknown key 'shape'")),
+    "torn prompt": (lambda a: cut(a / "prompt.safetensors"), ("prompt.safetensors", "not a safetensors file")),
+    "torn heads": (lambda a: cut(a / "heads.safetensors"), ("heads.safetensors", "not a safetensors file")),
+    "torn config": (lambda a: cut(a / "config.json"), ("config.json", "not valid JSON")),
+    "no prompt": (lambda a: (a / "prompt.safetensors").unlink(), ("prompt.safetensors", "no such file")),
+    "no artifact": (shutil.rmtree, ("config.json", "no such file", "run the stage")),
+}
+
+
+@pytest.mark.parametrize("case", ARTIFACT)
+def test_an_artifact_that_does_not_fit_is_refused(case: str, copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    spoil, wanted = ARTIFACT[case]
+    spoil(copied / "artifacts/multitask/world_ner")
+    before = contents(copied / "results", copied / "predictions")
+    assert before
+    told = problems(evaluate, "multitask", "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert contents(copied / "results", copied / "predictions") == before
+
+
+def test_every_way_in_which_an_artifact_does_not_fit_is_told_at_once(copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    edit_json(copied / "artifacts/multitask/world_ner/config.json", lambda v: v.update(hidden_size=768, model_type="x"))
+    assert len(problems(evaluate, "multitask", "world_ner")) == 2
+
+
+def test_an_artifact_without_the_task_is_refused(copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    path = copied / "artifacts/multitask/world_ner/config.json"
+    edit_json(path, lambda v: v["heads"].update(other=v["heads"].pop("world_ner")))
+    (told,) = problems(evaluate, "multitask", "world_ner")
+    assert "world_ner" in told
+
+
+BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "absent": (lambda f: shutil.rmtree(f / "backbone"), ("folder:backbone", "holds no config.json")),
+    "no package": (lambda f: edit(f, lambda v: v["backbone"].update(source="package:no_such_package/x")), ("not installed",)),
+    "other weights": (lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)), ("params say 000", "backbone.sha256")),
+    "torn weights": (lambda f: cut(f / "backbone/model.safetensors"), ("sha256 of", "get the right weights")),
+    "no weights": (lambda f: (f / "backbone/model.safetensors").unlink(), ("model.safetensors is missing",)),
+}
+
+
+@pytest.mark.parametrize("case", BACKBONE)
+def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> None:
+    from stages.evaluate import evaluate
+    from stages.featurize import featurize
+    from stages.finetune import finetune
+
+    spoil, wanted = BACKBONE[case]
+    spoil(copied)
+    before = contents(copied / "artifacts", copied / "results", copied / "data")
+    for call, arms in ((featurize, ()), (finetune, ("multitask",)), (evaluate, ("multitask",))):
+        (told,) = problems(call, *arms, "world_ner")
+        assert all(part in told for part in wanted), told
+    assert contents(copied / "artifacts", copied / "results", copied / "data") == before
+
+
+def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
+    from stages.pretrain import pretrain
+
+    edit_json(copied / "data/features/world_ner/summary.json", lambda v: v["splits"]["train"].update(sha256="0"))
+    before = contents(copied / "artifacts")
+    (told,) = problems(pretrain, "ner_only")
+    assert "other features of world_ner" in told
+    assert "run members and mix again" in told
+    assert contents(copied / "artifacts") == before
+
+
+@pytest.mark.parametrize(("stage", "words"), [("finetune", ("multitsk", "world_ner")), ("evaluate", ("multitsk", "world_ner")),
+                                              ("finetune", ("multitask", "world_nre")), ("evaluate", ("multitask", "world_nre")),
+                                              ("pretrain", ("ner_onli",)), ("mix", ("ner_onli",)), ("members", ("ner_onli",)),
+                                              ("featurize", ("world_nre",)), ("generate", ("nerr",))])
+def test_a_word_that_names_nothing_is_told(stage: str, words: tuple[str, ...], copied: Path) -> None:
+    import importlib
+
+    before = contents(copied)
+    told = problems(getattr(importlib.import_module(f"stages.{stage}"), stage), *words)
+    assert any(repr(word) in problem for word in words for problem in told), told
+    assert contents(copied) == before
+
+
+# Presets.
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda path: path.stem)
+def test_presets_are_sound_and_name_recipes(path: Path) -> None:
+    checked = check_params(load_yaml(path), str(path))
+    for name in checked.tasks:
+        assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
+
+
+@pytest.fixture
+def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the presets and a params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "corpora").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_preset_becomes_params_with_its_data_root(by_environment: bool, switch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = (switch / "params.yaml").read_bytes()
+    root = str(switch / "corpora")
+    if by_environment:
+        monkeypatch.setenv("DATA_ROOT", root)
+    preset("real_small", *([] if by_environment else [root]))
+    source, now = load_yaml(switch / "presets/real_small.yaml"), load_yaml(switch / "params.yaml")
+    assert source["data_root"] != root
+    assert now == {**source, "data_root": root}
+    assert (switch / "params.yaml.before").read_bytes() == former
+    load_params()
+
+
+def test_a_preset_without_a_data_root_keeps_its_own(switch: Path) -> None:
+    preset("real_small")
+    assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
+
+
+@pytest.mark.parametrize(("words", "wanted"), [
+    (("real_smal",), ("'real_smal'", "did you mean 'real_small'?")),
+    ((), ("no preset ''", "real_small")),
+    (("real_small", "nowhere"), ("DATA_ROOT: 'nowhere' is not a folder",)),
+    (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
+])
+def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wanted: tuple[str, ...], switch: Path) -> None:
+    if "broken" in words:
+        shutil.copy(switch / "presets/real_small.yaml", switch / "presets/broken.yaml")
+        edit(switch, lambda values: values["arms"]["multitask"].update(head_lr=-1), "presets/broken.yaml")
+    before = contents(switch)
+    told = problems(preset, *words)
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert contents(switch) == before
+
+
+# Progress.
+
+
+def run_of(steps: int) -> None:
+    from stages.progress import Progress
+
+    with Progress("pretrain-all", visible=True) as progress:
+        for step in range(1, steps + 1):
+            progress.step(step, steps, 8, 1.25)
+            if step == 2:
+                progress.say("step 2: validation 3.00")
+
+
+def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    run_of(4)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "  step 2: validation 3.00"
+    assert last.startswith("  step 4/4  loss 1.250  ")
+    assert " rows/s  0 s left" in last
+
+
+def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFixture[str],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages import progress
+
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with progress.Progress("x", visible=True) as shown:
+        for step in range(1, 9):
+            shown.step(step, 10, 12, 0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["3/10", "6/10"]
+    assert lines[0] == "  step 3/10  loss 0.500  2 rows/s  42 s left"
+
+
+def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    from stages.progress import Progress
+
+    with Progress("x", visible=False) as progress:
+        progress.step(1, 1, 8, 1.0)
+        progress.say("hello")
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import re
+    import threading
+
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                return
+            shown.extend(part)
+            if not part:
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    with io.TextIOWrapper(os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True) as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        run_of(4)
+        monkeypatch.undo()
+    reader.join(timeout=10)
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "pretrain-all" in text
+    assert "━" in text
+    assert "4/4" in text
+    assert re.search(r"loss 1\.250 +\d+ rows/s", text)
+    assert re.search(r"\d+:\d\d:\d\d", text), "no time left"
+    assert "  step 2: validation 3.00" in text
