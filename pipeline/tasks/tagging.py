@@ -129,21 +129,16 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
 
 
 def decode_tags(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
-    """The best well-formed BIO sequence for a whole sentence, by log-probabilities per word (Viterbi).
+    """The best well-formed BIO sequence for a whole sentence, by the sum of its words' logits (Viterbi).
+
+    That is also the best by log-probability: normalizing a word's logits adds the same to every sequence.
 
     I-X may only follow B-X or I-X; every other step is free, so a word's best predecessor is one of three scores.
     """
     order = np.argsort(np.concatenate([window.begins for window in seen]), kind="stable")
-    logits = np.concatenate([window.logits for window in seen])[order].astype(np.float64)
-    scores = logits - _log_sum(logits)
+    scores = np.concatenate([window.logits for window in seen])[order].astype(np.float64)
     inside = np.array([number for number, name in enumerate(classes) if name.startswith("I-")])
     return [classes[number] for number in _viterbi(scores, inside)]
-
-
-def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
-    top = logits.max(axis=1, keepdims=True)
-    result: NDArray[Any] = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    return result
 
 
 def _viterbi(scores: NDArray[Any], inside: NDArray[Any]) -> list[int]:
