@@ -64,7 +64,7 @@ def _model(arm: Arm, tasks: Sequence[shared.TaskData], training: TrainParams, pa
         artifact = Path("artifacts/pretrain") / mixture
         config = load_config(artifact)
         prompt = load_prompt(artifact, config, params.backbone, backbone)
-        load_heads(artifact, config, heads, [task.name for task in tasks])
+        load_heads(artifact, config, heads, {task.name: task.classes for task in tasks})
     return PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune")
 
 

@@ -111,17 +111,26 @@ def load_prompt(folder: Path, config: ArtifactConfig, params: BackboneParams,
     return kind(tensors[name])
 
 
-def load_heads(folder: Path, config: ArtifactConfig, into: Heads, names: list[str]) -> None:
-    """Copy the heads called `names` into the rows of `into`, in that order. Raises UserError where a shape differs."""
+def load_heads(folder: Path, config: ArtifactConfig, into: Heads, classes: dict[str, tuple[str, ...]]) -> None:
+    """Copy the heads of the tasks in `classes`, in that order, into the rows of `into`.
+
+    Raises UserError where the artifact has no such head, or one of other classes or shape.
+    """
     tensors = _load(folder / "heads.safetensors")
-    with torch.no_grad():
-        for index, name in enumerate(names):
-            weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
-            classes = into.classes[index]
-            if weight is None or bias is None or weight.shape != (classes, into.weight.shape[2]) or bias.shape != (classes,):
-                raise UserError(f"{folder}/heads.safetensors: no head {name!r} of {classes} classes; make the artifact again")
-            into.weight[index, :classes] = weight
-            into.bias[index, :classes] = bias
+    for index, (name, wanted) in enumerate(classes.items()):
+        if name not in config.heads:
+            raise UserError(f"{folder}/config.json: has no head {name!r}, but {', '.join(config.heads)}; make the artifact again")
+        if config.heads[name].classes != wanted:
+            found = ", ".join(config.heads[name].classes)
+            raise UserError(f"{folder}/config.json: the classes of {name!r} are {found}, the data's are {', '.join(wanted)}; "
+                            "make the artifact again")
+        weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
+        size, hidden_size = into.classes[index], into.weight.shape[2]
+        if weight is None or bias is None or weight.shape != (size, hidden_size) or bias.shape != (size,):
+            raise UserError(f"{folder}/heads.safetensors: no head {name!r} of {size} classes; make the artifact again")
+        with torch.no_grad():
+            into.weight[index, :size] = weight
+            into.bias[index, :size] = bias
 
 
 def load_backbone_weights(folder: Path, backbone: Backbone) -> None:

@@ -29,7 +29,7 @@ def finetune(arm_name: str, name: str) -> None:
         shared = Path("artifacts/pretrain") / mixture
         config = load_config(shared)
         prompt = load_prompt(shared, config, params.backbone, backbone)
-        load_heads(shared, config, heads, [name])
+        load_heads(shared, config, heads, {name: data.classes})
         start = {file.name: sha256(file) for file in sorted(shared.iterdir())}
         say_read(shared)
     else:

@@ -78,7 +78,7 @@ class Params:
 
     def training(self, arm: Arm, task: str, where: str = str(PATH)) -> TrainParams:
         """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
-        overrides: Values = getattr(self.tasks[task], arm)
+        overrides: Values = getattr(task_of(self, task), arm)
         return _training(arm, {**self.arms.get(arm, {}), **overrides}, f"{where}: arms.{arm} with tasks.{task}.{arm}")
 
 

@@ -66,7 +66,7 @@ def test_round_trip(arm: Arm, tmp_path: Path) -> None:
         assert type(prompt) is type(model.prompt)
         assert torch.equal(next(prompt.parameters()), next(model.prompt.parameters()))
     heads = Heads(["span", "classes"], [2, 3], 16, seed=9)
-    load_heads(tmp_path / "a", found, heads, ["qa", "ner"])
+    load_heads(tmp_path / "a", found, heads, {name: found.heads[name].classes for name in ("qa", "ner")})
     assert torch.equal(heads.weight[0, :2], model.heads.weight[1, :2])
     assert torch.equal(heads.weight[1], model.heads.weight[0])
     assert torch.equal(heads.bias, model.heads.bias[[1, 0]])
@@ -82,7 +82,7 @@ def test_round_trip(arm: Arm, tmp_path: Path) -> None:
 def test_only_one_head_is_taken_from_a_shared_prompt(tmp_path: Path) -> None:
     model = saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, seed=9)
-    load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, ["ner"])
+    load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, {"ner": load_config(tmp_path / "a").heads["ner"].classes})
     assert torch.equal(heads.weight[0], model.heads.weight[0])
 
 
@@ -155,13 +155,21 @@ def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
     assert "the backbone needs (2, 2, 4, 3, 4)" in problem
 
 
-@pytest.mark.parametrize(("head", "name"), [
-    (Heads(["classes"], [4], 16, 0), "ner"), (Heads(["classes"], [3], 8, 0), "ner"), (Heads(["classes"], [3], 16, 0), "srl"),
-])
-def test_another_head(head: Heads, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [Heads(["classes"], [4], 16, 0), Heads(["classes"], [3], 8, 0)])
+def test_a_head_of_another_shape(head: Heads, tmp_path: Path) -> None:
     saved(tmp_path / "a")
-    (problem,) = refuse(lambda: load_heads(tmp_path / "a", load_config(tmp_path / "a"), head, [name]))
-    assert problem == f"{tmp_path}/a/heads.safetensors: no head {name!r} of {head.classes[0]} classes; make the artifact again"
+    found = load_config(tmp_path / "a")
+    (problem,) = refuse(lambda: load_heads(tmp_path / "a", found, head, {"ner": found.heads["ner"].classes}))
+    assert problem == f"{tmp_path}/a/heads.safetensors: no head 'ner' of {head.classes[0]} classes; make the artifact again"
+
+
+@pytest.mark.parametrize(("name", "message"), [("srl", "has no head 'srl', but"), ("ner", "the classes of 'ner' are")])
+def test_another_head(name: str, message: str, tmp_path: Path) -> None:
+    saved(tmp_path / "a")
+    heads = Heads(["classes"], [3], 16, 0)
+    (problem,) = refuse(lambda: load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, {name: ("x", "y", "z")}))
+    assert message in problem
+    assert problem.startswith(f"{tmp_path}/a/config.json")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut in its head", "cut in its numbers", "text"])
@@ -176,7 +184,8 @@ def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
         path.write_bytes({"cut in its head": content[:20], "cut in its numbers": content[:-4], "text": b"version https://x"}[damage])
     found = load_config(tmp_path / "a")
     (problem,) = refuse({"prompt": lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone),
-                         "heads": lambda: load_heads(tmp_path / "a", found, Heads(["classes"], [3], 16, 0), ["ner"]),
+                         "heads": lambda: load_heads(tmp_path / "a", found, Heads(["classes"], [3], 16, 0),
+                                                     {"ner": found.heads["ner"].classes}),
                          "backbone": lambda: load_backbone_weights(tmp_path / "a", backbone)}[name])
     assert problem.startswith(f"{path}: {'no such file' if damage == 'missing' else 'not a safetensors file'}")
     assert "make" in problem

@@ -285,7 +285,7 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "other prompt": (lambda a: edit_json(a / "config.json", lambda v: v.update(prompt_shape=[2, 2, 2, 5, 16])),
                      ("prompt.safetensors", "(2, 2, 2, 4, 16)", "(2, 2, 2, 5, 16)")),
     "other classes": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].pop()),
-                      ("heads.safetensors", "no head 'world_ner' of 10 classes")),
+                      ("config.json", "the classes of 'world_ner' are O, B-PER", "make the artifact again")),
     "other labels": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()),
                      ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again")),
     "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=4)), ("position_offset is 4",)),
