@@ -513,3 +513,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert re.search(r"loss 1\.250 +\d+ rows/s", text)
     assert re.search(r"\d+:\d\d:\d\d", text), "no time left"
     assert "  step 2: validation 3.00" in text
+
+
+def test_the_default_preset_is_what_params_are() -> None:
+    assert load_yaml(ROOT / "presets/default.yaml") == load_yaml(ROOT / "params.yaml")
