@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from pipeline.artifact import load_backbone_weights, load_config, load_heads, load_prompt
 from pipeline.backbone import Backbone
@@ -62,7 +63,8 @@ def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params) -
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
     heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed)
     load_heads(artifact, config, heads, classes)
-    return PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
+    model = PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _labels(score: Metrics) -> pd.DataFrame:
