@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test lint clean preset
 
 repro: $(INSTALLED)
+	@python -m stages.check
 	dvc --wait-for-lock repro
 	@python -m stages.show
 
@@ -30,4 +31,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/examples data/features data/members \
-	    data/mixtures artifacts runs results predictions report
+	    data/mixtures artifacts predictions report

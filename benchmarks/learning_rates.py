@@ -44,7 +44,7 @@ def search(arm_name: str, name: str, *words: str) -> None:
 
 def _one(arm: Arm, name: str, training: TrainParams, params: Params, pretraining: bool) -> str:
     corpora = load_json(Path("data/mixtures") / f"{name}.json")["corpora"] if pretraining else {name: {"rate": UNIT}}
-    tasks = [shared.TaskData.load(corpus, training.validation_rows, params.seed) for corpus in corpora]
+    tasks = [shared.TaskData.load(corpus, training.validation_rows) for corpus in corpora]
     model = _model(arm, tasks, training, params, None if pretraining or arm != "multitask" else params.tasks[name].mixture)
     with tempfile.TemporaryDirectory() as folder:
         shared.WORK = Path(folder)

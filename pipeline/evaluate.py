@@ -1,6 +1,6 @@
 """A model on a split: logits, decoded, scored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,14 @@ class Split:
     rows: Ints
 
 
-def choose(examples: Sequence[Any], table: FeatureTable, task: Task[Any, Any], classes: tuple[str, ...],
+def choose(examples: Iterable[Any], table: FeatureTable, task: Task[Any, Any], classes: tuple[str, ...],
            limit: int | None, seed: int) -> Split:
     """The split's first `limit` examples in the order of a seeded hash (all where None), in the split's own order."""
-    count = len(examples) if limit is None else min(limit, len(examples))
-    chosen = np.sort(permutation(len(examples), seed)[:count])
+    count = int(table.examples[-1]) + 1  # every example has a feature
+    chosen = np.sort(permutation(count, seed)[:limit])
     rows = np.flatnonzero(np.isin(table.examples, chosen))
-    return Split(task, classes, [examples[number] for number in chosen], table, rows)
+    numbers = set(chosen.tolist())
+    return Split(task, classes, [example for number, example in enumerate(examples) if number in numbers], table, rows)
 
 
 def decode(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048) -> list[Any]:

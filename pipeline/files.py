@@ -13,7 +13,7 @@ from pathlib import Path
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Replace `path` by `content` (text as UTF-8, line ends kept); its folder is made if need be. Synced to disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -41,7 +41,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     one is moved aside; if the swap itself fails it is moved back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}."))
     new, old = work / "new", work / "old"
     new.mkdir()
     try:

@@ -87,6 +87,15 @@ def engine_of(model: nn.Module, optimizer: torch.optim.Optimizer, micro_batches:
     return engine
 
 
+def agreed(values: dict[str, float], ranks: Ranks) -> dict[str, float]:
+    """Rank 0's values, on every rank: what ranks decide alike must not hang on a last digit."""
+    if ranks.world == 1:
+        return values
+    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device(ranks))
+    torch.distributed.broadcast(numbers, src=0)
+    return dict(zip(values, numbers.tolist(), strict=True))
+
+
 def summed(values: Tensor, ranks: Ranks) -> Tensor:
     """The sum of a tensor over all ranks."""
     if ranks.world == 1:

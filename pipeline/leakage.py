@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any
 
 SHOWN = 3
@@ -18,15 +19,17 @@ def find_leaks(corpora: Sequence[str], texts: Texts) -> list[dict[str, Any]]:
     punctuation. Holds a hash of 8 bytes per distinct train text in memory.
     """
     train = {corpus: {_key(text) for text in texts(corpus, "train")} - {None} for corpus in corpora}
-    leaks = []
-    for held_out in corpora:
-        for split in ("validation", "test"):
-            rows = [(text, _key(text)) for text in texts(held_out, split)]
-            for corpus in corpora:
-                found = [text for text, key in rows if key in train[corpus]]
-                if found:
-                    shown = [text[:100] for text in dict.fromkeys(found)][:SHOWN]
-                    leaks.append({"train": corpus, "held_out": held_out, "split": split, "rows": len(found), "examples": shown})
+    leaks: list[dict[str, Any]] = []
+    for held_out, split in product(corpora, ("validation", "test")):
+        found: dict[str, Any] = {
+            corpus: {"train": corpus, "held_out": held_out, "split": split, "rows": 0, "examples": []} for corpus in corpora}
+        for text in texts(held_out, split):
+            key = _key(text)
+            for leak in (found[corpus] for corpus in corpora if key in train[corpus]):
+                leak["rows"] += 1
+                if text[:100] not in leak["examples"] and len(leak["examples"]) < SHOWN:
+                    leak["examples"].append(text[:100])
+        leaks += [leak for leak in found.values() if leak["rows"]]
     return leaks
 
 

@@ -15,7 +15,8 @@ class Tokenizer:
     """A backbone's fast tokenizer, reduced to what features need.
 
     `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP]);
-    `second_type` is the token type of a second segment (0 where the backbone has one type); `marker` sets a word off by text.
+    `second_type` is the token type of a second segment (0 where the backbone has one type); `marker` sets a word off by text;
+    `max_length` is how many positions the backbone has.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,6 +38,7 @@ class Tokenizer:
         unknown = self._tokenizer.unk_token_id
         self.unknown = int(unknown if unknown is not None else self._tokenizer.eos_token_id)
         self.pad = int(self._tokenizer.pad_token_id or 0)
+        self.max_length = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
         self.marker = self.words([["*"]])[0][0]
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:

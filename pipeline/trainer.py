@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.batches import MicroBatch, TrainBatches, collate
 from pipeline.checkpoint import State, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from pipeline.errors import UserError
-from pipeline.launch import Ranks, device, engine_of, summed
+from pipeline.launch import Ranks, agreed, device, engine_of, summed
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
 from pipeline.params import Arm, TrainParams
@@ -99,7 +99,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         watcher.step(step + 1, run.steps, sum(len(micro.rows) for micro in micro_batches), run.train[-1]["loss"])
         _stop_if_diverged(run.train[-1], micro_batches, names)
         if step + 1 in checks:
-            scores = validate(model)
+            scores = agreed(validate(model), ranks)
             mean = sum(scores.values()) / len(scores)
             run.validation.append({"step": step + 1, "score": mean, **{f"score_{name}": s for name, s in scores.items()}})
             watcher.say(f"step {step + 1}: validation {mean:.2f}" + _each(scores))

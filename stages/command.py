@@ -15,7 +15,6 @@ SHOWN_PROBLEMS = 20
 def run(stage: Callable[..., None]) -> None:
     """Call a stage with the command line's words as its arguments; exit with 1 and a message on a user's mistake."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("PYTHONHASHSEED", "0")
     started = time.monotonic()
     try:
         _check_words(stage)

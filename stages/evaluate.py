@@ -32,7 +32,7 @@ def evaluate(arm_name: str, name: str) -> None:
     artifact = Path("artifacts") / arm / name
     model = _load(artifact, {name: tuple(summary["classes"])}, params)
     say_read(artifact)
-    splits = {split: load_split(features, examples, summary, split, limit, params.seed) for split, limit in limits.items()}
+    splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
     decoded = {split: decode(model, data, 0, summary["pad"]) for split, data in splits.items()}
     thresholds = task.decide(splits["validation"].examples, decoded["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}

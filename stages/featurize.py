@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
+from pipeline.errors import UserError
 from pipeline.examples import read_examples
 from pipeline.features import Feature, write_features
 from pipeline.files import atomic_folder, sha256, write_json
@@ -29,6 +30,9 @@ def featurize(name: str) -> None:
     described = load_json(source / "summary.json")
     task, classes = TASKS[described["task"]], described["classes"]
     tokenizer = Tokenizer(locate(params.backbone))
+    if (length := task_of(params, name).max_length) > tokenizer.max_length:
+        raise UserError(f"params.yaml: tasks.{name}.max_length is {length}, but the backbone has {tokenizer.max_length} "
+                        "positions; make it smaller")
     say_read(source)
     output = Path("data/features") / name
     with atomic_folder(output) as folder:

@@ -20,7 +20,7 @@ def finetune(arm_name: str, name: str) -> None:
     params = load_params()
     mixture = task_of(params, name).mixture
     training = params.training(arm, name)
-    data = TaskData.load(name, training.validation_rows, params.seed)
+    data = TaskData.load(name, training.validation_rows)
     say_read(data.train.path)
     backbone = Backbone.load(locate(params.backbone))
     heads = heads_for([data], backbone.hidden_size, params.seed)

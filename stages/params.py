@@ -1,7 +1,7 @@
 """params.yaml as checked dataclasses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -29,19 +29,20 @@ class TaskParams:
     """One corpus and the task on it. `data` is its folder under `data_root`; `mixture` is where its multitask arm starts.
 
     Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
-    a seeded hash (null: all). The keys named after arms override that arm's params for this task.
+    a hash (null: all). The keys named after arms override that arm's params for this task ({}: nothing); DVC wants one for each
+    arm that the task is compared in.
     """
 
     data: str
     mixture: str
-    max_length: int = 128
-    stride: int = 32
-    test_rows: int | None = None
-    multitask: Values = field(default_factory=dict)
-    deep_prompt: Values = field(default_factory=dict)
-    soft_prompt: Values = field(default_factory=dict)
-    fine_tune: Values = field(default_factory=dict)
-    head_only: Values = field(default_factory=dict)
+    max_length: int
+    stride: int
+    test_rows: int | None
+    multitask: Values
+    deep_prompt: Values | None = None
+    soft_prompt: Values | None = None
+    fine_tune: Values | None = None
+    head_only: Values | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
@@ -53,8 +54,8 @@ class TaskParams:
 class CompareParams:
     """The baseline arms, and the tasks to run them on."""
 
-    arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...] = ()
-    tasks: tuple[str, ...] = ()
+    arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...]
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Params:
     mixtures: dict[str, MixtureParams]
     pretrain: dict[str, TrainParams]
     arms: dict[str, Values]
-    compare: CompareParams = CompareParams()
-    generate: GenerateParams = GenerateParams()
+    compare: CompareParams
+    generate: GenerateParams
 
     def members(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""
@@ -78,7 +79,9 @@ class Params:
 
     def training(self, arm: Arm, task: str, where: str = str(PATH)) -> TrainParams:
         """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
-        overrides: Values = getattr(task_of(self, task), arm)
+        overrides: Values | None = getattr(task_of(self, task), arm)
+        if overrides is None:
+            raise UserError(f"{where}: tasks.{task}: key {arm!r} is missing; add {arm}: {{}}")
         return _training(arm, {**self.arms.get(arm, {}), **overrides}, f"{where}: arms.{arm} with tasks.{task}.{arm}")
 
 

@@ -21,7 +21,7 @@ def pretrain(mixture: str) -> None:
     source = Path("data/mixtures") / f"{mixture}.json"
     mixed = load_json(source)
     corpora, features = mixed["corpora"], mixed["features"]
-    tasks = [TaskData.load(name, training.validation_rows, params.seed) for name in corpora]
+    tasks = [TaskData.load(name, training.validation_rows) for name in corpora]
     stale = [task.name for task in tasks if task.hashes != features[task.name]]
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")

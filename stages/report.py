@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.config import load_json
+from pipeline.errors import UserError
 from pipeline.report import write_report
 from stages.command import run, say_wrote
 from stages.params import load_params
@@ -10,9 +12,14 @@ from stages.params import load_params
 def report() -> None:
     """Write report/report.md and report/report.html."""
     params = load_params()
+    mixtures = [Path("data/mixtures") / f"{name}.json" for name in params.mixtures]
+    stale = [path.stem for path in mixtures if set(load_json(path)["corpora"]) != set(params.members(path.stem))]
+    if stale:
+        raise UserError(f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
+                        "one is gone; run `python -m stages.check`, then `dvc repro`")
     arms = ("multitask", *params.compare.arms)
     output = Path("report")
-    write_report(Path("results"), Path("runs"), Path("data/mixtures"), tuple(params.tasks), arms, output)
+    write_report(Path("results"), Path("runs"), mixtures, tuple(params.tasks), arms, output)
     say_wrote(output / "report.md", output / "report.html")
 
 

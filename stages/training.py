@@ -47,12 +47,12 @@ class TaskData:
     hashes: dict[str, Any]
 
     @classmethod
-    def load(cls, name: str, validation_rows: int | None, seed: int) -> "TaskData":
+    def load(cls, name: str, validation_rows: int | None) -> "TaskData":
         """From data/features/NAME and data/examples/NAME."""
         features, examples = Path("data/features") / name, Path("data/examples") / name
         summary = load_json(features / "summary.json")
         return cls(name, summary["task"], tuple(summary["classes"]), summary["pad"], FeatureTable(features / "train.arrow"),
-                   load_split(features, examples, summary, "validation", validation_rows, seed), summary["splits"])
+                   load_split(features, examples, summary, "validation", validation_rows), summary["splits"])
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:

@@ -102,7 +102,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS) -> tuple[str, str]:
-    write_report(root / "results", root / "runs", root / "mixtures", tasks, ARMS, root / output)
+    write_report(root / "results", root / "runs", sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
     return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
 
 

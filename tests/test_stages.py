@@ -515,5 +515,40 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "  step 2: validation 3.00" in text
 
 
-def test_the_default_preset_is_what_params_are() -> None:
-    assert load_yaml(ROOT / "presets/default.yaml") == load_yaml(ROOT / "params.yaml")
+def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(place: Path) -> None:
+    from stages.check import check
+
+    for name in ("world_ner", "gone"):
+        (place / "data/features" / name).mkdir(parents=True)
+    check()
+    assert [path.name for path in (place / "data/features").iterdir()] == ["world_ner"]
+    (place / "data_recipes/world_ner.yaml").unlink()
+    assert any("world_ner.yaml: no such file" in problem for problem in problems(check))
+
+
+def test_a_task_needs_a_key_for_each_arm_it_is_compared_in(place: Path) -> None:
+    values = load_yaml(place / "params.yaml")
+    del values["tasks"]["world_ner"]["head_only"]
+    assert problems(check_params, values, "p.yaml") == ("p.yaml: tasks.world_ner: key 'head_only' is missing; add head_only: {}",)
+
+
+def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:
+    from stages.featurize import featurize
+
+    values = load_yaml(copied / "params.yaml")
+    values["tasks"]["world_ner"]["max_length"] = 6000
+    write_params(copied, values)
+    (told,) = problems(featurize, "world_ner")
+    assert "tasks.world_ner.max_length is 6000, but the backbone has" in told
+
+
+def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path) -> None:
+    from stages.report import report
+
+    path = copied / "data/mixtures/all.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("all", "ner_only"):
+        (path.parent / f"{name}.json").write_text(json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8")
+    (told,) = problems(report)
+    assert "all, ner_only: made of other corpora" in told
+    assert "stages.check" in told

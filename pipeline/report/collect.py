@@ -89,7 +89,7 @@ class Evidence:
         return next((run for run in self.runs if (run.arm, run.task) == (arm, task)), None)
 
 
-def collect(results: Path, runs: Path, mixtures: Path, tasks: Sequence[str], arms: Sequence[str]) -> Evidence:
+def collect(results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str]) -> Evidence:
     """Read everything; raises one UserError with the problems of all malformed files."""
     problems: list[str] = []
     read = []
@@ -98,13 +98,10 @@ def collect(results: Path, runs: Path, mixtures: Path, tasks: Sequence[str], arm
             read.append(_run(arm, task, results / arm / task, runs / arm / task))
         except UserError as error:
             problems.extend(error.problems)
-    names = {path.stem for path in mixtures.glob("*.json")} | {
-        path.name for path in (runs / "pretrain").glob("*") if path.is_dir()
-    }
     mixed = []
-    for name in sorted(names):
+    for mixture in mixtures:
         try:
-            mixed.append(_mixture(name, mixtures / f"{name}.json", runs / "pretrain" / name))
+            mixed.append(_mixture(mixture.stem, mixture, runs / "pretrain" / mixture.stem))
         except UserError as error:
             problems.extend(error.problems)
     for task in tasks:

@@ -33,11 +33,12 @@ class Section:
 
 
 def write_report(
-    results: Path, runs: Path, mixtures: Path, tasks: Sequence[str], arms: Sequence[str], output: Path
+    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
-    Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and `mixtures/MIXTURE.json`; what was not run is a dash.
+    Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`, called MIXTURE.json; what was
+    not run is a dash.
     Raises UserError: a malformed file.
     """
     evidence = collect(results, runs, mixtures, tasks, arms)

@@ -19,13 +19,13 @@ ARMS = {
 }
 METRICS = {
     "f1": "F1",
-    "exact": "exact match",
+    "exact_match": "exact match",
     "precision": "precision",
     "recall": "recall",
     "accuracy": "accuracy",
-    "HasAns_exact": "exact, answerable",
+    "HasAns_exact_match": "exact, answerable",
     "HasAns_f1": "F1, answerable",
-    "NoAns_exact": "exact, unanswerable",
+    "NoAns_exact_match": "exact, unanswerable",
     "NoAns_f1": "F1, unanswerable",
     "f1_with_v": "F1 with V",
 }
@@ -154,7 +154,7 @@ def test_metrics(runs: Sequence[Run]) -> Table | None:
         (arm_header(run.arm), *(_metric(name, run.metrics.test.get(name) if run.metrics else None) for name in names))
         for run in runs
     )
-    return Table("Test metrics", (Cell("arm"), *(Cell(METRICS.get(name, name)) for name in names)), rows) if names else None
+    return Table("Test metrics", (Cell("arm"), *(Cell(_title(name, measured)) for name in names)), rows) if names else None
 
 
 def _metric(name: str, value: float | None) -> Cell:
@@ -260,3 +260,8 @@ def pretraining(mixture: Mixture) -> Table | None:
     columns = ("mixture", *(name.replace("_", " ") for name in names), "learning rates", "seed")
     row = (Cell(mixture.name), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
     return Table("Training of the shared prompt", tuple(map(Cell, columns)), (row,))
+
+
+def _title(name: str, measured: set[str]) -> str:
+    """A metric in words; where F1 is there with and without V, both say so."""
+    return "F1 without V" if name == "f1" and "f1_with_v" in measured else METRICS.get(name, name)
