@@ -19,7 +19,7 @@ def show() -> None:
         metrics = [_metrics(Path("results") / arm / task / "metrics.json") for task in params.tasks]
         scores = [f"{found['test'][found['primary']]:.1f}" if found else "-" for found in metrics]
         shares = [found["parameters"]["trained"] / found["parameters"]["backbone"] for found in metrics if found]
-        table.add_row(arm, *scores, f"{100 * max(shares):.2g} %" if shares else "-")
+        table.add_row(arm, *scores, f"{100 * max(shares):.2f} %" if shares else "-")
     report = Path("report/report.md")
     console = Console(highlight=False)
     console.print(table)
