@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint clean preset
+.PHONY: repro test lint clean preset backbones
 
 repro: $(INSTALLED)
 	@python -m stages.check
@@ -17,6 +17,10 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	ruff check
 	mypy
+
+# The table in docs/backbones.md, out of a run of the tests
+backbones: $(INSTALLED)
+	python -m pytest tests/test_families.py --backbone-table docs/backbones.md
 
 # make preset NAME=real_small DATA_ROOT=/where/the/corpora/are
 preset: $(INSTALLED)
@@ -31,4 +35,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/examples data/features data/members \
-	    data/mixtures artifacts predictions report
+	    data/mixtures artifacts models predictions report

@@ -45,7 +45,7 @@ def search(arm_name: str, name: str, *words: str) -> None:
 def _one(arm: Arm, name: str, training: TrainParams, params: Params, pretraining: bool) -> str:
     corpora = load_json(Path("data/mixtures") / f"{name}.json")["corpora"] if pretraining else {name: {"rate": UNIT}}
     tasks = [shared.TaskData.load(corpus, training.validation_rows) for corpus in corpora]
-    model = _model(arm, tasks, training, params, None if pretraining or arm != "multitask" else params.tasks[name].mixture)
+    model = _model(arm, tasks, training, params, None if pretraining or arm != "multitask" else params.tasks[name].start)
     with tempfile.TemporaryDirectory() as folder:
         shared.WORK = Path(folder)
         rates = [corpora[corpus]["rate"] for corpus in corpora]
@@ -55,13 +55,13 @@ def _one(arm: Arm, name: str, training: TrainParams, params: Params, pretraining
 
 
 def _model(arm: Arm, tasks: Sequence[shared.TaskData], training: TrainParams, params: Params,
-           mixture: str | None) -> PromptedModel:
+           start: str | None) -> PromptedModel:
     backbone = Backbone.load(locate(params.backbone))
     heads = shared.heads_for(tasks, backbone.hidden_size, params.seed)
-    if mixture is None:
+    if start is None:
         prompt = shared.new_prompt(arm, backbone, tasks, training, params.seed)
     else:
-        artifact = Path("artifacts/pretrain") / mixture
+        artifact = Path("artifacts") / start
         config = load_config(artifact)
         prompt = load_prompt(artifact, config, params.backbone, backbone)
         load_heads(artifact, config, heads, {task.name: task.classes for task in tasks})

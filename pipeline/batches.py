@@ -78,7 +78,7 @@ class TrainBatches:
 
     def __init__(self, tables: Sequence[FeatureTable], rates: Sequence[int], batch_tokens: int, per_step: int, seed: int) -> None:
         self.tables = tables
-        self.per_step = per_step
+        self.per_step, self.seed = per_step, seed
         self.schedule = Schedule(tuple(rates))
         self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task)) for task, table in enumerate(tables)]
 

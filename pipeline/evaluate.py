@@ -1,5 +1,6 @@
 """A model on a split: logits, decoded, scored."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,10 +58,9 @@ def _window(table: FeatureTable, row: int, logits: NDArray[Any]) -> WindowLogits
 
 def _blocks(split: Split) -> Iterator[Ints]:
     """Stretches of rows that hold whole examples."""
-    start = 0
+    start, numbers = 0, split.table.examples[split.rows]
     while start < len(split.rows):
         end = min(start + BLOCK, len(split.rows))
-        numbers = split.table.examples[split.rows]
         while end < len(split.rows) and numbers[end] == numbers[end - 1]:
             end += 1
         yield split.rows[start:end]
@@ -72,13 +72,24 @@ def _logits(model: PromptedModel, table: FeatureTable, rows: Ints, number: int, 
     place = {int(row): i for i, row in enumerate(rows)}
     device = next(model.parameters()).device
     result: list[NDArray[Any]] = [np.empty(0)] * len(rows)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         for batch in sorted_batches(table, rows, batch_tokens, number, pad):
             counts = batch.position_mask.sum(dim=1).tolist()
             values = model(batch.to(device)).float().cpu().numpy()
             for row, count, logits in zip(batch.rows, counts, values, strict=True):
                 result[place[int(row)]] = logits[:count]
     return result
+
+
+@contextlib.contextmanager
+def evaluating(model: PromptedModel) -> Iterator[None]:
+    """Dropout off, and then as it was."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def scored(split: Split, decoded: Sequence[Any], thresholds: dict[str, float]) -> Metrics:

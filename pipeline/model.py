@@ -12,19 +12,21 @@ from pipeline.mixture import mix_seed
 from pipeline.prompt import DeepPrompt, SoftPrompt
 
 HEAD_STD = 0.02
-HeadKind = Literal["classes", "span"]
+HeadKind = Literal["classes", "positions", "verbalizer"]
 
 
 class Heads(nn.Module):
     """One linear head a task, all in one padded parameter, so that every parameter has a gradient in every micro-batch.
 
     `weight` [tasks, K, C], `bias` [tasks, K] with K the largest number of classes. A "classes" head picks a class at every
-    position; a "span" head has two classes, start and end, and picks a position for each.
+    position; a "positions" head picks a position for each of its classes (start and end of a span; the choice). A "verbalizer"
+    picks one of `words` (the vocabulary's number of each class's word) by the backbone's own LM head and trains nothing itself.
     """
 
-    def __init__(self, kinds: Sequence[HeadKind], classes: Sequence[int], hidden_size: int, seed: int) -> None:
+    def __init__(self, kinds: Sequence[HeadKind], classes: Sequence[int], hidden_size: int, seed: int,
+                 words: Sequence[Sequence[int]] = ()) -> None:
         super().__init__()
-        self.kinds, self.classes = tuple(kinds), tuple(classes)
+        self.kinds, self.classes, self.words = tuple(kinds), tuple(classes), tuple(words)
         generator = torch.Generator().manual_seed(mix_seed(seed, 2) % (1 << 63))
         shape = (len(classes), max(classes), hidden_size)
         self.weight = nn.Parameter(torch.randn(shape, generator=generator) * HEAD_STD)
@@ -32,16 +34,16 @@ class Heads(nn.Module):
 
     def forward(self, hidden: Tensor, task: int) -> Tensor:
         """Logits [B, N, classes of the task] from hidden states [B, N, C]."""
-        # A span's bias would shift all positions alike, to no effect; Adam would still make steps of its gradient's rounding.
+        # This bias would shift all positions alike, to no effect; Adam would still make steps of its gradient's rounding.
         bias = self.bias[task] * (self.kinds[task] == "classes")
         logits = nn.functional.linear(hidden, self.weight[task], bias)
         return logits[..., : self.classes[task]]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Sum of the cross entropies of all labels in the batch (for a span: the mean of start's and end's)."""
-        if self.kinds[batch.task] == "span":
+        if self.kinds[batch.task] == "positions":
             over_positions = logits.masked_fill(~batch.position_mask.unsqueeze(-1), torch.finfo(logits.dtype).min)
-            return nn.functional.cross_entropy(over_positions, batch.labels, reduction="sum") / 2
+            return nn.functional.cross_entropy(over_positions, batch.labels, reduction="sum") / logits.shape[-1]
         return nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
@@ -56,9 +58,14 @@ class PromptedModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, N, classes] at the batch's positions."""
-        hidden = self.backbone(batch.input_ids, batch.attention_mask, batch.token_types, self.prompt)
-        index = batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        return self.heads(hidden.gather(1, index), batch.task)  # type: ignore[no-any-return]
+        prompt = self.prompt(batch.task) if isinstance(self.prompt, DeepPrompt) else self.prompt
+        hidden = self.backbone(batch.input_ids, batch.attention_mask, batch.token_types, prompt)
+        read = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        logits: Tensor = self.heads(read, batch.task)
+        if self.heads.kinds[batch.task] == "verbalizer":
+            # Times 0, so that the heads' parameters have a gradient in every micro-batch.
+            logits = logits * 0 + self.backbone.word_logits(read, self.heads.words[batch.task])
+        return logits
 
     def trainable_state(self) -> dict[str, nn.Parameter]:
         """Every trained parameter by name, in a fixed order."""

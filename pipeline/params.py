@@ -1,5 +1,6 @@
 """How an arm is trained, as params.yaml says it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,17 @@ TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
 }
 
 
+# What says how a new prompt is made, by the arms that make one; the others start from what they are given, or have none.
+_NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions")
+_PROMPT_KEYS: dict[Arm, tuple[str, ...]] = {
+    "multitask": ("projection", "prompt_dropout"),
+    "deep_prompt": (*_NEW_PROMPT, "projection", "prompt_dropout"),
+    "soft_prompt": ("num_virtual_tokens",),
+    "fine_tune": (),
+    "head_only": (),
+}
+
+
 @dataclass(frozen=True)
 class TrainParams:
     """How one arm is trained. A step is `micro_batches` micro-batches of about `batch_tokens` tokens each.
@@ -23,6 +35,11 @@ class TrainParams:
     rise linearly over the first `warmup` share of the steps, then fall linearly to 0. `validations` times, evenly spaced, the
     model is scored on `validation_rows` validation examples a task; the best is kept, and `patience` scores in a row without
     a new best end the run (0: never).
+
+    The prompt: `prompt_layers` are those that get one: "all", the top k, or a range [first, last + 1]. `projection` is the size
+    of the hidden layer of P-tuning v2's MLP, which computes the prompt (0: the prompt itself is trained). `prompt_dropout` drops
+    single numbers of it while training. `factor_rank` gives each task of a mixture low-rank factors on the shared prompt (0:
+    none). `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
     """
 
     epochs: float
@@ -33,6 +50,11 @@ class TrainParams:
     micro_batches: int = 1
     num_virtual_tokens: int = 32
     init: PromptInit = "text"
+    prompt_layers: Literal["all"] | int | tuple[int, ...] = "all"
+    projection: int = 0
+    prompt_dropout: float = 0.0
+    factor_rank: int = 0
+    shift_positions: bool = False
     warmup: float = 0.06
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -47,10 +69,22 @@ class TrainParams:
                if getattr(self, name) is not None and getattr(self, name) <= 0]
         if not 0 <= self.warmup < 1:
             bad.append(f"warmup is {self.warmup}; give a share of the steps, 0 up to 1")
-        if self.weight_decay < 0 or self.patience < 0:
-            bad.append("weight_decay and patience cannot be negative")
+        bad += [f"{name} is {getattr(self, name)}; it cannot be negative"
+                for name in ("weight_decay", "patience", "projection", "factor_rank") if getattr(self, name) < 0]
+        if not 0 <= self.prompt_dropout < 1:
+            bad.append(f"prompt_dropout is {self.prompt_dropout}; give a share, 0 up to 1")
         if bad:
             raise ValueError("; ".join(bad))
+
+    def layers(self, count: int) -> range:
+        """The layers of `count` that get a prompt. Raises ValueError where the backbone does not have them."""
+        if self.prompt_layers == "all":
+            return range(count)
+        bounds = (count - self.prompt_layers, count) if isinstance(self.prompt_layers, int) else self.prompt_layers
+        if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= count:
+            raise ValueError(f"prompt_layers is {self.prompt_layers}; the backbone has layers 0 to {count - 1}: give all, how "
+                             "many of the top ones, or [first, last + 1]")
+        return range(*bounds)
 
     def learning_rates(self, arm: Arm) -> dict[str, float]:
         """Peak learning rate of each part the arm trains. Raises ValueError where one is missing or has nothing to train."""
@@ -62,3 +96,8 @@ class TrainParams:
         if missing or useless:
             raise ValueError("; ".join(missing + useless))
         return {part: value for part, value in given.items() if value is not None}
+
+
+def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
+    """Which of the given params say something about a prompt that is not this arm's to say."""
+    return sorted(set(given) & {*_NEW_PROMPT, "projection", "prompt_dropout", "factor_rank"} - set(_PROMPT_KEYS[arm]))

@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from transformers import AutoConfig, AutoTokenizer
 
 from pipeline.errors import UserError
+from pipeline.families import family_of
 
 
 class Tokenizer:
@@ -16,7 +17,8 @@ class Tokenizer:
 
     `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP]);
     `second_type` is the token type of a second segment (0 where the backbone has one type); `marker` sets a word off by text;
-    `max_length` is how many positions the backbone has.
+    `mask` is what stands for a word to be guessed (None: the backbone guesses the next one); `max_length` is how many tokens the
+    backbone has positions for; in a `causal` backbone a token's state knows only what is before it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +40,11 @@ class Tokenizer:
         unknown = self._tokenizer.unk_token_id
         self.unknown = int(unknown if unknown is not None else self._tokenizer.eos_token_id)
         self.pad = int(self._tokenizer.pad_token_id or 0)
-        self.max_length = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
+        family = family_of(config.model_type)
+        self.causal = family.causal
+        self.mask: int | None = None if family.causal else self._tokenizer.mask_token_id
+        positions = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
+        self.max_length = positions - family.first_position
         self.marker = self.words([["*"]])[0][0]
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:

@@ -14,6 +14,7 @@ from pipeline.batches import MicroBatch, TrainBatches, collate
 from pipeline.checkpoint import State, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from pipeline.errors import UserError
 from pipeline.launch import Ranks, agreed, device, engine_of, summed
+from pipeline.mixture import mix_seed
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
 from pipeline.params import Arm, TrainParams
@@ -87,6 +88,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
+            torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             engine.backward(loss)
             losses[:, micro.task] += torch.tensor([loss.item(), 1.0])

@@ -55,13 +55,14 @@ def evaluate(arm_name: str, name: str) -> None:
 
 def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params) -> PromptedModel:
     config = load_config(artifact)
-    backbone = Backbone.load(locate(params.backbone))
+    words = [config.heads[name].words for name in classes if name in config.heads]
+    backbone = Backbone.load(locate(params.backbone), lm_head=any(words))
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     fine_tuned = config.arm == "fine_tune"
     if fine_tuned:
         load_backbone_weights(artifact, backbone)
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
-    heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed)
+    heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words)
     load_heads(artifact, config, heads, classes)
     model = PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,37 +1,38 @@
-"""finetune: train one arm on one task. `multitask` starts from the shared prompt and head of the task's mixture."""
+"""finetune: train one arm on one task. `multitask` starts from an artifact: its mixture's shared prompt, or another task's."""
 
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import load_config, load_heads, load_prompt, save_artifact
-from pipeline.backbone import Backbone
 from pipeline.files import sha256
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
-from pipeline.source import locate
 from stages.command import run, say, say_read, say_wrote
 from stages.params import arm_of, load_params, task_of
-from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, new_prompt, write_run
+from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, load_backbone, new_prompt, write_run
 
 
 def finetune(arm_name: str, name: str) -> None:
     """Write artifacts/ARM/TASK and runs/ARM/TASK."""
     arm = arm_of(arm_name)
     params = load_params()
-    mixture = task_of(params, name).mixture
     training = params.training(arm, name)
     data = TaskData.load(name, training.validation_rows)
     say_read(data.train.path)
-    backbone = Backbone.load(locate(params.backbone))
+    backbone = load_backbone(params.backbone, [data.words])
     heads = heads_for([data], backbone.hidden_size, params.seed)
     start: dict[str, Any] = {}
+    pretrained_on: list[str] = []
     if arm == "multitask":
-        shared = Path("artifacts/pretrain") / mixture
-        config = load_config(shared)
-        prompt = load_prompt(shared, config, params.backbone, backbone)
-        load_heads(shared, config, heads, {name: data.classes})
-        start = {file.name: sha256(file) for file in sorted(shared.iterdir())}
-        say_read(shared)
+        source = Path("artifacts") / task_of(params, name).start
+        config = load_config(source)
+        prompt = load_prompt(source, config, params.backbone, backbone, name if name in config.heads else None,
+                             training.projection, training.prompt_dropout)
+        if name in config.heads:
+            load_heads(source, config, heads, {name: data.classes})
+        pretrained_on = sorted({*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})})
+        start = {file.name: sha256(file) for file in sorted(source.iterdir())}
+        say_read(source)
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
     model = PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune")
@@ -39,7 +40,7 @@ def finetune(arm_name: str, name: str) -> None:
     result, writes = fit(stage, arm, model, [data], [UNIT], training, params, start)
     if writes:
         artifact, curves = Path("artifacts") / arm / name, Path("runs") / arm / name
-        save_artifact(artifact, model, describe(arm, model, [data], training, params))
+        save_artifact(artifact, model, describe(arm, model, [data], training, params, pretrained_on))
         write_run(curves, result, arm, training, params.seed)
         forget_checkpoints(stage)
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")

@@ -1,5 +1,6 @@
 """params.yaml as checked dataclasses."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.mixture import MixtureParams
-from pipeline.params import Arm, TrainParams
+from pipeline.params import Arm, TrainParams, useless_keys
 from pipeline.source import BackboneParams
 
 PATH = Path("params.yaml")
@@ -26,7 +27,8 @@ class GenerateParams:
 
 @dataclass(frozen=True)
 class TaskParams:
-    """One corpus and the task on it. `data` is its folder under `data_root`; `mixture` is where its multitask arm starts.
+    """One corpus and the task on it. `data` is its folder under `data_root`; `start` is the artifact, a folder under artifacts/,
+    whose prompt its multitask arm starts from: pretrain/MIXTURE (the shared one), multitask/TASK (another task's), imported/NAME.
 
     Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
     a hash (null: all). The keys named after arms override that arm's params for this task ({}: nothing); DVC wants one for each
@@ -34,7 +36,7 @@ class TaskParams:
     """
 
     data: str
-    mixture: str
+    start: str
     max_length: int
     stride: int
     test_rows: int | None
@@ -48,6 +50,8 @@ class TaskParams:
         if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
             raise ValueError(f"max_length is {self.max_length} and stride {self.stride}; "
                              "give a max_length of at least 8 and a stride below half of it")
+        if not re.fullmatch(r"(pretrain|multitask|deep_prompt|imported)/\w[\w.-]*", self.start):
+            raise ValueError(f"start is {self.start!r}; give pretrain/MIXTURE, multitask/TASK, deep_prompt/TASK or imported/NAME")
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,13 @@ class Params:
 
 def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
     params = parse(TrainParams, dict(values), where)
+    problems = [f"{where}: {key} is set, but {arm} makes no such prompt; remove it" for key in useless_keys(arm, values)]
     try:
         params.learning_rates(arm)
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        problems.append(f"{where}: {error}")
+    if problems:
+        raise UserError(*problems)
     return params
 
 
@@ -111,12 +118,16 @@ def check_params(values: Values, where: str) -> Params:
 def _names(params: Params, where: str) -> list[str]:
     problems = []
     for name, task in params.tasks.items():
-        if task.mixture not in params.mixtures:
-            hint = did_you_mean(task.mixture, params.mixtures)
-            problems.append(f"{where}: tasks.{name}.mixture: no mixture {task.mixture!r}{hint}")
-        elif name not in params.members(task.mixture):
-            problems.append(f"{where}: tasks.{name}.mixture: {task.mixture!r} does not hold {name!r}; "
-                            "add it to the mixture's corpora")
+        kind, source = task.start.split("/")
+        if kind == "pretrain" and source not in params.mixtures:
+            problems.append(f"{where}: tasks.{name}.start: no mixture {source!r}{did_you_mean(source, params.mixtures)}")
+        elif kind == "pretrain" and name not in params.members(source):
+            problems.append(f"{where}: tasks.{name}.start: {source!r} does not hold {name!r}; add it to the mixture's corpora")
+        elif kind == "multitask" and (source == name or source not in params.tasks):
+            hint = did_you_mean(source, set(params.tasks) - {name})
+            problems.append(f"{where}: tasks.{name}.start: no other task {source!r}{hint}")
+        elif kind == "deep_prompt" and not ("deep_prompt" in params.compare.arms and source in params.compare.tasks):
+            problems.append(f"{where}: tasks.{name}.start: the arm deep_prompt is not run on {source!r}; add both to compare")
     for name, mixture in params.mixtures.items():
         listed = () if mixture.corpora == "all" else mixture.corpora
         unknown = [corpus for corpus in (*listed, *mixture.weights) if corpus not in params.tasks]

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from pipeline.artifact import save_artifact
-from pipeline.backbone import Backbone
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.model import PromptedModel
-from pipeline.source import locate
 from stages.command import run, say, say_read, say_wrote
 from stages.params import load_params, mixture_of
-from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, new_prompt, write_run
+from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, load_backbone, new_prompt, write_run
 
 
 def pretrain(mixture: str) -> None:
@@ -26,7 +24,7 @@ def pretrain(mixture: str) -> None:
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")
     say_read(source, *(task.train.path for task in tasks))
-    backbone = Backbone.load(locate(params.backbone))
+    backbone = load_backbone(params.backbone, [task.words for task in tasks])
     prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
     stage = f"pretrain-{mixture}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pipeline.artifact import ArtifactConfig, TaskHead
 from pipeline.backbone import Backbone
 from pipeline.batches import TrainBatches, collate
 from pipeline.config import load_json
+from pipeline.errors import UserError
 from pipeline.evaluate import Split, decode, scored
 from pipeline.features import FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
@@ -24,7 +26,8 @@ from pipeline.launch import Ranks, joined
 from pipeline.mixture import mix_seed
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, TrainParams
-from pipeline.prompt import DeepPrompt, SoftPrompt, initial_key_values
+from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, initial_key_values
+from pipeline.source import BackboneParams, locate
 from pipeline.tasks import TASKS
 from pipeline.trainer import Run, Scores, train
 from stages.params import Params
@@ -45,6 +48,7 @@ class TaskData:
     train: FeatureTable
     validation: Split
     hashes: dict[str, Any]
+    words: tuple[int, ...]
 
     @classmethod
     def load(cls, name: str, validation_rows: int | None) -> "TaskData":
@@ -52,12 +56,25 @@ class TaskData:
         features, examples = Path("data/features") / name, Path("data/examples") / name
         summary = load_json(features / "summary.json")
         return cls(name, summary["task"], tuple(summary["classes"]), summary["pad"], FeatureTable(features / "train.arrow"),
-                   load_split(features, examples, summary, "validation", validation_rows), summary["splits"])
+                   load_split(features, examples, summary, "validation", validation_rows), summary["splits"],
+                   tuple(summary.get("words", ())))
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
     """A fresh head for each task."""
-    return Heads([TASKS[task.task].head for task in tasks], [len(task.classes) for task in tasks], hidden_size, seed)
+    return Heads([TASKS[task.task].head for task in tasks], [len(task.classes) for task in tasks], hidden_size, seed,
+                 [task.words for task in tasks])
+
+
+def load_backbone(params: BackboneParams, words: Iterable[Sequence[int]]) -> Backbone:
+    """The backbone, with its LM head where a task has a verbalizer's words.
+
+    It checkpoints its layers where GRADIENT_CHECKPOINTING=1: that costs time, saves memory, changes no result, so it is no param.
+    """
+    backbone = Backbone.load(locate(params), lm_head=any(words))
+    if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
+        backbone.checkpoint_layers()
+    return backbone
 
 
 def new_prompt(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams,
@@ -65,19 +82,55 @@ def new_prompt(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training
     """A prompt that starts from training text, an equal part from each task (or as `init` says)."""
     if arm in ("fine_tune", "head_only"):
         return None
-    parts = []
+    texts = list(_texts(tasks, training.num_virtual_tokens))
+    if arm == "soft_prompt":
+        return SoftPrompt(torch.cat([backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]))
+    try:
+        layers = training.layers(backbone.num_layers)
+    except ValueError as error:
+        raise UserError(f"params.yaml: {arm}: {error}") from None
+    if training.shift_positions:
+        _check_shift(arm, backbone, tasks, training.num_virtual_tokens)
+    text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[layers.start : layers.stop]
+    start = initial_key_values(training.init, text, mix_seed(seed, 3) % (1 << 63))
+    return DeepPrompt(
+        start, first_layer=layers.start, dropout=training.prompt_dropout,
+        position_offset=training.num_virtual_tokens if training.shift_positions else 0,
+        projection=_new_projection(backbone, texts, training, start, seed) if training.projection else None,
+        factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None)
+
+
+def _check_shift(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], count: int) -> None:
+    if backbone.family.positions == "relative":
+        raise UserError(f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it")
+    longest = max(int(task.train.lengths.max()) for task in tasks)
+    if backbone.family.positions == "absolute" and longest + count > backbone.positions:
+        raise UserError(f"params.yaml: {arm}: shift_positions moves texts of {longest} tokens by {count}, but the backbone has "
+                        f"{backbone.positions} positions; make max_length or num_virtual_tokens smaller")
+
+
+def _texts(tasks: Sequence[TaskData], total: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
+    """The first training texts of each task, and how many of their tokens are to be taken so that all are `total`."""
     for index, task in enumerate(tasks):
-        count = training.num_virtual_tokens * (index + 1) // len(tasks) - training.num_virtual_tokens * index // len(tasks)
+        count = total * (index + 1) // len(tasks) - total * index // len(tasks)
         rows = np.arange(min(len(task.train), max(1, count)))
         rows = rows[: int(np.searchsorted(np.cumsum(task.train.lengths[rows]), count)) + 1]
         batch = collate(task.train, rows, 0, task.pad)
-        if arm == "soft_prompt":
-            parts.append(backbone.text_embeddings(batch.input_ids, batch.attention_mask, count))
-        else:
-            parts.append(backbone.text_key_values(batch.input_ids, batch.attention_mask, batch.token_types, count))
-    if arm == "soft_prompt":
-        return SoftPrompt(torch.cat(parts))
-    return DeepPrompt(initial_key_values(training.init, torch.cat(parts, dim=3), mix_seed(seed, 3) % (1 << 63)))
+        yield (batch.input_ids, batch.attention_mask, batch.token_types), count
+
+
+def _new_projection(backbone: Backbone, texts: Sequence[tuple[tuple[Tensor, Tensor, Tensor], int]], training: TrainParams,
+                    start: Tensor, seed: int) -> Projection:
+    """An MLP whose own embedding starts from the texts' input embeddings, or as small numbers; what it computes starts small."""
+    embedding = torch.cat([backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts])
+    if training.init != "text":
+        embedding = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(mix_seed(seed, 4) % (1 << 63)))
+    return Projection(embedding, training.projection, start.numel() // start.shape[3], mix_seed(seed, 5) % (1 << 63))
+
+
+def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) -> TaskFactors:
+    count = start.shape[3]
+    return TaskFactors(tasks, count, training.factor_rank, start.numel() // count, mix_seed(seed, 6) % (1 << 63))
 
 
 def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], rates: Sequence[int], training: TrainParams,
@@ -108,14 +161,23 @@ def _digest(arm: Arm, training: TrainParams, params: Params, rates: Sequence[int
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training: TrainParams, params: Params) -> ArtifactConfig:
+def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training: TrainParams, params: Params,
+             pretrained_on: Sequence[str] = ()) -> ArtifactConfig:
     """The artifact's config: nothing in it changes between two runs of the same inputs."""
-    shape = None if model.prompt is None else tuple(next(model.prompt.parameters()).shape)
-    heads = {task.name: TaskHead(task.task, TASKS[task.task].head, task.classes) for task in tasks}
+    prompt, about = model.prompt, {}
+    if isinstance(prompt, SoftPrompt):
+        about = {"prompt_shape": tuple(prompt.vectors.shape)}
+    elif prompt is not None:
+        about = {"prompt_shape": prompt.shape, "first_layer": prompt.first_layer, "position_offset": prompt.position_offset,
+                 "projection": training.projection if prompt.projection is not None else 0,
+                 "factor_rank": training.factor_rank if prompt.factors is not None else 0}
+    kinds, words = model.heads.kinds, model.heads.words
+    heads = {task.name: TaskHead(task.task, kinds[i], task.classes, tuple(words[i])) for i, task in enumerate(tasks)}
     return ArtifactConfig(
         arm=arm, backbone=params.backbone, model_type=model.backbone.config.model_type, hidden_size=model.backbone.hidden_size,
-        heads=heads, prompt_shape=shape,
-        provenance={"seed": params.seed, "training": asdict(training), "data": {task.name: task.hashes for task in tasks}},
+        heads=heads, **about,
+        provenance={"seed": params.seed, "training": asdict(training), "data": {task.name: task.hashes for task in tasks},
+                    "pretrained_on": list(pretrained_on)},
     )
 
 

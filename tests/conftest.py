@@ -77,3 +77,55 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
     from transformers import LlamaConfig
 
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
+
+
+# `make backbones`: family x check as docs/backbones.md, out of what the tests of tests/test_families.py said.
+
+CELLS: dict[str, dict[str, str]] = {}
+COLUMNS: dict[str, str] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where to write the table."""
+    parser.addoption("--backbone-table", type=Path, help="write family x check of tests/test_families.py to this file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Remember what each check is called: its docstring."""
+    if config.getoption("backbone_table"):
+        for item in items:
+            function = getattr(item, "function", None)
+            if function is not None and function.__doc__:
+                COLUMNS[function.__name__] = function.__doc__
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """One cell: the outcome of a check for a family."""
+    name, _, family = report.nodeid.rpartition("::")[2].partition("[")
+    if name not in COLUMNS or not family or (report.when != "call" and report.passed):
+        return
+    outcome = "yes" if report.passed else "FAILED"
+    if report.skipped and isinstance(report.longrepr, tuple):
+        outcome = report.longrepr[2].removeprefix("Skipped: ")
+    CELLS.setdefault(family.rstrip("]"), {})[name] = outcome
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table."""
+    path = session.config.getoption("backbone_table")
+    if path is None:
+        return
+    from pipeline.families import FAMILIES, refusal
+
+    checks = [name for name in COLUMNS if name in CELLS["bert"]]
+    lines = ["# Backbones", "", "Rendered by `make backbones` from a run of tests/test_families.py on tiny models: do not edit.",
+             "References are written by hand from the weights (tests/references.py).", "",
+             f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |", "|---" * (len(checks) + 2) + "|"]
+    for family, cells in sorted(CELLS.items()):
+        if family in FAMILIES:
+            kind = "causal" if FAMILIES[family].causal else "bidirectional"
+            lines.append(f"| {family} | {kind} | {' | '.join(cells.get(name, '-') for name in checks)} |")
+    lines += ["", "Refused, by name and with the reason:", ""]
+    lines += [f"- {family}: {refusal(family)}" for family, cells in sorted(CELLS.items()) if "test_refused" in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 WORDS = 300  # of the generated corpora; the others are spelled
-TRAINING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "num_virtual_tokens": 4,
-            "validation_rows": 20, "validations": 2}
+TUNING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "validation_rows": 20, "validations": 2}
+TRAINING = {**TUNING, "num_virtual_tokens": 4}
 TASK = {"max_length": 48, "stride": 8, "test_rows": 20, "multitask": {}, "head_only": {}}
 
 
@@ -25,15 +25,15 @@ def params(sha256: str) -> dict[str, Any]:
         "backbone": {"source": "folder:backbone", "sha256": sha256},
         "generate": {"corpora": ["ner"], "rows": 40, "seed": 7},
         "tasks": {
-            "world_ner": {"data": "world/ner", "mixture": "ner_only", **TASK},
-            "world_srl": {"data": "raw/srl", "mixture": "all", **TASK},
+            "world_ner": {"data": "world/ner", "start": "pretrain/ner_only", **TASK},
+            "world_srl": {"data": "raw/srl", "start": "pretrain/all", **TASK},
         },
         "mixtures": {
             "all": {"corpora": "all", "temperature": 2.0, "cap": 1000, "weights": {}},
             "ner_only": {"corpora": ["world_ner"], "temperature": 2.0, "cap": 1000, "weights": {}},
         },
         "pretrain": {"all": {**TRAINING, "epochs": 0.4, "validations": 8}, "ner_only": dict(TRAINING)},
-        "arms": {"multitask": dict(TRAINING), "head_only": {k: v for k, v in TRAINING.items() if k != "prompt_lr"}},
+        "arms": {"multitask": dict(TUNING), "head_only": {k: v for k, v in TUNING.items() if k != "prompt_lr"}},
         "compare": {"arms": ["head_only"], "tasks": ["world_ner"]},
     }
 

@@ -15,11 +15,11 @@ from pipeline.mixture import UNIT
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
     folder = tmp_path_factory.mktemp("tables")
-    return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "span", 25, 2)]
+    return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
 
 
 def test_rows_are_padded_on_the_right(tables: list[FeatureTable]) -> None:
-    for kind, table in zip(("classes", "span"), tables, strict=True):
+    for kind, table in zip(("classes", "positions"), tables, strict=True):
         rows = np.array([3, 0, 7, 11])
         batch = collate(table, rows, task=1, pad=59)
         made = tiny.features(kind, 20, 1 if kind == "classes" else 2)

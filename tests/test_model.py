@@ -37,7 +37,7 @@ def test_what_is_trained(arm: Arm) -> None:
 
 
 @ARMS
-@pytest.mark.parametrize("kind", ["classes", "span"])
+@pytest.mark.parametrize("kind", ["classes", "positions"])
 def test_every_trained_parameter_has_a_gradient_in_every_batch(arm: Arm, kind: str, tmp_path: Path) -> None:
     """Also where the batch is of one task: ranks with other tasks must have the same parameters to average."""
     model = tiny.prompted(arm)
@@ -50,7 +50,7 @@ def test_every_trained_parameter_has_a_gradient_in_every_batch(arm: Arm, kind: s
     mine, other = (0, 1) if kind == "classes" else (1, 0)
     assert (gradient[mine, : model.heads.classes[mine]].abs().amax(-1) > 0).all()
     assert not gradient[other].any()
-    if kind == "span":
+    if kind == "positions":
         assert not gradient[1, 2].any(), "the third class only pads"
         assert not model.heads.bias.grad.any(), "it shifts all positions alike: rounding errors would be its gradient"
 
@@ -61,7 +61,7 @@ def test_the_frozen_backbone_keeps_its_bytes(arm: Arm, tmp_path: Path) -> None:
     before = {name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()}
     trained = {name: value.detach().clone() for name, value in model.trainable_state().items()}
     adam = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    for kind in ("classes", "span", "classes"):
+    for kind in ("classes", "positions", "classes"):
         one = batch(tmp_path, kind)
         adam.zero_grad()
         model.heads.loss(model(one), one).backward()
@@ -74,7 +74,7 @@ def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     one = batch(tmp_path, "classes")
     logits = model(one).detach()
-    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt)
+    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
     expected = 0.0
     for row in range(6):
         for at in range(int(one.position_mask[row].sum())):
@@ -87,7 +87,7 @@ def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
 
 def test_loss_of_spans_by_hand(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
-    one = batch(tmp_path, "span")
+    one = batch(tmp_path, "positions")
     logits = model(one).detach()
     assert logits.shape == (*one.positions.shape, 2)
     expected = 0.0
@@ -99,7 +99,7 @@ def test_loss_of_spans_by_hand(tmp_path: Path) -> None:
     assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["classes", "span"])
+@pytest.mark.parametrize("kind", ["classes", "positions"])
 def test_loss_does_not_depend_on_the_batch_a_row_is_in(kind: str, tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     together = batch(tmp_path, kind)
@@ -109,7 +109,7 @@ def test_loss_does_not_depend_on_the_batch_a_row_is_in(kind: str, tmp_path: Path
 
 
 def test_classes_that_pad_are_never_predicted() -> None:
-    heads = Heads(["classes", "span"], [5, 2], 4, seed=0)
+    heads = Heads(["classes", "positions"], [5, 2], 4, seed=0)
     assert heads.weight.shape == (2, 5, 4)
     with torch.no_grad():
         heads.bias[1, 2:] = 1e9
@@ -159,3 +159,21 @@ def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
     assert not any(parameter.requires_grad for parameter in tiny.prompted("deep_prompt").backbone.parameters())
     model: PromptedModel = tiny.prompted("fine_tune")
     assert all(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+def test_a_verbalizer_reads_the_lm_head_and_trains_the_prompt_alone(tmp_path: Path) -> None:
+    made = tiny.prompted("deep_prompt")
+    made.backbone.word_logits = lambda hidden, words: hidden[..., list(words)]  # type: ignore[method-assign]
+    heads = Heads(["verbalizer"], [3], 16, seed=0, words=[[4, 2, 7]])
+    model = PromptedModel(made.backbone, made.prompt, heads, train_backbone=False)
+    one = batch(tmp_path, "classes")
+    logits = model(one)
+    assert isinstance(model.prompt, DeepPrompt)
+    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
+    read = hidden.gather(1, one.positions.unsqueeze(-1).expand(-1, -1, 16))
+    torch.testing.assert_close(logits, read[..., [4, 2, 7]])
+    heads.loss(logits, one).backward()
+    assert heads.weight.grad is not None
+    assert not heads.weight.grad.any(), "there is one, for the ranks to average, and it is 0"
+    assert model.prompt.key_values.grad is not None
+    assert model.prompt.key_values.grad.any()

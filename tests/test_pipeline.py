@@ -226,7 +226,7 @@ def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(project: P
 def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object) -> None:
     write_corpus("ner", project.folder / "data/raw/more", 30, 8)
     shutil.copy(project.folder / "data_recipes/world_ner.yaml", project.folder / "data_recipes/more.yaml")
-    project.values["tasks"]["more"] = {"data": "raw/more", "mixture": "all", **TASK}
+    project.values["tasks"]["more"] = {"data": "raw/more", "start": "pretrain/all", **TASK}
     project.write_params()
     outcome = project.repro()
     new = {f"{stage}@more" for stage in STAGES_OF_A_TASK}

@@ -26,6 +26,7 @@ from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.trainer import Run, Scores, steps_of, train
 
 TESTS = Path(__file__).parent
@@ -41,7 +42,7 @@ def ranks() -> Iterator[Ranks]:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
     folder = tmp_path_factory.mktemp("tables")
-    return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "span", 25, 2)]
+    return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
 
 
 def params(arm: Arm = "multitask", **changes: Any) -> TrainParams:
@@ -63,9 +64,11 @@ class Fit:
 
     def __init__(self, tables: list[FeatureTable], checkpoints: Path, ranks: Ranks, arm: Arm = "multitask",
                  validate: Callable[[PromptedModel], Scores] = sizes, watcher: tiny.Watcher | None = None,
-                 seconds: float = 1e9, **changes: Any) -> None:
+                 seconds: float = 1e9, prompt: Callable[[], DeepPrompt] | None = None, **changes: Any) -> None:
         chosen = params(arm, **changes)
         self.model = tiny.prompted(arm)
+        if prompt is not None:
+            self.model.prompt = prompt()
         self.watcher = watcher or tiny.Watcher()
         self.batches = batches_of(tables, chosen)
         self._train = lambda: train(self.model, arm, self.batches, chosen, names=["ner", "qa"], pad=0, validate=validate,
@@ -151,6 +154,31 @@ def test_other_arms_are_resumed_too(arm: Arm, tables: list[FeatureTable], ranks:
     fit = Fit(tables, tmp_path / "cut", ranks, arm)
     assert curves(fit()) == curves(expected)
     assert fit.values() == whole.values()
+
+
+def prompt_with_projection() -> DeepPrompt:
+    embedding = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(torch.zeros(3, 2, 4, 3, 4), projection=Projection(embedding, 6, 96, seed=1), dropout=0.3)
+
+
+def prompt_with_factors() -> DeepPrompt:
+    shared = torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(shared, first_layer=1, factors=TaskFactors(2, 3, 2, 64, seed=1), dropout=0.3)
+
+
+@pytest.mark.parametrize("prompt", [prompt_with_projection, prompt_with_factors])
+def test_prompts_of_other_kinds_are_resumed_too(prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks,
+                                                tmp_path: Path) -> None:
+    """Dropout too is a function of the step, and what the projection's layers had learned is not lost."""
+    whole, cut, resumed = (Fit(tables, tmp_path / name, ranks, prompt=prompt) for name in ("whole", "cut", "cut"))
+    run = whole()
+    cut.watcher.at = 5
+    with pytest.raises(KeyboardInterrupt):
+        cut()
+    assert curves(resumed()) == curves(run)
+    assert resumed.values() == whole.values()
+    start = prompt().state_dict()
+    assert all(not torch.equal(value, start[name]) for name, value in whole.model.prompt.state_dict().items())
 
 
 def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:

@@ -8,7 +8,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from pipeline.backbone import ATTENTION, Backbone
+from pipeline.attention import ATTENTION
+from pipeline.backbone import Backbone
 from pipeline.features import Feature, FeatureTable, write_features
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
@@ -25,21 +26,35 @@ def config(family: str) -> Any:
     """The configuration of a tiny model of a family; windows of attention are narrower than the texts here."""
     roberta = {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}
     few_heads = {**SIZES, "num_key_value_heads": 2}
+    specials = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    distances = {"relative_attention": True, "type_vocab_size": 0}
     makers = {
+        "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=8),
         "bert": lambda: transformers.BertConfig(**SIZES),
-        "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=16),
-        "ernie": lambda: transformers.ErnieConfig(**SIZES),
-        "roberta": lambda: transformers.RobertaConfig(**roberta),
-        "xlm-roberta": lambda: transformers.XLMRobertaConfig(**roberta),
         "camembert": lambda: transformers.CamembertConfig(**roberta),
+        "deberta": lambda: transformers.DebertaConfig(**SIZES | distances, pos_att_type=["c2p", "p2c"]),
+        "deberta-v2": lambda: transformers.DebertaV2Config(
+            **SIZES | distances, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",
+            position_biased_input=False),
+        "distilbert": lambda: transformers.DistilBertConfig(
+            vocab_size=VOCABULARY, dim=16, n_layers=3, n_heads=4, hidden_dim=24, max_position_embeddings=64,
+            initializer_range=0.3),
+        "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=8),
+        "ernie": lambda: transformers.ErnieConfig(**SIZES),
+        "eurobert": lambda: transformers.EuroBertConfig(**few_heads | specials, mask_token_id=3),
+        "glm": lambda: transformers.GlmConfig(**few_heads | specials, head_dim=4),
+        "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=4, n_positions=64,
+                                                initializer_range=0.3, **specials),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES | specials, rotary_pct=0.5),
+        "llama": lambda: transformers.LlamaConfig(**few_heads),
+        "mistral": lambda: transformers.MistralConfig(**few_heads, sliding_window=4),
         "modernbert": lambda: transformers.ModernBertConfig(**SIZES, local_attention=4, global_attn_every_n_layers=3,
                                                             bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
-        "llama": lambda: transformers.LlamaConfig(**few_heads),
+        "mpnet": lambda: transformers.MPNetConfig(**SIZES | {"pad_token_id": 1}),
         "qwen2": lambda: transformers.Qwen2Config(**few_heads),
         "qwen3": lambda: transformers.Qwen3Config(**few_heads, head_dim=4),
-        "mistral": lambda: transformers.MistralConfig(**few_heads, sliding_window=4),
-        "distilbert": lambda: transformers.DistilBertConfig(vocab_size=VOCABULARY, dim=16, n_layers=2, n_heads=4, hidden_dim=24),
-        "deberta-v2": lambda: transformers.DebertaV2Config(**SIZES),
+        "roberta": lambda: transformers.RobertaConfig(**roberta),
+        "xlm-roberta": lambda: transformers.XLMRobertaConfig(**roberta),
         "t5": lambda: transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4),
     }
     return makers[family]()
@@ -66,7 +81,7 @@ def prompt_for(kind: str, made: Backbone, count: int = 3, seed: int = 1) -> Deep
     """A random prompt, large enough to matter."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "soft":
-        return SoftPrompt(torch.randn(count, made.hidden_size, generator=generator))
+        return SoftPrompt(torch.randn(count, made.embedding_size, generator=generator))
     return DeepPrompt(torch.randn(made.prompt_shape(count), generator=generator))
 
 
@@ -89,7 +104,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         ids = generator.integers(3, VOCABULARY, length).tolist()
         positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
         labels = [ids[position] % classes for position in positions]
-        if kind == "span":
+        if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]
         made.append(Feature(number, ids, [0] * length, positions, labels, positions, [at + 1 for at in positions],
@@ -110,7 +125,7 @@ def prompted(arm: Arm, family: str = "bert", seed: int = 0, count: int = 3) -> P
     made = backbone(family, seed)
     kinds = {"multitask": "deep", "deep_prompt": "deep", "soft_prompt": "soft"}
     prompt = prompt_for(kinds[arm], made, count) if arm in kinds else None
-    heads = Heads(["classes", "span"], [3, 2], made.hidden_size, seed)
+    heads = Heads(["classes", "positions"], [3, 2], made.hidden_size, seed)
     return PromptedModel(made, prompt, heads, train_backbone=arm == "fine_tune")
 
 

@@ -22,7 +22,7 @@ PARAMS = {"epochs": 2.0, "prompt_lr": 0.02, "head_lr": 0.01, "batch_tokens": 48,
 
 def batches(folder: Path) -> TrainBatches:
     """Micro-batches of two tasks in turn, so that two ranks hold different tasks in a step."""
-    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "span", 25, 2)]
+    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
     return TrainBatches(tables, [UNIT // 2, UNIT // 2], PARAMS["batch_tokens"], PARAMS["micro_batches"], seed=5)
 
 

@@ -27,7 +27,7 @@ class Task(ABC, Generic[E, P]):
 
     schema: ClassVar[pa.Schema]
     keys: ClassVar[tuple[str, ...]]
-    head: ClassVar[Literal["classes", "span"]]
+    head: ClassVar[Literal["classes", "positions", "verbalizer"]]
     primary: ClassVar[str] = "f1"
 
     @abstractmethod

@@ -65,7 +65,7 @@ class SpanExtraction(Task[Example, Mapping[str, str]]):
     schema = pa.schema([("id", pa.string()), ("question", pa.string()), ("context", pa.string()),
                         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
     keys = ("question", "context", "answers")
-    head = "span"
+    head = "positions"
 
     def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
         """The question, unless it or its context is empty or an answer is not in the context where it is said to start."""
