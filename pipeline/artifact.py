@@ -23,10 +23,11 @@ from pipeline.backbone import Backbone
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
 from pipeline.files import atomic_folder, write_json
-from pipeline.model import HeadKind, Heads, PromptedModel
+from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors
 from pipeline.source import BackboneParams
+from pipeline.task import HeadKind
 
 FORMAT = 2
 

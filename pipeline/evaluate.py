@@ -14,7 +14,7 @@ from pipeline.features import FeatureTable, WindowLogits
 from pipeline.metrics import Metrics
 from pipeline.mixture import Ints, permutation
 from pipeline.model import PromptedModel
-from pipeline.tasks.base import Task
+from pipeline.task import Task
 
 BLOCK = 4096  # features whose logits are in memory at once
 
@@ -23,14 +23,14 @@ BLOCK = 4096  # features whose logits are in memory at once
 class Split:
     """Some examples of one split of a task, with the features of exactly these."""
 
-    task: Task[Any, Any]
+    task: Task[Any, Any, Any]
     classes: tuple[str, ...]
     examples: Sequence[Any]
     table: FeatureTable
     rows: Ints
 
 
-def choose(examples: Iterable[Any], table: FeatureTable, task: Task[Any, Any], classes: tuple[str, ...],
+def choose(examples: Iterable[Any], table: FeatureTable, task: Task[Any, Any, Any], classes: tuple[str, ...],
            limit: int | None, seed: int) -> Split:
     """The split's first `limit` examples in the order of a seeded hash (all where None), in the split's own order."""
     count = int(table.examples[-1]) + 1  # every example has a feature
@@ -94,4 +94,4 @@ def evaluating(model: PromptedModel) -> Iterator[None]:
 
 def scored(split: Split, decoded: Sequence[Any], thresholds: dict[str, float]) -> Metrics:
     """The split's score under thresholds that were decided elsewhere (on validation)."""
-    return split.task.score(split.examples, split.task.predictions(split.examples, decoded, thresholds))
+    return split.task.score(split.examples, split.task.predictions(split.examples, decoded, thresholds), split.classes)

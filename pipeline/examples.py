@@ -16,8 +16,8 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.readers import READERS, hub
 from pipeline.readers.base import SPLITS, Row, paths
 from pipeline.recipe import Recipe
-from pipeline.tasks import TASKS
-from pipeline.tasks.base import Task
+from pipeline.task import Task
+from pipeline.tasks import code_of, task_named
 
 ROW_GROUP = 4096  # examples; all that is held in memory of a split
 
@@ -37,7 +37,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]
             for split in SPLITS:
                 for row in tally.watch(split, _rows(recipe, folder, split, tally.task, problems)):
                     destination = "validation" if split == "train" and _is_carved(recipe, tally.task.group(row)) else split
-                    example = tally.task.example(row, recipe, problems)
+                    example = tally.task.example(row, recipe.labels, problems)
                     if example is not None and tally.add(destination, row, example):
                         files[destination].write(example)
         tally.check()
@@ -47,7 +47,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]
     return summary
 
 
-def read_examples(path: Path, task: Task[Any, Any]) -> Iterator[Any]:
+def read_examples(path: Path, task: Task[Any, Any, Any]) -> Iterator[Any]:
     """The examples of one of the Parquet files, in order."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROW_GROUP):
@@ -70,13 +70,13 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     problems.raise_if_any()
 
 
-def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any], problems: Problems) -> Iterator[Row]:
+def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any, Any], problems: Problems) -> Iterator[Row]:
     """The rows of a split as its source has it, before any is carved out; those without id become SPLIT-0, SPLIT-1 ..."""
     number = 0
     for name in (recipe.hub.splits if folder is None and recipe.hub else recipe.files).of(split):
         if folder is None:
             assert recipe.hub is not None
-            sources = [hub.read(recipe.hub, name, task.keys, problems)]
+            sources = [hub.read(recipe.hub, name, task.keys, problems, READERS[recipe.reader].row, recipe.options)]
         else:
             sources = [READERS[recipe.reader].read(path, recipe.options, problems) for path in paths(folder, name)]
         for row in chain.from_iterable(sources):
@@ -93,7 +93,7 @@ def _is_carved(recipe: Recipe, group: str) -> bool:
 class _Writer:
     """A Parquet file that is written one row group at a time."""
 
-    def __init__(self, path: Path, task: Task[Any, Any]) -> None:
+    def __init__(self, path: Path, task: Task[Any, Any, Any]) -> None:
         self._task = task
         self._file = pq.ParquetWriter(path, task.schema, compression="zstd")
         self._pending: list[dict[str, Any]] = []
@@ -120,7 +120,7 @@ class _Tally:
     """What can only be seen over the whole corpus: repeated ids, empty splits, labels without training, and the counts."""
 
     def __init__(self, recipe: Recipe, problems: Problems) -> None:
-        self.task = TASKS[recipe.task]
+        self.task = task_named(recipe.task)
         self._recipe = recipe
         self._problems = problems
         self._ids: dict[str, str] = {}  # id -> where
@@ -166,8 +166,10 @@ class _Tally:
                                                        "correct it, or allow it by unseen_labels: keep in the recipe")
 
     def summary(self) -> dict[str, Any]:
-        """What is in the corpus: `tokens` are words, `label_counts` annotations."""
+        """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
         recipe = self._recipe
-        return {"name": recipe.name, "task": recipe.task, "labels": list(recipe.labels), "license": recipe.license,
-                "source": recipe.source, "classes": list(self.task.classes(recipe.labels)), "rows": self._rows,
-                "tokens": self._tokens, "label_counts": {split: dict(counts) for split, counts in self._labels.items()}}
+        return {"name": recipe.name, "task": recipe.task, "code": code_of(recipe.task), "labels": list(recipe.labels),
+                "classes": list(self.task.classes(recipe.labels)), "words": recipe.words,
+                "primary": recipe.metric or self.task.figures[0], "license": recipe.license, "source": recipe.source,
+                "rows": self._rows, "tokens": self._tokens,
+                "label_counts": {split: dict(counts) for split, counts in self._labels.items()}}

@@ -1,7 +1,6 @@
 """Backbone + prompt + heads: the one module that is trained, in every arm."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +9,9 @@ from pipeline.backbone import Backbone
 from pipeline.batches import IGNORED, Batch
 from pipeline.mixture import mix_seed
 from pipeline.prompt import DeepPrompt, SoftPrompt
+from pipeline.task import HeadKind
 
 HEAD_STD = 0.02
-HeadKind = Literal["classes", "positions", "verbalizer"]
 
 
 class Heads(nn.Module):

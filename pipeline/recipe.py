@@ -1,6 +1,6 @@
 """A recipe: everything that is particular to one corpus, as values in data_recipes/NAME.yaml."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,58 +9,52 @@ from pipeline.errors import UserError, did_you_mean
 from pipeline.readers import READERS
 from pipeline.readers.base import Splits
 from pipeline.readers.hub import Hub
-
-TaskName = Literal["token_classification", "semantic_role_labeling", "span_extraction"]
-
-_FORMATS: dict[TaskName, tuple[str, ...]] = {
-    "token_classification": ("conll_columns",),
-    "semantic_role_labeling": ("conll2012_props",),
-    "span_extraction": ("qa_jsonl", "squad_json"),
-}
+from pipeline.tasks import NAMES, task_named
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One corpus. `name` is the file's name; `files` are relative to the corpus's folder, which the recipe does not know.
 
-    `options` are those of the reader (its `Options`). `labels` are entity types or role names, without B- and I-; span extraction
-    has none. `carve_validation` is the share of train that becomes validation, for a corpus whose only other public split serves
-    as test; `seed` draws it. `unseen_labels: keep` allows a label that validation or test have and train has not.
+    `options` are those of the reader (its `Options`). `labels` are entity types or role names, without B- and I-, or what texts
+    are classified as; tasks that choose from the text have none. `words` are the words that labels are read as by the backbone's
+    LM head (verbalized classification). `metric` is the figure that runs are compared by, if not the task's usual one.
+    `carve_validation` is the share of train that becomes validation, for a corpus whose only other public split serves as test;
+    `seed` draws it. `unseen_labels: keep` allows a label that validation or test have and train has not.
     """
 
     name: str
-    task: TaskName
+    task: str
     license: str
     source: str
     reader: str
     files: Splits
     options: Any = None
     labels: tuple[str, ...] = ()
+    words: dict[str, str] = field(default_factory=dict)
+    metric: str | None = None
     carve_validation: float | None = None
     seed: int = 0
     unseen_labels: Literal["fail", "keep"] = "fail"
     hub: Hub | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._check_reader(), *self._check_labels(), *self._check_validation()]
+        problems = [*self._check_task(), *self._check_validation()]
         if problems:
             raise ValueError("; ".join(problems))
 
-    def _check_reader(self) -> list[str]:
-        formats = _FORMATS[self.task]
-        if self.reader in READERS and self.reader not in formats:
-            return [f"reader: {self.reader!r} does not read {self.task}; readers that do: {', '.join(formats)}"]
-        return []
-
-    def _check_labels(self) -> list[str]:
-        if self.task == "span_extraction":
-            return ["labels: span_extraction has none; remove the key"] if self.labels else []
-        if not self.labels:
-            return [f"labels: {self.task} needs the list of its labels; add it"]
-        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
-        prefixed = [label for label in self.labels if label == "O" or label.startswith(("B-", "I-"))]
-        return [*(f"labels: {label!r} is there twice; remove one" for label in twice),
-                *(f"labels: {label!r} is a tag, not a label; leave out O and the prefixes B- and I-" for label in prefixed)]
+    def _check_task(self) -> list[str]:
+        if self.task not in NAMES:  # `load_recipe` says so
+            return []
+        task = task_named(self.task)
+        problems = [f"labels: {problem}" for problem in task.check_labels(self.labels)]
+        if self.metric is not None and self.metric not in task.figures:
+            problems.append(f"metric: {self.metric!r} is none of {self.task}{did_you_mean(self.metric, task.figures)}")
+        if task.head != "verbalizer" and self.words:
+            problems.append(f"words: {self.task} reads no words; remove the key")
+        if task.head == "verbalizer" and set(self.words) != set(self.labels):
+            problems.append(f"words: found {', '.join(self.words) or 'none'}; give each label a word: {', '.join(self.labels)}")
+        return problems
 
     def _check_validation(self) -> list[str]:
         share, where = self.carve_validation, [splits for splits in (self.files, self.hub and self.hub.splits) if splits]
@@ -79,9 +73,18 @@ def load_recipe(path: Path) -> Recipe:
     problems: list[str] = []
     if "name" in values:
         problems.append(f"{path}: key 'name' is not allowed: the name is that of the file, {path.stem!r}; remove it")
+    name = values.get("task")
+    if isinstance(name, str) and name not in NAMES:
+        problems.append(f"{path}: task: {name!r} is unknown{did_you_mean(name, NAMES)}")
     options = None
     if isinstance(reader := values.get("reader"), str):
         options = _options(reader, values.get("options", {}), str(path), problems)
+        if options is not None and name in NAMES:
+            given = READERS[reader].keys(options)
+            lacking = [key for key in task_named(str(name)).keys if key not in given]
+            if lacking:
+                problems.append(f"{path}: reader: {reader!r} gives {', '.join(sorted(given))}, but {name} needs "
+                                f"{', '.join(lacking)} too; correct the reader, its options or the task")
     try:
         recipe = parse(Recipe, {**values, "name": path.stem}, str(path))
     except UserError as error:

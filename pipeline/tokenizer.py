@@ -15,10 +15,11 @@ from pipeline.families import family_of
 class Tokenizer:
     """A backbone's fast tokenizer, reduced to what features need.
 
-    `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP]);
-    `second_type` is the token type of a second segment (0 where the backbone has one type); `marker` sets a word off by text;
-    `mask` is what stands for a word to be guessed (None: the backbone guesses the next one); `max_length` is how many tokens the
-    backbone has positions for; in a `causal` backbone a token's state knows only what is before it.
+    `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP];
+    a causal backbone's template may lack the latter two, then they are its end-of-text token); `second_type` is the token type
+    of a second segment (0 where the backbone has one type); `marker` and `second_marker` set words off by text; `mask` is what
+    stands for a word to be guessed (None: the backbone guesses the next one); `max_length` is how many tokens the backbone has
+    positions for; in a `causal` backbone a token's state knows only what is before it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +46,10 @@ class Tokenizer:
         self.mask: int | None = None if family.causal else self._tokenizer.mask_token_id
         positions = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
         self.max_length = positions - family.first_position
-        self.marker = self.words([["*"]])[0][0]
+        if self.causal:
+            end = self._tokenizer.eos_token_id
+            self.middle, self.suffix = (ids or [self.unknown if end is None else int(end)] for ids in (self.middle, self.suffix))
+        self.marker, self.second_marker = self.words([["*", "#"]])[0]
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
         pair = self._fast.encode("a", "a")
@@ -54,6 +58,10 @@ class Tokenizer:
         gaps = [i for i in range(inside[0], inside[-1]) if special[i]]
         middle = ids[gaps[0] : gaps[-1] + 1] if gaps else []
         return ids[: inside[0]], middle, ids[inside[-1] + 1 :], int(types[inside[-1]])
+
+    def summary(self, length: int) -> int:
+        """The position whose state stands for a whole text of `length` tokens: the first; a causal backbone's last."""
+        return length - 1 if self.causal else 0
 
     def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Sub-word ids of every word. A word that leaves none (empty, or all control characters) becomes the unknown token."""
@@ -65,6 +73,18 @@ class Tokenizer:
                 pieces[word].append(piece)
             result.append([piece or [self.unknown] for piece in pieces])
         return result
+
+    def single_words(self, words: Sequence[str]) -> list[int]:
+        """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""
+        pieces = self.words([words])[0]
+        bad = [f"word {word!r} is {len(piece)} sub-words of the backbone's vocabulary; choose a word that is one"
+               for word, piece in zip(words, pieces, strict=True) if len(piece) > 1 or piece == [self.unknown]]
+        ids = [piece[0] for piece in pieces]
+        bad += [f"word {word!r} is to the backbone the same as another; choose another"
+                for i, word in enumerate(words) if ids[i] in ids[:i]]
+        if bad:
+            raise UserError(*(f"{problem} in the recipe's words" for problem in bad))
+        return ids
 
     def texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Sub-word ids of every text, each with its (start, end) in characters of the text."""

@@ -16,7 +16,7 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics
 from pipeline.model import Heads, PromptedModel
 from pipeline.source import locate
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 from stages.command import run, say, say_read, say_wrote
 from stages.params import Params, arm_of, load_params, task_of
 from stages.splits import load_split
@@ -28,7 +28,7 @@ def evaluate(arm_name: str, name: str) -> None:
     limits = {"validation": params.training(arm, name).validation_rows, "test": task_of(params, name).test_rows}
     features, examples = Path("data/features") / name, Path("data/examples") / name
     summary = load_json(features / "summary.json")
-    task = TASKS[summary["task"]]
+    task, primary = task_named(summary["task"]), summary["primary"]
     artifact = Path("artifacts") / arm / name
     model = _load(artifact, {name: tuple(summary["classes"])}, params)
     say_read(artifact)
@@ -38,7 +38,7 @@ def evaluate(arm_name: str, name: str) -> None:
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     metrics = {
-        "primary": task.primary, "task": summary["task"], "thresholds": thresholds,
+        "primary": primary, "task": summary["task"], "thresholds": thresholds,
         "parameters": {"trained": trained, "backbone": model.backbone.num_parameters},
         "rows": {"train": summary["splits"]["train"]["examples"]} | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
@@ -49,7 +49,7 @@ def evaluate(arm_name: str, name: str) -> None:
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
     with atomic_folder(predictions) as beside:
         _write_predictions(beside / "test.jsonl", splits["test"], decoded["test"], thresholds)
-    say(f"test {task.primary} {scores['test'].overall[task.primary]:.2f}")
+    say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
 
 

@@ -12,8 +12,8 @@ from pipeline.examples import read_examples
 from pipeline.features import Feature, write_features
 from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.source import locate
-from pipeline.tasks import TASKS
-from pipeline.tasks.base import Task
+from pipeline.task import Task
+from pipeline.tasks import task_named
 from pipeline.tokenizer import Tokenizer
 from stages.command import run, say, say_read, say_wrote
 from stages.params import TaskParams, load_params, task_of
@@ -25,22 +25,24 @@ SPLITS = ("train", "validation", "test")
 def featurize(name: str) -> None:
     """Write data/features/NAME: {train,validation,test}.arrow and summary.json."""
     params = load_params()
-    windows = task_of(params, name)
+    limits = task_of(params, name)
     source = Path("data/examples") / name
     described = load_json(source / "summary.json")
-    task, classes = TASKS[described["task"]], described["classes"]
+    task, classes = task_named(described["task"]), described["classes"]
     tokenizer = Tokenizer(locate(params.backbone))
-    if (length := task_of(params, name).max_length) > tokenizer.max_length:
-        raise UserError(f"params.yaml: tasks.{name}.max_length is {length}, but the backbone has {tokenizer.max_length} "
-                        "positions; make it smaller")
+    if limits.max_length > tokenizer.max_length:
+        raise UserError(f"params.yaml: tasks.{name}.max_length is {limits.max_length}, but the backbone has "
+                        f"{tokenizer.max_length} positions; make it smaller")
+    words = tokenizer.single_words([described["words"][label] for label in classes]) if described["words"] else []
     say_read(source)
     output = Path("data/features") / name
     with atomic_folder(output) as folder:
-        summary: dict[str, Any] = {"task": described["task"], "classes": classes, "pad": tokenizer.pad, "splits": {}}
+        summary: dict[str, Any] = {key: described[key] for key in ("task", "code", "classes", "primary")}
+        summary |= {"words": words, "pad": tokenizer.pad, "splits": {}}
         for split in SPLITS:
             counts: Counter[str] = Counter()
             file = folder / f"{split}.arrow"
-            features = _features(source / f"{split}.parquet", task, tokenizer, classes, windows, counts)
+            features = _features(source / f"{split}.parquet", task, tokenizer, classes, limits, counts)
             rows = write_features(features, file)
             happened = {what: count for what, count in counts.items() if count}
             summary["splits"][split] = {"examples": described["rows"][split], "features": rows, "sha256": sha256(file),
@@ -51,7 +53,7 @@ def featurize(name: str) -> None:
     say_wrote(output)
 
 
-def _features(path: Path, task: Task[Any, Any], tokenizer: Tokenizer, classes: Sequence[str], params: TaskParams,
+def _features(path: Path, task: Task[Any, Any, Any], tokenizer: Tokenizer, classes: Sequence[str], params: TaskParams,
               counts: Counter[str]) -> Iterator[Feature]:
     examples, first = read_examples(path, task), 0
     while block := list(islice(examples, BLOCK)):

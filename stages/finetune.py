@@ -9,7 +9,17 @@ from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from stages.command import run, say, say_read, say_wrote
 from stages.params import arm_of, load_params, task_of
-from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, load_backbone, new_prompt, write_run
+from stages.training import (
+    TaskData,
+    check_positions,
+    describe,
+    fit,
+    forget_checkpoints,
+    heads_for,
+    load_backbone,
+    new_prompt,
+    write_run,
+)
 
 
 def finetune(arm_name: str, name: str) -> None:
@@ -35,6 +45,7 @@ def finetune(arm_name: str, name: str) -> None:
         say_read(source)
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
+    check_positions(prompt, backbone, params, [name])
     model = PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune")
     stage = f"finetune-{arm}-{name}"
     result, writes = fit(stage, arm, model, [data], [UNIT], training, params, start)

@@ -9,7 +9,7 @@ from pipeline.features import FeatureTable
 from pipeline.files import write_json
 from pipeline.leakage import find_leaks
 from pipeline.mixture import UNIT, Packing, Schedule, sampling_rates
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 from stages.command import run, say, say_read, say_wrote
 from stages.params import load_params, mixture_of
 
@@ -38,15 +38,14 @@ def mix(mixture: str) -> None:
     for leak in leaks:
         say(f"warning: {leak['rows']} {leak['split']} rows of {leak['held_out']} are in the train rows of {leak['train']}")
     output = Path("data/mixtures") / f"{mixture}.json"
-    features = {name: summary["splits"] for name, summary in members.items()}
-    write_json(output, {"corpora": corpora, "features": features, "temperature": how.temperature, "cap": how.cap, "leaks": leaks,
+    write_json(output, {"corpora": corpora, "features": members, "temperature": how.temperature, "cap": how.cap, "leaks": leaks,
                         "unit": UNIT})
     say_wrote(output)
 
 
 def _leaks(members: dict[str, Any]) -> list[dict[str, Any]]:
     def texts(name: str, split: str) -> Any:
-        task = TASKS[members[name]["task"]]
+        task = task_named(members[name]["task"])
         return (task.text(example) for example in read_examples(Path("data/examples") / name / f"{split}.parquet", task))
 
     return find_leaks(list(members), texts)

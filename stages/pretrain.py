@@ -8,7 +8,17 @@ from pipeline.errors import UserError
 from pipeline.model import PromptedModel
 from stages.command import run, say, say_read, say_wrote
 from stages.params import load_params, mixture_of
-from stages.training import TaskData, describe, fit, forget_checkpoints, heads_for, load_backbone, new_prompt, write_run
+from stages.training import (
+    TaskData,
+    check_positions,
+    describe,
+    fit,
+    forget_checkpoints,
+    heads_for,
+    load_backbone,
+    new_prompt,
+    write_run,
+)
 
 
 def pretrain(mixture: str) -> None:
@@ -20,12 +30,13 @@ def pretrain(mixture: str) -> None:
     mixed = load_json(source)
     corpora, features = mixed["corpora"], mixed["features"]
     tasks = [TaskData.load(name, training.validation_rows) for name in corpora]
-    stale = [task.name for task in tasks if task.hashes != features[task.name]]
+    stale = [task.name for task in tasks if task.summary != features[task.name]]
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")
     say_read(source, *(task.train.path for task in tasks))
     backbone = load_backbone(params.backbone, [task.words for task in tasks])
     prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
+    check_positions(prompt, backbone, params, corpora)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
     stage = f"pretrain-{mixture}"
     result, writes = fit(stage, "multitask", model, tasks, [corpora[task.name]["rate"] for task in tasks], training, params, {})

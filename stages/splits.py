@@ -6,13 +6,13 @@ from typing import Any
 from pipeline.evaluate import Split, choose
 from pipeline.examples import read_examples
 from pipeline.features import FeatureTable
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 
 SUBSET_SEED = 7  # not the run's seed: runs with other seeds are scored on the same examples
 
 
 def load_split(features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None) -> Split:
     """Some (or all) examples of a split with their features."""
-    task = TASKS[summary["task"]]
+    task = task_named(summary["task"])
     found = read_examples(examples / f"{split}.parquet", task)
     return choose(found, FeatureTable(features / f"{split}.arrow"), task, tuple(summary["classes"]), limit, SUBSET_SEED)

@@ -28,7 +28,7 @@ from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, initial_key_values
 from pipeline.source import BackboneParams, locate
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 from pipeline.trainer import Run, Scores, train
 from stages.params import Params
 from stages.progress import Progress
@@ -44,25 +44,26 @@ class TaskData:
     name: str
     task: str
     classes: tuple[str, ...]
+    words: tuple[int, ...]
+    primary: str
     pad: int
     train: FeatureTable
     validation: Split
-    hashes: dict[str, Any]
-    words: tuple[int, ...]
+    summary: dict[str, Any]
 
     @classmethod
     def load(cls, name: str, validation_rows: int | None) -> "TaskData":
         """From data/features/NAME and data/examples/NAME."""
         features, examples = Path("data/features") / name, Path("data/examples") / name
         summary = load_json(features / "summary.json")
-        return cls(name, summary["task"], tuple(summary["classes"]), summary["pad"], FeatureTable(features / "train.arrow"),
-                   load_split(features, examples, summary, "validation", validation_rows), summary["splits"],
-                   tuple(summary.get("words", ())))
+        return cls(name, summary["task"], tuple(summary["classes"]), tuple(summary["words"]), summary["primary"], summary["pad"],
+                   FeatureTable(features / "train.arrow"), load_split(features, examples, summary, "validation", validation_rows),
+                   summary)
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
     """A fresh head for each task."""
-    return Heads([TASKS[task.task].head for task in tasks], [len(task.classes) for task in tasks], hidden_size, seed,
+    return Heads([task_named(task.task).head for task in tasks], [len(task.classes) for task in tasks], hidden_size, seed,
                  [task.words for task in tasks])
 
 
@@ -89,8 +90,8 @@ def new_prompt(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training
         layers = training.layers(backbone.num_layers)
     except ValueError as error:
         raise UserError(f"params.yaml: {arm}: {error}") from None
-    if training.shift_positions:
-        _check_shift(arm, backbone, tasks, training.num_virtual_tokens)
+    if training.shift_positions and backbone.family.positions == "relative":
+        raise UserError(f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it")
     text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[layers.start : layers.stop]
     start = initial_key_values(training.init, text, mix_seed(seed, 3) % (1 << 63))
     return DeepPrompt(
@@ -100,13 +101,16 @@ def new_prompt(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training
         factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None)
 
 
-def _check_shift(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], count: int) -> None:
-    if backbone.family.positions == "relative":
-        raise UserError(f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it")
-    longest = max(int(task.train.lengths.max()) for task in tasks)
-    if backbone.family.positions == "absolute" and longest + count > backbone.positions:
-        raise UserError(f"params.yaml: {arm}: shift_positions moves texts of {longest} tokens by {count}, but the backbone has "
-                        f"{backbone.positions} positions; make max_length or num_virtual_tokens smaller")
+def check_positions(prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, params: Params, names: Iterable[str]) -> None:
+    """Raise UserError where a prompt that shifts the text leaves a task's longest windows without positions."""
+    offset = prompt.position_offset if isinstance(prompt, DeepPrompt) else 0
+    if offset and backbone.family.positions == "absolute":
+        long = {name: params.tasks[name].max_length for name in names}
+        wrong = [f"params.yaml: tasks.{name}.max_length is {length}; its prompt shifts texts by {offset} of the backbone's "
+                 f"{backbone.positions} positions, make it smaller" for name, length in long.items()
+                 if length + offset > backbone.positions]
+        if wrong:
+            raise UserError(*wrong)
 
 
 def _texts(tasks: Sequence[TaskData], total: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
@@ -138,15 +142,14 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
     """Train; returns the run, and whether this process writes its files. `start` describes what training starts from."""
     ranks = Ranks.from_environment(os.environ)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
-    checkpoints = WORK / stage / _digest(arm, training, params, rates, {task.name: task.hashes for task in tasks}, start)
+    checkpoints = WORK / stage / _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
 
     def validate(trained: PromptedModel) -> Scores:
         scores = {}
         for number, task in enumerate(tasks):
             decoded = decode(trained, task.validation, number, task.pad)
-            kind = TASKS[task.task]
-            thresholds = kind.decide(task.validation.examples, decoded)
-            scores[task.name] = scored(task.validation, decoded, thresholds).overall[kind.primary]
+            thresholds = task.validation.task.decide(task.validation.examples, decoded)
+            scores[task.name] = scored(task.validation, decoded, thresholds).overall[task.primary]
         return scores
 
     with joined(ranks), Progress(stage, visible=ranks.rank == 0) as progress:
@@ -164,7 +167,8 @@ def _digest(arm: Arm, training: TrainParams, params: Params, rates: Sequence[int
 def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training: TrainParams, params: Params,
              pretrained_on: Sequence[str] = ()) -> ArtifactConfig:
     """The artifact's config: nothing in it changes between two runs of the same inputs."""
-    prompt, about = model.prompt, {}
+    about: dict[str, Any] = {}
+    prompt = model.prompt
     if isinstance(prompt, SoftPrompt):
         about = {"prompt_shape": tuple(prompt.vectors.shape)}
     elif prompt is not None:
@@ -176,8 +180,8 @@ def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training
     return ArtifactConfig(
         arm=arm, backbone=params.backbone, model_type=model.backbone.config.model_type, hidden_size=model.backbone.hidden_size,
         heads=heads, **about,
-        provenance={"seed": params.seed, "training": asdict(training), "data": {task.name: task.hashes for task in tasks},
-                    "pretrained_on": list(pretrained_on)},
+        provenance={"seed": params.seed, "training": asdict(training), "pretrained_on": list(pretrained_on),
+                    "data": {task.name: task.summary["splits"] for task in tasks}},
     )
 
 

@@ -12,7 +12,7 @@ from pipeline import evaluate
 from pipeline.batches import collate
 from pipeline.evaluate import Split, choose, decode, scored
 from pipeline.features import Feature, FeatureTable, WindowLogits, write_features
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 from pipeline.tasks.token_classification import Example
 
 
@@ -85,7 +85,7 @@ def test_nothing_to_decode(table: FeatureTable) -> None:
 
 
 def test_a_score_is_the_tasks(table: FeatureTable) -> None:
-    task = TASKS["token_classification"]
+    task = task_named("token_classification")
     examples = [Example("a", ("in", "Rome"), ("O", "B-LOC")), Example("b", ("in", "Bonn"), ("O", "B-LOC"))]
     split = Split(task, task.classes(("LOC",)), examples, table, table.examples)
     assert scored(split, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0

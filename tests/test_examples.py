@@ -17,7 +17,7 @@ from pipeline.readers.conll2012_props import Options as Props
 from pipeline.readers.conll_columns import Options as Columns
 from pipeline.readers.hub import Hub
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.tasks import TASKS, span_extraction, token_classification
+from pipeline.tasks import code_of, span_extraction, task_named, token_classification
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
@@ -67,14 +67,15 @@ def test_token_classification(ner: Path, tmp_path: Path) -> None:
     summary = prepare(NER, ner, tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["summary.json", "test.parquet", "train.parquet", "validation.parquet"]
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary == {
-        "name": "ours", "task": "token_classification", "license": "CC0", "source": "made here", "labels": ["PER", "LOC"],
+        "name": "ours", "task": "token_classification", "code": code_of("token_classification"), "words": {},
+        "primary": "f1", "license": "CC0", "source": "made here", "labels": ["PER", "LOC"],
         "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "rows": {"train": 2, "validation": 1, "test": 1},
         "tokens": {"train": 3, "validation": 1, "test": 2},
         "label_counts": {"train": {"PER": 1, "LOC": 1}, "validation": {"PER": 1}, "test": {"LOC": 1}}}
-    examples = list(read_examples(tmp_path / "out" / "train.parquet", TASKS["token_classification"]))
+    examples = list(read_examples(tmp_path / "out" / "train.parquet", task_named("token_classification")))
     assert examples == [token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
                         token_classification.Example("train-1", ("Oslo",), ("B-LOC",))]
-    assert TASKS["token_classification"].score(examples, [["B-PER", "O"], ["O"]]).overall["recall"] == 50.0
+    assert task_named("token_classification").score(examples, [["B-PER", "O"], ["O"]], ()).overall["recall"] == 50.0
 
 
 def test_equal_input_gives_equal_bytes(ner: Path, tmp_path: Path) -> None:
@@ -98,10 +99,10 @@ def test_semantic_role_labeling(tmp_path: Path) -> None:
     assert summary["rows"] == {"train": 2, "validation": 2, "test": 2}
     assert summary["classes"] == ["O", "B-ARG0", "I-ARG0", "B-ARG1", "I-ARG1", "B-V", "I-V"]
     assert summary["label_counts"]["train"] == {"ARG0": 2, "ARG1": 1, "V": 2}
-    task = TASKS["semantic_role_labeling"]
+    task = task_named("semantic_role_labeling")
     examples = list(read_examples(tmp_path / "out" / "test.parquet", task))
     assert [(example.id, example.predicate) for example in examples] == [("test/0", 1), ("test/1", 3)]
-    metrics = task.score(examples, [example.tags for example in examples]).overall
+    metrics = task.score(examples, [example.tags for example in examples], ()).overall
     assert (metrics["f1"], metrics["correct"]) == (100.0, 3)
 
 
@@ -111,16 +112,16 @@ def test_span_extraction(tmp_path: Path) -> None:
     summary = prepare(replace(QA, unseen_labels="keep"), folder, tmp_path / "out")
     assert summary["classes"] == ["start", "end"]
     assert summary["label_counts"]["test"] == {"answerable": 1, "unanswerable": 1}
-    task = TASKS["span_extraction"]
+    task = task_named("span_extraction")
     examples = list(read_examples(tmp_path / "out" / "test.parquet", task))
     assert examples[1] == span_extraction.Example("u", "What?", "A cat sat.", (span_extraction.Answer("cat", 2),))
-    assert task.score(examples, {"t": "", "u": "dog"}).overall["exact_match"] == 50.0
+    assert task.score(examples, {"t": "", "u": "dog"}, ()).overall["exact_match"] == 50.0
 
 
 def carved(folder: Path, output: Path) -> dict[str, str]:
     """id -> split."""
     prepare(QA, folder, output)
-    task = TASKS["span_extraction"]
+    task = task_named("span_extraction")
     return {example.id: split for split in ("train", "validation")
             for example in read_examples(output / f"{split}.parquet", task)}
 
@@ -227,7 +228,7 @@ def test_bad_predicates(changes: dict[str, Any], message: str) -> None:
 
     problems = Problems()
     row = {"id": "1", "where": "f:1", "tokens": ["a", "b"], "predicate": 0, "tags": ["B-V", "O"]} | changes
-    assert TASKS["semantic_role_labeling"].example(row, SRL, problems) is None
+    assert task_named("semantic_role_labeling").example(row, SRL.labels, problems) is None
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
     assert str(caught.value).startswith(f"f:1: {message}")
@@ -285,7 +286,7 @@ def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_pat
             pytest.skip(f"{DATA / 'qa' / name} is absent")
         prepare(part(load_recipe(ROOT / "data_recipes" / f"{name}.yaml")), DATA / "qa" / name, tmp_path / name)
         for split in ("train", "validation"):
-            examples = read_examples(tmp_path / name / f"{split}.parquet", TASKS["span_extraction"])
+            examples = read_examples(tmp_path / name / f"{split}.parquet", task_named("span_extraction"))
             contexts[name, split] = {example.context for example in examples}
     assert contexts["squad", "train"].isdisjoint(contexts["squad_v2", "validation"])
     assert contexts["squad", "validation"].isdisjoint(contexts["squad_v2", "train"])

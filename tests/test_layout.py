@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # A module imports only those before it; a name stands for the module, or for a package with all that is in it.
-ORDER = ("errors", "files", "config", "params", "source", "mixture", "readers", "metrics", "recipe", "families", "tokenizer",
-         "features", "tasks", "leakage", "examples", "batches", "prompt", "attention", "backbone", "model", "optim", "artifact",
-         "exchange", "checkpoint", "evaluate", "launch", "trainer", "report", "world")
+ORDER = ("errors", "files", "config", "params", "source", "mixture", "readers", "metrics", "families", "tokenizer",
+         "features", "task", "tagging", "tasks", "recipe", "leakage", "examples", "batches", "prompt", "attention", "backbone",
+         "model", "optim", "artifact", "exchange", "checkpoint", "evaluate", "launch", "trainer", "report", "world")
 TORCH_FREE = (*ORDER[: ORDER.index("examples") + 1], "report", "world")
 ALONE = {"report": {"errors"}, "world": {"errors"}}
 ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"launch"}, "tokenizers": set(),
-        "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"source", "readers"}, "pyarrow": {"features", "tasks", "examples"}}
+        "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"source", "readers"},
+        "pyarrow": {"features", "task", "tasks", "examples"}}
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
              "trust_remote_code"}
 

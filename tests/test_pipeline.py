@@ -19,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 from small import ROOT, TASK, contents, environment, make_project, python, write_params
 
+from pipeline.tasks import NAMES
 from pipeline.world import write_corpus
 
 STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate")
@@ -282,13 +283,25 @@ def closure(start: Path) -> set[str]:
     return {str(path) for path in seen | templates}
 
 
+TASK_FOLDERS = ("pipeline/tasks", "pipeline/metrics")  # whole: a new task's files need no line in dvc.yaml
+
+
+def code_of_stage(module: str) -> set[str]:
+    """What a stage's code depends on. A task's own code is loaded by its name: `prepare` hands its hash on to all others."""
+    found = closure(Path("stages") / f"{module}.py")
+    if module != "prepare":
+        return found
+    return {file for file in found if not file.startswith(tuple(f"{folder}/" for folder in TASK_FOLDERS))} | {
+        *TASK_FOLDERS, "pipeline/tagging.py"}
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
     stage = STAGES[name]
     match = re.match(r"python -m stages\.(\w+)( |$)", stage["cmd"])
     assert match, stage["cmd"]
     declared = [dep for dep in stage["deps"] if dep.startswith(("pipeline/", "stages/"))]
-    wanted = closure(Path("stages") / f"{match[1]}.py")
+    wanted = code_of_stage(match[1])
     add, remove = sorted(wanted - set(declared)), sorted(set(declared) - wanted)
     assert not add, f"dvc.yaml: {name}: deps: add {', '.join(add)}; remove {', '.join(remove) or 'none'}"
     assert not remove, f"dvc.yaml: {name}: deps: remove {', '.join(remove)}"
@@ -303,11 +316,43 @@ def test_the_import_closure_sees_every_kind_of_import() -> None:
     assert "pipeline/trainer.py" not in closure(Path("stages/prepare.py"))
 
 
-def test_no_module_is_imported_by_a_computed_name() -> None:
+def test_no_module_but_the_tasks_is_imported_by_a_computed_name() -> None:
     """Else the closure would miss it."""
     files = [file for folder in ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
     assert len(files) > 40
-    assert [str(file) for file in files if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))] == []
+    computed = [file for file in files if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))]
+    assert computed == [ROOT / "pipeline/tasks/__init__.py"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(name: str) -> None:
+    own = (*(f"{folder}/" for folder in TASK_FOLDERS), "pipeline/tagging.py")
+    shared = {file for file in closure(Path(f"pipeline/tasks/{name}.py")) if not file.startswith(own)} - {"stages/__init__.py"}
+    users = [stage for stage, values in STAGES.items() if "pipeline/tasks/__init__.py" in values["deps"]]
+    assert {"featurize", "mix", "pretrain", "finetune", "evaluate"} <= set(users)
+    for stage in users:
+        assert shared <= set(STAGES[stage]["deps"]), stage
+
+
+def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
+    """An edit changes the hash of the tasks that import the file, and of no other."""
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    ask = f"from pipeline.tasks import code_of; print(*map(code_of, {list(NAMES)}))"
+
+    def hashes() -> dict[str, str]:
+        done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return dict(zip(NAMES, done.stdout.split(), strict=True))
+
+    before = hashes()
+    assert len(set(before.values())) == len(NAMES)
+    taggers = {"token_classification", "semantic_role_labeling"}
+    for file, wanted in {"tasks/span_extraction.py": {"span_extraction"}, "metrics/roles.py": {"semantic_role_labeling"},
+                         "tagging.py": taggers, "features.py": set()}.items():
+        with (tmp_path / "pipeline" / file).open("a", encoding="utf-8") as opened:
+            opened.write("# edited\n")
+        after = hashes()
+        assert {name for name in NAMES if after[name] != before[name]} == wanted, file
+        before = after
 
 
 def test_every_stage_module_that_makes_something_is_in_dvc_yaml() -> None:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import UserError
 from pipeline.readers.conll_columns import Options
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 
 RECIPES = sorted((Path(__file__).parents[1] / "data_recipes").glob("*.yaml"))
 NER = {
@@ -41,7 +41,7 @@ def refuse(folder: Path, values: Mapping[str, Any]) -> list[str]:
 def test_recipes_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert TASKS[recipe.task].classes(recipe.labels)
+    assert task_named(recipe.task).classes(recipe.labels)
 
 
 def test_squad_recipes_carve_the_same_articles() -> None:
@@ -63,15 +63,14 @@ def test_good_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is not one of the allowed values; did you mean "
-                                      "'token_classification'?"),
+    ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?"),
     ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
-    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' does not read token_classification; "
-                                                "readers that do: conll_columns"),
+    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, question, but "
+                                                "token_classification needs tokens, tags too; correct the reader"),
     ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
     ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
     ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
-    ({"labels": None}, "ours.yaml: labels: token_classification needs the list of its labels; add it"),
+    ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
     ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
     ({"labels": ["B-PER"]}, "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-"),
     ({"files": {"train": "a", "test": "b"}}, "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
@@ -86,6 +85,8 @@ def test_good_recipe(tmp_path: Path) -> None:
     ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
      "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
     ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer)"),
+    ({"metric": "f2"}, "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall"),
+    ({"words": {"PER": "who"}}, "ours.yaml: words: token_classification reads no words; remove the key"),
     ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
     ({"hub": HUB}, "ours.yaml: files: validation is missing"),
 ])
@@ -94,7 +95,7 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
 
 
 def test_bad_question_recipe(tmp_path: Path) -> None:
-    assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: span_extraction has none; remove the key"]
+    assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
     assert refuse(tmp_path, QA | {"options": {"columns": 2}}) == ["ours.yaml: options: unknown key 'columns'; known are none"]
 
 

@@ -38,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with params, recipes, raw files of three corpora, and an earlier result of `prepare`."""
     monkeypatch.chdir(tmp_path)
     values = params("0" * 64)
-    values["tasks"]["world_qa"] = {**values["tasks"]["world_ner"], "data": "world/qa", "mixture": "all"}
+    values["tasks"]["world_qa"] = {**values["tasks"]["world_ner"], "data": "world/qa", "start": "pretrain/all"}
     write_params(tmp_path, values)
     shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
     for split in ("train", "validation", "test"):
@@ -76,8 +76,16 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "stride too large": (lambda v: v["tasks"]["world_ner"].update(stride=40), ("world_ner", "stride 40", "below half")),
     "unknown task in compare": (lambda v: v["compare"]["tasks"].append("world_nre"), ("did you mean 'world_ner'?",)),
     "unknown arm in compare": (lambda v: v["compare"]["arms"].append("fine_tun"), ("compare", "did you mean 'fine_tune'?")),
-    "no such mixture": (lambda v: v["tasks"]["world_ner"].update(mixture="al"), ("world_ner", "'al'", "did you mean 'all'?")),
-    "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(mixture="ner_only"), ("world_srl", "does not hold")),
+    "no such mixture": (lambda v: v["tasks"]["world_ner"].update(start="pretrain/al"), ("world_ner", "did you mean 'all'?")),
+    "no such start": (lambda v: v["tasks"]["world_ner"].update(start="all"), ("start is 'all'; give pretrain/MIXTURE",)),
+    "start of an unknown task": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_slr"),
+                                 ("did you mean 'world_srl'",)),
+    "start of itself": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_ner"), ("no other task 'world_ner'",)),
+    "start of an arm that is not run": (lambda v: v["tasks"]["world_ner"].update(start="deep_prompt/world_srl"),
+                                        ("deep_prompt is not run on 'world_srl'",)),
+    "key that an arm cannot use": (lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
+                                   ("num_virtual_tokens is set, but multitask makes no such prompt; remove it",)),
+    "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(start="pretrain/ner_only"), ("does not hold",)),
     "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
     "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
     "mixture that is not trained": (lambda v: v["pretrain"].pop("ner_only"), ("pretrain: key 'ner_only' is missing",)),
@@ -120,7 +128,7 @@ def test_several_mistakes_are_told_at_once(place: Path) -> None:
 def test_mistakes_between_sections_are_told_at_once(place: Path) -> None:
     def spoil(values: Values) -> None:
         values["compare"]["tasks"].append("nowhere")
-        values["tasks"]["world_srl"]["mixture"] = "nothing"
+        values["tasks"]["world_srl"]["start"] = "pretrain/nothing"
         values["arms"]["head_only"]["backbone_lr"] = 1.0
 
     edit(place, spoil)
@@ -288,8 +296,9 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
                       ("config.json", "the classes of 'world_ner' are O, B-PER", "make the artifact again")),
     "other labels": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()),
                      ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again")),
-    "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=4)), ("position_offset is 4",)),
-    "newer format": (lambda a: edit_json(a / "config.json", lambda v: v.update(format=2)), ("format is 2, this version",)),
+    "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=-4)),
+                        ("position_offset is -4; it cannot be negative",)),
+    "newer format": (lambda a: edit_json(a / "config.json", lambda v: v.update(format=3)), ("format is 3, this version",)),
     "unknown key": (lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)), ("config.json", "unknown key 'shape'")),
     "torn prompt": (lambda a: cut(a / "prompt.safetensors"), ("prompt.safetensors", "not a safetensors file")),
     "torn heads": (lambda a: cut(a / "heads.safetensors"), ("heads.safetensors", "not a safetensors file")),
@@ -540,6 +549,18 @@ def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> No
     write_params(copied, values)
     (told,) = problems(featurize, "world_ner")
     assert "tasks.world_ner.max_length is 6000, but the backbone has" in told
+
+
+def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: Path) -> None:
+    from stages.finetune import finetune
+
+    values = load_yaml(copied / "params.yaml")
+    values["tasks"]["world_ner"] |= {"max_length": 63, "start": "pretrain/ner_only"}
+    write_params(copied, values)
+    edit_json(copied / "artifacts/pretrain/ner_only/config.json", lambda v: v.update(position_offset=4))
+    (told,) = problems(finetune, "multitask", "world_ner")
+    assert told == ("params.yaml: tasks.world_ner.max_length is 63; its prompt shifts texts by 4 of the backbone's 64 positions, "
+                    "make it smaller")
 
 
 def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path) -> None:

@@ -5,23 +5,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import Problems
-from pipeline.readers import conll2012_props, conll_columns, qa_jsonl, squad_json
+from pipeline.readers import conll2012_props, conll_columns, jsonl, qa_jsonl, squad_json, superglue
 from pipeline.readers.base import Row
+from pipeline.readers.hub import ToRow
 
 
 class Reader(NamedTuple):
     """A format: the frozen dataclass of its options, and `read(path, options, problems)`, a generator of rows.
 
-    `read` does not stop at what is wrong: it adds a problem, leaves that row out and goes on.
+    Every row has `keys(options)`. `read` does not stop at what is wrong: it adds a problem, leaves that row out and goes on. A
+    format whose records may also come from the hub has `row`, which makes the row of one.
     """
 
     options: type
+    keys: Callable[[Any], frozenset[str]]
     read: Callable[[Path, Any, Problems], Iterator[Row]]
+    row: ToRow | None = None
+
+
+
+def _always(*keys: str) -> Callable[[Any], frozenset[str]]:
+    return lambda options: frozenset(keys)
 
 
 READERS: dict[str, Reader] = {
-    "conll_columns": Reader(conll_columns.Options, conll_columns.read),
-    "conll2012_props": Reader(conll2012_props.Options, conll2012_props.read),
-    "qa_jsonl": Reader(qa_jsonl.Options, qa_jsonl.read),
-    "squad_json": Reader(squad_json.Options, squad_json.read),
+    "conll_columns": Reader(conll_columns.Options, _always("tokens", "tags"), conll_columns.read),
+    "conll2012_props": Reader(conll2012_props.Options, _always("tokens", "predicate", "tags"), conll2012_props.read),
+    "jsonl": Reader(jsonl.Options, jsonl.keys, jsonl.read, jsonl.row),
+    "qa_jsonl": Reader(qa_jsonl.Options, _always("question", "context", "answers"), qa_jsonl.read),
+    "squad_json": Reader(squad_json.Options, _always("question", "context", "answers"), squad_json.read),
+    "superglue": Reader(superglue.Options, superglue.keys, superglue.read, superglue.row),
 }

@@ -10,7 +10,9 @@ from pipeline.errors import Problems
 
 Row = dict[str, Any]
 """One unchecked example as plain Python. Always `where` (its "file:line"), perhaps `id`; the other keys are the task's:
-tokens and tags (IOB2); or tokens, predicate and tags; or question, context, answers (text, answer_start) and perhaps title."""
+tokens and tags (IOB2); or tokens, predicate and tags; or question, context, answers (text, answer_start) and perhaps title; or
+text and label, perhaps text_pair, spans (segment, start, end) and question; or context, question, choices and answers (texts),
+perhaps starts."""
 
 _GAP = re.compile(r"[ \t]+")  # str.split() would also cut at a no-break space inside a token
 

@@ -1,13 +1,16 @@
 """A corpus from the Hugging Face hub, pinned to a commit, from plain files only: no repository's code is ever run."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import Problems
 from pipeline.readers.base import Row, Splits
 from pipeline.readers.tags import Scheme, to_iob2
+
+ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
+"""From one record to its row, as a reader does it: (record, options, where, problems); None, and a problem, where it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,12 @@ class Hub:
             raise ValueError(f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); a branch or tag can change")
 
 
-def read(hub: Hub, split: str, keys: tuple[str, ...], problems: Problems) -> Iterator[Row]:
+def read(hub: Hub, split: str, keys: tuple[str, ...], problems: Problems, to_row: ToRow | None = None,
+         options: Any = None) -> Iterator[Row]:
     """Rows with `keys`, and with `id` and `title` where there are such columns, streamed from the hub's split named `split`.
 
-    Tags stored as class numbers become names; answers stored as lists of texts and of offsets become one mapping each.
+    Tags stored as class numbers become names; answers stored as lists of texts and of offsets become one mapping each. With a
+    reader's `to_row` and its `options`, that makes the rows instead; `fields` then maps the columns that it knows.
     """
     from datasets import load_dataset  # noqa: PLC0415  (slow to import, and needed only for the hub)
 
@@ -42,12 +47,20 @@ def read(hub: Hub, split: str, keys: tuple[str, ...], problems: Problems) -> Ite
         tags = (data.features or {}).get(hub.fields.get("tags", "tags"))
         names = getattr(getattr(tags, "feature", None), "names", None)
         for number, record in enumerate(data):
-            row = _row(record, hub, keys, f"{place}:{number}", problems)
-            if row is None:
-                return
-            yield from _tagged(row, names, hub.tag_scheme, problems) if "tags" in row else [row]
+            where = f"{place}:{number}"
+            if to_row is None:
+                row = _row(record, hub, keys, where, problems)
+                if row is None:
+                    return
+                yield from _tagged(row, names, hub.tag_scheme, problems) if "tags" in row else [row]
+            elif (row := to_row(_renamed(record, hub), options, where, problems)) is not None:
+                yield row
     except (OSError, ValueError) as error:
         problems.add(place, f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits")
+
+
+def _renamed(record: dict[str, Any], hub: Hub) -> dict[str, Any]:
+    return record | {key: record[column] for key, column in hub.fields.items() if column in record}
 
 
 def _row(record: dict[str, Any], hub: Hub, keys: tuple[str, ...], where: str, problems: Problems) -> Row | None:

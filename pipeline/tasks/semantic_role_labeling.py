@@ -1,16 +1,16 @@
 """Semantic role labeling: the arguments of one given predicate in a sentence, and their roles (PropBank)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import Problems
+from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, roles
 from pipeline.readers.base import Row
-from pipeline.recipe import Recipe
-from pipeline.tasks.tagging import TaggingTask, Tags, bio_classes, check_tags
+from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,37 @@ class Example:
     tags: tuple[str, ...]
 
 
-class SemanticRoleLabeling(TaggingTask[Example]):
+@dataclass(frozen=True)
+class Argument:
+    """Words [start, end) in a role; `score` is the least probability that the model gives one of its tags."""
+
+    role: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A predicate, at the word number `position`, and its arguments in order."""
+
+    predicate: str
+    position: int
+    arguments: tuple[Argument, ...]
+
+
+class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("predicate", pa.int32()),
                         ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "predicate", "tags")
+    query_keys = ("tokens", "predicate")
 
-    def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
-        if not check_tags(row, _with_predicate(recipe.labels), problems):
+        if not check_tags(row, _with_predicate(labels), problems):
             return None
         tags, predicate = row["tags"], row["predicate"]
         verbs = [position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE}"]
@@ -44,6 +65,18 @@ class SemanticRoleLabeling(TaggingTask[Example]):
                                        "the predicate is the first token of its one span V")
             return None
         return Example(row["id"], tuple(row["tokens"]), predicate, tuple(tags))
+
+    def query(self, row: Row, problems: Problems) -> Example | None:
+        """The sentence, and the number of the word that is its predicate."""
+        if not check_tokens(row, problems):
+            return None
+        tokens, predicate = tuple(row["tokens"]), row["predicate"]
+        if isinstance(predicate, bool) or not isinstance(predicate, int) or not 0 <= predicate < len(tokens):
+            problems.add(row["where"], f"predicate: found {str(predicate)[:40]!r}, expected the number of one of the "
+                                       f"{len(tokens)} words, counted from 0")
+            return None
+        tags = tuple(f"B-{roles.PREDICATE}" if position == predicate else "O" for position in range(len(tokens)))
+        return Example(row["id"], tokens, predicate, tags)
 
     def restore(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
@@ -57,9 +90,19 @@ class SemanticRoleLabeling(TaggingTask[Example]):
         """O, then B-X and I-X for each role X; V is a role whether `labels` name it or not."""
         return bio_classes(_with_predicate(labels))
 
-    def score(self, examples: Sequence[Example], predictions: Tags) -> Metrics:
+    def score(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> Metrics:
         """Argument precision, recall and F1 without V, as srl-eval computes them: `pipeline.metrics.roles`."""
         return roles.score([example.tags for example in examples], predictions)
+
+    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
+               thresholds: Mapping[str, float]) -> Structure:
+        """The predicate's arguments; the predicate itself is none."""
+        found = (Argument(label, start, end, " ".join(example.tokens[start:end]), score)
+                 for label, start, end, score in decode_spans(seen, classes) if label != roles.PREDICATE)
+        return Structure(example.tokens[example.predicate], example.predicate, tuple(found))
+
+
+TASK = SemanticRoleLabeling()
 
 
 def _with_predicate(labels: Sequence[str]) -> tuple[str, ...]:

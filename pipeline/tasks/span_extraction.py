@@ -12,8 +12,7 @@ from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
 from pipeline.readers.base import Row
-from pipeline.recipe import Recipe
-from pipeline.tasks.base import Task
+from pipeline.task import Task
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer
@@ -50,6 +49,25 @@ class Decoded:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Characters [start, end) of a context. `probability` is among the best spans and "no answer" together."""
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The answer to a question, "" where the context seems to have none; the best spans, best first; how likely there is none."""
+
+    answer: str
+    spans: tuple[Span, ...]
+    no_answer: float
+
+
+@dataclass(frozen=True)
 class Example:
     """A question about a context; no answers if the context does not answer it."""
 
@@ -59,26 +77,34 @@ class Example:
     answers: tuple[Answer, ...]
 
 
-class SpanExtraction(Task[Example, Mapping[str, str]]):
+class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
     """Predictions are a mapping of the examples' ids to texts; "" predicts that there is no answer."""
 
     schema = pa.schema([("id", pa.string()), ("question", pa.string()), ("context", pa.string()),
                         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
     keys = ("question", "context", "answers")
+    query_keys = ("question", "context")
     head = "positions"
+    figures = ("f1", "exact_match")
 
-    def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
+    def check_labels(self, labels: Sequence[str]) -> list[str]:
+        """There are none."""
+        return ["the task has none; remove the key"] if labels else []
+
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The question, unless it or its context is empty or an answer is not in the context where it is said to start."""
         before = len(problems)
-        for key in ("question", "context"):
-            if not row[key].strip():
-                problems.add(row["where"], f"{key} is empty: {row[key]!r}; fill it in, or remove the question")
+        _check_texts(row, problems)
         found = tuple(Answer(answer["text"], answer["answer_start"]) for answer in row["answers"])
         for answer in found:
             wrong = _mismatch(row["context"], answer)
             if wrong:
                 problems.add(row["where"], wrong)
         return Example(row["id"], row["question"], row["context"], found) if len(problems) == before else None
+
+    def query(self, row: Row, problems: Problems) -> Example | None:
+        """The question."""
+        return Example(row["id"], row["question"], row["context"], ()) if _check_texts(row, problems) else None
 
     def restore(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
@@ -111,7 +137,7 @@ class SpanExtraction(Task[Example, Mapping[str, str]]):
 
     def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
                   stride: int, counts: Counter[str]) -> Iterator[Feature]:
-        """Windows of the context behind the question; position 0 stands for "no answer here"."""
+        """Windows of the context behind the question; the state of the whole stands for "no answer here"."""
         contexts = list(dict.fromkeys(example.context for example in examples))  # a context has many questions
         encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
         questions = tokenizer.texts([example.question for example in examples])
@@ -121,14 +147,7 @@ class SpanExtraction(Task[Example, Mapping[str, str]]):
 
     def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Decoded:
         """The n best spans over all windows."""
-        found: dict[str, float] = {}
-        for window in seen:
-            for begin, end, score in _best_spans(window):
-                text = example.context[begin:end]
-                found[text] = max(score, found.get(text, -np.inf))
-        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:BEST]
-        null_score = min(float(window.logits[0].sum()) for window in seen)
-        return Decoded(tuple(Candidate(text, score) for text, score in ordered), null_score)
+        return Decoded(tuple(Candidate(text, score) for text, (score, _) in _ranked(example.context, seen)), _null_score(seen))
 
     def decide(self, examples: Sequence[Example], decoded: Sequence[Decoded]) -> dict[str, float]:
         """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
@@ -140,15 +159,56 @@ class SpanExtraction(Task[Example, Mapping[str, str]]):
         return {"null_margin": answers.best_threshold(references, best, margins).value}
 
     def predictions(self, examples: Sequence[Example], decoded: Sequence[Decoded],
-                    thresholds: dict[str, float]) -> Mapping[str, str]:
+                    thresholds: Mapping[str, float]) -> Mapping[str, str]:
         """Each question's best answer, or "" where the margin is above the threshold."""
-        limit = thresholds.get("null_margin", float("inf"))
-        return {example.id: one.candidates[0].text if one.candidates and one.margin <= limit else ""
-                for example, one in zip(examples, decoded, strict=True)}
+        return {example.id: _answer(one, thresholds) for example, one in zip(examples, decoded, strict=True)}
 
-    def score(self, examples: Sequence[Example], predictions: Mapping[str, str]) -> Metrics:
+    def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
         """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
         return answers.score({example.id: [text for text, _ in example.answers] for example in examples}, predictions)
+
+    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
+               thresholds: Mapping[str, float]) -> Extraction:
+        """The answer, and what else it might be."""
+        ranked = _ranked(example.context, seen)
+        scores = np.array([_null_score(seen), *(score for _, (score, _) in ranked)])
+        chances = np.exp(scores - scores.max())
+        none, *likely = (chances / chances.sum()).tolist()
+        spans = (Span(text, begin, begin + len(text), chance) for (text, (_, begin)), chance in zip(ranked, likely, strict=True))
+        return Extraction(_answer(self.decode(example, seen, classes), thresholds), tuple(spans), none)
+
+
+TASK = SpanExtraction()
+
+
+def _check_texts(row: Row, problems: Problems) -> bool:
+    before = len(problems)
+    for key in ("question", "context"):
+        if not isinstance(row[key], str):
+            problems.add(row["where"], f"{key}: found {type(row[key]).__name__} {str(row[key])[:40]!r}, expected text")
+        elif not row[key].strip():
+            problems.add(row["where"], f"{key} is empty: {row[key]!r}; fill it in, or remove the question")
+    return len(problems) == before
+
+
+def _answer(decoded: Decoded, thresholds: Mapping[str, float]) -> str:
+    limit = thresholds.get("null_margin", float("inf"))
+    return decoded.candidates[0].text if decoded.candidates and decoded.margin <= limit else ""
+
+
+def _ranked(context: str, seen: Sequence[WindowLogits]) -> list[tuple[str, tuple[float, int]]]:
+    """The best texts over all windows, best first: (text, (score, the first character of where it scores so))."""
+    found: dict[str, tuple[float, int]] = {}
+    for window in seen:
+        for begin, end, score in _best_spans(window):
+            text = context[begin:end]
+            if text not in found or score > found[text][0]:
+                found[text] = score, begin
+    return sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:BEST]
+
+
+def _null_score(seen: Sequence[WindowLogits]) -> float:
+    return min(float(window.logits[0].sum()) for window in seen)
 
 
 def _features(number: int, example: Example, question: list[int], ids: list[int], offsets: list[tuple[int, int]],
@@ -167,10 +227,11 @@ def _features(number: int, example: Example, question: list[int], ids: list[int]
             shown = True
         length = window.end - window.start
         spans = [(0, 0), *offsets[window.start : window.end]]
+        end = len(head) + length
         yield Feature(
             example=number, input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
             token_types=[0] * len(head) + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
-            positions=[0, *range(len(head), len(head) + length)], labels=labels,
+            positions=[tokenizer.summary(end + len(tokenizer.suffix)), *range(len(head), end)], labels=labels,
             begins=[begin for begin, _ in spans], ends=[end for _, end in spans], label_count=1,
         )
     if example.answers and not shown:

@@ -1,16 +1,16 @@
 """Token classification: a label for spans of tokens that do not overlap, such as named entities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import Problems
+from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, spans
 from pipeline.readers.base import Row
-from pipeline.recipe import Recipe
-from pipeline.tasks.tagging import TaggingTask, Tags, bio_classes, check_tags
+from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,42 @@ class Example:
     tags: tuple[str, ...]
 
 
-class TokenClassification(TaggingTask[Example]):
+@dataclass(frozen=True)
+class Entity:
+    """Words [start, end) of a sentence; `score` is the least probability that the model gives one of its tags."""
+
+    label: str
+    start: int
+    end: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Entities:
+    """The entities of a sentence, in order."""
+
+    entities: tuple[Entity, ...]
+
+
+class TokenClassification(TaggingTask[Example, Entities]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "tags")
+    query_keys = ("tokens",)
 
-    def example(self, row: Row, recipe: Recipe, problems: Problems) -> Example | None:
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The sentence, unless a tag is not among the recipe's labels or tags and tokens differ in number."""
-        if not check_tags(row, recipe.labels, problems):
+        if not check_tags(row, labels, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), tuple(row["tags"]))
+
+    def query(self, row: Row, problems: Problems) -> Example | None:
+        """The sentence."""
+        if not check_tokens(row, problems):
+            return None
+        return Example(row["id"], tuple(row["tokens"]), ("O",) * len(row["tokens"]))
 
     def restore(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
@@ -46,6 +71,15 @@ class TokenClassification(TaggingTask[Example]):
         """O, then B-X and I-X for each entity type X."""
         return bio_classes(labels)
 
-    def score(self, examples: Sequence[Example], predictions: Tags) -> Metrics:
+    def score(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> Metrics:
         """Entity precision, recall and F1 as conlleval computes them: `pipeline.metrics.spans`."""
         return spans.score([example.tags for example in examples], predictions)
+
+    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
+               thresholds: Mapping[str, float]) -> Entities:
+        """The entities, each with its words."""
+        return Entities(tuple(Entity(label, start, end, " ".join(example.tokens[start:end]), score)
+                              for label, start, end, score in decode_spans(seen, classes)))
+
+
+TASK = TokenClassification()

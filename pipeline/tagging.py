@@ -2,8 +2,8 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.readers.base import Row
-from pipeline.tasks.base import Task
+from pipeline.task import Task, is_text_list
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer
@@ -32,12 +32,29 @@ class Tagged(Protocol):
 
 
 E = TypeVar("E", bound=Tagged)
+R = TypeVar("R")
 
 
-class TaggingTask(Task[E, Tags]):
+class TaggedSpan(NamedTuple):
+    """Words [start, end) with a label. `score` is the least probability that the model gives one of its tags."""
+
+    label: str
+    start: int
+    end: int
+    score: float
+
+
+class TaggingTask(Task[E, Tags, R]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     head = "classes"
+    figures = ("f1", "precision", "recall")
+
+    def check_labels(self, labels: Sequence[str]) -> list[str]:
+        """There are some, each once, and none is a tag."""
+        prefixed = [label for label in labels if label == "O" or label.startswith(("B-", "I-"))]
+        return [*super().check_labels(labels),
+                *(f"{label!r} is a tag, not a label; leave out O and the prefixes B- and I-" for label in prefixed)]
 
     @abstractmethod
     def marked(self, example: E) -> int | None:
@@ -72,9 +89,18 @@ class TaggingTask(Task[E, Tags]):
         """The best well-formed IOB2 tags of the whole sentence."""
         return decode_tags(seen, classes)
 
-    def predictions(self, examples: Sequence[E], decoded: Tags, thresholds: dict[str, float]) -> Tags:
+    def predictions(self, examples: Sequence[E], decoded: Tags, thresholds: Mapping[str, float]) -> Tags:
         """The decoded tags."""
         return decoded
+
+
+def check_tokens(row: Row, problems: Problems) -> bool:
+    """Whether a user's row has a list of words, at least one; a problem is added where not."""
+    tokens = row["tokens"]
+    if is_text_list(tokens) and tokens:
+        return True
+    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more")
+    return False
 
 
 def bio_classes(labels: Sequence[str]) -> tuple[str, ...]:
@@ -100,8 +126,9 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
                   counts: Counter[str], marked: int | None) -> Iterator[Feature]:
     """The windows of one sentence: `pieces` are the sub-words of its words, `tags` their class numbers.
 
-    A word's label is read at its first sub-word, in the one window that owns it, so none is lost or counted twice. The word
-    number `marked` (a predicate) stands between two markers, which any backbone can read, whatever token types it has.
+    A word's label is read at its first sub-word (a causal backbone's: its last, which knows the others), in the one window that
+    owns it, so none is lost or counted twice. The word number `marked` (a predicate) stands between two markers, which any
+    backbone can read, whatever token types it has.
     """
     marker = [] if marked is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
@@ -114,7 +141,7 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
             around = marker if word == marked else []
             piece = pieces[word][:room]
             ids += around
-            positions.append(len(ids))
+            positions.append(len(ids) + (len(piece) - 1) * tokenizer.causal)
             ids += piece + around
         if marked is not None and not window.start <= marked < window.end:
             counts["windows without their predicate"] += 1
@@ -135,14 +162,35 @@ def decode_tags(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[st
 
     I-X may only follow B-X or I-X; every other step is free, so a word's best predecessor is one of three scores.
     """
+    return [classes[number] for number in _path(_word_logits(seen), classes)]
+
+
+def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[TaggedSpan]:
+    """The spans of `decode_tags`, in order."""
+    logits = _word_logits(seen)
+    path = _path(logits, classes)
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances = (chances / chances.sum(axis=1, keepdims=True))[np.arange(len(path)), path]
+    found: list[TaggedSpan] = []
+    for word, number in enumerate(path):
+        prefix, _, label = classes[number].partition("-")
+        score = float(chances[word])
+        if prefix == "B":
+            found.append(TaggedSpan(label, word, word + 1, score))
+        elif prefix == "I":
+            found[-1] = found[-1]._replace(end=word + 1, score=min(found[-1].score, score))
+    return found
+
+
+def _word_logits(seen: Sequence[WindowLogits]) -> NDArray[np.float64]:
+    """The logits of all words [T, K], in order."""
     order = np.argsort(np.concatenate([window.begins for window in seen]), kind="stable")
-    scores = np.concatenate([window.logits for window in seen])[order].astype(np.float64)
+    return np.concatenate([window.logits for window in seen])[order].astype(np.float64)
+
+
+def _path(scores: NDArray[np.float64], classes: Sequence[str]) -> list[int]:
+    """`scores` [T, K]; an I-X is the class after its B-X."""
     inside = np.array([number for number, name in enumerate(classes) if name.startswith("I-")])
-    return [classes[number] for number in _viterbi(scores, inside)]
-
-
-def _viterbi(scores: NDArray[Any], inside: NDArray[Any]) -> list[int]:
-    """`scores` [N, K]; class `inside[i]` is an I-X whose B-X is the class before it."""
     steps, size = scores.shape
     back = np.zeros((steps, size), dtype=np.int64)
     best = scores[0].copy()

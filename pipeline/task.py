@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
@@ -11,28 +11,47 @@ from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics
 from pipeline.readers.base import Row
-from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer
+
+HeadKind = Literal["classes", "positions", "verbalizer"]
+"""What a head picks: a class at every position; a position for each of its classes; one of some words by the LM head."""
 
 E = TypeVar("E")
 """The task's example: a frozen dataclass whose fields are the columns of `schema`."""
 P = TypeVar("P")
 """The predictions that `score` takes."""
+R = TypeVar("R")
+"""What is said of a row that is to be predicted: a frozen dataclass of plain values."""
 
 
-class Task(ABC, Generic[E, P]):
-    """One kind of task, without state. `primary` is the figure of `score` that runs are compared by."""
+class Task(ABC, Generic[E, P, R]):
+    """One kind of task, without state. A new one is a file in pipeline/tasks that ends in `TASK = ...` of its class.
+
+    `keys` are what rows must have, `query_keys` what they need for a prediction. `figures` are those of `score` that a recipe may
+    compare runs by; the first is the usual one. Under a "verbalizer" head, classes are words that the LM head predicts.
+    """
 
     schema: ClassVar[pa.Schema]
     keys: ClassVar[tuple[str, ...]]
-    head: ClassVar[Literal["classes", "positions", "verbalizer"]]
-    primary: ClassVar[str] = "f1"
+    query_keys: ClassVar[tuple[str, ...]]
+    head: ClassVar[HeadKind]
+    figures: ClassVar[tuple[str, ...]]
+
+    def check_labels(self, labels: Sequence[str]) -> list[str]:
+        """What is wrong with a recipe's labels; most tasks need some."""
+        if not labels:
+            return ["the task needs the list of its labels; add it"]
+        return [f"{label!r} is there twice; remove one" for label in sorted({one for one in labels if labels.count(one) > 1})]
 
     @abstractmethod
-    def example(self, row: Row, recipe: Recipe, problems: Problems) -> E | None:
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> E | None:
         """The checked example of a row that has `keys`, `id` and `where`; None, and problems added, where it is not sound."""
+
+    @abstractmethod
+    def query(self, row: Row, problems: Problems) -> E | None:
+        """Like `example`, of a row that has `query_keys`, of any types, and no annotation."""
 
     @abstractmethod
     def restore(self, record: dict[str, Any]) -> E:
@@ -75,13 +94,22 @@ class Task(ABC, Generic[E, P]):
         return {}
 
     @abstractmethod
-    def predictions(self, examples: Sequence[E], decoded: Sequence[Any], thresholds: dict[str, float]) -> P:
+    def predictions(self, examples: Sequence[E], decoded: Sequence[Any], thresholds: Mapping[str, float]) -> P:
         """Final predictions, as `score` takes them."""
 
     @abstractmethod
-    def score(self, examples: Sequence[E], predictions: P) -> Metrics:
+    def score(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> Metrics:
         """Compare predictions with the examples' annotations, as the task's official script does."""
+
+    @abstractmethod
+    def result(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str], thresholds: Mapping[str, float]) -> R:
+        """What to tell a user of one query, from the logits of all its windows."""
 
     def record(self, example: E) -> dict[str, Any]:
         """The example as a record of `schema`."""
         return dict(vars(example))
+
+
+def is_text_list(value: Any) -> bool:
+    """Whether a value of a user's row is a list of texts."""
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
