@@ -1,0 +1,219 @@
+"""Sequence classification: one label for a text or a pair of texts, perhaps about words in them (WiC, WSC)."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import Problems
+from pipeline.features import Feature, WindowLogits
+from pipeline.metrics import Metrics, classification
+from pipeline.readers.base import Row
+from pipeline.task import HeadKind, Task
+
+if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+    from pipeline.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Characters [start, end) of the text (segment 0) or of its pair (1)."""
+
+    segment: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text, its pair ("": none), at most two marked spans in them, and its label ("" in a query).
+
+    `question` says which examples are answers to one question, so that they are scored together (MultiRC; "": none).
+    """
+
+    id: str
+    text: str
+    text_pair: str
+    spans: tuple[Mark, ...]
+    label: str
+    question: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """The likeliest label, and how likely each is."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class SequenceClassification(Task[Example, Sequence[str], Label]):
+    """Predictions are labels, one per example in the examples' order."""
+
+    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("text_pair", pa.string()),
+                        ("spans", pa.list_(pa.struct([("segment", pa.int32()), ("start", pa.int32()), ("end", pa.int32())]))),
+                        ("label", pa.string()), ("question", pa.string())])
+    keys = ("text", "label")
+    query_keys = ("text",)
+    head: ClassVar[HeadKind] = "classes"
+    figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
+
+    def check_labels(self, labels: Sequence[str]) -> list[str]:
+        """There are at least two, each once."""
+        return super().check_labels(labels) or ([] if len(labels) > 1 else ["one label leaves nothing to tell; add the others"])
+
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
+        """The text, unless it is empty, its label is not among the recipe's or a span is not in it."""
+        before = len(problems)
+        if row["label"] not in labels:
+            problems.add(row["where"], f"label {row['label']!r} is not in the recipe's labels ({', '.join(labels)}); add it "
+                                       "there, or correct it")
+        example = _example(row, row["label"], problems)
+        return example if len(problems) == before else None
+
+    def query(self, row: Row, problems: Problems) -> Example | None:
+        """The text."""
+        return _example(row, "", problems)
+
+    def restore(self, record: dict[str, Any]) -> Example:
+        """The inverse of `record`."""
+        return Example(**record | {"spans": tuple(Mark(**span) for span in record["spans"])})
+
+    def record(self, example: Example) -> dict[str, Any]:
+        """The example as a record of `schema`."""
+        return asdict(example)
+
+    def group(self, row: Row) -> str:
+        """The text: all questions about a passage stay together."""
+        return str(row["text"])
+
+    def labels(self, example: Example) -> Iterator[str]:
+        """Its label."""
+        return iter([example.label])
+
+    def text(self, example: Example) -> str:
+        """The text and its pair."""
+        return f"{example.text} {example.text_pair}".strip()
+
+    def size(self, example: Example) -> int:
+        """The words of both texts."""
+        return len(self.text(example).split())
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The labels."""
+        return tuple(labels)
+
+    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
+                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+        """One window an example; where two texts are too long for it, the longer one loses its end first."""
+        texts, pairs = (tokenizer.texts([getattr(example, name) for example in examples]) for name in ("text", "text_pair"))
+        for number, (example, *both) in enumerate(zip(examples, texts, pairs, strict=True), first):
+            segments = [_marked(example, segment, *pieces, tokenizer) for segment, pieces in enumerate(both)]
+            ids, types = _joined(segments, self.ending(tokenizer), tokenizer, max_length, counts)
+            yield Feature(
+                example=number, input_ids=ids, token_types=types, positions=[self.position(ids, tokenizer)],
+                labels=[classes.index(example.label)] if example.label else [0], begins=[0], ends=[1], label_count=1,
+            )
+
+    def ending(self, tokenizer: "Tokenizer") -> list[int]:
+        """What stands behind the texts."""
+        return tokenizer.suffix
+
+    def position(self, ids: Sequence[int], tokenizer: "Tokenizer") -> int:
+        """Where the head reads: the first token ([CLS]), or the last of a causal backbone."""
+        return tokenizer.summary(len(ids))
+
+    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> str:
+        """The label with the greatest logit."""
+        return classes[int(seen[0].logits[0].argmax())]
+
+    def predictions(self, examples: Sequence[Example], decoded: Sequence[str], thresholds: Mapping[str, float]) -> Sequence[str]:
+        """The decoded labels."""
+        return decoded
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> Metrics:
+        """Accuracy and F1 as SuperGLUE's script computes them, with F1a and EM by question where there are questions."""
+        questions = [example.question for example in examples]
+        return classification.score([example.label for example in examples], predictions, classes,
+                                    questions if all(questions) else None)
+
+    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
+               thresholds: Mapping[str, float]) -> Label:
+        """The label, and the softmax of the logits."""
+        logits = seen[0].logits[0].astype(np.float64)
+        chances = np.exp(logits - logits.max())
+        probabilities = dict(zip(classes, (chances / chances.sum()).tolist(), strict=True))
+        return Label(self.decode(example, seen, classes), probabilities)
+
+
+TASK = SequenceClassification()
+
+
+def _example(row: Row, label: str, problems: Problems) -> Example | None:
+    where, before = row["where"], len(problems)
+    texts = [row["text"], row.get("text_pair") or ""]
+    for key, text in zip(("text", "text_pair"), texts, strict=True):
+        if not isinstance(text, str):
+            problems.add(where, f"{key}: found {type(text).__name__} {str(text)[:40]!r}, expected text")
+    if texts[0] == "" or (isinstance(texts[0], str) and not texts[0].strip()):
+        problems.add(where, f"text is empty: {texts[0]!r}; fill it in, or remove the row")
+    spans = row.get("spans") or []
+    marks = [_mark(span, texts, where, problems) for span in spans] if isinstance(spans, list | tuple) else [None]
+    if not isinstance(spans, list | tuple) or len(spans) > 2:
+        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two")
+    if len(problems) > before:
+        return None
+    return Example(row["id"], texts[0], texts[1], tuple(mark for mark in marks if mark), label, str(row.get("question") or ""))
+
+
+def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Mark | None:
+    values: list[Any] = [span.get(key) for key in ("segment", "start", "end")] if isinstance(span, Mapping) else [None]
+    if not all(type(value) is int for value in values):
+        problems.add(where, f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end")
+        return None
+    mark = Mark(*values)
+    text = texts[mark.segment] if mark.segment in (0, 1) else ""
+    if not isinstance(text, str) or not 0 <= mark.start < mark.end <= len(text) or not text[mark.start : mark.end].strip():
+        problems.add(where, f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is no span of words in "
+                            f"{str(text)[:40]!r}; correct it")
+        return None
+    return mark
+
+
+def _marked(example: Example, segment: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]],
+            tokenizer: "Tokenizer") -> tuple[list[int], int]:
+    """A segment's sub-words with its spans between markers (the first's are asterisks, the second's number signs), and how many
+    of them hold all markers.
+    """
+    before: dict[int, list[int]] = {}
+    after: dict[int, list[int]] = {}
+    for span, marker in zip(example.spans, (tokenizer.marker, tokenizer.second_marker), strict=False):
+        inside = [token for token, (begin, end) in enumerate(offsets) if begin < span.end and end > span.start]
+        if span.segment == segment and inside:
+            before[inside[0]] = before.get(inside[0], []) + marker
+            after[inside[-1]] = marker + after.get(inside[-1], [])
+    pieces, needed = list[int](), 0
+    for token, id in enumerate(ids):
+        pieces += [*before.get(token, ()), id, *after.get(token, ())]
+        if token in after:
+            needed = len(pieces)
+    return pieces, needed
+
+
+def _joined(segments: Sequence[tuple[list[int], int]], ending: Sequence[int], tokenizer: "Tokenizer", max_length: int,
+            counts: Counter[str]) -> tuple[list[int], list[int]]:
+    """Ids and token types of the whole input, at most `max_length`."""
+    (one, needed), (two, needed_too) = segments
+    middle = tokenizer.middle if two else []
+    room = max_length - len(tokenizer.prefix) - len(middle) - len(ending)
+    if len(one) + len(two) > room:
+        counts["texts cut"] += 1
+        half = room // 2
+        one, two = one[: max(room - half, room - len(two))], two[: max(half, room - len(one))]
+        counts["marked words cut"] += len(one) < needed or len(two) < needed_too
+    head = [*tokenizer.prefix, *one, *middle]
+    ids = [*head, *two, *ending]
+    return ids, [0] * len(head) + [tokenizer.second_type if two else 0] * (len(ids) - len(head))
