@@ -1,0 +1,230 @@
+"""Multiple choice: which of some texts answers a question about a context (COPA), or which of the context's mentions (ReCoRD).
+
+All choices are read in one pass: written behind the context, or where they stand in it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import Problems
+from pipeline.features import Feature, WindowLogits, windows
+from pipeline.metrics import Metrics, answers
+from pipeline.readers.base import Row
+from pipeline.task import Task, is_text_list
+
+if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+    from pipeline.tokenizer import Tokenizer
+
+NOWHERE = -1e9  # the logit of a choice that no sub-word stands for
+Encoding = tuple[list[int], list[tuple[int, int]]]
+"""Sub-word ids of a text, and where each stands in its characters."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question about a context, its choices and those of them that are right (none in a query).
+
+    `starts` are the characters of the context where the choices stand; none where the context does not hold them.
+    """
+
+    id: str
+    context: str
+    question: str
+    choices: tuple[str, ...]
+    starts: tuple[int, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The likeliest choice, and how likely each is."""
+
+    choice: str
+    probabilities: dict[str, float]
+
+
+class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
+    """Predictions are a mapping of the examples' ids to choices."""
+
+    schema = pa.schema([("id", pa.string()), ("context", pa.string()), ("question", pa.string()),
+                        ("choices", pa.list_(pa.string())), ("starts", pa.list_(pa.int32())), ("answers", pa.list_(pa.string()))])
+    keys = ("context", "question", "choices", "answers")
+    query_keys = ("context", "question", "choices")
+    head = "positions"
+    figures = ("accuracy", "exact_match", "f1")
+
+    def check_labels(self, labels: Sequence[str]) -> list[str]:
+        """There are none."""
+        return ["the task has none; remove the key"] if labels else []
+
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
+        """The question, unless a text is empty, a choice is not where it is said to start, or none of the choices is right."""
+        example = self.query(row, problems)
+        if example is None:
+            return None
+        if not set(row["answers"]) & set(example.choices):
+            problems.add(row["where"], f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them")
+            return None
+        return Example(**vars(example) | {"answers": tuple(row["answers"])})
+
+    def query(self, row: Row, problems: Problems) -> Example | None:
+        """The question."""
+        where, before = row["where"], len(problems)
+        for key in ("context", "question"):
+            if not isinstance(row[key], str) or not row[key].strip():
+                problems.add(where, f"{key}: found {str(row[key])[:40]!r}, expected text that is not empty")
+        choices, starts = row["choices"], row.get("starts") or []
+        if not is_text_list(choices) or len(choices) < (1 if starts else 2) or not all(choice.strip() for choice in choices):
+            problems.add(where, f"choices: found {str(choices)[:60]}, expected a list of texts, two or more")
+        elif starts and len(problems) == before:
+            _check_starts(row["context"], choices, starts, where, problems)
+        if len(problems) > before:
+            return None
+        return Example(row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ())
+
+    def restore(self, record: dict[str, Any]) -> Example:
+        """The inverse of `record`."""
+        lists = {name: tuple(record[name]) for name in ("choices", "starts", "answers")}
+        return Example(record["id"], record["context"], record["question"], **lists)
+
+    def group(self, row: Row) -> str:
+        """The context."""
+        return str(row["context"])
+
+    def labels(self, example: Example) -> Iterator[str]:
+        """One a question: which of its choices is right says nothing about another's."""
+        return iter(["mention" if example.starts else "choice"])
+
+    def text(self, example: Example) -> str:
+        """The context, and the choices if it does not hold them."""
+        return " ".join([example.context, *(example.choices if not example.starts else ())])
+
+    def size(self, example: Example) -> int:
+        """The words of the question and of the text."""
+        return len(example.question.split()) + len(self.text(example).split())
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """One: where the right choice is."""
+        return ("choice",)
+
+    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
+                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+        """Windows of the context with its mentions; or one window with all choices behind the context."""
+        contexts = list(dict.fromkeys(example.context for example in examples))  # a context has many questions
+        encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
+        questions = tokenizer.texts([example.question for example in examples])
+        for number, (example, (question, _)) in enumerate(zip(examples, questions, strict=True), first):
+            context = encoded[example.context]
+            if example.starts:
+                yield from _mentioned(number, example, question, context, tokenizer, max_length, stride, counts)
+            else:
+                yield _appended(number, example, question, context[0], tokenizer, max_length, counts)
+
+    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> str:
+        """The choice with the greatest logit anywhere."""
+        scores = _scores(example, seen)
+        return max(scores, key=scores.__getitem__)
+
+    def predictions(self, examples: Sequence[Example], decoded: Sequence[str],
+                    thresholds: Mapping[str, float]) -> Mapping[str, str]:
+        """The decoded choices."""
+        return {example.id: choice for example, choice in zip(examples, decoded, strict=True)}
+
+    def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
+        """How often the choice is right, to the letter (COPA); and exact match and word F1 by SQuAD's rules (ReCoRD)."""
+        right = sum(predictions.get(example.id) in example.answers for example in examples)
+        measured = answers.score({example.id: list(example.answers) for example in examples}, predictions)
+        return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
+
+    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
+               thresholds: Mapping[str, float]) -> Choice:
+        """The choice, and the softmax over the different ones."""
+        scores = _scores(example, seen)
+        logits = np.array(list(scores.values()))
+        chances = np.exp(logits - logits.max())
+        return Choice(self.decode(example, seen, classes), dict(zip(scores, (chances / chances.sum()).tolist(), strict=True)))
+
+
+TASK = MultipleChoice()
+
+
+def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:
+    if not isinstance(starts, list | tuple) or len(starts) != len(choices) or not all(type(start) is int for start in starts):
+        problems.add(where, f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices")
+        return
+    for choice, start in zip(choices, starts, strict=True):
+        if start < 0 or not context.startswith(choice, start):
+            problems.add(where, f"choice {choice!r} is said to start at {start}, where the context has "
+                                f"{context[max(start, 0):max(start, 0) + len(choice)]!r}; correct starts or choices")
+
+
+def _mentioned(number: int, example: Example, question: list[int], context: Encoding, tokenizer: "Tokenizer", max_length: int,
+               stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    """A mention is read at its first sub-word, a causal backbone's at its last; the state of the whole says "none here"."""
+    limit = max_length // 2
+    counts["questions cut"] += len(question) > limit
+    head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
+    ids, offsets = context
+    tokens = [_tokens(offsets, start, start + len(choice)) for choice, start in zip(example.choices, example.starts, strict=True)]
+    cut = windows([1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride)
+    counts["contexts in several windows"] += len(cut) > 1
+    for window in cut:
+        inside = [(choice, found) for choice, found in enumerate(tokens)
+                  if found is not None and window.start <= found[0] < window.end]
+        right = [place for place, (choice, _) in enumerate(inside, 1) if example.choices[choice] in example.answers]
+        shown = [*head, *ids[window.start : window.end], *tokenizer.suffix]
+        numbers = [-1, *(choice for choice, _ in inside)]
+        yield Feature(
+            example=number, input_ids=shown,
+            token_types=[0] * len(head) + [tokenizer.second_type] * (len(shown) - len(head)),
+            positions=[tokenizer.summary(len(shown)),
+                       *(len(head) + min(found[tokenizer.causal], window.end - 1) - window.start for _, found in inside)],
+            labels=[right[0] if right else 0], begins=numbers, ends=[choice + 1 for choice in numbers], label_count=1,
+        )
+
+
+def _tokens(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
+    inside = [token for token, (begin, stop) in enumerate(offsets) if begin < end and stop > start]
+    return (inside[0], inside[-1]) if inside else None
+
+
+def _appended(number: int, example: Example, question: list[int], context: list[int], tokenizer: "Tokenizer", max_length: int,
+              counts: Counter[str]) -> Feature:
+    """A choice is read at the marker before it, a causal backbone's at its last sub-word."""
+    room = max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
+    share = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
+    choices = [ids for ids, _ in tokenizer.texts(example.choices)]
+    counts["choices cut"] += any(len(ids) > share for ids in choices)
+    second, places = list[int](), list[int]()
+    for ids in choices:
+        second += tokenizer.marker
+        places.append(len(second) + len(ids[:share]) - 1 if tokenizer.causal else len(second) - len(tokenizer.marker))
+        second += ids[:share]
+    limit = max(0, room - len(second))
+    kept = context[: max(limit - len(question), limit // 2)]
+    counts["contexts or questions cut"] += len(context) + len(question) > limit
+    head = [*tokenizer.prefix, *kept, *question[: limit - len(kept)], *tokenizer.middle]
+    ids = [*head, *second, *tokenizer.suffix]
+    right = next((choice for choice, text in enumerate(example.choices) if text in example.answers), 0)
+    numbers = range(len(choices))
+    return Feature(
+        example=number, input_ids=ids, token_types=[0] * len(head) + [tokenizer.second_type] * (len(ids) - len(head)),
+        positions=[len(head) + place for place in places], labels=[right], begins=numbers,
+        ends=[choice + 1 for choice in numbers], label_count=1,
+    )
+
+
+def _scores(example: Example, seen: Sequence[WindowLogits]) -> dict[str, float]:
+    """The greatest logit of each different choice, in the choices' order."""
+    found = dict.fromkeys(example.choices, NOWHERE)
+    for window in seen:
+        for choice, logit in zip(window.begins, window.logits[:, 0], strict=True):
+            if choice >= 0:
+                text = example.choices[int(choice)]
+                found[text] = max(found[text], float(logit))
+    return found
