@@ -4,7 +4,8 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -16,16 +17,23 @@ def run(stage: Callable[..., None]) -> None:
     """Call a stage with the command line's words as its arguments; exit with 1 and a message on a user's mistake."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     started = time.monotonic()
-    try:
+    with errors_shown():
         _check_words(stage)
         stage(*sys.argv[1:])
+    say(f"done in {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Exit with 1 and a line a problem, without a traceback, on a user's mistake."""
+    try:
+        yield
     except UserError as error:
         for problem in error.problems[:SHOWN_PROBLEMS]:
             print(f"error: {problem}", file=sys.stderr)
         if len(error.problems) > SHOWN_PROBLEMS:
             print(f"error: and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
         raise SystemExit(1) from None
-    say(f"done in {time.monotonic() - started:.1f} s")
 
 
 def _check_words(stage: Callable[..., None]) -> None:
@@ -48,10 +56,11 @@ def say_read(*paths: Path) -> None:
 
 def say_wrote(*paths: Path) -> None:
     """Log what a stage wrote, with sizes."""
-    say("wrote " + ", ".join(f"{path} ({_size(path)})" for path in paths))
+    say("wrote " + ", ".join(f"{path} ({size_of(path)})" for path in paths))
 
 
-def _size(path: Path) -> str:
+def size_of(path: Path) -> str:
+    """The size of a file, or of all files in a folder, in words."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = float(sum(file.stat().st_size for file in files))
     for unit in ("bytes", "kB", "MB", "GB"):
