@@ -34,5 +34,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/examples data/features data/members \
+	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/members \
 	    data/mixtures artifacts models predictions report

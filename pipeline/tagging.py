@@ -49,6 +49,7 @@ class TaggingTask(Task[E, Tags, R]):
 
     head = "classes"
     figures = ("f1", "precision", "recall")
+    hub_task = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are some, each once, and none is a tag."""

@@ -30,7 +30,8 @@ class Task(ABC, Generic[E, P, R]):
     """One kind of task, without state. A new one is a file in pipeline/tasks that ends in `TASK = ...` of its class.
 
     `keys` are what rows must have, `query_keys` what they need for a prediction. `figures` are those of `score` that a recipe may
-    compare runs by; the first is the usual one. Under a "verbalizer" head, classes are words that the LM head predicts.
+    compare runs by; the first is the usual one. `hub_task` is what the Hugging Face hub calls it. Under a "verbalizer" head,
+    classes are words that the LM head predicts.
     """
 
     schema: ClassVar[pa.Schema]
@@ -38,6 +39,7 @@ class Task(ABC, Generic[E, P, R]):
     query_keys: ClassVar[tuple[str, ...]]
     head: ClassVar[HeadKind]
     figures: ClassVar[tuple[str, ...]]
+    hub_task: ClassVar[str]
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """What is wrong with a recipe's labels; most tasks need some."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from inspect import cleandoc
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import sha256
@@ -130,7 +130,7 @@ def predict(given: Namespace) -> None:
         if given.task not in (None, *predictor.tasks):
             raise UserError(f"--task: the artifacts have no task {given.task!r}{did_you_mean(given.task, predictor.tasks)}")
         rows = _rows(stream, name, {"task": given.task} if given.task else {})
-        on_bad = "skip" if given.skip_bad else "raise"
+        on_bad: Literal["skip", "raise"] = "skip" if given.skip_bad else "raise"
         for prediction in predictor.predict(rows, given.batch_tokens, on_bad, skip, given.chunk_rows):
             write(json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n")
     for what, count in (notes + predictor.counts).items():
@@ -195,7 +195,7 @@ def _writing(place: str) -> Iterator[Callable[[str], None]]:
     try:
         if path.is_file() or not path.exists():
             with _beside(path.resolve()) as file:  # resolved: a link stays one
-                yield lambda line: file.write(line.encode()) and None
+                yield lambda line: _fill(file, line)
         else:
             with path.open("wb") as file:
                 yield lambda line: _write(file, line)
@@ -213,6 +213,10 @@ def _beside(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(file.name, path)
+
+
+def _fill(file: BinaryIO, line: str) -> None:
+    file.write(line.encode())
 
 
 def _write(stream: BinaryIO, line: str) -> None:
@@ -297,6 +301,7 @@ def _backbone_numbers(params: "BackboneParams") -> int | None:
 
     from pipeline.source import locate
 
+    auto: Any = AutoModel
     if params.source.startswith("hub:"):  # it may be a download of gigabytes
         return None
     try:
@@ -304,9 +309,9 @@ def _backbone_numbers(params: "BackboneParams") -> int | None:
     except UserError:
         return None
     with torch.device("meta"):  # shapes without numbers
-        model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model: Any = auto.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
     model.pooler = None  # as in pipeline.backbone
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(int(parameter.numel()) for parameter in model.parameters())
 
 
 def _in_words(value: object) -> str:
@@ -407,7 +412,8 @@ def _publish_words(parser: ArgumentParser) -> None:
 
 
 def publish(given: Namespace) -> None:
-    """Upload an artifact's folder to the Hugging Face hub. Log in before, by `hf auth login` or with a token in HF_TOKEN.
+    """Upload an artifact's folder, such as models/TASK, to the Hugging Face hub. Log in before, by `hf auth login` or a token
+    in HF_TOKEN.
 
     A prompt learns from the texts it was trained on: see the licenses in its README.md.
     """
@@ -418,6 +424,9 @@ def publish(given: Namespace) -> None:
     load_config(given.artifact)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repo):
         raise UserError(f"--repo: found {given.repo!r}; write OWNER/NAME")
+    if not (given.artifact / "README.md").exists():
+        raise UserError(f"--artifact: {given.artifact} has no README.md, the model card that says what it learned from; "
+                        "publish what the stage release made (models/TASK), or write one")
     if get_token() is None:
         raise UserError("publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN")
     api = HfApi()

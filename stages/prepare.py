@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.examples import prepare as prepare_examples
+from pipeline.files import write_json
 from pipeline.recipe import load_recipe
 from stages.command import run, say, say_read, say_wrote
 from stages.params import load_params, task_of
@@ -11,7 +12,7 @@ HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinne
 
 
 def prepare(name: str) -> None:
-    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json."""
+    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json; and data/corpora/NAME.json, for model cards."""
     params = load_params()
     data = task_of(params, name).data
     recipe = load_recipe(Path("data_recipes") / f"{name}.yaml")
@@ -21,7 +22,9 @@ def prepare(name: str) -> None:
     output = Path("data/examples") / name
     summary = prepare_examples(recipe, folder, output)
     say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
-    say_wrote(output)
+    about = Path("data/corpora") / f"{name}.json"
+    write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})
+    say_wrote(output, about)
 
 
 if __name__ == "__main__":

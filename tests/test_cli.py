@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -441,13 +442,17 @@ class Hub:
         return "https://hub/o/n/commit/1"
 
 
-def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
     hub, tokens = Hub(), iter([None, "t", "t", "t"])
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: next(tokens))
-    words = ("publish", "--artifact", place.ner, "--repo", "o/n")
+    folder = tmp_path / "ner"
+    shutil.copytree(place.ner, folder)
+    words = ("publish", "--artifact", folder, "--repo", "o/n")
+    assert f"{folder} has no README.md" in command(*words).err
+    (folder / "README.md").write_text("# A card\n")
     done = command(*words)
     assert done.err == "error: publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
     assert hub.asked == []
@@ -456,7 +461,7 @@ def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytes
     assert "https://hub/o/n" in done.out
     (create, upload) = hub.asked
     assert create == ("create", "o/n", {"private": True, "exist_ok": True})
-    assert (upload[1]["repo_id"], upload[1]["folder_path"]) == ("o/n", place.ner)
+    assert (upload[1]["repo_id"], upload[1]["folder_path"]) == ("o/n", folder)
     assert "*.bin" not in upload[1]["allow_patterns"]
     hub.wrong = RuntimeError("403 Forbidden\nmore")
     assert command(*words).err == "error: publish: o/n: 403 Forbidden; check network, token and name\n"

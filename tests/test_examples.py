@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.examples import prepare, read_examples
+from pipeline.leakage import find_leaks
 from pipeline.readers import qa_jsonl
 from pipeline.readers.base import Splits
 from pipeline.readers.conll2012_props import Options as Props
@@ -277,6 +278,25 @@ def test_real_corpora(corpus: str, folder: str, rows: list[int], check: Callable
         train, validation = train + validation, 0
     assert [train, validation, test] == rows
     assert check(summary)
+
+
+@pytest.mark.parametrize(("corpus", "folder", "rows"), [
+    ("cb", "CB", [225, 56]), ("copa", "COPA", [373, 100]), ("rte", "RTE", [2490, 277]), ("rte_words", "RTE", [2490, 277]),
+    ("wic", "WiC", [5428, 638]), ("wsc", "WSC", [554, 104])])
+def test_superglue(corpus: str, folder: str, rows: list[int], tmp_path: Path) -> None:
+    """Nothing is lost, and no text of train is in validation, which is carved out of it."""
+    place = DATA / "classification" / folder
+    if not place.is_dir():
+        pytest.skip(f"{place} is absent")
+    recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
+    summary = prepare(recipe, place, tmp_path / "out")
+    assert [summary["rows"]["train"] + summary["rows"]["validation"], summary["rows"]["test"]] == rows
+    task = task_named(recipe.task)
+
+    def texts(_: str, split: str) -> Iterator[str]:
+        return (task.text(example) for example in read_examples(tmp_path / "out" / f"{split}.parquet", task))
+
+    assert not [leak for leak in find_leaks([corpus], texts) if leak["split"] == "validation"]
 
 
 def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 # A module imports only those before it; a name stands for the module, or for a package with all that is in it.
 ORDER = ("errors", "files", "config", "params", "source", "mixture", "readers", "metrics", "families", "tokenizer",
          "features", "task", "tagging", "tasks", "recipe", "leakage", "examples", "batches", "prompt", "attention", "backbone",
-         "model", "optim", "artifact", "exchange", "checkpoint", "evaluate", "predictor", "launch", "trainer", "report", "world")
+         "model", "optim", "artifact", "card", "exchange", "checkpoint", "evaluate", "predictor", "launch", "trainer", "report",
+         "world")
 TORCH_FREE = (*ORDER[: ORDER.index("examples") + 1], "report", "world")
 ALONE = {"report": {"errors"}, "world": {"errors"}}
 ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"launch"}, "tokenizers": set(),
-        "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"source", "readers"},
+        "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"card", "source", "readers"},
         "pyarrow": {"features", "task", "tasks", "examples"}}
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
              "trust_remote_code"}

@@ -4,6 +4,7 @@ The tests share one project and go through it from top to bottom; each starts fr
 """
 
 import ast
+import json
 import re
 import shutil
 import signal
@@ -16,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 from small import ROOT, TASK, contents, environment, make_project, python, write_params
 
+from pipeline.config import load_json
+from pipeline.recipe import load_recipe
 from pipeline.tasks import NAMES
 from pipeline.world import write_corpus
 
-STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate")
+STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate", "release")
 ALL = {"generate@ner", "report", "baseline@head_only-world_ner", "evaluate_baseline@head_only-world_ner"} | {
     f"{stage}@{task}" for stage in STAGES_OF_A_TASK for task in ("world_ner", "world_srl")} | {
     f"{stage}@{mixture}" for stage in ("members", "mix", "pretrain") for mixture in ("all", "ner_only")}
-RATE = {"finetune@world_ner", "evaluate@world_ner", "report"}
+RATE = {"finetune@world_ner", "evaluate@world_ner", "release@world_ner", "report"}
 IN_ONE_PROCESS = """
 import importlib, sys
 for words in sys.argv[1:]:
@@ -36,7 +40,8 @@ for words in sys.argv[1:]:
 WITHOUT_DVC = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl",
                "members all", "members ner_only", "mix all", "mix ner_only", "pretrain ner_only", "pretrain all",
                "finetune multitask world_ner", "finetune multitask world_srl", "finetune head_only world_ner",
-               "evaluate multitask world_ner", "evaluate multitask world_srl", "evaluate head_only world_ner", "report")
+               "evaluate multitask world_ner", "evaluate multitask world_srl", "evaluate head_only world_ner",
+               "release world_ner", "release world_srl", "report")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Project:
 
     def made(self) -> dict[str, bytes]:
         """The bytes of all that is a function of params and raw files: all but seconds, and the report that shows them."""
-        places = [self.folder / name for name in ("artifacts", "data", "predictions", "results")]
+        places = [self.folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
         made = contents(*places) | contents(self.folder / "runs", pattern="*.tsv")
         return {name: value for name, value in made.items() if not name.endswith(".gitignore")}
 
@@ -144,6 +149,24 @@ def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
+def test_what_is_released_predicts_and_says_where_it_comes_from(project: Project, first: object) -> None:
+    """With the folder alone: no params.yaml is asked."""
+    rows = [{"tokens": ["Ada", "left"], "task": "world_ner"}, {"tokens": ["It", "ended"], "predicate": 1, "task": "world_srl"}]
+    (project.folder.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = python(project.folder, project.env, "-m", "stages.cli", "predict", "--artifact", "models/world_ner", "--artifact",
+                  "models/world_srl", "--input", str(project.folder.parent / "rows.jsonl"))
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["task"] for line in done.stdout.splitlines()] == ["world_ner", "world_srl"]
+    config, tuned = (load_json(project.folder / place / "world_srl/config.json") for place in ("models", "artifacts/multitask"))
+    assert config["provenance"] == {**tuned["provenance"], "commit": None}, "the project under test has no commit"
+    card = ModelCard.load(project.folder / "models/world_srl/README.md")
+    assert card.data.eval_results[0].metric_value == pytest.approx(
+        load_json(project.folder / "results/multitask/world_srl/metrics.json")["test"]["f1"], abs=0.005)
+    for corpus in ("world_ner", "world_srl"):
+        recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
+        assert f"| {recipe.license} | {recipe.source} |" in card.text
+
+
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
     other, process = plain
     process.communicate(timeout=600)
@@ -208,7 +231,7 @@ def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(project: 
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
     project.write_params()
     outcome = project.repro()
-    assert outcome.ran == {"mix@all", "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "report"}
+    assert outcome.ran == {"mix@all", "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl", "report"}
     assert outcome.restored == set()
 
 
@@ -220,7 +243,7 @@ def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(project: P
         file.write(sentence)
     outcome = project.repro()
     assert outcome.ran == {"prepare@world_srl", "featurize@world_srl", "members@all", "members@ner_only", "mix@all",
-                           "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "report"}
+                           "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl", "report"}
     assert outcome.restored == set()
 
 
@@ -232,7 +255,7 @@ def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object
     outcome = project.repro()
     new = {f"{stage}@more" for stage in STAGES_OF_A_TASK}
     assert outcome.ran == new | {"members@all", "members@ner_only", "mix@all", "pretrain@all", "finetune@world_srl",
-                                 "evaluate@world_srl", "report"}
+                                 "evaluate@world_srl", "release@world_srl", "release@world_ner", "report"}
     assert outcome.restored == set()
 
 

@@ -129,6 +129,12 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
     assert asked == Example("1", "a", "b", (), "", "")
 
 
+def test_spacing_and_case_part_no_texts() -> None:
+    """WSC has sentences twice: "the captain , who" and "the captain, who"; one in train and one in validation would be a leak."""
+    assert TASK.group({"text": "The captain , who"}) == TASK.group({"text": "the captain, who"})
+    assert TASK.group({"text": "The captain"}) != TASK.group({"text": "The captains"})
+
+
 @pytest.mark.parametrize(("row", "parts"), [
     ({"text": "a", "label": "maybe"}, ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"]),
     ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),

@@ -57,6 +57,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     query_keys = ("context", "question", "choices")
     head = "positions"
     figures = ("accuracy", "exact_match", "f1")
+    hub_task = "multiple-choice"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are none."""

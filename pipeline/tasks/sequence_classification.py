@@ -1,5 +1,6 @@
 """Sequence classification: one label for a text or a pair of texts, perhaps about words in them (WiC, WSC)."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,6 +61,7 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
     query_keys = ("text",)
     head: ClassVar[HeadKind] = "classes"
     figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
+    hub_task = "text-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are at least two, each once."""
@@ -87,8 +89,8 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         return asdict(example)
 
     def group(self, row: Row) -> str:
-        """The text: all questions about a passage stay together."""
-        return str(row["text"])
+        """The words of the text: all questions about a passage stay together, and WSC's sentences, which differ in spacing."""
+        return " ".join(re.findall(r"\w+", str(row["text"]).casefold()))
 
     def labels(self, example: Example) -> Iterator[str]:
         """Its label."""

@@ -86,6 +86,7 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
     query_keys = ("question", "context")
     head = "positions"
     figures = ("f1", "exact_match")
+    hub_task = "question-answering"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are none."""

@@ -1,0 +1,57 @@
+"""release@TASK: what others need of a tuned task in one folder: prompt, head with its thresholds, and a model card."""
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+from pipeline.artifact import load_config
+from pipeline.card import Corpus, model_card
+from pipeline.config import load_json, parse
+from pipeline.files import atomic_folder, write_json
+from stages.command import run, say_read, say_wrote
+from stages.params import load_params, task_of
+
+INPUTS = ("data_recipes", "dvc.yaml", "params.yaml", "pipeline", "stages")
+
+
+def release(name: str) -> None:
+    """Write models/NAME."""
+    task_of(load_params(), name)
+    artifact, output = Path("artifacts/multitask") / name, Path("models") / name
+    metrics = load_json(Path("results/multitask") / name / "metrics.json")
+    config = load_config(artifact)
+    say_read(artifact)
+    head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
+    config = dataclasses.replace(config, heads={name: head}, provenance={**config.provenance, "commit": _commit()})
+    learned_from = sorted({name, *config.provenance["pretrained_on"]})
+    card = model_card(name, config, metrics, {corpus: _corpus(corpus) for corpus in learned_from})
+    with atomic_folder(output) as beside:
+        for file in sorted(artifact.glob("*.safetensors")):
+            shutil.copyfile(file, beside / file.name)
+        write_json(beside / "config.json", dataclasses.asdict(config))
+        (beside / "README.md").write_text(card, encoding="utf-8")
+    say_wrote(output)
+
+
+def _corpus(name: str) -> Corpus:
+    path = Path("data/corpora") / f"{name}.json"
+    if not path.exists():  # an imported prompt may have learned from what this project does not have
+        return Corpus(license="unknown", source="no recipe of the project that made this")
+    return parse(Corpus, load_json(path), str(path))
+
+
+def _commit() -> str | None:
+    """The commit of the code and params at hand, and whether they were changed since; None where there is none."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False)
+        if found.returncode:
+            return None
+        same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *INPUTS], capture_output=True, check=False).returncode == 0
+    except OSError:  # no git on this machine
+        return None
+    return found.stdout.strip() + ("" if same else " with changes")
+
+
+if __name__ == "__main__":
+    run(release)
