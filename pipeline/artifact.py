@@ -35,7 +35,7 @@ FORMAT = 2
 @dataclass(frozen=True)
 class TaskHead:
     """One task's head: its type, what kind of head, its classes in order; the vocabulary's numbers of their words (verbalizer);
-    and thresholds decided on validation, where predictions need them.
+    thresholds decided on validation, where predictions need them; and the windows that it was trained on (None: not known).
     """
 
     type: str
@@ -43,6 +43,8 @@ class TaskHead:
     classes: tuple[str, ...]
     words: tuple[int, ...] = ()
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    max_length: int | None = None
+    stride: int | None = None
 
 
 @dataclass(frozen=True)

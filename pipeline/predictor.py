@@ -76,7 +76,8 @@ def load(artifacts: Mapping[str, Path | str] | Sequence[Path | str], backbone: B
     """One predictor for all tasks of some artifacts' folders, over the one backbone that they all name.
 
     Rows ask for a task by the name of its head; under a mapping, by the key where an artifact has one head. `backbone` says where
-    the backbone is instead, its hash must be the same. Windows have at most `max_length` tokens and overlap by `stride`.
+    the backbone is instead, its hash must be the same. Windows have at most `max_length` tokens and overlap by `stride`; unless
+    given, they are those that each head was trained on.
     Raises UserError where artifacts are not whole, do not fit the backbone or cannot be together.
     """
     parts = _read(artifacts)
@@ -90,9 +91,9 @@ def load(artifacts: Mapping[str, Path | str] | Sequence[Path | str], backbone: B
     if parts[0].config.arm == "fine_tune":
         load_backbone_weights(parts[0].folder, loaded)
     offset = max(part.config.position_offset for part in parts)
-    max_length, stride = _window_sizes(max_length, stride, tokenizer.max_length - offset)
+    windows = [_window_sizes(head, max_length, stride, tokenizer.max_length - offset) for head in heads.values()]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(loaded, tokenizer, heads, prompts, _one_heads(parts, loaded.hidden_size), max_length, stride, device, dtype)
+    return Predictor(loaded, tokenizer, heads, prompts, _one_heads(parts, loaded.hidden_size), windows, device, dtype)
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,11 @@ def _differ(one: BackboneParams, other: BackboneParams) -> bool:
     return one.sha256 != other.sha256
 
 
-def _window_sizes(max_length: int | None, stride: int | None, room: int) -> tuple[int, int]:
-    length = min(room, LONGEST) if max_length is None else max_length
-    overlap = length // 4 if stride is None else stride
+def _window_sizes(head: TaskHead, max_length: int | None, stride: int | None, room: int) -> tuple[int, int]:
+    """Greatest length and overlap of a head's windows: as asked, or else as it was trained, or else what there is room for."""
+    length = min(room, head.max_length or LONGEST) if max_length is None else max_length
+    trained = head.stride if length == head.max_length and head.stride is not None else length // 4
+    overlap = trained if stride is None else stride
     if not SHORTEST <= length <= room or not 0 <= overlap < max(1, length // 2):
         raise UserError(f"max_length is {length} and stride {overlap}, and the backbone has positions for {room} tokens of text; "
                         f"give a max_length of {SHORTEST} to {room} and a stride below half of it")
@@ -190,15 +193,15 @@ class Predictor:
     """
 
     def __init__(self, backbone: Backbone, tokenizer: Tokenizer, tasks: Mapping[str, TaskHead],
-                 prompts: Sequence[DeepPrompt | SoftPrompt | None], heads: Heads, max_length: int, stride: int,
+                 prompts: Sequence[DeepPrompt | SoftPrompt | None], heads: Heads, windows: Sequence[tuple[int, int]],
                  device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """`prompts` and `heads` are in the order of `tasks`; a soft prompt can only be that of all.
+        """`prompts`, `heads` and `windows` (greatest length, overlap) are in the order of `tasks`; a soft prompt is that of all.
 
         All is moved to `device`. Backbone and prompts compute in `dtype`, heads always in float32.
         """
         self.backbone, self.tokenizer = backbone.to(device, dtype).eval(), tokenizer
         self.tasks = dict(tasks)
-        self.max_length, self.stride = max_length, stride
+        self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
         self._heads = list(self.tasks.values())
         self._kinds = [task_named(head.type) for head in self._heads]
@@ -282,10 +285,10 @@ class Predictor:
             yield Prediction(query.id, names[query.task], result)
 
     def _windows(self, queries: Sequence[_Query]) -> Iterator[_Window]:
-        for task, (kind, head) in enumerate(zip(self._kinds, self._heads, strict=True)):
+        for task, (kind, head, window) in enumerate(zip(self._kinds, self._heads, self.windows.values(), strict=True)):
             asked = [number for number, query in enumerate(queries) if query.task == task]
             examples = [queries[number].example for number in asked]
-            for feature in kind.featurize(examples, 0, self.tokenizer, head.classes, self.max_length, self.stride, self.counts):
+            for feature in kind.featurize(examples, 0, self.tokenizer, head.classes, *window, self.counts):
                 yield _Window(asked[feature.example], task, feature)
 
     def _logits(self, windows: Sequence[_Window], batch_tokens: int) -> list[NDArray[Any]]:

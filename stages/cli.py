@@ -95,8 +95,8 @@ def _predict_words(parser: ArgumentParser) -> None:
     parser.add_argument("--batch-tokens", type=_number, default=4096, metavar="N",
                         help="tokens of a batch, with padding (default: %(default)s)")
     parser.add_argument("--max-length", type=_number, metavar="N",
-                        help="tokens of a window (default: what the backbone has positions for, at most 512); a longer text is "
-                             "read in several, which overlap by a quarter")
+                        help="tokens of a window (default: as each task was trained); a longer text is read in several, which "
+                             "then overlap by a quarter")
     parser.add_argument("--chunk-rows", type=_number, default=512, metavar="N",
                         help="rows read before the first of them is answered (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
@@ -252,6 +252,7 @@ def _described(folder: Path, config: "ArtifactConfig") -> "Table":
              ("prompt", _prompt_in_words(config)), ("trained", _trained_in_words(folder, config))]
     for name, head in config.heads.items():
         limits = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
+        limits += f"; windows of {head.max_length} tokens" if head.max_length else ""
         lines.append((f"task {name}", f"{head.type}, {len(head.classes)} {head.kind}: {', '.join(head.classes)}{limits}"))
     lines += [(f"file {path.name}", size_of(path)) for path in sorted(folder.glob("*.*")) if path.is_file()]
     lines += [(key, _in_words(value)) for key, value in sorted(config.provenance.items())]

@@ -38,7 +38,8 @@ def featurize(name: str) -> None:
     output = Path("data/features") / name
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {key: described[key] for key in ("task", "code", "classes", "primary")}
-        summary |= {"words": words, "pad": tokenizer.pad, "splits": {}}
+        summary |= {"words": words, "pad": tokenizer.pad, "splits": {},
+                    "windows": {"max_length": limits.max_length, "stride": limits.stride}}
         for split in SPLITS:
             counts: Counter[str] = Counter()
             file = folder / f"{split}.arrow"

@@ -176,7 +176,8 @@ def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training
                  "projection": training.projection if prompt.projection is not None else 0,
                  "factor_rank": training.factor_rank if prompt.factors is not None else 0}
     kinds, words = model.heads.kinds, model.heads.words
-    heads = {task.name: TaskHead(task.task, kinds[i], task.classes, tuple(words[i])) for i, task in enumerate(tasks)}
+    heads = {task.name: TaskHead(task.task, kinds[i], task.classes, tuple(words[i]), **task.summary["windows"])
+             for i, task in enumerate(tasks)}
     return ArtifactConfig(
         arm=arm, backbone=params.backbone, model_type=model.backbone.config.model_type, hidden_size=model.backbone.hidden_size,
         heads=heads, **about,

@@ -431,7 +431,7 @@ def test_a_verbalizer_beside_other_heads(place: Place, models: dict[str, Prompte
     rows = [row for pair in zip(place.rows("ner", 6), place.rows("ner", 6, seed=3), strict=True) for row in pair]
     for row in rows[1::2]:
         row.update(task="verbal", id=row["id"] + "v")
-    predictor = Predictor(backbone, place.tokenizer, tasks, prompts, heads, 40, 10)
+    predictor = Predictor(backbone, place.tokenizer, tasks, prompts, heads, [(40, 10)] * 2)
     assert [one.task for one in predictor.predict(rows)] == ["ner", "verbal"] * 6
     found = dict(seen)
     own = Heads(["verbalizer"], [3], 32, 0, [verbal.words])
@@ -478,12 +478,25 @@ def test_rows_ask_by_the_key_of_a_mapping(artifacts: list[Path], place: Place) -
 
 
 def test_a_window_is_as_long_as_the_backbone_has_positions_beside_the_longest_offset(artifacts: list[Path]) -> None:
-    assert load(artifacts[:3]).max_length == 64
+    assert load(artifacts[:3]).windows["ner"] == (64, 16)
     predictor = load(artifacts)
-    assert (predictor.max_length, predictor.stride) == (61, 15)
+    assert set(predictor.windows.values()) == {(61, 15)}
     (one,) = predictor.predict([{"task": "shifted", "tokens": ["a"] * 200}])
     assert one.id == 0
-    assert load(artifacts, max_length=20, stride=3).stride == 3
+    assert set(load(artifacts, max_length=20, stride=3).windows.values()) == {(20, 3)}
+
+
+def test_windows_are_those_of_the_training(place: Place, artifacts: list[Path]) -> None:
+    """Each task has its own, unless they do not fit beside an offset, or others are asked for."""
+    heads = {"short": dataclasses.replace(HEADS["ner"], max_length=30, stride=3)}
+    long = {"long": dataclasses.replace(HEADS["ner"], max_length=64, stride=5)}
+    folders = [place.save(name, "head_only", place.model(head, None), head) for name, head in (("s", heads), ("l", long))]
+    assert load(folders).windows == {"short": (30, 3), "long": (64, 5)}
+    assert load([*folders, artifacts[3]]).windows == {"short": (30, 3), "long": (61, 15), "shifted": (61, 15)}
+    assert set(load(folders, max_length=24).windows.values()) == {(24, 6)}
+    predictor = load(folders)
+    list(predictor.predict([{"task": "short", "tokens": ["a"] * 40}, {"task": "long", "tokens": ["a"] * 40}]))
+    assert sum(predictor.counts.values()) == 1
 
 
 def test_a_backbone_that_was_moved(artifacts: list[Path], place: Place, tmp_path: Path) -> None:
