@@ -39,7 +39,7 @@ def _metadata(name: str, config: ArtifactConfig, metrics: Mapping[str, Any], cor
     primary, own = metrics["primary"], corpora[name]
     result = EvalResult(task_type=task, dataset_type=own.hub or name, dataset_name=name, metric_type=primary,
                         metric_value=round(metrics["test"][primary], 2), dataset_split="test")
-    copies = [known.hub for _, known in sorted(corpora.items()) if known.hub]
+    copies = sorted({known.hub for known in corpora.values() if known.hub})
     kind, _, source = config.backbone.source.partition(":")
     return ModelCardData(
         model_name=name, eval_results=[result], library_name=LIBRARY, pipeline_tag=task, license="other",

@@ -12,7 +12,8 @@ from pipeline.source import BackboneParams
 from pipeline.tasks import NAMES, task_named
 
 HUB = BackboneParams("hub:some/backbone@" + "a" * 40)
-CORPORA = {"mine": Corpus("CC BY 4.0", "a | b", "owner/mine"), "other": Corpus("research only", "here")}
+CORPORA = {"mine": Corpus("CC BY 4.0", "a | b", "owner/mine"), "other": Corpus("research only", "here"),
+           "more": Corpus("CC BY 4.0", "there", "owner/mine")}
 METRICS: dict[str, Any] = {
     "primary": "f1", "task": "span_extraction", "thresholds": {"no_answer": -0.51234},
     "parameters": {"trained": 250, "backbone": 100_000}, "rows": {"train": 9, "validation": 4, "test": 7},
@@ -32,7 +33,7 @@ def test_the_hub_reads_the_metadata() -> None:
     data = card().data
     assert (data.library_name, data.pipeline_tag, data.base_model) == ("deep-prompt", "question-answering", "some/backbone")
     assert (data.license, data.license_name) == ("other", "that-of-the-corpora")
-    assert data.datasets == ["owner/mine"]
+    assert data.datasets == ["owner/mine"], "once, though two corpora are of it"
     (result,) = data.eval_results
     assert (result.dataset_type, result.dataset_split) == ("owner/mine", "test")
     assert (result.metric_type, result.metric_value) == ("f1", 70.13)
