@@ -4,6 +4,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class Stopped(Exception):  # noqa: N818  (it is no error)
+    """A run was asked to stop, and did, with a checkpoint: it goes on from there when it is started again."""
+
+
 class UserError(Exception):
     """A mistake in what the user gave. Each problem names the file and line or key, the value found, and the remedy.
 

@@ -4,8 +4,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,21 +18,8 @@ import deepspeed
 import deepspeed.comm
 import deepspeed.ops
 
+from pipeline.cluster import Ranks
 from pipeline.errors import UserError
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process's place among the processes that train together."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Ranks":
-        """What torchrun or DeepSpeed's launcher set (RANK, WORLD_SIZE, LOCAL_RANK); one process where nothing is set."""
-        return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)), int(environment.get("LOCAL_RANK", 0)))
 
 
 def device(ranks: Ranks) -> torch.device:
@@ -41,8 +28,11 @@ def device(ranks: Ranks) -> torch.device:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
-    """Join the process group (a free port of this machine's loopback for one process) and leave it in the end."""
+def joined(ranks: Ranks, timeout: float) -> Iterator[None]:
+    """Join the process group (a free port of this machine's loopback for one process) and leave it in the end.
+
+    Waiting for another rank fails after `timeout` seconds.
+    """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)
@@ -52,8 +42,10 @@ def joined(ranks: Ranks) -> Iterator[None]:
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))  # DeepSpeed refuses to start without it
     deepspeed.utils.logger.setLevel(logging.WARNING)
     address = None if ranks.world > 1 else f"tcp://127.0.0.1:{_free_port()}"
-    backend = "nccl" if on_gpu else "gloo"
-    torch.distributed.init_process_group(backend, init_method=address, rank=ranks.rank, world_size=ranks.world)
+    backend, limit = "nccl" if on_gpu else "gloo", timedelta(seconds=timeout)
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):  # for DeepSpeed's own groups, which are made without one
+        setattr(torch.distributed.distributed_c10d, name, limit)
+    torch.distributed.init_process_group(backend, init_method=address, rank=ranks.rank, world_size=ranks.world, timeout=limit)
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
     try:
         yield
@@ -67,18 +59,20 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def engine_of(model: nn.Module, optimizer: torch.optim.Optimizer, micro_batches: int, clip: float, ranks: Ranks) -> Any:
-    """DeepSpeed's engine: it sums the gradients of a rank's micro-batches, averages them over ranks, clips, and steps.
-
-    Raises UserError where the ranks cannot share a step's micro-batches evenly.
-    """
+def share(micro_batches: int, ranks: Ranks) -> int:
+    """How many of a step's micro-batches each rank has. Raises UserError where ranks cannot share them evenly."""
     if micro_batches % ranks.world:
         divisors = [str(n) for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
                         f"start {' or '.join(divisors)}, or change micro_batches")
+    return micro_batches // ranks.world
+
+
+def engine_of(model: nn.Module, optimizer: torch.optim.Optimizer, micro_batches: int, clip: float, ranks: Ranks) -> Any:
+    """DeepSpeed's engine: it sums the gradients of a rank's micro-batches, averages them over ranks, clips, and steps."""
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": micro_batches // ranks.world,
+        "gradient_accumulation_steps": share(micro_batches, ranks),
         "gradient_clipping": clip,
         "zero_optimization": {"stage": 0},
         "steps_per_print": 2**31,
@@ -103,3 +97,12 @@ def summed(values: Tensor, ranks: Ranks) -> Tensor:
     there = values.to(device(ranks))  # NCCL moves nothing that is not on a GPU
     torch.distributed.all_reduce(there)
     return there.cpu()
+
+
+def hosts(ranks: Ranks) -> list[str]:
+    """The names of the machines that the ranks run on, each once."""
+    name = socket.gethostname().encode()[:64].ljust(64, b"\0")
+    mine = torch.tensor(list(name), dtype=torch.uint8, device=device(ranks))
+    every = [torch.empty_like(mine) for _ in range(ranks.world)]
+    torch.distributed.all_gather(every, mine)
+    return list(dict.fromkeys(bytes(one.tolist()).rstrip(b"\0").decode() for one in every))

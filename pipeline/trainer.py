@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pipeline.batches import MicroBatch, TrainBatches, collate
 from pipeline.checkpoint import State, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from pipeline.errors import UserError
-from pipeline.launch import Ranks, agreed, device, engine_of, summed
+from pipeline.cluster import Ranks
+from pipeline.errors import Stopped, UserError
+from pipeline.launch import agreed, device, engine_of, summed
 from pipeline.mixture import mix_seed
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
@@ -53,27 +54,20 @@ def steps_of(batches: TrainBatches, epochs: float) -> int:
 
 def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainParams, *, names: list[str], pad: int,
           validate: Callable[[PromptedModel], Scores], checkpoints: Path, ranks: Ranks, watcher: Watcher,
-          checkpoint_seconds: float = 120.0) -> Run:
+          stopping: Callable[[], bool] = lambda: False, checkpoint_seconds: float = 120.0) -> Run:
     """Train `model` in place and leave the best values by mean validation score in it.
 
     `names` are the tasks in the order of `batches`; `validate` gives a score for each. Resumes from the newest checkpoint in
     `checkpoints`, a folder that the caller names after params and inputs. Every number but `Run.seconds` is a function of
-    (model, batches, params). Raises UserError when the loss is no longer a number, leaving the last checkpoint.
+    (model, batches, params). Raises UserError when the loss is no longer a number, leaving the last checkpoint; and Stopped after
+    the step in which `stopping` is true on any rank, leaving a checkpoint of it.
     """
     where = device(ranks)
     model.to(where)
     rates = params.learning_rates(arm)
     adam = optimizer(model.trainable_state().items(), rates, params.weight_decay)
     engine = engine_of(model, adam, params.micro_batches, params.clip, ranks)
-    run = Run(steps_of(batches, params.epochs))
-    best = _values(model)
-    first = 0
-    state, broken = load_checkpoint(checkpoints)
-    for line in broken:
-        watcher.say(line)
-    if state is not None:
-        first, run, best = _restore(model, adam, state)
-        watcher.say(f"resuming at step {first} of {run.steps}")
+    first, run, best = _begun(model, adam, steps_of(batches, params.epochs), checkpoints, watcher)
     checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     for step in range(first, run.steps):
@@ -94,7 +88,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             losses[:, micro.task] += torch.tensor([loss.item(), 1.0])
             norm = _gradient_norm(model) if engine.is_gradient_accumulation_boundary() else 0.0
             engine.step()
-        losses = summed(losses, ranks)
+        losses, stop = _shared(losses, stopping(), ranks)
         run.rows += sum(len(micro.rows) for micro in micro_batches)
         run.tokens += sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
         run.train.append(_train_row(step + 1, losses, names, norm, adam))
@@ -107,13 +101,22 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             watcher.say(f"step {step + 1}: validation {mean:.2f}" + _each(scores))
             if mean > run.best_score:
                 run.best_score, run.best_step, best = mean, step + 1, _values(model)
-        if step + 1 < run.steps and (step + 1 in checks or time.monotonic() - saved > checkpoint_seconds) and ranks.rank == 0:
+        due = step + 1 in checks or stop or time.monotonic() - saved > checkpoint_seconds
+        if step + 1 < run.steps and due and ranks.rank == 0:
             run.seconds = time.monotonic() - started
             save_checkpoint(checkpoints, _state(step + 1, model, adam, best, run))
             saved = time.monotonic()
+        if step + 1 < run.steps and stop:
+            raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started
     model.load_trainable_state(best)
     return run
+
+
+def _shared(losses: Tensor, stopping: bool, ranks: Ranks) -> tuple[Tensor, bool]:
+    """Losses summed over ranks, and whether any of them is to stop: all end after the same step."""
+    total = summed(torch.cat([losses.flatten(), torch.tensor([float(stopping)], dtype=losses.dtype)]), ranks)
+    return total[:-1].view_as(losses), bool(total[-1])
 
 
 def _stop_if_diverged(row: dict[str, float], micro_batches: list[MicroBatch], names: list[str]) -> None:
@@ -154,6 +157,18 @@ def _state(step: int, model: PromptedModel, adam: torch.optim.Optimizer, best: d
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"adam.{name}": value.detach().cpu() for name, value in optimizer_tensors(adam).items()}
     return State(step, tensors, vars(run))
+
+
+def _begun(model: PromptedModel, adam: torch.optim.Optimizer, steps: int, checkpoints: Path,
+           watcher: Watcher) -> tuple[int, Run, dict[str, Tensor]]:
+    """The first step to do, the run and its best values so far: of the newest whole checkpoint, if there is one."""
+    state, broken = load_checkpoint(checkpoints)
+    for line in broken:
+        watcher.say(line)
+    if state is None:
+        return 0, Run(steps), _values(model)
+    watcher.say(f"resuming at step {state.step} of {steps}")
+    return _restore(model, adam, state)
 
 
 def _restore(model: PromptedModel, adam: torch.optim.Optimizer, state: State) -> tuple[int, Run, dict[str, Tensor]]:

@@ -1,42 +1,88 @@
 """What every stage does around its work: quiet the libraries, show errors without a traceback, say what was read and written."""
 
+import ctypes
+import errno
 import inspect
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import Stopped, UserError
 
 SHOWN_PROBLEMS = 20
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # the last: a scheduler's notice before it preempts
 
 
-def run(stage: Callable[..., None]) -> None:
-    """Call a stage with the command line's words as its arguments; exit with 1 and a message on a user's mistake."""
+def run(stage: Callable[..., None], who: str = "") -> None:
+    """Call a stage with the command line's words as its arguments; exit with 1 and a message on a user's mistake.
+
+    `who` says in messages which of several processes this is.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if "DVC_ROOT" in os.environ:
+        _end_with_parent()
     started = time.monotonic()
-    with errors_shown():
-        _check_words(stage)
+    with errors_shown(who):
+        check_words(stage)
         stage(*sys.argv[1:])
     say(f"done in {time.monotonic() - started:.1f} s")
 
 
 @contextmanager
-def errors_shown() -> Iterator[None]:
-    """Exit with 1 and a line a problem, without a traceback, on a user's mistake."""
+def errors_shown(who: str = "") -> Iterator[None]:
+    """Exit with 1 and a line a problem, without a traceback, on a user's mistake or a full disk; with 143 when asked to stop."""
     try:
         yield
     except UserError as error:
         for problem in error.problems[:SHOWN_PROBLEMS]:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {who}{problem}", file=sys.stderr)
         if len(error.problems) > SHOWN_PROBLEMS:
-            print(f"error: and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
+            print(f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Stopped as stopped:
+        print(f"{who}{stopped}; run it again, and it goes on from there", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it again: what was there "
+              "before is whole", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _check_words(stage: Callable[..., None]) -> None:
+@contextmanager
+def stops() -> Iterator[list[int]]:
+    """A list that holds the signals which asked this process to stop in the block. Ctrl-C a second time stops it at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when DVC is killed, which ends no stage of its own accord."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def check_words(stage: Callable[..., None]) -> None:
+    """Raise UserError with the usage unless the command line's words are the stage's."""
     try:
         inspect.signature(stage).bind(*sys.argv[1:])
     except TypeError:

@@ -7,7 +7,8 @@ from pipeline.artifact import load_config, load_heads, load_prompt, save_artifac
 from pipeline.files import sha256
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
-from stages.command import run, say, say_read, say_wrote
+from stages.command import say, say_read, say_wrote
+from stages.launching import launch
 from stages.params import arm_of, load_params, task_of
 from stages.training import (
     TaskData,
@@ -59,4 +60,4 @@ def finetune(arm_name: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(finetune)
+    launch(finetune)

@@ -6,7 +6,8 @@ from pipeline.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.model import PromptedModel
-from stages.command import run, say, say_read, say_wrote
+from stages.command import say, say_read, say_wrote
+from stages.launching import launch
 from stages.params import load_params, mixture_of
 from stages.training import (
     TaskData,
@@ -50,4 +51,4 @@ def pretrain(mixture: str) -> None:
 
 
 if __name__ == "__main__":
-    run(pretrain)
+    launch(pretrain)

@@ -17,12 +17,13 @@ from torch import Tensor
 from pipeline.artifact import ArtifactConfig, TaskHead
 from pipeline.backbone import Backbone
 from pipeline.batches import TrainBatches, collate
+from pipeline.cluster import TIMEOUT, Ranks
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.evaluate import Split, decode, scored
 from pipeline.features import FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
-from pipeline.launch import Ranks, joined
+from pipeline.launch import hosts, joined, share
 from pipeline.mixture import mix_seed
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, TrainParams
@@ -30,6 +31,7 @@ from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, ini
 from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
 from pipeline.trainer import Run, Scores, train
+from stages.command import stops
 from stages.params import Params
 from stages.progress import Progress
 from stages.splits import load_split
@@ -152,9 +154,12 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
             scores[task.name] = scored(task.validation, decoded, thresholds).overall[task.primary]
         return scores
 
-    with joined(ranks), Progress(stage, visible=ranks.rank == 0) as progress:
+    timeout = float(os.environ.get(TIMEOUT, "600"))
+    with joined(ranks, timeout), Progress(stage, visible=ranks.rank == 0) as progress, stops() as stopped:
+        progress.say(f"{ranks.world} {'rank' if ranks.world == 1 else 'ranks'} on {', '.join(hosts(ranks))}; ZeRO stage 0, "
+                     f"float32; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} micro-batches each")
         run = train(model, arm, batches, training, names=[task.name for task in tasks], pad=tasks[0].pad, validate=validate,
-                    checkpoints=checkpoints, ranks=ranks, watcher=progress)
+                    checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped))
     return run, ranks.rank == 0
 
 

@@ -14,6 +14,12 @@ ROOT = Path(__file__).parents[1]
 WORDS = 300  # of the generated corpora; the others are spelled
 TUNING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "validation_rows": 20, "validations": 2}
 TRAINING = {**TUNING, "num_virtual_tokens": 4}
+IN_ONE_PROCESS = """
+import importlib, sys
+for words in sys.argv[1:]:
+    name, *arguments = words.split()
+    getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
+"""
 TASK = {"max_length": 48, "stride": 8, "test_rows": 20, "multitask": {}, "head_only": {}}
 
 

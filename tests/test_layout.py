@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # A module imports only those before it; a name stands for the module, or for a package with all that is in it.
-ORDER = ("errors", "files", "config", "params", "source", "mixture", "readers", "metrics", "families", "tokenizer",
+ORDER = ("errors", "files", "config", "cluster", "params", "source", "mixture", "readers", "metrics", "families", "tokenizer",
          "features", "task", "tagging", "tasks", "recipe", "leakage", "examples", "batches", "prompt", "attention", "backbone",
          "model", "optim", "artifact", "card", "exchange", "checkpoint", "evaluate", "predictor", "launch", "trainer", "report",
          "world")

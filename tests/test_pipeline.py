@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
-from small import ROOT, TASK, contents, environment, make_project, python, write_params
+from small import IN_ONE_PROCESS, ROOT, TASK, contents, environment, make_project, python, write_params
 
 from pipeline.config import load_json
 from pipeline.recipe import load_recipe
@@ -31,12 +31,6 @@ ALL = {"generate@ner", "report", "baseline@head_only-world_ner", "evaluate_basel
     f"{stage}@{task}" for stage in STAGES_OF_A_TASK for task in ("world_ner", "world_srl")} | {
     f"{stage}@{mixture}" for stage in ("members", "mix", "pretrain") for mixture in ("all", "ner_only")}
 RATE = {"finetune@world_ner", "evaluate@world_ner", "release@world_ner", "report"}
-IN_ONE_PROCESS = """
-import importlib, sys
-for words in sys.argv[1:]:
-    name, *arguments = words.split()
-    getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
-"""
 WITHOUT_DVC = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl",
                "members all", "members ner_only", "mix all", "mix ner_only", "pretrain ner_only", "pretrain all",
                "finetune multitask world_ner", "finetune multitask world_srl", "finetune head_only world_ner",

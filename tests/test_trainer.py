@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 
 from pipeline.batches import TrainBatches, collate
 from pipeline.checkpoint import load_checkpoint
+from pipeline.cluster import Ranks
 from pipeline.config import load_json
-from pipeline.errors import UserError
+from pipeline.errors import Stopped, UserError
 from pipeline.features import FeatureTable
-from pipeline.launch import Ranks, engine_of, joined
+from pipeline.launch import engine_of, joined
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
@@ -35,7 +36,7 @@ STEPS = 9
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
-    with joined(Ranks()):
+    with joined(Ranks(), 60):
         yield Ranks()
 
 
@@ -64,7 +65,8 @@ class Fit:
 
     def __init__(self, tables: list[FeatureTable], checkpoints: Path, ranks: Ranks, arm: Arm = "multitask",
                  validate: Callable[[PromptedModel], Scores] = sizes, watcher: tiny.Watcher | None = None,
-                 seconds: float = 1e9, prompt: Callable[[], DeepPrompt] | None = None, **changes: Any) -> None:
+                 seconds: float = 1e9, prompt: Callable[[], DeepPrompt] | None = None,
+                 stopping: Callable[[], bool] = lambda: False, **changes: Any) -> None:
         chosen = params(arm, **changes)
         self.model = tiny.prompted(arm)
         if prompt is not None:
@@ -72,7 +74,8 @@ class Fit:
         self.watcher = watcher or tiny.Watcher()
         self.batches = batches_of(tables, chosen)
         self._train = lambda: train(self.model, arm, self.batches, chosen, names=["ner", "qa"], pad=0, validate=validate,
-                                    checkpoints=checkpoints, ranks=ranks, watcher=self.watcher, checkpoint_seconds=seconds)
+                                    checkpoints=checkpoints, ranks=ranks, watcher=self.watcher, stopping=stopping,
+                                    checkpoint_seconds=seconds)
 
     def __call__(self) -> Run:
         return self._train()
@@ -121,6 +124,24 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(at: int, seconds: float, 
     assert fit.watcher.steps == list(range((resumed or [0])[0] + 1, STEPS + 1))
     assert curves(run) == curves(straight[1])
     assert fit.values() == straight[0].values()
+
+
+@pytest.mark.parametrize("at", [1, 4, 8])
+def test_asked_to_stop_it_loses_no_step(at: int, straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                        tmp_path: Path) -> None:
+    answers = iter([False] * (at - 1) + [True])
+    with pytest.raises(Stopped, match=f"stopped after step {at} of {STEPS}, with a checkpoint"):
+        Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()
+    fit = Fit(tables, tmp_path, ranks)
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == list(range(at + 1, STEPS + 1))
+    assert fit.values() == straight[0].values()
+
+
+def test_asked_to_stop_after_the_last_step_it_is_done(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                                      tmp_path: Path) -> None:
+    answers = iter([False] * (STEPS - 1) + [True])
+    assert curves(Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()) == curves(straight[1])
 
 
 def test_interrupted_at_every_step(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
@@ -345,11 +366,6 @@ def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_
 
 
 # Several ranks
-
-
-def test_ranks_are_read_from_the_environment() -> None:
-    assert Ranks.from_environment({}) == Ranks(0, 1, 0)
-    assert Ranks.from_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Ranks(5, 8, 1)
 
 
 def test_ranks_that_cannot_share_a_step_are_refused(ranks: Ranks, tables: list[FeatureTable], tmp_path: Path) -> None:

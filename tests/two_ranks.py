@@ -8,9 +8,10 @@ import tiny
 from safetensors.torch import save_file
 
 from pipeline.batches import TrainBatches
+from pipeline.cluster import Ranks
 from pipeline.config import parse
 from pipeline.files import write_json
-from pipeline.launch import Ranks, joined
+from pipeline.launch import joined
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.params import TrainParams
@@ -37,7 +38,7 @@ def run(folder: Path, ranks: Ranks) -> tuple[PromptedModel, Run]:
 
 if __name__ == "__main__":
     ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
-    with joined(ranks):
+    with joined(ranks, 60):
         model, made = run(folder / str(ranks.rank), ranks)
     save_file({name: value.detach() for name, value in model.trainable_state().items()}, folder / f"{ranks.rank}.safetensors")
     write_json(folder / f"{ranks.rank}.json", made.train)

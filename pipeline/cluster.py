@@ -1,0 +1,124 @@
+"""Where training runs: cluster.yaml, and the ranks that it asks for. No result depends on any of it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import load_yaml, parse
+from pipeline.errors import UserError
+
+SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # host:pid of the process that started the ranks
+MARKER = "DEEP_PROMPT_MARKER"  # the file by which rank 0 says that it is done
+TIMEOUT = "DEEP_PROMPT_TIMEOUT"  # seconds without news of the other ranks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes that train together."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Ranks":
+        """What torchrun or DeepSpeed's launcher set (RANK, WORLD_SIZE, LOCAL_RANK), or srun; one process where nothing is set."""
+        if "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment:
+            return cls(*(int(environment[name]) for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")))
+        return cls(int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1)), int(environment.get("LOCAL_RANK", 0)))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """cluster.yaml. There are `ranks` processes on each host, one a GPU.
+
+    `hostfile` names the hosts, `NAME slots=N` a line, to be reached by ssh on `ssh_port`; N takes the place of `ranks`. Under
+    `slurm` they are those of the job. With neither, it is this machine. `interface` is what ranks talk over (such as eth0);
+    `forward` are variables of the environment that other hosts must have. A rank without news of the others for `timeout_minutes`
+    gives up.
+    """
+
+    ranks: int = 1
+    hostfile: str | None = None
+    ssh_port: int = 22
+    slurm: bool = False
+    interface: str | None = None
+    forward: tuple[str, ...] = ()
+    timeout_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} is {getattr(self, name)}; give a number above 0" for name in ("ranks", "ssh_port", "timeout_minutes")
+                    if getattr(self, name) <= 0]
+        if self.slurm and self.hostfile is not None:
+            problems.append("hostfile and slurm are both set; remove one: Slurm knows the job's hosts")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process does it all."""
+        return self.ranks == 1 and self.hostfile is None and not self.slurm
+
+
+def load_cluster(path: Path) -> Cluster:
+    """What cluster.yaml says; one process where there is no such file. Raises UserError with all that is wrong with it."""
+    return parse(Cluster, load_yaml(path), str(path)) if path.exists() else Cluster()
+
+
+def hosts_of(hostfile: Path) -> dict[str, int]:
+    """The hosts of a hostfile, and how many ranks each has. Raises UserError naming the lines that are wrong."""
+    try:
+        lines = hostfile.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cluster.yaml: hostfile: {hostfile} cannot be read: {error.strerror}") from None
+    hosts: dict[str, int] = {}
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        text = line.split("#")[0].strip()
+        found = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", text)
+        if text and (found is None or found[1] in hosts):
+            problems.append(f"{hostfile}:{number}: found {text!r}; each line is NAME slots=N, each host once")
+        elif found:
+            hosts[found[1]] = int(found[2])
+    if not hosts and not problems:
+        problems.append(f"{hostfile}: names no host; each line is NAME slots=N")
+    if problems:
+        raise UserError(*problems)
+    return hosts
+
+
+def command(cluster: Cluster, python: str, module: str, words: Sequence[str], port: int) -> list[str]:
+    """What starts `python -m MODULE WORDS` as every rank: DeepSpeed's launcher, or srun inside a Slurm job."""
+    if cluster.slurm:
+        return ["srun", "--kill-on-bad-exit=1", f"--ntasks-per-node={cluster.ranks}", python, "-m", module, *words]
+    launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--master_port", str(port)]
+    if cluster.hostfile is None:
+        launcher += ["--num_gpus", str(cluster.ranks)]  # on a CPU it counts processes all the same
+    else:
+        launcher += ["--hostfile", cluster.hostfile, "--force_multi", "--launcher", "pdsh", "--ssh_port", str(cluster.ssh_port)]
+    return [*launcher, "--no_local_rank", "--module", module, *words]
+
+
+def environment(cluster: Cluster, given: Mapping[str, str]) -> dict[str, str]:
+    """What ranks need in their environment beside `given`. Raises UserError where a forwarded variable is not set."""
+    missing = [name for name in cluster.forward if name not in given]
+    if missing:
+        raise UserError(*(f"cluster.yaml: forward: {name} is not set here; set it, or take it out" for name in missing))
+    added = {TIMEOUT: str(60 * cluster.timeout_minutes)}
+    if cluster.interface is not None:
+        added |= {"GLOO_SOCKET_IFNAME": cluster.interface, "NCCL_SOCKET_IFNAME": cluster.interface}
+    if "OMP_NUM_THREADS" not in given:
+        added["OMP_NUM_THREADS"] = "1"  # else each rank takes all cores, and they hinder one another
+    return added
+
+
+def forwarded(cluster: Cluster, given: Mapping[str, str]) -> str:
+    """What DeepSpeed's launcher reads of the variables that it hands to other hosts. Raises UserError on a line break in one."""
+    names = [*cluster.forward, *environment(cluster, given), MARKER, SUPERVISOR]
+    values = {name: given[name] for name in names if name in given}
+    broken = [f"cluster.yaml: forward: {name} has a line break in it, which cannot be handed on" for name, value in values.items()
+              if "\n" in value]
+    if broken:
+        raise UserError(*broken)
+    return "".join(f"{name}={value}\n" for name, value in values.items())

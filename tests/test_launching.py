@@ -1,0 +1,188 @@
+"""One stage command for one process and for many: the same result, and nobody left over, whoever is killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import IN_ONE_PROCESS, contents, environment, make_project, python, write_params
+
+from pipeline.config import load_json
+
+BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl", "members all",
+          "mix all")
+PRETRAIN = ("-m", "stages.pretrain", "all")
+
+
+@dataclass
+class Place:
+    """A project whose mixture is ready to be trained on."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def ranks(self, count: int) -> None:
+        """Ask for so many processes."""
+        (self.folder / "cluster.yaml").write_text(f"ranks: {count}\n", encoding="utf-8")
+
+    def forget(self) -> None:
+        """As if nothing had been trained."""
+        for name in ("artifacts", "runs", ".work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def made(self) -> dict[str, bytes]:
+        """What training leaves, but for seconds."""
+        return contents(self.folder / "artifacts") | contents(self.folder / "runs", pattern="*.tsv")
+
+    def processes(self) -> dict[int, list[str]]:
+        """The processes that work in the folder, and their words."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                alive = (path / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+                if alive and (path / "cwd").resolve() == self.folder:
+                    found[int(path.name)] = (path / "cmdline").read_bytes().decode().split("\0")
+            except OSError:  # it has just ended
+                continue
+        return found
+
+    def rank(self, number: int) -> int | None:
+        """The process that is a rank."""
+        for process in self.processes():
+            try:
+                words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"RANK={number}".encode() in words:
+                return process
+        return None
+
+    def launcher(self) -> int | None:
+        """DeepSpeed's middle process."""
+        return next((process for process, words in self.processes().items() if "deepspeed.launcher.launch" in words), None)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    home = tmp_path_factory.mktemp("launching")
+    folder = (home / "project").resolve()
+    values = make_project(folder)
+    values["pretrain"]["all"].update(micro_batches=4, epochs=8, validations=8, batch_tokens=64)
+    write_params(folder, values)
+    env = environment(home)
+    done = python(folder, env, "-c", IN_ONE_PROCESS, *BEFORE)
+    assert done.returncode == 0, done.stderr
+    return Place(folder, env)
+
+
+@pytest.fixture(scope="module")
+def two(place: Place) -> dict[str, bytes]:
+    """What two ranks make of it, undisturbed."""
+    place.ranks(2)
+    done = python(place.folder, place.env, *PRETRAIN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 ranks on" in done.stdout
+    assert done.stdout.count("best validation") == 1, "one rank speaks"
+    assert place.processes() == {}
+    assert list((place.folder / ".work/launch").iterdir()) == []
+    return place.made()
+
+
+def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:
+    shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
+    curve = (place.folder / "runs/pretrain/all/train.tsv").read_text().splitlines()
+    place.forget()
+    place.ranks(1)
+    done = python(place.folder, place.env, *PRETRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "1 rank on" in done.stdout
+    one = place.folder / "artifacts/pretrain/all"
+    assert load_json(one / "config.json") == load_json(tmp_path / "two/config.json")
+    for name in ("prompt", "heads"):
+        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (one, tmp_path / "two"))
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
+    for ours, theirs in zip((place.folder / "runs/pretrain/all/train.tsv").read_text().splitlines()[1:], curve[1:], strict=True):
+        assert [float(value or 0) for value in ours.split("\t")] == pytest.approx(
+            [float(value or 0) for value in theirs.split("\t")], rel=1e-2, abs=1e-4)
+
+
+@pytest.fixture
+def running(place: Place, two: object) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+    """Starts the stage in some ranks; what is left of it in the end is killed."""
+    place.forget()
+    started: list[subprocess.Popen[str]] = []
+
+    def start(ranks: int) -> "subprocess.Popen[str]":
+        place.ranks(ranks)
+        started.append(subprocess.Popen([sys.executable, *PRETRAIN], cwd=place.folder, env=place.env, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in [*(process.pid for process in started if process.poll() is None), *place.processes()]:
+        os.kill(process, signal.SIGKILL)
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def checkpoints(place: Place) -> list[Path]:
+    return list((place.folder / ".work/pretrain-all").glob("*/step-*"))
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGUSR1)])
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
+        ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes],
+        running: Callable[[int], "subprocess.Popen[str]"]) -> None:
+    process = running(ranks)
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + (signal.SIGTERM if ranks == 1 else number), output
+    stopped = output.split("stopped after step ")[1].split()[0]
+    assert place.processes() == {}
+    assert not (place.folder / "artifacts").exists()
+    again = python(place.folder, place.env, *PRETRAIN)
+    assert again.returncode == 0, again.stderr
+    assert f"resuming at step {stopped} of" in again.stdout
+    if ranks == 2:
+        assert place.made() == two
+
+
+@pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
+def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place,
+                                                         running: Callable[[int], "subprocess.Popen[str]"]) -> None:
+    process = running(2)
+    wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
+    victim = {"rank": place.rank(1), "launcher": place.launcher(), "supervisor": process.pid}[who]
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == (-signal.SIGKILL if who == "supervisor" else 1), output
+    wait_for(lambda: not place.processes(), 60)
+    if who != "supervisor":  # ranks look for theirs once a second, and may be done by then
+        assert "error: pretrain: the ranks ended before rank 0 was done" in output
+        assert not (place.folder / "artifacts").exists()
+        assert checkpoints(place)
+
+
+def test_ranks_that_cannot_share_a_step(place: Place, running: Callable[[int], "subprocess.Popen[str]"]) -> None:
+    process = running(3)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "rank 0 on " in output
+    assert "3 ranks cannot share the 4 micro-batches of a step evenly; start 1 or 2 or 4, or change micro_batches" in output
+    assert "Traceback" not in output
