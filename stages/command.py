@@ -23,8 +23,7 @@ def run(stage: Callable[..., None], who: str = "") -> None:
     `who` says in messages which of several processes this is.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if "DVC_ROOT" in os.environ:
-        _end_with_parent()
+    end_with_dvc()
     started = time.monotonic()
     with errors_shown(who):
         check_words(stage)
@@ -44,7 +43,7 @@ def errors_shown(who: str = "") -> Iterator[None]:
             print(f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
         raise SystemExit(1) from None
     except Stopped as stopped:
-        print(f"{who}{stopped}; run it again, and it goes on from there", file=sys.stderr)
+        say(f"{stopped}; run it again, and it goes on from there")
         raise SystemExit(128 + signal.SIGTERM) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -74,9 +73,9 @@ def stops() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process when DVC is killed, which ends no stage of its own accord."""
-    if sys.platform == "linux":
+def end_with_dvc() -> None:
+    """Have Linux ask this process to stop when DVC, which started it, is gone: killed, it stops no stage."""
+    if "DVC_ROOT" in os.environ and sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 

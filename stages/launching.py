@@ -18,7 +18,7 @@ from pathlib import Path
 from pipeline.cluster import MARKER, SUPERVISOR, Cluster, Ranks, command, environment, forwarded, hosts_of, load_cluster
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
-from stages.command import check_words, errors_shown, run, say, stops
+from stages.command import check_words, end_with_dvc, errors_shown, run, say, stops
 
 PATH = Path("cluster.yaml")
 WORK = Path(".work/launch")
@@ -41,6 +41,7 @@ def launch(stage: Callable[..., None]) -> None:
     if cluster.alone:
         run(stage)
         return
+    end_with_dvc()
     with errors_shown():
         check_words(stage)
         _supervise(cluster, stage.__name__, sys.argv[1:])

@@ -22,6 +22,9 @@ BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize w
 PRETRAIN = ("-m", "stages.pretrain", "all")
 
 
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
 @dataclass
 class Place:
     """A project whose mixture is ready to be trained on."""
@@ -116,15 +119,15 @@ def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: P
 
 
 @pytest.fixture
-def running(place: Place, two: object) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+def running(place: Place, two: object) -> Iterator[Start]:
     """Starts the stage in some ranks; what is left of it in the end is killed."""
     place.forget()
     started: list[subprocess.Popen[str]] = []
 
-    def start(ranks: int) -> "subprocess.Popen[str]":
+    def start(ranks: int, *words: str) -> "subprocess.Popen[str]":
         place.ranks(ranks)
-        started.append(subprocess.Popen([sys.executable, *PRETRAIN], cwd=place.folder, env=place.env, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True))
+        started.append(subprocess.Popen([sys.executable, *(words or PRETRAIN)], cwd=place.folder, env=place.env,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         return started[-1]
 
     yield start
@@ -146,7 +149,7 @@ def checkpoints(place: Place) -> list[Path]:
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGUSR1)])
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
         ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes],
-        running: Callable[[int], "subprocess.Popen[str]"]) -> None:
+        running: Start) -> None:
     process = running(ranks)
     wait_for(lambda: checkpoints(place))
     process.send_signal(number)
@@ -163,8 +166,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
 
 
 @pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
-def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place,
-                                                         running: Callable[[int], "subprocess.Popen[str]"]) -> None:
+def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place, running: Start) -> None:
     process = running(2)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
     victim = {"rank": place.rank(1), "launcher": place.launcher(), "supervisor": process.pid}[who]
@@ -179,10 +181,17 @@ def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place
         assert checkpoints(place)
 
 
-def test_ranks_that_cannot_share_a_step(place: Place, running: Callable[[int], "subprocess.Popen[str]"]) -> None:
-    process = running(3)
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
+def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number: signal.Signals, place: Place,
+                                                              running: Start) -> None:
+    if not (place.folder / ".dvc").exists():
+        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=place.folder, env=place.env, check=True)
+    process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "rank 0 on " in output
-    assert "3 ranks cannot share the 4 micro-batches of a step evenly; start 1 or 2 or 4, or change micro_batches" in output
-    assert "Traceback" not in output
+    wait_for(lambda: not place.processes(), 60)
+    assert "stopped after step " in output
+    assert not (place.folder / "artifacts").exists()
+    step = int(output.split("stopped after step ")[1].split()[0])
+    assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
