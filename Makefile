@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint clean preset backbones
+.PHONY: repro test test-cluster lint clean preset backbones
 
 repro: $(INSTALLED)
 	@python -m stages.check
@@ -13,6 +13,11 @@ repro: $(INSTALLED)
 
 test: $(INSTALLED)
 	python -m pytest
+
+# Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
+test-cluster: $(INSTALLED)
+	apt-get install --yes --quiet --no-install-recommends openssh-server pdsh iproute2 slurmctld slurmd slurm-client munge
+	python -m pytest -m cluster
 
 lint: $(INSTALLED)
 	ruff check

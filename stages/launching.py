@@ -68,7 +68,7 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
                 time.sleep(0.1)
             if stopped:
                 say(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
-            _end_group(process, patience=0.0 if stopped else 2.0)
+            _end_group(process, signal.SIGUSR1 if cluster.slurm else signal.SIGTERM, patience=0.0 if stopped else 2.0)
         whole = done.exists()
     finally:
         done.unlink(missing_ok=True)
@@ -92,9 +92,9 @@ def _environment_file(path: Path, cluster: Cluster, given: Mapping[str, str]) ->
         path.unlink(missing_ok=True)
 
 
-def _end_group(process: "subprocess.Popen[bytes]", patience: float) -> None:
+def _end_group(process: "subprocess.Popen[bytes]", politely: signal.Signals, patience: float) -> None:
     """Wait until a process and all that it started are gone; ask those to stop that are there after `patience` seconds, and kill
-    those that are there after `GRACE` more.
+    those that are there after `GRACE` more. (srun takes SIGTERM for an order to kill, and hands SIGUSR1 on.)
     """
     started, asked = time.monotonic(), False
     while _signal_group(process, 0):
@@ -102,7 +102,7 @@ def _end_group(process: "subprocess.Popen[bytes]", patience: float) -> None:
         if waited > GRACE:
             _signal_group(process, signal.SIGKILL)
         elif waited >= 0 and not asked:
-            asked = _signal_group(process, signal.SIGTERM)
+            asked = _signal_group(process, politely)
         process.poll()
         time.sleep(0.1)
     process.wait()

@@ -1,0 +1,121 @@
+"""More than one machine, for real: two hosts that ssh reaches, and a Slurm cluster of both, all in namespaces of this one.
+
+`make test-cluster` installs what they need; `make test` leaves them out.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import IN_ONE_PROCESS, ROOT, environment, make_project, python, write_params
+
+NEEDED = ("ip", "nsenter", "sshd", "pdsh", "slurmctld", "slurmd", "sbatch", "munged")
+MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+pytestmark = [pytest.mark.cluster,
+              pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces"),
+              pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (make test-cluster)")]
+BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl", "members all",
+          "mix all")
+
+
+@dataclass
+class Hosts:
+    """Two hosts that see the same project, and what one process made of it (`artifacts/pretrain/all`, elsewhere)."""
+
+    place: Path
+    project: Path
+    one: Path
+    env: dict[str, str]
+
+    def on_first(self, *words: str, check: bool = True) -> str:
+        """What a command on node0 says."""
+        done = subprocess.run([ROOT / "tests/machines.sh", self.place, "on", "0", *words], cwd=self.project, env=self.env,
+                              capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def assert_same_as_one_process(self) -> None:
+        """To the last digits of sums in another order."""
+        for name in ("prompt", "heads"):
+            ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (
+                self.project / "artifacts/pretrain/all", self.one))
+            for key, value in ours.items():
+                torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    home = tmp_path_factory.mktemp("machines")
+    project = home / "project"
+    values = make_project(project)
+    values["pretrain"]["all"].update(micro_batches=4, epochs=30, validations=8, batch_tokens=64)
+    write_params(project, values)
+    (project / ".venv").symlink_to(sys.prefix)
+    env = environment(home)
+    done = python(project, env, "-c", IN_ONE_PROCESS, *BEFORE, "pretrain all")
+    assert done.returncode == 0, done.stderr
+    shutil.move(project / "artifacts/pretrain/all", home / "one")
+    place = Path(tempfile.mkdtemp())  # pytest's own are closed to munge's user
+    env["SLURM_CONF"] = str(place / "slurm/slurm.conf")
+    try:
+        for what in ("up", "slurm"):
+            subprocess.run([ROOT / "tests/machines.sh", place, what], check=True, env=env, timeout=60)
+        yield Hosts(place, project, home / "one", env)
+    finally:
+        subprocess.run([ROOT / "tests/machines.sh", place, "down"], check=True, env=env)
+        shutil.rmtree(place)
+
+
+@pytest.fixture(autouse=True)
+def untrained(hosts: Hosts) -> None:
+    for name in ("artifacts", "runs", ".work"):
+        shutil.rmtree(hosts.project / name, ignore_errors=True)
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_two_hosts_by_ssh_train_as_one_process(hosts: Hosts) -> None:
+    (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
+    (hosts.project / "cluster.yaml").write_text("hostfile: hosts\nssh_port: 2222\ninterface: eth0\nforward: [DVC_NO_ANALYTICS]\n")
+    said = hosts.on_first(sys.executable, "-m", "stages.pretrain", "all")
+    assert "2 ranks on node0, node1" in said
+    hosts.assert_same_as_one_process()
+    assert list((hosts.project / ".work/launch").iterdir()) == [], "what the other host was told is not left lying about"
+
+
+def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_process(hosts: Hosts) -> None:
+    """The example as it is, but for the size; of the pipeline only what this is about."""
+    (hosts.project / "cluster.yaml").write_text("ranks: 1\nslurm: true\ninterface: eth0\n")
+    script = (ROOT / "examples/slurm.sbatch").read_text(encoding="utf-8")
+    assert "dvc --wait-for-lock repro &" in script
+    (hosts.project / "job.sbatch").write_text(script.replace("repro &", "repro --single-item pretrain@all &"))
+    if not (hosts.project / ".dvc").exists():
+        python(hosts.project, hosts.env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
+    job = hosts.on_first("sbatch", "--parsable", "--ntasks-per-node=1", "--gpus-per-node=0", "job.sbatch").strip()
+    log = hosts.project / f"slurm-{job}.out"
+    wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
+    hosts.on_first("scancel", "--signal=USR1", "--batch", job)
+    wait_for(lambda: "PENDING" in hosts.on_first("squeue", "--noheader", "--format=%T", check=False))
+    stopped = re.search(r"stopped after step (\d+) of", log.read_text())
+    assert stopped, log.read_text()
+    hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm itself lets it wait for two minutes
+    wait_for(lambda: "best validation" in log.read_text())
+    assert f"resuming at step {stopped[1]} of" in log.read_text()
+    assert "2 ranks on node0, node1" in log.read_text()
+    wait_for(lambda: hosts.on_first("squeue", "--noheader").strip() == "")
+    hosts.assert_same_as_one_process()
