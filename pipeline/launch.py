@@ -31,7 +31,7 @@ def device(ranks: Ranks) -> torch.device:
 def joined(ranks: Ranks, timeout: float) -> Iterator[None]:
     """Join the process group (a free port of this machine's loopback for one process) and leave it in the end.
 
-    Waiting for another rank fails after `timeout` seconds.
+    Waiting for another rank fails after `timeout` seconds. Raises UserError where touch with another is lost.
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -49,6 +49,11 @@ def joined(ranks: Ranks, timeout: float) -> Iterator[None]:
     deepspeed.init_distributed(dist_init_required=False, verbose=False)
     try:
         yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):  # gloo raises none of its own
+            raise
+        raise UserError(f"lost touch with another rank ({str(error).splitlines()[0]}); see what that one or its host says, then "
+                        "run it again") from error
     finally:
         deepspeed.comm.destroy_process_group()
 
