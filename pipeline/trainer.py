@@ -23,16 +23,6 @@ from pipeline.params import Arm, TrainParams
 Scores = dict[str, float]
 
 
-class Watcher(Protocol):
-    """Shows a run to a person."""
-
-    def step(self, step: int, steps: int, rows: int, loss: float) -> None:
-        """Step `step` of `steps` is done; it held `rows` rows."""
-
-    def say(self, line: str) -> None:
-        """Something worth a line."""
-
-
 @dataclass
 class Run:
     """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was."""
@@ -45,6 +35,16 @@ class Run:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+
+class Watcher(Protocol):
+    """Shows a run to a person."""
+
+    def step(self, run: Run, rows: int, tokens: int) -> None:
+        """A step is done, the last of `run.train`; it held so many rows and tokens."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
 
 
 def steps_of(batches: TrainBatches, epochs: float) -> int:
@@ -89,10 +89,11 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             norm = _gradient_norm(model) if engine.is_gradient_accumulation_boundary() else 0.0
             engine.step()
         losses, stop = _shared(losses, stopping(), ranks)
-        run.rows += sum(len(micro.rows) for micro in micro_batches)
-        run.tokens += sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
+        rows = sum(len(micro.rows) for micro in micro_batches)
+        tokens = sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
+        run.rows, run.tokens = run.rows + rows, run.tokens + tokens
         run.train.append(_train_row(step + 1, losses, names, norm, adam))
-        watcher.step(step + 1, run.steps, sum(len(micro.rows) for micro in micro_batches), run.train[-1]["loss"])
+        watcher.step(run, rows, tokens)
         _stop_if_diverged(run.train[-1], micro_batches, names)
         if step + 1 in checks:
             scores = agreed(validate(model), ranks)

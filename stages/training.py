@@ -155,10 +155,12 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
         return scores
 
     timeout = float(os.environ.get(TIMEOUT, "600"))
-    with joined(ranks, timeout), Progress(stage, visible=ranks.rank == 0) as progress, stops() as stopped:
+    names = [task.name for task in tasks]
+    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names)
+    with joined(ranks, timeout), shown as progress, stops() as stopped:
         progress.say(f"{ranks.world} {'rank' if ranks.world == 1 else 'ranks'} on {', '.join(hosts(ranks))}; ZeRO stage 0, "
                      f"float32; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} micro-batches each")
-        run = train(model, arm, batches, training, names=[task.name for task in tasks], pad=tasks[0].pad, validate=validate,
+        run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
                     checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped))
     return run, ranks.rank == 0
 

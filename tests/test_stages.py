@@ -444,48 +444,79 @@ def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wante
 # Progress.
 
 
-def run_of(steps: int) -> None:
+def rows_of(first: int, last: int) -> list[dict[str, float]]:
+    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step}
+            for step in range(first, last + 1)]
+
+
+def run_of(steps: int, folder: Path) -> None:
+    from pipeline.trainer import Run
     from stages.progress import Progress
 
-    with Progress("pretrain-all", visible=True) as progress:
-        for step in range(1, steps + 1):
-            progress.step(step, steps, 8, 1.25)
-            if step == 2:
+    run = Run(steps)
+    with Progress("pretrain-all", True, folder / "work/train.tsv", ["a", "b"]) as progress:
+        for row in rows_of(1, steps):
+            run.train.append(row)
+            progress.step(run, 8, 100)
+            if row["step"] == 2:
                 progress.say("step 2: validation 3.00")
 
 
-def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    run_of(4)
+def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_of(4, tmp_path)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "  step 2: validation 3.00"
-    assert last.startswith("  step 4/4  loss 1.250  ")
-    assert " rows/s  0 s left" in last
+    assert last.startswith("  step 4/4  loss 1.250 (a 5.00, b 4.00)  ")
+    assert " tokens/s  0 s left" in last
 
 
-def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFixture[str],
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                                       tmp_path: Path) -> None:
+    from pipeline.trainer import Run
     from stages import progress
 
     clock = iter(range(0, 1000, 6))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    with progress.Progress("x", visible=True) as shown:
+    run = Run(10)
+    with progress.Progress("x", True, tmp_path / "train.tsv", ["x"]) as shown:
         for step in range(1, 9):
-            shown.step(step, 10, 12, 0.5)
+            run.train.append({"step": step, "loss": 0.5})
+            shown.step(run, 12, 60)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["3/10", "6/10"]
-    assert lines[0] == "  step 3/10  loss 0.500  2 rows/s  42 s left"
+    assert lines[0] == "  step 3/10  loss 0.500  2 rows/s  10 tokens/s  42 s left"
 
 
-def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -> None:
+    """A second run that resumes after step 2 of what had come to step 4."""
+    from pipeline.trainer import Run
     from stages.progress import Progress
 
-    with Progress("x", visible=False) as progress:
-        progress.step(1, 1, 8, 1.0)
+    run_of(4, tmp_path)
+    path = tmp_path / "work/train.tsv"
+    before = path.read_text()
+    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tloss_b", "1\t1.25\t0.5\t\t2", "2\t1.25\t0.5\t3\t"]
+    run = Run(4, train=rows_of(1, 3))
+    progress = Progress("x", True, path, ["a", "b"])
+    progress.step(run, 8, 100)
+    assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
+    run.train += rows_of(4, 4)
+    progress.step(run, 8, 100)
+    assert path.read_text() == before
+
+
+def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from pipeline.trainer import Run
+    from stages.progress import Progress
+
+    with Progress("x", False, tmp_path / "train.tsv", ["a"]) as progress:
+        progress.step(Run(1, train=rows_of(1, 1)), 8, 100)
         progress.say("hello")
     assert capsys.readouterr().out == ""
+    assert not (tmp_path / "train.tsv").exists()
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import os
     import re
     import threading
@@ -505,13 +536,13 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
 
     reader = threading.Thread(target=read)
     reader.start()
-    for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "160")):
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     with io.TextIOWrapper(os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True) as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        run_of(4)
+        run_of(4, tmp_path)
         monkeypatch.undo()
     reader.join(timeout=10)
     os.close(ours)
@@ -519,7 +550,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "pretrain-all" in text
     assert "━" in text
     assert "4/4" in text
-    assert re.search(r"loss 1\.250 +\d+ rows/s", text)
+    assert re.search(r"loss 1\.250 \(a 5\.00, b 4\.00\) +\d+ rows/s +\d+ tokens/s", text)
     assert re.search(r"\d+:\d\d:\d\d", text), "no time left"
     assert "  step 2: validation 3.00" in text
 

@@ -347,9 +347,9 @@ def test_without_patience_it_goes_on(tables: list[FeatureTable], ranks: Ranks, t
 
 def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
     class Spoil(tiny.Watcher):
-        def step(self, step: int, steps: int, rows: int, loss: float) -> None:
-            super().step(step, steps, rows, loss)
-            if step == 4:
+        def step(self, run: Run, rows: int, tokens: int) -> None:
+            super().step(run, rows, tokens)
+            if self.steps[-1] == 4:
                 torch.nn.init.constant_(fit.model.heads.bias, math.nan)
 
     fit = Fit(tables, tmp_path, ranks, watcher=Spoil())

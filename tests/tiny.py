@@ -14,6 +14,7 @@ from pipeline.features import Feature, FeatureTable, write_features
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, SoftPrompt
+from pipeline.trainer import Run
 
 torch.set_num_threads(1)  # threads wait for each other longer than such small matrices take
 
@@ -137,9 +138,9 @@ class Watcher:
         self.steps: list[int] = []
         self.lines: list[str] = []
 
-    def step(self, step: int, steps: int, rows: int, loss: float) -> None:
-        self.steps.append(step)
-        if step == self.at:
+    def step(self, run: Run, rows: int, tokens: int) -> None:
+        self.steps.append(int(run.train[-1]["step"]))
+        if self.steps[-1] == self.at:
             raise self.stop
 
     def say(self, line: str) -> None:
