@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-cluster lint clean preset backbones
+.PHONY: repro test chaos test-cluster lint clean preset backbones
 
 repro: $(INSTALLED)
 	@python -m stages.check
@@ -13,6 +13,11 @@ repro: $(INSTALLED)
 
 test: $(INSTALLED)
 	python -m pytest
+
+# 200 kills at random moments, half of them of a pipeline that trains in two ranks
+chaos: $(INSTALLED)
+	CHAOS_KILLS=100 python -m pytest -s tests/test_chaos.py
+	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/test_chaos.py
 
 # Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
 test-cluster: $(INSTALLED)

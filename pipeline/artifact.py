@@ -105,6 +105,8 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 def load_config(folder: Path) -> ArtifactConfig:
     """The artifact's description. Raises UserError: no artifact, another format, keys that do not fit."""
     values = load_json(folder / "config.json")
+    if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
+        raise UserError(f"{folder}/config.json: says nothing of an artifact; name a folder that finetune, release or import made")
     if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:  # first: another format may have other keys
         raise UserError(f"{folder}/config.json: format is {values['format']!r}, this version reads {FORMAT}; "
                         "make the artifact again")

@@ -80,6 +80,13 @@ def test_round_trip(arm: Arm, tmp_path: Path) -> None:
             assert torch.equal(value, other.state_dict()[name])
 
 
+def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
+    with pytest.raises(UserError, match="says nothing of an artifact; name a folder") as caught:
+        load_config(tmp_path)
+    assert len(caught.value.problems) == 1
+
+
 def test_only_one_head_is_taken_from_a_shared_prompt(tmp_path: Path) -> None:
     model = saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, seed=9)

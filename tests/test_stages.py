@@ -555,6 +555,24 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "  step 2: validation 3.00" in text
 
 
+def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DVC, killed while it writes dvc.lock, leaves the beginning of it."""
+    from stages.check import check
+
+    whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    lock, aside = place / "dvc.lock", place / "dvc.lock.torn"
+    for text in (whole, "schema: '2.0'\nstages: {}\n"):
+        lock.write_text(text)
+        check()
+        assert (lock.read_text(), aside.exists()) == (text, False)
+    for text in ("", whole[:40], whole[: whole.index("md5:") + 2]):
+        lock.write_text(text)
+        check()
+        assert not lock.exists()
+        assert aside.read_text() == text
+    assert "dvc.lock is torn" in capsys.readouterr().out
+
+
 def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(place: Path) -> None:
     from stages.check import check
 

@@ -1,0 +1,105 @@
+"""Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have been.
+
+A few kills here; `make chaos` does 200 (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from small import contents, environment, make_project, python, write_params
+
+KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "3")), int(os.environ.get("CHAOS_SEED", "1"))
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+RANKS = int(os.environ.get("CHAOS_RANKS", "1"))
+LONGEST = 12.0  # seconds that a repro runs before something is killed
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """All that is a function of params and raw files."""
+    places = [folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
+    found = contents(*places) | contents(folder / "runs", pattern="*.tsv")
+    return {name: value for name, value in found.items() if not name.endswith(".gitignore")}
+
+
+def words_of(process: int) -> list[str]:
+    """The command line of a process; empty where it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return []
+
+
+def processes(folder: Path) -> dict[str, list[int]]:
+    """The processes at work in a folder, by what they are."""
+    found: dict[str, list[int]] = {"dvc": [], "stage": [], "rank": []}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").resolve() != folder:
+                continue
+        except OSError:
+            continue
+        words = words_of(int(path.name))
+        kind = "dvc" if "dvc" in words else "rank" if "-u" in words else "stage" if "-m" in words else None
+        if kind is not None:
+            found[kind].append(int(path.name))
+    return found
+
+
+def dvc_project(home: Path) -> tuple[Path, dict[str, str]]:
+    """A small project under DVC, whose trainings are not too fast to be hit."""
+    home.mkdir()
+    folder, env = (home / "project").resolve(), environment(home)
+    values = make_project(folder)
+    for params in (*values["pretrain"].values(), *values["arms"].values()):
+        params.update(micro_batches=2, epochs=4, batch_tokens=64)
+    write_params(folder, values)
+    (folder / "cluster.yaml").write_text(f"ranks: {RANKS}\n", encoding="utf-8")
+    python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
+    return folder, env
+
+
+def repro(folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
+    """As `make repro` does it."""
+    python(folder, env, "-m", "stages.check").check_returncode()
+    return subprocess.Popen([sys.executable, "-m", "dvc", "--wait-for-lock", "repro"], cwd=folder, env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
+    undisturbed, env = dvc_project(tmp_path / "undisturbed")
+    whole = repro(undisturbed, env)
+    folder, env = dvc_project(tmp_path / "disturbed")
+    dice, hits = random.Random(SEED), Counter[str]()
+    while sum(hits.values()) < KILLS:
+        running = repro(folder, env)
+        time.sleep(dice.uniform(1.0, LONGEST))
+        there = {kind: found for kind, found in processes(folder).items() if found}
+        if running.poll() is None and there:
+            kind, number = dice.choice(sorted(there)), dice.choice(SIGNALS)
+            hits[f"{kind} {number.name}"] += 1
+            os.kill(dice.choice(sorted(there[kind])), number)
+        output, _ = running.communicate(timeout=300)
+        deadline = time.monotonic() + 120
+        while any(processes(folder).values()):
+            assert time.monotonic() < deadline, f"{processes(folder)} are left over; {output}"
+            time.sleep(0.1)
+        if running.returncode == 0:  # it got to its end: from the start again
+            for name in ("artifacts", "data/features", "models", "predictions", "results", "runs", ".dvc/cache", ".dvc/tmp"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / "dvc.lock").unlink()
+    last = repro(folder, env)
+    output, _ = last.communicate(timeout=600)
+    assert last.returncode == 0, output
+    output, _ = whole.communicate(timeout=600)
+    assert whole.returncode == 0, output
+    print(f"kills: {dict(sorted(hits.items()))}")
+    ours, theirs = made(folder), made(undisturbed)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
