@@ -1,9 +1,12 @@
 """A user's mistakes, through the stages: one message that names place, value and remedy, no traceback, nothing written over."""
 
+import errno
 import io
 import json
+import os
 import pty
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +17,9 @@ from ruamel.yaml import YAML
 from small import ROOT, contents, environment, make_project, params, python, write_params
 
 from pipeline.config import load_yaml
-from pipeline.errors import UserError
+from pipeline.errors import Stopped, UserError
 from pipeline.recipe import load_recipe
+from stages.command import errors_shown, stops
 from stages.params import check_params, load_params
 from stages.prepare import prepare
 from stages.preset import preset
@@ -441,6 +445,38 @@ def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wante
     assert contents(switch) == before
 
 
+# A full disk, and being asked to stop.
+
+
+@pytest.mark.parametrize(("error", "code", "said"), [
+    (OSError(errno.ENOSPC, "No space left on device", "x/y"), 1, "error: rank 1: x/y: No space left on device; make room"),
+    (Stopped("stopped after step 3 of 9, with a checkpoint"), 143, "stopped after step 3 of 9, with a checkpoint; run it again"),
+])
+def test_it_ends_with_a_line_and_no_traceback(error: BaseException, code: int, said: str,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, errors_shown("rank 1: "):
+        raise error
+    assert caught.value.code == code
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+
+
+def test_other_errors_of_the_system_are_no_users_mistake() -> None:
+    with pytest.raises(PermissionError), errors_shown():
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+
+def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
+    with stops() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 # Progress.
 
 
@@ -517,7 +553,6 @@ def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], 
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os
     import re
     import threading
 
