@@ -1,6 +1,6 @@
 """Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have been.
 
-A few kills here; `make chaos` does 200 (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
+One kill here; `make chaos` does 200 (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from small import contents, environment, make_project, python, write_params
 
-KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "3")), int(os.environ.get("CHAOS_SEED", "1"))
+KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "1")), int(os.environ.get("CHAOS_SEED", "1"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 RANKS = int(os.environ.get("CHAOS_RANKS", "1"))
 LONGEST = 12.0  # seconds that a repro runs before something is killed
