@@ -1,6 +1,6 @@
 """Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have been.
 
-One kill here; `make chaos` does 200 (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
+Left out of `make test` for the minutes it takes; `make chaos` kills 200 times (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
 """
 
 import os
@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from small import contents, environment, make_project, python, write_params
 
 KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "1")), int(os.environ.get("CHAOS_SEED", "1"))
@@ -72,6 +73,7 @@ def repro(folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.chaos
 def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
     undisturbed, env = dvc_project(tmp_path / "undisturbed")
     whole = repro(undisturbed, env)
