@@ -315,7 +315,7 @@ def code_of_stage(module: str) -> set[str]:
 @pytest.mark.parametrize("name", STAGES)
 def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
     stage = STAGES[name]
-    match = re.match(r"python -m stages\.(\w+)( |$)", stage["cmd"])
+    match = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
     assert match, stage["cmd"]
     declared = [dep for dep in stage["deps"] if dep.startswith(("pipeline/", "stages/"))]
     wanted = code_of_stage(match[1])
