@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         """Hidden states [B, T, C] of `input_ids`, `attention_mask`, `token_types` [B, T] under a prompt, or one for each row."""
         extra: dict[str, Any] = {"token_type_ids": token_types} if self.token_types > 1 else {}
         if isinstance(prompt, SoftPrompt):
-            return self._with_soft_prompt(prompt.vectors, input_ids, attention_mask, extra)
+            return self._with_soft_prompt(prompt(), input_ids, attention_mask, extra)
         if prompt is not None and prompt.position_offsets is not None:
             offsets = prompt.position_offsets if prompt.rows is None else prompt.position_offsets[prompt.rows]
             positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.family.first_position

@@ -99,11 +99,11 @@ class TrainBatches:
         return self.schedule.count(task, steps * self.per_step) / self.packings[task].per_epoch
 
 
-def sorted_batches(table: FeatureTable, rows: Ints, batch_tokens: int, task: int, pad: int) -> Iterator[Batch]:
+def sorted_rows(table: FeatureTable, rows: Ints, batch_tokens: int) -> Iterator[Ints]:
     """All `rows`, longest first, in batches of at most `batch_tokens` tokens with padding: for evaluation."""
     order = rows[np.argsort(-table.lengths[rows], kind="stable")]
     start = 0
     while start < len(order):
         size = max(1, batch_tokens // int(table.lengths[order[start]]))
-        yield collate(table, order[start : start + size], task, pad)
+        yield order[start : start + size]
         start += size

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError
 
 SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # host:pid of the process that started the ranks
 MARKER = "DEEP_PROMPT_MARKER"  # the file by which rank 0 says that it is done
-TIMEOUT = "DEEP_PROMPT_TIMEOUT"  # seconds without news of the other ranks
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Cluster:
     `hostfile` names the hosts, `NAME slots=N` a line, to be reached by ssh on `ssh_port`; N takes the place of `ranks`. Under
     `slurm` they are those of the job. With neither, it is this machine. `interface` is what ranks talk over (such as eth0);
     `forward` are variables of the environment that other hosts must have. A rank without news of the others for `timeout_minutes`
-    gives up.
+    gives up; `checkpoint_minutes` is how often there is a checkpoint. `zero` is what ranks share of a model's memory (DeepSpeed's
+    ZeRO: 3 is the weights), and `offload` keeps their parts in the machine's memory, not the GPU's.
     """
 
     ranks: int = 1
@@ -46,12 +47,18 @@ class Cluster:
     interface: str | None = None
     forward: tuple[str, ...] = ()
     timeout_minutes: float = 10.0
+    checkpoint_minutes: float = 2.0
+    zero: Literal[0, 1, 2, 3] = 0
+    offload: bool = False
 
     def __post_init__(self) -> None:
-        problems = [f"{name} is {getattr(self, name)}; give a number above 0" for name in ("ranks", "ssh_port", "timeout_minutes")
+        positive = ("ranks", "ssh_port", "timeout_minutes", "checkpoint_minutes")
+        problems = [f"{name} is {getattr(self, name)}; give a number above 0" for name in positive
                     if getattr(self, name) <= 0]
         if self.slurm and self.hostfile is not None:
             problems.append("hostfile and slurm are both set; remove one: Slurm knows the job's hosts")
+        if self.offload and self.zero != 3:
+            problems.append(f"offload is set, but zero is {self.zero}; only zero: 3 has weights to offload")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -105,7 +112,7 @@ def environment(cluster: Cluster, given: Mapping[str, str]) -> dict[str, str]:
     missing = [name for name in cluster.forward if name not in given]
     if missing:
         raise UserError(*(f"cluster.yaml: forward: {name} is not set here; set it, or take it out" for name in missing))
-    added = {TIMEOUT: str(60 * cluster.timeout_minutes)}
+    added: dict[str, str] = {}
     if cluster.interface is not None:
         added |= {"GLOO_SOCKET_IFNAME": cluster.interface, "NCCL_SOCKET_IFNAME": cluster.interface}
     if "OMP_NUM_THREADS" not in given:

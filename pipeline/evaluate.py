@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.batches import sorted_batches
+from pipeline.batches import collate, sorted_rows
+from pipeline.cluster import Ranks
+from pipeline.collective import summed
 from pipeline.features import FeatureTable, WindowLogits
 from pipeline.metrics import Metrics
 from pipeline.mixture import Ints, permutation
 from pipeline.model import PromptedModel
 from pipeline.task import Task
 
+ALONE = Ranks()
 BLOCK = 4096  # features whose logits are in memory at once
 
 
@@ -40,11 +43,15 @@ def choose(examples: Iterable[Any], table: FeatureTable, task: Task[Any, Any, An
     return Split(task, classes, [example for number, example in enumerate(examples) if number in numbers], table, rows)
 
 
-def decode(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048) -> list[Any]:
-    """Each example's decoded prediction by head `number`, in the order of `split.examples`; needs no gradient or threshold."""
+def decode(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048,
+           ranks: Ranks = ALONE) -> list[Any]:
+    """Each example's decoded prediction by head `number`, in the order of `split.examples`; needs no gradient or threshold.
+
+    Ranks share the batches, and all of them get every prediction.
+    """
     decoded: list[Any] = []
     for rows in _blocks(split):
-        logits = _logits(model, split.table, rows, number, pad, batch_tokens)
+        logits = _logits(model, split.table, rows, number, pad, batch_tokens, ranks)
         numbers = split.table.examples[rows]
         for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers)) + 1):
             seen = [_window(split.table, int(rows[i]), logits[i]) for i in group]
@@ -67,18 +74,29 @@ def _blocks(split: Split) -> Iterator[Ints]:
         start = end
 
 
-def _logits(model: PromptedModel, table: FeatureTable, rows: Ints, number: int, pad: int,
-            batch_tokens: int) -> list[NDArray[Any]]:
-    place = {int(row): i for i, row in enumerate(rows)}
+def _logits(model: PromptedModel, table: FeatureTable, rows: Ints, number: int, pad: int, batch_tokens: int,
+            ranks: Ranks) -> list[NDArray[Any]]:
+    """The logits [N, classes] of each row.
+
+    The batches are those of one rank, so each row's are the same to the bit in any number of ranks, which fill in what they have
+    and add it all up. All ranks do equally many, since under ZeRO 3 each batch needs all of them.
+    """
+    counts = np.array([len(table.column("positions", int(row))) for row in rows])
+    ends = np.cumsum(counts)
+    found = np.zeros((int(ends[-1]), model.heads.classes[number]), dtype=np.float32)
+    place = {int(row): slice(end - count, end) for row, end, count in zip(rows, ends, counts, strict=True)}
+    batches = list(sorted_rows(table, rows, batch_tokens))
     device = next(model.parameters()).device
-    result: list[NDArray[Any]] = [np.empty(0)] * len(rows)
     with torch.no_grad(), evaluating(model):
-        for batch in sorted_batches(table, rows, batch_tokens, number, pad):
-            counts = batch.position_mask.sum(dim=1).tolist()
+        for first in range(0, len(batches), ranks.world):
+            mine = first + ranks.rank
+            batch = collate(table, batches[min(mine, len(batches) - 1)], number, pad)
             values = model(batch.to(device)).float().cpu().numpy()
-            for row, count, logits in zip(batch.rows, counts, values, strict=True):
-                result[place[int(row)]] = logits[:count]
-    return result
+            for row, logits in zip(batch.rows if mine < len(batches) else (), values, strict=False):
+                where = place[int(row)]
+                found[where] = logits[: where.stop - where.start]
+    every = summed(torch.from_numpy(found), ranks).numpy()
+    return [every[place[int(row)]] for row in rows]
 
 
 @contextlib.contextmanager

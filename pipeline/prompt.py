@@ -127,6 +127,10 @@ class SoftPrompt(nn.Module):
         """P."""
         return self.vectors.shape[0]
 
+    def forward(self) -> Tensor:
+        """A copy of `vectors`: under ZeRO 3 the parameter itself is gone after this."""
+        return self.vectors.clone()
+
 
 def together(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPrompts | None:
     """Different prompts for the rows [B] of one batch: row i has `prompts[rows[i]]`; None is no prompt, as is one of length 0.

@@ -1,15 +1,18 @@
 """evaluate: score one arm's artifact on a task's test split, with thresholds decided on validation."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from pipeline.artifact import load_backbone_weights, load_config, load_heads, load_prompt
 from pipeline.backbone import Backbone
+from pipeline.cluster import Cluster, Ranks, load_cluster
+from pipeline.collective import device
 from pipeline.config import load_json
 from pipeline.evaluate import Split, decode, scored
 from pipeline.files import atomic_folder, write_json
@@ -17,7 +20,8 @@ from pipeline.metrics import Metrics
 from pipeline.model import Heads, PromptedModel
 from pipeline.source import locate
 from pipeline.tasks import task_named
-from stages.command import run, say, say_read, say_wrote
+from stages.command import say, say_read, say_wrote
+from stages.launching import PATH, launch
 from stages.params import Params, arm_of, load_params, task_of
 from stages.splits import load_split
 
@@ -33,13 +37,18 @@ def evaluate(arm_name: str, name: str) -> None:
     model = _load(artifact, {name: tuple(summary["classes"])}, params)
     say_read(artifact)
     splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
-    decoded = {split: decode(model, data, 0, summary["pad"]) for split, data in splits.items()}
+    trained = sum(parameter.numel() for parameter in model.trainable_state().values())
+    backbone_numbers = model.backbone.num_parameters  # here: ZeRO 3 leaves a rank with a part of them
+    ranks = Ranks.from_environment(os.environ)
+    with _placed(model, ranks, load_cluster(PATH)) as placed:
+        decoded = {split: decode(placed, data, 0, summary["pad"], ranks=ranks) for split, data in splits.items()}
+    if ranks.rank:
+        return
     thresholds = task.decide(splits["validation"].examples, decoded["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
-    trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     metrics = {
         "primary": primary, "task": summary["task"], "thresholds": thresholds,
-        "parameters": {"trained": trained, "backbone": model.backbone.num_parameters},
+        "parameters": {"trained": trained, "backbone": backbone_numbers},
         "rows": {"train": summary["splits"]["train"]["examples"]} | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
     }
@@ -64,8 +73,20 @@ def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params) -
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
     heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words)
     load_heads(artifact, config, heads, classes)
-    model = PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
+
+
+@contextmanager
+def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[PromptedModel]:
+    """The model where it predicts: on this rank's device, or parted among the ranks."""
+    if ranks.world == 1 and cluster.zero < 3:
+        yield model.to(device(ranks))
+        return
+    from pipeline.engine import place  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
+    from pipeline.launch import joined  # noqa: PLC0415
+
+    with joined(ranks, 60 * cluster.timeout_minutes):
+        yield place(model, ranks, cluster)
 
 
 def _labels(score: Metrics) -> pd.DataFrame:
@@ -84,4 +105,4 @@ def _write_predictions(path: Path, split: Split, decoded: list[Any], thresholds:
 
 
 if __name__ == "__main__":
-    run(evaluate)
+    launch(evaluate)

@@ -17,13 +17,15 @@ from torch import Tensor
 from pipeline.artifact import ArtifactConfig, TaskHead
 from pipeline.backbone import Backbone
 from pipeline.batches import TrainBatches, collate
-from pipeline.cluster import TIMEOUT, Ranks
+from pipeline.cluster import Ranks, load_cluster
+from pipeline.collective import hosts
 from pipeline.config import load_json
+from pipeline.engine import share
 from pipeline.errors import UserError
 from pipeline.evaluate import Split, decode, scored
 from pipeline.features import FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
-from pipeline.launch import hosts, joined, share
+from pipeline.launch import joined
 from pipeline.mixture import mix_seed
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, TrainParams
@@ -32,6 +34,7 @@ from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
 from pipeline.trainer import Run, Scores, train
 from stages.command import stops
+from stages.launching import PATH
 from stages.params import Params
 from stages.progress import Progress
 from stages.splits import load_split
@@ -142,26 +145,26 @@ def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) ->
 def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], rates: Sequence[int], training: TrainParams,
         params: Params, start: dict[str, Any]) -> tuple[Run, bool]:
     """Train; returns the run, and whether this process writes its files. `start` describes what training starts from."""
-    ranks = Ranks.from_environment(os.environ)
+    ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
     checkpoints = WORK / stage / _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
 
     def validate(trained: PromptedModel) -> Scores:
         scores = {}
         for number, task in enumerate(tasks):
-            decoded = decode(trained, task.validation, number, task.pad)
+            decoded = decode(trained, task.validation, number, task.pad, ranks=ranks)
             thresholds = task.validation.task.decide(task.validation.examples, decoded)
             scores[task.name] = scored(task.validation, decoded, thresholds).overall[task.primary]
         return scores
 
-    timeout = float(os.environ.get(TIMEOUT, "600"))
     names = [task.name for task in tasks]
     shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names)
-    with joined(ranks, timeout), shown as progress, stops() as stopped:
-        progress.say(f"{ranks.world} {'rank' if ranks.world == 1 else 'ranks'} on {', '.join(hosts(ranks))}; ZeRO stage 0, "
+    with joined(ranks, 60 * cluster.timeout_minutes), shown as progress, stops() as stopped:
+        count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
+        progress.say(f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
                      f"float32; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} micro-batches each")
         run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
-                    checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped))
+                    checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
     return run, ranks.rank == 0
 
 

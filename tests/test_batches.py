@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from pipeline.batches import IGNORED, TrainBatches, collate, sorted_batches
+from pipeline.batches import IGNORED, TrainBatches, collate, sorted_rows
 from pipeline.features import FeatureTable
 from pipeline.mixture import UNIT
 
@@ -88,16 +88,17 @@ def test_the_step_is_the_share_weighted_mean_of_each_tasks_mean(tables: list[Fea
 
 def test_evaluation_covers_each_row_once_under_the_budget(tables: list[FeatureTable]) -> None:
     table, rows = tables[0], np.array([30, 2, 4, 9, 17, 18, 19, 39])
-    batches = list(sorted_batches(table, rows, 30, task=0, pad=0))
-    assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == sorted(rows.tolist())
-    for batch in batches:
+    batches = list(sorted_rows(table, rows, 30))
+    assert sorted(np.concatenate(batches).tolist()) == sorted(rows.tolist())
+    for chosen in batches:
+        batch = collate(table, chosen, task=0, pad=0)
         assert batch.input_ids.numel() <= 30
         for row, ids, mask in zip(batch.rows, batch.input_ids, batch.attention_mask, strict=True):
             assert ids[mask.bool()].tolist() == table.column("input_ids", row).tolist()
-    lengths = [int(table.lengths[row]) for batch in batches for row in batch.rows]
+    lengths = [int(table.lengths[row]) for batch in batches for row in batch]
     assert lengths == sorted(lengths, reverse=True), "the longest first: what fits them fits all"
-    assert list(sorted_batches(table, rows[:0], 30, task=0, pad=0)) == []
+    assert list(sorted_rows(table, rows[:0], 30)) == []
 
 
 def test_a_row_longer_than_the_budget_is_evaluated_alone(tables: list[FeatureTable]) -> None:
-    assert [len(batch.rows) for batch in sorted_batches(tables[0], np.arange(5), 1, task=0, pad=0)] == [1] * 5
+    assert [len(batch) for batch in sorted_rows(tables[0], np.arange(5), 1)] == [1] * 5

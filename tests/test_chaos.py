@@ -1,6 +1,7 @@
 """Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have been.
 
-Left out of `make test` for the minutes it takes; `make chaos` kills 200 times (CHAOS_KILLS, CHAOS_RANKS, CHAOS_SEED say how many, in how many ranks, which).
+Left out of `make test` for the minutes it takes; `make chaos` kills 200 times. CHAOS_KILLS, CHAOS_RANKS and CHAOS_SEED say how
+many, in how many ranks, and which.
 """
 
 import os

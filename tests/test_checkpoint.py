@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import checkpoint
-from pipeline.checkpoint import State, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from pipeline.checkpoint import State, load_checkpoint, save_checkpoint
 
 
 def state(step: int) -> State:
@@ -120,29 +120,3 @@ def test_a_tensor_that_is_a_view_is_saved(tmp_path: Path) -> None:
     found, _ = load_checkpoint(tmp_path)
     assert found is not None
     assert found.tensors["a"].tolist() == [[0, 3], [1, 4], [2, 5]]
-
-
-def adam(seed: int) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
-    torch.manual_seed(seed)
-    parameters = [torch.nn.Parameter(torch.randn(3)), torch.nn.Parameter(torch.randn(2, 2))]
-    return parameters, torch.optim.AdamW([{"params": parameters[:1], "lr": 0.1}, {"params": parameters[1:], "lr": 0.2}])
-
-
-def test_an_optimizer_goes_on_where_it_was() -> None:
-    (one, first), (two, second) = adam(0), adam(0)
-
-    def step(parameters: list[torch.nn.Parameter], optimizer: torch.optim.AdamW, times: int) -> None:
-        for _ in range(times):
-            optimizer.zero_grad()
-            sum((parameter**2).sum() for parameter in parameters).backward()
-            optimizer.step()
-
-    step(one, first, 5)
-    saved = {name: value.clone() for name, value in optimizer_tensors(first).items()}
-    assert set(saved) == {f"{index}.{name}" for index in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")}
-    for mine, theirs in zip(two, one, strict=True):
-        mine.data.copy_(theirs.data)
-    restore_optimizer(second, saved)
-    step(one, first, 3)
-    step(two, second, 3)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(one, two, strict=True))

@@ -28,6 +28,8 @@ def test_without_a_file_there_is_one_process(tmp_path: Path) -> None:
     ("ranks: 0\ntimeout_minutes: -1", ["ranks is 0", "timeout_minutes is -1.0", "give a number above 0"]),
     ("rank: 2", ["unknown key 'rank'", "ranks"]),
     ("ranks: two", ["ranks", "'two'"]),
+    ("zero: 4", ["zero", "4"]),
+    ("offload: true", ["offload is set, but zero is 0"]),
     ("hostfile: hosts\nslurm: true", ["hostfile and slurm are both set"]),
 ])
 def test_a_mistake_is_told(text: str, parts: list[str], tmp_path: Path) -> None:
@@ -68,11 +70,10 @@ def test_environments() -> None:
     cluster = Cluster(interface="eth7", forward=("TOKEN", "HOME"), timeout_minutes=0.5)
     given = {"TOKEN": "a=b", "HOME": "/h", "OTHER": "x"}
     added = environment(cluster, given)
-    assert added == {"DEEP_PROMPT_TIMEOUT": "30.0", "GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7",
-                     "OMP_NUM_THREADS": "1"}
+    assert added == {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7", "OMP_NUM_THREADS": "1"}
     assert "OMP_NUM_THREADS" not in environment(cluster, given | {"OMP_NUM_THREADS": "3"})
     lines = forwarded(cluster, given | added | {"DEEP_PROMPT_MARKER": "/m"}).splitlines()
-    assert {"TOKEN=a=b", "HOME=/h", "GLOO_SOCKET_IFNAME=eth7", "DEEP_PROMPT_TIMEOUT=30.0", "DEEP_PROMPT_MARKER=/m"} <= set(lines)
+    assert {"TOKEN=a=b", "HOME=/h", "GLOO_SOCKET_IFNAME=eth7", "DEEP_PROMPT_MARKER=/m"} <= set(lines)
     assert not [line for line in lines if line.startswith("OTHER")]
     with pytest.raises(UserError, match="forward: TOKEN is not set here"):
         environment(cluster, {"HOME": "/h"})

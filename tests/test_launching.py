@@ -118,6 +118,23 @@ def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: P
             [float(value or 0) for value in theirs.split("\t")], rel=1e-2, abs=1e-4)
 
 
+def test_two_ranks_evaluate_as_one(place: Place) -> None:
+    place.forget()
+    place.ranks(1)
+    for words in ("finetune", "evaluate"):
+        python(place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner").check_returncode()
+    one = contents(place.folder / "results", place.folder / "predictions")
+    assert len(one) == 3
+    for zero in (0, 3):
+        shutil.rmtree(place.folder / "results")
+        shutil.rmtree(place.folder / "predictions")
+        (place.folder / "cluster.yaml").write_text(f"ranks: 2\nzero: {zero}\n", encoding="utf-8")
+        done = python(place.folder, place.env, "-m", "stages.evaluate", "head_only", "world_ner")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("test f1") == 1, "one rank speaks"
+        assert contents(place.folder / "results", place.folder / "predictions") == one
+
+
 @pytest.fixture
 def running(place: Place, two: object) -> Iterator[Start]:
     """Starts the stage in some ranks; what is left of it in the end is killed."""

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 # A module imports only those before it; a name stands for the module, or for a package with all that is in it.
 ORDER = ("errors", "files", "config", "cluster", "params", "source", "mixture", "readers", "metrics", "families", "tokenizer",
          "features", "task", "tagging", "tasks", "recipe", "leakage", "examples", "batches", "prompt", "attention", "backbone",
-         "model", "optim", "artifact", "card", "exchange", "checkpoint", "evaluate", "predictor", "launch", "trainer", "report",
-         "world")
+         "model", "optim", "artifact", "card", "exchange", "checkpoint", "collective", "evaluate", "predictor", "accelerator",
+         "launch", "engine", "trainer", "report", "world")
 TORCH_FREE = (*ORDER[: ORDER.index("examples") + 1], "report", "world")
 ALONE = {"report": {"errors"}, "world": {"errors"}}
-ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"launch"}, "tokenizers": set(),
+ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"accelerator"}, "tokenizers": set(),
         "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"card", "source", "readers"},
         "pyarrow": {"features", "task", "tasks", "examples"}}
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
@@ -124,7 +124,8 @@ def names(tree: ast.Module) -> set[str]:
 
 
 # These set a variable that a library reads, where it is not set; none reads one.
-SETS_ENVIRONMENT = {"pipeline.tokenizer": ["TOKENIZERS_PARALLELISM"], "pipeline.launch": ["DS_ACCELERATOR", "LOCAL_RANK"]}
+SETS_ENVIRONMENT = {"pipeline.tokenizer": ["TOKENIZERS_PARALLELISM"], "pipeline.launch": ["LOCAL_RANK"],
+                    "pipeline.accelerator": ["DS_ACCELERATOR"]}
 
 
 @pytest.mark.parametrize("name", sorted(PIPELINE))

@@ -1,11 +1,7 @@
 """Training through the real engine: a run is a function of its inputs, interrupted or not, alone or shared."""
 
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +9,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
-import two_ranks
-from safetensors.torch import load_file
 
 from pipeline.batches import TrainBatches, collate
 from pipeline.checkpoint import load_checkpoint
-from pipeline.cluster import Ranks
-from pipeline.config import load_json
+from pipeline.cluster import Cluster, Ranks
+from pipeline.engine import share
 from pipeline.errors import Stopped, UserError
 from pipeline.features import FeatureTable
-from pipeline.launch import engine_of, joined
+from pipeline.launch import joined
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.optim import optimizer, rate_factor
@@ -30,7 +24,6 @@ from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.trainer import Run, Scores, steps_of, train
 
-TESTS = Path(__file__).parent
 STEPS = 9
 
 
@@ -75,7 +68,7 @@ class Fit:
         self.batches = batches_of(tables, chosen)
         self._train = lambda: train(self.model, arm, self.batches, chosen, names=["ner", "qa"], pad=0, validate=validate,
                                     checkpoints=checkpoints, ranks=ranks, watcher=self.watcher, stopping=stopping,
-                                    checkpoint_seconds=seconds)
+                                    cluster=Cluster(checkpoint_minutes=seconds / 60 + 1e-9))
 
     def __call__(self) -> Run:
         return self._train()
@@ -373,36 +366,4 @@ def test_ranks_that_cannot_share_a_step_are_refused(ranks: Ranks, tables: list[F
     with pytest.raises(UserError, match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3, or change"):
         fit()
     with pytest.raises(UserError, match="4 ranks cannot share the 6 micro-batches"):
-        engine_of(fit.model, torch.optim.AdamW(fit.model.parameters()), 6, 1.0, Ranks(0, 4, 0))
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-def test_two_processes_train_as_one(ranks: Ranks, tmp_path: Path) -> None:
-    model, run = two_ranks.run(tmp_path / "one", ranks)
-    batches = two_ranks.batches(tmp_path / "one")
-    tasks = [[micro.task for micro in batches.step(step)] for step in range(run.steps)]
-    assert any(step[0::2] == [0, 0] and step[1::2] == [1, 1] for step in tasks), "in some step each rank has a task of its own"
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
-    processes = [subprocess.Popen([sys.executable, TESTS / "two_ranks.py", tmp_path], env={**environment, "RANK": rank},
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in "01"]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in "01")
-    for name, value in model.trainable_state().items():
-        assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(first[name], value.detach(), atol=1e-5, rtol=1e-4)
-    for rank in "01":
-        for row, expected in zip(load_json(tmp_path / f"{rank}.json"), run.train, strict=True):
-            assert row == pytest.approx(expected, rel=1e-3)
-    assert list((tmp_path / "0" / "checkpoints").iterdir())
-    assert not (tmp_path / "1" / "checkpoints").exists(), "only the first rank writes"
+        share(6, Ranks(0, 4, 0))

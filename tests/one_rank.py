@@ -1,0 +1,84 @@
+"""One of several processes that train a tiny model together: python one_rank.py FOLDER ARM ZERO [offload] [until=STEP] [predict].
+
+It leaves its values, curve and predictions there; with `predict` only those of an untrained model.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import tiny
+from safetensors.torch import save_file
+
+import pipeline.engine
+from pipeline.batches import TrainBatches
+from pipeline.cluster import Cluster, Ranks
+from pipeline.config import parse
+from pipeline.engine import place
+from pipeline.errors import Stopped
+from pipeline.evaluate import Split, decode
+from pipeline.files import write_json
+from pipeline.launch import joined
+from pipeline.mixture import UNIT
+from pipeline.model import PromptedModel
+from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.trainer import Run, Scores, train
+
+RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
+PARAMS = {"epochs": 2.0, "batch_tokens": 48, "micro_batches": 4, "validations": 3, "clip": 0.5}
+ALONE = Cluster()
+pipeline.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
+
+
+class Sums:
+    """A task whose predictions are the logits, added up."""
+
+    def decode(self, example: int, seen: list, classes: tuple[str, ...]) -> list[float]:
+        return [float(window.logits.astype("float64").sum()) for window in seen]
+
+
+def batches(folder: Path) -> TrainBatches:
+    """Micro-batches of two tasks in turn, so that two ranks hold different tasks in a step."""
+    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
+    return TrainBatches(tables, [UNIT // 2, UNIT // 2], PARAMS["batch_tokens"], PARAMS["micro_batches"], seed=5)
+
+
+def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
+    """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
+    table = tiny.table(folder, "classes", 40, 1)
+    split = Split(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
+    return decode(model, split, 0, 0, batch_tokens=60, ranks=ranks)
+
+
+def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE,
+        until: int = 0) -> tuple[PromptedModel, Run]:
+    """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
+    model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
+
+    def validate(trained: PromptedModel) -> Scores:
+        return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
+
+    values = PARAMS | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
+    made = train(model, arm, batches(data), parse(TrainParams, values, "params"), names=["ner", "qa"], pad=0, validate=validate,
+                 checkpoints=folder / "checkpoints", ranks=ranks, watcher=watcher, cluster=cluster,
+                 stopping=lambda: len(watcher.steps) + 1 == until)
+    return model, made
+
+
+if __name__ == "__main__":
+    ranks, folder, arm = Ranks.from_environment(os.environ), Path(sys.argv[1]), sys.argv[2]
+    cluster, words = Cluster(zero=int(sys.argv[3]), offload="offload" in sys.argv), sys.argv[4:]
+    until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+    with joined(ranks, 60):
+        if "predict" in words:
+            model = place(tiny.prompted(arm), ranks, cluster)
+        else:
+            try:
+                model, made = run(folder, ranks, arm, cluster, until)
+            except Stopped:
+                raise SystemExit(0) from None
+            values = {name: value.detach() for name, value in model.trainable_state().items()}
+            save_file(values, folder / f"{ranks.rank}.safetensors")
+            write_json(folder / f"{ranks.rank}.json", made.train)
+        if "predict" in words or cluster.zero < 3:
+            write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
