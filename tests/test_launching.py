@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import IN_ONE_PROCESS, contents, environment, make_project, python, write_params
+from small import IN_ONE_PROCESS, ROOT, contents, environment, make_project, python, write_params
 
-from pipeline.config import load_json
+from pipeline.config import load_json, load_yaml
 
 BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl", "members all",
           "mix all")
@@ -213,3 +213,19 @@ def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number
     assert not (place.folder / "artifacts").exists()
     step = int(output.split("stopped after step ")[1].split()[0])
     assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
+
+
+def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -> None:
+    """The script of examples/kubernetes.yaml, but for its virtual environment."""
+    (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["bash", "-c"]
+    script = container["args"][0].replace("source .venv/bin/activate\n", "")
+    if not (place.folder / ".dvc").exists():
+        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=place.folder, env=place.env, check=True)
+    process = running(1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script)
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, -signal.SIGTERM), output
+    assert "stopped after step " in output
+    assert place.processes() == {}
