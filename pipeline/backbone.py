@@ -14,6 +14,7 @@ from transformers.utils import logging as _logging
 from pipeline.attention import ATTENTION, Recorded, checkpoint_layers, prepare
 from pipeline.errors import UserError
 from pipeline.families import family_of
+from pipeline.params import Precision
 from pipeline.prompt import LayerPrompts, SoftPrompt
 
 
@@ -39,7 +40,7 @@ class Backbone(nn.Module):
         self._check_prompts_work()
 
     @classmethod
-    def load(cls, folder: Path, lm_head: bool = False) -> "Backbone":
+    def load(cls, folder: Path, lm_head: bool = False, precision: Precision = "float32") -> "Backbone":
         """From a folder of save_pretrained; no network, no code from the folder. Raises UserError: unreadable, unsupported.
 
         With `lm_head` also the language modeling head, which must be among the weights.
@@ -48,8 +49,9 @@ class Backbone(nn.Module):
             try:
                 family = family_of(AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
                 auto: Any = AutoModel if not lm_head else AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
-                model, found = auto.from_pretrained(folder, attn_implementation=ATTENTION, local_files_only=True,
-                                                    use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+                model, found = auto.from_pretrained(
+                    folder, attn_implementation=ATTENTION, local_files_only=True, use_safetensors=True,
+                    dtype=getattr(torch, precision), output_loading_info=True)
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"{folder}: no backbone can be read there: {str(error).splitlines()[0]}") from error
         body, head = _parted(model) if lm_head else (model, None)
@@ -101,7 +103,7 @@ class Backbone(nn.Module):
         """What the LM head gives to some words of the vocabulary [B, N, words], from hidden states [B, N, C]."""
         assert self.lm_head is not None, "load the backbone with its LM head"
         logits: Tensor = self.lm_head(inputs_embeds=hidden).logits
-        return logits[..., list(words)]
+        return logits[..., list(words)].float()
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
         """[L, 2, H, P, D] of a deep prompt of `count` virtual tokens in all layers."""
@@ -121,12 +123,12 @@ class Backbone(nn.Module):
             raise UserError(f"prompt: num_virtual_tokens is {count}, but the text to start from has {int(real.sum())} tokens; "
                             "make it smaller, or use init: normal")
         layers = [recorded[layer].transpose(2, 3)[:, real][:, :count].transpose(1, 2) for layer in range(self.num_layers)]
-        return torch.stack(layers)
+        return torch.stack(layers).float()
 
     def text_embeddings(self, input_ids: Tensor, attention_mask: Tensor, count: int) -> Tensor:
         """Input embeddings [count, E] of the first `count` real tokens of some text [B, T]."""
         embedded: Tensor = self.model.get_input_embeddings()(input_ids[attention_mask.bool()][:count])
-        return embedded.detach()
+        return embedded.detach().float()
 
     def _hidden(self, prompt: LayerPrompts | None = None, recorded: Recorded | None = None, **inputs: Any) -> Tensor:
         if self._carried is None:

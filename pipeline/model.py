@@ -35,7 +35,7 @@ class Heads(nn.Module):
         """Logits [B, N, classes of the task] from hidden states [B, N, C]."""
         # This bias would shift all positions alike, to no effect; Adam would still make steps of its gradient's rounding.
         bias = self.bias[task] * (self.kinds[task] == "classes")
-        logits = nn.functional.linear(hidden, self.weight[task], bias)
+        logits = nn.functional.linear(hidden.to(bias.dtype), self.weight[task], bias)
         return logits[..., : self.classes[task]]
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:

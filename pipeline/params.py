@@ -6,6 +6,7 @@ from typing import Literal
 
 Arm = Literal["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"]
 PromptInit = Literal["text", "normal", "zero_values"]
+Precision = Literal["float32", "bfloat16"]
 
 TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
     "multitask": ("prompt", "head"),
@@ -40,6 +41,8 @@ class TrainParams:
     of the hidden layer of P-tuning v2's MLP, which computes the prompt (0: the prompt itself is trained). `prompt_dropout` drops
     single numbers of it while training. `factor_rank` gives each task of a mixture low-rank factors on the shared prompt (0:
     none). `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
+
+    `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
     """
 
     epochs: float
@@ -55,6 +58,7 @@ class TrainParams:
     prompt_dropout: float = 0.0
     factor_rank: int = 0
     shift_positions: bool = False
+    precision: Precision = "float32"
     warmup: float = 0.06
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -73,6 +77,9 @@ class TrainParams:
                 for name in ("weight_decay", "patience", "projection", "factor_rank") if getattr(self, name) < 0]
         if not 0 <= self.prompt_dropout < 1:
             bad.append(f"prompt_dropout is {self.prompt_dropout}; give a share, 0 up to 1")
+        if self.precision != "float32" and self.backbone_lr is not None:
+            bad.append(f"precision is {self.precision}, which would round away most of what a step adds to a "
+                       "trained backbone's weights; remove it")
         if bad:
             raise ValueError("; ".join(bad))
 

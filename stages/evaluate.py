@@ -18,6 +18,7 @@ from pipeline.evaluate import Split, decode, scored
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics
 from pipeline.model import Heads, PromptedModel
+from pipeline.params import Precision
 from pipeline.source import locate
 from pipeline.tasks import task_named
 from stages.command import say, say_read, say_wrote
@@ -29,12 +30,13 @@ from stages.splits import load_split
 def evaluate(arm_name: str, name: str) -> None:
     """Write results/ARM/TASK: metrics.json and labels.tsv, and predictions/ARM/TASK/test.jsonl."""
     arm, params = arm_of(arm_name), load_params()
-    limits = {"validation": params.training(arm, name).validation_rows, "test": task_of(params, name).test_rows}
+    training = params.training(arm, name)
+    limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
     features, examples = Path("data/features") / name, Path("data/examples") / name
     summary = load_json(features / "summary.json")
     task, primary = task_named(summary["task"]), summary["primary"]
     artifact = Path("artifacts") / arm / name
-    model = _load(artifact, {name: tuple(summary["classes"])}, params)
+    model = _load(artifact, {name: tuple(summary["classes"])}, params, training.precision)
     say_read(artifact)
     splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
@@ -62,10 +64,10 @@ def evaluate(arm_name: str, name: str) -> None:
     say_wrote(output, predictions)
 
 
-def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params) -> PromptedModel:
+def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision) -> PromptedModel:
     config = load_config(artifact)
     words = [config.heads[name].words for name in classes if name in config.heads]
-    backbone = Backbone.load(locate(params.backbone), lm_head=any(words))
+    backbone = Backbone.load(locate(params.backbone), any(words), precision)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     fine_tuned = config.arm == "fine_tune"
     if fine_tuned:

@@ -30,7 +30,7 @@ def finetune(arm_name: str, name: str) -> None:
     training = params.training(arm, name)
     data = TaskData.load(name, training.validation_rows)
     say_read(data.train.path)
-    backbone = load_backbone(params.backbone, [data.words])
+    backbone = load_backbone(params.backbone, [data.words], training.precision)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     start: dict[str, Any] = {}
     pretrained_on: list[str] = []

@@ -35,7 +35,7 @@ def pretrain(mixture: str) -> None:
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")
     say_read(source, *(task.train.path for task in tasks))
-    backbone = load_backbone(params.backbone, [task.words for task in tasks])
+    backbone = load_backbone(params.backbone, [task.words for task in tasks], training.precision)
     prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)

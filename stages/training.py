@@ -28,7 +28,7 @@ from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.launch import joined
 from pipeline.mixture import mix_seed
 from pipeline.model import Heads, PromptedModel
-from pipeline.params import Arm, TrainParams
+from pipeline.params import Arm, Precision, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, initial_key_values
 from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
@@ -72,12 +72,12 @@ def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
                  [task.words for task in tasks])
 
 
-def load_backbone(params: BackboneParams, words: Iterable[Sequence[int]]) -> Backbone:
+def load_backbone(params: BackboneParams, words: Iterable[Sequence[int]], precision: Precision) -> Backbone:
     """The backbone, with its LM head where a task has a verbalizer's words.
 
     It checkpoints its layers where GRADIENT_CHECKPOINTING=1: that costs time, saves memory, changes no result, so it is no param.
     """
-    backbone = Backbone.load(locate(params), lm_head=any(words))
+    backbone = Backbone.load(locate(params), any(words), precision)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone
@@ -162,7 +162,8 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
     with joined(ranks, 60 * cluster.timeout_minutes), shown as progress, stops() as stopped:
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         progress.say(f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
-                     f"float32; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} micro-batches each")
+                     f"{training.precision}; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} "
+                     "micro-batches each")
         run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
                     checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
     return run, ranks.rank == 0

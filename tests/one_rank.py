@@ -1,4 +1,6 @@
-"""One of several processes that train a tiny model together: python one_rank.py FOLDER ARM ZERO [offload] [until=STEP] [predict].
+"""One of several processes that train a tiny model together.
+
+Usage: python one_rank.py FOLDER ARM ZERO [offload] [until=STEP] [predict] [bfloat16].
 
 It leaves its values, curve and predictions there; with `predict` only those of an untrained model.
 """
@@ -8,6 +10,7 @@ import sys
 from pathlib import Path
 
 import tiny
+import torch
 from safetensors.torch import save_file
 
 import pipeline.engine
@@ -51,9 +54,11 @@ def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[flo
 
 
 def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE,
-        until: int = 0) -> tuple[PromptedModel, Run]:
+        until: int = 0, precision: str = "float32") -> tuple[PromptedModel, Run]:
     """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
     model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
+
+    model.backbone.model.to(getattr(torch, precision))
 
     def validate(trained: PromptedModel) -> Scores:
         return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
@@ -74,7 +79,7 @@ if __name__ == "__main__":
             model = place(tiny.prompted(arm), ranks, cluster)
         else:
             try:
-                model, made = run(folder, ranks, arm, cluster, until)
+                model, made = run(folder, ranks, arm, cluster, until, "bfloat16" if "bfloat16" in words else "float32")
             except Stopped:
                 raise SystemExit(0) from None
             values = {name: value.detach() for name, value in model.trainable_state().items()}

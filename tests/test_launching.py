@@ -135,6 +135,26 @@ def test_two_ranks_evaluate_as_one(place: Place) -> None:
         assert contents(place.folder / "results", place.folder / "predictions") == one
 
 
+def test_a_frozen_backbone_in_bfloat16(place: Place) -> None:
+    place.forget()
+    place.ranks(1)
+    before = (place.folder / "params.yaml").read_text(encoding="utf-8")
+    values = load_yaml(place.folder / "params.yaml")
+    values["pretrain"]["all"]["precision"] = values["arms"]["head_only"]["precision"] = "bfloat16"
+    write_params(place.folder, values)
+    try:
+        done = python(place.folder, place.env, *PRETRAIN)
+        assert done.returncode == 0, done.stderr
+        assert "1 rank on" in done.stdout
+        assert "; ZeRO stage 0, bfloat16; 4 of a step's 4 micro-batches each" in done.stdout
+        prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
+        assert {value.dtype for value in prompt.values()} == {torch.float32}
+        for stage in ("finetune", "evaluate"):
+            python(place.folder, place.env, "-m", f"stages.{stage}", "head_only", "world_ner").check_returncode()
+    finally:
+        (place.folder / "params.yaml").write_text(before, encoding="utf-8")
+
+
 @pytest.fixture
 def running(place: Place, two: object) -> Iterator[Start]:
     """Starts the stage in some ranks; what is left of it in the end is killed."""

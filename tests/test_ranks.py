@@ -44,9 +44,9 @@ def together(folder: Path, world: int, arm: str, *words: str) -> None:
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
 
 
-def trained_alone(folder: Path, arm: Arm) -> Alone:
+def trained_alone(folder: Path, arm: Arm, precision: str = "float32") -> Alone:
     with joined(Ranks(), 60):
-        model, run = one_rank.run(folder, Ranks(), arm)
+        model, run = one_rank.run(folder, Ranks(), arm, precision=precision)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
         return values, run, one_rank.predicted(model, folder, Ranks())
 
@@ -70,6 +70,12 @@ def assert_same(folder: Path, world: int, alone: Alone) -> None:
             assert row == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def alone_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The same, with the backbone's weights in bfloat16."""
+    return trained_alone(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
+
+
 def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Path) -> None:
     batches = one_rank.batches(tmp_path)
     tasks = [[micro.task for micro in batches.step(step)] for step in range(alone[1].steps)]
@@ -81,6 +87,29 @@ def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Pa
 def test_many_ranks_train_as_one(world: int, words: tuple[str, ...], alone: Alone, tmp_path: Path) -> None:
     together(tmp_path, world, "multitask", *words)
     assert_same(tmp_path, world, alone)
+
+
+def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:
+    (_, run, _), (rounded, other, _) = alone, alone_bfloat16
+    assert {value.dtype for value in rounded.values()} == {torch.float32}, "what is trained is not rounded"
+    assert [row["loss"] for row in other.train] == pytest.approx([row["loss"] for row in run.train], rel=0.02)
+    assert [row["loss"] for row in other.train] != [row["loss"] for row in run.train]
+
+
+@pytest.mark.parametrize("zero", ["0", "1", "2"])
+def test_two_ranks_train_as_one_in_bfloat16(zero: str, alone_bfloat16: Alone, tmp_path: Path) -> None:
+    together(tmp_path, 2, "multitask", zero, "bfloat16")
+    assert_same(tmp_path, 2, alone_bfloat16)
+
+
+def test_bfloat16_with_all_weights_parted(alone_bfloat16: Alone, tmp_path: Path) -> None:
+    """Equal to the digits of bfloat16 only: gathered weights lie elsewhere in memory, and sums come in another order."""
+    together(tmp_path, 2, "multitask", "3", "bfloat16")
+    first, second = (load_json(tmp_path / f"{rank}.json") for rank in range(2))
+    assert first == second
+    expected = [row["loss"] for row in alone_bfloat16[1].train]
+    assert [row["loss"] for row in first] == pytest.approx(expected, rel=0.01)
+    assert first[0]["loss"] == pytest.approx(expected[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])

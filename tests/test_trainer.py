@@ -284,6 +284,11 @@ def test_parts_of_the_optimizer() -> None:
     assert [id(p) for p in made.param_groups[1]["params"]] == [id(model.heads.weight), id(model.heads.bias)]
 
 
+def test_a_backbone_is_not_trained_in_bfloat16() -> None:
+    with pytest.raises(ValueError, match="precision is bfloat16, which would round away .* remove it"):
+        params("fine_tune", precision="bfloat16")
+
+
 # The best, patience, and what is no number
 
 
