@@ -1,7 +1,9 @@
 """The one exception a user may cause."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
@@ -26,28 +28,37 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known) or 'none'}"
 
 
+class Problem(NamedTuple):
+    """One thing that is wrong with some input: its kind, where ("file:line" or the nearest thing to it), what and the remedy."""
+
+    kind: str
+    where: str
+    message: str
+
+
 class Problems:
     """What is wrong with some input, gathered so that one run reports all of it instead of one mistake at a time.
 
-    Only the first `shown` messages are kept: a wrong separator makes one for every line of a corpus.
+    Only the first `shown` are kept, since a wrong separator makes one for every line of a corpus; `counts` has all, by kind.
     """
 
     def __init__(self, shown: int = 20) -> None:
         self._shown = shown
-        self._messages: list[str] = []
-        self._count = 0
+        self.kept: list[Problem] = []
+        self.counts: Counter[str] = Counter()
 
-    def add(self, where: str, message: str) -> None:
+    def add(self, where: str, message: str, kind: str = "malformed") -> None:
         """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy."""
-        self._count += 1
-        if len(self._messages) < self._shown:
-            self._messages.append(f"{where}: {message}")
+        self.counts[kind] += 1
+        if len(self.kept) < self._shown:
+            self.kept.append(Problem(kind, where, message))
 
     def __len__(self) -> int:
-        return self._count
+        return self.counts.total()
 
     def raise_if_any(self) -> None:
         """Raise one UserError with all messages kept, and how many more there were."""
-        more = self._count - len(self._messages)
-        if self._count:
-            raise UserError(*self._messages, *([f"and {more} more"] if more else []))
+        more = len(self) - len(self.kept)
+        if self.counts:
+            messages = [f"{problem.where}: {problem.message}" for problem in self.kept]
+            raise UserError(*messages, *([f"and {more} more"] if more else []))
