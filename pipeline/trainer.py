@@ -1,7 +1,10 @@
 """The training loop: one, for every arm, pretraining and fine-tuning alike."""
 
 import math
+import resource
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +18,15 @@ from pipeline.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.cluster import Cluster, Ranks
 from pipeline.collective import device, summed
 from pipeline.engine import Engine
-from pipeline.errors import Stopped, UserError
+from pipeline.errors import Diverged, Stopped
 from pipeline.mixture import mix_seed
 from pipeline.model import PromptedModel
 from pipeline.optim import rate_factor
 from pipeline.params import Arm, TrainParams
 
 Scores = dict[str, float]
+
+EXPLODED = 1e3  # nats a label: a loss that guessing blindly does not reach with any number of classes
 
 
 @dataclass
@@ -44,6 +49,9 @@ class Watcher(Protocol):
     def step(self, run: Run, rows: int, tokens: int) -> None:
         """A step is done, the last of `run.train`; it held so many rows and tokens."""
 
+    def validated(self, run: Run) -> None:
+        """A validation is done, the last of `run.validation`."""
+
     def say(self, line: str) -> None:
         """Something worth a line."""
 
@@ -59,10 +67,10 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     """Train `model` in place and leave the best values by mean validation score in it.
 
     `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
-    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but `Run.seconds` is
-    a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises UserError
-    when the loss is no longer a number, leaving the last checkpoint; and Stopped after the step in which `stopping` is true on
-    any rank, leaving a checkpoint of it.
+    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but seconds and
+    memory is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
+    Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; and Stopped
+    after the step in which `stopping` is true on any rank, leaving a checkpoint of it.
     """
     where = device(ranks)
     rates = params.learning_rates(arm)
@@ -79,33 +87,33 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         factor = rate_factor(step, run.steps, params.warmup)
         for group in engine.adam.param_groups:
             group["lr"] = rates[group["part"]] * factor
-        losses = torch.zeros(2, len(names), dtype=torch.float64)
         micro_batches = batches.step(step)
+        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
             torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             engine.backward(loss)
-            losses[:, micro.task] += torch.tensor([loss.item(), 1.0])
+            losses[index] = loss.detach()
             engine.step()
         late = ranks.rank == 0 and time.monotonic() - saved > 60 * cluster.checkpoint_minutes
         losses, stop, due = _shared(losses, stopping(), late, ranks)
+        _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
         rows = sum(len(micro.rows) for micro in micro_batches)
         tokens = sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
-        run.train.append(_train_row(step + 1, losses, names, engine))
+        run.seconds = time.monotonic() - started
+        run.train.append(_train_row(step + 1, run.seconds, losses, micro_batches, names, engine))
         watcher.step(run, rows, tokens)
-        _stop_if_diverged(run.train[-1], micro_batches, names)
         if step + 1 in checks:
             scores = validate(model)
             mean = sum(scores.values()) / len(scores)
             run.validation.append({"step": step + 1, "score": mean, **{f"score_{name}": s for name, s in scores.items()}})
-            watcher.say(f"step {step + 1}: validation {mean:.2f}" + _each(scores))
+            watcher.validated(run)
             if mean > run.best_score:
                 run.best_score, run.best_step, best = mean, step + 1, engine.values()
         if step + 1 < run.steps and (step + 1 in checks or stop or due):
-            run.seconds = time.monotonic() - started
             state = _state(step + 1, engine, best, run)
             if ranks.rank == 0:
                 save_checkpoint(checkpoints, state)
@@ -118,37 +126,52 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
-    """Losses summed over ranks; whether any is to stop, or to write a checkpoint: all do so after the same step."""
-    total = summed(torch.cat([losses.flatten(), torch.tensor([stopping, late], dtype=losses.dtype)]), ranks)
-    return total[:-2].view_as(losses), bool(total[-2]), bool(total[-1])
+    """Every micro-batch's loss; whether any rank is to stop, or to write a checkpoint: all do so after the same step."""
+    total = summed(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
+    return total[:-2], bool(total[-2]), bool(total[-1])
 
 
-def _stop_if_diverged(row: dict[str, float], micro_batches: list[MicroBatch], names: list[str]) -> None:
-    if not math.isfinite(row["loss"]):
-        rows = "; ".join(f"{names[micro.task]} features {micro.rows.tolist()}" for micro in micro_batches)
-        raise UserError(f"the loss of step {row['step']} is {row['loss']} ({rows}); lower the learning rate, or look at "
-                        "these rows; the last checkpoint is kept")
+def _stop_if_diverged(step: int, losses: Tensor, gradient_norm: float, micro_batches: list[MicroBatch], names: list[str]) -> None:
+    """Before a checkpoint can hold what came of it. Where the loss is sound and its gradient is not, any row may be the cause."""
+    worst = float(losses.nan_to_num(nan=math.inf).max())
+    if worst < EXPLODED and math.isfinite(gradient_norm):
+        return
+    bad = [micro for micro, loss in zip(micro_batches, losses, strict=True) if worst < EXPLODED or not loss < EXPLODED]
+    found = f"the loss is {float(losses.mean()):.6g} and its gradient's norm {gradient_norm:.6g}"
+    raise Diverged(step, found, [(names[micro.task], micro.rows.tolist()) for micro in bad])
 
 
 def _values(model: PromptedModel) -> dict[str, Tensor]:
     return {name: parameter.detach().cpu().clone() for name, parameter in model.trainable_state().items()}
 
 
-def _train_row(step: int, losses: Tensor, names: list[str], engine: Engine) -> dict[str, float]:
-    total, counts = losses
-    row = {"step": step, "loss": float(total.sum() / counts.sum()), "gradient_norm": engine.gradient_norm}
+def _train_row(step: int, seconds: float, losses: Tensor, micro_batches: list[MicroBatch], names: list[str],
+               engine: Engine) -> dict[str, float]:
+    """A line of train.tsv: seconds of training so far, the most memory in MB; by task, its mean loss and share of the rows."""
+    row = {"step": step, "seconds": seconds, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm,
+           "memory": _peak_memory() / 1e6}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
-    if len(names) > 1:  # a task's own mean loss: its micro-batch losses already sum to (its micro-batches) x (its mean)
-        row.update({f"loss_{name}": float(total[i] / counts[i]) for i, name in enumerate(names) if counts[i]})
+    if len(names) > 1:
+        own: dict[str, list[float]] = {}
+        rows: Counter[str] = Counter()
+        for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
+            own.setdefault(names[micro.task], []).append(loss)
+            rows[names[micro.task]] += len(micro.rows)
+        for name, values in own.items():  # a task's micro-batch losses sum to (its micro-batches) x (its mean)
+            row |= {f"loss_{name}": sum(values) / len(values), f"share_{name}": rows[name] / rows.total()}
     return row
+
+
+def _peak_memory() -> int:
+    """In bytes: what tensors took on this rank's GPU, or the whole process in the machine's memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _without_best(run: Run) -> int:
     return sum(row["step"] > run.best_step for row in run.validation)
-
-
-def _each(scores: Scores) -> str:
-    return "" if len(scores) == 1 else " (" + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()) + ")"
 
 
 def _state(step: int, engine: Engine, best: dict[str, Tensor], run: Run) -> State:

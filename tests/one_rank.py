@@ -12,6 +12,7 @@ from pathlib import Path
 import tiny
 import torch
 from safetensors.torch import save_file
+from small import MEASURED
 
 import pipeline.engine
 from pipeline.batches import TrainBatches
@@ -70,6 +71,11 @@ def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = A
     return model, made
 
 
+def curve(run: Run) -> list[dict[str, float]]:
+    """All of train.tsv that is a function of the inputs."""
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+
+
 if __name__ == "__main__":
     ranks, folder, arm = Ranks.from_environment(os.environ), Path(sys.argv[1]), sys.argv[2]
     cluster, words = Cluster(zero=int(sys.argv[3]), offload="offload" in sys.argv), sys.argv[4:]
@@ -84,6 +90,6 @@ if __name__ == "__main__":
                 raise SystemExit(0) from None
             values = {name: value.detach() for name, value in model.trainable_state().items()}
             save_file(values, folder / f"{ranks.rank}.safetensors")
-            write_json(folder / f"{ranks.rank}.json", made.train)
+            write_json(folder / f"{ranks.rank}.json", curve(made))
         if "predict" in words or cluster.zero < 3:
             write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))

@@ -15,19 +15,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from small import contents, environment, make_project, python, write_params
+from small import environment, made, make_project, python, write_params
 
 KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "1")), int(os.environ.get("CHAOS_SEED", "1"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 RANKS = int(os.environ.get("CHAOS_RANKS", "1"))
 LONGEST = 12.0  # seconds that a repro runs before something is killed
-
-
-def made(folder: Path) -> dict[str, bytes]:
-    """All that is a function of params and raw files."""
-    places = [folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
-    found = contents(*places) | contents(folder / "runs", pattern="*.tsv")
-    return {name: value for name, value in found.items() if not name.endswith(".gitignore")}
 
 
 def words_of(process: int) -> list[str]:

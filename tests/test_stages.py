@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 from small import ROOT, contents, environment, make_project, params, python, write_params
@@ -365,6 +367,18 @@ def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> N
     assert contents(copied / "artifacts", copied / "results", copied / "data") == before
 
 
+def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
+    edit(copied, lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup=0.0, epochs=1))
+    done = python(copied, environment(copied / "home"), "-m", "stages.finetune", "multitask", "world_ner")
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    found = re.fullmatch(r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
+                         r"learning rate, or look at these rows; the last checkpoint is kept", line)
+    assert found, line
+    ids = set(pq.read_table(copied / "data/examples/world_ner/train.parquet")["id"].to_pylist())
+    assert set(found[1].split(", ")) <= ids
+
+
 def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
     from stages.pretrain import pretrain
 
@@ -481,7 +495,7 @@ def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
 
 
 def rows_of(first: int, last: int) -> list[dict[str, float]]:
-    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step}
+    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step, f"share_{'ab'[step % 2]}": 1.0}
             for step in range(first, last + 1)]
 
 
@@ -495,13 +509,14 @@ def run_of(steps: int, folder: Path) -> None:
             run.train.append(row)
             progress.step(run, 8, 100)
             if row["step"] == 2:
-                progress.say("step 2: validation 3.00")
+                run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
+                progress.validated(run)
 
 
 def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run_of(4, tmp_path)
     first, last = capsys.readouterr().out.splitlines()
-    assert first == "  step 2: validation 3.00"
+    assert first == "  step 2: validation 3.00 (a 2.00, b 4.00)"
     assert last.startswith("  step 4/4  loss 1.250 (a 5.00, b 4.00)  ")
     assert " tokens/s  0 s left" in last
 
@@ -531,7 +546,8 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     run_of(4, tmp_path)
     path = tmp_path / "work/train.tsv"
     before = path.read_text()
-    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tloss_b", "1\t1.25\t0.5\t\t2", "2\t1.25\t0.5\t3\t"]
+    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
+                                       "1\t1.25\t0.5\t\t\t2\t1", "2\t1.25\t0.5\t3\t1\t\t"]
     run = Run(4, train=rows_of(1, 3))
     progress = Progress("x", True, path, ["a", "b"])
     progress.step(run, 8, 100)
@@ -553,7 +569,6 @@ def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], 
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import re
     import threading
 
     ours, theirs = pty.openpty()
