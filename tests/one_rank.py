@@ -1,8 +1,8 @@
-"""One of several processes that train a tiny model together.
+"""One of several processes that train tiny models together, one after another: starting them costs more than training.
 
-Usage: python one_rank.py FOLDER ARM ZERO [offload] [until=STEP] [predict] [bfloat16].
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16]"...
 
-It leaves its values, curve and predictions there; with `predict` only those of an untrained model.
+It leaves each job's values, curve and predictions in FOLDER/NAME; with `predict` only those of an untrained model.
 """
 
 import os
@@ -30,6 +30,7 @@ from pipeline.trainer import Run, Scores, train
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
 PARAMS = {"epochs": 2.0, "batch_tokens": 48, "micro_batches": 4, "validations": 3, "clip": 0.5}
+TOKENS = 52  # of a batch to predict
 ALONE = Cluster()
 pipeline.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
 
@@ -51,7 +52,7 @@ def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[flo
     """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
     table = tiny.table(folder, "classes", 40, 1)
     split = Split(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
-    return decode(model, split, 0, 0, batch_tokens=60, ranks=ranks)
+    return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
 
 
 def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE,
@@ -76,20 +77,28 @@ def curve(run: Run) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
 
 
+def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
+    """One job."""
+    cluster = Cluster(zero=int(zero), offload="offload" in words)
+    if "predict" in words:
+        model = place(tiny.prompted(arm), ranks, cluster)
+    else:
+        until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+        try:
+            model, made = run(folder, ranks, arm, cluster, until, "bfloat16" if "bfloat16" in words else "float32")
+        except Stopped:
+            return
+        values = {name: value.detach() for name, value in model.trainable_state().items()}
+        save_file(values, folder / f"{ranks.rank}.safetensors")
+        write_json(folder / f"{ranks.rank}.json", curve(made))
+    if "predict" in words or cluster.zero < 3:
+        write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+
+
 if __name__ == "__main__":
-    ranks, folder, arm = Ranks.from_environment(os.environ), Path(sys.argv[1]), sys.argv[2]
-    cluster, words = Cluster(zero=int(sys.argv[3]), offload="offload" in sys.argv), sys.argv[4:]
-    until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+    ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
     with joined(ranks, 60):
-        if "predict" in words:
-            model = place(tiny.prompted(arm), ranks, cluster)
-        else:
-            try:
-                model, made = run(folder, ranks, arm, cluster, until, "bfloat16" if "bfloat16" in words else "float32")
-            except Stopped:
-                raise SystemExit(0) from None
-            values = {name: value.detach() for name, value in model.trainable_state().items()}
-            save_file(values, folder / f"{ranks.rank}.safetensors")
-            write_json(folder / f"{ranks.rank}.json", curve(made))
-        if "predict" in words or cluster.zero < 3:
-            write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+        for job in sys.argv[2:]:
+            name, *words = job.split()
+            (folder / name).mkdir(exist_ok=True)
+            work(folder / name, ranks, *words)
