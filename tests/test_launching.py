@@ -33,9 +33,9 @@ class Place:
     folder: Path
     env: dict[str, str]
 
-    def ranks(self, count: int) -> None:
+    def ranks(self, count: int, timeout_minutes: float = 10) -> None:
         """Ask for so many processes."""
-        (self.folder / "cluster.yaml").write_text(f"ranks: {count}\n", encoding="utf-8")
+        (self.folder / "cluster.yaml").write_text(f"ranks: {count}\ntimeout_minutes: {timeout_minutes}\n", encoding="utf-8")
 
     def forget(self) -> None:
         """As if nothing had been trained."""
@@ -161,8 +161,8 @@ def running(place: Place, two: object) -> Iterator[Start]:
     place.forget()
     started: list[subprocess.Popen[str]] = []
 
-    def start(ranks: int, *words: str) -> "subprocess.Popen[str]":
-        place.ranks(ranks)
+    def start(ranks: int, *words: str, timeout_minutes: float = 10) -> "subprocess.Popen[str]":
+        place.ranks(ranks, timeout_minutes)
         started.append(subprocess.Popen([sys.executable, *(words or PRETRAIN)], cwd=place.folder, env=place.env,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         return started[-1]
@@ -217,6 +217,22 @@ def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place
         assert "Traceback" not in output
         assert not (place.folder / "artifacts").exists()
         assert checkpoints(place)
+
+
+def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
+    """The other hears nothing of it for the time-out, and DeepSpeed's launcher kills what is left half a minute later."""
+    process = running(2, timeout_minutes=0.1)
+    wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
+    hung = place.rank(1)
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert place.processes() == {}
+    assert "rank 0 on " in output
+    assert "lost touch with another rank" in output
+    assert "Traceback" not in output
+    assert checkpoints(place)
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])

@@ -37,12 +37,22 @@ class Hosts:
     one: Path
     env: dict[str, str]
 
+    def start(self, node: int, *words: str) -> "subprocess.Popen[str]":
+        """A command on a host."""
+        return subprocess.Popen([ROOT / "tests/machines.sh", self.place, "on", str(node), *words], cwd=self.project, env=self.env,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def on_first(self, *words: str, check: bool = True) -> str:
         """What a command on node0 says."""
-        done = subprocess.run([ROOT / "tests/machines.sh", self.place, "on", "0", *words], cwd=self.project, env=self.env,
-                              capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        process = self.start(0, *words)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 or not check, output
+        return output
+
+    def ranks(self, node: int) -> list[str]:
+        """The processes of a training on a host."""
+        output, _ = self.start(node, "pgrep", "-f", "stages.pretrain").communicate()
+        return output.split()
 
     def assert_same_as_one_process(self) -> None:
         """To the last digits of sums in another order."""
@@ -96,6 +106,30 @@ def test_two_hosts_by_ssh_train_as_one_process(hosts: Hosts) -> None:
     assert "2 ranks on node0, node1" in said
     hosts.assert_same_as_one_process()
     assert list((hosts.project / ".work/launch").iterdir()) == [], "what the other host was told is not left lying about"
+
+
+def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) -> None:
+    (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
+    (hosts.project / "cluster.yaml").write_text(
+        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ntimeout_minutes: 0.2\ncheckpoint_minutes: 0.01\n")
+    process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
+    wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
+    link = ["ip", "-n", "dpt1", "link", "set", "eth0"]
+    subprocess.run([*link, "down"], check=True)
+    cut = time.monotonic()
+    try:
+        output, _ = process.communicate(timeout=180)
+        wait_for(lambda: not hosts.ranks(0) and not hosts.ranks(1))
+        print(f"all were gone {time.monotonic() - cut:.0f} s after the cut")
+    finally:
+        subprocess.run([*link, "up"], check=True)
+    assert process.returncode == 1, output
+    assert "rank 0 on node0: lost touch with another rank" in output
+    assert "error: pretrain: the ranks ended before rank 0 was done" in output
+    assert "Traceback" not in output
+    assert not (hosts.project / "artifacts").exists()
+    assert "resuming at step " in hosts.on_first(sys.executable, "-m", "stages.pretrain", "all")
+    hosts.assert_same_as_one_process()
 
 
 def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_process(hosts: Hosts) -> None:
