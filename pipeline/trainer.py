@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from torch import Tensor
 from pipeline.batches import MicroBatch, TrainBatches, collate
 from pipeline.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.cluster import Cluster, Ranks
-from pipeline.collective import device, summed
+from pipeline.collective import device, gathered, summed
 from pipeline.engine import Engine
-from pipeline.errors import Diverged, Stopped
+from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.mixture import mix_seed
 from pipeline.model import PromptedModel
 from pipeline.optim import rate_factor
@@ -41,6 +42,23 @@ class Run:
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    def validated(self, step: int) -> bool:
+        """Whether the values after this step have been scored."""
+        return bool(self.validation) and self.validation[-1]["step"] == step
+
+    def add_validation(self, step: int, scores: Scores) -> bool:
+        """Add each task's score; whether their mean is the best so far."""
+        mean = sum(scores.values()) / len(scores)
+        self.validation.append({"step": step, "score": mean, **{f"score_{name}": score for name, score in scores.items()}})
+        if mean <= self.best_score:
+            return False
+        self.best_score, self.best_step = mean, step
+        return True
+
+    def without_best(self) -> int:
+        """How many validations there have been since the best."""
+        return sum(row["step"] > self.best_step for row in self.validation)
 
 
 class Watcher(Protocol):
@@ -69,24 +87,40 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
     newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but seconds and
     memory is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
-    Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; and Stopped
-    after the step in which `stopping` is true on any rank, leaving a checkpoint of it.
+    Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; Stopped after
+    the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
+    A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
     """
     where = device(ranks)
-    rates = params.learning_rates(arm)
     first, run, best, moments = _begun(model, steps_of(batches, params.epochs), checkpoints, watcher)
-    engine = Engine(model, rates, params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
+    engine = Engine(model, params.learning_rates(arm), params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
+    _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)
-    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)}
+    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    for step in range(first, run.steps):
-        if params.patience and _without_best(run) >= params.patience:
+
+    def keep(step: int) -> None:
+        nonlocal saved
+        state = _state(step, engine, best, run)
+        if ranks.rank == 0:
+            save_checkpoint(checkpoints, state)
+        gathered(0, ranks)  # nobody goes, and has the launcher kill the others, before it is whole
+        saved = time.monotonic()
+
+    for step in range(first, run.steps + 1):
+        if step in checks and not run.validated(step):
+            if run.add_validation(step, validate(model)):
+                best = engine.values()
+            run.seconds = time.monotonic() - started
+            keep(step)
+            watcher.validated(run)
+        if params.patience and run.without_best() >= params.patience:
             watcher.say(f"stopping at step {step}: {params.patience} validations without a new best")
             break
-        factor = rate_factor(step, run.steps, params.warmup)
-        for group in engine.adam.param_groups:
-            group["lr"] = rates[group["part"]] * factor
+        if step == run.steps:
+            break
+        engine.set_rates(rate_factor(step, run.steps, params.warmup))
         micro_batches = batches.step(step)
         losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
@@ -97,32 +131,28 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             engine.backward(loss)
             losses[index] = loss.detach()
             engine.step()
-        late = ranks.rank == 0 and time.monotonic() - saved > 60 * cluster.checkpoint_minutes
-        losses, stop, due = _shared(losses, stopping(), late, ranks)
+        losses, stop, due = _shared(losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks)
         _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
-        rows = sum(len(micro.rows) for micro in micro_batches)
-        tokens = sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
+        rows, tokens = batches.size(micro_batches)
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
         run.seconds = time.monotonic() - started
         run.train.append(_train_row(step + 1, run.seconds, losses, micro_batches, names, engine))
+        if stop or due:
+            keep(step + 1)
         watcher.step(run, rows, tokens)
-        if step + 1 in checks:
-            scores = validate(model)
-            mean = sum(scores.values()) / len(scores)
-            run.validation.append({"step": step + 1, "score": mean, **{f"score_{name}": s for name, s in scores.items()}})
-            watcher.validated(run)
-            if mean > run.best_score:
-                run.best_score, run.best_step, best = mean, step + 1, engine.values()
-        if step + 1 < run.steps and (step + 1 in checks or stop or due):
-            state = _state(step + 1, engine, best, run)
-            if ranks.rank == 0:
-                save_checkpoint(checkpoints, state)
-            saved = time.monotonic()
-        if step + 1 < run.steps and stop:
+        if stop and step + 1 < run.steps:
             raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started
     engine.close(best)
     return run
+
+
+def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
+    """Raise UserError unless all ranks go on from the same step of the same run: another's folder may be an old state of it."""
+    steps, keys = gathered(first, ranks), gathered(zlib.crc32(str(checkpoints).encode()), ranks)
+    if len(set(steps)) > 1 or len(set(keys)) > 1:
+        raise UserError(f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
+                        f"them all see the same params, inputs and {checkpoints}, then run it again")
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
@@ -168,10 +198,6 @@ def _peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _without_best(run: Run) -> int:
-    return sum(row["step"] > run.best_step for row in run.validation)
 
 
 def _state(step: int, engine: Engine, best: dict[str, Tensor], run: Run) -> State:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from stages.command import say
 from stages.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -47,16 +48,14 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:
             self._bar.stop()
-        if self._tracker:
-            self._tracker.close()
+        self._track(lambda tracker: tracker.close())
 
     def step(self, run: "Run", rows: int, tokens: int) -> None:
         """A step is done, the last of `run.train`; it held so many rows and tokens."""
         if not self._visible:
             return
         self._write(run.train)
-        if self._tracker:
-            self._tracker.log(run.train[-1])
+        self._track(lambda tracker: tracker.log(run.train[-1]))
         row, now = run.train[-1], time.monotonic()
         step = int(row["step"])
         self._rows, self._tokens, self._steps = self._rows + rows, self._tokens + tokens, self._steps + 1
@@ -69,7 +68,7 @@ class Progress:
             self._bar.update(self._task, completed=step, total=run.steps, description=text)
         elif now - self._last > LINE_SECONDS or step == run.steps:
             left = (run.steps - step) * seconds / self._steps
-            print(f"  step {step}/{run.steps}  {text}  {left:.0f} s left", flush=True)
+            say(f"step {step}/{run.steps}  {text}  {left:.0f} s left")
             self._last = now
 
     def _by_task(self) -> str:
@@ -94,12 +93,20 @@ class Progress:
         row = run.validation[-1]
         each = [f"{name} {row[f'score_{name}']:.2f}" for name in self._names]
         self.say(f"step {row['step']:.0f}: validation {row['score']:.2f}" + (f" ({', '.join(each)})" if each else ""))
+        self._track(lambda tracker: tracker.log(row))
+
+    def _track(self, tell: Callable[[Tracker], None]) -> None:
+        """A tool that fails, a server that is away, costs its curves and not the training."""
         if self._tracker:
-            self._tracker.log(row)
+            try:
+                tell(self._tracker)
+            except Exception as error:
+                self._tracker = None
+                self.say(f"tracking has ended: {(str(error) or type(error).__name__).splitlines()[0]}")
 
     def say(self, line: str) -> None:
         """A line of its own."""
         if self._bar:
             self._bar.console.print(f"  {line}", highlight=False)
         elif self._visible:
-            print(f"  {line}", flush=True)
+            say(line)

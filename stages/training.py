@@ -156,6 +156,7 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
     key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
+    checkpoints = WORK / stage / key
 
     def validate(trained: PromptedModel) -> Scores:
         scores = {}
@@ -175,11 +176,19 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
                      "micro-batches each")
         try:
             run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
-                        checkpoints=WORK / stage / key, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped),
-                        cluster=cluster)
+                        checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
         except Diverged as diverged:
             raise _explained(diverged, {task.name: task for task in tasks}) from None
+    if ranks.rank == 0:
+        _forget_others(checkpoints)
     return run, ranks.rank == 0
+
+
+def _forget_others(checkpoints: Path) -> None:
+    """Remove those of runs with other params or inputs. Its own stay: whoever saves what came of it may yet be killed."""
+    for other in checkpoints.parent.iterdir():
+        if other.is_dir() and other != checkpoints:
+            shutil.rmtree(other)
 
 
 def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
@@ -231,6 +240,3 @@ def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int
         })
 
 
-def forget_checkpoints(stage: str) -> None:
-    """Remove what a finished run kept for resuming."""
-    shutil.rmtree(WORK / stage, ignore_errors=True)

@@ -90,7 +90,8 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, f"{processes(folder)} are left over; {output}"
             time.sleep(0.1)
         if running.returncode == 0:  # it got to its end: from the start again
-            for name in ("artifacts", "data/features", "models", "predictions", "results", "runs", ".dvc/cache", ".dvc/tmp"):
+            for name in ("artifacts", "data/features", "models", "predictions", "results", "runs", ".work", ".dvc/cache",
+                         ".dvc/tmp"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             (folder / "dvc.lock").unlink()
     last = repro(folder, env)

@@ -84,6 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     env = environment(home)
     done = python(folder, env, "-c", IN_ONE_PROCESS, *BEFORE)
     assert done.returncode == 0, done.stderr
+    python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
     return Place(folder, env)
 
 
@@ -238,8 +239,6 @@ def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
 def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number: signal.Signals, place: Place,
                                                               running: Start) -> None:
-    if not (place.folder / ".dvc").exists():
-        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=place.folder, env=place.env, check=True)
     process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
     wait_for(lambda: checkpoints(place))
     process.send_signal(number)
@@ -251,17 +250,24 @@ def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number
     assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
 
 
+def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(place: Place, running: Start) -> None:
+    process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    wait_for(lambda: any("stages.pretrain" in words for words in place.processes().values()))
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not place.processes(), 10)
+    assert not checkpoints(place)
+
+
 def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -> None:
     """The script of examples/kubernetes.yaml, but for its virtual environment."""
     (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["bash", "-c"]
     script = container["args"][0].replace("source .venv/bin/activate\n", "")
-    if not (place.folder / ".dvc").exists():
-        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=place.folder, env=place.env, check=True)
     process = running(1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script)
     wait_for(lambda: checkpoints(place))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, -signal.SIGTERM), output
     assert "stopped after step " in output
-    assert place.processes() == {}
+    wait_for(lambda: not place.processes(), 10)  # the script's shell looks every five seconds whether to ask again

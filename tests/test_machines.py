@@ -6,6 +6,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,19 @@ def test_two_hosts_by_ssh_train_as_one_process(hosts: Hosts) -> None:
     assert list((hosts.project / ".work/launch").iterdir()) == [], "what the other host was told is not left lying about"
 
 
+def test_asked_to_stop_it_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> None:
+    (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
+    (hosts.project / "cluster.yaml").write_text("hostfile: hosts\nssh_port: 2222\ninterface: eth0\ncheckpoint_minutes: 0.01\n")
+    process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
+    wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
+    supervisor = min(hosts.ranks(0), key=int)
+    hosts.on_first("kill", "-TERM", supervisor)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "stopped after step " in output
+    assert hosts.ranks(0) == hosts.ranks(1) == []
+
+
 def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) -> None:
     (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
     (hosts.project / "cluster.yaml").write_text(
@@ -137,6 +151,7 @@ def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_
     (hosts.project / "cluster.yaml").write_text("ranks: 1\nslurm: true\ninterface: eth0\n")
     script = (ROOT / "examples/slurm.sbatch").read_text(encoding="utf-8")
     assert "dvc --wait-for-lock repro &" in script
+    assert "source .venv/bin/activate" in script
     (hosts.project / "job.sbatch").write_text(script.replace("repro &", "repro --single-item pretrain@all &"))
     if not (hosts.project / ".dvc").exists():
         python(hosts.project, hosts.env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
@@ -148,8 +163,12 @@ def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_
     stopped = re.search(r"stopped after step (\d+) of", log.read_text())
     assert stopped, log.read_text()
     hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm itself lets it wait for two minutes
+    wait_for(lambda: f"resuming at step {stopped[1]} of" in log.read_text())
+    hosts.on_first("scontrol", "requeue", job)  # killed, and no script that says so
+    wait_for(lambda: "PENDING" in hosts.on_first("squeue", "--noheader", "--format=%T", check=False))
+    hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now")
     wait_for(lambda: "best validation" in log.read_text())
-    assert f"resuming at step {stopped[1]} of" in log.read_text()
+    assert log.read_text().count("resuming at step ") == 2
     assert "2 ranks on node0, node1" in log.read_text()
     wait_for(lambda: hosts.on_first("squeue", "--noheader").strip() == "")
     hosts.assert_same_as_one_process()

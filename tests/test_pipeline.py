@@ -160,10 +160,10 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Pro
     process.communicate(timeout=600)
     before = made(other.folder)
     results = (other.folder / "artifacts/pretrain/all", other.folder / "runs/pretrain/all")
-    for folder in results:
+    work = other.folder / ".work/pretrain-all"
+    for folder in (*results, work):
         shutil.rmtree(folder)
     killed = start(other, "-m", "stages.pretrain", "all")
-    work = other.folder / ".work/pretrain-all"
     deadline = time.monotonic() + 300
     while killed.poll() is None and not list(work.glob("*/step-*")) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -176,7 +176,13 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Pro
     assert again.returncode == 0, again.stdout + again.stderr
     assert re.search(r"resuming at step [1-9]\d* of \d+", again.stdout)
     assert made(other.folder) == before
-    assert not work.exists()
+    for folder in results:
+        shutil.rmtree(folder)
+    again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
+    steps = re.search(r"resuming at step (\d+) of (\d+)", again.stdout)
+    assert steps, again.stdout
+    assert steps[1] == steps[2], "killed before DVC has noted what was made, it is not trained again"
+    assert made(other.folder) == before
 
 
 def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None:

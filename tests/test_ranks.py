@@ -93,7 +93,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
         *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
         *(f"predict-{stage.replace(' ', '-')} multitask {stage} predict" for stage in ("0", "3", "3 offload")),
-        "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
+        "apart multitask 0 apart", "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
         "2-to-3 multitask 2 until=4", "2-to-3 multitask 3")
     return folder
 
@@ -117,6 +117,20 @@ def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> No
     table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
     assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
     assert all(load_json(tmp_path / f"untrained/{rank}.predicted.json") == expected for rank in range(4))
+
+
+def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Path) -> None:
+    with joined(Ranks(), 60):
+        one_rank.work(tmp_path, Ranks(), "multitask", "0")
+    rows = load_json(tmp_path / "0.rows.json")
+    first, second = (load_json(two / f"stage-0/{rank}.rows.json") for rank in range(2))
+    assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
+
+
+def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
+    for rank in range(2):
+        assert "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same" in load_json(
+            two / f"apart/{rank}.error.json")
 
 
 def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:

@@ -568,6 +568,35 @@ def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], 
     assert not (tmp_path / "train.tsv").exists()
 
 
+def test_that_nobody_reads_its_lines_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    run_of(4, tmp_path)
+    assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
+
+
+def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.trainer import Run
+    from stages.progress import Progress
+
+    class Away:
+        def log(self, row: dict[str, float]) -> None:
+            raise ConnectionError("the server is away\nand more")
+
+        def close(self) -> None:
+            raise AssertionError("it has been given up")
+
+    run = Run(3)
+    with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
+        for row in rows_of(1, 3):
+            run.train.append(row)
+            progress.step(run, 8, 100)
+    assert capsys.readouterr().out.splitlines()[0] == "  tracking has ended: the server is away"
+
+
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import threading
 

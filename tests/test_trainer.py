@@ -107,7 +107,7 @@ def test_two_runs_give_equal_bytes(straight: tuple[Fit, Run], tables: list[Featu
     assert all(value != start for value, start in zip(fit.values().values(), untrained().values(), strict=True))
 
 
-@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [4]), (2, 1e9, [])])
+@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [5]), (2, 1e9, [])])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(at: int, seconds: float, resumed: list[int], straight: tuple[Fit, Run],
                                                        tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -144,7 +144,28 @@ def test_interrupted_at_every_step(straight: tuple[Fit, Run], tables: list[Featu
             Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=0.0)()
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == [STEPS]
+    assert fit.watcher.steps == [], "every step was in a checkpoint before anyone was told of it"
+    assert fit.values() == straight[0].values()
+
+
+def test_a_finished_run_is_not_done_again(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                          tmp_path: Path) -> None:
+    """Whoever is to save what came of it may be killed before it has."""
+    Fit(tables, tmp_path, ranks)()
+    fit = Fit(tables, tmp_path, ranks, validate=Scripted())
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == []
+    assert fit.values() == straight[0].values()
+
+
+def test_asked_to_stop_it_does_not_wait_for_a_validation(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                                         tmp_path: Path) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(Stopped, match="stopped after step 3"):
+        Fit(tables, tmp_path, ranks, validate=Scripted(), stopping=lambda: next(answers))()
+    fit = Fit(tables, tmp_path, ranks)
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == list(range(4, STEPS + 1))
     assert fit.values() == straight[0].values()
 
 
