@@ -31,7 +31,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
     """Once it has been interrupted, too."""
     folder, env, _ = project
-    running = subprocess.Popen([sys.executable, "-m", "stages.parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen([sys.executable, "-m", "stages.parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE,
+                               text=True)
     deadline = time.monotonic() + 120
     while not list((folder / ".work").glob("finetune-*/*/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -41,7 +42,7 @@ def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], 
     assert not (folder / "report").exists()
     done = python(folder, env, "-m", "stages.parallel", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line.strip() for line in done.stdout.splitlines()]
+    lines = [line.strip() for line in (output + done.stdout).splitlines()]
     for mixture in ("all", "ner_only"):
         assert f"repro: > exec python -m stages.pretrain {mixture}" in output
     assert output.count("repro: 2 ranks on") == 2
