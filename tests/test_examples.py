@@ -12,11 +12,11 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.examples import prepare, read_examples
 from pipeline.leakage import find_leaks
-from pipeline.readers import qa_jsonl
 from pipeline.readers.base import Splits
-from pipeline.readers.conll2012_props import Options as Props
 from pipeline.readers.conll_columns import Options as Columns
+from pipeline.readers.conll_props import Options as Props
 from pipeline.readers.hub import Hub
+from pipeline.readers.records import Options as Records
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.tasks import code_of, span_extraction, task_named, token_classification
 
@@ -24,9 +24,11 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
 CONLL = Splits("train.conll", "test.conll", "validation.conll")
 NER = Recipe("ours", "token_classification", "CC0", "made here", "conll_columns", CONLL, Columns(2, 0, 1, "iob2"), ("PER", "LOC"))
-SRL = Recipe("ours", "semantic_role_labeling", "CC0", "made here", "conll2012_props", CONLL, Props(1, 2, id_columns=(0,)),
+SRL = Recipe("ours", "semantic_role_labeling", "CC0", "made here", "conll_props", CONLL, Props(1, 2, id_columns=(0,)),
              ("ARG0", "ARG1"))
-QA = Recipe("ours", "span_extraction", "CC0", "made here", "qa_jsonl", Splits("train.jsonl", "test.jsonl"), qa_jsonl.Options(),
+QUESTION = Records(dict.fromkeys(["id", "context", "question", "answers"]))
+TITLED = Records(dict.fromkeys(["id", "title", "context", "question", "answers"]))
+QA = Recipe("ours", "span_extraction", "CC0", "made here", "records", Splits("train.jsonl", "test.jsonl"), QUESTION,
             carve_validation=0.3)
 
 
@@ -72,7 +74,7 @@ def test_token_classification(ner: Path, tmp_path: Path) -> None:
         "primary": "f1", "license": "CC0", "source": "made here", "labels": ["PER", "LOC"],
         "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "rows": {"train": 2, "validation": 1, "test": 1},
         "tokens": {"train": 3, "validation": 1, "test": 2},
-        "label_counts": {"train": {"PER": 1, "LOC": 1}, "validation": {"PER": 1}, "test": {"LOC": 1}}}
+        "label_counts": {"train": {"PER": 1, "LOC": 1}, "validation": {"PER": 1}, "test": {"LOC": 1}}, "detected": {}}
     examples = list(read_examples(tmp_path / "out" / "train.parquet", task_named("token_classification")))
     assert examples == [token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
                         token_classification.Example("train-1", ("Oslo",), ("B-LOC",))]
@@ -119,9 +121,9 @@ def test_span_extraction(tmp_path: Path) -> None:
     assert task.score(examples, {"t": "", "u": "dog"}, ()).overall["exact_match"] == 50.0
 
 
-def carved(folder: Path, output: Path) -> dict[str, str]:
+def carved(folder: Path, output: Path, options: Records = QUESTION) -> dict[str, str]:
     """id -> split."""
-    prepare(QA, folder, output)
+    prepare(replace(QA, options=options), folder, output)
     task = task_named("span_extraction")
     return {example.id: split for split in ("train", "validation")
             for example in read_examples(output / f"{split}.parquet", task)}
@@ -129,10 +131,10 @@ def carved(folder: Path, output: Path) -> dict[str, str]:
 
 def test_carving_keeps_articles_whole_and_rows_in_place(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.", title=f"article {i % 10}") for i in range(30)]
-    few = carved(write(tmp_path / "raw", train=rows[:20], test=[question("t")]), tmp_path / "out")
+    few = carved(write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")]), tmp_path / "out", TITLED)
     assert set(few.values()) == {"train", "validation"}
     assert all(few[str(i)] == few[str(i + 10)] for i in range(10))
-    more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out")
+    more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED)
     assert few.items() <= more.items()
 
 
@@ -159,8 +161,8 @@ def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
      "train.conll:1: token 3 'to' has tag 'B-LOCC', "),
     ({"train": "Oslo B-LOC\n"}, "validation.conll:1: label 'PER' is never in train, so it cannot be learned; correct it, or "
                                 "allow it by unseen_labels: keep in the recipe"),
-    ({"validation": "\n\n"}, "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files, carve_val"),
-    ({"train": ""}, "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files, carve_validation or seed"),
+    ({"validation": "\n\n"}, "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files"),
+    ({"train": ""}, "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files"),
 ])
 def test_bad_corpus(ner: Path, tmp_path: Path, changes: dict[str, str | bytes], message: str) -> None:
     assert refuse(NER, write(ner, **changes), tmp_path / "out")[0].startswith(message)
@@ -214,7 +216,7 @@ def test_an_empty_carve_is_an_empty_split(tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", train=[question(0)], test=[question("t")])
     assert refuse(replace(QA, carve_validation=1e-9), folder, tmp_path / "out") == [
         "data_recipes/ours.yaml: split 'validation' (a share of 1e-09 of train) is empty; "
-        "correct files, carve_validation or seed"]
+        "correct carve_validation or seed"]
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -246,7 +248,7 @@ def test_hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                  "answers": {"text": ["cat"], "answer_start": [2]}} for i in range(size)]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
     hub = Hub(str(tmp_path / "set"), "0" * 40, Splits("train", "validation"))
-    rows = prepare(replace(QA, hub=hub), None, tmp_path / "out")["rows"]
+    rows = prepare(replace(QA, hub=hub, options=TITLED), None, tmp_path / "out")["rows"]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
     assert refuse(QA, None, tmp_path / "none") == ["data_recipes/ours.yaml: hub is missing; add it, or give the corpus a folder"]
 

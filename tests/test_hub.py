@@ -10,7 +10,7 @@ from pipeline.errors import Problems, UserError
 from pipeline.readers import READERS
 from pipeline.readers.base import Row, Splits
 from pipeline.readers.hub import Hub, read
-from pipeline.readers.jsonl import Options as JsonlOptions
+from pipeline.readers.records import Options as Records
 from pipeline.readers.superglue import Corpus, Options
 
 SPLITS = Splits("train", "test")
@@ -76,6 +76,6 @@ def test_columns_are_renamed(folder: Path) -> None:
 
 def test_a_users_set(folder: Path) -> None:
     write(folder, [{"sentence": "Good.", "label": 1}, {"sentence": None, "label": 0}], ["negative", "positive"])
-    found, problems = rows(folder, "jsonl", JsonlOptions({"text": "sentence", "label": None}, {"1": "positive"}))
+    found, problems = rows(folder, "records", Records({"text": "sentence", "label": None}, {"1": "positive"}))
     assert found == [{"where": f"hub:{folder}@00000000:train:0", "text": "Good.", "label": "positive"}]
-    assert problems == ["train:1: sentence: found NoneType 'None', expected text; correct it, or the recipe's options.fields"]
+    assert problems == ["train:1: sentence: found NoneType 'None', expected text; correct it, or the recipe's fields"]

@@ -68,7 +68,7 @@ def test_wrong_columns_are_all_reported_and_good_sentences_kept(tmp_path: Path) 
 def test_not_utf8(tmp_path: Path) -> None:
     _, problems = read("conll_columns", b"a\tO\ncaf\xe9\tO\n", tmp_path, IOB2)
     assert problems == ["corpus:2: byte 4, 0xe9, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"]
-    _, problems = read("qa_jsonl", b'\n{"id": "\xff"}\n', tmp_path)
+    _, problems = read("records", b'\n{"id": "\xff"}\n', tmp_path)
     assert problems[0].startswith("corpus:2: byte 9, 0xff, is not UTF-8; convert")
     _, problems = read("squad_json", b'{\n"data": "\xff"}\n', tmp_path)
     assert problems[0].startswith("corpus:2: byte 12, 0xff, is not UTF-8; convert")
@@ -98,8 +98,8 @@ def test_tag_schemes(scheme: Scheme, tags: str, expected: str) -> None:
 ])
 def test_broken_tags(scheme: Scheme, tags: str, position: int, message: str) -> None:
     _, wrong = to_iob2(tags.split(" "), scheme)
-    assert [where for where, _ in wrong] == [position]
-    assert wrong[0][1].startswith(message)
+    assert [where for where, _, _ in wrong] == [position]
+    assert wrong[0].message.startswith(message)
 
 
 def test_broken_tag_names_its_own_line(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_broken_tag_names_its_own_line(tmp_path: Path) -> None:
 
 def test_props(tmp_path: Path) -> None:
     text = "d1\tShe\t(ARG0*)\t(ARG0*)\nd1\thas\t(V*)\t*\nd1\tto\t(ARG1*\t*\nd1\tgive\t*)\t(V*\nd1\tup\t*\t*)\n\nd2\tyes\n"
-    rows, problems = read("conll2012_props", text, tmp_path, PROPS)
+    rows, problems = read("conll_props", text, tmp_path, PROPS)
     assert not problems
     assert [row["id"] for row in rows] == ["d1/0", "d1/1"]
     assert [row["predicate"] for row in rows] == [1, 3]
@@ -121,14 +121,14 @@ def test_props(tmp_path: Path) -> None:
 
 def test_props_with_trailing_column_and_comments(tmp_path: Path) -> None:
     text = "#begin document (a); part 000\na   go   (V*)   -\n\n#end document\n"
-    rows, problems = read("conll2012_props", text, tmp_path, {"token": 1, "first_predicate": 2, "trailing": 1})
+    rows, problems = read("conll_props", text, tmp_path, {"token": 1, "first_predicate": 2, "trailing": 1})
     assert not problems
     assert [(row["tags"], "id" in row) for row in rows] == [(["B-V"], False)]
 
 
 @pytest.mark.parametrize(("column", "line", "message"), [
     ("(ARG0* *) (V*", 3, "bracket '(V*' is not closed by the end of its sentence; add the '*)'"),
-    ("(ARG0* (V*) *)", 2, "bracket '(V*)' opens inside (ARG0*; a predicate's arguments cannot overlap: correct the column"),
+    ("(ARG0* (V*) *)", 2, "bracket '(V*)' opens inside (ARG0*; the spans of a column cannot overlap: correct it"),
     ("*) (V*) *", 1, "bracket '*)' closes what was not opened"),
     ("(ARG0(ARG1*) (V*) *", 1, "brackets '(ARG0(ARG1*)' are not of the form (ROLE*), (ROLE*, *) or *; correct them"),
     ("(ARG0*) - *", 2, "brackets '-' are not of the form"),
@@ -137,14 +137,14 @@ def test_props_with_trailing_column_and_comments(tmp_path: Path) -> None:
 ])
 def test_broken_props(tmp_path: Path, column: str, line: int, message: str) -> None:
     text = "".join(f"d\tw\t{cell}\n" for cell in column.split())
-    rows, problems = read("conll2012_props", text, tmp_path, PROPS)
+    rows, problems = read("conll_props", text, tmp_path, PROPS)
     assert rows == []
     assert len(problems) == 1
     assert problems[0].startswith(f"corpus:{line}: {message}")
 
 
 def test_props_with_ragged_columns(tmp_path: Path) -> None:
-    rows, problems = read("conll2012_props", "d\ta\t(V*)\nd\tb\n\nd\n", tmp_path, PROPS)
+    rows, problems = read("conll_props", "d\ta\t(V*)\nd\tb\n\nd\n", tmp_path, PROPS)
     assert rows == []
     assert [problem.split(":", 2)[1] for problem in problems] == ["2", "4"]
     assert "2 columns, expected 3 as in the rest of its sentence: 'd\\tb'; correct the line, or the recipe's" in problems[0]
@@ -154,7 +154,7 @@ def test_column_options() -> None:
     with pytest.raises(UserError, match="tag: 2 is no column of 2; they are counted from 0"):
         parse(READERS["conll_columns"].options, IOB2 | {"tag": 2}, "r")
     with pytest.raises(UserError, match="come before first_predicate"):
-        parse(READERS["conll2012_props"].options, PROPS | {"token": 2}, "r")
+        parse(READERS["conll_props"].options, PROPS | {"token": 2}, "r")
 
 
 def qa(**changes: object) -> dict[str, object]:
@@ -163,7 +163,7 @@ def qa(**changes: object) -> dict[str, object]:
 
 def test_qa_jsonl(tmp_path: Path) -> None:
     text = "\n".join(json.dumps(value) for value in (qa(), qa(id=2, title="T", answers=[])))
-    rows, problems = read("qa_jsonl", f"{text}\n\n", tmp_path)
+    rows, problems = read("records", f"{text}\n\n", tmp_path)
     assert not problems
     assert [(row["id"], row.get("title"), row["answers"]) for row in rows] == [
         ("1", None, [{"text": "cat", "answer_start": 2}]), ("2", "T", [])]
@@ -179,7 +179,7 @@ def test_qa_jsonl(tmp_path: Path) -> None:
     (json.dumps(qa(answers=[{"text": "cat", "answer_start": True}])), "corpus:1: answers[0]: answer_start: found bool 'True'"),
 ])
 def test_broken_qa_jsonl(tmp_path: Path, line: str, message: str) -> None:
-    rows, problems = read("qa_jsonl", line, tmp_path)
+    rows, problems = read("records", line, tmp_path)
     assert rows == []
     assert problems[0].startswith(message)
 

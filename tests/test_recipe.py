@@ -19,7 +19,8 @@ NER = {
     "files": {"train": "train.conll", "validation": "dev.conll", "test": ["test.conll", "more.conll"]},
     "labels": ["PER", "LOC"],
 }
-QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "qa_jsonl",
+QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "records",
+      "options": {"fields": dict.fromkeys(["context", "question", "answers"])},
       "files": {"train": "a.jsonl", "test": "c.jsonl"}, "carve_validation": 0.1}
 HUB = {"id": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
 
@@ -65,8 +66,8 @@ def test_good_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?"),
     ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
-    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, question, but "
-                                                "token_classification needs tokens, tags too; correct the reader"),
+    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
+                                                "but token_classification needs tokens, tags too; correct the reader"),
     ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
     ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
     ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
@@ -84,7 +85,7 @@ def test_good_recipe(tmp_path: Path) -> None:
      "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
     ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
      "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
-    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer)"),
+    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer or one of auto)"),
     ({"metric": "f2"}, "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall"),
     ({"words": {"PER": "who"}}, "ours.yaml: words: token_classification reads no words; remove the key"),
     ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
@@ -96,7 +97,7 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
 
 def test_bad_question_recipe(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
-    assert refuse(tmp_path, QA | {"options": {"columns": 2}}) == ["ours.yaml: options: unknown key 'columns'; known are none"]
+    assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == ["ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ from pipeline.config import parse
 from pipeline.errors import Problems, UserError
 from pipeline.readers import READERS
 from pipeline.readers.base import Row
-from pipeline.readers.jsonl import Options, keys
+from pipeline.readers.records import Options, keys
 
 
 def read(text: str, folder: Path, options: dict[str, Any] | None = None) -> tuple[list[Row], list[str]]:
     """The rows of a file with this text, and its problems without the folder's name."""
-    path = folder / "corpus"
+    path = folder / "corpus.jsonl"
     path.write_text(text, encoding="utf-8")
     problems = Problems()
-    rows = list(READERS["jsonl"].read(path, parse(Options, options or {}, "recipe"), problems))
+    rows = list(READERS["records"].read(path, parse(Options, options or {}, "recipe"), problems))
     try:
         problems.raise_if_any()
     except UserError as error:
@@ -31,7 +31,7 @@ def test_text_and_label_without_options(tmp_path: Path) -> None:
     rows, problems = read("\n".join(lines), tmp_path)
     assert not problems
     assert [(row["text"], row["label"]) for row in rows] == [("Good.", "yes"), ("Bad.", "0"), ("", "false")]
-    assert rows[1] == {"where": f"{tmp_path / 'corpus'}:3", "text": "Bad.", "label": "0"}
+    assert rows[1] == {"where": f"{tmp_path / 'corpus.jsonl'}:3", "text": "Bad.", "label": "0"}
 
 
 def test_nested_keys_and_names(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_nested_keys_and_names(tmp_path: Path) -> None:
     fields = {"id": "uid", "text": "passage.text", "text_pair": "claim", "label": "gold.value", "question": "passage.n"}
     rows, problems = read(line, tmp_path, {"fields": fields, "names": {"true": "follows", "false": "does not"}})
     assert not problems
-    assert rows == [{"where": f"{tmp_path / 'corpus'}:1", "id": "12", "text": "It rains.", "text_pair": "It is wet.",
+    assert rows == [{"where": f"{tmp_path / 'corpus.jsonl'}:1", "id": "12", "text": "It rains.", "text_pair": "It is wet.",
                      "label": "follows", "question": "3"}]
 
 
@@ -58,7 +58,7 @@ def test_choices(tmp_path: Path) -> None:
     value = {"context": "Ada met Bob.", "question": "Whom?", "choices": ["Ada", "Bob"], "starts": [0, 8], "answers": ["Bob"]}
     rows, problems = read(json.dumps(value), tmp_path, {"fields": dict.fromkeys(value)})
     assert not problems
-    assert rows == [{"where": f"{tmp_path / 'corpus'}:1", **value}]
+    assert rows == [{"where": f"{tmp_path / 'corpus.jsonl'}:1", **value}]
 
 
 def test_spans(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("line", "message"), [
     ("{", "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double quotes; each line is one JSON"),
     ("[]", "corpus:1: found list '[]', expected a mapping"),
-    ("{}", "corpus:1: key 'text' is missing; found none: add it, or say in the recipe's options.fields what it is called"),
+    ("{}", "corpus:1: key 'text' is missing; found none: add it, or say in the recipe's fields what it is called"),
     ('{"txt": "a", "label": 1}', "corpus:1: key 'text' is missing; found txt, label: add it, or say in the recipe's"),
-    ('{"text": 5, "label": 1}', "corpus:1: text: found int '5', expected text; correct it, or the recipe's options.fields"),
+    ('{"text": 5, "label": 1}', "corpus:1: text: found int '5', expected text; correct it, or the recipe's fields"),
     ('{"text": "a", "label": 0.5}', "corpus:1: label: found float '0.5', expected text, an integer, or true or false; correct"),
     ('{"text": "a", "label": null}', "corpus:1: label: found NoneType 'None', expected text, an integer, or true or false"),
     ('{"text": "a", "label": ["x"]}', "corpus:1: label: found list \"['x']\", expected text, an integer, or true or false"),
