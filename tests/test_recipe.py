@@ -97,7 +97,8 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
 
 def test_bad_question_recipe(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
-    assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == ["ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
+    assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [
+        "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:

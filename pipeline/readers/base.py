@@ -70,7 +70,10 @@ def compression(path: Path) -> str | None:
 
 def open_file(path: Path) -> BinaryIO:
     """The file's content, unpacked as it is read. Opening and reading raise one of DAMAGED."""
-    match compression(path):
+    kind = compression(path)
+    if kind and not path.stat().st_size:  # gzip and zstd would take it for one that holds nothing
+        raise EOFError("it is empty")
+    match kind:
         case "gzip":
             return cast(BinaryIO, gzip.open(path))
         case "xz":
