@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.examples import prepare, read_examples
 from pipeline.leakage import find_leaks
-from pipeline.readers.base import Splits
+from pipeline.readers.base import SPLITS, Splits
 from pipeline.readers.conll_columns import Options as Columns
 from pipeline.readers.conll_props import Options as Props
 from pipeline.readers.hub import Hub
@@ -81,6 +83,17 @@ def test_token_classification(ner: Path, tmp_path: Path) -> None:
     assert task_named("token_classification").score(examples, [["B-PER", "O"], ["O"]], ()).overall["recall"] == 50.0
 
 
+def test_what_is_auto_is_said(ner: Path, tmp_path: Path) -> None:
+    """Found over all splits: test alone is IOB1."""
+    write(ner, test="Oslo I-LOC\n", validation="Ada B-PER\n\nran O\n\nAda B-PER\n")
+    auto = replace(NER, options=Columns("auto", 0, 1, "auto", "auto"))
+    assert refuse(auto, ner, tmp_path / "out")[0].startswith("test.conll:1: tag 'I-LOC' continues a span that was not begun")
+    write(ner, test="Oslo B-LOC\nBay I-LOC\n")
+    summary = prepare(auto, ner, tmp_path / "out")
+    assert summary.pop("detected") == {"columns": 2, "separator": None, "tag_scheme": "iob2"}
+    assert summary == {key: value for key, value in prepare(NER, ner, tmp_path / "said").items() if key != "detected"}
+
+
 def test_equal_input_gives_equal_bytes(ner: Path, tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
@@ -136,6 +149,23 @@ def test_carving_keeps_articles_whole_and_rows_in_place(tmp_path: Path) -> None:
     assert all(few[str(i)] == few[str(i + 10)] for i in range(10))
     more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED)
     assert few.items() <= more.items()
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_rows_that_are_added_move_no_others(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Validation and test both carved; wherever the new rows stand."""
+    place = tmp_path_factory.mktemp("carved")
+    recipe = replace(QA, files=Splits("train.jsonl"), carve_validation=0.3, carve_test=0.3, seed=data.draw(st.integers(0, 99)))
+    contexts = data.draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True))
+    rows = [question(number, context=f"A cat sat {number}.") for number in (*range(-40, 0), *contexts)]
+    found = []
+    for number, some in enumerate((rows[:40], data.draw(st.permutations(rows)))):
+        prepare(recipe, write(place / "raw", train=some), place / f"{number}")
+        found.append({example.id: split for split in SPLITS for example in read_examples(
+            place / f"{number}" / f"{split}.parquet", task_named("span_extraction"))})
+    assert found[0].items() <= found[1].items()
+    assert len(found[1]) == len(rows)
 
 
 def test_carving_without_titles_keeps_contexts_whole(tmp_path: Path) -> None:

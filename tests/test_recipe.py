@@ -95,6 +95,30 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
     assert refuse(tmp_path, NER | changes)[0].startswith(message)
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"files": {"train": "a"}}, "files: test is missing; add it, or carve_test: 0.1 to take it from train"),
+    ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
+    ({"files": {"train": "a"}, "carve_test": 1}, "carve_test: 1.0 is not a share between 0 and 1"),
+    ({"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5}, "carve_validation and carve_test leave nothing to"),
+])
+def test_bad_carving(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refuse(tmp_path, QA | changes)[0].startswith(f"ours.yaml: {message}")
+
+
+def test_each_share_is_drawn_by_itself(tmp_path: Path) -> None:
+    """Taking test out of train moves no row of validation, and a greater share keeps what a smaller one has."""
+    shares = [(0.1, None), (0.1, 0.2), (0.3, 0.2)]
+    drawn = []
+    for validation, test in shares:
+        files = {"train": "a"} | ({} if test else {"test": "c"})
+        recipe = load(tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test})
+        drawn.append({split: {group for group in map(str, range(3000)) if recipe.carved(group) == split}
+                      for split in ("train", "validation", "test")})
+    assert drawn[0]["validation"] == drawn[1]["validation"] < drawn[2]["validation"]
+    assert drawn[1]["test"] == drawn[2]["test"]
+    assert [len(drawn[2][split]) for split in ("validation", "test")] == [pytest.approx(900, abs=90), pytest.approx(600, abs=90)]
+
+
 def test_bad_question_recipe(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
     assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [

@@ -60,7 +60,7 @@ class JsonStream:
                 raise self._wrong(error.pos, error.msg) from None
             except (ValueError, RecursionError) as error:
                 raise self._wrong(self._at, str(error)) from None
-            if end == len(self._text) and self._more():  # a number may go on
+            if len(self._text) - end < 3 and not self._text[end:].strip(".eE+-") and self._more():  # a number may go on
                 continue
             if has_half_character(self._text[self._at:end], value):
                 raise self._wrong(self._at, HALF)
