@@ -156,7 +156,9 @@ PREDICATES = st.lists(propositions().filter(lambda found: bool(found[1])), max_s
 
 def as_table(rows: list[Row], names: list[str], delimiter: str) -> str:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    carriage_returns = any("\r" in value for row in rows for value in row.values() if isinstance(value, str))
+    quoting = csv.QUOTE_ALL if carriage_returns else csv.QUOTE_MINIMAL  # which would write an open one, as if the line ended
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting)
     writer.writerow(names)
     for row in rows:
         writer.writerow([row[name] if isinstance(row[name], str | int) else json.dumps(row[name]) for name in names])
