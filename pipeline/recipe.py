@@ -90,13 +90,19 @@ class Recipe:
         return "test" if 2**64 - 1 - drawn < self.share("test") * 2**64 else "train"
 
     def settled(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
-        """The recipe with what its files in `folder`, or its hub's splits, are where it says auto; and what that is, by name."""
+        """The recipe with what its files in `folder`, or its hub's splits, are where it says auto; and what that is, by name.
+
+        Raises UserError where its files name one file twice.
+        """
         reader, keys = READERS[self.reader], task_named(self.task).keys
         if folder is None:
             assert self.hub is not None
             found_hub, options, found = settle_hub(self.hub, keys, reader.row, self.options)
             return replace(self, hub=found_hub, options=options), found
-        files = (path for split in SPLITS for name in self.files.of(split) for path in paths(folder, name))
+        files = [path for split in SPLITS for name in self.files.of(split) for path in paths(folder, name)]
+        twice = sorted({str(path) for path in files if files.count(path) > 1})
+        if twice:
+            raise UserError(*(f"{path}: the recipe's files name it twice, perhaps in two splits; correct them" for path in twice))
         options, found = reader.settle(self.options, files)
         return replace(self, options=options), found
 

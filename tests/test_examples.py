@@ -183,6 +183,12 @@ def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
         f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"]
 
 
+def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
+    recipe = replace(NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll"))
+    assert refuse(recipe, ner, tmp_path / "out") == [
+        "test.conll: the recipe's files name it twice, perhaps in two splits; correct them"]
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"train": "Ada B-PER\nran\n"}, "train.conll:2: 1 columns, expected 2: 'ran'; correct the line, or the recipe's separator"),
     ({"train": b"Ada B-PER\n\ncaf\xe9 B-LOC\n"}, "train.conll:3: byte 4, 0xe9, is not UTF-8; convert the file"),

@@ -227,6 +227,8 @@ def test_column_options() -> None:
         parse(READERS["conll_columns"].options, IOB2 | {"tag": 2}, "r")
     with pytest.raises(UserError, match="come before first_predicate"):
         parse(READERS["conll_props"].options, PROPS | {"token": 2}, "r")
+    with pytest.raises(UserError, match="words and props in two files have none"):
+        parse(READERS["conll_props"].options, SPLIT | {"comment": "#"}, "r")
 
 
 

@@ -39,6 +39,8 @@ class Options:
             raise ValueError("token, marks and id_columns are counted from 0 and come before first_predicate")
         if self.trailing < 0:
             raise ValueError(f"trailing: {self.trailing} is a number of columns; it cannot be negative")
+        if self.words and self.comment:
+            raise ValueError("comment: words and props in two files have none; remove it")
         if len(self.words) > 1 or "" in self.words or "" in (self.separator, self.comment):
             raise ValueError("words has one pair, what to replace in a path and by what; no text here is empty")
 

@@ -52,8 +52,9 @@ def records(source: Source, kind: Format, columns: Sequence[str], style: Cells,
 def has_columns(names: Sequence[str], needed: Sequence[str], where: str, problems: Problems) -> bool:
     """Whether there is each column; a problem for each that there is not."""
     missing = [name for name in needed if name not in names]
+    found = [name[:40] for name in names[:20]]  # which may be a line of text
     for name in missing:
-        problems.add(where, f"there is no column {name!r}{did_you_mean(name, names)}: add it, or say in the recipe's fields what "
+        problems.add(where, f"there is no column {name!r}{did_you_mean(name, found)}: add it, or say in the recipe's fields what "
                             "it is called", "missing-column", hides=True)
     return not missing
 
