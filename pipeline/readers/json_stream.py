@@ -35,7 +35,8 @@ class JsonStream:
     def line(self) -> int:
         """The line of what comes next."""
         self.peek()
-        return self._place(self._at)[0]
+        self._let_go()
+        return self._line
 
     def peek(self) -> str:
         """The next character that is no space, "" at the end."""
@@ -106,8 +107,7 @@ class JsonStream:
     def _more(self) -> bool:
         """Read on, as much again as is held, and let go of what was read; False at the end of the file."""
         raw = self._file.read(max(CHUNK, len(self._text) - self._at))
-        self._line, self._column = self._place(self._at)
-        self._text, self._at = self._text[self._at:], 0
+        self._let_go()
         try:
             self._text += self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
@@ -116,6 +116,11 @@ class JsonStream:
             raise NotJsonError(line, not_utf8(error, before), UNDECODABLE) from None
         self._bytes += len(raw)
         return bool(raw)
+
+    def _let_go(self) -> None:
+        """Hold no longer what was read."""
+        self._line, self._column = self._place(self._at)
+        self._text, self._at = self._text[self._at:], 0
 
     def _place(self, position: int) -> tuple[int, int]:
         """Line and column of a character that is held."""

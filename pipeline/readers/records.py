@@ -164,8 +164,8 @@ def _records(source: Source, options: Options, problems: Problems) -> Iterator[t
 
 def _raw(record: dict[str, Any], options: Options, where: str, problems: Problems) -> Row | None:
     """The row, with its tags in the scheme that the record has."""
-    before = len(problems)
     found: Row = {"where": where}
+    bad = False
     for key, own in options.fields.items():
         path = own or key
         try:
@@ -173,14 +173,15 @@ def _raw(record: dict[str, Any], options: Options, where: str, problems: Problem
         except KeyError:
             problems.add(where, f"key {path!r} is missing; found {', '.join(record)[:200] or 'none'}: "
                                 "add it, or say in the recipe's fields what it is called", "missing-key")
+            bad = True
             continue
-        if key == "answers" and "choices" not in options.fields:
-            found[key] = _answers(value, f"{where}: {path}" if path != "answers" else where, problems)
-        elif key == "answer" or (key == "answer_start" and value is None):
+        if key == "answer" or (key == "answer_start" and value is None):
             found[key] = value or None
-        else:
-            found[key] = _valued(key, value, path, where, problems)
-    if len(problems) > before:
+            continue
+        has_offsets = key == "answers" and "choices" not in options.fields
+        found[key] = _answers(value, where, problems) if has_offsets else _valued(key, value, path, where, problems)
+        bad |= found[key] is None
+    if bad:
         return None
     for key in ("label", "tags"):
         if key in found:
@@ -204,20 +205,20 @@ def _renamed(name: Any, value: Any, names: dict[str, str]) -> Any:
     return names.get(str(value), names.get(name, name))
 
 
-def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]]:
-    """Answers with offsets, in either of their two forms."""
+def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]] | None:
+    """Answers with offsets, in either of their two forms; None, and a problem, where they are in neither."""
     if isinstance(value, dict):  # as the hub has them
         if not check(value, f"{where}: answers", {"text": list, "answer_start": list}, problems):
-            return []
+            return None
         if len(value["text"]) != len(value["answer_start"]):
             problems.add(where, f"answers: {len(value['text'])} texts with {len(value['answer_start'])} offsets; each answer has "
                                 "one of both", "missing-answers")
-            return []
+            return None
         value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], value["answer_start"], strict=True)]
     elif not check({"answers": value}, where, {"answers": list}, problems):
-        return []
+        return None
     if not check_answers(value, where, problems):
-        return []
+        return None
     return [{"text": answer["text"], "answer_start": answer["answer_start"]} for answer in value]
 
 
