@@ -1,7 +1,9 @@
 """CoNLL columns: what is read, what is found out by itself, and what is refused with its file, line, value and remedy."""
 
+import ast
 import gzip
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,18 @@ def test_a_damaged_file_is_said_with_the_line_that_is_lost(ending: str, tmp_path
     problems_found = Problems()
     list(READERS["conll_columns"].read(path, parse(READERS["conll_columns"].options, IOB2, "r"), problems_found))
     assert (problems_found.counts, problems_found.hiding) == ({"damaged-file": 1}, 1)
+
+
+def test_every_problem_has_a_kind() -> None:
+    """In each call of `add` that names it: kebab-case. Where it is a name, it was given as such (UNDECODABLE, or by the scheme)."""
+    files = sorted((Path(__file__).parents[1] / "pipeline" / "readers").glob("*.py"))
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add")]
+    assert len(calls) > 40
+    for call in calls:
+        assert len(call.args) > 2, ast.unparse(call)
+        for kind in (node for node in ast.walk(call.args[2]) if isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            assert re.fullmatch(r"[a-z]+(-[a-z]+)*", str(kind.value)), ast.unparse(call)
 
 
 def test_files_of_a_pattern(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw import ENDINGS, content_of, packed, read
 
@@ -108,6 +108,7 @@ def whole(file: io.BytesIO) -> Any:
     return value
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from([None, 0, 2]), st.booleans())
 def test_a_stream_gives_what_json_loads(value: Any, indent: int | None, ascii: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii).encode()
@@ -115,6 +116,7 @@ def test_a_stream_gives_what_json_loads(value: Any, indent: int | None, ascii: b
         assert whole(file) == value
 
 
+@settings(deadline=None)
 @given(JSON, st.integers(0, 200), st.binary(max_size=2))
 def test_a_damaged_stream_is_refused_where_json_loads_refuses_it(value: Any, at: int, by: bytes) -> None:
     text = json.dumps(value).encode()

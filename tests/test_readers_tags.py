@@ -1,7 +1,7 @@
 """Schemes of tags: what is read as which span, what breaks a scheme, and which scheme tags are in."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tags import SPANS, written
 
@@ -57,6 +57,7 @@ def test_broken_brackets(cells: str, position: int, kind: str) -> None:
     assert [(wrong.position, wrong.kind) for wrong in to_iob2(cells.split(), "brackets")[1]] == [(position, kind)]
 
 
+@settings(deadline=None)
 @given(SPANS)
 def test_all_schemes_say_the_same(spans: tuple[int, list[tuple[int, int, str]]]) -> None:
     for scheme in SCHEMES:
@@ -70,6 +71,7 @@ def scheme_of(*sentences: list[str]) -> Scheme:
     return evidence.scheme()
 
 
+@settings(deadline=None)
 @given(st.lists(SPANS, min_size=1, max_size=4), st.sampled_from(SCHEMES))
 def test_a_scheme_is_told_by_any_span(sentences: list[tuple[int, list[tuple[int, int, str]]]], scheme: Scheme) -> None:
     found = scheme_of(*(written(spans, scheme) for spans in sentences))
