@@ -121,7 +121,8 @@ AUTO = {"columns": "auto", "token": 0, "tag": -1, "tag_scheme": "auto", "separat
     ("new york\tx\tI-A\n\nb\tx\tB-A\nc\tx\tI-A\n\nd\tx\tI-A\n", {"columns": 3, "separator": "\t", "tag_scheme": "iob1"}),
     ("a x B-A\nb\tx O\nc  x\tO\n", {"columns": 3, "separator": None, "tag_scheme": "iob2"}),
     ("a S-A\n\nb O\n\nc O x\n", {"columns": 2, "separator": None, "tag_scheme": "bioes"}),
-    ("", {"columns": 1, "separator": None, "tag_scheme": "iob2"}),
+    ("a b\tx\tI-A\n\nx\tO\nc\tx\tO\nd e\tx\tO\n", {"columns": 3, "separator": "\t", "tag_scheme": "iob1"}),  # one broken line
+    ("", {"columns": 2, "separator": "\t", "tag_scheme": "iob2"}),
 ])
 def test_auto(text: str, found: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "corpus"
@@ -168,7 +169,7 @@ def test_a_damaged_file_is_said_with_the_line_that_is_lost(ending: str, tmp_path
 
 
 def test_every_problem_has_a_kind() -> None:
-    """In each call of `add` that names it: kebab-case. Where it is a name, it was given as such (UNDECODABLE, or by the scheme)."""
+    """Of its own, in kebab-case."""
     files = sorted((Path(__file__).parents[1] / "pipeline" / "readers").glob("*.py"))
     calls = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
              if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add")]

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal, cast
 
 from pipeline.errors import Problems
@@ -18,9 +19,9 @@ _NO_WORD = re.compile(r"\d+[-.]\d+")  # CoNLL-U's ids of multiword ranges and of
 class Options:
     """`token` and `tag` are columns counted from 0, or from the end (-1 is the last); every line must have exactly `columns`.
 
-    Columns are separated by `separator`, by any run of spaces and tabs without one, or, where it is auto, by tabs if each line
-    has one, else by such runs. `columns: auto` is the number that most lines have. `tag_scheme: auto` is the scheme that the tags
-    fit best. What is auto is one and the same for all files of a corpus.
+    Columns are separated by `separator`, or by any run of spaces and tabs without one; where it is auto, by that of tabs and such
+    runs which gives more lines the same number of columns (tabs, if both do). `columns: auto` is the number that most lines have,
+    `tag_scheme: auto` the scheme that the tags fit best. What is auto is one and the same for all files of a corpus.
 
     Lines that begin with `comment` are left out. `token_id` is the column of CoNLL-U's ids: multiword ranges (1-2) and empty
     nodes (1.1) are left out. `feature` is what the tag is called in a column of features (NER of `Gloss=x|NER=B-PER`); O where
@@ -76,23 +77,25 @@ def settle(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str
 
 def _layout(options: Options, files: Iterable[Source]) -> dict[str, Any]:
     """The separator and the number of columns, as far as they are auto."""
-    runs: Counter[int] = Counter()  # lines by their number of columns under either separator
-    tabs: Counter[int] = Counter()
+    asked: tuple[str | None, ...] = ("\t", None) if options.separator == "auto" else (options.separator,)
+    widths: dict[str | None, Counter[int]] = {separator: Counter() for separator in asked}  # lines by their number of columns
     comments = (options.comment,) if options.comment else ()
     for source in files:
-        for block in blocks(source, BOUNDARIES, Problems(), comments):
-            runs.update(len(cells(line, None if options.separator == "auto" else options.separator)) for line in block)
-            tabs.update(line.text.count("\t") + 1 for line in block)
-    found: dict[str, Any] = {}
-    counts = runs
-    if options.separator == "auto":
-        found["separator"] = "\t" if tabs and 1 not in tabs else None
-        counts = tabs if found["separator"] else runs
-    if options.columns == "auto":
-        most = max(counts, key=lambda width: (counts[width], -width), default=0)
-        needed = max(column + 1 if column >= 0 else -column for column in (options.token, options.tag, options.token_id or 0))
-        found["columns"] = max(most, needed)
-    return found
+        for line in chain.from_iterable(blocks(source, BOUNDARIES, Problems(), comments)):
+            for separator, counts in widths.items():
+                counts[len(cells(line, separator))] += 1
+    most = {separator: options.columns if options.columns != "auto" else _most(counts, options)
+            for separator, counts in widths.items()}
+    separator = max(asked, key=lambda one: widths[one][most[one]])
+    found = {"separator": separator, "columns": most[separator]}
+    return {name: value for name, value in found.items() if getattr(options, name) == "auto"}
+
+
+def _most(counts: Counter[int], options: Options) -> int:
+    """The number of columns that most lines have, of those that are enough."""
+    least = max(column + 1 if column >= 0 else -column for column in (options.token, options.tag, options.token_id or 0))
+    least = max(least, 2)
+    return max((width for width in counts if width >= least), key=lambda width: (counts[width], -width), default=least)
 
 
 def _sentences(source: Source, options: Options, problems: Problems) -> Iterator[tuple[list[Line], list[str], list[str]]]:
