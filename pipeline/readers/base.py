@@ -103,8 +103,7 @@ class Slice(NamedTuple):
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
         """The slice's lines in the opened file."""
         file.seek(self.start)
-        while file.tell() < self.stop and (line := file.readline()):
-            yield line
+        return io.BytesIO(file.read(self.stop - self.start))
 
 
 Source = Path | Slice
