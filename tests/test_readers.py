@@ -280,6 +280,9 @@ def test_words_and_props_in_two_files(words: str, props: str, ending: str, tmp_p
         {"tokens": ["The", "boy", "says", "no"], "predicate": 2, "tags": ["B-A0", "I-A0", "B-V", "B-A1"]},
         {"tokens": ["Go"], "predicate": 0, "tags": ["B-V"]}]
     assert rows[1]["where"] == f"{props}:8"
+    options = parse(READERS["conll_props"].options, SPLIT, "r")
+    assert READERS["conll_props"].beside(tmp_path / props, options) == [tmp_path / words]
+    assert READERS["conll_props"].cut(tmp_path / props, options) is None
 
 
 @pytest.mark.parametrize(("words", "message"), [

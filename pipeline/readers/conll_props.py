@@ -90,16 +90,15 @@ def _tables(source: Source, options: Options, problems: Problems) -> Iterator[Ta
 
 def _pasted(path: Path, options: Options, problems: Problems) -> Iterator[Table]:
     """The sentences of a file of props, the columns of its file of words in front. Stops where the two do not go together."""
-    beside = _words_of(path, *next(iter(options.words.items())))
-    if beside is None:
+    if not (files := beside(path, options)):
         problems.add(str(path), f"there is no file of words beside it, by options.words {options.words}; get it, or correct them",
                      "missing-file", hides=True)
         return
     table: Table = []
-    for word, line in zip_longest(lines(beside, problems), lines(path, problems), fillvalue=Line("", "")):
+    for word, line in zip_longest(lines(files[0], problems), lines(path, problems), fillvalue=Line("", "")):
         if bool(word.text.strip()) != bool(line.text.strip()):
             problems.add(line.where or word.where,
-                         f"{shown(line.text)} goes with {shown(word.text)} of {word.where or beside}: one ends a sentence, the "
+                         f"{shown(line.text)} goes with {shown(word.text)} of {word.where or files[0]}: one ends a sentence, the "
                          "other does not; the two files must have the same lines", "uneven-files", hides=True)
             return
         if word.text.strip():
@@ -111,11 +110,14 @@ def _pasted(path: Path, options: Options, problems: Problems) -> Iterator[Table]
         yield table
 
 
-def _words_of(path: Path, part: str, by: str) -> Path | None:
-    """The file of words: `part` replaced in the file's name, perhaps in its folder's too."""
+def beside(path: Path, options: Options) -> list[Path]:
+    """The file of words, if there is one: a part of the path replaced in the file's name, in its folder's, or in both."""
+    if not options.words:
+        return []
+    part, by = next(iter(options.words.items()))
     names = (path.with_name(path.name.replace(part, by)), path.parent.with_name(path.parent.name.replace(part, by)) / path.name,
              path.parent.with_name(path.parent.name.replace(part, by)) / path.name.replace(part, by))
-    return next((name for name in names if name != path and name.is_file()), None)
+    return [name for name in names if name != path and name.is_file()][:1]
 
 
 def _is_sound(table: Table, options: Options, problems: Problems) -> bool:
