@@ -30,8 +30,8 @@ class Reader(NamedTuple):
     Every row has `keys(options)`. `read` does not stop at what is wrong: it adds a problem, leaves that row out and goes on. A
     format whose records may also come from the hub has `row`, which makes the row of one. `cut(path, options)` says where the
     file, if it is not compressed, may be cut so that its stretches give the same rows as the whole, and then `read` takes a
-    Slice too. `beside(path, options)` are other files that are read with it. `settle(options, files)` gives the options with what all files of a corpus say where they are auto, and what that
-    is, by name; `read` takes no others.
+    Slice too. `beside(path, options)` are other files that are read with it. `settle(options, files)` gives the options with
+    what all files of a corpus say where they are auto, and what that is, by name; `read` takes no others.
     """
 
     options: type
