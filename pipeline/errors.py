@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
+
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
     """A run was asked to stop, and did, with a checkpoint: it goes on from there when it is started again."""
@@ -48,15 +50,21 @@ class Problems:
     """What is wrong with some input, gathered so that one run reports all of it instead of one mistake at a time.
 
     Only the first `shown` are kept, since a wrong separator makes one for every line of a corpus; `counts` has all, by kind.
+    `hiding` counts those that hide rows: see `add`.
     """
 
     def __init__(self, shown: int = 20) -> None:
         self._shown = shown
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
+        self.hiding = 0
 
-    def add(self, where: str, message: str, kind: str = "malformed") -> None:
-        """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy."""
+    def add(self, where: str, message: str, kind: str = "malformed", hides: bool = False) -> None:
+        """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy.
+
+        `hides` says that who knows how many rows could not be seen for it (a file that breaks off): no such is ever dropped.
+        """
+        self.hiding += hides
         self.counts[kind] += 1
         if len(self.kept) < self._shown:
             self.kept.append(Problem(kind, where, message))

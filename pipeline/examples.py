@@ -1,6 +1,5 @@
 """Raw corpora to checked examples: one Parquet file per split, and a summary of what is in them."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]
     Raises UserError with every problem found, and then `output` is left as it was.
     """
     _check_source(recipe, folder)
+    recipe, detected = recipe.settled(folder)
     problems = Problems()
     tally = _Tally(recipe, problems)
     with atomic_folder(output) as target:
@@ -36,13 +36,13 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]
             files = {split: stack.enter_context(_Writer(target / f"{split}.parquet", tally.task)) for split in SPLITS}
             for split in SPLITS:
                 for row in tally.watch(split, _rows(recipe, folder, split, tally.task, problems)):
-                    destination = "validation" if split == "train" and _is_carved(recipe, tally.task.group(row)) else split
+                    destination = recipe.carved(tally.task.group(row)) if split == "train" else split
                     example = tally.task.example(row, recipe.labels, problems)
                     if example is not None and tally.add(destination, row, example):
                         files[destination].write(example)
         tally.check()
         problems.raise_if_any()
-        summary = tally.summary()
+        summary = tally.summary() | {"detected": detected}
         write_json(target / "summary.json", summary)
     return summary
 
@@ -82,12 +82,6 @@ def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any, 
         for row in chain.from_iterable(sources):
             yield {"id": f"{split}-{number}", **row}
             number += 1
-
-
-def _is_carved(recipe: Recipe, group: str) -> bool:
-    """Whether a row of train goes to validation: by a hash of the seed and its group, so that adding rows moves no others."""
-    digest = hashlib.sha256(f"{recipe.seed}\n{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < (recipe.carve_validation or 0.0) * 2**64
 
 
 class _Writer:
@@ -158,8 +152,10 @@ class _Tally:
         for split in SPLITS:
             source = split if self._recipe.files.of(split) else "train"
             if not self._rows[split] and source not in self._broken:
-                names = ", ".join(self._recipe.files.of(split)) or f"a share of {self._recipe.carve_validation} of train"
-                self._problems.add(place, f"split {split!r} ({names}) is empty; correct files, carve_validation or seed")
+                names = ", ".join(self._recipe.files.of(split))
+                remedy = "files" if names else f"carve_{split} or seed"
+                names = names or f"a share of {self._recipe.share(split)} of train"
+                self._problems.add(place, f"split {split!r} ({names}) is empty; correct {remedy}", "empty-split")
         if self._recipe.unseen_labels == "fail" and "train" not in self._broken:
             for label in sorted(set(self._first) - set(self._labels["train"])):
                 self._problems.add(self._first[label], f"label {label!r} is never in train, so it cannot be learned; "

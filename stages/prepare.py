@@ -21,6 +21,8 @@ def prepare(name: str) -> None:
         say_read(folder)
     output = Path("data/examples") / name
     summary = prepare_examples(recipe, folder, output)
+    if summary["detected"]:
+        say("detected " + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items()))
     say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
     about = Path("data/corpora") / f"{name}.json"
     write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})
