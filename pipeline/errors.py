@@ -1,9 +1,13 @@
 """The one exception a user may cause."""
 
 import difflib
+import json
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TextIO
+
+EXAMPLES = 3  # of each kind of problem that are kept, however many there are
+UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
 
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
@@ -39,22 +43,49 @@ class Problem(NamedTuple):
 class Problems:
     """What is wrong with some input, gathered so that one run reports all of it instead of one mistake at a time.
 
-    Only the first `shown` are kept, since a wrong separator makes one for every line of a corpus; `counts` has all, by kind.
+    Each is written to `sink` as a line of JSON. In memory are only the first `shown`, and a few of each kind, since a wrong
+    separator makes one for every line of a corpus; `counts` has all, by kind. `hiding` counts those that hide rows: see `add`.
     """
 
-    def __init__(self, shown: int = 20) -> None:
-        self._shown = shown
+    def __init__(self, shown: int = 20, sink: TextIO | None = None) -> None:
+        self._shown, self._sink = shown, sink
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
+        self.hiding = 0
 
-    def add(self, where: str, message: str, kind: str = "malformed") -> None:
-        """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy."""
+    def add(self, where: str, message: str, kind: str = "malformed", hides: bool = False) -> None:
+        """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy.
+
+        `hides` says that who knows how many rows could not be seen for it (a file that breaks off): no such is ever dropped.
+        """
+        problem = Problem(kind, where, message)
+        if self._sink is not None:
+            self._sink.write(json.dumps(problem._asdict(), ensure_ascii=False) + "\n")
+        self.hiding += hides
+        self._keep(problem)
         self.counts[kind] += 1
-        if len(self.kept) < self._shown:
-            self.kept.append(Problem(kind, where, message))
+
+    def merge(self, kept: Iterable[Iterable[str]], counts: Mapping[str, int], hiding: int) -> None:
+        """Add what another gathered, and wrote into a file of its own."""
+        for problem in kept:
+            self._keep(Problem(*problem))
+        self.counts.update(counts)
+        self.hiding += hiding
+
+    def _keep(self, problem: Problem) -> None:
+        if len(self.kept) < self._shown or sum(other.kind == problem.kind for other in self.kept) < EXAMPLES:
+            self.kept.append(problem)
 
     def __len__(self) -> int:
         return self.counts.total()
+
+    def summary(self) -> list[str]:
+        """A line a kind: how many there are, most first, and the first few of them."""
+        lines = []
+        for kind, count in sorted(self.counts.items(), key=lambda item: (-item[1], item[0])):
+            examples = [f"{problem.where}: {problem.message}" for problem in self.kept if problem.kind == kind][:EXAMPLES]
+            lines += [f"{kind}: {count}", *(f"  {example}" for example in examples)]
+        return lines
 
     def raise_if_any(self) -> None:
         """Raise one UserError with all messages kept, and how many more there were."""

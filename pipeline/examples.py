@@ -1,57 +1,96 @@
-"""Raw corpora to checked examples: one Parquet file per split, and a summary of what is in them."""
+"""Raw corpora to checked examples: one Parquet file per split, a summary of what is in them, and every problem found.
 
-import hashlib
+A corpus is read in parts (`pipeline.parts`), each by itself. What only shows over the whole of it is looked for on disk
+(`pipeline.duplicates`). Then the parts are put together, so that no step holds more than one of them in memory.
+"""
+
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from pipeline.duplicates import Array, Buckets, Findings, conflicting, repeated, shared
 from pipeline.errors import Problems, UserError
-from pipeline.files import atomic_folder, write_json
-from pipeline.readers import READERS, hub
-from pipeline.readers.base import SPLITS, Row, paths
+from pipeline.files import atomic_folder, atomic_stream, write_json
+from pipeline.parts import ABOUT, PART_BYTES, ROW_GROUP, Part, cut, key, read_part
+from pipeline.readers.base import SPLITS, paths
 from pipeline.recipe import Recipe
+from pipeline.shards import Executor, Shard, finish, in_this_process, key_of
 from pipeline.task import Task
 from pipeline.tasks import code_of, task_named
 
-ROW_GROUP = 4096  # examples; all that is held in memory of a split
+LOOKED_UP = 50_000  # rows whose places are in memory at once
 
 
-def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]:
-    """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json; return the summary.
+class CorpusError(UserError):
+    """A corpus whose problems are more than its recipe bears. `summary` are lines that say how many there are of each kind."""
 
-    `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. Equal input gives equal bytes.
-    Raises UserError with every problem found, and then `output` is left as it was.
+    def __init__(self, summary: Sequence[str], *problems: str) -> None:
+        super().__init__(*problems)
+        self.summary = summary
+
+
+def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Path | None = None, work: Path | None = None,
+            run: Executor = in_this_process) -> tuple[dict[str, Any], list[str]]:
+    """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json.
+
+    Returns the summary, and lines that say which problems there are that the recipe bears.
+
+    `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. `problems_file` gets every problem as a
+    line of JSON, whether there are too many or not. Parts that are done lie in `work` until all is; `run` makes them, where
+    there is more than a few MB to read. Equal input gives equal bytes. Raises CorpusError with what is wrong, and then `output`
+    is left as it was.
     """
     _check_source(recipe, folder)
-    problems = Problems()
-    tally = _Tally(recipe, problems)
-    with atomic_folder(output) as target:
+    parts = cut(recipe, folder)
+    large = sum((part.stop or 0) - part.start for part in parts) > 2 * PART_BYTES
+    shards = [Shard(key_of(i, recipe, part), read_part, (recipe, part)) for i, part in enumerate(parts)]
+    with _workspace(work, output) as space, atomic_folder(output) as target:
+        found = finish(shards, space / "parts", run if large else in_this_process)
+        corpus = _Corpus(recipe, parts, found, [space / "parts" / shard.key for shard in shards])
         with ExitStack() as stack:
-            files = {split: stack.enter_context(_Writer(target / f"{split}.parquet", tally.task)) for split in SPLITS}
-            for split in SPLITS:
-                for row in tally.watch(split, _rows(recipe, folder, split, tally.task, problems)):
-                    destination = "validation" if split == "train" and _is_carved(recipe, tally.task.group(row)) else split
-                    example = tally.task.example(row, recipe.labels, problems)
-                    if example is not None and tally.add(destination, row, example):
-                        files[destination].write(example)
-        tally.check()
-        problems.raise_if_any()
-        summary = tally.summary()
+            sink = stack.enter_context(atomic_stream(problems_file or space / "problems.jsonl"))
+            problems = Problems(sink=sink)
+            for path, about in zip(corpus.folders, found, strict=True):
+                with (path / "problems.jsonl").open(encoding="utf-8") as lines:
+                    shutil.copyfileobj(lines, sink)
+                problems.merge(**about["problems"])
+            broken = {part.split for part, about in zip(parts, found, strict=True) if about["lost"]}
+            dropped = _find_duplicates(corpus, space / "buckets", problems)
+            counts = _merge(corpus, dropped, target)
+            _check_whole(corpus, counts, broken if recipe.on_problem == "fail" else set(), problems)
+        lost = sum(about["lost"] for about in found) + int(dropped.sum())
+        _judge(recipe, problems, lost, corpus.rows + lost - int(dropped.sum()))
+        summary = _summary(recipe, counts, problems, lost)
         write_json(target / "summary.json", summary)
-    return summary
+    return summary, problems.summary()
 
 
-def read_examples(path: Path, task: Task[Any, Any, Any]) -> Iterator[Any]:
-    """The examples of one of the Parquet files, in order."""
+def read_examples(path: Path, task: Task[Any, Any, Any], rows: range | NDArray[np.int64] | None = None) -> Iterator[Any]:
+    """The examples of one of the Parquet files, in order; those with the numbers `rows`, which rise, where they are given.
+
+    Holds one row group in memory, and reads only those that it needs.
+    """
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROW_GROUP):
-            yield from map(task.restore, batch.to_pylist())
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            wanted = None if rows is None else np.asarray(rows)[np.searchsorted(rows, first) : np.searchsorted(rows, last)]
+            if wanted is None or len(wanted):
+                table = file.read_row_group(group, use_threads=False)
+                yield from map(task.restore, (table if wanted is None else table.take(wanted - first)).to_pylist())
+            first = last
 
 
 def _check_source(recipe: Recipe, folder: Path | None) -> None:
@@ -70,106 +109,203 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     problems.raise_if_any()
 
 
-def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any, Any], problems: Problems) -> Iterator[Row]:
-    """The rows of a split as its source has it, before any is carved out; those without id become SPLIT-0, SPLIT-1 ..."""
-    number = 0
-    for name in (recipe.hub.splits if folder is None and recipe.hub else recipe.files).of(split):
-        if folder is None:
-            assert recipe.hub is not None
-            sources = [hub.read(recipe.hub, name, task.keys, problems, READERS[recipe.reader].row, recipe.options)]
-        else:
-            sources = [READERS[recipe.reader].read(path, recipe.options, problems) for path in paths(folder, name)]
-        for row in chain.from_iterable(sources):
-            yield {"id": f"{split}-{number}", **row}
-            number += 1
+@contextmanager
+def _workspace(work: Path | None, output: Path) -> Iterator[Path]:
+    """Where to keep what is half done: `work`, which goes when all is done; else a folder that goes in any case."""
+    if work is None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".tmp-{output.name}.") as folder:
+            yield Path(folder)
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work / "buckets", ignore_errors=True)
+        yield work
+        shutil.rmtree(work)
 
 
-def _is_carved(recipe: Recipe, group: str) -> bool:
-    """Whether a row of train goes to validation: by a hash of the seed and its group, so that adding rows moves no others."""
-    digest = hashlib.sha256(f"{recipe.seed}\n{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < (recipe.carve_validation or 0.0) * 2**64
+class _Corpus:
+    """The parts as they were read. A row's number counts the examples that were kept, over all parts."""
 
-
-class _Writer:
-    """A Parquet file that is written one row group at a time."""
-
-    def __init__(self, path: Path, task: Task[Any, Any, Any]) -> None:
-        self._task = task
-        self._file = pq.ParquetWriter(path, task.schema, compression="zstd")
-        self._pending: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._file.close()
-
-    def write(self, example: Any) -> None:
-        self._pending.append(self._task.record(example))
-        if len(self._pending) == ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._task.schema))
-        self._pending = []
-
-
-class _Tally:
-    """What can only be seen over the whole corpus: repeated ids, empty splits, labels without training, and the counts."""
-
-    def __init__(self, recipe: Recipe, problems: Problems) -> None:
+    def __init__(self, recipe: Recipe, parts: Sequence[Part], found: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
+        self.recipe, self.parts, self.found, self.folders = recipe, parts, found, folders
         self.task = task_named(recipe.task)
-        self._recipe = recipe
-        self._problems = problems
-        self._ids: dict[str, str] = {}  # id -> where
-        self._broken: set[str] = set()  # source splits with problems: what they seem to lack may be among the rejected rows
-        self._rows = dict.fromkeys(SPLITS, 0)
-        self._tokens = dict.fromkeys(SPLITS, 0)
-        self._labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        self._first: dict[str, str] = {}  # label -> where it is first, outside train
+        kept = [sum(about["kept"].values()) for about in found]
+        self.starts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        self.rows = int(self.starts[-1])
+        self._before = dict.fromkeys(SPLITS, 0)
+        self.first_number = [self._numbered(part.split, about["rows"]) for part, about in zip(parts, found, strict=True)]
+        self.named = sum(about["named"] for about in found)
 
-    def watch(self, split: str, rows: Iterator[Row]) -> Iterator[Row]:
-        """The same rows; notes whether there were problems while they were read and checked."""
-        before = len(self._problems)
-        yield from rows
-        if len(self._problems) > before:
-            self._broken.add(split)
+    def _numbered(self, split: str, rows: int) -> int:
+        first = self._before[split]
+        self._before[split] += rows
+        return first
 
-    def add(self, split: str, row: Row, example: Any) -> bool:
-        """Count an example; False, and a problem, if its id is taken."""
-        if example.id in self._ids:
-            first = self._ids[example.id]
-            self._problems.add(row["where"], f"id {example.id!r} is taken by {first}; ids are unique in a corpus: change one")
-            return False
-        self._ids[example.id] = row["where"]
-        self._rows[split] += 1
-        self._tokens[split] += self.task.size(example)
-        for label in self.task.labels(example):
-            self._labels[split][label] += 1
-            if split != "train":
-                self._first.setdefault(label, row["where"])
-        return True
+    def read(self, part: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of a part (all where None), with the ids that its rows have in the corpus, where ids are asked for."""
+        if columns is not None and "id" in columns:
+            columns = list(dict.fromkeys([*columns, "_named", "_number"]))
+        table = pq.read_table(self.folders[part] / "examples.parquet", columns=columns)
+        if "id" in table.column_names and not pc.all(table["_named"]).as_py():
+            number = pc.add(table["_number"], self.first_number[part])
+            made = pc.binary_join_element_wise(self.parts[part].split, pc.cast(number, pa.string()), "-")
+            table = table.set_column(table.schema.get_field_index("id"), "id", pc.if_else(table["_named"], table["id"], made))
+        return table
 
-    def check(self) -> None:
-        """Problems of the corpus as a whole, left out where rejected rows may be their cause."""
-        place = f"data_recipes/{self._recipe.name}.yaml"
+    def look_up(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
+        """Columns of some rows."""
+        found: dict[int, dict[str, Any]] = {}
+        wanted = np.unique(rows)
+        for part in np.unique(np.searchsorted(self.starts, wanted, side="right") - 1):
+            inside = wanted[(wanted >= self.starts[part]) & (wanted < self.starts[part + 1])]
+            table = self.read(int(part), columns).take(inside - self.starts[part])
+            found |= dict(zip(inside.tolist(), table.to_pylist(), strict=True))
+        return found
+
+
+class _Check(NamedTuple):
+    """What to say of a row that repeats another; `{}` are columns of its own, `{other}` those of the other."""
+
+    kind: str
+    message: str
+
+
+_REPEATED = _Check("duplicate-id", "id {id!r} is taken by {other[_where]}; ids are unique in a corpus: change one")
+_CONFLICTING = _Check("conflicting-labels", "{other[_where]} is the same and has other labels; correct one of them, or allow it "
+                                            "by allow: [conflicting-labels] in the recipe")
+_SHARED = _Check("shared-row", "{other[_where]} is the same, in {other[split]}, whose rows must not be seen before; take one "
+                               "out, or allow it by allow: [shared-row] in the recipe")
+
+
+def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArray[np.bool_]:
+    """Add a problem for each row that repeats another as it must not. Which rows [all] are to be left out under `drop`."""
+    dropped = np.zeros(corpus.rows, bool)
+    folder.mkdir()
+    if corpus.named:
+        with Buckets(folder / "ids", corpus.rows) as ids:
+            for part, rows in enumerate(_stretches(corpus.starts)):
+                ids.add(_id_keys(corpus, part), rows, np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1"))
+            _report(corpus, ids.find(repeated), _REPEATED, dropped, problems)
+    with Buckets(folder / "inputs", corpus.rows) as inputs:
+        for part, rows in enumerate(_stretches(corpus.starts)):
+            table, left = corpus.read(part, ["_input", "_output", "_split"]), ~dropped[rows]
+            inputs.add(_hashes(table["_input"])[left], rows[left], _hashes(table["_output"])[left, 0],
+                       table["_split"].to_numpy()[left])
+        for which, check in ((conflicting, _CONFLICTING), (shared, _SHARED)):
+            _report(corpus, inputs.find(which), check, dropped, problems)
+    shutil.rmtree(folder)
+    return dropped
+
+
+def _stretches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (np.arange(*bounds) for bounds in pairwise(starts))
+
+
+def _id_keys(corpus: _Corpus, part: int) -> Array:
+    """Hashes of a part's ids: its own, or those that its rows were given by their place in the corpus."""
+    if corpus.found[part]["named"] == sum(corpus.found[part]["kept"].values()):
+        return _hashes(corpus.read(part, ["_id"])["_id"])
+    keys = b"".join(key(id) for id in corpus.read(part, ["id"])["id"].to_pylist())
+    return np.frombuffer(keys, "<u8").reshape(-1, 2)
+
+
+def _hashes(column: pa.ChunkedArray) -> Array:
+    """A column of n hashes as integers [n, size / 8]."""
+    words = column.type.byte_width // 8
+    values = [np.frombuffer(chunk.buffers()[1], "<u8")[chunk.offset * words : (chunk.offset + len(chunk)) * words]
+              for chunk in column.chunks]
+    return np.concatenate([np.empty(0, "<u8"), *values]).reshape(-1, words)
+
+
+def _report(corpus: _Corpus, found: Findings, check: _Check, dropped: NDArray[np.bool_], problems: Problems) -> None:
+    """Add the problems, in the order of the rows, and mark the rows that `drop` leaves out."""
+    columns = ("id", "_where", "_split")
+    for start in range(0, len(found), LOOKED_UP):
+        some = found[start : start + LOOKED_UP]
+        about = corpus.look_up(some.ravel(), columns)
+        for row, other in some.tolist():
+            there = about[other] | {"split": SPLITS[about[other]["_split"]]}
+            problems.add(about[row]["_where"], check.message.format(**about[row], other=there), check.kind)
+    if corpus.recipe.on_problem == "drop" and check.kind not in corpus.recipe.allow:
+        dropped[found[:, 0]] = True
+
+
+@dataclass
+class _Counts:
+    """What is in the examples that are left, by split."""
+
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    labels: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+
+    def add(self, about: dict[str, Any]) -> None:
         for split in SPLITS:
-            source = split if self._recipe.files.of(split) else "train"
-            if not self._rows[split] and source not in self._broken:
-                names = ", ".join(self._recipe.files.of(split)) or f"a share of {self._recipe.carve_validation} of train"
-                self._problems.add(place, f"split {split!r} ({names}) is empty; correct files, carve_validation or seed")
-        if self._recipe.unseen_labels == "fail" and "train" not in self._broken:
-            for label in sorted(set(self._first) - set(self._labels["train"])):
-                self._problems.add(self._first[label], f"label {label!r} is never in train, so it cannot be learned; "
-                                                       "correct it, or allow it by unseen_labels: keep in the recipe")
+            self.rows[split] += about["kept"][split]
+            self.tokens[split] += about["tokens"][split]
+            self.labels[split].update(about["labels"][split])
 
-    def summary(self) -> dict[str, Any]:
-        """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
-        recipe = self._recipe
-        return {"name": recipe.name, "task": recipe.task, "code": code_of(recipe.task), "labels": list(recipe.labels),
-                "classes": list(self.task.classes(recipe.labels)), "words": recipe.words,
-                "primary": recipe.metric or self.task.figures[0], "license": recipe.license, "source": recipe.source,
-                "rows": self._rows, "tokens": self._tokens,
-                "label_counts": {split: dict(counts) for split, counts in self._labels.items()}}
+    def take_away(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
+        self.rows[split] -= 1
+        self.tokens[split] -= task.size(example)
+        self.labels[split].subtract(task.labels(example))
+        self.labels[split] += Counter()  # without zeros
+
+
+def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts:
+    """Write the splits' files out of the parts, and count what is in them."""
+    counts, about = _Counts(), [column.name for column in ABOUT]
+    with ExitStack() as stack:
+        files = [stack.enter_context(pq.ParquetWriter(target / f"{split}.parquet", corpus.task.schema, compression="zstd"))
+                 for split in SPLITS]
+        for part, rows in enumerate(_stretches(corpus.starts)):
+            counts.add(corpus.found[part])
+            table, left = corpus.read(part), ~dropped[rows]
+            splits, examples = table["_split"].to_numpy(), table.drop_columns(about)
+            for row in np.flatnonzero(~left).tolist():
+                counts.take_away(SPLITS[splits[row]], corpus.task, corpus.task.restore(examples.slice(row, 1).to_pylist()[0]))
+            for number, file in enumerate(files):
+                chosen = examples.filter(pa.array(left & (splits == number)))
+                if len(chosen):
+                    file.write_table(chosen, row_group_size=ROW_GROUP)
+    return counts
+
+
+def _check_whole(corpus: _Corpus, counts: _Counts, broken: set[str], problems: Problems) -> None:
+    """Problems of the corpus as a whole, left out where rejected rows (of the splits `broken`) may be their cause."""
+    recipe = corpus.recipe
+    for split in SPLITS:
+        if not counts.rows[split] and (split if recipe.files.of(split) else "train") not in broken:
+            names = ", ".join(recipe.files.of(split)) or f"a share of {recipe.carve_validation} of train"
+            problems.add(f"data_recipes/{recipe.name}.yaml", f"split {split!r} ({names}) is empty; correct files, "
+                                                             "carve_validation or seed", "empty-split", hides=True)
+    held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
+    if "train" not in broken:
+        for label in sorted(held_out - set(counts.labels["train"])):
+            where = next(about["first"][label] for about in corpus.found if label in about["first"])
+            problems.add(where, f"label {label!r} is never in train, so it cannot be learned; correct it, or allow it by "
+                                "allow: [unseen-label] in the recipe", "unseen-label", hides="unseen-label" not in recipe.allow)
+
+
+def _judge(recipe: Recipe, problems: Problems, lost: int, rows: int) -> None:
+    """Raise UserError where the recipe's policy does not bear what was found."""
+    wrong = {kind: count for kind, count in problems.counts.items() if kind not in recipe.allow}
+    bearable = recipe.on_problem == "drop" and not problems.hiding and lost <= recipe.ceiling * rows
+    if not wrong or bearable:
+        return
+    messages = [f"{where}: {message}" for kind, where, message in problems.kept if kind in wrong]
+    more = sum(wrong.values()) - len(messages)
+    if recipe.on_problem == "drop":
+        why = "some hide rows, or are of the corpus as a whole" if problems.hiding else f"max_dropped is {recipe.max_dropped}"
+        messages.insert(0, f"data_recipes/{recipe.name}.yaml: {lost} of {rows} rows would be dropped; {why}: correct the corpus")
+    raise CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
+
+
+def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:
+    """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
+    task = task_named(recipe.task)
+    return {"name": recipe.name, "task": recipe.task, "code": code_of(recipe.task), "labels": list(recipe.labels),
+            "classes": list(task.classes(recipe.labels)), "words": recipe.words,
+            "primary": recipe.metric or task.figures[0], "license": recipe.license, "source": recipe.source,
+            "rows": counts.rows, "tokens": counts.tokens,
+            "label_counts": {split: dict(found) for split, found in counts.labels.items()},
+            "problems": dict(problems.counts), "dropped": dropped}

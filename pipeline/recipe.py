@@ -20,7 +20,8 @@ class Recipe:
     are classified as; tasks that choose from the text have none. `words` are the words that labels are read as by the backbone's
     LM head (verbalized classification). `metric` is the figure that runs are compared by, if not the task's usual one.
     `carve_validation` is the share of train that becomes validation, for a corpus whose only other public split serves as test;
-    `seed` draws it. `unseen_labels: keep` allows a label that validation or test have and train has not.
+    `seed` draws it. `on_problem: drop` leaves unsound rows out, up to `max_dropped` of all rows (a share, or text: 0.1%). `allow`
+    names the kinds of problem that the corpus is known to have: they are reported, and its rows stay.
     """
 
     name: str
@@ -35,11 +36,13 @@ class Recipe:
     metric: str | None = None
     carve_validation: float | None = None
     seed: int = 0
-    unseen_labels: Literal["fail", "keep"] = "fail"
+    on_problem: Literal["fail", "drop"] = "fail"
+    max_dropped: float | str = "0.1%"
+    allow: tuple[Literal["unseen-label", "conflicting-labels", "shared-row"], ...] = ()
     hub: Hub | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._check_task(), *self._check_validation()]
+        problems = [*self._check_task(), *self._check_validation(), *self._check_policy()]
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -65,6 +68,19 @@ class Recipe:
         if share is not None and any(splits.validation is not None for splits in where):
             return ["carve_validation: there is a validation split already; remove one of the two"]
         return []
+
+    @property
+    def ceiling(self) -> float:
+        """`max_dropped` as a share. Raises ValueError where it is none."""
+        text = str(self.max_dropped)
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+
+    def _check_policy(self) -> list[str]:
+        try:
+            good = 0 <= self.ceiling < 1
+        except ValueError:
+            good = False
+        return [] if good else [f"max_dropped: {self.max_dropped!r} is no share of the rows; write 0.1% or 0.001"]
 
 
 def load_recipe(path: Path) -> Recipe:

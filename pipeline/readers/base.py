@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from pipeline.errors import Problems
+from pipeline.errors import UNDECODABLE, Problems
 
 Row = dict[str, Any]
 """One unchecked example as plain Python. Always `where` (its "file:line"), perhaps `id`; the other keys are the task's:
@@ -43,6 +43,28 @@ def paths(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in folder.glob(name) if path.is_file())
 
 
+class Slice(NamedTuple):
+    """Bytes [start, stop) of a text file: whole records, the first of which begins in line `first_line`."""
+
+    path: Path
+    start: int
+    stop: int
+    first_line: int
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """The slice's lines in the opened file."""
+        file.seek(self.start)
+        while file.tell() < self.stop and (line := file.readline()):
+            yield line
+
+
+Source = Path | Slice
+"""What a reader whose files can be cut is asked to read."""
+
+
 class Line(NamedTuple):
     """A line without its end, and where it stands ("file:line", counted from 1)."""
 
@@ -50,26 +72,27 @@ class Line(NamedTuple):
     text: str
 
 
-def lines(path: Path, problems: Problems) -> Iterator[Line]:
+def lines(source: Source, problems: Problems) -> Iterator[Line]:
     r"""The lines of a UTF-8 file, with or without a byte order mark. Only \n and \r\n end a line: U+0085 and U+2028 are text.
 
     Bytes that are not UTF-8 are a problem each line; they come out as U+FFFD so that the rest of the file can be checked.
     """
+    path, first = (source.path, source.first_line) if isinstance(source, Slice) else (source, 1)
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(source.lines(file) if isinstance(source, Slice) else file, start=first):
             where = f"{path}:{number}"
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                problems.add(where, not_utf8(error))
+                problems.add(where, not_utf8(error), UNDECODABLE)
                 text = raw.decode(errors="replace")
             yield Line(where, text.rstrip("\r\n"))
 
 
-def blocks(path: Path, boundaries: tuple[str, ...], problems: Problems) -> Iterator[list[Line]]:
+def blocks(source: Source, boundaries: tuple[str, ...], problems: Problems) -> Iterator[list[Line]]:
     """Runs of lines between separators: lines of nothing but whitespace, or that begin with one of `boundaries`."""
     block: list[Line] = []
-    for line in lines(path, problems):
+    for line in lines(source, problems):
         if line.text.strip() and not line.text.startswith(boundaries):
             block.append(line)
         elif block:

@@ -6,10 +6,9 @@ In a predicate's column `(ARG0*` begins an argument, `*)` ends it, `(ARG0*)` is 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Line, Row, blocks, cells
+from pipeline.readers.base import Line, Row, Source, blocks, cells
 
 _CELL = re.compile(r"(?:\(([^()*\s]+))?\*(\))?")
 
@@ -34,7 +33,7 @@ class Options:
             raise ValueError(f"trailing: {self.trailing} is a number of columns; it cannot be negative")
 
 
-def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
+def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`, the first token of its V.
 
     Sentences without predicates give no rows. The id is the sentence's id columns and the number of the predicate's

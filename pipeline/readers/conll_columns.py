@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Line, Row, blocks, cells
+from pipeline.readers.base import Line, Row, Source, blocks, cells
 from pipeline.readers.tags import Scheme, to_iob2
 
 
@@ -28,7 +27,7 @@ class Options:
                 raise ValueError(f"{name}: {column} is no column of {self.columns}; they are counted from 0")
 
 
-def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
+def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `tokens` and IOB2 `tags`. -DOCSTART- lines are left out, and end a sentence like a blank line."""
     for block in blocks(path, ("-DOCSTART-",), problems):
         before = len(problems)

@@ -56,7 +56,8 @@ def read(hub: Hub, split: str, keys: tuple[str, ...], problems: Problems, to_row
             elif (row := to_row(_renamed(record, hub), options, where, problems)) is not None:
                 yield row
     except (OSError, ValueError) as error:
-        problems.add(place, f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits")
+        problems.add(place, f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits",
+                     "unreadable", hides=True)
 
 
 def _renamed(record: dict[str, Any], hub: Hub) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def _row(record: dict[str, Any], hub: Hub, keys: tuple[str, ...], where: str, pr
     columns = {key: hub.fields.get(key, key) for key in (*keys, "id", "title")}
     missing = [columns[key] for key in keys if columns[key] not in record]
     if missing:
-        problems.add(where, f"no column {', '.join(missing)}; found {', '.join(record)}: map them in the recipe's hub.fields")
+        problems.add(where, f"no column {', '.join(missing)}; found {', '.join(record)}: map them in the recipe's hub.fields",
+                     "missing-key", hides=True)
         return None
     row = {key: record[column] for key, column in columns.items() if record.get(column) is not None} | {"where": where}
     row |= {key: str(row[key]) for key in ("id", "title") if key in row}

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Problems, did_you_mean
-from pipeline.readers.base import Row, lines
+from pipeline.readers.base import Row, Source, lines
 from pipeline.readers.qa_jsonl import check
 
 
@@ -76,7 +75,7 @@ def keys(options: Options) -> frozenset[str]:
     return frozenset(options.fields)
 
 
-def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
+def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows with the keys of `fields`. Blank lines are skipped."""
     for where, value in objects(path, problems):
         found = row(value, options, where, problems)
@@ -84,7 +83,7 @@ def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
             yield found
 
 
-def objects(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+def objects(path: Source, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line is, and the mapping that it holds; a line that holds none is a problem."""
     for where, text in lines(path, problems):
         if not text.strip():

@@ -6,11 +6,10 @@ An empty list of answers says that the context does not answer the question.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row, lines
+from pipeline.readers.base import Row, Source, lines
 
 KINDS: dict[type, str] = {str: "text", int: "an integer", list: "a list", dict: "a mapping", bool: "true or false"}
 
@@ -20,7 +19,7 @@ class Options:
     """The format has no options."""
 
 
-def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
+def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `question`, `context`, `answers` and, where given, `id` and `title`. Blank lines are skipped."""
     for where, text in lines(path, problems):
         if not text.strip():
@@ -37,17 +36,21 @@ def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
                 yield row | optional
 
 
-def check(value: Any, where: str, keys: dict[str, type], problems: Problems) -> bool:
-    """Whether `value` is a mapping with these keys of these types; else a problem for each that it lacks."""
+def check(value: Any, where: str, keys: dict[str, type], problems: Problems, hides: bool = False) -> bool:
+    """Whether `value` is a mapping with these keys of these types; else a problem for each that it lacks.
+
+    `hides`: it holds rows, how many one cannot know where it is not as it should be.
+    """
     if not isinstance(value, dict):
-        problems.add(where, f"found {type(value).__name__} {str(value)[:40]!r}, expected a mapping")
+        problems.add(where, f"found {type(value).__name__} {str(value)[:40]!r}, expected a mapping", hides=hides)
         return False
     before = len(problems)
     for key, kind in keys.items():
         if key not in value:
-            problems.add(where, f"key {key!r} is missing; found {', '.join(map(str, value)) or 'none'}")
+            problems.add(where, f"key {key!r} is missing; found {', '.join(map(str, value)) or 'none'}", hides=hides)
         elif not isinstance(value[key], kind) or (kind is int and isinstance(value[key], bool)):
-            problems.add(where, f"{key}: found {type(value[key]).__name__} {str(value[key])[:40]!r}, expected {KINDS[kind]}")
+            problems.add(where, f"{key}: found {type(value[key]).__name__} {str(value[key])[:40]!r}, expected {KINDS[kind]}",
+                         hides=hides)
     return len(problems) == before
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import Problems
+from pipeline.errors import UNDECODABLE, Problems
 from pipeline.readers.base import Row, not_utf8
 from pipeline.readers.qa_jsonl import check, check_answers
 
@@ -22,15 +22,15 @@ class Options:
 def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `id`, `title`, `question`, `context` and `answers`; `plausible_answers` are not answers and are left out."""
     value = _load(path, problems)
-    if value is None or not check(value, str(path), {"data": list}, problems):
+    if value is None or not check(value, str(path), {"data": list}, problems, hides=True):
         return
     for a, article in enumerate(value["data"]):
         where = f"{path}: data[{a}]"
-        if not check(article, where, {"paragraphs": list}, problems):
+        if not check(article, where, {"paragraphs": list}, problems, hides=True):
             continue
         for p, paragraph in enumerate(article["paragraphs"]):
             place = f"{where}.paragraphs[{p}]"
-            if check(paragraph, place, {"context": str, "qas": list}, problems):
+            if check(paragraph, place, {"context": str, "qas": list}, problems, hides=True):
                 shared = {"title": str(article["title"])} if "title" in article else {}
                 yield from _questions(paragraph, place, shared, problems)
 
@@ -54,7 +54,8 @@ def _load(path: Path, problems: Problems) -> Any:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        problems.add(f"{path}:{line}", not_utf8(error))
+        problems.add(f"{path}:{line}", not_utf8(error), UNDECODABLE, hides=True)
     except json.JSONDecodeError as error:
-        problems.add(f"{path}:{error.lineno}", f"not valid JSON at column {error.colno}: {error.msg}; download the file again?")
+        problems.add(f"{path}:{error.lineno}", f"not valid JSON at column {error.colno}: {error.msg}; download the file again?",
+                     hides=True)
     return None

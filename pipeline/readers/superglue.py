@@ -8,11 +8,10 @@ import re
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row
+from pipeline.readers.base import Row, Source
 from pipeline.readers.jsonl import objects
 from pipeline.readers.qa_jsonl import check
 
@@ -46,7 +45,7 @@ def keys(options: Options) -> frozenset[str]:
     return _FORMATS[options.corpus].keys
 
 
-def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
+def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of train.jsonl or val.jsonl; the official test.jsonl has no labels, so each of its lines is a problem."""
     flatten = _FORMATS[options.corpus].flatten
     for line, value in objects(path, problems):

@@ -55,6 +55,8 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
                         ("choices", pa.list_(pa.string())), ("starts", pa.list_(pa.int32())), ("answers", pa.list_(pa.string()))])
     keys = ("context", "question", "choices", "answers")
     query_keys = ("context", "question", "choices")
+    inputs = ("context", "question", "choices", "starts")
+    outputs = ("answers",)
     head = "positions"
     figures = ("accuracy", "exact_match", "f1")
     hub_task = "multiple-choice"

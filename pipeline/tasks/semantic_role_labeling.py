@@ -53,6 +53,8 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
                         ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "predicate", "tags")
     query_keys = ("tokens", "predicate")
+    inputs = ("tokens", "predicate")
+    outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""

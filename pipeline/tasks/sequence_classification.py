@@ -59,6 +59,8 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
                         ("label", pa.string()), ("question", pa.string())])
     keys = ("text", "label")
     query_keys = ("text",)
+    inputs = ("text", "text_pair", "spans")
+    outputs = ("label",)
     head: ClassVar[HeadKind] = "classes"
     figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
     hub_task = "text-classification"

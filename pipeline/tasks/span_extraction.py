@@ -84,6 +84,8 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
                         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
     keys = ("question", "context", "answers")
     query_keys = ("question", "context")
+    inputs = ("question", "context")
+    outputs = ("answers",)
     head = "positions"
     figures = ("f1", "exact_match")
     hub_task = "question-answering"

@@ -46,6 +46,8 @@ class TokenClassification(TaggingTask[Example, Entities]):
     schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "tags")
     query_keys = ("tokens",)
+    inputs = ("tokens",)
+    outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The sentence, unless a tag is not among the recipe's labels or tags and tokens differ in number."""
