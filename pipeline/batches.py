@@ -80,7 +80,8 @@ class TrainBatches:
         self.tables = tables
         self.per_step, self.seed = per_step, seed
         self.schedule = Schedule(tuple(rates))
-        self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task)) for task, table in enumerate(tables)]
+        self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task), table.tokens, table.longest)
+                         for task, table in enumerate(tables)]
 
     def step(self, step: int) -> list[MicroBatch]:
         """All micro-batches of step `step`, in order; a rank trains on some of them."""

@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoTokenizer
 from pipeline.errors import UserError
 from pipeline.families import family_of
 
+REMEMBERED = 200_000  # words whose sub-words are kept in memory: those of most text
+
 
 class Tokenizer:
     """A backbone's fast tokenizer, reduced to what features need.
@@ -49,6 +51,7 @@ class Tokenizer:
         if self.causal:
             end = self._tokenizer.eos_token_id
             self.middle, self.suffix = (ids or [self.unknown if end is None else int(end)] for ids in (self.middle, self.suffix))
+        self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.words([["*", "#"]])[0]
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
@@ -64,15 +67,16 @@ class Tokenizer:
         return length - 1 if self.causal else 0
 
     def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Sub-word ids of every word. A word that leaves none (empty, or all control characters) becomes the unknown token."""
-        encodings = self._fast.encode_batch([list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False)
-        result = []
-        for words, encoding in zip(sentences, encodings, strict=True):
-            pieces: list[list[int]] = [[] for _ in words]
-            for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
-                pieces[word].append(piece)
-            result.append([piece or [self.unknown] for piece in pieces])
-        return result
+        """Sub-word ids of every word, not to be changed: equal words share them, since no word depends on those around it.
+
+        A word that leaves none (empty, or all control characters) becomes the unknown token.
+        """
+        new = list({word for words in sentences for word in words if word not in self._pieces})
+        if len(self._pieces) + len(new) > REMEMBERED:
+            self._pieces, new = {}, list({word for words in sentences for word in words})
+        encodings = self._fast.encode_batch([[word] for word in new], is_pretokenized=True, add_special_tokens=False)
+        self._pieces |= {word: encoding.ids or [self.unknown] for word, encoding in zip(new, encodings, strict=True)}
+        return [[self._pieces[word] for word in words] for words in sentences]
 
     def single_words(self, words: Sequence[str]) -> list[int]:
         """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""

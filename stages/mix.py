@@ -24,8 +24,9 @@ def mix(mixture: str) -> None:
     sizes = {name: summary["splits"]["train"]["examples"] for name, summary in members.items()}
     rates = sampling_rates(sizes, how)
     training = params.pretrain[mixture]
-    tables = {name: FeatureTable(Path("data/features") / name / "train.arrow") for name in members}
-    per_epoch = {name: Packing(table.lengths, training.batch_tokens, 0).per_epoch for name, table in tables.items()}
+    tables = {name: FeatureTable(Path("data/features") / name / "train") for name in members}
+    per_epoch = {name: Packing(table.lengths, training.batch_tokens, 0, table.tokens, table.longest).per_epoch
+                 for name, table in tables.items()}
     drawn = round(training.epochs * sum(per_epoch.values()))
     schedule = Schedule(tuple(rates.values()))
     corpora: dict[str, Any] = {}

@@ -62,7 +62,7 @@ class TaskData:
         features, examples = Path("data/features") / name, Path("data/examples") / name
         summary = load_json(features / "summary.json")
         return cls(name, summary["task"], tuple(summary["classes"]), tuple(summary["words"]), summary["primary"], summary["pad"],
-                   FeatureTable(features / "train.arrow"), load_split(features, examples, summary, "validation", validation_rows),
+                   FeatureTable(features / "train"), load_split(features, examples, summary, "validation", validation_rows),
                    summary)
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,11 @@ def executor() -> Executor:
     """What makes shards here. Raises UserError where cluster.yaml is wrong."""
     workers = load_cluster(CLUSTER).workers or len(os.sched_getaffinity(0))
     return Processes(workers) if workers > 1 else in_this_process
+
+
+def forget(work: Path) -> None:
+    """Remove the shards of what is done."""
+    shutil.rmtree(work, ignore_errors=True)
 
 
 class Processes:
