@@ -51,7 +51,7 @@ class Problems:
         self._shown, self._sink = shown, sink
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
-        self.hiding = 0
+        self.hiding = self._total = 0
 
     def add(self, where: str, message: str, kind: str = "malformed", hides: bool = False) -> None:
         """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy.
@@ -64,12 +64,14 @@ class Problems:
         self.hiding += hides
         self._keep(problem)
         self.counts[kind] += 1
+        self._total += 1
 
     def merge(self, kept: Iterable[Iterable[str]], counts: Mapping[str, int], hiding: int) -> None:
         """Add what another gathered, and wrote into a file of its own."""
         for problem in kept:
             self._keep(Problem(*problem))
         self.counts.update(counts)
+        self._total += sum(counts.values())
         self.hiding += hiding
 
     def _keep(self, problem: Problem) -> None:
@@ -77,7 +79,7 @@ class Problems:
             self.kept.append(problem)
 
     def __len__(self) -> int:
-        return self.counts.total()
+        return self._total
 
     def summary(self) -> list[str]:
         """A line a kind: how many there are, most first, and the first few of them."""

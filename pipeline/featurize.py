@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ SHARD_EXAMPLES = 1 << 15
 BLOCK = 1024  # examples tokenized at once
 
 
-def featurize(examples: Path, digest: str, output: Path, task: str, classes: Sequence[str], backbone: Path, max_length: int,
+def featurize(examples: Path, digest: str, output: Path, task: str, classes: Sequence[str], tokenizer: Tokenizer, max_length: int,
               stride: int, work: Path, run: Executor = in_this_process) -> tuple[int, Counter[str]]:
     """Make the table of features `output` of one split's Parquet file, whose hash is `digest`; see `Task.featurize`.
 
@@ -27,9 +26,8 @@ def featurize(examples: Path, digest: str, output: Path, task: str, classes: Seq
     total = count_examples(examples)
     shards = []
     for number, first in enumerate(range(0, total, SHARD_EXAMPLES)):
-        last = min(first + SHARD_EXAMPLES, total)
-        arguments = (task, list(classes), str(backbone), max_length, stride, first, last)
-        shards.append(Shard(key_of(number, digest, *arguments), featurize_shard, (examples, *arguments)))
+        how = (task, list(classes), max_length, stride, first, min(first + SHARD_EXAMPLES, total))
+        shards.append(Shard(key_of(number, digest, tokenizer.digest, *how), featurize_shard, (examples, tokenizer, *how)))
     about = finish(shards, work, run if len(shards) > 1 else in_this_process)
     rows = join_shards([work / shard.key / "features.arrow" for shard in shards], [each["features"] for each in about], output)
     counts: Counter[str] = Counter()
@@ -38,8 +36,8 @@ def featurize(examples: Path, digest: str, output: Path, task: str, classes: Seq
     return rows, counts
 
 
-def featurize_shard(target: Path, examples: Path, task: str, classes: Sequence[str], backbone: str, max_length: int, stride: int,
-                    first: int, last: int) -> dict[str, Any]:
+def featurize_shard(target: Path, examples: Path, tokenizer: Tokenizer, task: str, classes: Sequence[str], max_length: int,
+                    stride: int, first: int, last: int) -> dict[str, Any]:
     """Write features.arrow, the features of examples [first, last) of a Parquet file; returns what `join_shards` wants to know,
     and what happened.
     """
@@ -48,12 +46,7 @@ def featurize_shard(target: Path, examples: Path, task: str, classes: Sequence[s
     def features() -> Iterator[Feature]:
         found, number = read_examples(examples, task_named(task), range(first, last)), first
         while block := list(islice(found, BLOCK)):
-            yield from task_named(task).featurize(block, number, _tokenizer(backbone), classes, max_length, stride, counts)
+            yield from task_named(task).featurize(block, number, tokenizer, classes, max_length, stride, counts)
             number += len(block)
 
     return {"features": write_shard(features(), target / "features.arrow"), "counts": counts}
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(folder: str) -> Tokenizer:
-    return Tokenizer(Path(folder))

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -133,8 +134,16 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
     """
     marker = [] if marked is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
-    counts["words cut (their first sub-words stay)"] += sum(len(piece) > room for piece in pieces)
-    cut = windows([min(len(piece), room) for piece in pieces], room, stride)
+    sizes = list(map(len, pieces))
+    if marked is None and sum(sizes) <= room:  # the most frequent case, by the same rules
+        ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
+        ends = list(accumulate(sizes, initial=len(tokenizer.prefix)))
+        words = range(len(tags))
+        yield Feature(number, ids, bytes(len(ids)), [end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1], tags,
+                      words, range(1, len(tags) + 1), len(tags))
+        return
+    counts["words cut (their first sub-words stay)"] += sum(size > room for size in sizes)
+    cut = windows([min(size, room) for size in sizes], room, stride)
     counts["sentences in several windows"] += len(cut) > 1
     for window in cut:
         ids, positions = list(tokenizer.prefix), []

@@ -1,12 +1,12 @@
 """Words and texts to sub-word ids, and the special tokens around one or two segments."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-from transformers import AutoConfig, AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.families import family_of
@@ -26,33 +26,41 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where `folder` holds no fast tokenizer."""
+        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  (it loads torch, and a copy of a tokenizer needs none)
+
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+            known = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}") from error
-        if not self._tokenizer.is_fast:
+        if not known.is_fast:
             raise UserError(f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it")
-        self._fast = self._tokenizer.backend_tokenizer
+        self._fast: Any = known.backend_tokenizer
         self._fast.no_truncation()
         self._fast.no_padding()
         self._fast.encode_special_tokens = True  # "[SEP]" in a user's text is text
         self.prefix, self.middle, self.suffix, second_type = self._template()
         # Llama's and ModernBERT's templates number the segments, but those backbones read no numbers.
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
-        unknown = self._tokenizer.unk_token_id
-        self.unknown = int(unknown if unknown is not None else self._tokenizer.eos_token_id)
-        self.pad = int(self._tokenizer.pad_token_id or 0)
+        unknown = known.unk_token_id
+        self.unknown = int(unknown if unknown is not None else known.eos_token_id)
+        self.pad = int(known.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
-        self.mask: int | None = None if family.causal else self._tokenizer.mask_token_id
-        positions = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
+        self.mask: int | None = None if family.causal else known.mask_token_id
+        positions = int(getattr(config, "max_position_embeddings", None) or known.model_max_length)
         self.max_length = positions - family.first_position
         if self.causal:
-            end = self._tokenizer.eos_token_id
+            end = known.eos_token_id
             self.middle, self.suffix = (ids or [self.unknown if end is None else int(end)] for ids in (self.middle, self.suffix))
         self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.words([["*", "#"]])[0]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that ids depend on."""
+        rest = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return hashlib.sha256(f"{self._fast.to_str()}\n{sorted(rest.items())}".encode()).hexdigest()
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
         pair = self._fast.encode("a", "a")

@@ -22,8 +22,7 @@ def featurize(name: str) -> None:
     limits = task_of(params, name)
     source = Path("data/examples") / name
     described = load_json(source / "summary.json")
-    classes, backbone = described["classes"], locate(params.backbone)
-    tokenizer = Tokenizer(backbone)
+    classes, tokenizer = described["classes"], Tokenizer(locate(params.backbone))
     if limits.max_length > tokenizer.max_length:
         raise UserError(f"params.yaml: tasks.{name}.max_length is {limits.max_length}, but the backbone has "
                         f"{tokenizer.max_length} positions; make it smaller")
@@ -37,7 +36,7 @@ def featurize(name: str) -> None:
         for split in SPLITS:
             examples = source / f"{split}.parquet"
             digest = sha256(examples)
-            rows, counts = featurize_split(examples, digest, folder / split, described["task"], classes, backbone,
+            rows, counts = featurize_split(examples, digest, folder / split, described["task"], classes, tokenizer,
                                            limits.max_length, limits.stride, work / split, workers)
             happened = {what: count for what, count in counts.items() if count}
             summary["splits"][split] = {"examples": described["rows"][split], "features": rows, "counts": happened,
