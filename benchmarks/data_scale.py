@@ -78,7 +78,7 @@ def step_train(folder: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    from pipeline.batches import TrainBatches  # not above: workers of the other steps would load torch with it
+    from pipeline.batches import TrainBatches  # noqa: PLC0415  (workers of the other steps would load torch with it)
 
     started = time.perf_counter()
     batches = TrainBatches([FeatureTable(folder / "features")], [UNIT], BATCH_TOKENS, 1, 7)
@@ -95,7 +95,7 @@ def step_train(folder: Path) -> dict[str, Any]:
 
 
 def _batch(batches: "TrainBatches", step: int) -> int:
-    from pipeline.batches import collate
+    from pipeline.batches import collate  # noqa: PLC0415
 
     (micro,) = batches.step(step)
     return len(collate(batches.tables[0], micro.rows, 0, 0).input_ids)
