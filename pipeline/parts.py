@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe
 from pipeline.task import Task
 from pipeline.tasks import task_named
 
-PART_BYTES = 8 << 20
+PART_BYTES = 2 << 20
 ROW_GROUP = 4096  # examples; all that is held in memory of a part
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 
