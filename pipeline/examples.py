@@ -54,6 +54,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
     is left as it was.
     """
     _check_source(recipe, folder)
+    recipe, detected = recipe.settled(folder)
     parts = cut(recipe, folder)
     large = sum((part.stop or 0) - part.start for part in parts) > 2 * PART_BYTES
     shards = [Shard(key_of(i, recipe, part), read_part, (recipe, part)) for i, part in enumerate(parts)]
@@ -73,7 +74,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
             _check_whole(corpus, counts, broken if recipe.on_problem == "fail" else set(), problems)
         lost = sum(about["lost"] for about in found) + int(dropped.sum())
         _judge(recipe, problems, lost, corpus.rows + lost - int(dropped.sum()))
-        summary = _summary(recipe, counts, problems, lost)
+        summary = _summary(recipe, counts, problems, lost) | {"detected": detected}
         write_json(target / "summary.json", summary)
     return summary, problems.summary()
 
@@ -300,9 +301,11 @@ def _check_whole(corpus: _Corpus, counts: _Counts, broken: set[str], problems: P
     recipe = corpus.recipe
     for split in SPLITS:
         if not counts.rows[split] and (split if recipe.files.of(split) else "train") not in broken:
-            names = ", ".join(recipe.files.of(split)) or f"a share of {recipe.carve_validation} of train"
-            problems.add(f"data_recipes/{recipe.name}.yaml", f"split {split!r} ({names}) is empty; correct files, "
-                                                             "carve_validation or seed", "empty-split", hides=True)
+            names = ", ".join(recipe.files.of(split))
+            remedy = "files" if names else f"carve_{split} or seed"
+            names = names or f"a share of {recipe.share(split)} of train"
+            problems.add(f"data_recipes/{recipe.name}.yaml", f"split {split!r} ({names}) is empty; correct {remedy}",
+                         "empty-split", hides=True)
     held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
     if "train" not in broken:
         for label in sorted(held_out - set(counts.labels["train"])):

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UNDECODABLE, Problems
+from pipeline.files import sha256
 from pipeline.readers import READERS, hub
-from pipeline.readers.base import SPLITS, Row, Slice, paths
+from pipeline.readers.base import SPLITS, Row, Slice, compression, paths
 from pipeline.recipe import Recipe
 from pipeline.task import Task
 from pipeline.tasks import task_named
 
 PART_BYTES = 2 << 20
 ROW_GROUP = 4096  # examples; all that is held in memory of a part
-COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 
 # Beside the example's columns. `_number` counts the rows of a part, rejected ones too; `_named`: it has an id of its own; then
 # hashes of the id, of what the model is shown and of what it should say.
@@ -50,14 +50,16 @@ def cut(recipe: Recipe, folder: Path | None) -> list[Part]:
         assert recipe.hub is not None
         return [Part(split, name) for split in SPLITS for name in recipe.hub.splits.of(split)]
     files = [(split, path) for split in SPLITS for name in recipe.files.of(split) for path in paths(folder, name)]
-    return [part for split, path in files for part in _cut_file(split, path, READERS[recipe.reader].cut)]
+    return [part for split, path in files for part in _cut_file(split, path, recipe)]
 
 
-def _cut_file(split: str, path: Path, at: str | None) -> Iterator[Part]:
-    start, line, whole = 0, 1, hashlib.sha256()
+def _cut_file(split: str, path: Path, recipe: Recipe) -> Iterator[Part]:
+    reader = READERS[recipe.reader]
+    at = reader.cut(path, recipe.options) if compression(path) is None else None
+    start, line, whole = 0, 1, hashlib.sha256("".join(map(sha256, reader.beside(path, recipe.options))).encode())
     with path.open("rb") as file:
         while block := bytearray(file.read(PART_BYTES)):
-            if at is None or path.suffix in COMPRESSED:
+            if at is None:
                 whole.update(block)
                 continue
             if len(block) == PART_BYTES and not block.endswith(b"\n"):
@@ -90,7 +92,7 @@ def read_part(target: Path, recipe: Recipe, part: Part) -> dict[str, Any]:
             if example is None:
                 lost += 1
             elif not (problems.counts[UNDECODABLE] and "\ufffd" in str(row)):  # then it is lost already
-                split = "validation" if part.split == "train" and _is_carved(recipe, task.group(row)) else part.split
+                split = recipe.carved(task.group(row)) if part.split == "train" else part.split
                 tally.add(split, row["where"], example)
                 writer.write(example, row["where"], SPLITS.index(split), rows, "id" in row)
             rows += 1
@@ -108,14 +110,6 @@ def _rows(recipe: Recipe, part: Part, task: Task[Any, Any, Any], problems: Probl
     path = Path(part.name)
     source = path if part.stop is None else Slice(path, part.start, part.stop, part.first_line)
     return reader.read(source, recipe.options, problems)
-
-
-def _is_carved(recipe: Recipe, group: str) -> bool:
-    """Whether a row of train goes to validation: by a hash of the seed and its group, so that adding rows moves no others."""
-    if recipe.carve_validation is None:
-        return False
-    digest = hashlib.sha256(f"{recipe.seed}\n{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < recipe.carve_validation * 2**64
 
 
 class _Tally:

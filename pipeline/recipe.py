@@ -1,5 +1,6 @@
 """A recipe: everything that is particular to one corpus, as values in data_recipes/NAME.yaml."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -7,8 +8,9 @@ from typing import Any, Literal
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.readers import READERS
-from pipeline.readers.base import Splits
+from pipeline.readers.base import SPLITS, Splits, paths
 from pipeline.readers.hub import Hub
+from pipeline.readers.hub import settle as settle_hub
 from pipeline.tasks import NAMES, task_named
 
 
@@ -19,9 +21,10 @@ class Recipe:
     `options` are those of the reader (its `Options`). `labels` are entity types or role names, without B- and I-, or what texts
     are classified as; tasks that choose from the text have none. `words` are the words that labels are read as by the backbone's
     LM head (verbalized classification). `metric` is the figure that runs are compared by, if not the task's usual one.
-    `carve_validation` is the share of train that becomes validation, for a corpus whose only other public split serves as test;
-    `seed` draws it. `on_problem: drop` leaves unsound rows out, up to `max_dropped` of all rows (a share, or text: 0.1%). `allow`
-    names the kinds of problem that the corpus is known to have: they are reported, and its rows stay.
+    `carve_validation` and `carve_test` are the shares of train that become validation and test, for a corpus that has no such
+    split of its own (or whose only other public one serves as test); `seed` draws them. `on_problem: drop` leaves unsound rows
+    out, up to `max_dropped` of all rows (a share, or text: 0.1%). `allow` names the kinds of problem that the corpus is known to
+    have: they are reported, and its rows stay.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Recipe:
     words: dict[str, str] = field(default_factory=dict)
     metric: str | None = None
     carve_validation: float | None = None
+    carve_test: float | None = None
     seed: int = 0
     on_problem: Literal["fail", "drop"] = "fail"
     max_dropped: float | str = "0.1%"
@@ -42,7 +46,7 @@ class Recipe:
     hub: Hub | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._check_task(), *self._check_validation(), *self._check_policy()]
+        problems = [*self._check_task(), *self._check_carving(), *self._check_policy()]
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -59,15 +63,51 @@ class Recipe:
             problems.append(f"words: found {', '.join(self.words) or 'none'}; give each label a word: {', '.join(self.labels)}")
         return problems
 
-    def _check_validation(self) -> list[str]:
-        share, where = self.carve_validation, [splits for splits in (self.files, self.hub and self.hub.splits) if splits]
-        if share is not None and not 0 < share < 1:
-            return [f"carve_validation: {share} is not a share between 0 and 1"]
-        if share is None and any(splits.validation is None for splits in where):
-            return ["files: validation is missing; add it, or carve_validation: 0.1 to take it from train"]
-        if share is not None and any(splits.validation is not None for splits in where):
-            return ["carve_validation: there is a validation split already; remove one of the two"]
-        return []
+    def _check_carving(self) -> list[str]:
+        where = [splits for splits in (self.files, self.hub and self.hub.splits) if splits]
+        problems = []
+        for split, share in (("validation", self.carve_validation), ("test", self.carve_test)):
+            if share is not None and not 0 < share < 1:
+                problems.append(f"carve_{split}: {share} is not a share between 0 and 1")
+            elif share is None and any(not splits.of(split) for splits in where):
+                problems.append(f"files: {split} is missing; add it, or carve_{split}: 0.1 to take it from train")
+            elif share is not None and any(splits.of(split) for splits in where):
+                problems.append(f"carve_{split}: there is a {split} split already; remove one of the two")
+        if self.share("validation") + self.share("test") >= 1:
+            problems.append("carve_validation and carve_test leave nothing to train on; make them smaller")
+        return problems
+
+    def share(self, split: str) -> float:
+        """The share of train that becomes part of `split`."""
+        return {"validation": self.carve_validation, "test": self.carve_test}.get(split) or 0.0
+
+    def carved(self, group: str) -> str:
+        """The split that a row of train becomes part of, by a hash of the seed and the row's group.
+
+        So rows that are added move no others, and neither share moves the rows of the other.
+        """
+        digest = hashlib.sha256(f"{self.seed}\n{group}".encode(errors="surrogatepass")).digest()
+        drawn = int.from_bytes(digest[:8], "big")
+        if drawn < self.share("validation") * 2**64:
+            return "validation"
+        return "test" if 2**64 - 1 - drawn < self.share("test") * 2**64 else "train"
+
+    def settled(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
+        """The recipe with what its files in `folder`, or its hub's splits, are where it says auto; and what that is, by name.
+
+        Raises UserError where its files name one file twice.
+        """
+        reader, keys = READERS[self.reader], task_named(self.task).keys
+        if folder is None:
+            assert self.hub is not None
+            found_hub, options, found = settle_hub(self.hub, keys, reader.row, self.options)
+            return replace(self, hub=found_hub, options=options), found
+        files = [path for split in SPLITS for name in self.files.of(split) for path in paths(folder, name)]
+        twice = sorted({str(path) for path in files if files.count(path) > 1})
+        if twice:
+            raise UserError(*(f"{path}: the recipe's files name it twice, perhaps in two splits; correct them" for path in twice))
+        options, found = reader.settle(self.options, files)
+        return replace(self, options=options), found
 
     @property
     def ceiling(self) -> float:

@@ -33,6 +33,8 @@ def prepare(name: str) -> None:
         raise
     for line in found:
         say(line)
+    if summary["detected"]:
+        say("detected " + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items()))
     say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
     about = Path("data/corpora") / f"{name}.json"
     write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})

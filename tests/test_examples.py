@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.examples import prepare, read_examples
 from pipeline.leakage import find_leaks
-from pipeline.readers import qa_jsonl
-from pipeline.readers.base import Splits
-from pipeline.readers.conll2012_props import Options as Props
+from pipeline.readers.base import SPLITS, Splits
 from pipeline.readers.conll_columns import Options as Columns
+from pipeline.readers.conll_props import Options as Props
 from pipeline.readers.hub import Hub
+from pipeline.readers.records import Options as Records
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.tasks import code_of, span_extraction, task_named, token_classification
 
@@ -26,9 +28,11 @@ SHARED: Any = ("shared-row",)  # these corpora are so small that their splits sh
 CONLL = Splits("train.conll", "test.conll", "validation.conll")
 NER = Recipe("ours", "token_classification", "CC0", "made here", "conll_columns", CONLL, Columns(2, 0, 1, "iob2"), ("PER", "LOC"),
              allow=SHARED)
-SRL = Recipe("ours", "semantic_role_labeling", "CC0", "made here", "conll2012_props", CONLL, Props(1, 2, id_columns=(0,)),
+SRL = Recipe("ours", "semantic_role_labeling", "CC0", "made here", "conll_props", CONLL, Props(1, 2, id_columns=(0,)),
              ("ARG0", "ARG1"), allow=SHARED)
-QA = Recipe("ours", "span_extraction", "CC0", "made here", "qa_jsonl", Splits("train.jsonl", "test.jsonl"), qa_jsonl.Options(),
+QUESTION = Records(dict.fromkeys(["id", "context", "question", "answers"]))
+TITLED = Records(dict.fromkeys(["id", "title", "context", "question", "answers"]))
+QA = Recipe("ours", "span_extraction", "CC0", "made here", "records", Splits("train.jsonl", "test.jsonl"), QUESTION,
             carve_validation=0.3, allow=SHARED)
 
 
@@ -75,11 +79,22 @@ def test_token_classification(ner: Path, tmp_path: Path) -> None:
         "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "rows": {"train": 2, "validation": 1, "test": 1},
         "tokens": {"train": 3, "validation": 1, "test": 2},
         "label_counts": {"train": {"PER": 1, "LOC": 1}, "validation": {"PER": 1}, "test": {"LOC": 1}},
-        "problems": {}, "dropped": 0}
+        "problems": {}, "dropped": 0, "detected": {}}
     examples = list(read_examples(tmp_path / "out" / "train.parquet", task_named("token_classification")))
     assert examples == [token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
                         token_classification.Example("train-1", ("Oslo",), ("B-LOC",))]
     assert task_named("token_classification").score(examples, [["B-PER", "O"], ["O"]], ()).overall["recall"] == 50.0
+
+
+def test_what_is_auto_is_said(ner: Path, tmp_path: Path) -> None:
+    """Found over all splits: test alone is IOB1."""
+    write(ner, test="Oslo I-LOC\n", validation="Ada B-PER\n\nran O\n\nAda B-PER\n")
+    auto = replace(NER, options=Columns("auto", 0, 1, "auto", "auto"))
+    assert refuse(auto, ner, tmp_path / "out")[0].startswith("test.conll:1: tag 'I-LOC' continues a span that was not begun")
+    write(ner, test="Oslo B-LOC\nBay I-LOC\n")
+    summary, _ = prepare(auto, ner, tmp_path / "out")
+    assert summary.pop("detected") == {"columns": 2, "separator": None, "tag_scheme": "iob2"}
+    assert summary == {key: value for key, value in prepare(NER, ner, tmp_path / "said")[0].items() if key != "detected"}
 
 
 def test_equal_input_gives_equal_bytes(ner: Path, tmp_path: Path) -> None:
@@ -122,9 +137,9 @@ def test_span_extraction(tmp_path: Path) -> None:
     assert task.score(examples, {"t": "", "u": "dog"}, ()).overall["exact_match"] == 50.0
 
 
-def carved(folder: Path, output: Path) -> dict[str, str]:
+def carved(folder: Path, output: Path, options: Records = QUESTION) -> dict[str, str]:
     """id -> split."""
-    prepare(QA, folder, output)
+    prepare(replace(QA, options=options), folder, output)
     task = task_named("span_extraction")
     return {example.id: split for split in ("train", "validation")
             for example in read_examples(output / f"{split}.parquet", task)}
@@ -132,11 +147,28 @@ def carved(folder: Path, output: Path) -> dict[str, str]:
 
 def test_carving_keeps_articles_whole_and_rows_in_place(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.", title=f"article {i % 10}") for i in range(30)]
-    few = carved(write(tmp_path / "raw", train=rows[:20], test=[question("t")]), tmp_path / "out")
+    few = carved(write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")]), tmp_path / "out", TITLED)
     assert set(few.values()) == {"train", "validation"}
     assert all(few[str(i)] == few[str(i + 10)] for i in range(10))
-    more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out")
+    more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED)
     assert few.items() <= more.items()
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_rows_that_are_added_move_no_others(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Validation and test both carved; wherever the new rows stand."""
+    place = tmp_path_factory.mktemp("carved")
+    recipe = replace(QA, files=Splits("train.jsonl"), carve_validation=0.3, carve_test=0.3, seed=data.draw(st.integers(0, 99)))
+    contexts = data.draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True))
+    rows = [question(number, context=f"A cat sat {number}.") for number in (*range(-40, 0), *contexts)]
+    found = []
+    for number, some in enumerate((rows[:40], data.draw(st.permutations(rows)))):
+        prepare(recipe, write(place / "raw", train=some), place / f"{number}")
+        found.append({example.id: split for split in SPLITS for example in read_examples(
+            place / f"{number}" / f"{split}.parquet", task_named("span_extraction"))})
+    assert found[0].items() <= found[1].items()
+    assert len(found[1]) == len(rows)
 
 
 def test_carving_without_titles_keeps_contexts_whole(tmp_path: Path) -> None:
@@ -154,6 +186,12 @@ def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
         f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"]
 
 
+def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
+    recipe = replace(NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll"))
+    assert refuse(recipe, ner, tmp_path / "out") == [
+        "test.conll: the recipe's files name it twice, perhaps in two splits; correct them"]
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"train": "Ada B-PER\nran\n"}, "train.conll:2: 1 columns, expected 2: 'ran'; correct the line, or the recipe's separator"),
     ({"train": b"Ada B-PER\n\ncaf\xe9 B-LOC\n"}, "train.conll:3: byte 4, 0xe9, is not UTF-8; convert the file"),
@@ -162,8 +200,8 @@ def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
      "train.conll:1: token 3 'to' has tag 'B-LOCC', "),
     ({"train": "Oslo B-LOC\n"}, "validation.conll:1: label 'PER' is never in train, so it cannot be learned; correct it, or "
                                 "allow it by allow: [unseen-label] in the recipe"),
-    ({"validation": "\n\n"}, "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files, carve_val"),
-    ({"train": ""}, "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files, carve_validation or seed"),
+    ({"validation": "\n\n"}, "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files"),
+    ({"train": ""}, "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files"),
 ])
 def test_bad_corpus(ner: Path, tmp_path: Path, changes: dict[str, str | bytes], message: str) -> None:
     assert refuse(NER, write(ner, **changes), tmp_path / "out")[0].startswith(message)
@@ -218,7 +256,7 @@ def test_an_empty_carve_is_an_empty_split(tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", train=[question(0)], test=[question("t")])
     assert refuse(replace(QA, carve_validation=1e-9), folder, tmp_path / "out") == [
         "data_recipes/ours.yaml: split 'validation' (a share of 1e-09 of train) is empty; "
-        "correct files, carve_validation or seed"]
+        "correct carve_validation or seed"]
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -250,7 +288,7 @@ def test_hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                  "answers": {"text": ["cat"], "answer_start": [2]}} for i in range(size)]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
     hub = Hub(str(tmp_path / "set"), "0" * 40, Splits("train", "validation"))
-    rows = prepare(replace(QA, hub=hub), None, tmp_path / "out")[0]["rows"]
+    rows = prepare(replace(QA, hub=hub, options=TITLED), None, tmp_path / "out")[0]["rows"]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
     assert refuse(QA, None, tmp_path / "none") == ["data_recipes/ours.yaml: hub is missing; add it, or give the corpus a folder"]
 

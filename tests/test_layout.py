@@ -18,7 +18,7 @@ TORCH_FREE = (*ORDER[: ORDER.index("examples") + 1], "report", "world")
 ALONE = {"report": {"errors"}, "world": {"errors"}}
 ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"accelerator"}, "tokenizers": set(),
         "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"card", "source", "readers"},
-        "pyarrow": {"features", "task", "tasks", "parts", "examples"}}
+        "pyarrow": {"readers", "features", "task", "tasks", "parts", "examples"}}
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
              "trust_remote_code"}
 

@@ -14,7 +14,7 @@ from pipeline import parts
 from pipeline.errors import Problems, UserError
 from pipeline.examples import CorpusError, prepare, read_examples
 from pipeline.parts import cut
-from pipeline.readers import READERS, conll_columns, qa_jsonl
+from pipeline.readers import READERS, conll_columns, records
 from pipeline.readers.base import Slice, Splits
 from pipeline.recipe import Recipe
 from pipeline.shards import Shard, in_this_process
@@ -24,8 +24,8 @@ from stages.workers import Processes
 FILES = Splits("train.conll", "test.conll", "validation.conll")
 NER = Recipe("ours", "token_classification", "CC0", "made here", "conll_columns", FILES,
              conll_columns.Options(2, 0, 1, "iob2"), ("PER",), allow=("shared-row",))
-QA = Recipe("ours", "span_extraction", "CC0", "made here", "qa_jsonl", Splits("train.jsonl", "test.jsonl"), qa_jsonl.Options(),
-            carve_validation=0.3, allow=("shared-row",))
+QA = Recipe("ours", "span_extraction", "CC0", "made here", "records", Splits("train.jsonl", "test.jsonl"),
+            records.Options(dict.fromkeys(["id", "context", "question", "answers"])), carve_validation=0.3, allow=("shared-row",))
 
 
 def sentences(count: int, name: str = "w") -> str:
@@ -148,7 +148,7 @@ def test_every_problem_is_a_line_of_json(ner: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(CorpusError) as caught:
             prepare(NER, ner, tmp_path / "out", tmp_path / "listed.jsonl")
         lists.append((tmp_path / "listed.jsonl").read_text(encoding="utf-8"))
-        assert caught.value.summary[0] == "malformed: 31"
+        assert caught.value.summary[0] == "column-count: 31"
     assert lists[0] == lists[1]
     assert not (tmp_path / "out").exists()
     found = [json.loads(line) for line in lists[0].splitlines()]
@@ -172,8 +172,8 @@ def test_unsound_rows_are_dropped_up_to_a_ceiling(ceiling: Any, bears: bool, ner
         return
     summary, told = prepare(recipe, ner, tmp_path / "out")
     assert summary["rows"] == {"train": 200, "validation": 9, "test": 9}
-    assert (summary["dropped"], summary["problems"]) == (19, {"malformed": 19})
-    assert told[0] == "malformed: 19"
+    assert (summary["dropped"], summary["problems"]) == (19, {"column-count": 19})
+    assert told[0] == "column-count: 19"
     assert len(told) == 4, "the kind, and three examples"
 
 
@@ -192,18 +192,6 @@ def test_of_repeated_rows_the_later_is_dropped(tmp_path: Path) -> None:
     assert summary["dropped"] == 3
     assert [example.id for example in rows_of(recipe, tmp_path / "out")][:7] == [f"q{i}" for i in (0, 1, 2, 3, 5, 6, 7)], (
         "of what train shares with test, train loses its row")
-
-
-def test_ids_of_the_corpus_and_ours_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without id are numbered over all parts; one that is called like another's number is found."""
-    monkeypatch.setattr(parts, "PART_BYTES", 200)
-    texts = [json.dumps({"context": f"A cat {i}.", "question": f"{i}?", "answers": []} | ({"id": "train-7"} if i == 2 else {}))
-             for i in range(10)]
-    folder = write(tmp_path / "raw", "jsonl", train="\n".join(texts) + "\n", test=questions([20]))
-    with pytest.raises(CorpusError) as caught:
-        prepare(replace(QA, allow=("shared-row", "unseen-label")), folder, tmp_path / "out")
-    (told,) = caught.value.problems
-    assert told.startswith(f"{folder}/train.jsonl:8: id 'train-7' is taken by {folder}/train.jsonl:3;")
 
 
 @pytest.mark.parametrize(("text", "what"), [('{"data": [', "not valid JSON"), ('{"data": [{"paragraphs": [{}]}]}', "context"),

@@ -19,7 +19,8 @@ NER = {
     "files": {"train": "train.conll", "validation": "dev.conll", "test": ["test.conll", "more.conll"]},
     "labels": ["PER", "LOC"],
 }
-QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "qa_jsonl",
+QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "records",
+      "options": {"fields": dict.fromkeys(["context", "question", "answers"])},
       "files": {"train": "a.jsonl", "test": "c.jsonl"}, "carve_validation": 0.1}
 HUB = {"id": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
 
@@ -65,8 +66,8 @@ def test_good_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?"),
     ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
-    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, question, but "
-                                                "token_classification needs tokens, tags too; correct the reader"),
+    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
+                                                "but token_classification needs tokens, tags too; correct the reader"),
     ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
     ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
     ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
@@ -87,7 +88,7 @@ def test_good_recipe(tmp_path: Path) -> None:
      "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
     ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
      "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
-    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer)"),
+    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer or one of auto)"),
     ({"metric": "f2"}, "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall"),
     ({"words": {"PER": "who"}}, "ours.yaml: words: token_classification reads no words; remove the key"),
     ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
@@ -97,9 +98,34 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
     assert refuse(tmp_path, NER | changes)[0].startswith(message)
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"files": {"train": "a"}}, "files: test is missing; add it, or carve_test: 0.1 to take it from train"),
+    ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
+    ({"files": {"train": "a"}, "carve_test": 1}, "carve_test: 1.0 is not a share between 0 and 1"),
+    ({"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5}, "carve_validation and carve_test leave nothing to"),
+])
+def test_bad_carving(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refuse(tmp_path, QA | changes)[0].startswith(f"ours.yaml: {message}")
+
+
+def test_each_share_is_drawn_by_itself(tmp_path: Path) -> None:
+    """Taking test out of train moves no row of validation, and a greater share keeps what a smaller one has."""
+    shares = [(0.1, None), (0.1, 0.2), (0.3, 0.2)]
+    drawn = []
+    for validation, test in shares:
+        files = {"train": "a"} | ({} if test else {"test": "c"})
+        recipe = load(tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test})
+        drawn.append({split: {group for group in map(str, range(3000)) if recipe.carved(group) == split}
+                      for split in ("train", "validation", "test")})
+    assert drawn[0]["validation"] == drawn[1]["validation"] < drawn[2]["validation"]
+    assert drawn[1]["test"] == drawn[2]["test"]
+    assert [len(drawn[2][split]) for split in ("validation", "test")] == [pytest.approx(900, abs=90), pytest.approx(600, abs=90)]
+
+
 def test_bad_question_recipe(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
-    assert refuse(tmp_path, QA | {"options": {"columns": 2}}) == ["ours.yaml: options: unknown key 'columns'; known are none"]
+    assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [
+        "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:

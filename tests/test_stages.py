@@ -209,6 +209,13 @@ def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
         assert json.loads((place / "data/examples" / task / "summary.json").read_text())["rows"]["train"] == 1
 
 
+def test_what_a_recipe_leaves_to_be_found_out_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    auto = {"columns": "auto", "token": 0, "tag": 1, "tag_scheme": "auto", "separator": "auto"}
+    edit(place, lambda values: values.update(options=auto), "data_recipes/world_ner.yaml")
+    prepare("world_ner")
+    assert r"detected separator: '\t', columns: 2, tag_scheme: 'iob2'" in capsys.readouterr().out
+
+
 def test_all_mistakes_in_a_corpus_are_told_at_once(place: Path) -> None:
     (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
     (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())

@@ -1,13 +1,15 @@
 """A corpus from the Hugging Face hub, pinned to a commit, from plain files only: no repository's code is ever run."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row, Splits
-from pipeline.readers.tags import Scheme, to_iob2
+from pipeline.readers import records
+from pipeline.readers.base import SPLITS, Row, Splits
+from pipeline.readers.tables import has_columns
+from pipeline.readers.tags import Evidence, SchemeOrAuto
 
 ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
 """From one record to its row, as a reader does it: (record, options, where, problems); None, and a problem, where it is wrong."""
@@ -25,65 +27,75 @@ class Hub:
     splits: Splits
     config: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
-    tag_scheme: Scheme = "iob2"
+    tag_scheme: SchemeOrAuto = "iob2"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); a branch or tag can change")
 
 
-def read(hub: Hub, split: str, keys: tuple[str, ...], problems: Problems, to_row: ToRow | None = None,
+def read(hub: Hub, split: str, keys: Sequence[str], problems: Problems, to_row: ToRow | None = None,
          options: Any = None) -> Iterator[Row]:
-    """Rows with `keys`, and with `id` and `title` where there are such columns, streamed from the hub's split named `split`.
+    """The rows of the hub's split named `split`, streamed.
 
-    Tags stored as class numbers become names; answers stored as lists of texts and of offsets become one mapping each. With a
-    reader's `to_row` and its `options`, that makes the rows instead; `fields` then maps the columns that it knows.
+    A reader's `to_row` and its `options` make them, where its files have the same records; else that of `records` does, with
+    `keys`, and with `id` and `title` where there are such columns. It gives class numbers of labels and tags their names.
     """
+    by: Any = None
+    for where, record, names in _records(hub, split, problems):
+        if by is None:
+            by = _options(hub, keys, record, names, options if to_row else None)
+            if isinstance(by, records.Options) and not has_columns(
+                    list(record), [(own or key).split(".")[0] for key, own in by.fields.items()], where, problems):
+                return
+        row = (to_row or records.row)(record, by, where, problems)
+        if row is not None:
+            yield row
+
+
+def settle(hub: Hub, keys: Sequence[str], to_row: ToRow | None = None, options: Any = None) -> tuple[Hub, Any, dict[str, Any]]:
+    """Hub and options with the tag scheme that all splits fit best, where that of the rows is auto; and what that is, by name."""
+    asked = options.tag_scheme if to_row and isinstance(options, records.Options) else hub.tag_scheme
+    if asked != "auto" or "tags" not in keys:
+        return hub, options, {}
+    evidence = Evidence()
+    for name in (name for split in SPLITS for name in hub.splits.of(split)):
+        for where, record, names in _records(hub, name, Problems()):
+            tags = records.tags_of(record, _options(hub, keys, record, names, options if to_row else None), where)
+            evidence.see(tags)
+    scheme = evidence.scheme()
+    settled = replace(options, tag_scheme=scheme) if to_row else options
+    return replace(hub, tag_scheme=scheme), settled, {"tag_scheme": scheme}
+
+
+def _records(hub: Hub, split: str, problems: Problems) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
+    """Where each record is, the record, by our names too, and what class numbers of its labels or tags stand for."""
     from datasets import load_dataset  # noqa: PLC0415  (slow to import, and needed only for the hub)
 
     place = f"hub:{hub.id}@{hub.revision[:8]}:{split}"
     try:
         data = load_dataset(hub.id, hub.config, revision=hub.revision, split=split, streaming=True)
-        tags = (data.features or {}).get(hub.fields.get("tags", "tags"))
-        names = getattr(getattr(tags, "feature", None), "names", None)
+        names = _class_names(hub, data.features or {})
         for number, record in enumerate(data):
-            where = f"{place}:{number}"
-            if to_row is None:
-                row = _row(record, hub, keys, where, problems)
-                if row is None:
-                    return
-                yield from _tagged(row, names, hub.tag_scheme, problems) if "tags" in row else [row]
-            elif (row := to_row(_renamed(record, hub), options, where, problems)) is not None:
-                yield row
+            mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
+            yield f"{place}:{number}", record | mapped, names
     except (OSError, ValueError) as error:
         problems.add(place, f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits",
                      "unreadable", hides=True)
 
 
-def _renamed(record: dict[str, Any], hub: Hub) -> dict[str, Any]:
-    return record | {key: record[column] for key, column in hub.fields.items() if column in record}
+def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
+    for key in ("tags", "label"):
+        feature = features.get(hub.fields.get(key, key))
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names:
+            return {str(number): name for number, name in enumerate(names)}
+    return {}
 
 
-def _row(record: dict[str, Any], hub: Hub, keys: tuple[str, ...], where: str, problems: Problems) -> Row | None:
-    columns = {key: hub.fields.get(key, key) for key in (*keys, "id", "title")}
-    missing = [columns[key] for key in keys if columns[key] not in record]
-    if missing:
-        problems.add(where, f"no column {', '.join(missing)}; found {', '.join(record)}: map them in the recipe's hub.fields",
-                     "missing-key", hides=True)
-        return None
-    row = {key: record[column] for key, column in columns.items() if record.get(column) is not None} | {"where": where}
-    row |= {key: str(row[key]) for key in ("id", "title") if key in row}
-    if isinstance(row.get("answers"), dict):
-        answers = row["answers"]
-        row["answers"] = [{"text": text, "answer_start": start}
-                          for text, start in zip(answers["text"], answers["answer_start"], strict=True)]
-    return row
-
-
-def _tagged(row: Row, names: list[str] | None, scheme: Scheme, problems: Problems) -> Iterator[Row]:
-    tags = [names[tag] if names and isinstance(tag, int) else str(tag) for tag in row["tags"]]
-    tags, wrong = to_iob2(tags, scheme)
-    for position, message in wrong:
-        problems.add(row["where"], f"token {position}: {message}")
-    if not wrong:
-        yield row | {"tags": tags}
+def _options(hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], given: Any) -> Any:
+    """The options by which a record becomes a row."""
+    if given is None:
+        optional = [key for key in ("id", "title") if record.get(hub.fields.get(key, key)) is not None]
+        given = records.Options({key: hub.fields.get(key) for key in (*keys, *optional)}, tag_scheme=hub.tag_scheme)
+    return replace(given, names=names | given.names) if isinstance(given, records.Options) and names else given

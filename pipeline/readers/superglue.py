@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row, Source
-from pipeline.readers.jsonl import objects
-from pipeline.readers.qa_jsonl import check
+from pipeline.readers.base import Row, Source, shown
+from pipeline.readers.json_values import check, objects
 
 Corpus = Literal["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
 Record = dict[str, Any]
@@ -45,10 +44,10 @@ def keys(options: Options) -> frozenset[str]:
     return _FORMATS[options.corpus].keys
 
 
-def read(path: Source, options: Options, problems: Problems) -> Iterator[Row]:
+def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of train.jsonl or val.jsonl; the official test.jsonl has no labels, so each of its lines is a problem."""
     flatten = _FORMATS[options.corpus].flatten
-    for line, value in objects(path, problems):
+    for line, value in objects(source, problems):
         for where, record in flatten(value, line, problems) if flatten else [(line, value)]:
             found = row(record, options, where, problems)
             if found is not None:
@@ -74,7 +73,7 @@ def _label(record: Record, labels: tuple[str, ...], where: str, problems: Proble
         return str(name)
     found = f"found {type(value).__name__} {value!r}" if "label" in record else "the key is missing"
     problems.add(where, f"label: {found}, expected {' or '.join(labels)}, or a number below {len(labels)}; "
-                        "the official test set has no labels: test on the validation set")
+                        "the official test set has no labels: test on the validation set", "unknown-label")
     return None
 
 
@@ -89,7 +88,7 @@ def _entailment(record: Record, label: str, where: str, problems: Problems) -> R
 def _copa(record: Record, label: str, where: str, problems: Problems) -> Row | None:
     asked = record["question"]
     if asked not in _COPA:
-        problems.add(where, f"question: found {asked!r}, expected {' or '.join(_COPA)}; correct it")
+        problems.add(where, f"question: found {asked!r}, expected {' or '.join(_COPA)}; correct it", "unknown-value")
         return None
     return {"context": record["premise"], "question": _COPA[asked], "choices": [record["choice1"], record["choice2"]],
             "answers": [record[label]]}
@@ -104,12 +103,12 @@ def _multirc(record: Record, label: str, where: str, problems: Problems) -> Row 
 
 
 def _flat_multirc(value: Record, where: str, problems: Problems) -> Iterator[tuple[str, Record]]:
-    if not (check(value, where, {"idx": int, "passage": dict}, problems)
-            and check(value["passage"], f"{where}: passage", {"text": str, "questions": list}, problems)):
+    if not (check(value, where, {"idx": int, "passage": dict}, problems, hides=True)
+            and check(value["passage"], f"{where}: passage", {"text": str, "questions": list}, problems, hides=True)):
         return
     for q, question in enumerate(value["passage"]["questions"]):
         place = f"{where}: passage.questions[{q}]"
-        if not check(question, place, {"idx": int, "question": str, "answers": list}, problems):
+        if not check(question, place, {"idx": int, "question": str, "answers": list}, problems, hides=True):
             continue
         for a, answer in enumerate(question["answers"]):
             if check(answer, f"{place}.answers[{a}]", {"text": str}, problems):
@@ -124,19 +123,24 @@ def _record(record: Record, label: str, where: str, problems: Problems) -> Row |
     spans, passage = record["entity_spans"], record["passage"]
     if not check(spans, f"{where}: entity_spans", {"text": list, "start": list}, problems):
         return None
+    if not (len(spans["text"]) == len(spans["start"]) and all(isinstance(text, str) for text in spans["text"])
+            and all(type(start) is int for start in spans["start"])):
+        problems.add(where, f"entity_spans: found {shown(spans)}, expected as many texts as integers in start", "wrong-type")
+        return None
     wrong = [(text, start) for text, start in zip(spans["text"], spans["start"], strict=True)
              if start < 0 or not passage.startswith(text, start)]
     for text, start in wrong:
         problems.add(where, f"entity_spans: entity {text!r} is said to start at {start}, where the passage has "
-                            f"{passage[max(start, 0):max(start, 0) + len(text)]!r}; correct start or text")
+                            f"{passage[max(start, 0):max(start, 0) + len(text)]!r}; correct start or text",
+                     "span-offset")
     return None if wrong else {"context": passage, "question": record["query"], "choices": spans["text"],
                                "starts": spans["start"], "answers": record["answers"]}
 
 
 def _flat_record(value: Record, where: str, problems: Problems) -> Iterator[tuple[str, Record]]:
     """JSONL gives the last character of an entity, the hub its text and one past the last."""
-    if not (check(value, where, {"passage": dict, "qas": list}, problems)
-            and check(value["passage"], f"{where}: passage", {"text": str, "entities": list}, problems)):
+    if not (check(value, where, {"passage": dict, "qas": list}, problems, hides=True)
+            and check(value["passage"], f"{where}: passage", {"text": str, "entities": list}, problems, hides=True)):
         return
     text, found = value["passage"]["text"], set()
     before = len(problems)
@@ -146,7 +150,8 @@ def _flat_record(value: Record, where: str, problems: Problems) -> Iterator[tupl
             start, end = entity["start"], entity["end"]
             found.add((start, end + 1))
             if not 0 <= start <= end < len(text):
-                problems.add(place, f"start, end: {start}, {end} is no span of a passage of {len(text)} characters; correct them")
+                problems.add(place, f"start, end: {start}, {end} is no span of a passage of {len(text)} characters; correct them",
+                             "span-offset")
     if len(problems) > before:
         return
     spans = {"text": [text[start:end] for start, end in sorted(found)], "start": [start for start, _ in sorted(found)]}
@@ -167,7 +172,7 @@ def _wic(record: Record, label: str, where: str, problems: Problems) -> Row | No
         spans.append({"segment": segment, "start": start, "end": end})
         if not 0 <= start < end <= len(text):
             problems.add(where, f"start{n}, end{n}: {start}, {end} is no span of sentence{n}, which has {len(text)} characters: "
-                                f"{text[:60]!r}; correct them")
+                                f"{text[:60]!r}; correct them", "span-offset")
     if len(problems) > before:
         return None
     return {"text": record["sentence1"], "text_pair": record["sentence2"], "spans": spans, "label": label}
@@ -180,7 +185,7 @@ def _wsc(record: Record, label: str, where: str, problems: Problems) -> Row | No
         span = _nearest(record["text"], words, index)
         if span is None:
             problems.add(where, f"span{n}_text: {words!r} (span{n}_index {index}) is not in the text {record['text'][:60]!r}; "
-                                f"correct span{n}_text")
+                                f"correct span{n}_text", "span-offset")
         else:
             spans.append({"segment": 0, "start": span[0], "end": span[1]})
     return {"text": record["text"], "spans": spans, "label": label} if len(spans) == 2 else None
