@@ -37,7 +37,7 @@ from stages.workers import Processes
 if TYPE_CHECKING:
     from pipeline.batches import TrainBatches
 
-TASK, HELD_OUT, BATCH_TOKENS, STEPS = "token_classification", 1000, 2048, 300
+TASK, HELD_OUT, BATCH_TOKENS, STEPS, ENCODED = "token_classification", 1000, 2048, 300, 60_000
 RECIPE = Recipe("scale", TASK, "CC0", "generated", "conll_columns", Splits("train.conll", "test.conll", "validation.conll"),
                 conll_columns.Options(2, 0, 1, "iob2", "\t"), ("PER", "LOC"), allow=("shared-row", "conflicting-labels"))
 
@@ -105,7 +105,8 @@ def step_encode(folder: Path) -> dict[str, Any]:
     """What `tokenizers` alone takes for the same text on all cores: the sentences are in memory before."""
     tokenizer = Tokenizer(locate(load_params().backbone))
     task, seconds, rows = task_named(TASK), 0.0, 0
-    for words in _blocks(list(example.tokens) for example in read_examples(folder / "examples/train.parquet", task)):
+    found = read_examples(folder / "examples/train.parquet", task, range(ENCODED))
+    for words in _blocks(list(example.tokens) for example in found):
         started = time.perf_counter()
         tokenizer._fast.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         seconds, rows = seconds + time.perf_counter() - started, rows + len(words)
