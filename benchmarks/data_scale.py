@@ -66,10 +66,12 @@ def step_featurize(folder: Path) -> dict[str, Any]:
     examples, tokenizer = folder / "examples/train.parquet", Tokenizer(locate(load_params().backbone))
     classes = task_named(TASK).classes(RECIPE.labels)
     shutil.rmtree(folder / "features", ignore_errors=True)
+    started = time.perf_counter()
     rows, _ = featurize(examples, sha256(examples), folder / "features", TASK, classes, tokenizer, 64, 16, folder / "shards",
                         Processes(cores()))
+    seconds = time.perf_counter() - started
     shutil.rmtree(folder / "shards")
-    return {"rows": rows, "bytes": sum(path.stat().st_size for path in (folder / "features").iterdir())}
+    return {"rows_per_second": round(rows / seconds), "bytes": sum(path.stat().st_size for path in (folder / "features").iterdir())}
 
 
 def step_train(folder: Path) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def step_encode(folder: Path) -> dict[str, Any]:
         started = time.perf_counter()
         tokenizer._fast.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         seconds, rows = seconds + time.perf_counter() - started, rows + len(words)
-    return {"rows_per_second": rows / seconds}
+    return {"rows_per_second": round(rows / seconds)}
 
 
 def _blocks(words: Iterator[list[str]]) -> Iterator[list[list[str]]]:
@@ -166,7 +168,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def main(root: Path, sizes: list[int]) -> None:
-    """Print a line of JSON for each step of each size; the first size is also interrupted half-way, and goes on."""
+    """Print a line of JSON for each step of each size, and of what an interruption costs."""
     for rows in sizes:
         folder = root / str(rows)
         generate(folder / "raw", rows)
