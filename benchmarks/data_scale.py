@@ -71,7 +71,8 @@ def step_featurize(folder: Path) -> dict[str, Any]:
                         Processes(cores()))
     seconds = time.perf_counter() - started
     shutil.rmtree(folder / "shards")
-    return {"rows_per_second": round(rows / seconds), "bytes": sum(path.stat().st_size for path in (folder / "features").iterdir())}
+    size = sum(path.stat().st_size for path in (folder / "features").iterdir())
+    return {"rows_per_second": round(rows / seconds), "bytes": size}
 
 
 def step_train(folder: Path) -> dict[str, Any]:
