@@ -37,7 +37,7 @@ from stages.workers import Processes
 if TYPE_CHECKING:
     from pipeline.batches import TrainBatches
 
-TASK, HELD_OUT, BATCH_TOKENS, STEPS = "token_classification", 1000, 2048, 300
+TASK, HELD_OUT, BATCH_TOKENS, STEPS, ENCODED = "token_classification", 1000, 2048, 300, 60_000
 RECIPE = Recipe("scale", TASK, "CC0", "generated", "conll_columns", Splits("train.conll", "test.conll", "validation.conll"),
                 conll_columns.Options(2, 0, 1, "iob2", "\t"), ("PER", "LOC"), allow=("shared-row", "conflicting-labels"))
 
@@ -66,10 +66,13 @@ def step_featurize(folder: Path) -> dict[str, Any]:
     examples, tokenizer = folder / "examples/train.parquet", Tokenizer(locate(load_params().backbone))
     classes = task_named(TASK).classes(RECIPE.labels)
     shutil.rmtree(folder / "features", ignore_errors=True)
+    started = time.perf_counter()
     rows, _ = featurize(examples, sha256(examples), folder / "features", TASK, classes, tokenizer, 64, 16, folder / "shards",
                         Processes(cores()))
+    seconds = time.perf_counter() - started
     shutil.rmtree(folder / "shards")
-    return {"rows": rows, "bytes": sum(path.stat().st_size for path in (folder / "features").iterdir())}
+    size = sum(path.stat().st_size for path in (folder / "features").iterdir())
+    return {"rows_per_second": round(rows / seconds), "bytes": size}
 
 
 def step_train(folder: Path) -> dict[str, Any]:
@@ -105,11 +108,12 @@ def step_encode(folder: Path) -> dict[str, Any]:
     """What `tokenizers` alone takes for the same text on all cores: the sentences are in memory before."""
     tokenizer = Tokenizer(locate(load_params().backbone))
     task, seconds, rows = task_named(TASK), 0.0, 0
-    for words in _blocks(list(example.tokens) for example in read_examples(folder / "examples/train.parquet", task)):
+    found = read_examples(folder / "examples/train.parquet", task, range(ENCODED))
+    for words in _blocks(list(example.tokens) for example in found):
         started = time.perf_counter()
         tokenizer._fast.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         seconds, rows = seconds + time.perf_counter() - started, rows + len(words)
-    return {"rows_per_second": rows / seconds}
+    return {"rows_per_second": round(rows / seconds)}
 
 
 def _blocks(words: Iterator[list[str]]) -> Iterator[list[list[str]]]:
@@ -165,7 +169,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def main(root: Path, sizes: list[int]) -> None:
-    """Print a line of JSON for each step of each size; the first size is also interrupted half-way, and goes on."""
+    """Print a line of JSON for each step of each size, and of what an interruption costs."""
     for rows in sizes:
         folder = root / str(rows)
         generate(folder / "raw", rows)

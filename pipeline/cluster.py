@@ -39,7 +39,8 @@ class Cluster:
     gives up; `checkpoint_minutes` is how often there is a checkpoint. `zero` is what ranks share of a model's memory (DeepSpeed's
     ZeRO: 3 is the weights), and `offload` keeps their parts in the machine's memory, not the GPU's.
 
-    Corpora are read and tokenized by `workers` processes (0: one a core of this machine).
+    Corpora are read and tokenized by `workers` processes (0: one a core of this machine), or by the Ray cluster `ray`: its
+    address, "auto" for the one that this machine is part of, or "local" for one that lives as long as the stage.
     """
 
     ranks: int = 1
@@ -53,6 +54,7 @@ class Cluster:
     zero: Literal[0, 1, 2, 3] = 0
     offload: bool = False
     workers: int = 0
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         positive = ("ranks", "ssh_port", "timeout_minutes", "checkpoint_minutes")

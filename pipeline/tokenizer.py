@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.families import family_of
 
 REMEMBERED = 200_000  # words whose sub-words are kept in memory: those of most text
+TOGETHER = 64  # words that are tokenized as one sentence, which costs little more than one word
 
 
 class Tokenizer:
@@ -79,12 +80,18 @@ class Tokenizer:
 
         A word that leaves none (empty, or all control characters) becomes the unknown token.
         """
-        new = list({word for words in sentences for word in words if word not in self._pieces})
-        if len(self._pieces) + len(new) > REMEMBERED:
-            self._pieces, new = {}, list({word for words in sentences for word in words})
-        encodings = self._fast.encode_batch([[word] for word in new], is_pretokenized=True, add_special_tokens=False)
-        self._pieces |= {word: encoding.ids or [self.unknown] for word, encoding in zip(new, encodings, strict=True)}
-        return [[self._pieces[word] for word in words] for words in sentences]
+        if len(self._pieces) > REMEMBERED:
+            self._pieces = {}
+        known = self._pieces
+        new = list({word for words in sentences for word in words if word not in known})
+        lines = [new[start : start + TOGETHER] for start in range(0, len(new), TOGETHER)]
+        encodings = self._fast.encode_batch(lines, is_pretokenized=True, add_special_tokens=False)
+        for words, encoding in zip(lines, encodings, strict=True):
+            pieces: list[list[int]] = [[] for _ in words]
+            for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                pieces[word].append(piece)
+            known.update(zip(words, (piece or [self.unknown] for piece in pieces), strict=True))
+        return [[known[word] for word in words] for words in sentences]
 
     def single_words(self, words: Sequence[str]) -> list[int]:
         """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""

@@ -1,4 +1,4 @@
-"""Processes of this machine that make shards: as many as cluster.yaml says, or one a core."""
+"""Who makes shards: processes of this machine, as many as cluster.yaml says, or one a core; or a Ray cluster."""
 
 import ctypes
 import multiprocessing
@@ -20,7 +20,12 @@ CLUSTER, WORK = Path("cluster.yaml"), Path(".work")
 
 def executor() -> Executor:
     """What makes shards here. Raises UserError where cluster.yaml is wrong."""
-    workers = load_cluster(CLUSTER).workers or len(os.sched_getaffinity(0))
+    cluster = load_cluster(CLUSTER)
+    workers = cluster.workers or len(os.sched_getaffinity(0))
+    if cluster.ray is not None:
+        from stages.on_ray import OnRay  # noqa: PLC0415  (Ray is an extra)
+
+        return OnRay(cluster.ray, workers)
     return Processes(workers) if workers > 1 else in_this_process
 
 
