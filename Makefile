@@ -12,12 +12,12 @@ repro: $(INSTALLED)
 	@python -m stages.show
 
 test: $(INSTALLED)
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 # 200 kills at random moments, half of them of a pipeline that trains in two ranks
 chaos: $(INSTALLED)
-	CHAOS_KILLS=100 python -m pytest -s -m chaos tests/test_chaos.py
-	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s -m chaos tests/test_chaos.py
+	CHAOS_KILLS=100 python -m pytest -s tests/test_chaos.py
+	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/test_chaos.py
 
 # Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
 test-cluster: $(INSTALLED)

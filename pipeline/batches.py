@@ -95,6 +95,11 @@ class TrainBatches:
         return [MicroBatch(task, chosen, micro_batches[task] / max(1, labels[task]))
                 for task, chosen in zip(tasks, rows, strict=True)]
 
+    def size(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, int]:
+        """How many rows they hold, and how many tokens, without padding."""
+        return (sum(len(micro.rows) for micro in micro_batches),
+                sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches))
+
     def epochs(self, task: int, steps: int) -> float:
         """How often `steps` steps go through all rows of a task."""
         return self.schedule.count(task, steps * self.per_step) / self.packings[task].per_epoch

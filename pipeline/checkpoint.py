@@ -29,15 +29,18 @@ class State:
 
 
 def save_checkpoint(folder: Path, state: State) -> None:
-    """Write `folder/step-N` beside and rename it, then drop all but the newest two."""
-    with atomic_folder(folder / f"step-{state.step:09d}") as beside:
+    """Write `folder/step-N` beside and rename it; drop all but it and the one before (later ones are broken)."""
+    path = folder / f"step-{state.step:09d}"
+    with atomic_folder(path) as beside:
         content = save({name: tensor.contiguous() for name, tensor in state.tensors.items()})
         (beside / "state.safetensors").write_bytes(content)
         described = {"step": state.step, "progress": state.progress}
         described["sha256"] = _digest(content, described)
         (beside / "state.json").write_text(json.dumps(described), encoding="utf-8")
-    for old in _checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+    there = _checkpoints(folder)
+    kept = [one for one in there if one <= path][-KEPT:]
+    for other in set(there) - set(kept):
+        shutil.rmtree(other)
 
 
 def load_checkpoint(folder: Path) -> tuple[State | None, list[str]]:

@@ -102,12 +102,23 @@ def hosts_of(hostfile: Path) -> dict[str, int]:
     return hosts
 
 
-def command(cluster: Cluster, python: str, module: str, words: Sequence[str], port: int) -> list[str]:
-    """What starts `python -m MODULE WORDS` as every rank: DeepSpeed's launcher, or srun inside a Slurm job."""
-    if cluster.slurm:
-        return ["srun", "--kill-on-bad-exit=1", f"--ntasks-per-node={cluster.ranks}", python, "-m", module, *words]
+def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[int, ...]:
+    """The first `count` GPUs that CUDA_VISIBLE_DEVICES names; none where it is not set. Raises UserError where it names fewer."""
+    named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if named and (len(named) < count or not all(name.isdecimal() for name in named)):
+        raise UserError(f"CUDA_VISIBLE_DEVICES is {','.join(named)!r}, but {count} GPUs are asked for; give it that many "
+                        "numbers, or unset it")
+    return tuple(map(int, named[:count]))
+
+
+def command(cluster: Cluster, python: str, module: str, words: Sequence[str], port: int, gpus: Sequence[int] = ()) -> list[str]:
+    """What starts `python -m MODULE WORDS` as every rank: DeepSpeed's launcher (on `gpus`, if given), or srun in a Slurm job."""
+    if cluster.slurm:  # --wait: rank 0 may have much to save when the others have gone
+        return ["srun", "--kill-on-bad-exit=1", "--wait=0", f"--ntasks-per-node={cluster.ranks}", python, "-m", module, *words]
     launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error", "--master_port", str(port)]
-    if cluster.hostfile is None:
+    if gpus:  # by itself it would take the first of the machine
+        launcher += ["--include", f"localhost:{','.join(map(str, gpus))}"]
+    elif cluster.hostfile is None:
         launcher += ["--num_gpus", str(cluster.ranks)]  # on a CPU it counts processes all the same
     else:
         launcher += ["--hostfile", cluster.hostfile, "--force_multi", "--launcher", "pdsh", "--ssh_port", str(cluster.ssh_port)]
@@ -128,11 +139,11 @@ def environment(cluster: Cluster, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def forwarded(cluster: Cluster, given: Mapping[str, str]) -> str:
-    """What DeepSpeed's launcher reads of the variables that it hands to other hosts. Raises UserError on a line break in one."""
-    names = [*cluster.forward, *environment(cluster, given), MARKER, SUPERVISOR]
+    """What DeepSpeed's launcher reads of the variables that it hands to other hosts. Raises UserError for what it would spoil."""
+    names = [*cluster.forward, *environment(cluster, given), "OMP_NUM_THREADS", MARKER, SUPERVISOR]
     values = {name: given[name] for name in names if name in given}
-    broken = [f"cluster.yaml: forward: {name} has a line break in it, which cannot be handed on" for name, value in values.items()
-              if "\n" in value]
+    broken = [f"cluster.yaml: forward: {name} is {value!r}; a line break, or one of \" $ ` \\, cannot be handed on"
+              for name, value in values.items() if re.search(r'[\n"$`\\]', value)]
     if broken:
         raise UserError(*broken)
     return "".join(f"{name}={value}\n" for name, value in values.items())

@@ -23,6 +23,14 @@ def summed(values: Tensor, ranks: Ranks) -> Tensor:
     return there.cpu()
 
 
+def gathered(value: int, ranks: Ranks) -> list[int]:
+    """What each rank says, in their order; all have said it when any of them knows."""
+    mine = torch.tensor([value], dtype=torch.int64, device=device(ranks))
+    every = [torch.empty_like(mine) for _ in range(ranks.world)]
+    torch.distributed.all_gather(every, mine)
+    return [int(one.item()) for one in every]
+
+
 def hosts(ranks: Ranks) -> list[str]:
     """The names of the machines that the ranks run on, each once."""
     name = socket.gethostname().encode()[:64].ljust(64, b"\0")

@@ -37,6 +37,7 @@ class Engine:
         }
         self._model, self._stage = model, cluster.zero
         _place(model, config, ranks)
+        self._rates = rates
         self.adam = optimizer(model.trainable_state().items(), rates, weight_decay)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=config, dist_init_required=False)
         self._norm = 0.0
@@ -52,6 +53,11 @@ class Engine:
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
             self._norm = float(torch.nn.utils.get_total_norm(
                 [p.grad for p in self._model.trainable_state().values() if p.grad is not None]))
+
+    def set_rates(self, factor: float) -> None:
+        """Each part's learning rate, as a share of its peak."""
+        for group in self.adam.param_groups:
+            group["lr"] = self._rates[group["part"]] * factor
 
     def step(self) -> None:
         """Does nothing but after a step's last micro-batch."""
@@ -142,6 +148,8 @@ def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
     if config["zero_optimization"]["stage"] == 3:
         # One parameter after the other: the whole may not fit the device.
         deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
+        for buffer in model.buffers():  # which it leaves where they are
+            buffer.data = buffer.data.to(device(ranks))
     else:
         model.to(device(ranks))
 

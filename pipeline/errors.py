@@ -14,6 +14,14 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
     """A run was asked to stop, and did, with a checkpoint: it goes on from there when it is started again."""
 
 
+class Diverged(Exception):  # noqa: N818  (it is what happened)
+    """Training ran out of numbers at `step`: what was found, and the numbers of the features it happened on, by micro-batch."""
+
+    def __init__(self, step: int, found: str, features: list[tuple[str, list[int]]]) -> None:
+        super().__init__(f"step {step}: {found}")
+        self.features = features
+
+
 class UserError(Exception):
     """A mistake in what the user gave. Each problem names the file and line or key, the value found, and the remedy.
 

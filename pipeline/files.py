@@ -1,5 +1,6 @@
 """Write files and folders so that a reader, or a crash, sees the old state or the new one and never half of either."""
 
+import glob
 import hashlib
 import json
 import os
@@ -54,6 +55,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     one is moved aside; if the swap itself fails it is moved back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):  # by a writer that was killed
+        shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}."))
     new, old = work / "new", work / "old"
     new.mkdir()

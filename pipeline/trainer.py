@@ -1,7 +1,11 @@
 """The training loop: one, for every arm, pretraining and fine-tuning alike."""
 
 import math
+import resource
+import sys
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +17,17 @@ from torch import Tensor
 from pipeline.batches import MicroBatch, TrainBatches, collate
 from pipeline.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.cluster import Cluster, Ranks
-from pipeline.collective import device, summed
+from pipeline.collective import device, gathered, summed
 from pipeline.engine import Engine
-from pipeline.errors import Stopped, UserError
+from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.mixture import mix_seed
 from pipeline.model import PromptedModel
 from pipeline.optim import rate_factor
 from pipeline.params import Arm, TrainParams
 
 Scores = dict[str, float]
+
+EXPLODED = 1e3  # nats a label: a loss that guessing blindly does not reach with any number of classes
 
 
 @dataclass
@@ -37,12 +43,32 @@ class Run:
     tokens: int = 0
     seconds: float = 0.0
 
+    def validated(self, step: int) -> bool:
+        """Whether the values after this step have been scored."""
+        return bool(self.validation) and self.validation[-1]["step"] == step
+
+    def add_validation(self, step: int, scores: Scores) -> bool:
+        """Add each task's score; whether their mean is the best so far."""
+        mean = sum(scores.values()) / len(scores)
+        self.validation.append({"step": step, "score": mean, **{f"score_{name}": score for name, score in scores.items()}})
+        if mean <= self.best_score:
+            return False
+        self.best_score, self.best_step = mean, step
+        return True
+
+    def without_best(self) -> int:
+        """How many validations there have been since the best."""
+        return sum(row["step"] > self.best_step for row in self.validation)
+
 
 class Watcher(Protocol):
     """Shows a run to a person."""
 
     def step(self, run: Run, rows: int, tokens: int) -> None:
         """A step is done, the last of `run.train`; it held so many rows and tokens."""
+
+    def validated(self, run: Run) -> None:
+        """A validation is done, the last of `run.validation`."""
 
     def say(self, line: str) -> None:
         """Something worth a line."""
@@ -59,96 +85,119 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     """Train `model` in place and leave the best values by mean validation score in it.
 
     `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
-    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but `Run.seconds` is
-    a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises UserError
-    when the loss is no longer a number, leaving the last checkpoint; and Stopped after the step in which `stopping` is true on
-    any rank, leaving a checkpoint of it.
+    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but seconds and
+    memory is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
+    Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; Stopped after
+    the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
+    A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
     """
     where = device(ranks)
-    rates = params.learning_rates(arm)
     first, run, best, moments = _begun(model, steps_of(batches, params.epochs), checkpoints, watcher)
-    engine = Engine(model, rates, params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
+    engine = Engine(model, params.learning_rates(arm), params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
+    _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)
-    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)}
+    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    for step in range(first, run.steps):
-        if params.patience and _without_best(run) >= params.patience:
+
+    def keep(step: int) -> None:
+        nonlocal saved
+        state = _state(step, engine, best, run)
+        if ranks.rank == 0:
+            save_checkpoint(checkpoints, state)
+        gathered(0, ranks)  # nobody goes, and has the launcher kill the others, before it is whole
+        saved = time.monotonic()
+
+    for step in range(first, run.steps + 1):
+        if step in checks and not run.validated(step):
+            if run.add_validation(step, validate(model)):
+                best = engine.values()
+            run.seconds = time.monotonic() - started
+            keep(step)
+            watcher.validated(run)
+        if params.patience and run.without_best() >= params.patience:
             watcher.say(f"stopping at step {step}: {params.patience} validations without a new best")
             break
-        factor = rate_factor(step, run.steps, params.warmup)
-        for group in engine.adam.param_groups:
-            group["lr"] = rates[group["part"]] * factor
-        losses = torch.zeros(2, len(names), dtype=torch.float64)
+        if step == run.steps:
+            break
+        engine.set_rates(rate_factor(step, run.steps, params.warmup))
         micro_batches = batches.step(step)
+        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
             torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             engine.backward(loss)
-            losses[:, micro.task] += torch.tensor([loss.item(), 1.0])
+            losses[index] = loss.detach()
             engine.step()
-        late = ranks.rank == 0 and time.monotonic() - saved > 60 * cluster.checkpoint_minutes
-        losses, stop, due = _shared(losses, stopping(), late, ranks)
-        rows = sum(len(micro.rows) for micro in micro_batches)
-        tokens = sum(int(batches.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches)
+        losses, stop, due = _shared(losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks)
+        _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
+        rows, tokens = batches.size(micro_batches)
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
-        run.train.append(_train_row(step + 1, losses, names, engine))
+        run.seconds = time.monotonic() - started
+        run.train.append(_train_row(step + 1, run.seconds, losses, micro_batches, names, engine))
+        if stop or due:
+            keep(step + 1)
         watcher.step(run, rows, tokens)
-        _stop_if_diverged(run.train[-1], micro_batches, names)
-        if step + 1 in checks:
-            scores = validate(model)
-            mean = sum(scores.values()) / len(scores)
-            run.validation.append({"step": step + 1, "score": mean, **{f"score_{name}": s for name, s in scores.items()}})
-            watcher.say(f"step {step + 1}: validation {mean:.2f}" + _each(scores))
-            if mean > run.best_score:
-                run.best_score, run.best_step, best = mean, step + 1, engine.values()
-        if step + 1 < run.steps and (step + 1 in checks or stop or due):
-            run.seconds = time.monotonic() - started
-            state = _state(step + 1, engine, best, run)
-            if ranks.rank == 0:
-                save_checkpoint(checkpoints, state)
-            saved = time.monotonic()
-        if step + 1 < run.steps and stop:
+        if stop and step + 1 < run.steps:
             raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started
     engine.close(best)
     return run
 
 
+def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
+    """Raise UserError unless all ranks go on from the same step of the same run: another's folder may be an old state of it."""
+    steps, keys = gathered(first, ranks), gathered(zlib.crc32(str(checkpoints).encode()), ranks)
+    if len(set(steps)) > 1 or len(set(keys)) > 1:
+        raise UserError(f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
+                        f"them all see the same params, inputs and {checkpoints}, then run it again")
+
+
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
-    """Losses summed over ranks; whether any is to stop, or to write a checkpoint: all do so after the same step."""
-    total = summed(torch.cat([losses.flatten(), torch.tensor([stopping, late], dtype=losses.dtype)]), ranks)
-    return total[:-2].view_as(losses), bool(total[-2]), bool(total[-1])
+    """Every micro-batch's loss; whether any rank is to stop, or to write a checkpoint: all do so after the same step."""
+    total = summed(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
+    return total[:-2], bool(total[-2]), bool(total[-1])
 
 
-def _stop_if_diverged(row: dict[str, float], micro_batches: list[MicroBatch], names: list[str]) -> None:
-    if not math.isfinite(row["loss"]):
-        rows = "; ".join(f"{names[micro.task]} features {micro.rows.tolist()}" for micro in micro_batches)
-        raise UserError(f"the loss of step {row['step']} is {row['loss']} ({rows}); lower the learning rate, or look at "
-                        "these rows; the last checkpoint is kept")
+def _stop_if_diverged(step: int, losses: Tensor, gradient_norm: float, micro_batches: list[MicroBatch], names: list[str]) -> None:
+    """Before a checkpoint can hold what came of it. Where the loss is sound and its gradient is not, any row may be the cause."""
+    worst = float(losses.nan_to_num(nan=math.inf).max())
+    if worst < EXPLODED and math.isfinite(gradient_norm):
+        return
+    bad = [micro for micro, loss in zip(micro_batches, losses, strict=True) if worst < EXPLODED or not loss < EXPLODED]
+    found = f"the loss is {float(losses.mean()):.6g} and its gradient's norm {gradient_norm:.6g}"
+    raise Diverged(step, found, [(names[micro.task], micro.rows.tolist()) for micro in bad])
 
 
 def _values(model: PromptedModel) -> dict[str, Tensor]:
     return {name: parameter.detach().cpu().clone() for name, parameter in model.trainable_state().items()}
 
 
-def _train_row(step: int, losses: Tensor, names: list[str], engine: Engine) -> dict[str, float]:
-    total, counts = losses
-    row = {"step": step, "loss": float(total.sum() / counts.sum()), "gradient_norm": engine.gradient_norm}
+def _train_row(step: int, seconds: float, losses: Tensor, micro_batches: list[MicroBatch], names: list[str],
+               engine: Engine) -> dict[str, float]:
+    """A line of train.tsv: seconds of training so far, the most memory in MB; by task, its mean loss and share of the rows."""
+    row = {"step": step, "seconds": seconds, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm,
+           "memory": _peak_memory() / 1e6}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
-    if len(names) > 1:  # a task's own mean loss: its micro-batch losses already sum to (its micro-batches) x (its mean)
-        row.update({f"loss_{name}": float(total[i] / counts[i]) for i, name in enumerate(names) if counts[i]})
+    if len(names) > 1:
+        own: dict[str, list[float]] = {}
+        rows: Counter[str] = Counter()
+        for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
+            own.setdefault(names[micro.task], []).append(loss)
+            rows[names[micro.task]] += len(micro.rows)
+        for name, values in own.items():  # a task's micro-batch losses sum to (its micro-batches) x (its mean)
+            row |= {f"loss_{name}": sum(values) / len(values), f"share_{name}": rows[name] / rows.total()}
     return row
 
 
-def _without_best(run: Run) -> int:
-    return sum(row["step"] > run.best_step for row in run.validation)
-
-
-def _each(scores: Scores) -> str:
-    return "" if len(scores) == 1 else " (" + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()) + ")"
+def _peak_memory() -> int:
+    """In bytes: what tensors took on this rank's GPU, or the whole process in the machine's memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _state(step: int, engine: Engine, best: dict[str, Tensor], run: Run) -> State:

@@ -2,6 +2,10 @@
 
 import os
 
+from stages.parent import end_with_dvc
+
+end_with_dvc()  # before what takes seconds to import, in which DVC may be killed
+
 # Before torch loads OpenMP: threads that wait must soon sleep. By default they spin for long, and on a machine that is busy with
 # anything else a training step then takes up to ten times as long (benchmarks/RESULTS.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -1,6 +1,6 @@
 """What every stage does around its work: quiet the libraries, show errors without a traceback, say what was read and written."""
 
-import ctypes
+import contextlib
 import errno
 import inspect
 import os
@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import Stopped, UserError
+from pipeline.files import atomic_write
 
 SHOWN_PROBLEMS = 20
+STOPPED = Path(".work/stopped")  # by which a job's script learns that it was asked to stop, and is to be queued again
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # the last: a scheduler's notice before it preempts
 
 
@@ -23,7 +25,6 @@ def run(stage: Callable[..., None], who: str = "") -> None:
     `who` says in messages which of several processes this is.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    end_with_dvc()
     started = time.monotonic()
     with errors_shown(who):
         check_words(stage)
@@ -43,6 +44,7 @@ def errors_shown(who: str = "") -> Iterator[None]:
             print(f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
         raise SystemExit(1) from None
     except Stopped as stopped:
+        atomic_write(STOPPED, f"{stopped}\n")
         say(f"{stopped}; run it again, and it goes on from there")
         raise SystemExit(128 + signal.SIGTERM) from None
     except OSError as error:
@@ -51,6 +53,10 @@ def errors_shown(who: str = "") -> Iterator[None]:
         print(f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it again: what was there "
               "before is whole", file=sys.stderr)
         raise SystemExit(1) from None
+    except Exception:
+        if who:
+            print(f"error: {who}a bug of ours, with this traceback:", file=sys.stderr)
+        raise
 
 
 @contextmanager
@@ -73,13 +79,6 @@ def stops() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def end_with_dvc() -> None:
-    """Have Linux ask this process to stop when DVC, which started it, is gone: killed, it stops no stage."""
-    if "DVC_ROOT" in os.environ and sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
 def check_words(stage: Callable[..., None]) -> None:
     """Raise UserError with the usage unless the command line's words are the stage's."""
     try:
@@ -90,8 +89,9 @@ def check_words(stage: Callable[..., None]) -> None:
 
 
 def say(line: str) -> None:
-    """One line for a person."""
-    print(f"  {line}", flush=True)
+    """One line for a person. That nobody reads them any more ends nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"  {line}", flush=True)
 
 
 def say_read(*paths: Path) -> None:

@@ -15,7 +15,6 @@ from stages.training import (
     check_positions,
     describe,
     fit,
-    forget_checkpoints,
     heads_for,
     load_backbone,
     new_prompt,
@@ -54,7 +53,6 @@ def finetune(arm_name: str, name: str) -> None:
         artifact, curves = Path("artifacts") / arm / name, Path("runs") / arm / name
         save_artifact(artifact, model, describe(arm, model, [data], training, params, pretrained_on))
         write_run(curves, result, arm, training, params.seed)
-        forget_checkpoints(stage)
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")
         say_wrote(artifact, curves)
 

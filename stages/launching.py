@@ -15,10 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.cluster import MARKER, SUPERVISOR, Cluster, Ranks, command, environment, forwarded, hosts_of, load_cluster
+from pipeline.cluster import (
+    MARKER,
+    SUPERVISOR,
+    Cluster,
+    Ranks,
+    command,
+    environment,
+    forwarded,
+    hosts_of,
+    load_cluster,
+    visible_gpus,
+)
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
-from stages.command import check_words, end_with_dvc, errors_shown, run, say, stops
+from stages.command import check_words, errors_shown, run, say, stops
 
 PATH = Path("cluster.yaml")
 WORK = Path(".work/launch")
@@ -28,23 +39,34 @@ GRACE = 60.0  # seconds to write a checkpoint and go, after which what is left i
 def launch(stage: Callable[..., None]) -> None:
     """Call a stage with the command line's words, in the ranks that cluster.yaml asks for; as a rank of others, call it here."""
     ranks = Ranks.from_environment(os.environ)
-    if ranks.world > 1 or MARKER in os.environ:
-        _end_with_supervisor()
-        if ranks.rank:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # rank 0 speaks for all; errors go to stderr
-        run(stage, f"rank {ranks.rank} on {socket.gethostname()}: ")
-        if ranks.rank == 0 and MARKER in os.environ:
-            atomic_write(Path(os.environ[MARKER]), "done\n")
+    if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
+        _as_rank(stage, ranks)
         return
     with errors_shown():
         cluster = load_cluster(PATH)
     if cluster.alone:
         run(stage)
         return
-    end_with_dvc()
     with errors_shown():
         check_words(stage)
         _supervise(cluster, stage.__name__, sys.argv[1:])
+
+
+def _as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
+    _end_with_supervisor()
+    if ranks.rank:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # rank 0 speaks for all; errors go to stderr
+    done = Path(os.environ[MARKER]) if MARKER in os.environ else None
+    here = done and done.with_name(f"{done.name}.rank{ranks.rank}")
+    try:
+        if here:
+            atomic_write(here, "at work\n")
+        run(stage, f"rank {ranks.rank} on {socket.gethostname()}: ")
+        if done and ranks.rank == 0:
+            atomic_write(done, "done\n")
+    finally:
+        if here:
+            here.unlink(missing_ok=True)
 
 
 def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
@@ -53,25 +75,27 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
     hosts = hosts_of(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
     where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or ("Slurm's hosts" if cluster.slurm else host)
     say(f"starting {'ranks' if hosts else f'{cluster.ranks} ranks a host'} on {where}")
-    mark = (WORK / f"{'-'.join([name, *words])}-{os.getpid()}").absolute()
-    done, port = mark.with_suffix(".done"), _free_port()
+    done, port = (WORK / f"{'-'.join([name, *words])}-{os.getpid()}.done").absolute(), _free_port()
     given = {**os.environ, MARKER: str(done), SUPERVISOR: f"{host}:{os.getpid()}"}
     if cluster.slurm:
         given |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     given = environment(cluster, os.environ) | given
+    visible = visible_gpus(cluster.ranks, os.environ) if cluster.hostfile is None and not cluster.slurm else ()
     done.unlink(missing_ok=True)
     try:
-        with stops() as stopped, _environment_file(mark.with_suffix(".env"), cluster, given) as more:
-            words = command(cluster, sys.executable, f"stages.{name}", words, port)
+        with stops() as stopped, _environment_file(done.with_name(f"{done.name}.env"), cluster, given) as more:
+            words = command(cluster, sys.executable, f"stages.{name}", words, port, visible)
             process = subprocess.Popen(words, env=given | more, start_new_session=True)
             while process.poll() is None and not stopped:
                 time.sleep(0.1)
             if stopped:
                 say(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
             _end_group(process, signal.SIGUSR1 if cluster.slurm else signal.SIGTERM, patience=0.0 if stopped else 2.0)
+            _wait_for_ranks(done)
         whole = done.exists()
     finally:
-        done.unlink(missing_ok=True)
+        for path in done.parent.glob(f"{done.name}*"):
+            path.unlink(missing_ok=True)
     if stopped:
         raise SystemExit(128 + stopped[0])
     if not whole:
@@ -99,6 +123,8 @@ def _end_group(process: "subprocess.Popen[bytes]", politely: signal.Signals, pat
     started, asked = time.monotonic(), False
     while _signal_group(process, 0):
         waited = time.monotonic() - started - patience
+        if waited > GRACE + 10:  # what is left is dead, and has a parent that does not take notice
+            break
         if waited > GRACE:
             _signal_group(process, signal.SIGKILL)
         elif waited >= 0 and not asked:
@@ -106,6 +132,13 @@ def _end_group(process: "subprocess.Popen[bytes]", politely: signal.Signals, pat
         process.poll()
         time.sleep(0.1)
     process.wait()
+
+
+def _wait_for_ranks(done: Path) -> None:
+    """On hosts reached by ssh they are in nobody's group here. One that was killed leaves its file, and is waited for in vain."""
+    deadline = time.monotonic() + GRACE
+    while list(done.parent.glob(f"{done.name}.rank*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:

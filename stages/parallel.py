@@ -6,13 +6,15 @@ The shared prompt comes first, on all ranks of cluster.yaml; a task has one proc
 import os
 import queue
 import subprocess
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 
-from pipeline.cluster import MARKER
+from pipeline.cluster import visible_gpus
 from pipeline.errors import UserError
-from stages.command import run, say
-from stages.launching import WORK
+from stages.check import check
+from stages.command import run, say, stops
 from stages.params import Params, load_params
 
 Job = tuple[str, str]
@@ -23,21 +25,33 @@ def parallel(gpus: str) -> None:
     """Reproduce the whole pipeline, `gpus` tasks at a time."""
     if not gpus.isdecimal() or int(gpus) < 1:
         raise UserError(f"found {gpus!r} for the number of GPUs; give 1 or more")
-    params = load_params()
-    if not _dvc("repro", ["repro", "featurize", "pretrain"], {}):
-        raise UserError("a stage before the tasks has failed; the first error above says why")
+    check()
+    params, dvc = load_params(), _Dvc()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for gpu in range(int(gpus)):
+    for gpu in visible_gpus(int(gpus), os.environ) or range(int(gpus)):
         free.put(gpu)
     done: dict[Job, Future[bool]] = {}
-    with ThreadPoolExecutor(int(gpus)) as pool:
+    with stops() as stopped, ThreadPoolExecutor(int(gpus)) as pool:
+        if not _wait([pool.submit(dvc, "repro", ["repro", "featurize", "pretrain"])], dvc, stopped):
+            raise UserError("a stage before the tasks has failed; the first error above says why")
         for job, before in _jobs(params).items():  # each comes after the one that it starts from, and so none waits for ever
-            done[job] = pool.submit(_train, job, done.get(before) if before else None, free)
-    failed = [f"{arm}/{task}" for (arm, task), future in done.items() if not future.result()]
-    if failed:
-        raise UserError(f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there")
-    if not _dvc("repro", ["repro"], {}):
-        raise UserError("a stage after the tasks has failed; the first error above says why")
+            done[job] = pool.submit(_train, job, done.get(before) if before else None, free, dvc)
+        if not _wait(list(done.values()), dvc, stopped):
+            failed = [f"{arm}/{task}" for (arm, task), future in done.items() if not future.result()]
+            raise UserError(f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there")
+        if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stopped):
+            raise UserError("a stage after the tasks has failed; the first error above says why")
+
+
+def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stopped: list[int]) -> bool:
+    """Whether all went well, when all are done. Asked to stop, it ends what runs, and the whole."""
+    while not all(future.done() for future in futures):
+        if stopped:
+            dvc.stop()
+        time.sleep(0.1)
+    if stopped:
+        raise SystemExit(128 + stopped[0])
+    return all(future.result() for future in futures)
 
 
 def _jobs(params: Params) -> dict[Job, Job | None]:
@@ -52,7 +66,7 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
     return order
 
 
-def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int]") -> bool:
+def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int]", dvc: "_Dvc") -> bool:
     """Train one arm on one task and evaluate it, on a GPU that is free; whether both went well."""
     if before is not None and not before.result():
         return False
@@ -60,24 +74,39 @@ def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int
     names = [f"finetune@{task}", f"evaluate@{task}"] if arm == "multitask" else [
         f"baseline@{arm}-{task}", f"evaluate_baseline@{arm}-{task}"]
     gpu = free.get()
-    mark = (WORK / f"parallel-{arm}-{task}.done").absolute()  # by which a stage knows that its ranks have been started: one
-    given = {"CUDA_VISIBLE_DEVICES": str(gpu), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", MARKER: str(mark)}
+    # As if its ranks had been started: one.
+    given = {"CUDA_VISIBLE_DEVICES": str(gpu), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     try:
-        return all(_dvc(name, ["repro", "--single-item", name], given) for name in names)
+        return all(dvc(name, ["repro", "--single-item", name], given) for name in names)
     finally:
-        mark.unlink(missing_ok=True)
         free.put(gpu)
 
 
-def _dvc(title: str, words: list[str], given: Mapping[str, str]) -> bool:
-    """Run DVC, with its lines marked as its own; whether it went well."""
-    with subprocess.Popen(["dvc", "--wait-for-lock", *words], env={**os.environ, **given}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                say(f"{title}: {line.strip()}")
-    return process.returncode == 0
+class _Dvc:
+    """Runs DVC, with its lines marked as its own, until it is asked to stop; whether it went well."""
+
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen[str]] = []
+        self._stopped = False
+
+    def __call__(self, title: str, words: list[str], given: Mapping[str, str] = MappingProxyType({})) -> bool:
+        if self._stopped:
+            return False
+        with subprocess.Popen(["dvc", "--wait-for-lock", *words], env={**os.environ, **given}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True) as process:
+            self._running.append(process)
+            assert process.stdout is not None
+            for line in process.stdout:  # to its end: a stage that writes a checkpoint outlives its DVC
+                if line.strip():
+                    say(f"{title}: {line.strip()}")
+        return process.returncode == 0
+
+    def stop(self) -> None:
+        """Start nothing more, and end what runs; its stages then leave checkpoints."""
+        self._stopped = True
+        for process in self._running:
+            if process.poll() is None:
+                process.terminate()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pipeline.source import BackboneParams
 
 PATH = Path("params.yaml")
 Values = dict[str, Any]
+Tool = Literal["tensorboard", "mlflow", "wandb"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class CompareParams:
 
 @dataclass(frozen=True)
 class Params:
-    """All of params.yaml."""
+    """All of params.yaml. `tracking` is where the curves of trainings go besides runs/: no stage depends on it."""
 
     seed: int
     data_root: str
@@ -75,6 +76,7 @@ class Params:
     arms: dict[str, Values]
     compare: CompareParams
     generate: GenerateParams
+    tracking: Tool | None = None
 
     def members(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""

@@ -14,7 +14,6 @@ from stages.training import (
     check_positions,
     describe,
     fit,
-    forget_checkpoints,
     heads_for,
     load_backbone,
     new_prompt,
@@ -45,7 +44,6 @@ def pretrain(mixture: str) -> None:
         artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
         save_artifact(artifact, model, describe("multitask", model, tasks, training, params))
         write_run(curves, result, "multitask", training, params.seed)
-        forget_checkpoints(stage)
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")
         say_wrote(artifact, curves)
 

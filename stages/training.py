@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from pipeline.cluster import Ranks, load_cluster
 from pipeline.collective import hosts
 from pipeline.config import load_json
 from pipeline.engine import share
-from pipeline.errors import UserError
+from pipeline.errors import Diverged, UserError
 from pipeline.evaluate import Split, decode, scored
 from pipeline.features import FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
@@ -38,6 +39,7 @@ from stages.launching import PATH
 from stages.params import Params
 from stages.progress import Progress
 from stages.splits import load_split
+from stages.tracking import start_tracker
 
 WORK = Path(".work")
 
@@ -64,6 +66,12 @@ class TaskData:
         return cls(name, summary["task"], tuple(summary["classes"]), tuple(summary["words"]), summary["primary"], summary["pad"],
                    FeatureTable(features / "train"), load_split(features, examples, summary, "validation", validation_rows),
                    summary)
+
+    def ids(self, features: Sequence[int]) -> list[str]:
+        """The ids of the training examples that some features are of, each once."""
+        numbers = list(dict.fromkeys(self.train.examples[features].tolist()))
+        ids = pq.read_table(Path("data/examples") / self.name / "train.parquet", columns=["id"])["id"]
+        return list(map(str, ids.take(numbers).to_pylist()))
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
@@ -147,7 +155,8 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
     """Train; returns the run, and whether this process writes its files. `start` describes what training starts from."""
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
-    checkpoints = WORK / stage / _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
+    key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
+    checkpoints = WORK / stage / key
 
     def validate(trained: PromptedModel) -> Scores:
         scores = {}
@@ -158,15 +167,37 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
         return scores
 
     names = [task.name for task in tasks]
-    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names)
+    tracker = start_tracker(params.tracking, stage, key, asdict(training)) if params.tracking and not ranks.rank else None
+    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names, tracker)
     with joined(ranks, 60 * cluster.timeout_minutes), shown as progress, stops() as stopped:
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         progress.say(f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
                      f"{training.precision}; {share(training.micro_batches, ranks)} of a step's {training.micro_batches} "
                      "micro-batches each")
-        run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
-                    checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
+        try:
+            run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
+                        checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
+        except Diverged as diverged:
+            raise _explained(diverged, {task.name: task for task in tasks}) from None
+    if ranks.rank == 0:
+        _forget_others(checkpoints)
     return run, ranks.rank == 0
+
+
+def _forget_others(checkpoints: Path) -> None:
+    """Remove those of runs with other params or inputs. Its own stay: whoever saves what came of it may yet be killed."""
+    for other in checkpoints.parent.iterdir():
+        if other.is_dir() and other != checkpoints:
+            shutil.rmtree(other)
+
+
+def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
+    features: dict[str, list[int]] = {}
+    for name, numbers in diverged.features:
+        features.setdefault(name, []).extend(numbers)
+    rows = "; ".join(f"{name}: {', '.join(tasks[name].ids(numbers))}" for name, numbers in features.items())
+    return UserError(f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last checkpoint is "
+                     "kept")
 
 
 def _digest(arm: Arm, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any) -> str:
@@ -209,6 +240,3 @@ def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int
         })
 
 
-def forget_checkpoints(stage: str) -> None:
-    """Remove what a finished run kept for resuming."""
-    shutil.rmtree(WORK / stage, ignore_errors=True)

@@ -1,34 +1,41 @@
-"""One of several processes that train a tiny model together.
+"""One of several processes that train tiny models together, one after another: starting them costs more than training.
 
-Usage: python one_rank.py FOLDER ARM ZERO [offload] [until=STEP] [predict] [bfloat16].
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart]"...
 
-It leaves its values, curve and predictions there; with `predict` only those of an untrained model.
+It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those of an untrained model.
+With `apart` each rank has checkpoints of its own, and what is said of that is left.
 """
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tiny
 import torch
 from safetensors.torch import save_file
+from small import MEASURED
 
 import pipeline.engine
-from pipeline.batches import TrainBatches
+import pipeline.trainer
+from pipeline.batches import Batch, TrainBatches
 from pipeline.cluster import Cluster, Ranks
 from pipeline.config import parse
 from pipeline.engine import place
-from pipeline.errors import Stopped
+from pipeline.errors import Stopped, UserError
 from pipeline.evaluate import Split, decode
+from pipeline.features import FeatureTable
 from pipeline.files import write_json
 from pipeline.launch import joined
-from pipeline.mixture import UNIT
+from pipeline.mixture import UNIT, Ints
 from pipeline.model import PromptedModel
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.trainer import Run, Scores, train
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
 PARAMS = {"epochs": 2.0, "batch_tokens": 48, "micro_batches": 4, "validations": 3, "clip": 0.5}
+TOKENS = 52  # of a batch to predict
 ALONE = Cluster()
 pipeline.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
 
@@ -50,11 +57,11 @@ def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[flo
     """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
     table = tiny.table(folder, "classes", 40, 1)
     split = Split(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
-    return decode(model, split, 0, 0, batch_tokens=60, ranks=ranks)
+    return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
 
 
-def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE,
-        until: int = 0, precision: str = "float32") -> tuple[PromptedModel, Run]:
+def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE, until: int = 0,
+        precision: str = "float32", checkpoints: str = "checkpoints") -> tuple[PromptedModel, Run]:
     """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
     model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
 
@@ -65,25 +72,62 @@ def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = A
 
     values = PARAMS | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
     made = train(model, arm, batches(data), parse(TrainParams, values, "params"), names=["ner", "qa"], pad=0, validate=validate,
-                 checkpoints=folder / "checkpoints", ranks=ranks, watcher=watcher, cluster=cluster,
+                 checkpoints=folder / checkpoints, ranks=ranks, watcher=watcher, cluster=cluster,
                  stopping=lambda: len(watcher.steps) + 1 == until)
     return model, made
 
 
+@contextmanager
+def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
+    """The task and rows of each micro-batch that this rank trains on."""
+    rows: list[tuple[int, list[int]]] = []
+    collate = pipeline.trainer.collate
+
+    def noted(table: FeatureTable, chosen: Ints, task: int, pad: int) -> Batch:
+        rows.append((task, chosen.tolist()))
+        return collate(table, chosen, task, pad)
+
+    pipeline.trainer.collate = noted
+    try:
+        yield rows
+    finally:
+        pipeline.trainer.collate = collate
+
+
+def curve(run: Run) -> list[dict[str, float]]:
+    """All of train.tsv that is a function of the inputs."""
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+
+
+def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
+    """One job."""
+    cluster = Cluster(zero=int(zero), offload="offload" in words)
+    if "predict" in words:
+        model = place(tiny.prompted(arm), ranks, cluster)
+    else:
+        until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+        checkpoints = f"checkpoints-{ranks.rank}" if "apart" in words else "checkpoints"
+        precision = "bfloat16" if "bfloat16" in words else "float32"
+        try:
+            with seen_rows() as rows:
+                model, made = run(folder, ranks, arm, cluster, until, precision, checkpoints)
+        except Stopped:
+            return
+        except UserError as error:
+            write_json(folder / f"{ranks.rank}.error.json", str(error))
+            return
+        write_json(folder / f"{ranks.rank}.rows.json", rows)
+        values = {name: value.detach() for name, value in model.trainable_state().items()}
+        save_file(values, folder / f"{ranks.rank}.safetensors")
+        write_json(folder / f"{ranks.rank}.json", curve(made))
+    if "predict" in words or cluster.zero < 3:
+        write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+
+
 if __name__ == "__main__":
-    ranks, folder, arm = Ranks.from_environment(os.environ), Path(sys.argv[1]), sys.argv[2]
-    cluster, words = Cluster(zero=int(sys.argv[3]), offload="offload" in sys.argv), sys.argv[4:]
-    until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+    ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
     with joined(ranks, 60):
-        if "predict" in words:
-            model = place(tiny.prompted(arm), ranks, cluster)
-        else:
-            try:
-                model, made = run(folder, ranks, arm, cluster, until, "bfloat16" if "bfloat16" in words else "float32")
-            except Stopped:
-                raise SystemExit(0) from None
-            values = {name: value.detach() for name, value in model.trainable_state().items()}
-            save_file(values, folder / f"{ranks.rank}.safetensors")
-            write_json(folder / f"{ranks.rank}.json", made.train)
-        if "predict" in words or cluster.zero < 3:
-            write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+        for job in sys.argv[2:]:
+            name, *words = job.split()
+            (folder / name).mkdir(exist_ok=True)
+            work(folder / name, ranks, *words)

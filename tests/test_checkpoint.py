@@ -41,6 +41,15 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert_loads(tmp_path, 11)
 
 
+def test_later_ones_are_broken_and_do_not_outlive_it(tmp_path: Path) -> None:
+    save(tmp_path, 4, 20, 30)
+    for step in (20, 30):
+        (tmp_path / f"step-{step:09d}" / "state.json").write_text("torn")
+    save(tmp_path, 5)
+    assert names(tmp_path) == ["step-000000005"]
+    assert_loads(tmp_path, 5)
+
+
 def test_no_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) == (None, [])
     assert load_checkpoint(tmp_path / "absent") == (None, [])

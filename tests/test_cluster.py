@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import Cluster, Ranks, command, environment, forwarded, hosts_of, load_cluster
+from pipeline.cluster import Cluster, Ranks, command, environment, forwarded, hosts_of, load_cluster, visible_gpus
 from pipeline.errors import UserError
 
 
@@ -63,7 +63,18 @@ def test_commands() -> None:
     hosts = " ".join(command(Cluster(hostfile="hosts", ssh_port=2222), "python", "stages.pretrain", ["all"], 1234))
     assert "--hostfile hosts --force_multi --launcher pdsh --ssh_port 2222 --no_local_rank --module stages.pretrain all" in hosts
     slurm = command(Cluster(slurm=True, ranks=4), "python", "stages.finetune", ["multitask", "t"], 1234)
-    assert slurm == ["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=4", "python", "-m", "stages.finetune", "multitask", "t"]
+    assert slurm == ["srun", "--kill-on-bad-exit=1", "--wait=0", "--ntasks-per-node=4", "python", "-m", "stages.finetune",
+                     "multitask", "t"]
+
+
+def test_the_gpus_that_the_environment_names() -> None:
+    assert visible_gpus(2, {}) == visible_gpus(2, {"CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "4, 5,6"}) == (4, 5)
+    words = command(Cluster(ranks=2), "python", "stages.pretrain", ["all"], 1234, (4, 5))
+    assert "--master_port 1234 --include localhost:4,5 --no_local_rank" in " ".join(words)
+    for named in ("4", "GPU-0a,GPU-1b"):
+        with pytest.raises(UserError, match=f"CUDA_VISIBLE_DEVICES is '{named}', but 2 GPUs are asked for"):
+            visible_gpus(2, {"CUDA_VISIBLE_DEVICES": named})
 
 
 def test_environments() -> None:
@@ -73,9 +84,10 @@ def test_environments() -> None:
     assert added == {"GLOO_SOCKET_IFNAME": "eth7", "NCCL_SOCKET_IFNAME": "eth7", "OMP_NUM_THREADS": "1"}
     assert "OMP_NUM_THREADS" not in environment(cluster, given | {"OMP_NUM_THREADS": "3"})
     lines = forwarded(cluster, given | added | {"DEEP_PROMPT_MARKER": "/m"}).splitlines()
-    assert {"TOKEN=a=b", "HOME=/h", "GLOO_SOCKET_IFNAME=eth7", "DEEP_PROMPT_MARKER=/m"} <= set(lines)
+    assert {"TOKEN=a=b", "HOME=/h", "GLOO_SOCKET_IFNAME=eth7", "OMP_NUM_THREADS=1", "DEEP_PROMPT_MARKER=/m"} <= set(lines)
     assert not [line for line in lines if line.startswith("OTHER")]
     with pytest.raises(UserError, match="forward: TOKEN is not set here"):
         environment(cluster, {"HOME": "/h"})
-    with pytest.raises(UserError, match="forward: TOKEN has a line break"):
-        forwarded(cluster, {"TOKEN": "a\nb", "HOME": "/h"})
+    for value in ("a\nb", 'a"b', "a$b", "a`b", "a\\b"):
+        with pytest.raises(UserError, match=r"forward: TOKEN is .*; a line break, or one of .* cannot be handed on"):
+            forwarded(cluster, {"TOKEN": value, "HOME": "/h"})

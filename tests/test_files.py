@@ -91,3 +91,12 @@ def test_failed_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="no"), atomic_folder(target) as folder:
         (folder / "a").write_text("new")
     assert (target / "a").read_text() == "old"
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, of_another = tmp_path / ".tmp-run.abcd_123", tmp_path / ".tmp-run.json.abcd_123"
+    for folder in (left, of_another):
+        (folder / "new").mkdir(parents=True)
+    with atomic_folder(tmp_path / "run") as beside:
+        (beside / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [of_another.name, "run"]

@@ -6,6 +6,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,12 +38,22 @@ class Hosts:
     one: Path
     env: dict[str, str]
 
+    def start(self, node: int, *words: str) -> "subprocess.Popen[str]":
+        """A command on a host."""
+        return subprocess.Popen([ROOT / "tests/machines.sh", self.place, "on", str(node), *words], cwd=self.project, env=self.env,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def on_first(self, *words: str, check: bool = True) -> str:
         """What a command on node0 says."""
-        done = subprocess.run([ROOT / "tests/machines.sh", self.place, "on", "0", *words], cwd=self.project, env=self.env,
-                              capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        process = self.start(0, *words)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 or not check, output
+        return output
+
+    def ranks(self, node: int) -> list[str]:
+        """The processes of a training on a host."""
+        output, _ = self.start(node, "pgrep", "-f", "stages.pretrain").communicate()
+        return output.split()
 
     def assert_same_as_one_process(self) -> None:
         """To the last digits of sums in another order."""
@@ -98,11 +109,49 @@ def test_two_hosts_by_ssh_train_as_one_process(hosts: Hosts) -> None:
     assert list((hosts.project / ".work/launch").iterdir()) == [], "what the other host was told is not left lying about"
 
 
+def test_asked_to_stop_it_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> None:
+    (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
+    (hosts.project / "cluster.yaml").write_text("hostfile: hosts\nssh_port: 2222\ninterface: eth0\ncheckpoint_minutes: 0.01\n")
+    process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
+    wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
+    supervisor = min(hosts.ranks(0), key=int)
+    hosts.on_first("kill", "-TERM", supervisor)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "stopped after step " in output
+    assert hosts.ranks(0) == hosts.ranks(1) == []
+
+
+def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) -> None:
+    (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
+    (hosts.project / "cluster.yaml").write_text(
+        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ntimeout_minutes: 0.2\ncheckpoint_minutes: 0.01\n")
+    process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
+    wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
+    link = ["ip", "-n", "dpt1", "link", "set", "eth0"]
+    subprocess.run([*link, "down"], check=True)
+    cut = time.monotonic()
+    try:
+        output, _ = process.communicate(timeout=180)
+        wait_for(lambda: not hosts.ranks(0) and not hosts.ranks(1))
+        print(f"all were gone {time.monotonic() - cut:.0f} s after the cut")
+    finally:
+        subprocess.run([*link, "up"], check=True)
+    assert process.returncode == 1, output
+    assert "rank 0 on node0: lost touch with another rank" in output
+    assert "error: pretrain: the ranks ended before rank 0 was done" in output
+    assert "Traceback" not in output
+    assert not (hosts.project / "artifacts").exists()
+    assert "resuming at step " in hosts.on_first(sys.executable, "-m", "stages.pretrain", "all")
+    hosts.assert_same_as_one_process()
+
+
 def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_process(hosts: Hosts) -> None:
     """The example as it is, but for the size; of the pipeline only what this is about."""
     (hosts.project / "cluster.yaml").write_text("ranks: 1\nslurm: true\ninterface: eth0\n")
     script = (ROOT / "examples/slurm.sbatch").read_text(encoding="utf-8")
     assert "dvc --wait-for-lock repro &" in script
+    assert "source .venv/bin/activate" in script
     (hosts.project / "job.sbatch").write_text(script.replace("repro &", "repro --single-item pretrain@all &"))
     if not (hosts.project / ".dvc").exists():
         python(hosts.project, hosts.env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
@@ -114,8 +163,12 @@ def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_
     stopped = re.search(r"stopped after step (\d+) of", log.read_text())
     assert stopped, log.read_text()
     hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm itself lets it wait for two minutes
+    wait_for(lambda: f"resuming at step {stopped[1]} of" in log.read_text())
+    hosts.on_first("scontrol", "requeue", job)  # killed, and no script that says so
+    wait_for(lambda: "PENDING" in hosts.on_first("squeue", "--noheader", "--format=%T", check=False))
+    hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now")
     wait_for(lambda: "best validation" in log.read_text())
-    assert f"resuming at step {stopped[1]} of" in log.read_text()
+    assert log.read_text().count("resuming at step ") == 2
     assert "2 ranks on node0, node1" in log.read_text()
     wait_for(lambda: hosts.on_first("squeue", "--noheader").strip() == "")
     hosts.assert_same_as_one_process()

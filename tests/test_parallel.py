@@ -1,5 +1,9 @@
 """Tasks side by side: the whole pipeline in one command, each task in one process of its own."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +29,24 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 
 def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+    """Once it has been interrupted, too."""
     folder, env, _ = project
+    running = subprocess.Popen([sys.executable, "-m", "stages.parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE,
+                               text=True)
+    deadline = time.monotonic() + 120
+    while not list((folder / ".work").glob("finetune-*/*/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.terminate()
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGTERM, output
+    assert not (folder / "report").exists()
     done = python(folder, env, "-m", "stages.parallel", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line.strip() for line in done.stdout.splitlines()]
+    lines = [line.strip() for line in (output + done.stdout).splitlines()]
     for mixture in ("all", "ner_only"):
-        assert any(line.startswith(f"repro: > exec python -m stages.pretrain {mixture}") for line in lines)
-    assert sum(line.startswith("repro: 2 ranks on") for line in lines) == 2
+        assert f"repro: > exec python -m stages.pretrain {mixture}" in output
+    assert output.count("repro: 2 ranks on") == 2
+    assert "repro: 2 ranks on" not in done.stdout, "what is done is done"
     trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
     for stage in trained:
         assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), f"{stage}: one process"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
-from small import IN_ONE_PROCESS, ROOT, TASK, contents, environment, make_project, python, write_params
+from small import IN_ONE_PROCESS, ROOT, TASK, environment, made, make_project, python, write_params
 
 from pipeline.config import load_json
 from pipeline.recipe import load_recipe
@@ -67,12 +67,6 @@ class Project:
         """Make params.yaml what `values` says."""
         write_params(self.folder, self.values)
 
-    def made(self) -> dict[str, bytes]:
-        """The bytes of all that is a function of params and raw files: all but seconds, and the report that shows them."""
-        places = [self.folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
-        made = contents(*places) | contents(self.folder / "runs", pattern="*.tsv")
-        return {name: value for name, value in made.items() if not name.endswith(".gitignore")}
-
 
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
     """`python WORDS` in the background."""
@@ -108,10 +102,10 @@ def plain(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes]]:
+def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes | str]]:
     """What the first repro did, and what it made. (`plain` is asked for so that the two run side by side.)"""
     outcome = project.repro()
-    return outcome, project.made()
+    return outcome, made(project.folder)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +116,7 @@ def changed_rate(project: Project, first: object) -> Outcome:
     return project.repro()
 
 
-def test_the_first_repro_runs_everything(first: tuple[Outcome, dict[str, bytes]]) -> None:
+def test_the_first_repro_runs_everything(first: tuple[Outcome, dict[str, bytes | str]]) -> None:
     assert first[0].ran == ALL
 
 
@@ -133,11 +127,11 @@ def test_the_second_repro_runs_nothing(project: Project, first: object) -> None:
 
 
 def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
-        first: tuple[Outcome, dict[str, bytes]], plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
+        first: tuple[Outcome, dict[str, bytes | str]], plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
     other, process = plain
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    ours, theirs = first[1], other.made()
+    ours, theirs = first[1], made(other.folder)
     assert len([name for name in ours if name.startswith("artifacts/")]) >= 12
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -164,12 +158,12 @@ def test_what_is_released_predicts_and_says_where_it_comes_from(project: Project
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
     other, process = plain
     process.communicate(timeout=600)
-    before = other.made()
+    before = made(other.folder)
     results = (other.folder / "artifacts/pretrain/all", other.folder / "runs/pretrain/all")
-    for folder in results:
+    work = other.folder / ".work/pretrain-all"
+    for folder in (*results, work):
         shutil.rmtree(folder)
     killed = start(other, "-m", "stages.pretrain", "all")
-    work = other.folder / ".work/pretrain-all"
     deadline = time.monotonic() + 300
     while killed.poll() is None and not list(work.glob("*/step-*")) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -181,8 +175,14 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Pro
     again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
     assert again.returncode == 0, again.stdout + again.stderr
     assert re.search(r"resuming at step [1-9]\d* of \d+", again.stdout)
-    assert other.made() == before
-    assert not work.exists()
+    assert made(other.folder) == before
+    for folder in results:
+        shutil.rmtree(folder)
+    again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
+    steps = re.search(r"resuming at step (\d+) of (\d+)", again.stdout)
+    assert steps, again.stdout
+    assert steps[1] == steps[2], "killed before DVC has noted what was made, it is not trained again"
+    assert made(other.folder) == before
 
 
 def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None:
@@ -190,13 +190,13 @@ def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None
 
 
 def test_reverting_it_trains_nothing_and_brings_the_first_bytes_back(
-        project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes]]) -> None:
-    assert project.made() != first[1]
+        project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes | str]]) -> None:
+    assert made(project.folder) != first[1]
     project.values["tasks"]["world_ner"]["multitask"] = {}
     project.write_params()
     outcome = project.repro()
     assert (outcome.ran, outcome.restored) == (set(), RATE)
-    assert project.made() == first[1]
+    assert made(project.folder) == first[1]
 
 
 def test_comments_run_nothing(project: Project, first: object) -> None:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import one_rank
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.batches import sorted_rows
 from pipeline.cluster import Ranks
 from pipeline.config import load_json
 from pipeline.launch import joined
@@ -28,16 +30,15 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def together(folder: Path, world: int, arm: str, *words: str) -> None:
-    """Train in so many processes."""
-    folder.mkdir(exist_ok=True)
+def together(folder: Path, world: int, *jobs: str) -> None:
+    """Do the jobs in so many processes, one after another."""
     environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
                    "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
-    processes = [subprocess.Popen([sys.executable, TESTS / "one_rank.py", folder, arm, *words],
+    processes = [subprocess.Popen([sys.executable, TESTS / "one_rank.py", folder, *jobs],
                                   env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(world)]
     try:
-        outputs = [process.communicate(timeout=180)[0] for process in processes]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -66,7 +67,7 @@ def assert_same(folder: Path, world: int, alone: Alone) -> None:
         assert all(torch.equal(first[name], other[name]) for other in others)
         torch.testing.assert_close(first[name], value, atol=2e-5, rtol=1e-3)
     for rank in range(world):
-        for row, expected in zip(load_json(folder / f"{rank}.json"), run.train, strict=True):
+        for row, expected in zip(load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
 
 
@@ -76,17 +77,60 @@ def alone_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return trained_alone(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
 
 
+STAGES = ("0", "1", "2", "3", "3 offload")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two ranks have done everything that is asked of them below."""
+    folder = tmp_path_factory.mktemp("two")
+    with joined(Ranks(), 60):
+        (folder / "1-to-2").mkdir()
+        one_rank.work(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
+    together(
+        folder, 2,
+        *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
+        *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
+        *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
+        *(f"predict-{stage.replace(' ', '-')} multitask {stage} predict" for stage in ("0", "3", "3 offload")),
+        "apart multitask 0 apart", "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
+        "2-to-3 multitask 2 until=4", "2-to-3 multitask 3")
+    return folder
+
+
 def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Path) -> None:
     batches = one_rank.batches(tmp_path)
     tasks = [[micro.task for micro in batches.step(step)] for step in range(alone[1].steps)]
     assert any(step[0::2] == [0, 0] and step[1::2] == [1, 1] for step in tasks)
 
 
-@pytest.mark.parametrize(("world", "words"), [(2, ("0",)), (2, ("1",)), (2, ("2",)), (2, ("3",)), (2, ("3", "offload")),
-                                              (4, ("0",))])
-def test_many_ranks_train_as_one(world: int, words: tuple[str, ...], alone: Alone, tmp_path: Path) -> None:
-    together(tmp_path, world, "multitask", *words)
-    assert_same(tmp_path, world, alone)
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_train_as_one(stage: str, alone: Alone, two: Path) -> None:
+    assert_same(two / f"stage-{stage.replace(' ', '-')}", 2, alone)
+
+
+def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> None:
+    """Of the batches to predict, one rank has one more than the others."""
+    together(tmp_path, 4, "trained multitask 0", "untrained multitask 0 predict")
+    assert_same(tmp_path / "trained", 4, alone)
+    expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
+    table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
+    assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
+    assert all(load_json(tmp_path / f"untrained/{rank}.predicted.json") == expected for rank in range(4))
+
+
+def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Path) -> None:
+    with joined(Ranks(), 60):
+        one_rank.work(tmp_path, Ranks(), "multitask", "0")
+    rows = load_json(tmp_path / "0.rows.json")
+    first, second = (load_json(two / f"stage-0/{rank}.rows.json") for rank in range(2))
+    assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
+
+
+def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
+    for rank in range(2):
+        assert "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same" in load_json(
+            two / f"apart/{rank}.error.json")
 
 
 def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:
@@ -96,16 +140,10 @@ def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) ->
     assert [row["loss"] for row in other.train] != [row["loss"] for row in run.train]
 
 
-@pytest.mark.parametrize("zero", ["0", "1", "2"])
-def test_two_ranks_train_as_one_in_bfloat16(zero: str, alone_bfloat16: Alone, tmp_path: Path) -> None:
-    together(tmp_path, 2, "multitask", zero, "bfloat16")
-    assert_same(tmp_path, 2, alone_bfloat16)
-
-
-def test_bfloat16_with_all_weights_parted(alone_bfloat16: Alone, tmp_path: Path) -> None:
-    """Equal to the digits of bfloat16 only: gathered weights lie elsewhere in memory, and sums come in another order."""
-    together(tmp_path, 2, "multitask", "3", "bfloat16")
-    first, second = (load_json(tmp_path / f"{rank}.json") for rank in range(2))
+@pytest.mark.parametrize("stage", ["0", "1", "2", "3"])
+def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, two: Path) -> None:
+    """To the digits of bfloat16 only: the order of its sums depends on where weights lie in memory."""
+    first, second = (load_json(two / f"bfloat16-{stage}/{rank}.json") for rank in range(2))
     assert first == second
     expected = [row["loss"] for row in alone_bfloat16[1].train]
     assert [row["loss"] for row in first] == pytest.approx(expected, rel=0.01)
@@ -113,27 +151,27 @@ def test_bfloat16_with_all_weights_parted(alone_bfloat16: Alone, tmp_path: Path)
 
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])
-def test_other_arms_with_all_weights_parted(arm: Arm, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    expected = trained_alone(tmp_path / "alone", arm)
-    together(tmp_path / "two", 2, arm, "3")
-    assert_same(tmp_path / "two", 2, expected)
+def test_other_arms_with_all_weights_parted(arm: Arm, two: Path, tmp_path: Path) -> None:
+    assert_same(two / arm, 2, trained_alone(tmp_path, arm))
 
 
-@pytest.mark.parametrize(("first", "then"), [((2, "0"), (1, "0")), ((1, "0"), (2, "1")), ((2, "2"), (2, "3")),
-                                             ((2, "3"), (1, "1"))])
-def test_it_goes_on_in_another_number_of_ranks_and_another_stage(first: tuple[int, str], then: tuple[int, str], alone: Alone,
-                                                                 tmp_path: Path) -> None:
-    together(tmp_path, first[0], "multitask", first[1], "until=4")
-    assert (tmp_path / "checkpoints/step-000000004").is_dir()
-    together(tmp_path, then[0], "multitask", then[1])
-    assert_same(tmp_path, then[0], alone)
+@pytest.mark.parametrize("name", ["1-to-2", "2-to-3"])
+def test_it_goes_on_in_more_ranks_and_another_stage(name: str, alone: Alone, two: Path) -> None:
+    assert not (two / name / "checkpoints/step-000000001").exists(), "it did not start again"
+    assert_same(two / name, 2, alone)
 
 
-@pytest.mark.parametrize(("world", "words"), [(2, ("0",)), (3, ("0",)), (2, ("3",)), (2, ("3", "offload"))])
-def test_predictions_are_one_ranks_to_the_bit(world: int, words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["2-to-1", "parted-to-1"])
+def test_it_goes_on_in_one_rank(name: str, alone: Alone, two: Path) -> None:
+    assert (two / name / "checkpoints/step-000000004").is_dir()
+    with joined(Ranks(), 60):
+        one_rank.work(two / name, Ranks(), "multitask", "0")
+    assert_same(two / name, 1, alone)
+
+
+@pytest.mark.parametrize("stage", ["0", "3", "3 offload"])
+def test_predictions_are_one_ranks_to_the_bit(stage: str, two: Path, tmp_path: Path) -> None:
     expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     assert len(expected) == 40
-    together(tmp_path, world, "multitask", *words, "predict")
-    for rank in range(world):
-        assert load_json(tmp_path / f"{rank}.predicted.json") == expected
+    for rank in range(2):
+        assert load_json(two / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json") == expected

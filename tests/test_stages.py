@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 from small import ROOT, contents, environment, make_project, params, python, write_params
@@ -379,6 +381,18 @@ def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> N
     assert contents(copied / "artifacts", copied / "results", copied / "data") == before
 
 
+def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
+    edit(copied, lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup=0.0, epochs=1))
+    done = python(copied, environment(copied / "home"), "-m", "stages.finetune", "multitask", "world_ner")
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    found = re.fullmatch(r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
+                         r"learning rate, or look at these rows; the last checkpoint is kept", line)
+    assert found, line
+    ids = set(pq.read_table(copied / "data/examples/world_ner/train.parquet")["id"].to_pylist())
+    assert set(found[1].split(", ")) <= ids
+
+
 def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
     from stages.pretrain import pretrain
 
@@ -495,7 +509,7 @@ def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
 
 
 def rows_of(first: int, last: int) -> list[dict[str, float]]:
-    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step}
+    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step, f"share_{'ab'[step % 2]}": 1.0}
             for step in range(first, last + 1)]
 
 
@@ -509,13 +523,14 @@ def run_of(steps: int, folder: Path) -> None:
             run.train.append(row)
             progress.step(run, 8, 100)
             if row["step"] == 2:
-                progress.say("step 2: validation 3.00")
+                run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
+                progress.validated(run)
 
 
 def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run_of(4, tmp_path)
     first, last = capsys.readouterr().out.splitlines()
-    assert first == "  step 2: validation 3.00"
+    assert first == "  step 2: validation 3.00 (a 2.00, b 4.00)"
     assert last.startswith("  step 4/4  loss 1.250 (a 5.00, b 4.00)  ")
     assert " tokens/s  0 s left" in last
 
@@ -545,7 +560,8 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     run_of(4, tmp_path)
     path = tmp_path / "work/train.tsv"
     before = path.read_text()
-    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tloss_b", "1\t1.25\t0.5\t\t2", "2\t1.25\t0.5\t3\t"]
+    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
+                                       "1\t1.25\t0.5\t\t\t2\t1", "2\t1.25\t0.5\t3\t1\t\t"]
     run = Run(4, train=rows_of(1, 3))
     progress = Progress("x", True, path, ["a", "b"])
     progress.step(run, 8, 100)
@@ -566,8 +582,36 @@ def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], 
     assert not (tmp_path / "train.tsv").exists()
 
 
+def test_that_nobody_reads_its_lines_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    run_of(4, tmp_path)
+    assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
+
+
+def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.trainer import Run
+    from stages.progress import Progress
+
+    class Away:
+        def log(self, row: dict[str, float]) -> None:
+            raise ConnectionError("the server is away\nand more")
+
+        def close(self) -> None:
+            raise AssertionError("it has been given up")
+
+    run = Run(3)
+    with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
+        for row in rows_of(1, 3):
+            run.train.append(row)
+            progress.step(run, 8, 100)
+    assert capsys.readouterr().out.splitlines()[0] == "  tracking has ended: the server is away"
+
+
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import re
     import threading
 
     ours, theirs = pty.openpty()

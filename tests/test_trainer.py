@@ -1,7 +1,6 @@
 """Training through the real engine: a run is a function of its inputs, interrupted or not, alone or shared."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,17 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from small import MEASURED
 
-from pipeline.batches import TrainBatches, collate
+from pipeline.batches import Batch, TrainBatches, collate
 from pipeline.checkpoint import load_checkpoint
 from pipeline.cluster import Cluster, Ranks
 from pipeline.engine import share
-from pipeline.errors import Stopped, UserError
+from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.features import FeatureTable
 from pipeline.launch import joined
 from pipeline.mixture import UNIT
-from pipeline.model import PromptedModel
+from pipeline.model import Heads, PromptedModel
 from pipeline.optim import optimizer, rate_factor
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, TaskFactors
@@ -84,7 +84,8 @@ def untrained() -> dict[str, bytes]:
 
 def curves(run: Run) -> dict[str, object]:
     """All of a run that is a function of its inputs."""
-    return {name: value for name, value in vars(run).items() if name != "seconds"}
+    rows = [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+    return {name: value for name, value in vars(run).items() if name != "seconds"} | {"train": rows}
 
 
 # A function of its inputs
@@ -106,7 +107,7 @@ def test_two_runs_give_equal_bytes(straight: tuple[Fit, Run], tables: list[Featu
     assert all(value != start for value, start in zip(fit.values().values(), untrained().values(), strict=True))
 
 
-@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [4]), (2, 1e9, [])])
+@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [5]), (2, 1e9, [])])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(at: int, seconds: float, resumed: list[int], straight: tuple[Fit, Run],
                                                        tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +144,28 @@ def test_interrupted_at_every_step(straight: tuple[Fit, Run], tables: list[Featu
             Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=0.0)()
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == [STEPS]
+    assert fit.watcher.steps == [], "every step was in a checkpoint before anyone was told of it"
+    assert fit.values() == straight[0].values()
+
+
+def test_a_finished_run_is_not_done_again(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                          tmp_path: Path) -> None:
+    """Whoever is to save what came of it may be killed before it has."""
+    Fit(tables, tmp_path, ranks)()
+    fit = Fit(tables, tmp_path, ranks, validate=Scripted())
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == []
+    assert fit.values() == straight[0].values()
+
+
+def test_asked_to_stop_it_does_not_wait_for_a_validation(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
+                                                         tmp_path: Path) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(Stopped, match="stopped after step 3"):
+        Fit(tables, tmp_path, ranks, validate=Scripted(), stopping=lambda: next(answers))()
+    fit = Fit(tables, tmp_path, ranks)
+    assert curves(fit()) == curves(straight[1])
+    assert fit.watcher.steps == list(range(4, STEPS + 1))
     assert fit.values() == straight[0].values()
 
 
@@ -203,8 +225,16 @@ def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:
     assert [row["step"] for row in run.train] == list(range(1, STEPS + 1))
     for row, step in zip(run.train, steps, strict=True):
         tasks = [("ner", "qa")[micro.task] for micro in step]
-        assert {name for name in row if name.startswith("loss_")} == {f"loss_{name}" for name in tasks}
+        for what in ("loss", "share"):
+            assert {name for name in row if name.startswith(f"{what}_")} == {f"{what}_{name}" for name in tasks}
         assert row["loss"] == pytest.approx(sum(row[f"loss_{name}"] for name in tasks) / len(tasks))
+        for number, name in enumerate(("ner", "qa")):
+            own = sum(len(micro.rows) for micro in step if micro.task == number)
+            assert row.get(f"share_{name}", 0.0) == own / sum(len(micro.rows) for micro in step)
+    seconds = [row["seconds"] for row in run.train]
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[0] <= seconds[-1] <= run.seconds
+    assert all(50 < row["memory"] < 100_000 for row in run.train), "megabytes"
     assert [row["step"] for row in run.validation] == [3, 6, 9]
     assert [row["score"] for row in run.validation] == [(row["score_ner"] + row["score_qa"]) / 2 for row in run.validation]
 
@@ -351,16 +381,50 @@ def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_
                 torch.nn.init.constant_(fit.model.heads.bias, math.nan)
 
     fit = Fit(tables, tmp_path, ranks, watcher=Spoil())
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Diverged, match=r"^step 5: the loss is nan and its gradient's norm ") as caught:
         fit()
-    (message,) = caught.value.problems
-    assert message.startswith("the loss of step 5 is nan (")
-    for micro in fit.batches.step(4):
-        assert re.search(rf"{('ner', 'qa')[micro.task]} \w+ {re.escape(str(micro.rows.tolist()))}", message)
-    assert "lower the learning rate" in message
-    state, broken = load_checkpoint(tmp_path)
-    assert (state.step, broken) == (3, [])
+    assert caught.value.features == [(("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)]
+    assert_checkpoint_is_sound(tmp_path, 3)
+
+
+def assert_checkpoint_is_sound(folder: Path, step: int) -> None:
+    state, broken = load_checkpoint(folder)
+    assert (state.step, broken) == (step, [])
     assert all(torch.isfinite(value).all() for value in state.tensors.values())
+
+
+@pytest.mark.parametrize(("loss", "found"), [(lambda loss: loss * math.nan, "the loss is nan"),
+                                             (lambda loss: loss + 1e6, r"the loss is \d+(\.\d+)?(e\+05)? and")])
+def test_the_batch_whose_loss_is_to_blame_is_named(loss: Callable[[torch.Tensor], torch.Tensor], found: str,
+                                                   tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    fit = Fit(tables, tmp_path, ranks)
+    spoiled = fit.batches.step(6)[1]
+
+    def spoil(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        value = Heads.loss(fit.model.heads, logits, batch)
+        return loss(value) if (batch.task, batch.rows.tolist()) == (spoiled.task, spoiled.rows.tolist()) else value
+
+    fit.model.heads.loss = spoil
+    with pytest.raises(Diverged, match=f"^step 7: {found}") as caught:
+        fit()
+    assert caught.value.features == [(("ner", "qa")[spoiled.task], spoiled.rows.tolist())]
+    assert_checkpoint_is_sound(tmp_path, 6)
+
+
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tables: list[FeatureTable], ranks: Ranks,
+                                                                 tmp_path: Path) -> None:
+    """The loss of that step is still sound, and there is a checkpoint after every step."""
+    class Spoil(tiny.Watcher):
+        def step(self, run: Run, rows: int, tokens: int) -> None:
+            super().step(run, rows, tokens)
+            if self.steps[-1] == 4:
+                fit.model.heads.bias.register_hook(lambda gradient: gradient * math.inf)
+
+    fit = Fit(tables, tmp_path, ranks, watcher=Spoil(), seconds=0.0)
+    with pytest.raises(Diverged, match=r"^step 5: the loss is \d\.\d+ and its gradient's norm (nan|inf)") as caught:
+        fit()
+    assert caught.value.features == [(("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)]
+    assert_checkpoint_is_sound(tmp_path, 4)
 
 
 # Several ranks

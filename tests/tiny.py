@@ -143,5 +143,8 @@ class Watcher:
         if self.steps[-1] == self.at:
             raise self.stop
 
+    def validated(self, run: Run) -> None:
+        self.lines.append(f"validated {run.validation[-1]['step']}")
+
     def say(self, line: str) -> None:
         self.lines.append(line)
