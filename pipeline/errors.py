@@ -5,6 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+EXAMPLES = 3  # of each kind of problem that are kept, however many there are
+WARNINGS = frozenset({"class-imbalance", "control-character-in-text", "invisible-token", "long-text", "not-nfc",
+                      "train-text-held-out"})
+"""Kinds that are shown and counted, but never fail: the rows are sound, and may yet not be what one thinks."""
+
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
     """A run was asked to stop, and did, with a checkpoint: it goes on from there when it is started again."""
@@ -39,7 +44,8 @@ class Problem(NamedTuple):
 class Problems:
     """What is wrong with some input, gathered so that one run reports all of it instead of one mistake at a time.
 
-    Only the first `shown` are kept, since a wrong separator makes one for every line of a corpus; `counts` has all, by kind.
+    Only the first `shown`, and a few of each kind, are kept, since a wrong separator makes one for every line of a corpus;
+    `counts` has all, by kind. Those of a kind in `WARNINGS` are kept and counted too, but are in no error and not in the length.
     """
 
     def __init__(self, shown: int = 20) -> None:
@@ -50,15 +56,23 @@ class Problems:
     def add(self, where: str, message: str, kind: str = "malformed") -> None:
         """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy."""
         self.counts[kind] += 1
-        if len(self.kept) < self._shown:
+        if len(self.kept) < self._shown or sum(problem.kind == kind for problem in self.kept) < EXAMPLES:
             self.kept.append(Problem(kind, where, message))
 
     def __len__(self) -> int:
-        return self.counts.total()
+        return sum(count for kind, count in self.counts.items() if kind not in WARNINGS)
+
+    def summary(self) -> list[str]:
+        """A line a kind: how many there are, errors before warnings and most first; below it the first few of them."""
+        lines = []
+        for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])):
+            examples = [f"{problem.where}: {problem.message}" for problem in self.kept if problem.kind == kind][:EXAMPLES]
+            lines += [f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}", *(f"  {example}" for example in examples)]
+        return lines
 
     def raise_if_any(self) -> None:
         """Raise one UserError with all messages kept, and how many more there were."""
-        more = len(self) - len(self.kept)
-        if self.counts:
-            messages = [f"{problem.where}: {problem.message}" for problem in self.kept]
+        messages = [f"{problem.where}: {problem.message}" for problem in self.kept if problem.kind not in WARNINGS]
+        more = len(self) - len(messages)
+        if messages:
             raise UserError(*messages, *([f"and {more} more"] if more else []))

@@ -202,8 +202,8 @@ def test_repeated_ids(tmp_path: Path) -> None:
     (question(1, start=-8), "answer 'cat' is said to start at -8, where the context has 'A c'; it starts at 2"),
     (question(1, context="A dog sat."), "answer 'cat' is said to start at 2, where the context has 'dog'; it is nowhere in the"),
     (question(1, answers=[{"text": "", "answer_start": 0}]), "answer '' is empty; a question without answer has no"),
-    (question(1, question=" "), "question is empty: ' '; fill it in, or remove the question"),
-    (question(1, context="", answers=[]), "context is empty: ''; fill it in, or remove the question"),
+    (question(1, question=" "), "question is empty: ' '; fill it in, or remove the row"),
+    (question(1, context="", answers=[]), "context is empty: ''; fill it in, or remove the row"),
 ])
 def test_bad_questions(tmp_path: Path, row: dict[str, object], message: str) -> None:
     folder = write(tmp_path / "raw", train=[question(0), row], test=[question("t")])
