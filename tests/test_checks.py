@@ -29,7 +29,7 @@ def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("value", "kind"), [
-    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "not-text"), (None, "not-text")])
+    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "not-text")])
 def test_texts(value: object, kind: str | None) -> None:
     problems = Problems()
     assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)
@@ -53,7 +53,7 @@ def test_warnings_are_counted_and_kept_and_never_fail() -> None:
     assert (len(problems), problems.counts.total()) == (1, 6)
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
-    assert caught.value.problems == ["f:9: is wrong"]
+    assert str(caught.value) == "f:9: is wrong"
     assert problems.summary() == ["answer-offset: 1", "  f:9: is wrong", "not-nfc: 5 (warning)", "  f:0: looks odd",
                                   "  f:1: looks odd", "  f:2: looks odd"]
 
