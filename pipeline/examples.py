@@ -22,14 +22,15 @@ from pipeline.tasks import code_of, task_named
 ROW_GROUP = 4096  # examples; all that is held in memory of a split
 
 
-def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]:
+def prepare(recipe: Recipe, folder: Path | None, output: Path, found: Problems | None = None) -> dict[str, Any]:
     """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json; return the summary.
 
     `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. Equal input gives equal bytes.
-    Raises UserError with every problem found, and then `output` is left as it was.
+    Raises UserError with every problem found, and then `output` is left as it was; unless `found` is there to gather them: then
+    what is sound is written.
     """
     _check_source(recipe, folder)
-    problems = Problems()
+    problems = Problems() if found is None else found
     tally = _Tally(recipe, problems)
     with atomic_folder(output) as target:
         with ExitStack() as stack:
@@ -41,7 +42,8 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]
                     if example is not None and tally.add(destination, row, example):
                         files[destination].write(example)
         tally.check()
-        problems.raise_if_any()
+        if found is None:
+            problems.raise_if_any()
         summary = tally.summary()
         write_json(target / "summary.json", summary)
     return summary

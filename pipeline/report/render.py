@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -46,9 +46,14 @@ def write_report(
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        page = _environment().get_template(f"{name}.j2")
-        text = page.render(summary=words.summary(evidence), sections=sections, glossary=words.glossary(evidence))
+        text = page(name, "Arms and tasks compared", words.summary(evidence), sections, words.glossary(evidence))
         (output / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def page(template: str, title: str, summary: str, sections: Sequence[Section], glossary: Mapping[str, str]) -> str:
+    """A page out of a template of this folder."""
+    found = _environment().get_template(f"{template}.j2")
+    return found.render(title=title, summary=summary, sections=sections, glossary=glossary)
 
 
 def _environment() -> jinja2.Environment:
