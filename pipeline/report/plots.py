@@ -174,7 +174,8 @@ def histogram(caption: str, axis: str, values: Mapping[str, "np.ndarray[Any, Any
         figure, axes = _figure(2.9)
         shown = {name: numbers for name, numbers in values.items() if len(numbers)}
         top = max((float(np.quantile(numbers, 0.995)) for numbers in shown.values()), default=1.0)
-        edges = np.linspace(0, max(top, mark or 0.0, 1.0) * 1.05, 41)
+        end = 1.05 * max(top, mark or 0.0, 1.0)
+        edges = np.arange(0, end + 1, max(1, round(end / 40)))  # whole numbers: else some bars hold one more of them than others
         for place, (name, numbers) in enumerate(shown.items()):
             heights, _ = np.histogram(np.minimum(numbers, edges[-1]), edges)
             axes.stairs(100 * heights / len(numbers), edges, color=TASK_COLORS[place], ls=DASHES[place], lw=1.6, label=name)
