@@ -113,7 +113,8 @@ def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Li
 
 
 def _mixture(mixture: Mixture) -> Section:
-    shown = [table for table in (tables.pretraining(mixture), tables.shares(mixture), tables.leaks(mixture)) if table]
+    made = (tables.pretraining(mixture), tables.shares(mixture), tables.realized(mixture), tables.leaks(mixture))
+    shown = [table for table in made if table]
     training, drawn = mixture.training, []
     for frame, prefix, title in ((training.validation, "score", "validation score"), (training.train, "loss", "training loss")):
         curves = _by_task(frame, prefix, training.facts.get("best_step"))
@@ -122,6 +123,9 @@ def _mixture(mixture: Mixture) -> Section:
     bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
     if bars:
         drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
+    realized = tables.drawn_shares(mixture)
+    if realized:
+        drawn.append(plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized))
     return Section(f"Shared prompt: {mixture.name}", words.about_mixture(mixture), tuple(shown), tuple(drawn))
 
 
