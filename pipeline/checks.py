@@ -9,6 +9,7 @@ from pipeline.errors import Problems
 
 # C0 and C1: left by a wrong decoding, a copy out of a PDF or a binary file. In a text, tab and line ends are none.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HALF = re.compile(r"[\ud800-\udfff]")  # JSON can write one half of a pair of surrogates, UTF-8 cannot
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -22,6 +23,8 @@ def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
         if not token.strip():
             problems.add(where, f"token {position} of {len(tokens)} is empty: {token!r}; remove it with its tag, or fill it in",
                          "empty-token")
+        elif not check_whole(f"token {position}", token, where, problems):
+            continue
         elif found := _CONTROL.search(token):
             problems.add(where, f"token {position} {token!r} has the control character U+{ord(found[0]):04X}; remove it from the "
                                 "token, or look how the file was converted", "control-character")
@@ -39,12 +42,23 @@ def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
     if not value.strip():
         problems.add(where, f"{key} is empty: {value[:40]!r}; fill it in, or remove the row", f"empty-{key.replace('_', '-')}")
         return False
+    if not check_whole(key, value, where, problems):
+        return False
     found = _CONTROL_IN_TEXT.search(value)
     if found:
         problems.add(where, f"{key} has the control character U+{ord(found[0]):04X} at {found.start()}: "
                             f"{value[max(0, found.start() - 10):found.start() + 10]!r}; look how the file was converted",
                      "control-character-in-text")
     return True
+
+
+def check_whole(key: str, text: str, where: str, problems: Problems) -> bool:
+    """Whether a text has no half of a surrogate pair, which is no character and cannot be written."""
+    found = None if text.isascii() else _HALF.search(text)
+    if found:
+        problems.add(where, f"{key} has half a surrogate pair, U+{ord(found[0]):04X}, at {found.start()}, which is no character; "
+                            "correct what wrote the file", "half-character")
+    return found is None
 
 
 def check_nfc(key: str, text: str, where: str, problems: Problems) -> None:

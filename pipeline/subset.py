@@ -19,6 +19,10 @@ class Subset(FeatureTable):
         self._rows = np.flatnonzero(~np.isin(table.examples, np.asarray(without, dtype=np.int64)))
         self.lengths, self.label_counts, self.examples = (
             column[self._rows] for column in (table.lengths, table.label_counts, table.examples))
+        self.tokens, self.longest = int(self.lengths.sum()), int(self.lengths.max(initial=0))
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def column(self, name: str, row: int) -> NDArray[Any]:
         """One list column of one row, without a copy."""

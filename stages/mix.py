@@ -15,6 +15,7 @@ from pipeline.files import write_json
 from pipeline.leakage import Leaks, find_leaks
 from pipeline.mixture import UNIT, Ints, MixtureParams, Packing, Schedule, sampling_rates, steps_for
 from pipeline.params import TrainParams
+from pipeline.subset import Subset
 from pipeline.tasks import task_named
 from stages.command import run, say, say_read, say_wrote
 from stages.params import PATH, load_params, mixture_of
@@ -86,7 +87,7 @@ def _corpora(members: Mapping[str, Any], dropped: Mapping[str, Ints], how: Mixtu
 def _micro_batches(name: str, dropped: Ints, batch_tokens: int) -> int:
     """How many an epoch of a corpus has."""
     table = FeatureTable(Path("data/features") / name / "train.arrow")
-    return Packing(table.lengths[~np.isin(table.examples, dropped)], batch_tokens, 0).per_epoch
+    return Packing((Subset(table, dropped) if len(dropped) else table).lengths, batch_tokens, 0).per_epoch
 
 
 def _warnings(corpora: Mapping[str, Any], how: MixtureParams) -> Iterator[str]:

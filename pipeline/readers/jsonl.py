@@ -94,6 +94,9 @@ def objects(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any
         except json.JSONDecodeError as error:
             problems.add(where, f"not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object")
             continue
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
+            problems.add(where, f"cannot be read as JSON: {error}; each line is one JSON object")
+            continue
         if check(value, where, {}, problems):
             yield where, value
 

@@ -30,6 +30,9 @@ def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             problems.add(where, f"not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object")
             continue
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
+            problems.add(where, f"cannot be read as JSON: {error}; each line is one JSON object")
+            continue
         if check(value, where, {"context": str, "question": str, "answers": list}, problems):
             optional = {key: str(value[key]) for key in ("id", "title") if key in value}
             row = {"where": where, "context": value["context"], "question": value["question"], "answers": value["answers"]}

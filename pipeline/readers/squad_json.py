@@ -57,4 +57,6 @@ def _load(path: Path, problems: Problems) -> Any:
         problems.add(f"{path}:{line}", not_utf8(error))
     except json.JSONDecodeError as error:
         problems.add(f"{path}:{error.lineno}", f"not valid JSON at column {error.colno}: {error.msg}; download the file again?")
+    except (ValueError, RecursionError) as error:
+        problems.add(str(path), f"cannot be read as JSON: {error}; download the file again?")
     return None

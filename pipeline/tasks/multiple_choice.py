@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checks import check_nfc, check_text
+from pipeline.checks import check_nfc, check_text, check_whole
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
@@ -69,6 +69,8 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         example = self.query(row, problems)
         if example is None:
             return None
+        if not all(check_whole("answers", text, row["where"], problems) for text in row["answers"]):
+            return None
         if not set(row["answers"]) & set(example.choices):
             problems.add(row["where"], f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them",
                          "no-right-choice")
@@ -83,6 +85,8 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         choices, starts = row["choices"], row.get("starts") or []
         if not is_text_list(choices) or len(choices) < (1 if starts else 2) or not all(choice.strip() for choice in choices):
             problems.add(where, f"choices: found {str(choices)[:60]}, expected a list of texts, two or more", "choices")
+        elif not all(check_whole("choices", text, where, problems) for text in choices):
+            return None
         elif starts and len(problems) == before:
             _check_starts(row["context"], choices, starts, where, problems)
             check_nfc("context", row["context"], where, problems)
