@@ -37,7 +37,7 @@ def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
 def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
     """Whether a row's value is text that is not empty; control characters in it are a warning."""
     if not isinstance(value, str):
-        problems.add(where, f"{key}: found {type(value).__name__} {str(value)[:40]!r}, expected text", "not-text")
+        problems.add(where, f"{key}: found {type(value).__name__} {str(value)[:40]!r}, expected text", "wrong-type")
         return False
     if not value.strip():
         problems.add(where, f"{key} is empty: {value[:40]!r}; fill it in, or remove the row", f"empty-{key.replace('_', '-')}")

@@ -88,7 +88,7 @@ def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any, 
 
 def _is_carved(recipe: Recipe, group: str) -> bool:
     """Whether a row of train goes to validation: by a hash of the seed and its group, so that adding rows moves no others."""
-    digest = hashlib.sha256(f"{recipe.seed}\n{group}".encode()).digest()
+    digest = hashlib.sha256(f"{recipe.seed}\n{group}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < (recipe.carve_validation or 0.0) * 2**64
 
 

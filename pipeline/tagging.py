@@ -102,7 +102,7 @@ def check_tokens(row: Row, problems: Problems) -> bool:
     if is_text_list(tokens) and tokens:
         return check_words(tokens, row["where"], problems)
     problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
-                 "not-words")
+                 "wrong-type")
     return False
 
 
@@ -124,7 +124,7 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
         return False
     odd = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
     if odd:
-        problems.add(where, f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it", "tag-scheme")
+        problems.add(where, f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it", "ill-formed-tag")
         return False
     unknown = {tag[2:]: position for position, tag in reversed(list(enumerate(tags))) if tag != "O" and tag[2:] not in labels}
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):

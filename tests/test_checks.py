@@ -29,7 +29,7 @@ def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("value", "kind"), [
-    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "not-text")])
+    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "wrong-type")])
 def test_texts(value: object, kind: str | None) -> None:
     problems = Problems()
     assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)

@@ -163,7 +163,7 @@ TASK = MultipleChoice()
 def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:
     if not isinstance(starts, list | tuple) or len(starts) != len(choices) or not all(type(start) is int for start in starts):
         problems.add(where, f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices",
-                     "offset-type")
+                     "not-an-integer")
         return
     for choice, start in zip(choices, starts, strict=True):
         if start < 0 or not context.startswith(choice, start):

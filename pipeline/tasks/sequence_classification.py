@@ -164,7 +164,7 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
     spans = row.get("spans") or []
     marks = [_mark(span, texts, where, problems) for span in spans] if isinstance(spans, list | tuple) else [None]
     if not isinstance(spans, list | tuple) or len(spans) > 2:
-        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "span-type")
+        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "wrong-type")
     if len(problems) > before:
         return None
     for key, text in zip(("text", "text_pair"), texts if spans else (), strict=False):
@@ -176,7 +176,7 @@ def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Ma
     values: list[Any] = [span.get(key) for key in ("segment", "start", "end")] if isinstance(span, Mapping) else [None]
     if not all(type(value) is int for value in values):
         problems.add(where, f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end",
-                     "span-type")
+                     "wrong-type")
         return None
     mark = Mark(*values)
     text = texts[mark.segment] if mark.segment in (0, 1) else ""

@@ -205,7 +205,7 @@ def _check_answer_types(row: Row, problems: Problems) -> bool:
         elif type(start) is not int:
             remedy = f"write {int(start)} without quotes" if isinstance(start, str) and start.isdecimal() else "correct it"
             problems.add(where, f"answers[{number}]: answer_start: found {type(start).__name__} {str(start)[:40]!r}, expected an "
-                                f"integer; {remedy}", "offset-type")
+                                f"integer; {remedy}", "not-an-integer")
     return len(problems) == before
 
 
