@@ -25,7 +25,7 @@ WINDOW = 1024  # rows that are shuffled together before they are sorted by lengt
 class MixtureParams:
     """How corpora are mixed; `corpora` lists them, or is "all" that params.yaml has.
 
-    Shares are in proportion to weight * min(examples, cap)^(1/temperature): a temperature of 1 is proportional, .inf equal.
+    Shares are in proportion to weight * min(examples, cap)^(1/temperature): a temperature of 1 is proportional, "equal" is equal.
     `shares` gives them outright instead (any positive numbers, one a corpus), and then the others have no say. `on_leak` says
     what becomes of train rows whose text is in a validation or test split of any of the corpora: they are only reported,
     dropped from what the mixture trains on, or make it fail. A corpus that is seen more than `most_epochs` times, or of which
@@ -34,7 +34,7 @@ class MixtureParams:
     """
 
     corpora: Literal["all"] | tuple[str, ...]
-    temperature: float = 2.0
+    temperature: float | Literal["equal"] = 2.0
     cap: int = 100_000
     weights: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
@@ -43,8 +43,8 @@ class MixtureParams:
     least_epochs: float = 0.05
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional, .inf is equal)")
+        if self.temperature != "equal" and self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal")
         if self.cap < 1:
             raise ValueError(f"cap is {self.cap}; give the largest number of examples that counts, at least 1")
         for key, given in (("weights", self.weights), ("shares", self.shares)):
@@ -69,7 +69,8 @@ def sampling_rates(sizes: Mapping[str, int], params: MixtureParams, draws: int =
     least = UNIT >> (min(draws, UNIT).bit_length() - 1)  # the first 2^m of a van der Corput sequence are UNIT / 2^m apart
     if least * len(sizes) > UNIT:
         raise ValueError(f"{len(sizes)} corpora cannot each have one of {draws} micro-batches; train longer, or mix fewer")
-    raw = {name: params.shares.get(name) or params.weights.get(name, 1.0) * min(n, params.cap) ** (1 / params.temperature)
+    power = 0.0 if params.temperature == "equal" else 1 / params.temperature
+    raw = {name: params.shares.get(name) or params.weights.get(name, 1.0) * min(n, params.cap) ** power
            for name, n in sizes.items()}
     small: set[str] = set()
     while True:

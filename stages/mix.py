@@ -1,6 +1,5 @@
 """mix@MIXTURE: sizes -> rates, how often each corpus will be seen, and what leaks from one corpus's train into another's test."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def mix(mixture: str) -> None:
     for warning in warnings:
         say(f"warning: {warning}")
     output = Path("data/mixtures") / f"{mixture}.json"
-    temperature = None if math.isinf(how.temperature) or how.shares else how.temperature  # JSON has no infinity
+    temperature = None if how.temperature == "equal" or how.shares else how.temperature
     write_json(output, {
         "corpora": corpora, "features": members, "temperature": temperature, "cap": how.cap, "shares": how.shares,
         "leaks": leaks.pairs, "on_leak": how.on_leak, "warnings": warnings, "unit": UNIT,
