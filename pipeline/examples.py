@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.duplicates import Array, Buckets, Findings, conflicting, repeated, shared
-from pipeline.errors import Problems, UserError
+from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.mixture import Ints
 from pipeline.parts import ABOUT, PART_BYTES, ROW_GROUP, Part, cut, key, read_part
@@ -43,7 +43,7 @@ class CorpusError(UserError):
 
 
 def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Path | None = None, work: Path | None = None,
-            run: Executor = in_this_process) -> tuple[dict[str, Any], list[str]]:
+            run: Executor = in_this_process, gather: Problems | None = None) -> tuple[dict[str, Any], list[str]]:
     """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json.
 
     Returns the summary, and lines that say which problems there are that the recipe bears.
@@ -51,7 +51,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
     `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. `problems_file` gets every problem as a
     line of JSON, whether there are too many or not. Parts that are done lie in `work` until all is; `run` makes them, where
     there is more than a few MB to read. Equal input gives equal bytes. Raises CorpusError with what is wrong, and then `output`
-    is left as it was.
+    is left as it was; unless `gather` is there to take the problems: then what is sound is written before it is raised.
     """
     _check_source(recipe, folder)
     recipe, detected = recipe.settled(folder)
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
         corpus = _Corpus(recipe, parts, found, [space / "parts" / shard.key for shard in shards])
         with ExitStack() as stack:
             sink = stack.enter_context(atomic_stream(problems_file or space / "problems.jsonl"))
-            problems = Problems(sink=sink)
+            problems = Problems(sink=sink) if gather is None else gather
             for path, about in zip(corpus.folders, found, strict=True):
                 with (path / "problems.jsonl").open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, sink)
@@ -73,9 +73,13 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
             counts = _merge(corpus, dropped, target)
             _check_whole(corpus, counts, broken if recipe.on_problem == "fail" else set(), problems)
         lost = sum(about["lost"] for about in found) + int(dropped.sum())
-        _judge(recipe, problems, lost, corpus.rows + lost - int(dropped.sum()))
+        error = _judgment(recipe, problems, lost, corpus.rows + lost - int(dropped.sum()))
+        if error and gather is None:
+            raise error
         summary = _summary(recipe, counts, problems, lost) | {"detected": detected}
         write_json(target / "summary.json", summary)
+    if error:
+        raise error
     return summary, problems.summary()
 
 
@@ -127,11 +131,12 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
         return
     problems = Problems()
     if not folder.is_dir():
-        problems.add(str(folder), f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})")
+        problems.add(str(folder), f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})", "missing-file")
     else:
         for name in (name for split in SPLITS for name in recipe.files.of(split)):
             if not paths(folder, name):
-                problems.add(str(folder / name), f"no such file; get it ({recipe.source}), or correct files in the recipe")
+                problems.add(str(folder / name), f"no such file; get it ({recipe.source}), or correct files in the recipe",
+                             "missing-file")
     problems.raise_if_any()
 
 
@@ -314,18 +319,18 @@ def _check_whole(corpus: _Corpus, counts: _Counts, broken: set[str], problems: P
                                 "allow: [unseen-label] in the recipe", "unseen-label", hides="unseen-label" not in recipe.allow)
 
 
-def _judge(recipe: Recipe, problems: Problems, lost: int, rows: int) -> None:
-    """Raise UserError where the recipe's policy does not bear what was found."""
-    wrong = {kind: count for kind, count in problems.counts.items() if kind not in recipe.allow}
+def _judgment(recipe: Recipe, problems: Problems, lost: int, rows: int) -> CorpusError | None:
+    """What to say where the recipe's policy does not bear what was found."""
+    wrong = {kind: count for kind, count in problems.counts.items() if kind not in WARNINGS and kind not in recipe.allow}
     bearable = recipe.on_problem == "drop" and not problems.hiding and lost <= recipe.ceiling * rows
     if not wrong or bearable:
-        return
+        return None
     messages = [f"{where}: {message}" for kind, where, message in problems.kept if kind in wrong]
     more = sum(wrong.values()) - len(messages)
     if recipe.on_problem == "drop":
         why = "some hide rows, or are of the corpus as a whole" if problems.hiding else f"max_dropped is {recipe.max_dropped}"
         messages.insert(0, f"data_recipes/{recipe.name}.yaml: {lost} of {rows} rows would be dropped; {why}: correct the corpus")
-    raise CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
+    return CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
 
 
 def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ micro-batches; *rate* a corpus's share of the micro-batches, an integer out of `
 at any k and the order is the same for any number of ranks.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
@@ -24,37 +25,73 @@ ROUNDS = 8  # of a Feistel network
 
 @dataclass(frozen=True)
 class MixtureParams:
-    """How corpora are mixed; `corpora` lists them, or is "all" that params.yaml has."""
+    """How corpora are mixed; `corpora` lists them, or is "all" that params.yaml has.
+
+    Shares are in proportion to weight * min(examples, cap)^(1/temperature): a temperature of 1 is proportional, "equal" is equal.
+    `shares` gives them outright instead (any positive numbers, one a corpus), and then the others have no say. `on_leak` says
+    what becomes of train rows whose text is in a validation or test split of any of the corpora: they are only reported,
+    dropped from what the mixture trains on, or make it fail. A corpus that is seen more than `most_epochs` times, or of which
+    less than `least_epochs` is seen, is warned of: rows repeated up to 4 times are about as good as new ones (Muennighoff et
+    al. 2023).
+    """
 
     corpora: Literal["all"] | tuple[str, ...]
-    temperature: float = 2.0
+    temperature: float | Literal["equal"] = 2.0
     cap: int = 100_000
     weights: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    on_leak: Literal["fail", "drop", "report"] = "report"
+    most_epochs: float = 4.0
+    least_epochs: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional, large is equal)")
+        if self.temperature != "equal" and self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal")
         if self.cap < 1:
             raise ValueError(f"cap is {self.cap}; give the largest number of examples that counts, at least 1")
-        for name, weight in self.weights.items():
-            if weight <= 0:
-                raise ValueError(f"weights.{name} is {weight}; give a number above 0, or leave the corpus out of `corpora`")
+        for key, given in (("weights", self.weights), ("shares", self.shares)):
+            for name, value in given.items():
+                if not 0 < value < math.inf:
+                    raise ValueError(f"{key}.{name} is {value}; give a number above 0, or leave the corpus out of `corpora`")
+        if self.shares and self.weights:
+            raise ValueError("shares says what weights would only change; remove one of the two")
+        if not 0 <= self.least_epochs < self.most_epochs:
+            raise ValueError(f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give 0 or more, and more")
 
 
-def sampling_rates(sizes: Mapping[str, int], params: MixtureParams) -> dict[str, int]:
-    """Rate of each corpus: weight * min(n, cap)^(1/T), normalized, as integers that sum to `UNIT`.
+def sampling_rates(sizes: Mapping[str, int], params: MixtureParams, draws: int = UNIT) -> dict[str, int]:
+    """Rate of each corpus: its share (see `MixtureParams`), as integers that sum to `UNIT`, rounded by largest remainder.
 
     `sizes` counts training *examples* (not tokens or windows), as in T5's examples-proportional mixing with temperature
-    (Raffel et al. 2020, section 3.5.2). Rounding is by largest remainder; no rate is 0.
+    (Raffel et al. 2020, section 3.5.2). No rate is so small that the corpus would have none of `draws` micro-batches. Raises
+    ValueError where there are more corpora than that allows, or `shares` are not of these corpora.
     """
-    raw = {name: params.weights.get(name, 1.0) * min(n, params.cap) ** (1 / params.temperature) for name, n in sizes.items()}
-    total = sum(raw.values())
-    exact = {name: value / total * (UNIT - len(raw)) for name, value in raw.items()}
-    rates = {name: 1 + int(value) for name, value in exact.items()}
+    if params.shares and params.shares.keys() != sizes.keys():
+        raise ValueError(f"shares: found {', '.join(params.shares)}; give one for each of {', '.join(sizes)}")
+    least = UNIT >> (min(draws, UNIT).bit_length() - 1)  # the first 2^m of a van der Corput sequence are UNIT / 2^m apart
+    if least * len(sizes) > UNIT:
+        raise ValueError(f"{len(sizes)} corpora cannot each have one of {draws} micro-batches; train longer, or mix fewer")
+    power = 0.0 if params.temperature == "equal" else 1 / params.temperature
+    raw = {name: params.shares.get(name) or params.weights.get(name, 1.0) * min(n, params.cap) ** power
+           for name, n in sizes.items()}
+    small: set[str] = set()
+    while True:
+        rest = UNIT - least * len(small)
+        total = sum(value for name, value in raw.items() if name not in small)
+        exact = {name: value / total * rest for name, value in raw.items() if name not in small}
+        if not (less := {name for name, value in exact.items() if value < least}):
+            break
+        small |= less
+    rates = {name: int(exact.get(name, least)) for name in sizes}
     by_remainder = sorted(exact, key=lambda name: (int(exact[name]) - exact[name], name))
     for name in by_remainder[: UNIT - sum(rates.values())]:
         rates[name] += 1
     return rates
+
+
+def steps_for(per_epoch: Iterable[int], micro_batches: int, epochs: float) -> int:
+    """How many steps of so many micro-batches make `epochs` of corpora that have `per_epoch` micro-batches each."""
+    return max(1, math.ceil(epochs * sum(per_epoch) / micro_batches))
 
 
 def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -81,7 +81,8 @@ def read_part(target: Path, recipe: Recipe, part: Part) -> dict[str, Any]:
     that the reader did not give), `tokens` and `labels` by split, `first` (where each label is first, outside train), `problems`.
     """
     task = task_named(recipe.task)
-    with (target / "problems.jsonl").open("w", encoding="utf-8") as sink, _Writer(target / "examples.parquet", task) as writer:
+    listed = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+    with listed as sink, _Writer(target / "examples.parquet", task) as writer:
         problems = Problems(sink=sink)
         tally = _Tally(task)
         rows = lost = seen = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import check_words
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.readers.base import Row
@@ -100,8 +101,9 @@ def check_tokens(row: Row, problems: Problems) -> bool:
     """Whether a user's row has a list of words, at least one; a problem is added where not."""
     tokens = row["tokens"]
     if is_text_list(tokens) and tokens:
-        return True
-    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more")
+        return check_words(tokens, row["where"], problems)
+    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
+                 "wrong-type")
     return False
 
 
@@ -114,13 +116,21 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     """Whether a row has tokens, one tag for each, and only tags of `labels`; problems are added where not, one a label."""
     before = len(problems)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
-    if len(tokens) != len(tags) or not tokens:
-        problems.add(where, f"{len(tokens)} tokens with {len(tags)} tags; each token needs one tag, and a sentence a token")
+    if not check_tokens(row, problems):
+        return False
+    if not is_text_list(tags) or len(tokens) != len(tags):
+        count = len(tags) if isinstance(tags, list | tuple) else "no list of"
+        problems.add(where, f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a sentence a token",
+                     "tag-count")
+        return False
+    odd = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
+    if odd:
+        problems.add(where, f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it", "ill-formed-tag")
         return False
     unknown = {tag[2:]: position for position, tag in reversed(list(enumerate(tags))) if tag != "O" and tag[2:] not in labels}
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
         problems.add(where, f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
-                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag")
+                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag", "unknown-label")
     return len(problems) == before
 
 

@@ -91,7 +91,8 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
             if stopped:
                 say(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
             _end_group(process, signal.SIGUSR1 if cluster.slurm else signal.SIGTERM, patience=0.0 if stopped else 2.0)
-            _wait_for_ranks(done)
+            if hosts:
+                _wait_for_ranks(done)
         whole = done.exists()
     finally:
         for path in done.parent.glob(f"{done.name}*"):

@@ -227,7 +227,7 @@ def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
     hung = place.rank(1)
     assert hung is not None
     os.kill(hung, signal.SIGSTOP)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 1, output
     assert place.processes() == {}
     assert "rank 0 on " in output

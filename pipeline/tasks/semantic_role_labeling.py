@@ -64,7 +64,8 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         verbs = [position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE}"]
         if verbs != [predicate]:
             problems.add(row["where"], f"predicate {predicate} of {len(tags)} tokens, but B-V is at {verbs or 'none'}; "
-                                       "the predicate is the first token of its one span V")
+                                       "the predicate is the first token of its one span V",
+                         "predicate-count" if len(verbs) != 1 else "predicate-position")
             return None
         return Example(row["id"], tuple(row["tokens"]), predicate, tuple(tags))
 
@@ -75,7 +76,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         tokens, predicate = tuple(row["tokens"]), row["predicate"]
         if isinstance(predicate, bool) or not isinstance(predicate, int) or not 0 <= predicate < len(tokens):
             problems.add(row["where"], f"predicate: found {str(predicate)[:40]!r}, expected the number of one of the "
-                                       f"{len(tokens)} words, counted from 0")
+                                       f"{len(tokens)} words, counted from 0", "predicate-position")
             return None
         tags = tuple(f"B-{roles.PREDICATE}" if position == predicate else "O" for position in range(len(tokens)))
         return Example(row["id"], tokens, predicate, tags)
