@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from pipeline.examples import prepare, read_examples
+from pipeline.corpus import prepare
+from pipeline.examples import read_examples
 from pipeline.features import FeatureTable
 from pipeline.featurize import featurize
 from pipeline.files import sha256

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.files import sha256
 from pipeline.readers import READERS, hub
-from pipeline.readers.base import SPLITS, Row, Slice, compression, paths
+from pipeline.readers.base import Slice, compression, paths
 from pipeline.recipe import Recipe
+from pipeline.row import SPLITS, Row
 from pipeline.task import Task
 from pipeline.tasks import task_named
 

@@ -25,7 +25,7 @@ from pipeline.features import Feature, WindowLogits
 from pipeline.model import Heads
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, LayerPrompts, SoftPrompt, together
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
 from pipeline.tokenizer import Tokenizer

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.readers import READERS
-from pipeline.readers.base import SPLITS, Splits, paths
+from pipeline.readers.base import Splits, paths
 from pipeline.readers.hub import Hub
 from pipeline.readers.hub import settle as settle_hub
+from pipeline.row import SPLITS
 from pipeline.tasks import NAMES, task_named
 
 

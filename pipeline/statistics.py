@@ -13,7 +13,7 @@ from pipeline.errors import Problems
 from pipeline.examples import read_examples
 from pipeline.leakage import find_leaks
 from pipeline.mixture import Ints
-from pipeline.readers.base import SPLITS
+from pipeline.row import SPLITS
 from pipeline.task import Task
 from pipeline.tasks import task_named
 

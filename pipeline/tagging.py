@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.checks import check_words
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics
-from pipeline.readers.base import Row
+from pipeline.row import Row
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import sha256
-from pipeline.readers.base import Row, not_utf8
+from pipeline.readers.base import not_utf8
+from pipeline.row import Row
 from stages import corpus
 from stages.command import errors_shown, say, say_wrote, size_of
 

@@ -57,7 +57,7 @@ def check(given: Namespace) -> None:
 def _measured(recipe: Any, given: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
     """What is in the corpus, and whether `prepare` would take it as it is."""
     from pipeline.config import load_json
-    from pipeline.examples import CorpusError, prepare
+    from pipeline.corpus import CorpusError, prepare
     from pipeline.statistics import measure
 
     with TemporaryDirectory(prefix="deep-prompt-") as place:

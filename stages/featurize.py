@@ -8,7 +8,7 @@ from pipeline.errors import UserError
 from pipeline.features import INDEX
 from pipeline.featurize import featurize as featurize_split
 from pipeline.files import atomic_folder, sha256, write_json
-from pipeline.readers.base import SPLITS
+from pipeline.row import SPLITS
 from pipeline.source import locate
 from pipeline.tokenizer import Tokenizer
 from stages.command import run, say, say_read, say_wrote

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.examples import CorpusError
-from pipeline.examples import prepare as prepare_examples
+from pipeline.corpus import CorpusError
+from pipeline.corpus import prepare as prepare_examples
 from pipeline.files import write_json
 from pipeline.recipe import load_recipe
 from stages.command import run, say, say_read, say_wrote

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from small import make_backbone
 
+from pipeline.corpus import prepare
 from pipeline.errors import Problems
-from pipeline.examples import prepare
 from pipeline.recipe import load_recipe
 from pipeline.statistics import DOMINANT, FAR, RARE, measure
 from pipeline.tokenizer import Tokenizer

@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.corpus import prepare
 from pipeline.errors import UserError
-from pipeline.examples import prepare, read_examples
+from pipeline.examples import read_examples
 from pipeline.leakage import find_leaks
-from pipeline.readers.base import SPLITS, Splits
+from pipeline.readers.base import Splits
 from pipeline.readers.conll_columns import Options as Columns
 from pipeline.readers.conll_props import Options as Props
 from pipeline.readers.hub import Hub
 from pipeline.readers.records import Options as Records
 from pipeline.recipe import Recipe, load_recipe
+from pipeline.row import SPLITS
 from pipeline.tasks import code_of, span_extraction, task_named, token_classification
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import featurize as module
-from pipeline.examples import prepare, read_examples
+from pipeline.corpus import prepare
+from pipeline.examples import read_examples
 from pipeline.features import LISTS, NUMBERS, FeatureTable
 from pipeline.featurize import featurize
 from pipeline.files import sha256

@@ -24,8 +24,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.corpus import prepare
 from pipeline.errors import Problems, UserError
-from pipeline.examples import prepare
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.world import write_corpus
 

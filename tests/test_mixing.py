@@ -179,7 +179,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write("\n".join(f"leaked-{line}" if line else "" for line in leaked.split("\n")))
     write_params(place, values)
     recipe = place / "data_recipes/world_srl.yaml"
-    recipe.write_text(recipe.read_text(encoding="utf-8").replace("[unseen-label]", "[unseen-label, shared-row]"), encoding="utf-8")
+    allowed = recipe.read_text(encoding="utf-8").replace("[unseen-label]", "[unseen-label, shared-row]")
+    recipe.write_text(allowed, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         generate("ner")

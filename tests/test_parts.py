@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import parts
+from pipeline.corpus import CorpusError, prepare
 from pipeline.errors import Problems, UserError
-from pipeline.examples import CorpusError, prepare, read_examples
+from pipeline.examples import read_examples
 from pipeline.parts import cut
 from pipeline.readers import READERS, conll_columns, records
 from pipeline.readers.base import Slice, Splits
@@ -87,7 +88,7 @@ def test_small_parts_in_two_processes_give_what_one_part_gives(recipe: Recipe, s
     folder = write(tmp_path / "raw", suffix, **files)
     prepare(recipe, folder, tmp_path / "whole")
     monkeypatch.setattr(parts, "PART_BYTES", 500)
-    monkeypatch.setattr("pipeline.examples.PART_BYTES", 500)
+    monkeypatch.setattr("pipeline.corpus.PART_BYTES", 500)
     assert len(cut(recipe, folder)) > 5
     prepare(recipe, folder, tmp_path / "alone", tmp_path / "alone.jsonl")
     prepare(recipe, folder, tmp_path / "two", tmp_path / "two.jsonl", tmp_path / "work", Processes(2))
@@ -104,7 +105,7 @@ def backwards(shards: Sequence[Shard], into: Path) -> None:
 def test_a_run_that_is_cut_short_goes_on(ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was done is not done again, torn shards are, and the bytes are the same."""
     monkeypatch.setattr(parts, "PART_BYTES", 500)
-    monkeypatch.setattr("pipeline.examples.PART_BYTES", 500)
+    monkeypatch.setattr("pipeline.corpus.PART_BYTES", 500)
     prepare(NER, ner, tmp_path / "straight")
     made: list[str] = []
 
@@ -132,7 +133,7 @@ def test_a_run_that_is_cut_short_goes_on(ner: Path, tmp_path: Path, monkeypatch:
 
 
 def test_shards_that_nobody_made_are_told(ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.examples.PART_BYTES", 1)
+    monkeypatch.setattr("pipeline.corpus.PART_BYTES", 1)
     with pytest.raises(UserError, match=r"3 of 3 shards .* are not there"):
         prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", lambda shards, into: None)
 

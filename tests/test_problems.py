@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus import CorpusError, prepare
 from pipeline.errors import WARNINGS, Problem, Problems, UserError
-from pipeline.examples import CorpusError, prepare
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.statistics import measure
 from pipeline.tasks import task_named

@@ -13,7 +13,7 @@ from pipeline.checks import check_nfc, check_text
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import Task
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer

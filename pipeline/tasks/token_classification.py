@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, spans
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
