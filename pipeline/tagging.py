@@ -101,7 +101,7 @@ def check_tokens(row: Row, problems: Problems) -> bool:
     """Whether a user's row has a list of words, at least one; a problem is added where not."""
     tokens = row["tokens"]
     if is_text_list(tokens) and tokens:
-        return check_words(tokens, row["where"], problems)
+        return True
     problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
                  "wrong-type")
     return False
@@ -116,7 +116,7 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     """Whether a row has tokens, one tag for each, and only tags of `labels`; problems are added where not, one a label."""
     before = len(problems)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
-    if not check_tokens(row, problems):
+    if not check_tokens(row, problems) or not check_words(tokens, where, problems):
         return False
     if not is_text_list(tags) or len(tokens) != len(tags):
         count = len(tags) if isinstance(tags, list | tuple) else "no list of"

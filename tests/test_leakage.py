@@ -1,6 +1,7 @@
 """Leakage: a held-out text that some corpus trains on is found, whatever its case, spacing and punctuation, whole or in part."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,7 @@ def plain(train: str, held_out: str) -> bool:
         len(one) >= leakage.FEWEST and len(one & other) >= THRESHOLD * len(one) for one, other in shares)
 
 
+@cache
 def gram_hash(gram: str) -> int:
     (block,) = leakage._blocks([gram])
     return int(block.grams()[1][0])
