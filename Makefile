@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test chaos test-cluster lint clean preset backbones
+.PHONY: repro test chaos fuzz test-cluster lint clean preset backbones problems
 
 repro: $(INSTALLED)
 	@python -m stages.check
@@ -19,6 +19,10 @@ chaos: $(INSTALLED)
 	CHAOS_KILLS=100 python -m pytest -s tests/test_chaos.py
 	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/test_chaos.py
 
+# 20,000 mutants of real and generated files
+fuzz: $(INSTALLED)
+	FUZZ_MUTANTS=20000 python -m pytest -s tests/test_fuzz.py
+
 # Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
 test-cluster: $(INSTALLED)
 	apt-get install --yes --quiet --no-install-recommends openssh-server pdsh iproute2 slurmctld slurmd slurm-client munge
@@ -31,6 +35,10 @@ lint: $(INSTALLED)
 # The table in docs/backbones.md, out of a run of the tests
 backbones: $(INSTALLED)
 	python -m pytest tests/test_families.py --backbone-table docs/backbones.md
+
+# The table in docs/problems.md, out of a run that provokes each kind of problem
+problems: $(INSTALLED)
+	python -m pytest tests/test_problems.py --problem-table docs/problems.md
 
 # make preset NAME=real_small DATA_ROOT=/where/the/corpora/are
 preset: $(INSTALLED)
@@ -45,4 +53,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/members \
-	    data/mixtures artifacts models predictions report
+	    data/mixtures data/problems artifacts models predictions report

@@ -31,8 +31,8 @@ from pipeline.model import Heads, PromptedModel
 from pipeline.predictor import Predictor, load
 from pipeline.prompt import DeepPrompt
 from pipeline.readers import READERS
-from pipeline.readers.base import Row
 from pipeline.recipe import load_recipe
+from pipeline.row import Row
 from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
 from pipeline.world.corpora import Kind, iterate_rows, write_rows

@@ -80,7 +80,8 @@ class TrainBatches:
         self.tables = tables
         self.per_step, self.seed = per_step, seed
         self.schedule = Schedule(tuple(rates))
-        self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task)) for task, table in enumerate(tables)]
+        self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task), table.tokens, table.longest)
+                         for task, table in enumerate(tables)]
 
     def step(self, step: int) -> list[MicroBatch]:
         """All micro-batches of step `step`, in order; a rank trains on some of them."""
@@ -98,6 +99,16 @@ class TrainBatches:
         """How many rows they hold, and how many tokens, without padding."""
         return (sum(len(micro.rows) for micro in micro_batches),
                 sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches))
+
+    def drawn(self, steps: int) -> list[dict[str, int]]:
+        """What the first `steps` steps hold of each task: micro-batches, rows, tokens without padding, labels (loss tokens)."""
+        totals = [dict.fromkeys(("micro_batches", "rows", "tokens", "loss_tokens"), 0) for _ in self.tables]
+        for k in range(steps * self.per_step):
+            task = self.schedule.corpus(k)
+            rows, table = self.packings[task].rows(self.schedule.count(task, k)), self.tables[task]
+            counts = (1, len(rows), int(table.lengths[rows].sum()), int(table.label_counts[rows].sum()))
+            totals[task] = {name: total + more for (name, total), more in zip(totals[task].items(), counts, strict=True)}
+        return totals
 
     def epochs(self, task: int, steps: int) -> float:
         """How often `steps` steps go through all rows of a task."""

@@ -38,6 +38,9 @@ class Cluster:
     `forward` are variables of the environment that other hosts must have. A rank without news of the others for `timeout_minutes`
     gives up; `checkpoint_minutes` is how often there is a checkpoint. `zero` is what ranks share of a model's memory (DeepSpeed's
     ZeRO: 3 is the weights), and `offload` keeps their parts in the machine's memory, not the GPU's.
+
+    Corpora are read and tokenized by `workers` processes (0: one a core of this machine), or by the Ray cluster `ray`: its
+    address, "auto" for the one that this machine is part of, or "local" for one that lives as long as the stage.
     """
 
     ranks: int = 1
@@ -50,11 +53,15 @@ class Cluster:
     checkpoint_minutes: float = 2.0
     zero: Literal[0, 1, 2, 3] = 0
     offload: bool = False
+    workers: int = 0
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         positive = ("ranks", "ssh_port", "timeout_minutes", "checkpoint_minutes")
         problems = [f"{name} is {getattr(self, name)}; give a number above 0" for name in positive
                     if getattr(self, name) <= 0]
+        if self.workers < 0:
+            problems.append(f"workers is {self.workers}; give a number of processes, or 0 for one a core")
         if self.slurm and self.hostfile is not None:
             problems.append("hostfile and slurm are both set; remove one: Slurm knows the job's hosts")
         if self.offload and self.zero != 3:

@@ -1,7 +1,7 @@
 """A model on a split: logits, decoded, scored."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.cluster import Ranks
 from pipeline.collective import summed
 from pipeline.features import FeatureTable, WindowLogits
 from pipeline.metrics import Metrics
-from pipeline.mixture import Ints, permutation
+from pipeline.mixture import Ints, shuffled
 from pipeline.model import PromptedModel
 from pipeline.task import Task
 
@@ -33,14 +33,19 @@ class Split:
     rows: Ints
 
 
-def choose(examples: Iterable[Any], table: FeatureTable, task: Task[Any, Any, Any], classes: tuple[str, ...],
+def choose(read: Callable[[Ints | None], Iterable[Any]], table: FeatureTable, task: Task[Any, Any, Any], classes: tuple[str, ...],
            limit: int | None, seed: int) -> Split:
-    """The split's first `limit` examples in the order of a seeded hash (all where None), in the split's own order."""
-    count = int(table.examples[-1]) + 1  # every example has a feature
-    chosen = np.sort(permutation(count, seed)[:limit])
-    rows = np.flatnonzero(np.isin(table.examples, chosen))
-    numbers = set(chosen.tolist())
-    return Split(task, classes, [example for number, example in enumerate(examples) if number in numbers], table, rows)
+    """The split's first `limit` examples in the order of a seeded permutation (all where None), in the split's own order.
+
+    `read` gives the examples with some numbers, which rise, or all. Takes time and memory for those chosen.
+    """
+    count = int(table.examples[-1]) + 1  # every example has a feature, and they come in order
+    if limit is None or limit >= count:
+        return Split(task, classes, list(read(None)), table, np.arange(len(table)))
+    chosen = np.sort(shuffled(np.arange(limit), count, seed))
+    bounds = [np.searchsorted(table.examples, chosen.astype(np.int32), side) for side in ("left", "right")]
+    rows = np.concatenate([chosen[:0], *(np.arange(*bound) for bound in zip(*bounds, strict=True))])
+    return Split(task, classes, list(read(chosen)), table, rows)
 
 
 def decode(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048,

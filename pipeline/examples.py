@@ -1,171 +1,53 @@
-"""Raw corpora to checked examples: one Parquet file per split, and a summary of what is in them."""
+"""Checked examples, as they lie on disk: one Parquet file per split."""
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import Problems, UserError
-from pipeline.files import atomic_folder, write_json
-from pipeline.readers import READERS, hub
-from pipeline.readers.base import SPLITS, Row, paths
-from pipeline.recipe import Recipe
+from pipeline.mixture import Ints
 from pipeline.task import Task
-from pipeline.tasks import code_of, task_named
-
-ROW_GROUP = 4096  # examples; all that is held in memory of a split
 
 
-def prepare(recipe: Recipe, folder: Path | None, output: Path) -> dict[str, Any]:
-    """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json; return the summary.
+def read_examples(path: Path, task: Task[Any, Any, Any], rows: Sequence[int] | Ints | None = None) -> Iterator[Any]:
+    """The examples of one of the Parquet files, in order; those with the numbers `rows`, which rise, where they are given.
 
-    `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. Equal input gives equal bytes.
-    Raises UserError with every problem found, and then `output` is left as it was.
+    Holds one row group in memory, and reads only those that it needs.
     """
-    _check_source(recipe, folder)
-    recipe, detected = recipe.settled(folder)
-    problems = Problems()
-    tally = _Tally(recipe, problems)
-    with atomic_folder(output) as target:
-        with ExitStack() as stack:
-            files = {split: stack.enter_context(_Writer(target / f"{split}.parquet", tally.task)) for split in SPLITS}
-            for split in SPLITS:
-                for row in tally.watch(split, _rows(recipe, folder, split, tally.task, problems)):
-                    destination = recipe.carved(tally.task.group(row)) if split == "train" else split
-                    example = tally.task.example(row, recipe.labels, problems)
-                    if example is not None and tally.add(destination, row, example):
-                        files[destination].write(example)
-        tally.check()
-        problems.raise_if_any()
-        summary = tally.summary() | {"detected": detected}
-        write_json(target / "summary.json", summary)
-    return summary
-
-
-def read_examples(path: Path, task: Task[Any, Any, Any]) -> Iterator[Any]:
-    """The examples of one of the Parquet files, in order."""
+    wanted = None if rows is None else np.asarray(rows, np.int64)
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROW_GROUP):
-            yield from map(task.restore, batch.to_pylist())
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            inside = slice(None) if wanted is None else slice(*np.searchsorted(wanted, [first, last]))
+            if wanted is None or inside.start < inside.stop:
+                table = file.read_row_group(group, use_threads=False)
+                yield from map(task.restore, records(table if wanted is None else table.take(wanted[inside] - first)))
+            first = last
 
 
-def _check_source(recipe: Recipe, folder: Path | None) -> None:
-    """Raise UserError if a file is missing (all of them at once), or the hub is asked for and the recipe names none."""
-    if folder is None:
-        if recipe.hub is None:
-            raise UserError(f"data_recipes/{recipe.name}.yaml: hub is missing; add it, or give the corpus a folder")
-        return
-    problems = Problems()
-    if not folder.is_dir():
-        problems.add(str(folder), f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})")
-    else:
-        for name in (name for split in SPLITS for name in recipe.files.of(split)):
-            if not paths(folder, name):
-                problems.add(str(folder / name), f"no such file; get it ({recipe.source}), or correct files in the recipe")
-    problems.raise_if_any()
+def count_examples(path: Path) -> int:
+    """How many examples one of the Parquet files has."""
+    return int(pq.read_metadata(path).num_rows)
 
 
-def _rows(recipe: Recipe, folder: Path | None, split: str, task: Task[Any, Any, Any], problems: Problems) -> Iterator[Row]:
-    """The rows of a split as its source has it, before any is carved out; those without id become SPLIT-0, SPLIT-1 ..."""
-    number = 0
-    for name in (recipe.hub.splits if folder is None and recipe.hub else recipe.files).of(split):
-        if folder is None:
-            assert recipe.hub is not None
-            sources = [hub.read(recipe.hub, name, task.keys, problems, READERS[recipe.reader].row, recipe.options)]
-        else:
-            sources = [READERS[recipe.reader].read(path, recipe.options, problems) for path in paths(folder, name)]
-        for row in chain.from_iterable(sources):
-            yield {"id": f"{split}-{number}", **row}
-            number += 1
+def records(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """What `table.to_pylist()` gives, several times as fast."""
+    columns = [_values(column.combine_chunks()) for column in table.columns]
+    return (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
-class _Writer:
-    """A Parquet file that is written one row group at a time."""
-
-    def __init__(self, path: Path, task: Task[Any, Any, Any]) -> None:
-        self._task = task
-        self._file = pq.ParquetWriter(path, task.schema, compression="zstd")
-        self._pending: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._file.close()
-
-    def write(self, example: Any) -> None:
-        self._pending.append(self._task.record(example))
-        if len(self._pending) == ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._task.schema))
-        self._pending = []
-
-
-class _Tally:
-    """What can only be seen over the whole corpus: repeated ids, empty splits, labels without training, and the counts."""
-
-    def __init__(self, recipe: Recipe, problems: Problems) -> None:
-        self.task = task_named(recipe.task)
-        self._recipe = recipe
-        self._problems = problems
-        self._ids: dict[str, str] = {}  # id -> where
-        self._broken: set[str] = set()  # source splits with problems: what they seem to lack may be among the rejected rows
-        self._rows = dict.fromkeys(SPLITS, 0)
-        self._tokens = dict.fromkeys(SPLITS, 0)
-        self._labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        self._first: dict[str, str] = {}  # label -> where it is first, outside train
-
-    def watch(self, split: str, rows: Iterator[Row]) -> Iterator[Row]:
-        """The same rows; notes whether there were problems while they were read and checked."""
-        before = len(self._problems)
-        yield from rows
-        if len(self._problems) > before:
-            self._broken.add(split)
-
-    def add(self, split: str, row: Row, example: Any) -> bool:
-        """Count an example; False, and a problem, if its id is taken."""
-        if example.id in self._ids:
-            first = self._ids[example.id]
-            self._problems.add(row["where"], f"id {example.id!r} is taken by {first}; ids are unique in a corpus: change one")
-            return False
-        self._ids[example.id] = row["where"]
-        self._rows[split] += 1
-        self._tokens[split] += self.task.size(example)
-        for label in self.task.labels(example):
-            self._labels[split][label] += 1
-            if split != "train":
-                self._first.setdefault(label, row["where"])
-        return True
-
-    def check(self) -> None:
-        """Problems of the corpus as a whole, left out where rejected rows may be their cause."""
-        place = f"data_recipes/{self._recipe.name}.yaml"
-        for split in SPLITS:
-            source = split if self._recipe.files.of(split) else "train"
-            if not self._rows[split] and source not in self._broken:
-                names = ", ".join(self._recipe.files.of(split))
-                remedy = "files" if names else f"carve_{split} or seed"
-                names = names or f"a share of {self._recipe.share(split)} of train"
-                self._problems.add(place, f"split {split!r} ({names}) is empty; correct {remedy}", "empty-split")
-        if self._recipe.unseen_labels == "fail" and "train" not in self._broken:
-            for label in sorted(set(self._first) - set(self._labels["train"])):
-                self._problems.add(self._first[label], f"label {label!r} is never in train, so it cannot be learned; "
-                                                       "correct it, or allow it by unseen_labels: keep in the recipe")
-
-    def summary(self) -> dict[str, Any]:
-        """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
-        recipe = self._recipe
-        return {"name": recipe.name, "task": recipe.task, "code": code_of(recipe.task), "labels": list(recipe.labels),
-                "classes": list(self.task.classes(recipe.labels)), "words": recipe.words,
-                "primary": recipe.metric or self.task.figures[0], "license": recipe.license, "source": recipe.source,
-                "rows": self._rows, "tokens": self._tokens,
-                "label_counts": {split: dict(counts) for split, counts in self._labels.items()}}
+def _values(array: Any) -> list[Any]:
+    if isinstance(array, pa.ChunkedArray):  # of no chunk at all
+        return []
+    if pa.types.is_list(array.type):
+        flat, offsets = _values(array.flatten()), array.offsets.to_numpy()
+        return [flat[start:end] for start, end in pairwise((offsets - offsets[0]).tolist())]
+    if pa.types.is_string(array.type) or pa.types.is_integer(array.type):
+        found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+        return found
+    return list(array.to_pylist())

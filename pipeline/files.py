@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -26,6 +27,18 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+@contextmanager
+def atomic_stream(path: Path) -> Iterator[TextIO]:
+    """A text file to write to, which becomes `path` when the block ends, in whatever way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".tmp-{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+    finally:
+        os.replace(beside, path)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,7 +25,7 @@ from pipeline.features import Feature, WindowLogits
 from pipeline.model import Heads
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, LayerPrompts, SoftPrompt, together
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.source import BackboneParams, locate
 from pipeline.tasks import task_named
 from pipeline.tokenizer import Tokenizer
@@ -250,13 +250,15 @@ class Predictor:
         given = number if row.get("id") is None else row["id"]
         task = self._task(row, where)
         kind = self._kinds[task]
-        problems = Problems()
+        wrong = []
         if isinstance(given, bool) or not isinstance(given, str | int):
-            problems.add(where, f"id is {str(given)[:40]!r}; give text or an integer, or leave it out")
+            wrong.append(f"{where}: id is {str(given)[:40]!r}; give text or an integer, or leave it out")
         if missing := [key for key in kind.query_keys if key not in row]:
-            problems.add(where, f"{' and '.join(map(repr, missing))} missing; rows of task {list(self.tasks)[task]!r} need "
-                                f"{', '.join(kind.query_keys)}")
-        problems.raise_if_any()
+            wrong.append(f"{where}: {' and '.join(map(repr, missing))} missing; rows of task {list(self.tasks)[task]!r} need "
+                         f"{', '.join(kind.query_keys)}")
+        if wrong:
+            raise UserError(*wrong)
+        problems = Problems()
         example = kind.query({**row, "id": str(given), "where": where}, problems)
         problems.raise_if_any()
         if not _is_text([given, *(row[key] for key in kind.query_keys)]):

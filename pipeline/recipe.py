@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.readers import READERS
-from pipeline.readers.base import SPLITS, Splits, paths
+from pipeline.readers.base import Splits, paths
 from pipeline.readers.hub import Hub
 from pipeline.readers.hub import settle as settle_hub
+from pipeline.row import SPLITS
 from pipeline.tasks import NAMES, task_named
 
 
@@ -22,8 +23,9 @@ class Recipe:
     are classified as; tasks that choose from the text have none. `words` are the words that labels are read as by the backbone's
     LM head (verbalized classification). `metric` is the figure that runs are compared by, if not the task's usual one.
     `carve_validation` and `carve_test` are the shares of train that become validation and test, for a corpus that has no such
-    split of its own (or whose only other public one serves as test); `seed` draws them. `unseen_labels: keep`
-    allows a label that validation or test have and train has not.
+    split of its own (or whose only other public one serves as test); `seed` draws them. `on_problem: drop` leaves unsound rows
+    out, up to `max_dropped` of all rows (a share, or text: 0.1%). `allow` names the kinds of problem that the corpus is known to
+    have: they are reported, and its rows stay.
     """
 
     name: str
@@ -39,11 +41,13 @@ class Recipe:
     carve_validation: float | None = None
     carve_test: float | None = None
     seed: int = 0
-    unseen_labels: Literal["fail", "keep"] = "fail"
+    on_problem: Literal["fail", "drop"] = "fail"
+    max_dropped: float | str = "0.1%"
+    allow: tuple[Literal["unseen-label", "conflicting-labels", "shared-row"], ...] = ()
     hub: Hub | None = None
 
     def __post_init__(self) -> None:
-        problems = [*self._check_task(), *self._check_carving()]
+        problems = [*self._check_task(), *self._check_carving(), *self._check_policy()]
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -105,6 +109,19 @@ class Recipe:
             raise UserError(*(f"{path}: the recipe's files name it twice, perhaps in two splits; correct them" for path in twice))
         options, found = reader.settle(self.options, files)
         return replace(self, options=options), found
+
+    @property
+    def ceiling(self) -> float:
+        """`max_dropped` as a share. Raises ValueError where it is none."""
+        text = str(self.max_dropped)
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+
+    def _check_policy(self) -> list[str]:
+        try:
+            good = 0 <= self.ceiling < 1
+        except ValueError:
+            good = False
+        return [] if good else [f"max_dropped: {self.max_dropped!r} is no share of the rows; write 0.1% or 0.001"]
 
 
 def load_recipe(path: Path) -> Recipe:

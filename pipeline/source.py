@@ -43,12 +43,28 @@ def locate(params: BackboneParams) -> Path:
     Imports no code of a package; a hub revision comes from the local cache where it is, else is downloaded.
     Raises UserError: absent, or a hash that differs.
     """
-    kind, name = params.source.split(":", 1)
-    folder = {"package": _package_folder, "folder": Path, "hub": _hub_folder}[kind](name)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"backbone {params.source}: {folder} holds no config.json; give a folder saved by save_pretrained")
+    folder = _folder(params.source, ("*.json", "*.txt", "*.model", "*.safetensors"))
     if params.sha256 is not None:
         _check_hash(folder / "model.safetensors", params)
+    return folder
+
+
+def tokenizer_folder(source: str) -> Path:
+    """The local folder with a backbone's config and tokenizer, from a source as above, whose weights are not looked at.
+
+    Raises UserError: absent, or not in the syntax.
+    """
+    match = _SYNTAX.fullmatch(source)
+    if not match or (match[1] == "hub" and not _HUB.fullmatch(match[2])):
+        raise UserError(f"backbone {source}: write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION (40 hex digits)")
+    return _folder(source, ("*.json", "*.txt", "*.model"))
+
+
+def _folder(source: str, patterns: tuple[str, ...]) -> Path:
+    kind, name = source.split(":", 1)
+    folder = _hub_folder(name, patterns) if kind == "hub" else {"package": _package_folder, "folder": Path}[kind](name)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"backbone {source}: {folder} holds no config.json; give a folder saved by save_pretrained")
     return folder
 
 
@@ -64,13 +80,12 @@ def _package_folder(name: str) -> Path:
     return folder
 
 
-def _hub_folder(name: str) -> Path:
+def _hub_folder(name: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and most sources are local)
 
     repo, revision = name.split("@")
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:  # huggingface_hub's errors are subclasses of these
         reason = str(error).splitlines()[0]
         raise UserError(f"backbone hub:{name}: cannot be had: {reason}; check id, revision and network") from error

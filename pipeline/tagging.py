@@ -3,14 +3,16 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.checks import check_words
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -100,7 +102,8 @@ def check_tokens(row: Row, problems: Problems) -> bool:
     tokens = row["tokens"]
     if is_text_list(tokens) and tokens:
         return True
-    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more")
+    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
+                 "wrong-type")
     return False
 
 
@@ -113,13 +116,21 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     """Whether a row has tokens, one tag for each, and only tags of `labels`; problems are added where not, one a label."""
     before = len(problems)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
-    if len(tokens) != len(tags) or not tokens:
-        problems.add(where, f"{len(tokens)} tokens with {len(tags)} tags; each token needs one tag, and a sentence a token")
+    if not check_tokens(row, problems) or not check_words(tokens, where, problems):
+        return False
+    if not is_text_list(tags) or len(tokens) != len(tags):
+        count = len(tags) if isinstance(tags, list | tuple) else "no list of"
+        problems.add(where, f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a sentence a token",
+                     "tag-count")
+        return False
+    odd = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
+    if odd:
+        problems.add(where, f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it", "ill-formed-tag")
         return False
     unknown = {tag[2:]: position for position, tag in reversed(list(enumerate(tags))) if tag != "O" and tag[2:] not in labels}
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
         problems.add(where, f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
-                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag")
+                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag", "unknown-label")
     return len(problems) == before
 
 
@@ -133,8 +144,16 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
     """
     marker = [] if marked is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
-    counts["words cut (their first sub-words stay)"] += sum(len(piece) > room for piece in pieces)
-    cut = windows([min(len(piece), room) for piece in pieces], room, stride)
+    sizes = list(map(len, pieces))
+    if marked is None and sum(sizes) <= room:  # the most frequent case, by the same rules
+        ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
+        ends = list(accumulate(sizes, initial=len(tokenizer.prefix)))
+        words = range(len(tags))
+        yield Feature(number, ids, bytes(len(ids)), [end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1], tags,
+                      words, range(1, len(tags) + 1), len(tags))
+        return
+    counts["words cut (their first sub-words stay)"] += sum(size > room for size in sizes)
+    cut = windows([min(size, room) for size in sizes], room, stride)
     counts["sentences in several windows"] += len(cut) > 1
     for window in cut:
         ids, positions = list(tokenizer.prefix), []

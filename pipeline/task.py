@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics
-from pipeline.readers.base import Row
+from pipeline.row import Row
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer
@@ -30,13 +30,16 @@ class Task(ABC, Generic[E, P, R]):
     """One kind of task, without state. A new one is a file in pipeline/tasks that ends in `TASK = ...` of its class.
 
     `keys` are what rows must have, `query_keys` what they need for a prediction. `figures` are those of `score` that a recipe may
-    compare runs by; the first is the usual one. `hub_task` is what the Hugging Face hub calls it. Under a "verbalizer" head,
+    compare runs by; the first is the usual one. `inputs` are the columns of `schema` that the model is shown, `outputs` those
+    that it should say. `hub_task` is what the Hugging Face hub calls it. Under a "verbalizer" head,
     classes are words that the LM head predicts.
     """
 
     schema: ClassVar[pa.Schema]
     keys: ClassVar[tuple[str, ...]]
     query_keys: ClassVar[tuple[str, ...]]
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
     head: ClassVar[HeadKind]
     figures: ClassVar[tuple[str, ...]]
     hub_task: ClassVar[str]

@@ -1,15 +1,18 @@
 """Words and texts to sub-word ids, and the special tokens around one or two segments."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from transformers import AutoConfig, AutoTokenizer
-
 from pipeline.errors import UserError
 from pipeline.families import family_of
+
+REMEMBERED = 200_000  # words whose sub-words are kept in memory: those of most text
+TOGETHER = 64  # words that are tokenized as one sentence, which costs little more than one word
 
 
 class Tokenizer:
@@ -24,32 +27,41 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Raises UserError where `folder` holds no fast tokenizer."""
+        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  (it loads torch, and a copy of a tokenizer needs none)
+
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+            known = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}") from error
-        if not self._tokenizer.is_fast:
+        if not known.is_fast:
             raise UserError(f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it")
-        self._fast = self._tokenizer.backend_tokenizer
+        self._fast: Any = known.backend_tokenizer
         self._fast.no_truncation()
         self._fast.no_padding()
         self._fast.encode_special_tokens = True  # "[SEP]" in a user's text is text
         self.prefix, self.middle, self.suffix, second_type = self._template()
         # Llama's and ModernBERT's templates number the segments, but those backbones read no numbers.
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
-        unknown = self._tokenizer.unk_token_id
-        self.unknown = int(unknown if unknown is not None else self._tokenizer.eos_token_id)
-        self.pad = int(self._tokenizer.pad_token_id or 0)
+        unknown = known.unk_token_id
+        self.unknown = int(unknown if unknown is not None else known.eos_token_id)
+        self.pad = int(known.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
-        self.mask: int | None = None if family.causal else self._tokenizer.mask_token_id
-        positions = int(getattr(config, "max_position_embeddings", None) or self._tokenizer.model_max_length)
+        self.mask: int | None = None if family.causal else known.mask_token_id
+        positions = int(getattr(config, "max_position_embeddings", None) or known.model_max_length)
         self.max_length = positions - family.first_position
         if self.causal:
-            end = self._tokenizer.eos_token_id
+            end = known.eos_token_id
             self.middle, self.suffix = (ids or [self.unknown if end is None else int(end)] for ids in (self.middle, self.suffix))
+        self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.words([["*", "#"]])[0]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that ids depend on."""
+        rest = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return hashlib.sha256(f"{self._fast.to_str()}\n{sorted(rest.items())}".encode()).hexdigest()
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
         pair = self._fast.encode("a", "a")
@@ -64,15 +76,22 @@ class Tokenizer:
         return length - 1 if self.causal else 0
 
     def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Sub-word ids of every word. A word that leaves none (empty, or all control characters) becomes the unknown token."""
-        encodings = self._fast.encode_batch([list(words) for words in sentences], is_pretokenized=True, add_special_tokens=False)
-        result = []
-        for words, encoding in zip(sentences, encodings, strict=True):
+        """Sub-word ids of every word, not to be changed: equal words share them, since no word depends on those around it.
+
+        A word that leaves none (empty, or all control characters) becomes the unknown token.
+        """
+        if len(self._pieces) > REMEMBERED:
+            self._pieces = {}
+        known = self._pieces
+        new = list({word for words in sentences for word in words if word not in known})
+        lines = [new[start : start + TOGETHER] for start in range(0, len(new), TOGETHER)]
+        encodings = self._fast.encode_batch(lines, is_pretokenized=True, add_special_tokens=False)
+        for words, encoding in zip(lines, encodings, strict=True):
             pieces: list[list[int]] = [[] for _ in words]
             for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
                 pieces[word].append(piece)
-            result.append([piece or [self.unknown] for piece in pieces])
-        return result
+            known.update(zip(words, (piece or [self.unknown] for piece in pieces), strict=True))
+        return [[known[word] for word in words] for words in sentences]
 
     def single_words(self, words: Sequence[str]) -> list[int]:
         """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""

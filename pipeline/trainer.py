@@ -20,7 +20,7 @@ from pipeline.cluster import Cluster, Ranks
 from pipeline.collective import device, gathered, summed
 from pipeline.engine import Engine
 from pipeline.errors import Diverged, Stopped, UserError
-from pipeline.mixture import mix_seed
+from pipeline.mixture import mix_seed, steps_for
 from pipeline.model import PromptedModel
 from pipeline.optim import rate_factor
 from pipeline.params import Arm, TrainParams
@@ -76,7 +76,7 @@ class Watcher(Protocol):
 
 def steps_of(batches: TrainBatches, epochs: float) -> int:
     """How many steps pass over `epochs` times as many rows as the corpora have together."""
-    return max(1, math.ceil(epochs * sum(packing.per_epoch for packing in batches.packings) / batches.per_step))
+    return steps_for((packing.per_epoch for packing in batches.packings), batches.per_step, epochs)
 
 
 def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainParams, *, names: list[str], pad: int,

@@ -1,54 +1,103 @@
 """mix@MIXTURE: sizes -> rates, how often each corpus will be seen, and what leaks from one corpus's train into another's test."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.config import load_json
+from pipeline.errors import UserError
 from pipeline.examples import read_examples
 from pipeline.features import FeatureTable
 from pipeline.files import write_json
-from pipeline.leakage import find_leaks
-from pipeline.mixture import UNIT, Packing, Schedule, sampling_rates
+from pipeline.leakage import Leaks, find_leaks
+from pipeline.mixture import UNIT, Ints, MixtureParams, Packing, Schedule, sampling_rates, steps_for
+from pipeline.params import TrainParams
+from pipeline.subset import Subset
 from pipeline.tasks import task_named
 from stages.command import run, say, say_read, say_wrote
-from stages.params import load_params, mixture_of
+from stages.params import PATH, load_params, mixture_of
 
 
 def mix(mixture: str) -> None:
     """Write data/mixtures/MIXTURE.json."""
     params = load_params()
-    how = mixture_of(params, mixture)
+    how, training = mixture_of(params, mixture), params.pretrain[mixture]
     source = Path("data/members") / f"{mixture}.json"
     members = load_json(source)
     say_read(source)
-    sizes = {name: summary["splits"]["train"]["examples"] for name, summary in members.items()}
-    rates = sampling_rates(sizes, how)
-    training = params.pretrain[mixture]
-    tables = {name: FeatureTable(Path("data/features") / name / "train.arrow") for name in members}
-    per_epoch = {name: Packing(table.lengths, training.batch_tokens, 0).per_epoch for name, table in tables.items()}
-    drawn = round(training.epochs * sum(per_epoch.values()))
-    schedule = Schedule(tuple(rates.values()))
-    corpora: dict[str, Any] = {}
-    for index, name in enumerate(members):
-        micro_batches = schedule.count(index, drawn)
-        corpora[name] = {"rows": sizes[name], "rate": rates[name], "share": rates[name] / UNIT, "micro_batches": micro_batches,
-                         "epochs": micro_batches / per_epoch[name]}
-        say(f"{name}: {sizes[name]} examples, share {rates[name] / UNIT:.3f}, {corpora[name]['epochs']:.2f} epochs")
     leaks = _leaks(members)
-    for leak in leaks:
-        say(f"warning: {leak['rows']} {leak['split']} rows of {leak['held_out']} are in the train rows of {leak['train']}")
+    _say_leaks(leaks, how, f"{PATH}: mixtures.{mixture}")
+    dropped = leaks.train_rows if how.on_leak == "drop" else dict.fromkeys(members, np.zeros(0, np.int64))
+    try:
+        corpora = _corpora(members, dropped, how, training)
+    except ValueError as error:
+        raise UserError(f"{PATH}: mixtures.{mixture}: {error}") from None
+    warnings = list(_warnings(corpora, how))
+    for name, corpus in corpora.items():
+        say(f"{name}: {corpus['rows']} examples, share {corpus['share']:.3f}, {corpus['epochs']:.2f} epochs"
+            + f"; {corpus['dropped']} dropped, for they leak" * bool(corpus["dropped"]))
+    for warning in warnings:
+        say(f"warning: {warning}")
     output = Path("data/mixtures") / f"{mixture}.json"
-    write_json(output, {"corpora": corpora, "features": members, "temperature": how.temperature, "cap": how.cap, "leaks": leaks,
-                        "unit": UNIT})
+    temperature = None if how.temperature == "equal" or how.shares else how.temperature
+    write_json(output, {
+        "corpora": corpora, "features": members, "temperature": temperature, "cap": how.cap, "shares": how.shares,
+        "leaks": leaks.pairs, "on_leak": how.on_leak, "warnings": warnings, "unit": UNIT,
+        "dropped": {name: rows.tolist() for name, rows in dropped.items() if len(rows)}})
     say_wrote(output)
 
 
-def _leaks(members: dict[str, Any]) -> list[dict[str, Any]]:
-    def texts(name: str, split: str) -> Any:
+def _leaks(members: Mapping[str, Any]) -> Leaks:
+    def texts(name: str, split: str) -> Iterator[str]:
         task = task_named(members[name]["task"])
         return (task.text(example) for example in read_examples(Path("data/examples") / name / f"{split}.parquet", task))
 
     return find_leaks(list(members), texts)
+
+
+def _say_leaks(leaks: Leaks, how: MixtureParams, where: str) -> None:
+    """Raise UserError with all pairs where they are to make it fail."""
+    lines = [f"{leak['rows']} {leak['split']} rows of {leak['held_out']} are in train rows of {leak['train']} ({leak['equal']} "
+             f"equal, {leak['contained']} contained), for example {leak['examples'][0]!r}" for leak in leaks.pairs]
+    if lines and how.on_leak == "fail":
+        raise UserError(*(f"{where}: {line}; correct the corpora, or set on_leak: drop or report" for line in lines))
+    for line in lines:
+        say(f"warning: {line}")
+
+
+def _corpora(members: Mapping[str, Any], dropped: Mapping[str, Ints], how: MixtureParams,
+             training: TrainParams) -> dict[str, dict[str, Any]]:
+    """What is drawn of each corpus. Raises ValueError where the mixture cannot be made."""
+    sizes = {name: summary["splits"]["train"]["examples"] - len(dropped[name]) for name, summary in members.items()}
+    empty = [name for name, size in sizes.items() if not size]
+    if empty:
+        raise ValueError(f"all train rows of {', '.join(empty)} leak; correct it, or leave it out of corpora")
+    per_epoch = {name: _micro_batches(name, dropped[name], training.batch_tokens) for name in members}
+    draws = steps_for(per_epoch.values(), training.micro_batches, training.epochs) * training.micro_batches
+    rates = sampling_rates(sizes, how, draws)
+    schedule = Schedule(tuple(rates.values()))
+    counts = {name: schedule.count(index, draws) for index, name in enumerate(members)}
+    return {name: {"rows": sizes[name], "dropped": len(dropped[name]), "rate": rates[name], "share": rates[name] / UNIT,
+                   "micro_batches": counts[name], "epochs": counts[name] / per_epoch[name]} for name in members}
+
+
+def _micro_batches(name: str, dropped: Ints, batch_tokens: int) -> int:
+    """How many an epoch of a corpus has."""
+    table = FeatureTable(Path("data/features") / name / "train")
+    left = Subset(table, dropped) if len(dropped) else table
+    return Packing(left.lengths, batch_tokens, 0, left.tokens, left.longest).per_epoch
+
+
+def _warnings(corpora: Mapping[str, Any], how: MixtureParams) -> Iterator[str]:
+    for name, corpus in corpora.items():
+        if corpus["epochs"] > how.most_epochs:
+            yield (f"{name} is seen {corpus['epochs']:.1f} times over, more than most_epochs, {how.most_epochs:g}; lower its "
+                   "share, or the epochs of pretrain")
+        elif corpus["epochs"] < how.least_epochs:
+            yield (f"{name} is barely seen: {100 * corpus['epochs']:.1f} % of it, less than least_epochs, {how.least_epochs:g}; "
+                   "raise its share, or the epochs of pretrain")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _names(params: Params, where: str) -> list[str]:
             problems.append(f"{where}: tasks.{name}.start: the arm deep_prompt is not run on {source!r}; add both to compare")
     for name, mixture in params.mixtures.items():
         listed = () if mixture.corpora == "all" else mixture.corpora
-        unknown = [corpus for corpus in (*listed, *mixture.weights) if corpus not in params.tasks]
+        unknown = [corpus for corpus in (*listed, *mixture.weights, *mixture.shares) if corpus not in params.tasks]
         problems += [f"{where}: mixtures.{name}: no task {corpus!r}{did_you_mean(corpus, params.tasks)}" for corpus in unknown]
         if name not in params.pretrain:
             problems.append(f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained")

@@ -1,32 +1,44 @@
-"""prepare@TASK: read and check one corpus; write its examples, or every problem found and nothing else."""
+"""prepare@TASK: read and check one corpus; write its examples, or every problem found and no examples."""
 
 from pathlib import Path
 
-from pipeline.examples import prepare as prepare_examples
+from pipeline.corpus import CorpusError
+from pipeline.corpus import prepare as prepare_examples
 from pipeline.files import write_json
 from pipeline.recipe import load_recipe
 from stages.command import run, say, say_read, say_wrote
 from stages.params import load_params, task_of
+from stages.workers import WORK, executor
 
 HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinned hub revision
 
 
 def prepare(name: str) -> None:
-    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json; and data/corpora/NAME.json, for model cards."""
+    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json; data/corpora/NAME.json, for model cards; and
+    data/problems/NAME.jsonl, which has every problem found also where there are too many.
+    """
     params = load_params()
     data = task_of(params, name).data
     recipe = load_recipe(Path("data_recipes") / f"{name}.yaml")
     folder = None if data == HUB else Path(params.data_root) / data
     if folder is not None:
         say_read(folder)
-    output = Path("data/examples") / name
-    summary = prepare_examples(recipe, folder, output)
+    output, problems = Path("data/examples") / name, Path("data/problems") / f"{name}.jsonl"
+    try:
+        summary, found = prepare_examples(recipe, folder, output, problems, WORK / f"prepare-{name}", executor())
+    except CorpusError as bad:
+        for line in bad.summary:
+            say(line)
+        say_wrote(problems)
+        raise
+    for line in found:
+        say(line)
     if summary["detected"]:
         say("detected " + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items()))
     say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
     about = Path("data/corpora") / f"{name}.json"
     write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})
-    say_wrote(output, about)
+    say_wrote(output, about, problems)
 
 
 if __name__ == "__main__":

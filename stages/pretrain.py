@@ -17,6 +17,7 @@ from stages.training import (
     heads_for,
     load_backbone,
     new_prompt,
+    realized,
     write_run,
 )
 
@@ -28,8 +29,8 @@ def pretrain(mixture: str) -> None:
     training = params.pretrain[mixture]
     source = Path("data/mixtures") / f"{mixture}.json"
     mixed = load_json(source)
-    corpora, features = mixed["corpora"], mixed["features"]
-    tasks = [TaskData.load(name, training.validation_rows) for name in corpora]
+    corpora, features, dropped = mixed["corpora"], mixed["features"], mixed["dropped"]
+    tasks = [TaskData.load(name, training.validation_rows, dropped.get(name, ())) for name in corpora]
     stale = [task.name for task in tasks if task.summary != features[task.name]]
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")
@@ -39,11 +40,12 @@ def pretrain(mixture: str) -> None:
     check_positions(prompt, backbone, params, corpora)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
     stage = f"pretrain-{mixture}"
-    result, writes = fit(stage, "multitask", model, tasks, [corpora[task.name]["rate"] for task in tasks], training, params, {})
+    rates = [corpora[task.name]["rate"] for task in tasks]
+    result, writes = fit(stage, "multitask", model, tasks, rates, training, params, {"dropped": dropped})
     if writes:
         artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
         save_artifact(artifact, model, describe("multitask", model, tasks, training, params))
-        write_run(curves, result, "multitask", training, params.seed)
+        write_run(curves, result, "multitask", training, params.seed, realized(tasks, rates, training, params.seed, result))
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")
         say_wrote(artifact, curves)
 

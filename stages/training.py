@@ -32,6 +32,7 @@ from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, Precision, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, initial_key_values
 from pipeline.source import BackboneParams, locate
+from pipeline.subset import Subset
 from pipeline.tasks import task_named
 from pipeline.trainer import Run, Scores, train
 from stages.command import stops
@@ -59,13 +60,14 @@ class TaskData:
     summary: dict[str, Any]
 
     @classmethod
-    def load(cls, name: str, validation_rows: int | None) -> "TaskData":
-        """From data/features/NAME and data/examples/NAME."""
+    def load(cls, name: str, validation_rows: int | None, without: Sequence[int] = ()) -> "TaskData":
+        """From data/features/NAME and data/examples/NAME; `without` are train examples to leave out, by number."""
         features, examples = Path("data/features") / name, Path("data/examples") / name
         summary = load_json(features / "summary.json")
+        table = FeatureTable(features / "train")
+        validation = load_split(features, examples, summary, "validation", validation_rows)
         return cls(name, summary["task"], tuple(summary["classes"]), tuple(summary["words"]), summary["primary"], summary["pad"],
-                   FeatureTable(features / "train.arrow"), load_split(features, examples, summary, "validation", validation_rows),
-                   summary)
+                   Subset(table, without) if without else table, validation, summary)
 
     def ids(self, features: Sequence[int]) -> list[str]:
         """The ids of the training examples that some features are of, each once."""
@@ -228,7 +230,13 @@ def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training
     )
 
 
-def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int) -> None:
+def realized(tasks: Sequence[TaskData], rates: Sequence[int], training: TrainParams, seed: int, run: Run) -> dict[str, Any]:
+    """What a run has drawn of each task: the schedule is a function of the step, so it need not be counted while training."""
+    batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, seed)
+    return {task.name: counts for task, counts in zip(tasks, batches.drawn(len(run.train)), strict=True)}
+
+
+def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int, drawn: dict[str, Any] | None = None) -> None:
     """train.tsv, validation.tsv and run.json: apart from the artifact, since seconds differ from run to run."""
     with atomic_folder(folder) as beside:
         pd.DataFrame(run.train).to_csv(beside / "train.tsv", sep="\t", index=False, float_format="%.6g")
@@ -236,7 +244,7 @@ def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int
         write_json(beside / "run.json", {
             "seconds": round(run.seconds, 1), "steps": len(run.train), "best_step": run.best_step, "rows_seen": run.rows,
             "tokens_seen": run.tokens, "seed": seed, "learning_rates": training.learning_rates(arm),
-            "ranks": Ranks.from_environment(os.environ).world,
+            "ranks": Ranks.from_environment(os.environ).world, "drawn": drawn or {},
         })
 
 

@@ -88,6 +88,7 @@ COLUMNS: dict[str, str] = {}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where to write the table."""
     parser.addoption("--backbone-table", type=Path, help="write family x check of tests/test_families.py to this file")
+    parser.addoption("--problem-table", type=Path, help="write kind x message of tests/test_problems.py to this file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

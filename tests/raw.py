@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.config import parse
 from pipeline.errors import Problems, UserError
 from pipeline.readers import READERS
-from pipeline.readers.base import Row
+from pipeline.row import Row
 
 ENDINGS = ("", ".gz", ".xz", ".zst")
 

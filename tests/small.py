@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 WORDS = 300  # of the generated corpora; the others are spelled
 TUNING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "validation_rows": 20, "validations": 2}
-TRAINING = {**TUNING, "num_virtual_tokens": 4}
+TRAINING = {**TUNING, "num_virtual_tokens": 4, "micro_batches": 1}
 IN_ONE_PROCESS = """
 import importlib, sys
 for words in sys.argv[1:]:

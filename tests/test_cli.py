@@ -239,7 +239,7 @@ def test_wrong_usage_ends_with_2(words: tuple[str, ...], message: str, command: 
     assert done.err.startswith("usage: deep-prompt")
 
 
-@pytest.mark.parametrize("name", ["", "predict", "inspect", "export", "import", "publish"])
+@pytest.mark.parametrize("name", ["", "check", "predict", "inspect", "export", "import", "publish"])
 def test_help_says_what_everything_is(name: str, command: Callable[..., Ended]) -> None:
     done = command(*([name] if name else []), "--help")
     assert done.code == 0

@@ -143,8 +143,9 @@ def test_problems_are_capped() -> None:
     problems = Problems(shown=2)
     problems.raise_if_any()
     for line in range(1, 6):
-        problems.add(f"a.conll:{line}", "wrong; correct it")
+        problems.add(f"a.conll:{line}", "wrong; correct it", "tag")
     assert len(problems) == 5
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
-    assert caught.value.problems == ("a.conll:1: wrong; correct it", "a.conll:2: wrong; correct it", "and 3 more")
+    assert caught.value.problems == ("a.conll:1: wrong; correct it", "a.conll:2: wrong; correct it",
+                                     "a.conll:3: wrong; correct it", "and 2 more"), "a few of each kind at least"

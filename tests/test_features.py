@@ -1,14 +1,17 @@
 """Windows own every unit once; features come back from Arrow as they went in."""
 
-from itertools import pairwise
+import os
+from itertools import islice, pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import features
-from pipeline.features import Feature, FeatureTable, Window, windows, write_features
+from pipeline.errors import UserError
+from pipeline.features import Feature, FeatureTable, Window, join_shards, windows, write_features, write_shard
 
 
 @settings(max_examples=300, deadline=None)
@@ -75,4 +78,39 @@ def test_rows_beyond_a_real_chunk(tmp_path: Path) -> None:
 def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_features(map(row, range(50)), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")
+    assert first == second
+    assert sorted(first) == ["00000.arrow", "examples.npy", "index.json", "label_counts.npy", "lengths.npy"]
+
+
+@pytest.mark.parametrize("sizes", [[3, 4, 5], [0, 1, 0], [9, 0, 2]])
+def test_shards_are_one_table(sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
+    made = [row(number) for number in range(sum(sizes))]
+    left = iter(made)
+    paths = [tmp_path / f"{number}.arrow" for number in range(len(sizes))]
+    about = [write_shard(islice(left, size), path) for size, path in zip(sizes, paths, strict=True)]
+    assert join_shards(paths, about, tmp_path / "joined") == len(made)
+    table = FeatureTable(tmp_path / "joined")
+    lengths = [len(feature.input_ids) for feature in made]
+    assert (table.tokens, table.longest, table.lengths.tolist()) == (sum(lengths), max(lengths), lengths)
+    assert [table.column("ends", number).tolist() for number in range(len(made))] == [feature.ends for feature in made]
+
+
+def test_a_shard_that_lacks_rows_is_told(tmp_path: Path) -> None:
+    about = write_shard(map(row, range(5)), tmp_path / "a.arrow")
+    with pytest.raises(UserError, match="has 5 rows, expected 6"):
+        join_shards([tmp_path / "a.arrow"], [about | {"rows": 6}], tmp_path / "joined")
+
+
+def test_opening_a_table_reads_no_column(tmp_path: Path) -> None:
+    """Its files may be without their contents, as long as nobody asks for a row."""
+    write_features(map(row, range(50)), tmp_path / "a")
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix != ".json":
+            os.truncate(path, 128 if path.suffix == ".npy" else 0)
+            os.truncate(path, 1 << 20)
+    table = FeatureTable(tmp_path / "a")
+    assert (len(table), table.longest) == (50, 5)
+    with pytest.raises(pa.ArrowInvalid):
+        table.column("labels", 3)

@@ -12,9 +12,10 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import Problems
 from pipeline.readers import READERS
-from pipeline.readers.base import Row, paths
+from pipeline.readers.base import paths
 from pipeline.readers.hub import Hub
 from pipeline.recipe import load_recipe
+from pipeline.row import Row
 
 PAGE = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 

@@ -11,10 +11,11 @@ from test_readers_superglue import RECORDS, ROWS
 from pipeline.config import parse
 from pipeline.errors import Problems, UserError
 from pipeline.readers import READERS
-from pipeline.readers.base import Row, Splits
+from pipeline.readers.base import Splits
 from pipeline.readers.hub import Hub, read, settle
 from pipeline.readers.records import Options as Records
 from pipeline.readers.superglue import Corpus, Options
+from pipeline.row import Row
 
 SPLITS = Splits("train", "test")
 

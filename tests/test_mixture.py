@@ -1,10 +1,13 @@
 """Mixing: rates add up, the schedule counts what it draws, and every epoch holds every row once."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import mixture
 from pipeline.mixture import (
     UNIT,
     UNIT_BITS,
@@ -15,6 +18,7 @@ from pipeline.mixture import (
     mix_seed,
     permutation,
     sampling_rates,
+    shuffled,
     splitmix64,
 )
 
@@ -150,6 +154,68 @@ def test_every_epoch_holds_every_row_once(lengths: list[int], budget: int, seed:
         assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
         assert all(batches)
         assert all(sum(lengths[row] for row in batch) < 2 * max(budget, longest) + longest for batch in batches)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=60, max_size=400), budget=st.integers(1, 60), seed=st.integers(0, 2**63))
+def test_windows_too_hold_every_row_once(lengths: list[int], budget: int, seed: int) -> None:
+    """As in a large corpus, with windows of a few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixture, "WINDOW", 7)
+        patch.setattr(mixture, "BATCHES", 3)
+        packing = Packing(lengths, budget, seed)
+        for number in range(2):
+            batches = epoch(packing, number)
+            assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+            assert all(batches)
+
+
+class Counting:
+    """Lengths that know how many of them were looked at."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.seen = rows, 0
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, rows: Ints) -> Ints:
+        self.seen += len(rows)
+        return 5 + rows % 56
+
+
+def test_any_micro_batch_of_any_corpus_looks_at_one_window() -> None:
+    """A thousand million rows: nothing is ever as long as they are."""
+    rows = 10**9
+    lengths: Any = Counting(rows)
+    packing = Packing(lengths, 512, 7, tokens=rows * 32, longest=60)
+    for m in (0, 12_345_678, 10**8):
+        lengths.seen = 0
+        batch = packing.rows(m)
+        sizes = 5 + batch % 56
+        assert 256 < sizes.sum() < 1024
+        assert lengths.seen < 5000
+    assert packing.rows(10**8).tolist() == packing.rows(10**8).tolist()
+
+
+def test_a_permutation_is_one_whatever_is_asked_of_it() -> None:
+    for n in (1, 2, 3, 5, 64, 1000, 4097):
+        whole = permutation(n, 9)
+        assert sorted(whole.tolist()) == list(range(n))
+        assert shuffled(np.arange(n)[::-2], n, 9).tolist() == whole[::-2].tolist()
+
+
+def test_a_permutation_has_no_pattern() -> None:
+    """Each place is as likely for each number, neighbors are no neighbors, and other seeds give others."""
+    counts = np.zeros((12, 12))
+    for seed in range(6000):
+        counts[np.arange(12), permutation(12, seed)] += 1
+    assert counts.min() > 400  # of 500 on average
+    assert counts.max() < 600
+    large = permutation(10_000, 3)
+    assert abs(np.corrcoef(large[:-1], large[1:])[0, 1]) < 0.05
+    assert abs(np.corrcoef(large, np.arange(10_000))[0, 1]) < 0.05
+    assert (large == permutation(10_000, 4)).sum() < 10
 
 
 def test_epochs_differ_in_grouping_and_order() -> None:

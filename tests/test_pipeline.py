@@ -309,7 +309,7 @@ def code_of_stage(module: str) -> set[str]:
     if module != "prepare":
         return found
     return {file for file in found if not file.startswith(tuple(f"{folder}/" for folder in TASK_FOLDERS))} | {
-        *TASK_FOLDERS, "pipeline/tagging.py"}
+        *TASK_FOLDERS, "pipeline/checks.py", "pipeline/tagging.py"}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -343,7 +343,7 @@ def test_no_module_but_the_tasks_is_imported_by_a_computed_name() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(name: str) -> None:
-    own = (*(f"{folder}/" for folder in TASK_FOLDERS), "pipeline/tagging.py")
+    own = (*(f"{folder}/" for folder in TASK_FOLDERS), "pipeline/checks.py", "pipeline/tagging.py")
     shared = {file for file in closure(Path(f"pipeline/tasks/{name}.py")) if not file.startswith(own)} - {"stages/__init__.py"}
     users = [stage for stage, values in STAGES.items() if "pipeline/tasks/__init__.py" in values["deps"]]
     assert {"featurize", "mix", "pretrain", "finetune", "evaluate"} <= set(users)
@@ -364,7 +364,7 @@ def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
     assert len(set(before.values())) == len(NAMES)
     taggers = {"token_classification", "semantic_role_labeling"}
     for file, wanted in {"tasks/span_extraction.py": {"span_extraction"}, "metrics/roles.py": {"semantic_role_labeling"},
-                         "tagging.py": taggers, "features.py": set()}.items():
+                         "tagging.py": taggers, "checks.py": set(NAMES), "features.py": set()}.items():
         with (tmp_path / "pipeline" / file).open("a", encoding="utf-8") as opened:
             opened.write("# edited\n")
         after = hashes()

@@ -15,8 +15,8 @@ from raw import ENDINGS, content_of, packed
 from pipeline.config import parse
 from pipeline.errors import UserError
 from pipeline.readers import READERS
-from pipeline.readers.base import Row
 from pipeline.readers.records import Options, keys
+from pipeline.row import Row
 
 
 def read(content: str | bytes, folder: Path, options: dict[str, Any] | None = None,

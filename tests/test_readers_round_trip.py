@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from raw import ENDINGS, content_of, packed, read
 from tags import SPANS, Spans, written
 
-from pipeline.readers.base import Row
 from pipeline.readers.tags import SCHEMES, Scheme
+from pipeline.row import Row
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # No character ends a line or a column but those that do: U+0085, U+2028 and no-break spaces are text like any other.

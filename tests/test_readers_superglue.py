@@ -11,8 +11,8 @@ import pytest
 from pipeline.config import parse
 from pipeline.errors import Problems, UserError
 from pipeline.readers import READERS
-from pipeline.readers.base import Row
 from pipeline.readers.superglue import Corpus, Options, keys, row
+from pipeline.row import Row
 
 DATA = Path(os.environ.get("DATA_ROOT", Path(__file__).parents[2] / "shared" / "data")) / "classification"
 

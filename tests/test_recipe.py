@@ -80,7 +80,10 @@ def test_good_recipe(tmp_path: Path) -> None:
     ({"files": {"train": "a", "dev": "b", "test": "b"}}, "ours.yaml: files: unknown key 'dev'; known are test, train, valid"),
     ({"carve_validation": 0.1}, "ours.yaml: carve_validation: there is a validation split already; remove one of the two"),
     ({"carve_validation": 10}, "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1"),
-    ({"unseen_labels": "warn"}, "ours.yaml: unseen_labels: 'warn' is not one of the allowed values; known are fail, keep"),
+    ({"on_problem": "warn"}, "ours.yaml: on_problem: 'warn' is not one of the allowed values; known are drop, fail"),
+    ({"allow": ["unseen-lable"]}, "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; did you mean 'unseen-"),
+    ({"max_dropped": "many"}, "ours.yaml: max_dropped: 'many' is no share of the rows; write 0.1% or 0.001"),
+    ({"max_dropped": 1.5}, "ours.yaml: max_dropped: 1.5 is no share of the rows; write 0.1% or 0.001"),
     ({"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
      "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
     ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]

@@ -91,12 +91,17 @@ def root(tmp_path: Path) -> Path:
     pretrain = tmp_path / "runs" / "pretrain" / "base"
     tsv(pretrain / "train.tsv", ("step", "loss", "loss_ner", "loss_qa"), (1, 3, 3, ""), (2, 2, "", 2), (3, 1.5, 1, 2))
     tsv(pretrain / "validation.tsv", ("step", "score", "score_ner", "score_qa"), (3, 50, 60, 40))
-    put(pretrain / "run.json", {"seconds": 777, "steps": 3, "seed": 0})
-    corpora = {"ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2}, "qa": {"rows": 3000, "share": 0.6667}}
-    leak = {"train": "squad", "held_out": "qa", "split": "test", "rows": 12, "examples": ["Who <is> | it?"]}
+    drawn = {"ner": {"micro_batches": 2, "rows": 30, "tokens": 250, "loss_tokens": 900},
+             "qa": {"micro_batches": 4, "rows": 10, "tokens": 750, "loss_tokens": 100}}
+    put(pretrain / "run.json", {"seconds": 777, "steps": 3, "seed": 0, "drawn": drawn})
+    corpora = {"ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2, "dropped": 5},
+               "qa": {"rows": 3000, "share": 0.6667}}
+    leak = {"train": "squad", "held_out": "qa", "split": "test", "rows": 12, "equal": 10, "contained": 2, "train_rows": 9,
+            "examples": ["Who <is> | it?"]}
     put(
         tmp_path / "mixtures" / "base.json",
-        {"corpora": corpora, "temperature": 2.0, "cap": 100000, "leaks": [leak], "unit": 1048576},
+        {"corpora": corpora, "temperature": 2.0, "cap": 100000, "leaks": [leak], "unit": 1048576,
+         "on_leak": "drop", "warnings": ["qa is barely seen"]},
     )
     return tmp_path
 
@@ -146,13 +151,18 @@ def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
 
 
 def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> None:
-    _, text = write(root)
+    html, text = write(root)
     assert "| arm | F1 | precision | recall |" in text
     assert "| multitask | 74.3 | 71.3 | — |" in text
     assert "| NA | 10 | 47.5 | 47.5 | 47.5 | 47.5 |" in text
     assert "| LOC | 5 | — | — | — | — |" in text
     assert "| ner | 1,000 | 25.0 % | 33.3 % | 349,525 | 1.2 | — |" in text
-    assert r"| squad | qa | test | 12 | Who &lt;is&gt; \| it? |" in text
+    assert rows_of(text, "Shares of what was trained on").items() >= {
+        "ner": ["33.3 %", "33.3 %", "75.0 %", "25.0 %", "90.0 %"],
+        "qa": ["66.7 %", "66.7 %", "25.0 %", "75.0 %", "10.0 %"]}.items()
+    assert "5 train rows were dropped for it. Warning: qa is barely seen." in text
+    assert "base: shares intended and realized" in html
+    assert r"| squad | qa | test | 12 | 10 | 2 | 9 | Who &lt;is&gt; \| it? |" in text
 
 
 def test_the_same_inputs_give_the_same_bytes(root: Path) -> None:
@@ -175,7 +185,7 @@ def test_the_page_is_self_contained_and_accessible(root: Path) -> None:
     assert all(link.startswith("#") for link in links)
     assert {link[1:] for link in links} | set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
     assert len(ids) == len(set(ids))
-    assert names.count("svg") == names.count("figure") == names.count("desc") == 8
+    assert names.count("svg") == names.count("figure") == names.count("desc") == 9
     assert all(attributes.get("role") == "img" for tag, attributes in page.tags if tag == "svg")
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
 
@@ -246,7 +256,7 @@ def test_diverged_runs_and_odd_names_are_drawn(root: Path) -> None:
     tsv(root / "runs" / "multitask" / "qa" / "train.tsv", ("step", "loss"))
     put_run(root, "multitask", "_任务 $1$", 5.0)
     html, _ = write(root, tasks=("ner", "qa", "_任务 $1$"))
-    assert html.count("<svg") == 10
+    assert html.count("<svg") == 11
 
 
 def test_numbers_as_text() -> None:

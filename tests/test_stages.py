@@ -48,7 +48,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_params(tmp_path, values)
     shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
     for split in ("train", "validation", "test"):
-        for folder, name, text in (("world/ner", "conll", NER), ("raw/srl", "conll", SRL.replace("d", split, 1)),
+        for folder, name, text in (("world/ner", "conll", NER.replace("A", f"A{split}")),
+                                   ("raw/srl", "conll", SRL.replace("d", split, 1).replace("It", split)),
                                    ("world/qa", "jsonl", question(split) + "\n")):
             path = tmp_path / "data" / folder / f"{split}.{name}"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def question(name: str, start: int = 2) -> str:
-    return json.dumps({"id": name, "context": "A cat.", "question": "Who?", "answers": [{"text": "cat", "answer_start": start}]})
+    answers = [{"text": "cat", "answer_start": start}]
+    return json.dumps({"id": name, "context": "A cat.", "question": f"Who, {name}?", "answers": answers})
 
 
 def edit(folder: Path, change: Callable[[Values], object], name: str = "params.yaml") -> None:
@@ -157,7 +159,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
     "unknown label": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"PER", b"PRE"),
                       ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there")),
     "label in validation alone": ("world_ner", "data/world/ner/validation.conll", lambda raw: raw.replace(b"PER", b"LOC"),
-                                  ("validation.conll:1", "'LOC' is never in train", "unseen_labels: keep")),
+                                  ("validation.conll:1", "'LOC' is never in train", "allow: [unseen-label]")),
     "not UTF-8": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"b", b"\xe9"),
                   ("train.conll:2", "0xe9", "not UTF-8", "iconv")),
     "empty split": ("world_ner", "data/world/ner/validation.conll", lambda _: b"\n\n",
@@ -195,6 +197,11 @@ def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
     before = contents(place / "data", place / "data_recipes")
     told = problems(prepare, task)
     assert any(all(part in problem for part in wanted) for problem in told), told
+    listed = place / "data/problems" / f"{task}.jsonl"
+    if listed.exists():
+        lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+        assert [f"{line['where']}: {line['message']}" for line in lines] == list(told)
+        shutil.rmtree(listed.parent)
     assert contents(place / "data", place / "data_recipes") == before
 
 

@@ -165,8 +165,8 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
 
 @pytest.mark.parametrize(("row", "parts"), [
     ({"answers": ["Di"]}, ["f:1: answers ['Di'] are none of the choices"]),
-    ({"context": ""}, ["context: found ''", "not empty"]),
-    ({"question": 4}, ["question: found '4'"]),
+    ({"context": ""}, ["context is empty: ''"]),
+    ({"question": 4}, ["question: found int '4', expected text"]),
     ({"choices": ["Bo"]}, ["choices: found ['Bo'], expected a list of texts, two or more"]),
     ({"choices": "Bo"}, ["choices: found Bo"]),
     ({"choices": ["Bo", " "]}, ["choices: found"]),

@@ -1,8 +1,11 @@
 """Words to sub-words, for a tokenizer with two token types and for one with a single type."""
 
+import copy
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.tokenizer import Tokenizer
@@ -73,3 +76,32 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tokenizer can be read there") as caught:
         Tokenizer(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["the", "The", "[SEP]", "</s>", "##s", "a-b", "'s"])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sentences=st.lists(st.lists(WORDS, max_size=8), max_size=5))
+def test_words_are_what_they_are_in_a_sentence(sentences: list[list[str]], tokenizer: Tokenizer, one_type_tokenizer: Tokenizer,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each word is tokenized once, alone: as `tokenizers` does it among others, however little is remembered."""
+    monkeypatch.setattr("pipeline.tokenizer.REMEMBERED", 5)
+    for one in (tokenizer, one_type_tokenizer):
+        encodings = one._fast.encode_batch(sentences, is_pretokenized=True, add_special_tokens=False)
+        wanted = []
+        for words, encoding in zip(sentences, encodings, strict=True):
+            pieces: list[list[int]] = [[] for _ in words]
+            for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                pieces[word].append(piece)
+            wanted.append([piece or [one.unknown] for piece in pieces])
+        assert one.words(sentences) == wanted
+
+
+def test_a_copy_in_another_process_is_the_same(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
+    for one in (tokenizer, one_type_tokenizer):
+        copied = copy.deepcopy(one)  # by what goes to another process
+        assert copied.digest == one.digest
+        assert copied.words([["Unbelievable", "cat"]]) == one.words([["Unbelievable", "cat"]])
+        assert copied.texts(["a cat"]) == one.texts(["a cat"])
+    assert tokenizer.digest != one_type_tokenizer.digest

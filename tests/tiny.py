@@ -1,5 +1,6 @@
 """Tiny random models and features: what tests of training need, small enough to train in a blink."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
 def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
     """The same, written and opened."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{kind}-{rows}-{seed}.arrow"
+    path = folder / f"{kind}-{rows}-{seed}"
+    shutil.rmtree(path, ignore_errors=True)
     write_features(features(kind, rows, seed, classes), path)
     return FeatureTable(path)
 

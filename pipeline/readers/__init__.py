@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Problems
 from pipeline.readers import conll_columns, conll_props, mrqa_jsonl, records, squad_json, superglue
-from pipeline.readers.base import Row, Source
+from pipeline.readers.base import Source
 from pipeline.readers.hub import ToRow
+from pipeline.row import Row
 
 Cut = Literal["lines", "blank lines"] | None
 

@@ -8,21 +8,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
 from pipeline.errors import UNDECODABLE, Problems
-
-Row = dict[str, Any]
-"""One unchecked example as plain Python. Always `where` (its "file:line"), perhaps `id`; the other keys are the task's:
-tokens and tags (IOB2); or tokens, predicate and tags; or question, context, answers (text, answer_start) and perhaps title; or
-text and label, perhaps text_pair, spans (segment, start, end) and question; or context, question, choices and answers (texts),
-perhaps starts."""
+from pipeline.row import SPLITS
 
 _GAP = re.compile(r"[ \t]+")  # str.split() would also cut at a no-break space inside a token
-
-SPLITS = ("train", "validation", "test")
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}  # by the end of a file's name

@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any, Literal, cast
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Line, Row, Source, blocks, cells, shown
+from pipeline.readers.base import Line, Source, blocks, cells, shown
 from pipeline.readers.tags import Evidence, Scheme, SchemeOrAuto, to_iob2
+from pipeline.row import Row
 
 BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
 _NO_WORD = re.compile(r"\d+[-.]\d+")  # CoNLL-U's ids of multiword ranges and of empty nodes

@@ -10,9 +10,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Line, Row, Source, blocks, cells, lines, shown
+from pipeline.readers.base import Line, Source, blocks, cells, lines, shown
 from pipeline.readers.conll_columns import BOUNDARIES
 from pipeline.readers.tags import to_iob2
+from pipeline.row import Row
 
 
 @dataclass(frozen=True)

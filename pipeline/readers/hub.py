@@ -7,9 +7,10 @@ from typing import Any
 
 from pipeline.errors import Problems
 from pipeline.readers import records
-from pipeline.readers.base import SPLITS, Row, Splits
+from pipeline.readers.base import Splits
 from pipeline.readers.tables import has_columns
 from pipeline.readers.tags import Evidence, SchemeOrAuto
+from pipeline.row import SPLITS, Row
 
 ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
 """From one record to its row, as a reader does it: (record, options, where, problems); None, and a problem, where it is wrong."""

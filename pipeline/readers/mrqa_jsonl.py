@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row, Source, shown
+from pipeline.readers.base import Source, shown
 from pipeline.readers.json_values import check, objects
+from pipeline.row import Row
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
 
 from pipeline.errors import Problems, did_you_mean
-from pipeline.readers.base import Row, Source, shown
+from pipeline.readers.base import Source, shown
 from pipeline.readers.json_values import check, check_answers, decode
 from pipeline.readers.tables import FORMATS, Cells, Format, Quote, format_of, records
 from pipeline.readers.tags import Evidence, Scheme, SchemeOrAuto, to_iob2
+from pipeline.row import Row
 
 
 def _text(value: Any) -> str | None:

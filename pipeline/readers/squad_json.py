@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Problems
-from pipeline.readers.base import DAMAGED, Row, damaged, open_file
+from pipeline.readers.base import DAMAGED, damaged, open_file
 from pipeline.readers.json_stream import JsonStream, NotJsonError
 from pipeline.readers.json_values import check, check_answers
+from pipeline.row import Row
 
 
 @dataclass(frozen=True)

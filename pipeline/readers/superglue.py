@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Problems
-from pipeline.readers.base import Row, Source, shown
+from pipeline.readers.base import Source, shown
 from pipeline.readers.json_values import check, objects
+from pipeline.row import Row
 
 Corpus = Literal["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
 Record = dict[str, Any]

@@ -30,12 +30,13 @@ class Metrics:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training run: its curves and its `run.json`."""
+    """One training run: its curves and its `run.json`. `drawn` is what it drew of each corpus of a mixture."""
 
     train: pd.DataFrame | None
     validation: pd.DataFrame | None
     facts: Scores
     learning_rates: Scores
+    drawn: dict[str, Scores] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,24 +52,28 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """Train rows of one corpus that are also held-out rows of another."""
+    """Held-out `rows` of one corpus whose texts are in train rows of another, or of itself: `equal` to them or `contained`."""
 
     train: str
     held_out: str
     split: str
-    rows: float | None
+    counts: Scores
     examples: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """One mixture and the multi-task run on it. `corpora` is None where the mixture's own file is absent."""
+    """One mixture and the multi-task run on it. `corpora` is None where the mixture's own file is absent; `on_leak` says what
+    became of train rows that leak.
+    """
 
     name: str
     corpora: dict[str, Scores] | None
     settings: Scores
     leaks: tuple[Leak, ...]
     training: Training
+    warnings: tuple[str, ...] = ()
+    on_leak: str = "report"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +146,9 @@ def _training(folder: Path) -> Training:
     values = _document(path) or {}
     rates = _numbers(values, "learning_rates", path)
     facts = _numbers({"run": {key: values.get(key) for key in FACTS}}, "run", path)
-    return Training(_table(folder / "train.tsv", ("step", "loss")), _table(folder / "validation.tsv", ("step",)), facts, rates)
+    drawn = _typed(values, "drawn", dict, path)
+    return Training(_table(folder / "train.tsv", ("step", "loss")), _table(folder / "validation.tsv", ("step",)), facts, rates,
+                    {corpus: _numbers(drawn, corpus, path) for corpus in drawn})
 
 
 def _mixture(name: str, path: Path, run: Path) -> Mixture:
@@ -151,15 +158,17 @@ def _mixture(name: str, path: Path, run: Path) -> Mixture:
     raw, leaks = _typed(values, "corpora", dict, path), _typed(values, "leaks", list, path)
     corpora = {corpus: _numbers(raw, corpus, path) for corpus in raw}
     settings = _numbers({"mixture": {key: values.get(key) for key in ("temperature", "cap", "unit")}}, "mixture", path)
-    return Mixture(name, corpora, settings, tuple(_leak(leak, path) for leak in leaks), _training(run))
+    warnings = tuple(map(str, _typed(values, "warnings", list, path)))
+    return Mixture(name, corpora, settings, tuple(_leak(leak, path) for leak in leaks), _training(run), warnings,
+                   str(values.get("on_leak", "report")))
 
 
 def _leak(value: object, path: Path) -> Leak:
     if not isinstance(value, dict):
         raise UserError(f"{path}: leaks: found {value!r}, expected a mapping; {RERUN}")
-    rows = _numbers({"leaks": {"rows": value.get("rows")}}, "leaks", path)["rows"]
+    counts = _numbers({"leaks": {key: value.get(key) for key in ("rows", "equal", "contained", "train_rows")}}, "leaks", path)
     train, held_out, split = (str(value.get(key, "")) for key in ("train", "held_out", "split"))
-    return Leak(train, held_out, split, rows, tuple(map(str, _typed(value, "examples", list, path))))
+    return Leak(train, held_out, split, counts, tuple(map(str, _typed(value, "examples", list, path))))
 
 
 def _document(path: Path) -> dict[str, Any] | None:

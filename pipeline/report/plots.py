@@ -168,6 +168,47 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
         return Plot(caption, text, _svg(figure, caption, text))
 
 
+def histogram(caption: str, axis: str, values: Mapping[str, "np.ndarray[Any, Any]"], mark: float | None = None) -> Plot:
+    """How rows of several splits are spread, each as the share of its own rows; `mark` is a limit to draw a line at."""
+    with _style():
+        figure, axes = _figure(2.9)
+        shown = {name: numbers for name, numbers in values.items() if len(numbers)}
+        top = max((float(np.quantile(numbers, 0.995)) for numbers in shown.values()), default=1.0)
+        end = 1.05 * max(top, mark or 0.0, 1.0)
+        edges = np.arange(0, end + 1, max(1, round(end / 40)))  # whole numbers: else some bars hold one more of them than others
+        for place, (name, numbers) in enumerate(shown.items()):
+            heights, _ = np.histogram(np.minimum(numbers, edges[-1]), edges)
+            axes.stairs(100 * heights / len(numbers), edges, color=TASK_COLORS[place], ls=DASHES[place], lw=1.6, label=name)
+        if mark is not None:
+            axes.axvline(mark, color="#D55E00", lw=1.2, label=f"limit {mark:g}")
+        axes.set(xlabel=axis, ylabel="% of rows")
+        _legend(figure, axes, len(shown) + (mark is not None))
+        text = "; ".join(f"{name}: median {np.median(numbers):.0f}, at most {numbers.max():.0f}"
+                         for name, numbers in shown.items())
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
+def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], most: int = 20) -> Plot:
+    """Horizontal bars: for each of the first rows (the outer names), one for each inner name."""
+    with _style():
+        shown = dict(list(groups.items())[:most])
+        names = list(dict.fromkeys(name for values in shown.values() for name in values))
+        height = 0.8 / max(1, len(names))
+        figure, axes = _figure(1.0 + (0.14 + 0.1 * len(names)) * len(shown))
+        for place, name in enumerate(names):
+            at = [row - 0.4 + height * (place + 0.5) for row in range(len(shown))]
+            widths = [values.get(name, 0.0) for values in shown.values()]
+            axes.barh(at, widths, height=height * 0.9, color=TASK_COLORS[place % len(TASK_COLORS)], label=name)
+        axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
+        axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
+        axes.grid(visible=False, axis="y")
+        _legend(figure, axes, len(names))
+        left_out = f"The first {most} of {len(groups)}. " if len(groups) > most else ""
+        text = left_out + "; ".join(f"{row} " + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+                                    for row, values in shown.items())
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
 def _style() -> Any:
     return matplotlib.style.context(["default", STYLE])
 

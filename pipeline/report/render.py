@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -46,9 +46,14 @@ def write_report(
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        page = _environment().get_template(f"{name}.j2")
-        text = page.render(summary=words.summary(evidence), sections=sections, glossary=words.glossary(evidence))
+        text = page(name, "Arms and tasks compared", words.summary(evidence), sections, words.glossary(evidence))
         (output / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def page(template: str, title: str, summary: str, sections: Sequence[Section], glossary: Mapping[str, str]) -> str:
+    """A page out of a template of this folder."""
+    found = _environment().get_template(f"{template}.j2")
+    return found.render(title=title, summary=summary, sections=sections, glossary=glossary)
 
 
 def _environment() -> jinja2.Environment:
@@ -108,7 +113,8 @@ def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Li
 
 
 def _mixture(mixture: Mixture) -> Section:
-    shown = [table for table in (tables.pretraining(mixture), tables.shares(mixture), tables.leaks(mixture)) if table]
+    made = (tables.pretraining(mixture), tables.shares(mixture), tables.realized(mixture), tables.leaks(mixture))
+    shown = [table for table in made if table]
     training, drawn = mixture.training, []
     for frame, prefix, title in ((training.validation, "score", "validation score"), (training.train, "loss", "training loss")):
         curves = _by_task(frame, prefix, training.facts.get("best_step"))
@@ -117,6 +123,9 @@ def _mixture(mixture: Mixture) -> Section:
     bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
     if bars:
         drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
+    realized = tables.drawn_shares(mixture)
+    if realized:
+        drawn.append(plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized))
     return Section(f"Shared prompt: {mixture.name}", words.about_mixture(mixture), tuple(shown), tuple(drawn))
 
 

@@ -235,11 +235,43 @@ def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
     return count(rows), by_rows, sampled, count(corpus.get("rate")), epochs, count(corpus.get("micro_batches"))
 
 
-def leaks(mixture: Mixture) -> Table | None:
-    """Train rows of one corpus that are held-out rows of another."""
-    columns = ("trained on", "held out", "split", "rows", "for example")
+DRAWN = {"micro_batches": "micro-batches", "rows": "rows", "tokens": "tokens", "loss_tokens": "loss tokens"}
+
+
+def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
+    """Corpus -> in percent, the share that was intended and those that the run realized; empty where it has no record of it."""
+    drawn, corpora = mixture.training.drawn, mixture.corpora or {}
+    totals = {key: sum(counts.get(key) or 0 for counts in drawn.values()) or 1 for key in DRAWN}
+    return {
+        name: {"intended": 100 * (corpora[name].get("share") or 0)}
+        | {title: 100 * (counts.get(key) or 0) / totals[key] for key, title in DRAWN.items()}
+        for name, counts in drawn.items()
+        if name in corpora
+    }
+
+
+def realized(mixture: Mixture) -> Table | None:
+    """What the run drew of each corpus, beside the share that was intended."""
+    shares = drawn_shares(mixture)
     rows = tuple(
-        tuple(map(Cell, (leak.train, leak.held_out, leak.split, count(leak.rows), _examples(leak.examples))))
+        (
+            Cell(name),
+            Cell(percent(found["intended"] / 100, 1)),
+            *(Cell(percent(found[title] / 100, 1), count(mixture.training.drawn[name].get(key))) for key, title in DRAWN.items()),
+        )
+        for name, found in shares.items()
+    )
+    columns = (Cell("corpus"), Cell("intended"), *map(Cell, DRAWN.values()))
+    return Table("Shares of what was trained on", columns, rows) if rows else None
+
+
+def leaks(mixture: Mixture) -> Table | None:
+    """Held-out rows of one corpus whose texts are in train rows of another, or of itself."""
+    columns = ("trained on", "held out", "split", "rows", "equal", "contained", "train rows", "for example")
+    keys = ("rows", "equal", "contained", "train_rows")
+    rows = tuple(
+        (*map(Cell, (leak.train, leak.held_out, leak.split)), *(Cell(count(leak.counts.get(key))) for key in keys),
+         Cell(_examples(leak.examples)))
         for leak in mixture.leaks
     )
     return Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True) if rows else None

@@ -40,8 +40,10 @@ GLOSSARY = {
     "mean over about a thirtieth of its run; the losses of different tasks are not comparable.",
     "share as sampled": "A corpus of n rows is drawn in proportion to min(n, cap)^(1/temperature): a temperature above 1 "
     "favors small corpora. Epochs say how often the run went through each.",
-    "held-out rows found": "Train rows that equal or contain held-out rows of another corpus. Where there are any, read "
-    "the multitask arm's test score on that task with care.",
+    "shares of what was trained on": "Micro-batches are drawn by share; they hold about the same number of tokens each, not of "
+    "rows, nor of loss tokens: the labels that the loss is computed on.",
+    "held-out rows found": "Held-out rows whose texts equal, contain or are contained in train rows of another corpus, or of "
+    "their own. Where there are any, read the multitask arm's test score on that task with care.",
 }
 
 
@@ -86,9 +88,12 @@ def about_mixture(mixture: Mixture) -> str:
     if mixture.corpora is None:
         return "The mixture's own file is absent; below is its training."
     temperature, cap = mixture.settings.get("temperature"), mixture.settings.get("cap")
-    text = f"{len(mixture.corpora)} corpora, mixed at temperature {factor(temperature)}, cap {count(cap)}."
+    how = f"mixed at temperature {factor(temperature)}, cap {count(cap)}" if temperature else "mixed in equal or given shares"
     found = "Held-out rows were found among train rows." if mixture.leaks else "No held-out row was found among train rows."
-    return f"{text} {found}"
+    dropped = sum(corpus.get("dropped") or 0 for corpus in mixture.corpora.values())
+    gone = f" {count(dropped)} train rows were dropped for it." if dropped else ""
+    warned = "".join(f" Warning: {warning}." for warning in mixture.warnings)
+    return f"{len(mixture.corpora)} corpora, {how}. {found}{gone}{warned}"
 
 
 def about_task(runs: Sequence[Run]) -> str:

@@ -23,7 +23,7 @@ def task_named(name: str) -> Task[Any, Any, Any]:
 
 
 def code_of(name: str) -> str:
-    """A hash of the code that is only this task's: its file, and what it imports of `tasks`, `tagging` and `metrics`.
+    """A hash of the code that is only this task's: its file, and what it imports of `tasks`, `tagging`, `checks` and `metrics`.
 
     Stages take it from their input in place of these files, so that an edit of one task's code reruns no other task.
     """
@@ -41,7 +41,7 @@ def code_of(name: str) -> str:
     return digest.hexdigest()
 
 
-_OWN = ("pipeline.tasks.", "pipeline.tagging", "pipeline.metrics.")
+_OWN = ("pipeline.tasks.", "pipeline.tagging", "pipeline.checks", "pipeline.metrics.")
 
 
 def _imported(file: Path) -> Iterator[str]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.checks import check_nfc, check_text, check_whole
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -55,6 +56,8 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
                         ("choices", pa.list_(pa.string())), ("starts", pa.list_(pa.int32())), ("answers", pa.list_(pa.string()))])
     keys = ("context", "question", "choices", "answers")
     query_keys = ("context", "question", "choices")
+    inputs = ("context", "question", "choices", "starts")
+    outputs = ("answers",)
     head = "positions"
     figures = ("accuracy", "exact_match", "f1")
     hub_task = "multiple-choice"
@@ -68,8 +71,11 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         example = self.query(row, problems)
         if example is None:
             return None
+        if not all(check_whole("answers", text, row["where"], problems) for text in row["answers"]):
+            return None
         if not set(row["answers"]) & set(example.choices):
-            problems.add(row["where"], f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them")
+            problems.add(row["where"], f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them",
+                         "no-right-choice")
             return None
         return Example(**vars(example) | {"answers": tuple(row["answers"])})
 
@@ -77,13 +83,15 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         """The question."""
         where, before = row["where"], len(problems)
         for key in ("context", "question"):
-            if not isinstance(row[key], str) or not row[key].strip():
-                problems.add(where, f"{key}: found {str(row[key])[:40]!r}, expected text that is not empty")
+            check_text(key, row[key], where, problems)
         choices, starts = row["choices"], row.get("starts") or []
         if not is_text_list(choices) or len(choices) < (1 if starts else 2) or not all(choice.strip() for choice in choices):
-            problems.add(where, f"choices: found {str(choices)[:60]}, expected a list of texts, two or more")
+            problems.add(where, f"choices: found {str(choices)[:60]}, expected a list of texts, two or more", "choices")
+        elif not all(check_whole("choices", text, where, problems) for text in choices):
+            return None
         elif starts and len(problems) == before:
             _check_starts(row["context"], choices, starts, where, problems)
+            check_nfc("context", row["context"], where, problems)
         if len(problems) > before:
             return None
         return Example(row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ())
@@ -156,12 +164,14 @@ TASK = MultipleChoice()
 
 def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:
     if not isinstance(starts, list | tuple) or len(starts) != len(choices) or not all(type(start) is int for start in starts):
-        problems.add(where, f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices")
+        problems.add(where, f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices",
+                     "not-an-integer")
         return
     for choice, start in zip(choices, starts, strict=True):
         if start < 0 or not context.startswith(choice, start):
             problems.add(where, f"choice {choice!r} is said to start at {start}, where the context has "
-                                f"{context[max(start, 0):max(start, 0) + len(choice)]!r}; correct starts or choices")
+                                f"{context[max(start, 0):max(start, 0) + len(choice)]!r}; correct starts or choices",
+                         "choice-offset")
 
 
 def _mentioned(number: int, example: Example, question: list[int], context: Encoding, tokenizer: "Tokenizer", max_length: int,

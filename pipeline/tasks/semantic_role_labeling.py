@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, roles
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
@@ -53,6 +53,8 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
                         ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "predicate", "tags")
     query_keys = ("tokens", "predicate")
+    inputs = ("tokens", "predicate")
+    outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
@@ -62,7 +64,8 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         verbs = [position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE}"]
         if verbs != [predicate]:
             problems.add(row["where"], f"predicate {predicate} of {len(tags)} tokens, but B-V is at {verbs or 'none'}; "
-                                       "the predicate is the first token of its one span V")
+                                       "the predicate is the first token of its one span V",
+                         "predicate-count" if len(verbs) != 1 else "predicate-position")
             return None
         return Example(row["id"], tuple(row["tokens"]), predicate, tuple(tags))
 
@@ -73,7 +76,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         tokens, predicate = tuple(row["tokens"]), row["predicate"]
         if isinstance(predicate, bool) or not isinstance(predicate, int) or not 0 <= predicate < len(tokens):
             problems.add(row["where"], f"predicate: found {str(predicate)[:40]!r}, expected the number of one of the "
-                                       f"{len(tokens)} words, counted from 0")
+                                       f"{len(tokens)} words, counted from 0", "predicate-position")
             return None
         tags = tuple(f"B-{roles.PREDICATE}" if position == predicate else "O" for position in range(len(tokens)))
         return Example(row["id"], tokens, predicate, tags)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.checks import check_nfc, check_text
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics, classification
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import HeadKind, Task
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -59,6 +60,8 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
                         ("label", pa.string()), ("question", pa.string())])
     keys = ("text", "label")
     query_keys = ("text",)
+    inputs = ("text", "text_pair", "spans")
+    outputs = ("label",)
     head: ClassVar[HeadKind] = "classes"
     figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
     hub_task = "text-classification"
@@ -72,7 +75,7 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         before = len(problems)
         if row["label"] not in labels:
             problems.add(row["where"], f"label {row['label']!r} is not in the recipe's labels ({', '.join(labels)}); add it "
-                                       "there, or correct it")
+                                       "there, or correct it", "unknown-label")
         example = _example(row, row["label"], problems)
         return example if len(problems) == before else None
 
@@ -158,29 +161,30 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
     where, before = row["where"], len(problems)
     texts = [row["text"], row.get("text_pair") or ""]
     for key, text in zip(("text", "text_pair"), texts, strict=True):
-        if not isinstance(text, str):
-            problems.add(where, f"{key}: found {type(text).__name__} {str(text)[:40]!r}, expected text")
-    if texts[0] == "" or (isinstance(texts[0], str) and not texts[0].strip()):
-        problems.add(where, f"text is empty: {texts[0]!r}; fill it in, or remove the row")
+        if key == "text" or text:
+            check_text(key, text, where, problems)
     spans = row.get("spans") or []
     marks = [_mark(span, texts, where, problems) for span in spans] if isinstance(spans, list | tuple) else [None]
     if not isinstance(spans, list | tuple) or len(spans) > 2:
-        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two")
+        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "wrong-type")
     if len(problems) > before:
         return None
+    for key, text in zip(("text", "text_pair"), texts if spans else (), strict=False):
+        check_nfc(key, text, where, problems)
     return Example(row["id"], texts[0], texts[1], tuple(mark for mark in marks if mark), label, str(row.get("question") or ""))
 
 
 def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Mark | None:
     values: list[Any] = [span.get(key) for key in ("segment", "start", "end")] if isinstance(span, Mapping) else [None]
     if not all(type(value) is int for value in values):
-        problems.add(where, f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end")
+        problems.add(where, f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end",
+                     "wrong-type")
         return None
     mark = Mark(*values)
     text = texts[mark.segment] if mark.segment in (0, 1) else ""
     if not isinstance(text, str) or not 0 <= mark.start < mark.end <= len(text) or not text[mark.start : mark.end].strip():
         problems.add(where, f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is no span of words in "
-                            f"{str(text)[:40]!r}; correct it")
+                            f"{str(text)[:40]!r}; correct it", "span-offset")
         return None
     return mark
 

@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.checks import check_nfc, check_text
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.task import Task
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -84,6 +86,8 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
                         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
     keys = ("question", "context", "answers")
     query_keys = ("question", "context")
+    inputs = ("question", "context")
+    outputs = ("answers",)
     head = "positions"
     figures = ("f1", "exact_match")
     hub_task = "question-answering"
@@ -94,14 +98,15 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The question, unless it or its context is empty or an answer is not in the context where it is said to start."""
-        before = len(problems)
-        _check_texts(row, problems)
+        if not (_check_texts(row, problems) and _check_answer_types(row, problems)):
+            return None
+        context, before = row["context"], len(problems)
         found = tuple(Answer(answer["text"], answer["answer_start"]) for answer in row["answers"])
         for answer in found:
-            wrong = _mismatch(row["context"], answer)
-            if wrong:
-                problems.add(row["where"], wrong)
-        return Example(row["id"], row["question"], row["context"], found) if len(problems) == before else None
+            _check_offset(context, answer, row["where"], problems)
+        if found:
+            check_nfc("context", context, row["where"], problems)
+        return Example(row["id"], row["question"], context, found) if len(problems) == before else None
 
     def query(self, row: Row, problems: Problems) -> Example | None:
         """The question."""
@@ -183,12 +188,26 @@ TASK = SpanExtraction()
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:
-    before = len(problems)
-    for key in ("question", "context"):
-        if not isinstance(row[key], str):
-            problems.add(row["where"], f"{key}: found {type(row[key]).__name__} {str(row[key])[:40]!r}, expected text")
-        elif not row[key].strip():
-            problems.add(row["where"], f"{key} is empty: {row[key]!r}; fill it in, or remove the question")
+    good = [check_text(key, row[key], row["where"], problems) for key in ("question", "context")]
+    return all(good)
+
+
+def _check_answer_types(row: Row, problems: Problems) -> bool:
+    """Whether `answers` is a list, perhaps empty, of mappings with a text and an integer offset."""
+    answers, where, before = row["answers"], row["where"], len(problems)
+    if not isinstance(answers, list | tuple):
+        problems.add(where, f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of mappings with "
+                            "text and answer_start; [] says that the context has no answer", "missing-answers")
+        return False
+    for number, answer in enumerate(answers):
+        text, start = (answer.get(key) for key in ("text", "answer_start")) if isinstance(answer, Mapping) else (None, None)
+        if not isinstance(text, str):
+            problems.add(where, f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with text and the "
+                                "integer answer_start", "missing-answers")
+        elif type(start) is not int:
+            remedy = f"write {int(start)} without quotes" if isinstance(start, str) and start.isdecimal() else "correct it"
+            problems.add(where, f"answers[{number}]: answer_start: found {type(start).__name__} {str(start)[:40]!r}, expected an "
+                                f"integer; {remedy}", "not-an-integer")
     return len(problems) == before
 
 
@@ -258,17 +277,24 @@ def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
                 yield int(window.begins[start]), int(window.ends[end]), float(window.logits[start, 0] + window.logits[end, 1])
 
 
-def _mismatch(context: str, answer: Answer) -> str | None:
-    """What is wrong with an answer's offset, and where its text is nearest; None if it is right."""
+def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:
+    """Add a problem where an answer's text is not where it is said to start; it names where the text is nearest."""
     text, start = answer
     if not text.strip():
-        return f"answer {text!r} is empty; a question without answer has no answers at all"
+        problems.add(where, f"answer {text!r} is empty; a question without answer has no answers at all", "empty-answer")
+        return
     if start >= 0 and context.startswith(text, start):
-        return None
-    nearest = _nearest(context, text, start)
-    remedy = f"it starts at {nearest}" if nearest is not None else "it is nowhere in the context"
+        return
+    nearest, normal = _nearest(context, text, start), normalize("NFC", context)
     there = context[max(start, 0):max(start, 0) + len(text)]
-    return f"answer {text!r} is said to start at {start}, where the context has {there!r}; {remedy}: correct answer_start or text"
+    found = f"answer {text!r} is said to start at {start}, where the context has {there!r}"
+    counted = start >= 0 and normal != context and normal.startswith(text, start)
+    if counted or (nearest is None and normalize("NFC", text) in normal):
+        problems.add(where, f"{found}; the two agree in Unicode's normal form C: normalize context and answer alike, and count "
+                            "answer_start in that", "answer-normalization")
+        return
+    remedy = f"it starts at {nearest}" if nearest is not None else "it is nowhere in the context"
+    problems.add(where, f"{found}; {remedy}: correct answer_start or text", "answer-offset")
 
 
 def _nearest(context: str, text: str, start: int) -> int | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, spans
-from pipeline.readers.base import Row
+from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
@@ -46,6 +46,8 @@ class TokenClassification(TaggingTask[Example, Entities]):
     schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
     keys = ("tokens", "tags")
     query_keys = ("tokens",)
+    inputs = ("tokens",)
+    outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The sentence, unless a tag is not among the recipe's labels or tags and tokens differ in number."""
