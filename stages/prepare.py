@@ -15,7 +15,7 @@ HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinne
 
 def prepare(name: str) -> None:
     """Write data/examples/NAME: {train,validation,test}.parquet and summary.json; data/corpora/NAME.json, for model cards; and
-    data/problems/NAME.jsonl, which has every problem found also where there are too many.
+    data/problems/NAME/problems.jsonl, which has every problem found also where there are too many.
     """
     params = load_params()
     data = task_of(params, name).data
@@ -23,7 +23,7 @@ def prepare(name: str) -> None:
     folder = None if data == HUB else Path(params.data_root) / data
     if folder is not None:
         say_read(folder)
-    output, problems = Path("data/examples") / name, Path("data/problems") / f"{name}.jsonl"
+    output, problems = Path("data/examples") / name, Path("data/problems") / name / "problems.jsonl"
     try:
         summary, found = prepare_examples(recipe, folder, output, problems, WORK / f"prepare-{name}", executor())
     except CorpusError as bad:

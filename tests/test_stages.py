@@ -197,7 +197,7 @@ def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
     before = contents(place / "data", place / "data_recipes")
     told = problems(prepare, task)
     assert any(all(part in problem for part in wanted) for problem in told), told
-    listed = place / "data/problems" / f"{task}.jsonl"
+    listed = place / "data/problems" / task / "problems.jsonl"
     if listed.exists():
         lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
         assert [f"{line['where']}: {line['message']}" for line in lines] == list(told)
