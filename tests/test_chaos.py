@@ -84,6 +84,7 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(dice.choice(sorted(there[kind])), number)
                 hits[f"{kind} {number.name}"] += 1
+                print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)  # seen with -s: 200 take their time
         output, _ = running.communicate(timeout=900)  # DVC ignores a SIGINT while a stage runs, and goes on to the end
         deadline = time.monotonic() + 120
         while any(processes(folder).values()):
