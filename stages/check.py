@@ -1,11 +1,13 @@
 """Before `dvc repro`: check params.yaml and the recipes it names, all at once, and drop the features of tasks it no longer has.
 
 DVC says only that a key is missing; and it keeps the outputs of stages that are gone, so that a mixture of `corpora: all` would
-not notice that one was taken away. What is dropped here stays in DVC's cache. And killed while it writes dvc.lock, DVC leaves one
-that it then refuses to read; without it, it takes what was made out of its cache.
+not notice that one was taken away. What is dropped here stays in DVC's cache. And killed while it writes dvc.lock, or its list of
+who uses what, DVC leaves one that it then refuses to read; without them, it takes what was made out of its cache.
 """
 
+import json
 import shutil
+import time
 from pathlib import Path
 
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -30,6 +32,7 @@ def check() -> None:
     if problems:
         raise UserError(*problems)
     _set_torn_lock_aside(Path("dvc.lock"))
+    _drop_torn_users(Path(".dvc/tmp/rwlock"))
     for folder in sorted(Path("data/features").glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
             shutil.rmtree(folder)
@@ -42,6 +45,21 @@ def _set_torn_lock_aside(path: Path) -> None:
     except (UserError, Invalid) as error:
         aside = path.replace(path.with_suffix(".lock.torn"))
         say(f"{path} is torn ({str(error).splitlines()[0]}): it is {aside} now, and DVC will find what was made in its cache")
+
+
+def _drop_torn_users(path: Path) -> None:
+    """DVC's list of who uses which files now. Another DVC may be writing it at this moment, but not for long."""
+    for _ in range(5):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(0.2)
+        else:
+            return
+    path.unlink(missing_ok=True)
+    say(f"{path} was torn, by a DVC that was killed: removed")
 
 
 if __name__ == "__main__":

@@ -666,6 +666,17 @@ def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFi
     assert "dvc.lock is torn" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("content", "stays"), [("", False), ('{"a": ', False), ("{}", True), ('{"a": {"read": []}}', True)])
+def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place: Path) -> None:
+    from stages.check import check
+
+    path = place / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    check()
+    assert path.exists() == stays
+
+
 def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(place: Path) -> None:
     from stages.check import check
 
