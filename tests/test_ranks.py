@@ -58,14 +58,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return trained_alone(tmp_path_factory.mktemp("alone"), "multitask")
 
 
-def assert_same(folder: Path, world: int, alone: Alone) -> None:
+def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> None:
     """Every rank ended where one process did, within what sums in another order make of it."""
     values, run, _ = alone
     first, *others = (load_file(folder / f"{rank}.safetensors") for rank in range(world))
     assert first.keys() == values.keys()
     for name, value in values.items():
         assert all(torch.equal(first[name], other[name]) for other in others)
-        torch.testing.assert_close(first[name], value, atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(first[name], value, atol=atol, rtol=1e-3)
     for rank in range(world):
         for row, expected in zip(load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
@@ -152,7 +152,8 @@ def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, t
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])
 def test_other_arms_with_all_weights_parted(arm: Arm, two: Path, tmp_path: Path) -> None:
-    assert_same(two / arm, 2, trained_alone(tmp_path, arm))
+    """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last digits count for more."""
+    assert_same(two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5)
 
 
 @pytest.mark.parametrize("name", ["1-to-2", "2-to-3"])
