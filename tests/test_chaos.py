@@ -75,17 +75,18 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
     whole = repro(undisturbed, env)
     folder, env = dvc_project(tmp_path / "disturbed")
     dice, hits = random.Random(SEED), Counter[str]()
-    while sum(hits.values()) < KILLS:
+    while hits.total() < KILLS:
         running = repro(folder, env)
-        time.sleep(dice.uniform(1.0, LONGEST))
-        there = {kind: found for kind, found in processes(folder).items() if found}
-        if running.poll() is None and there:
-            kind, number = dice.choice(sorted(there)), dice.choice(SIGNALS)
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(dice.choice(sorted(there[kind])), number)
-                hits[f"{kind} {number.name}"] += 1
-                print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)  # seen with -s: 200 take their time
-        output, _ = running.communicate(timeout=900)  # DVC ignores a SIGINT while a stage runs, and goes on to the end
+        while running.poll() is None and hits.total() < KILLS:  # it may live on: DVC ignores a SIGINT while a stage runs
+            time.sleep(dice.uniform(1.0, LONGEST))
+            there = {kind: found for kind, found in processes(folder).items() if found}
+            if running.poll() is None and there:
+                kind, number = dice.choice(sorted(there)), dice.choice(SIGNALS)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(dice.choice(sorted(there[kind])), number)
+                    hits[f"{kind} {number.name}"] += 1
+                    print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)  # seen with -s: 200 take their time
+        output, _ = running.communicate(timeout=900)
         deadline = time.monotonic() + 120
         while any(processes(folder).values()):
             assert time.monotonic() < deadline, f"{processes(folder)} are left over; {output}"
