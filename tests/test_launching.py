@@ -173,7 +173,7 @@ def running(place: Place, two: object) -> Iterator[Start]:
         os.kill(process, signal.SIGKILL)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"

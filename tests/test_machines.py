@@ -93,7 +93,7 @@ def untrained(hosts: Hosts) -> None:
         shutil.rmtree(hosts.project / name, ignore_errors=True)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"

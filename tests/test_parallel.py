@@ -33,7 +33,7 @@ def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], 
     folder, env, _ = project
     running = subprocess.Popen([sys.executable, "-m", "stages.parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE,
                                text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list((folder / ".work").glob("finetune-*/*/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     running.terminate()
