@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from raw import told
 
 from pipeline.config import parse
-from pipeline.errors import Problems, UserError
+from pipeline.errors import Problems
 from pipeline.readers import READERS
 from pipeline.readers.superglue import Corpus, Options, keys, row
 from pipeline.row import Row
@@ -68,14 +69,6 @@ ROWS: dict[Corpus, dict[str, Any]] = {
     "wsc": {"text": "Ada told Eve that she was early.", "label": "true",
             "spans": [{"segment": 0, "start": 0, "end": 3}, {"segment": 0, "start": 18, "end": 21}]},
 }
-
-
-def told(problems: Problems) -> list[str]:
-    try:
-        problems.raise_if_any()
-    except UserError as error:
-        return list(error.problems)
-    return []
 
 
 def read(corpus: Corpus, folder: Path, *lines: object) -> tuple[list[Row], list[str]]:
