@@ -27,7 +27,7 @@ from pipeline.params import Arm, TrainParams
 
 Scores = dict[str, float]
 
-EXPLODED = 1e3  # nats a label: a loss that guessing blindly does not reach with any number of classes
+EXPLODED = 1e3  # of a micro-batch's weighted loss: guessing blindly does not reach it with any number of classes
 
 
 @dataclass

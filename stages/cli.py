@@ -24,7 +24,7 @@ from pipeline.errors import UserError, did_you_mean
 from pipeline.files import sha256
 from pipeline.readers.base import not_utf8
 from pipeline.row import Row
-from stages import corpus
+from stages import corpus, tune
 from stages.command import errors_shown, say, say_wrote, size_of
 
 # Other imports are inside the functions: torch and transformers take seconds, which --help and a mistyped word should not.
@@ -60,11 +60,13 @@ def _terminated(*_: object) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser("deep-prompt", description="Check a corpus; use artifacts: prompts and heads on a frozen backbone.",
+    parser = ArgumentParser("deep-prompt",
+                            description="Check a corpus, tune params, use artifacts: prompts and heads on a frozen backbone.",
                             epilog="`deep-prompt COMMAND --help` says more of a command.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, words, text in (
             ("check", corpus.check, corpus.words, "check one corpus, before anyone trains"),
+            ("tune", tune.tune, tune.words, "search an arm's training params on validation"),
             ("predict", predict, _predict_words, "predict rows of many tasks over one backbone"),
             ("inspect", inspect, _inspect_words, "show what an artifact is"),
             ("export", export, _export_words, "write an artifact's prompt as another library's"),

@@ -7,10 +7,12 @@ from pipeline.artifact import load_config, load_heads, load_prompt, save_artifac
 from pipeline.files import sha256
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
+from pipeline.params import Arm, TrainParams
 from stages.command import say, say_read, say_wrote
 from stages.launching import launch
-from stages.params import arm_of, load_params, task_of
+from stages.params import Params, arm_of, load_params, task_of
 from stages.training import (
+    Beginning,
     TaskData,
     check_positions,
     describe,
@@ -24,9 +26,20 @@ from stages.training import (
 
 def finetune(arm_name: str, name: str) -> None:
     """Write artifacts/ARM/TASK and runs/ARM/TASK."""
-    arm = arm_of(arm_name)
-    params = load_params()
+    arm, params = arm_of(arm_name), load_params()
     training = params.training(arm, name)
+    begun = begin(arm, name, training, params)
+    result, writes = fit(f"finetune-{arm}-{name}", arm, begun, training, params)
+    if writes:
+        artifact, curves = Path("artifacts") / arm / name, Path("runs") / arm / name
+        save_artifact(artifact, begun.model, describe(arm, begun, training, params))
+        write_run(curves, result, arm, training, params.seed)
+        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
+        say_wrote(artifact, curves)
+
+
+def begin(arm: Arm, name: str, training: TrainParams, params: Params) -> Beginning:
+    """What an arm's training on a task begins with."""
     data = TaskData.load(name, training.validation_rows)
     say_read(data.train.path)
     backbone = load_backbone(params.backbone, [data.words], training.precision)
@@ -46,15 +59,8 @@ def finetune(arm_name: str, name: str) -> None:
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
     check_positions(prompt, backbone, params, [name])
-    model = PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune")
-    stage = f"finetune-{arm}-{name}"
-    result, writes = fit(stage, arm, model, [data], [UNIT], training, params, start)
-    if writes:
-        artifact, curves = Path("artifacts") / arm / name, Path("runs") / arm / name
-        save_artifact(artifact, model, describe(arm, model, [data], training, params, pretrained_on))
-        write_run(curves, result, arm, training, params.seed)
-        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
-        say_wrote(artifact, curves)
+    return Beginning(PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune"), [data], [UNIT], start,
+                     pretrained_on)
 
 
 if __name__ == "__main__":

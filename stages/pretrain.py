@@ -6,10 +6,12 @@ from pipeline.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.model import PromptedModel
+from pipeline.params import TrainParams
 from stages.command import say, say_read, say_wrote
 from stages.launching import launch
-from stages.params import load_params, mixture_of
+from stages.params import Params, load_params, mixture_of
 from stages.training import (
+    Beginning,
     TaskData,
     check_positions,
     describe,
@@ -27,6 +29,18 @@ def pretrain(mixture: str) -> None:
     params = load_params()
     mixture_of(params, mixture)
     training = params.pretrain[mixture]
+    begun = begin(mixture, training, params)
+    result, writes = fit(f"pretrain-{mixture}", "multitask", begun, training, params)
+    if writes:
+        artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
+        save_artifact(artifact, begun.model, describe("multitask", begun, training, params))
+        write_run(curves, result, "multitask", training, params.seed, realized(begun, training, params.seed, result))
+        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
+        say_wrote(artifact, curves)
+
+
+def begin(mixture: str, training: TrainParams, params: Params) -> Beginning:
+    """What the shared prompt's training begins with. Raises UserError where the mixture was made of other features."""
     source = Path("data/mixtures") / f"{mixture}.json"
     mixed = load_json(source)
     corpora, features, dropped = mixed["corpora"], mixed["features"], mixed["dropped"]
@@ -39,15 +53,7 @@ def pretrain(mixture: str) -> None:
     prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
-    stage = f"pretrain-{mixture}"
-    rates = [corpora[task.name]["rate"] for task in tasks]
-    result, writes = fit(stage, "multitask", model, tasks, rates, training, params, {"dropped": dropped})
-    if writes:
-        artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
-        save_artifact(artifact, model, describe("multitask", model, tasks, training, params))
-        write_run(curves, result, "multitask", training, params.seed, realized(tasks, rates, training, params.seed, result))
-        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
-        say_wrote(artifact, curves)
+    return Beginning(model, tasks, [corpora[task.name]["rate"] for task in tasks], {"dropped": dropped})
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ class Progress:
     """Shows a training run: step, loss by task, rows and tokens per second, time left. Silent where not `visible`.
 
     It also writes each step into `curve`, tab-separated as train.tsv is in the end: whole after a resume, with no step twice; and
-    hands it to the tracker, if there is one.
+    hands it to the tracker, if there is one. `then` is called after each validation.
     """
 
-    def __init__(self, title: str, visible: bool, curve: Path, names: Sequence[str], tracker: Tracker | None = None) -> None:
-        self._visible, self._curve, self._tracker = visible, curve, tracker
+    def __init__(self, title: str, visible: bool, curve: Path, names: Sequence[str], tracker: Tracker | None = None,
+                 then: Callable[["Run"], None] = lambda run: None) -> None:
+        self._visible, self._curve, self._tracker, self._then = visible, curve, tracker, then
         self._names = names if len(names) > 1 else []
         self._columns: list[str] = []
         self._losses: dict[str, float] = {}
@@ -94,6 +95,7 @@ class Progress:
         each = [f"{name} {row[f'score_{name}']:.2f}" for name in self._names]
         self.say(f"step {row['step']:.0f}: validation {row['score']:.2f}" + (f" ({', '.join(each)})" if each else ""))
         self._track(lambda tracker: tracker.log(row))
+        self._then(run)
 
     def _track(self, tell: Callable[[Tracker], None]) -> None:
         """A tool that fails, a server that is away, costs its curves and not the training."""

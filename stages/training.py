@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,19 @@ class TaskData:
         numbers = list(dict.fromkeys(self.train.examples[features].tolist()))
         ids = pq.read_table(Path("data/examples") / self.name / "train.parquet", columns=["id"])["id"]
         return list(map(str, ids.take(numbers).to_pylist()))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a training begins with: the model, its tasks and the rate of each among them, what tells this start from another one
+    (of plain values), and the corpora that were seen before.
+    """
+
+    model: PromptedModel
+    tasks: Sequence[TaskData]
+    rates: Sequence[int]
+    start: dict[str, Any]
+    pretrained_on: Sequence[str] = ()
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
@@ -152,12 +165,15 @@ def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) ->
     return TaskFactors(tasks, count, training.factor_rank, start.numel() // count, mix_seed(seed, 6) % (1 << 63))
 
 
-def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], rates: Sequence[int], training: TrainParams,
-        params: Params, start: dict[str, Any]) -> tuple[Run, bool]:
-    """Train; returns the run, and whether this process writes its files. `start` describes what training starts from."""
+def fit(stage: str, arm: Arm, begun: Beginning, training: TrainParams, params: Params,
+        validated: Callable[[Run], None] = lambda run: None) -> tuple[Run, bool]:
+    """Train; returns the run, and whether this process writes its files. `validated` is called after each validation, and may
+    raise to end the run.
+    """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
+    model, tasks, rates = begun.model, begun.tasks, begun.rates
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
-    key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, start)
+    key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, begun.start)
     checkpoints = WORK / stage / key
 
     def validate(trained: PromptedModel) -> Scores:
@@ -170,7 +186,7 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
 
     names = [task.name for task in tasks]
     tracker = start_tracker(params.tracking, stage, key, asdict(training)) if params.tracking and not ranks.rank else None
-    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names, tracker)
+    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names, tracker, validated)
     with joined(ranks, 60 * cluster.timeout_minutes), shown as progress, stops() as stopped:
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         progress.say(f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
@@ -180,7 +196,7 @@ def fit(stage: str, arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], r
             run = train(model, arm, batches, training, names=names, pad=tasks[0].pad, validate=validate,
                         checkpoints=checkpoints, ranks=ranks, watcher=progress, stopping=lambda: bool(stopped), cluster=cluster)
         except Diverged as diverged:
-            raise _explained(diverged, {task.name: task for task in tasks}) from None
+            raise _explained(diverged, {task.name: task for task in tasks}) from diverged
     if ranks.rank == 0:
         _forget_others(checkpoints)
     return run, ranks.rank == 0
@@ -208,10 +224,10 @@ def _digest(arm: Arm, training: TrainParams, params: Params, rates: Sequence[int
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training: TrainParams, params: Params,
-             pretrained_on: Sequence[str] = ()) -> ArtifactConfig:
+def describe(arm: Arm, begun: Beginning, training: TrainParams, params: Params) -> ArtifactConfig:
     """The artifact's config: nothing in it changes between two runs of the same inputs."""
     about: dict[str, Any] = {}
+    model, tasks = begun.model, begun.tasks
     prompt = model.prompt
     if isinstance(prompt, SoftPrompt):
         about = {"prompt_shape": tuple(prompt.vectors.shape)}
@@ -225,15 +241,16 @@ def describe(arm: Arm, model: PromptedModel, tasks: Sequence[TaskData], training
     return ArtifactConfig(
         arm=arm, backbone=params.backbone, model_type=model.backbone.config.model_type, hidden_size=model.backbone.hidden_size,
         heads=heads, **about,
-        provenance={"seed": params.seed, "training": asdict(training), "pretrained_on": list(pretrained_on),
+        provenance={"seed": params.seed, "training": asdict(training), "pretrained_on": list(begun.pretrained_on),
                     "data": {task.name: task.summary["splits"] for task in tasks}},
     )
 
 
-def realized(tasks: Sequence[TaskData], rates: Sequence[int], training: TrainParams, seed: int, run: Run) -> dict[str, Any]:
+def realized(begun: Beginning, training: TrainParams, seed: int, run: Run) -> dict[str, Any]:
     """What a run has drawn of each task: the schedule is a function of the step, so it need not be counted while training."""
-    batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, seed)
-    return {task.name: counts for task, counts in zip(tasks, batches.drawn(len(run.train)), strict=True)}
+    tables = [task.train for task in begun.tasks]
+    batches = TrainBatches(tables, begun.rates, training.batch_tokens, training.micro_batches, seed)
+    return {task.name: counts for task, counts in zip(begun.tasks, batches.drawn(len(run.train)), strict=True)}
 
 
 def write_run(folder: Path, run: Run, arm: Arm, training: TrainParams, seed: int, drawn: dict[str, Any] | None = None) -> None:

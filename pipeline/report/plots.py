@@ -209,6 +209,22 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
         return Plot(caption, text, _svg(figure, caption, text))
 
 
+def points(caption: str, axis: tuple[str, str], groups: Mapping[str, "pd.Series[float]"],
+           best: "pd.Series[float] | None" = None, log: bool = False) -> Plot:
+    """Points by group: their index is their place on the first axis, whose name comes first. `best` is the best so far."""
+    with _style():
+        figure, axes = _figure(2.9)
+        for place, (name, values) in enumerate(groups.items()):
+            axes.plot(values.index, values, MARKERS[place], color=TASK_COLORS[place], label=name, ms=5, alpha=0.85)
+        if best is not None:
+            axes.step(best.index, best, where="post", color="#D55E00", lw=1.4, label="best so far")
+        axes.set(xlabel=axis[0], ylabel=axis[1], xscale="log" if log else "linear")
+        _legend(figure, axes, len(groups) + (best is not None))
+        text = "; ".join(f"{name}: {len(values)} points, {values.min():.3g} to {values.max():.3g}"
+                         for name, values in groups.items() if len(values))
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
 def _style() -> Any:
     return matplotlib.style.context(["default", STYLE])
 
