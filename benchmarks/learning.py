@@ -35,12 +35,12 @@ from stages.params import Params, load_params, task_of
 from stages.splits import SUBSET_SEED, load_split
 
 GRIDS = {
-    "fine_tune": (1e-4, 2e-4, 4e-4, 8e-4),
-    "multitask": (0.005, 0.015, 0.045, 0.135),
-    "deep_prompt": (0.005, 0.015, 0.045, 0.135),
-    "soft_prompt": (0.005, 0.015, 0.045, 0.135),
-    "peft_prefix": (1e-3, 3e-3, 1e-2, 3e-2),
-    "peft_lora": (5e-4, 1e-3, 2e-3, 4e-3),
+    "fine_tune": (1e-4, 3e-4, 6e-4),
+    "multitask": (0.01, 0.03, 0.06),
+    "deep_prompt": (0.02, 0.05, 0.08),
+    "soft_prompt": (0.02, 0.05, 0.15),
+    "peft_prefix": (1e-3, 5e-3, 2e-2),
+    "peft_lora": (1e-3, 3e-3, 6e-3),
 }
 Run = dict[str, Any]
 

@@ -99,8 +99,9 @@ def _convert_plain(kind: Any, value: Any, where: str, problems: list[str]) -> An
 
 
 def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]) -> Any:
-    if len(kinds) == 1:
-        return _convert(kinds[0], value, where, problems)
+    meant = [kind for kind in kinds if dataclasses.is_dataclass(kind)] if isinstance(value, dict) else kinds
+    if len(meant) == 1:  # so that its own problems are told
+        return _convert(meant[0], value, where, problems)
     for kind in kinds:
         tried: list[str] = []
         result = _convert(kind, value, where, tried)

@@ -27,6 +27,8 @@ from pipeline.params import Arm, TrainParams
 
 Scores = dict[str, float]
 
+LEAST = 0.1  # nats: below it a loss pulls less and less, so that what is learned already does not shake what is not
+
 EXPLODED = 1e3  # of a micro-batch's weighted loss: guessing blindly does not reach it with any number of classes
 
 
@@ -128,7 +130,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
             torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
-            engine.backward(loss)
+            engine.backward(loss / (loss.detach() + LEAST) if params.balance else loss)
             losses[index] = loss.detach()
             engine.step()
         losses, stop, due = _shared(losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks)

@@ -177,7 +177,7 @@ def _work(given: Namespace, target: search.Target, number: int) -> None:
         values = {key: _proposed(trial, key, values) for key, values in space.items()}
         say(f"trial {trial.number}: {_in_words(values)}")
         score, pruned = _trial(trial, target, params, values, quiet=given.workers > 1)
-        study.tell(trial, score, TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        study.tell(trial, *((None, TrialState.PRUNED) if pruned else (score, TrialState.COMPLETE)))
         say(f"trial {trial.number}: validation {score:.2f}{', pruned' * pruned}")
 
 

@@ -10,14 +10,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from small import ROOT, TUNING, environment, make_project, params, python, write_params
 
 from pipeline.config import load_yaml
-from pipeline.errors import UserError
+from pipeline.errors import Diverged, UserError
+from pipeline.params import TrainParams
 from pipeline.report.tuning import Tried, best_of, write_tuning
+from pipeline.trainer import Run
 from stages import search
 from stages.params import check_params
 from stages.search import Range, Target
@@ -67,7 +70,7 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     done = python(folder, env, *COMMAND, "--trials", "4", "--workers", "2", "--apply")
     assert done.returncode == 0, done.stderr
     more = trials(folder)
-    pd.testing.assert_frame_equal(more.head(2), first)
+    pd.testing.assert_frame_equal(more.head(2), first, check_dtype=False)
     assert len(more) == 4
     assert more["head_lr"].nunique() == 4
     best = more.loc[more["score"].idxmax()]
@@ -110,6 +113,42 @@ def test_an_interrupted_trial_is_taken_up_where_it_was(project: tuple[Path, dict
     assert len(found) == 1
     assert found["head_lr"][0] == TUNING["head_lr"]
     write_space(folder, SPACE)
+
+
+def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search around a training that is made up: its score falls with the rate, and from 0.05 on it diverges."""
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, params("0" * 64))
+    rates = [0.003, 0.002, 0.004, 0.001, 0.03, 0.06, 0.0005]
+    path = write_space(tmp_path, {"arms": {"head_only": {"head_lr": rates}}})
+    summary = tmp_path / "data/features/world_ner/summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}", encoding="utf-8")
+
+    def fit(stage: str, arm: str, begun: Any, training: TrainParams, given: Any, validated: Any) -> tuple[Run, bool]:
+        if training.head_lr > 0.05:
+            raise UserError("it diverged") from Diverged(3, "the loss is nan", [])
+        run = Run(20)
+        for step in (10, 20):
+            run.add_validation(step, {"world_ner": 50 + step - 1000 * training.head_lr})
+            validated(run)
+        return run, True
+
+    monkeypatch.setattr("stages.training.fit", fit)
+    monkeypatch.setattr("stages.finetune.begin", lambda *_: None)
+    given = Namespace(target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False)
+    tune(given)
+    found = trials(tmp_path)
+    assert len(found) == 40
+    assert set(found["score"][found["head_lr"] == 0.06]) <= {0.0}
+    finished = found[(found["pruned"] == 0) & (found["head_lr"] < 0.05)]
+    assert np.allclose(finished["score"], 70 - 1000 * finished["head_lr"])
+    pruned = found[found["pruned"] == 1]
+    assert len(pruned) >= 1
+    assert np.allclose(pruned["score"], 60 - 1000 * pruned["head_lr"])
+    assert set(pruned["scored"]) == {1}
+    assert 0.0005 not in set(pruned["head_lr"]), "the best is never pruned"
+    assert found.loc[found["score"].idxmax(), "head_lr"] == 0.0005
 
 
 @pytest.mark.parametrize(("values", "message"), [
