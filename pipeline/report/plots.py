@@ -198,7 +198,8 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
         for place, name in enumerate(names):
             at = [row - 0.4 + height * (place + 0.5) for row in range(len(shown))]
             widths = [values.get(name, 0.0) for values in shown.values()]
-            axes.barh(at, widths, height=height * 0.9, color=TASK_COLORS[place % len(TASK_COLORS)], label=name)
+            color = ARM_COLORS.get(name, TASK_COLORS[place % len(TASK_COLORS)])
+            axes.barh(at, widths, height=height * 0.9, color=color, label=name)
         axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.grid(visible=False, axis="y")
@@ -206,6 +207,21 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
         left_out = f"The first {most} of {len(groups)}. " if len(groups) > most else ""
         text = left_out + "; ".join(f"{row} " + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
                                     for row, values in shown.items())
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
+def heat(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) -> Plot:
+    """A square for each value of `frame`, from `low` (white) to 1, with its columns from left to right and its index downward."""
+    with _style():
+        figure, axes = _figure(1.3 + 0.26 * len(frame))
+        image = axes.imshow(frame.to_numpy(), cmap="Blues", vmin=low, vmax=1.0, aspect="auto")
+        axes.set(xlabel=x, ylabel=y)
+        every = max(1, -(-len(frame.columns) // 16))
+        axes.set_xticks(range(0, len(frame.columns), every), [_short(str(name)) for name in frame.columns[::every]])
+        axes.set_yticks(range(len(frame)), [_short(str(name)) for name in frame.index])
+        axes.grid(visible=False)
+        figure.colorbar(image, ax=axes)
+        text = "; ".join(f"{y} {name}: {row.min():.2f} to {row.max():.2f}" for name, row in frame.iterrows())
         return Plot(caption, text, _svg(figure, caption, text))
 
 
