@@ -72,6 +72,12 @@ def attention_mass(model: PromptedModel, split: Split, pad: int, batch_tokens: i
     return {layer: (total / tokens).tolist() for layer, total in sorted(sums.items())}
 
 
+def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
+    """What tuning added to the prompt that it started from (a task vector, Ilharco et al., ICLR 2023)."""
+    assert (prompt.shape, prompt.first_layer) == (start.shape, start.first_layer), "a prompt is tuned in the shape that it has"
+    return DeepPrompt(prompt.flat() - start.flat(), first_layer=prompt.first_layer)
+
+
 def cosines(one: DeepPrompt, other: DeepPrompt) -> dict[int, float]:
     """Layer -> the cosine between two prompts' keys and values, taken as one vector; the layers that both have.
 

@@ -14,7 +14,7 @@ from pipeline.attention import Masses
 from pipeline.evaluate import Split
 from pipeline.families import FAMILIES
 from pipeline.model import PromptedModel
-from pipeline.probing import WithoutLayer, attention_mass, cosines, readings, split_of
+from pipeline.probing import WithoutLayer, added, attention_mass, cosines, readings, split_of
 from pipeline.prompt import DeepPrompt
 from pipeline.tasks import token_classification as ner
 from pipeline.tokenizer import Tokenizer
@@ -130,6 +130,14 @@ def test_cosines_by_hand() -> None:
     other[1, 1, 0, 0] = torch.tensor([-2.0, 0.0])
     assert cosines(DeepPrompt(values), DeepPrompt(other)) == pytest.approx({0: 24 / 25, 1: -1.0})
     assert cosines(DeepPrompt(values, first_layer=1), DeepPrompt(other)) == pytest.approx({1: 0.0}), "layer 1 of both"
+
+
+def test_what_tuning_added_by_hand() -> None:
+    start = DeepPrompt(torch.full(SHAPE, 2.0), first_layer=1)
+    change = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    found = added(DeepPrompt(start.key_values + change, first_layer=1), start)
+    torch.testing.assert_close(found.key_values.detach(), change)
+    assert found.first_layer == 1
 
 
 def test_prompts_of_other_lengths_or_layers_have_no_cosine() -> None:

@@ -211,17 +211,18 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
 
 
 def heat(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) -> Plot:
-    """A square for each value of `frame`, from `low` (white) to 1, with its columns from left to right and its index downward."""
+    """A cell for each value of `frame`, white at `low` and darkest at 1: its columns from left to right, its index downward."""
     with _style():
         figure, axes = _figure(1.3 + 0.26 * len(frame))
-        image = axes.imshow(frame.to_numpy(), cmap="Blues", vmin=low, vmax=1.0, aspect="auto")
-        axes.set(xlabel=x, ylabel=y)
-        every = max(1, -(-len(frame.columns) // 16))
-        axes.set_xticks(range(0, len(frame.columns), every), [_short(str(name)) for name in frame.columns[::every]])
-        axes.set_yticks(range(len(frame)), [_short(str(name)) for name in frame.index])
+        colors = matplotlib.colormaps["Blues"].resampled(10)
+        cells = axes.pcolormesh(frame.to_numpy(), cmap=colors, vmin=low, vmax=1.0, edgecolors="white", linewidth=0.5)
+        every = -(-len(frame.columns) // 16)
+        axes.set(xlabel=x, ylabel=y, ylim=(len(frame), 0))
+        axes.set_xticks(np.arange(len(frame.columns))[::every] + 0.5, [_short(str(name)) for name in frame.columns[::every]])
+        axes.set_yticks(np.arange(len(frame)) + 0.5, [_short(str(name)) for name in frame.index])
         axes.grid(visible=False)
-        figure.colorbar(image, ax=axes)
-        text = "; ".join(f"{y} {name}: {row.min():.2f} to {row.max():.2f}" for name, row in frame.iterrows())
+        figure.colorbar(cells, ax=axes).outline.set_visible(False)
+        text = "; ".join(f"{y} {name}: {row.min():.2f} to {row.max():.2f}".strip() for name, row in frame.iterrows())
         return Plot(caption, text, _svg(figure, caption, text))
 
 

@@ -1,5 +1,6 @@
 """The report's sections on probes: what an arm loses where its input is made harder, and what its deep prompt does by layer."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +23,10 @@ PROMPTS = (
 )
 TRANSFER = (
     "A row is a task's head, a column the prompt it is under: one tuned for another task, a mixture's shared one, or none. The "
-    "cosine compares keys and values, token by token, with those of the task's own prompt."
+    "cosine compares keys and values, token by token, with those of the task's own prompt. Prompts that started from the same "
+    "one stay like it; what tuning added to it tells tasks apart (1: the same direction, 0: none in common)."
 )
+COSINES = {"cosine": "its prompt", "cosine_added": "what tuning added to its prompt"}
 
 
 def sections(results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]) -> list[Section]:
@@ -123,10 +126,17 @@ def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
     rows = tuple((Cell(transfer.task), *(Cell(score(transfer.scores.get(prompt)), best=prompt == f"multitask/{transfer.task}")
                                          for prompt in prompts)) for transfer in found)
     table = Table("Test score under each prompt", (Cell("head"), *map(Cell, prompts)), rows)
-    drawn = []
-    for transfer in found:
-        frame = transfer.cosines.assign(layer=transfer.cosines["layer"].astype(int))
-        frame = frame.pivot_table(index="prompt", columns="layer", values="cosine", sort=False)
-        if len(frame):
-            drawn.append(plots.heat(f"{transfer.task}: cosine of its prompt with others", "layer", "", frame, low=-1.0))
+    drawn = [plots.heat(f"{transfer.task}: cosine of {what} and others'", "layer", "", frame, low=_low(frame))
+             for transfer in found for column, what in COSINES.items() if len(frame := _by_layer(transfer.cosines, column))]
     yield Section("Prompts of other tasks", TRANSFER, (table,), tuple(drawn))
+
+
+def _by_layer(cosines: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Index prompt, a column a layer: those that have the number."""
+    known = cosines.dropna(subset=column).assign(layer=lambda frame: frame["layer"].astype(int))
+    return known.pivot_table(index="prompt", columns="layer", values=column, sort=False)
+
+
+def _low(frame: pd.DataFrame) -> float:
+    """A twentieth at or below the least value, so that differences show."""
+    return min(math.floor(20 * float(frame.min().min())) / 20, 0.95)
