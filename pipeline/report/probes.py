@@ -54,13 +54,14 @@ def _measured(probes: Sequence[Probe]) -> str:
 
 
 def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:
-    cells = {row["suite"]: Cell(score(row["score"]), _loss(row["loss"]) if row["changed"] else "reads the same")
+    cells = {row["suite"]: Cell(score(row["score"]), _change(row["loss"]) if row["changed"] else "reads the same")
              for row in probe.suites.to_dict("records")}
     return (arm_header(probe.arm), Cell(score(probe.figures.get("score"))), *(cells.get(name, Cell(DASH)) for name in names))
 
 
-def _loss(loss: float | None) -> str:
-    return "" if loss is None or loss != loss else f"{-loss:+.1f}".replace("-", "−")  # noqa: PLR0124
+def _change(loss: float | None) -> str:
+    """A loss as the difference that it makes to a score: `−3.2`."""
+    return "" if loss is None or math.isnan(loss) else f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _out_of_domain(shifts: Sequence[tuple[str, str]], moved: Sequence[tuple[str, Sequence[Scores | None]]]) -> Table:
@@ -69,7 +70,7 @@ def _out_of_domain(shifts: Sequence[tuple[str, str]], moved: Sequence[tuple[str,
         columns += [Cell(f"{model} at home", "labels of both"), Cell(f"{model} on {data}")]
     rows = []
     for arm, each in moved:
-        pairs = [(Cell(score(found.get("home"))), Cell(score(found.get("there")), _loss(found.get("loss"))))
+        pairs = [(Cell(score(found.get("home"))), Cell(score(found.get("there")), _change(found.get("loss"))))
                  for found in (shift or {} for shift in each)]
         rows.append((arm_header(arm), *(cell for pair in pairs for cell in pair)))
     return Table("Out of domain", tuple(columns), tuple(rows))
@@ -113,7 +114,7 @@ def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
     for arm, layers in deep.items():
         means = _heads(layers).mean(axis=1)
         for row, (layer, mass) in zip(layers.to_dict("records"), means.items(), strict=True):
-            cells.setdefault(int(str(layer)), {})[arm] = Cell(score(row["score"]), _loss(row["loss"])), Cell(f"{mass:.2f}")
+            cells.setdefault(int(str(layer)), {})[arm] = Cell(score(row["score"]), _change(row["loss"])), Cell(f"{mass:.2f}")
     rows = tuple((Cell(str(layer)), *(cell for arm in deep for cell in of_arm.get(arm, (Cell(DASH),) * 2)))
                  for layer, of_arm in sorted(cells.items()))
     return Table(f"{task}: the prompt by layer", tuple(columns), rows)
