@@ -244,13 +244,6 @@ def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first:
     assert project.repro().ran == set(), "all of it is in the cache"
 
 
-def test_at_home_is_at_home(project: Project, first: object) -> None:
-    """A task's own test rows under its own labels are in its domain."""
-    found = load_json(project.folder / "results/out_of_domain/multitask/world_ner-on-world_ner/metrics.json")
-    assert found["loss"] == 0
-    assert found["home"] == found["there"]
-
-
 def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(project: Project, first: object) -> None:
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
     project.write_params()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
@@ -20,7 +21,9 @@ from small import ROOT, contents, environment, make_project, params, python, wri
 
 from pipeline.config import load_yaml
 from pipeline.errors import Stopped, UserError
+from pipeline.evaluate import Split
 from pipeline.recipe import load_recipe
+from pipeline.tasks import token_classification as ner
 from stages.command import errors_shown, stops
 from stages.params import check_params, load_params
 from stages.prepare import prepare
@@ -332,6 +335,22 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no prompt": (lambda a: (a / "prompt.safetensors").unlink(), ("prompt.safetensors", "no such file")),
     "no artifact": (shutil.rmtree, ("config.json", "no such file", "run the stage")),
 }
+
+
+def test_out_of_domain_only_shared_labels_count() -> None:
+    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of 2 without the ORG."""
+    from stages import out_of_domain
+    from stages.loading import Subject
+
+    class Told(Subject):
+        def decoded(self, split: Split) -> list[Any]:
+            return [["B-PER", "O", "B-LOC", "B-ORG"]]
+
+    split = Split(ner.TASK, (), [ner.Example("a", tuple("abcd"), ("B-PER", "B-LOC", "O", "O"))], None, np.arange(1))
+    subject = Told(None, split, "f1", 0, 64, 16, {})
+    assert out_of_domain._score(subject, split, {}) == pytest.approx(100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    assert out_of_domain._score(subject, split, {"PER": "PER", "LOC": "LOC"}) == pytest.approx(50)
+    assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
 
 
 # Each: how the labels of probe.out_of_domain are spoiled, and what a user is told.
