@@ -26,11 +26,13 @@ from pipeline.prompt import LayerPrompts
 ATTENTION = "deep_prompt"
 Recorded = dict[int, Tensor]
 """Layer -> the keys and values [2, B, H, T, D] of the text in it."""
+Masses = dict[int, Tensor]
+"""Layer -> how much of its attention [B, heads, T] each token of the text gives to the prompt, 0 to 1."""
 
 
 def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
            layer: int | None = None, deep_prompt: LayerPrompts | None = None, recorded: Recorded | None = None,
-           **kwargs: Any) -> tuple[Tensor, None]:
+           masses: Masses | None = None, **kwargs: Any) -> tuple[Tensor, None]:
     """SDPA with this layer's prompt in front.
 
     `query` [B, heads, T, D], `key` and `value` [B, H, T, D]; `attention_mask` [B or 1, heads or 1, T, T], boolean or added to the
@@ -43,6 +45,8 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
         own, visible = _of_layer(deep_prompt, number - deep_prompt.first_layer, key)
         attention_mask = _widened(attention_mask, own.shape[3], visible, query.shape[2], key.shape[2])
         key, value = torch.cat([own[0], key], dim=2), torch.cat([own[1], value], dim=2)
+        if masses is not None:
+            masses[number] = _mass(query, key, attention_mask, own.shape[3], kwargs.get("scaling"))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -50,7 +54,8 @@ def _of_layer(prompt: LayerPrompts, index: int, key: Tensor) -> tuple[Tensor, Te
     """Each row's keys and values [2, B, H, P, D], and which of them are there [B, P] (None: all)."""
     layer = prompt.key_values[:, index].to(key.dtype)
     if prompt.rows is None:
-        return layer[0].unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1), None
+        visible = None if prompt.visible is None else prompt.visible[:, index].expand(key.shape[0], -1)
+        return layer[0].unsqueeze(1).expand(-1, key.shape[0], -1, -1, -1), visible
     visible = None if prompt.visible is None else prompt.visible[prompt.rows, index]
     return layer[prompt.rows].transpose(0, 1), visible
 
@@ -67,6 +72,15 @@ def _widened(mask: Tensor | None, count: int, visible: Tensor | None, queries: i
     return torch.cat([front, mask.expand(len(visible), -1, -1, -1)], dim=3)
 
 
+def _mass(query: Tensor, key: Tensor, mask: Tensor | None, count: int, scale: float | None) -> Tensor:
+    """The share [B, heads, T] of the softmax that the first `count` keys get, of `key` [B, H, count + T, D]."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = (query @ key.transpose(2, 3)).float() * (query.shape[3] ** -0.5 if scale is None else scale)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(dim=-1)[..., :count].sum(dim=-1)
+
+
 def _mask(*args: Any, **kwargs: Any) -> Any:
     # A causal mask must be built even where SDPA could do without: `is_causal` would cut the prompt's columns off the keys.
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
@@ -81,6 +95,7 @@ class Carried:
 
     deep_prompt: LayerPrompts | None = None
     recorded: Recorded | None = None
+    masses: Masses | None = None
 
 
 def prepare(model: Any, family: Family) -> Carried | None:
@@ -222,5 +237,5 @@ def _biased(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: 
     elif mask is not None:
         mask = mask.bool()
     mixed, _ = attend(module, query, key, value, mask, layer=layer, deep_prompt=carried.deep_prompt, recorded=carried.recorded,
-                      scaling=scale ** -0.5, is_causal=False)
+                      masses=carried.masses, scaling=scale ** -0.5, is_causal=False)
     return mixed.flatten(2)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils import logging as _logging
 
-from pipeline.attention import ATTENTION, Recorded, checkpoint_layers, prepare
+from pipeline.attention import ATTENTION, Masses, Recorded, checkpoint_layers, prepare
 from pipeline.errors import UserError
 from pipeline.families import family_of
 from pipeline.params import Precision
@@ -86,8 +86,11 @@ class Backbone(nn.Module):
         checkpoint_layers(self.model, self.family, self._carried)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor,
-                prompt: LayerPrompts | SoftPrompt | None = None) -> Tensor:
-        """Hidden states [B, T, C] of `input_ids`, `attention_mask`, `token_types` [B, T] under a prompt, or one for each row."""
+                prompt: LayerPrompts | SoftPrompt | None = None, masses: Masses | None = None) -> Tensor:
+        """Hidden states [B, T, C] of `input_ids`, `attention_mask`, `token_types` [B, T] under a prompt, or one for each row.
+
+        Into `masses`, where it is given, goes what each layer's attention gives to a deep prompt.
+        """
         extra: dict[str, Any] = {"token_type_ids": token_types} if self.token_types > 1 else {}
         if isinstance(prompt, SoftPrompt):
             return self._with_soft_prompt(prompt(), input_ids, attention_mask, extra)
@@ -97,7 +100,7 @@ class Backbone(nn.Module):
             extra["position_ids"] = (positions + offsets[:, None]).expand(input_ids.shape)
         if prompt is not None and prompt.key_values.shape[4] == 0:
             prompt = None
-        return self._hidden(prompt, input_ids=input_ids, attention_mask=attention_mask, **extra)
+        return self._hidden(prompt, masses=masses, input_ids=input_ids, attention_mask=attention_mask, **extra)
 
     def word_logits(self, hidden: Tensor, words: Sequence[int]) -> Tensor:
         """What the LM head gives to some words of the vocabulary [B, N, words], from hidden states [B, N, C]."""
@@ -115,7 +118,7 @@ class Backbone(nn.Module):
         Raises UserError if the text is shorter.
         """
         recorded: Recorded = {}
-        extra = {"token_type_ids": token_types} if self.token_types > 1 else {}
+        extra: dict[str, Any] = {"token_type_ids": token_types} if self.token_types > 1 else {}
         with torch.no_grad():
             self._hidden(None, recorded, input_ids=input_ids, attention_mask=attention_mask, **extra)
         real = attention_mask.bool()
@@ -130,12 +133,13 @@ class Backbone(nn.Module):
         embedded: Tensor = self.model.get_input_embeddings()(input_ids[attention_mask.bool()][:count])
         return embedded.detach().float()
 
-    def _hidden(self, prompt: LayerPrompts | None = None, recorded: Recorded | None = None, **inputs: Any) -> Tensor:
+    def _hidden(self, prompt: LayerPrompts | None = None, recorded: Recorded | None = None, masses: Masses | None = None,
+                **inputs: Any) -> Tensor:
         if self._carried is None:
-            given = {"deep_prompt": prompt, "recorded": recorded}
+            given = {"deep_prompt": prompt, "recorded": recorded, "masses": masses}
             inputs |= {name: value for name, value in given.items() if value is not None}
         else:
-            self._carried.deep_prompt, self._carried.recorded = prompt, recorded
+            self._carried.deep_prompt, self._carried.recorded, self._carried.masses = prompt, recorded, masses
         cache = {"use_cache": False} if self.family.causal else {}
         hidden: Tensor = self.model(**cache, **inputs).last_hidden_state
         return hidden

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checks import check_words
+from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.row import Row
@@ -78,6 +80,11 @@ class TaggingTask(Task[E, Tags, R]):
     def size(self, example: E) -> int:
         """Its tokens; a sentence counts once for each of its predicates."""
         return len(example.tokens)
+
+    def edited(self, example: E, edit: Edit) -> E:
+        """Its words changed one by one: tags stay with them."""
+        changed: E = replace(example, tokens=edit.words(example.tokens))  # type: ignore[type-var]
+        return changed
 
     def featurize(self, examples: Sequence[E], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
                   stride: int, counts: Counter[str]) -> Iterator[Feature]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
+from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics
@@ -77,6 +78,10 @@ class Task(ABC, Generic[E, P, R]):
     @abstractmethod
     def size(self, example: E) -> int:
         """Its number of tokens, as the corpus has them: words, not the backbone's sub-words."""
+
+    @abstractmethod
+    def edited(self, example: E, edit: Edit) -> E:
+        """The example with its texts changed by an edit, and its annotation pointing to what it did before."""
 
     @abstractmethod
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:

@@ -9,21 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.artifact import load_backbone_weights, load_config, load_heads, load_prompt
-from pipeline.backbone import Backbone
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
 from pipeline.config import load_json
 from pipeline.evaluate import Split, decode, scored
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics
-from pipeline.model import Heads, PromptedModel
-from pipeline.params import Precision
-from pipeline.source import locate
+from pipeline.model import PromptedModel
 from pipeline.tasks import task_named
 from stages.command import say, say_read, say_wrote
 from stages.launching import PATH, launch
-from stages.params import Params, arm_of, load_params, task_of
+from stages.loading import load_model
+from stages.params import arm_of, load_params, task_of
 from stages.splits import load_split
 
 
@@ -36,7 +33,7 @@ def evaluate(arm_name: str, name: str) -> None:
     summary = load_json(features / "summary.json")
     task, primary = task_named(summary["task"]), summary["primary"]
     artifact = Path("artifacts") / arm / name
-    model = _load(artifact, {name: tuple(summary["classes"])}, params, training.precision)
+    model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
     say_read(artifact)
     splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
@@ -62,20 +59,6 @@ def evaluate(arm_name: str, name: str) -> None:
         _write_predictions(beside / "test.jsonl", splits["test"], decoded["test"], thresholds)
     say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
-
-
-def _load(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision) -> PromptedModel:
-    config = load_config(artifact)
-    words = [config.heads[name].words for name in classes if name in config.heads]
-    backbone = Backbone.load(locate(params.backbone), any(words), precision)
-    prompt = load_prompt(artifact, config, params.backbone, backbone)
-    fine_tuned = config.arm == "fine_tune"
-    if fine_tuned:
-        load_backbone_weights(artifact, backbone)
-    kinds = [config.heads[name].kind for name in classes if name in config.heads]
-    heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words)
-    load_heads(artifact, config, heads, classes)
-    return PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
 
 
 @contextmanager

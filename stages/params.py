@@ -64,6 +64,32 @@ class CompareParams:
 
 
 @dataclass(frozen=True)
+class ShiftParams:
+    """The test rows of the task `data`, seen by the model of the task `model`. `labels` says which of the model's labels stands
+    for each of the data's; only labels that are in it count. ({}: the two tasks have the same classes.)
+    """
+
+    data: str
+    model: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ProbeParams:
+    """What is tried out of which arms and tasks, on at most `rows` test rows each; `typos` is the share of words that get one."""
+
+    arms: tuple[Arm, ...]
+    tasks: tuple[str, ...]
+    rows: int
+    typos: float
+    out_of_domain: tuple[ShiftParams, ...]
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or not 0 < self.typos <= 1:
+            raise ValueError(f"rows is {self.rows} and typos {self.typos}; give at least one row, and a share above 0, up to 1")
+
+
+@dataclass(frozen=True)
 class Params:
     """All of params.yaml. `tracking` is where the curves of trainings go besides runs/: no stage depends on it."""
 
@@ -75,6 +101,7 @@ class Params:
     pretrain: dict[str, TrainParams]
     arms: dict[str, Values]
     compare: CompareParams
+    probe: ProbeParams
     generate: GenerateParams
     tracking: Tool | None = None
 
@@ -111,7 +138,7 @@ def load_params() -> Params:
 def check_params(values: Values, where: str) -> Params:
     """Plain values as checked params; `where` names their file in messages."""
     params = parse(Params, values, where)
-    problems = [problem for check in (_names, _arms) for problem in check(params, where)]
+    problems = [problem for check in (_names, _arms, _probe) for problem in check(params, where)]
     if problems:
         raise UserError(*problems)
     return params
@@ -159,6 +186,19 @@ def _arms(params: Params, where: str) -> list[str]:
             training.learning_rates("multitask")
         except ValueError as error:
             problems.append(f"{where}: pretrain.{name}: {error}")
+    return list(dict.fromkeys(problems))
+
+
+def _probe(params: Params, where: str) -> list[str]:
+    probe, problems = params.probe, []
+    for name in (*probe.tasks, *(name for shift in probe.out_of_domain for name in (shift.data, shift.model))):
+        if name not in params.tasks:
+            problems.append(f"{where}: probe: no task {name!r}{did_you_mean(name, params.tasks)}")
+    for arm in probe.arms:
+        tried = {*probe.tasks, *(shift.model for shift in probe.out_of_domain)} & params.tasks.keys()
+        run = set() if arm not in params.compare.arms else set(params.compare.tasks)
+        problems += [f"{where}: probe.arms: {arm} is not run on {name!r}; add both to compare, or remove one from probe"
+                     for name in sorted(tried - run) if arm != "multitask"]
     return list(dict.fromkeys(problems))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.config import load_json
 from pipeline.errors import UserError
-from pipeline.report import write_report
+from pipeline.report import probes, write_report
 from stages.command import run, say_wrote
 from stages.params import load_params
 
@@ -19,7 +19,10 @@ def report() -> None:
                         "one is gone; run `python -m stages.check`, then `dvc repro`")
     arms = ("multitask", *params.compare.arms)
     output = Path("report")
-    write_report(Path("results"), Path("runs"), mixtures, tuple(params.tasks), arms, output)
+    results, probe = Path("results"), params.probe
+    shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
+    probed = probes.sections(results, probe.arms, probe.tasks, shifts)
+    write_report(results, Path("runs"), mixtures, tuple(params.tasks), arms, output, probed)
     say_wrote(output / "report.md", output / "report.html")
 
 

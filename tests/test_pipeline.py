@@ -30,12 +30,16 @@ STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate", "release")
 ALL = {"generate@ner", "report", "baseline@head_only-world_ner", "evaluate_baseline@head_only-world_ner"} | {
     f"{stage}@{task}" for stage in STAGES_OF_A_TASK for task in ("world_ner", "world_srl")} | {
     f"{stage}@{mixture}" for stage in ("members", "mix", "pretrain") for mixture in ("all", "ner_only")}
-RATE = {"finetune@world_ner", "evaluate@world_ner", "release@world_ner", "report"}
+PROBES = {"probe@multitask-world_srl", "out_of_domain@multitask-shift0", "transfer@world_srl"}
+ALL |= PROBES
+RATE = {"finetune@world_ner", "evaluate@world_ner", "release@world_ner", "report", "out_of_domain@multitask-shift0",
+        "transfer@world_srl"}
 WITHOUT_DVC = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl",
                "members all", "members ner_only", "mix all", "mix ner_only", "pretrain ner_only", "pretrain all",
                "finetune multitask world_ner", "finetune multitask world_srl", "finetune head_only world_ner",
                "evaluate multitask world_ner", "evaluate multitask world_srl", "evaluate head_only world_ner",
-               "release world_ner", "release world_srl", "report")
+               "release world_ner", "release world_srl", "probe multitask world_srl",
+               "out_of_domain multitask world_ner world_ner", "transfer world_srl", "report")
 
 
 @dataclass(frozen=True)
@@ -221,11 +225,31 @@ def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -
     assert (outcome.ran, outcome.restored) == (set(), set())
 
 
+def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first: object) -> None:
+    """Of the share of typos, the stage that makes them; of rows, or of code that all probes load, all of them."""
+    project.values["probe"]["typos"] = 0.5
+    project.write_params()
+    assert project.repro().ran - {"report"} == {"probe@multitask-world_srl"}
+    project.values["probe"]["rows"] = 8
+    project.write_params()
+    assert project.repro().ran == {*PROBES, "report"}
+    code = project.folder / "pipeline/probing.py"
+    before = code.read_text(encoding="utf-8")
+    code.write_text(f"{before}# edited\n", encoding="utf-8")
+    outcome = project.repro()
+    assert outcome.ran == PROBES, "what they write is what it was"
+    code.write_text(before, encoding="utf-8")
+    project.values["probe"] |= {"typos": 0.2, "rows": 10}
+    project.write_params()
+    assert project.repro().ran == set(), "all of it is in the cache"
+
+
 def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(project: Project, first: object) -> None:
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
     project.write_params()
     outcome = project.repro()
-    assert outcome.ran == {"mix@all", "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl", "report"}
+    assert outcome.ran == {"mix@all", "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl",
+                           "probe@multitask-world_srl", "transfer@world_srl", "report"}
     assert outcome.restored == set()
 
 
@@ -237,7 +261,8 @@ def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(project: P
         file.write(sentence)
     outcome = project.repro()
     assert outcome.ran == {"prepare@world_srl", "featurize@world_srl", "members@all", "members@ner_only", "mix@all",
-                           "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl", "report"}
+                           "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl",
+                           "probe@multitask-world_srl", "transfer@world_srl", "report"}
     assert outcome.restored == set()
 
 
@@ -249,7 +274,8 @@ def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object
     outcome = project.repro()
     new = {f"{stage}@more" for stage in STAGES_OF_A_TASK}
     assert outcome.ran == new | {"members@all", "members@ner_only", "mix@all", "pretrain@all", "finetune@world_srl",
-                                 "evaluate@world_srl", "release@world_srl", "release@world_ner", "report"}
+                                 "evaluate@world_srl", "release@world_srl", "release@world_ner",
+                                 "probe@multitask-world_srl", "transfer@world_srl", "report"}
     assert outcome.restored == set()
 
 
@@ -400,4 +426,5 @@ def test_dvc_yaml_and_params_know_no_topology() -> None:
 
 def test_no_output_persists() -> None:
     """`persist: true` would let a run go on from one with other params."""
-    assert "persist" not in keys_of(STAGES) | {key for stage in STAGES.values() for out in stage["outs"] for key in keys_of(out)}
+    outs = [out for stage in STAGES.values() for out in stage.get("outs", ())]
+    assert "persist" not in keys_of(STAGES) | {key for out in outs for key in keys_of(out)}

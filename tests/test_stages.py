@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
@@ -20,7 +21,9 @@ from small import ROOT, contents, environment, make_project, params, python, wri
 
 from pipeline.config import load_yaml
 from pipeline.errors import Stopped, UserError
+from pipeline.evaluate import Split
 from pipeline.recipe import load_recipe
+from pipeline.tasks import token_classification as ner
 from stages.command import errors_shown, stops
 from stages.params import check_params, load_params
 from stages.prepare import prepare
@@ -104,6 +107,12 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "useless rate in pretrain": (lambda v: v["pretrain"]["all"].update(backbone_lr=1.0), ("pretrain.all", "trains no backbone")),
     "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
     "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
+    "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"), ("probe: no task", "did you mean 'world_ner'?")),
+    "arm in probe that is not run": (lambda v: v["probe"]["arms"].append("head_only"), ("head_only is not run on 'world_srl'",)),
+    "unknown arm in probe": (lambda v: v["probe"]["arms"].append("fine_tun"), ("probe", "did you mean 'fine_tune'?")),
+    "no rows to probe": (lambda v: v["probe"].update(rows=0), ("probe: rows is 0", "at least one row")),
+    "more typos than words": (lambda v: v["probe"].update(typos=1.5), ("typos 1.5", "up to 1")),
+    "domain of an unknown task": (lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"), ("probe: no task 'world_n'",)),
     "unpinned hub model": (lambda v: v["backbone"].update(source="hub:bert-base-cased"), ("pinned revision", "40 hex digits")),
     "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
 }
@@ -326,6 +335,41 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no prompt": (lambda a: (a / "prompt.safetensors").unlink(), ("prompt.safetensors", "no such file")),
     "no artifact": (shutil.rmtree, ("config.json", "no such file", "run the stage")),
 }
+
+
+def test_out_of_domain_only_shared_labels_count() -> None:
+    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of 2 without the ORG."""
+    from stages import out_of_domain
+    from stages.loading import Subject
+
+    class Told(Subject):
+        def decoded(self, split: Split) -> list[Any]:
+            return [["B-PER", "O", "B-LOC", "B-ORG"]]
+
+    split = Split(ner.TASK, (), [ner.Example("a", tuple("abcd"), ("B-PER", "B-LOC", "O", "O"))], None, np.arange(1))
+    subject = Told(None, split, "f1", 0, 64, 16, {})
+    assert out_of_domain._score(subject, split, {}) == pytest.approx(100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    assert out_of_domain._score(subject, split, {"PER": "PER", "LOC": "LOC"}) == pytest.approx(50)
+    assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
+
+
+# Each: how the labels of probe.out_of_domain are spoiled, and what a user is told.
+SHIFTS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
+    "unknown label of the data": (lambda s: s.update(labels={"PRE": "PER"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
+    "unknown label of the model": (lambda s: s.update(labels={"PER": "PRE"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
+    "another pair of tasks": (lambda s: s.update(data="world_srl"), ("has no world_ner on world_ner; add it",)),
+}
+
+
+@pytest.mark.parametrize("case", SHIFTS)
+def test_a_mistake_in_out_of_domain_is_told(case: str, copied: Path) -> None:
+    from stages.out_of_domain import out_of_domain
+
+    spoil, wanted = SHIFTS[case]
+    edit(copied, lambda values: spoil(values["probe"]["out_of_domain"][0]))
+    told = problems(out_of_domain, "multitask", "world_ner", "world_ner")
+    assert any(all(part in problem for part in ("params.yaml", *wanted)) for problem in told), told
+    assert not (copied / "results/out_of_domain").exists()
 
 
 @pytest.mark.parametrize("case", ARTIFACT)

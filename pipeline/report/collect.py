@@ -12,7 +12,8 @@ from pipeline.errors import UserError
 
 RERUN = "rerun the stage that writes it"
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
-COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support"}  # also loss_TASK and score_TASK
+COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support",  # also loss_TASK and score_TASK
+           "suite", "changed", "layer", "head", "prompt", "cosine"}
 Scores = dict[str, float | None]
 
 
@@ -227,3 +228,54 @@ def _column(column: "pd.Series[str]", path: Path) -> "pd.Series[float]":
         row = int(bad.to_numpy().argmax())
         raise UserError(f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; {RERUN}")
     return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One arm on one task, tried out: `suites` and `layers` have the tables that the stage `probe` writes."""
+
+    arm: str
+    task: str
+    primary: str
+    figures: Scores
+    suites: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def probe_of(results: Path, arm: str, task: str) -> Probe | None:
+    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
+    folder = results / "probe" / arm / task
+    values = _document(folder / "metrics.json")
+    suites = _table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
+    layers = _table(folder / "layers.tsv", ("layer", "score", "loss"))
+    if values is None or suites is None or layers is None:
+        return None
+    figures = _numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
+    return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
+
+
+def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
+    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`, `rows`; None where absent."""
+    path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
+    values = _document(path)
+    keys = ("home", "there", "loss", "rows")
+    return None if values is None else _numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """The scores of a task's head by the prompt it is under, and how like the task's own each prompt is, by layer."""
+
+    task: str
+    scores: Scores
+    cosines: pd.DataFrame
+
+
+def transfer_of(results: Path, task: str) -> Transfer | None:
+    """What `results/transfer/TASK` says; None where it is absent."""
+    folder = results / "transfer" / task
+    values = _document(folder / "metrics.json")
+    cosines = _table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
+    if values is None or cosines is None:
+        return None
+    return Transfer(task, _numbers(values, "scores", folder / "metrics.json"), cosines)

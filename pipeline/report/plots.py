@@ -198,7 +198,8 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
         for place, name in enumerate(names):
             at = [row - 0.4 + height * (place + 0.5) for row in range(len(shown))]
             widths = [values.get(name, 0.0) for values in shown.values()]
-            axes.barh(at, widths, height=height * 0.9, color=TASK_COLORS[place % len(TASK_COLORS)], label=name)
+            color = ARM_COLORS.get(name, TASK_COLORS[place % len(TASK_COLORS)])
+            axes.barh(at, widths, height=height * 0.9, color=color, label=name)
         axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.grid(visible=False, axis="y")
@@ -222,6 +223,22 @@ def points(caption: str, axis: tuple[str, str], groups: Mapping[str, "pd.Series[
         _legend(figure, axes, len(groups) + (best is not None))
         text = "; ".join(f"{name}: {len(values)} points, {values.min():.3g} to {values.max():.3g}"
                          for name, values in groups.items() if len(values))
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
+def heat(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) -> Plot:
+    """A cell for each value of `frame`, white at `low` and darkest at 1: its columns from left to right, its index downward."""
+    with _style():
+        figure, axes = _figure(1.3 + 0.26 * len(frame))
+        colors = matplotlib.colormaps["Blues"].resampled(10)
+        cells = axes.pcolormesh(frame.to_numpy(), cmap=colors, vmin=low, vmax=1.0, edgecolors="white", linewidth=0.5)
+        every = -(-len(frame.columns) // 16)
+        axes.set(xlabel=x, ylabel=y, ylim=(len(frame), 0))
+        axes.set_xticks(np.arange(len(frame.columns))[::every] + 0.5, [_short(str(name)) for name in frame.columns[::every]])
+        axes.set_yticks(np.arange(len(frame)) + 0.5, [_short(str(name)) for name in frame.index])
+        axes.grid(visible=False)
+        figure.colorbar(cells, ax=axes).outline.set_visible(False)
+        text = "; ".join(f"{y} {name}: {row.min():.2f} to {row.max():.2f}".strip() for name, row in frame.iterrows())
         return Plot(caption, text, _svg(figure, caption, text))
 
 

@@ -33,17 +33,19 @@ class Section:
 
 
 def write_report(
-    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path
+    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path,
+    more: Sequence[Section] = (),
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
     Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`, called MIXTURE.json; what was
-    not run is a dash.
+    not run is a dash. `more` are sections to put behind all others.
     Raises UserError: a malformed file.
     """
     evidence = collect(results, runs, mixtures, tasks, arms)
     sections = [_comparison(evidence), *(_task(task, evidence.of_task(task)) for task in evidence.tasks)]
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
+    sections += more
     output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
         text = page(name, "Arms and tasks compared", words.summary(evidence), sections, words.glossary(evidence))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text, check_whole
+from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
@@ -116,6 +117,15 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     def size(self, example: Example) -> int:
         """The words of the question and of the text."""
         return len(example.question.split()) + len(self.text(example).split())
+
+    def edited(self, example: Example, edit: Edit) -> Example:
+        """Question and context changed; choices that stand in the context are what the new one has in their place."""
+        pairs = list(zip(example.starts, example.choices, strict=False))
+        context, starts, ends = edit.text(example.context, example.starts, [start + len(choice) for start, choice in pairs])
+        choices = tuple(context[start:end] for start, end in zip(starts, ends, strict=True)) or example.choices
+        renamed = dict(zip(example.choices, choices, strict=True))
+        answers = tuple(renamed.get(answer, answer) for answer in example.answers)
+        return Example(example.id, context, edit.text(example.question)[0], choices, tuple(starts), answers)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """One: where the right choice is."""

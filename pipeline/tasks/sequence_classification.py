@@ -3,13 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text
+from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics, classification
@@ -106,6 +107,17 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
     def size(self, example: Example) -> int:
         """The words of both texts."""
         return len(self.text(example).split())
+
+    def edited(self, example: Example, edit: Edit) -> Example:
+        """Both texts changed; marks stay on their words."""
+        texts, marks = [example.text, example.text_pair], list(example.spans)
+        for segment, text in enumerate(texts):
+            own = [number for number, mark in enumerate(example.spans) if mark.segment == segment]
+            texts[segment], starts, ends = edit.text(text, [marks[number].start for number in own],
+                                                     [marks[number].end for number in own])
+            for number, start, end in zip(own, starts, ends, strict=True):
+                marks[number] = Mark(segment, start, end)
+        return replace(example, text=texts[0], text_pair=texts[1], spans=tuple(marks))
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The labels."""

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text
+from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, answers
@@ -136,6 +137,14 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
     def size(self, example: Example) -> int:
         """The words of question and context; a context counts once for each of its questions."""
         return len(example.question.split()) + len(example.context.split())
+
+    def edited(self, example: Example, edit: Edit) -> Example:
+        """Question and context changed; answers are what the new context has in their place."""
+        starts = [answer.start for answer in example.answers]
+        ends = [answer.start + len(answer.text) for answer in example.answers]
+        context, starts, ends = edit.text(example.context, starts, ends)
+        moved = tuple(Answer(context[start:end], start) for start, end in zip(starts, ends, strict=True))
+        return Example(example.id, edit.text(example.question)[0], context, moved)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Where the answer starts and where it ends."""

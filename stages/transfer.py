@@ -1,0 +1,65 @@
+"""transfer: one task's head under the prompts of all tasks, and how like them its own prompt is."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.artifact import load_config, load_prompt
+from pipeline.backbone import Backbone
+from pipeline.files import atomic_folder, write_json
+from pipeline.probing import added, cosines
+from pipeline.prompt import DeepPrompt
+from stages.command import run, say, say_read, say_wrote
+from stages.loading import load_subject
+from stages.params import Params, load_params, task_of
+
+NONE = "none"
+
+
+def transfer(name: str) -> None:
+    """Write results/transfer/TASK: metrics.json, the score under each prompt by its folder in artifacts/, and cosines.tsv."""
+    params = load_params()
+    task_of(params, name)
+    subject = load_subject("multitask", name, params, params.probe.rows)
+    model, backbone = subject.model, subject.model.backbone
+    own = _prompt(f"multitask/{name}", params, backbone)
+    scores, alike = dict[str, float](), []
+    for source in (*(f"multitask/{other}" for other in params.tasks), *(f"pretrain/{mix}" for mix in params.mixtures), NONE):
+        prompt = None if source == NONE else _prompt(source, params, backbone)
+        model.prompt = prompt if prompt is None else prompt.to(next(model.parameters()).device)
+        scores[source] = subject.metrics(subject.test).overall[subject.primary]
+        say(f"under the prompt {source}: {subject.primary} {scores[source]:.2f}")
+        if prompt is not None:
+            tuned = _tuned_alike(name, source, params, backbone)
+            alike += [{"prompt": source, "layer": layer, "cosine": cosine, "cosine_added": tuned.get(layer)}
+                      for layer, cosine in cosines(own, prompt).items()]
+    say_read(Path("artifacts"))
+    output = Path("results/transfer") / name
+    with atomic_folder(output) as beside:
+        write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(subject.test.examples), "scores": scores})
+        pd.DataFrame(alike).to_csv(beside / "cosines.tsv", sep="\t", index=False, float_format="%.4f")
+    say_wrote(output)
+
+
+def _prompt(source: str, params: Params, backbone: Backbone, task: str | None = None) -> DeepPrompt:
+    folder = Path("artifacts") / source
+    prompt = load_prompt(folder, load_config(folder), params.backbone, backbone, task)
+    assert isinstance(prompt, DeepPrompt)
+    return prompt
+
+
+def _tuned_alike(name: str, source: str, params: Params, backbone: Backbone) -> dict[int, float]:
+    """Layer -> the cosine of what tuning added for `name` and for the task whose prompt `source` is.
+
+    Empty where they have not started from the same mixture's prompt: then there is nothing that both were added to.
+    """
+    arm, other = source.split("/")
+    start = params.tasks[name].start
+    if arm != "multitask" or not start.startswith("pretrain/") or params.tasks[other].start != start:
+        return {}
+    return cosines(*(added(_prompt(f"multitask/{task}", params, backbone), _prompt(start, params, backbone, task))
+                     for task in (name, other)))
+
+
+if __name__ == "__main__":
+    run(transfer)
