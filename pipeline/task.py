@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, UnitCounts
 from pipeline.row import Row
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -105,6 +105,10 @@ class Task(ABC, Generic[E, P, R]):
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> Metrics:
         """Compare predictions with the examples' annotations, as the task's official script does."""
+
+    @abstractmethod
+    def counts(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> UnitCounts:
+        """What `score` adds up, by unit: what must be resampled as a whole, since what is in it is not independent."""
 
     @abstractmethod
     def result(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str], thresholds: Mapping[str, float]) -> R:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from pipeline.backbone import Backbone
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
 from pipeline.config import load_json
-from pipeline.evaluate import Split, decode, scored
+from pipeline.evaluate import decode, scored
 from pipeline.files import atomic_folder, write_json
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, UnitCounts
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Precision
 from pipeline.source import locate
@@ -28,7 +28,7 @@ from stages.splits import load_split
 
 
 def evaluate(arm_name: str, name: str) -> None:
-    """Write results/ARM/TASK: metrics.json and labels.tsv, and predictions/ARM/TASK/test.jsonl."""
+    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and of each unit the counts."""
     arm, params = arm_of(arm_name), load_params()
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
@@ -48,6 +48,8 @@ def evaluate(arm_name: str, name: str) -> None:
         return
     thresholds = task.decide(splits["validation"].examples, decoded["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
+    test = splits["test"]
+    said = task.predictions(test.examples, decoded["test"], thresholds)
     metrics = {
         "primary": primary, "task": summary["task"], "thresholds": thresholds,
         "parameters": {"trained": trained, "backbone": backbone_numbers},
@@ -59,7 +61,8 @@ def evaluate(arm_name: str, name: str) -> None:
         write_json(beside / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
     with atomic_folder(predictions) as beside:
-        _write_predictions(beside / "test.jsonl", splits["test"], decoded["test"], thresholds)
+        _write_predictions(beside / "test.jsonl", test.examples, said)
+        _write_counts(beside, task.counts(test.examples, said, test.classes))
     say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
 
@@ -98,12 +101,17 @@ def _labels(score: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
 
 
-def _write_predictions(path: Path, split: Split, decoded: list[Any], thresholds: dict[str, float]) -> None:
-    predictions = split.task.predictions(split.examples, decoded, thresholds)
+def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for number, example in enumerate(split.examples):
+        for number, example in enumerate(examples):
             value = predictions[example.id] if isinstance(predictions, Mapping) else predictions[number]
             file.write(json.dumps({"id": example.id, "prediction": value}, ensure_ascii=False) + "\n")
+
+
+def _write_counts(folder: Path, counts: UnitCounts) -> None:
+    """counts.parquet has a row a unit, figures.json how figures come out of its sums."""
+    pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(folder / "counts.parquet", index=False)
+    write_json(folder / "figures.json", counts.figures)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
@@ -107,7 +108,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS) -> tuple[str, str]:
-    write_report(root / "results", root / "runs", sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
+    read = [root / name for name in ("results", "predictions", "runs")]
+    write_report(*read, sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
     return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
 
 
@@ -129,6 +131,48 @@ def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) 
     assert [row[0].split()[0] for row in comparison] == ["arm", *ARMS]
     assert comparison[1][1].split() == ["84.1", "validation", "85.1"]
     assert comparison[1][4].split() == ["141,312", "0.62", "%"]
+
+
+def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> None:
+    """Counts of an accuracy, whose value in metrics.json becomes theirs."""
+    folder = root / "predictions" / arm / task
+    put(folder / "figures.json", {"accuracy": [["right", "total"]]})
+    units = [f"test/{number}" for number in range(len(hits))]
+    pd.DataFrame({"unit": units, "right": hits, "total": 1.0}).to_parquet(folder / "counts.parquet")
+    value = 100.0 * sum(hits) / max(len(hits), 1)
+    put(root / "results" / arm / task / "metrics.json", {"primary": "accuracy", "test": {"accuracy": value}})
+
+
+def test_intervals_and_which_differences_are_real(root: Path) -> None:
+    hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
+    put_counts(root, "multitask", hits)
+    put_counts(root, "deep_prompt", [hit * (number % 5 > 0) for number, hit in enumerate(hits)])  # 53.3, never right alone
+    put_counts(root, "fine_tune", hits[1:] + hits[:1])  # right as often, on others
+    put_counts(root, "head_only", hits[:100])  # tested on fewer
+    _, text = write(root, tasks=("ner",))
+    cells = [line.strip("| ").split(" | ") for line in text.split("Differences to")[1].splitlines() if line.startswith("| ner |")]
+    assert [cell[1:3] for cell in cells[:3]] == [["deep_prompt", "−13.3"], ["fine_tune", "+0.0"], ["head_only", "—"]]
+    assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "may be chance", "—"]
+    assert re.search(r"\*\*66\.7\*\* \(61\.\d–72\.\d\)", text)
+    assert text.count("**66.7**") == 2, "multitask's and fine_tune's, which do not really differ"
+    assert "level with fine_tune (may be chance)" in text
+
+
+def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
+    put_counts(root, "multitask", [1.0] * 50)
+    put_counts(root, "deep_prompt", [1.0])
+    put_counts(root, "fine_tune", [])
+    put_counts(root, "head_only", [0.0] * 9)
+    _, text = write(root, tasks=("ner",))
+    assert "| multitask (prompt tuned from the shared one) | **100.0** |" in text
+    assert "may be chance" not in text
+
+
+def test_counts_of_another_run_are_refused(root: Path) -> None:
+    put_counts(root, "multitask", [1.0, 0.0])
+    put(root / "results" / "multitask" / "ner" / "metrics.json", {"primary": "accuracy", "test": {"accuracy": 51.0}})
+    with pytest.raises(UserError, match=r"counts.parquet: add up to accuracy 50.00, but .*metrics.json has 51.00"):
+        write(root, tasks=("ner",))
 
 
 def test_equal_as_shown_is_equally_best(root: Path) -> None:

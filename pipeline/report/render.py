@@ -33,15 +33,16 @@ class Section:
 
 
 def write_report(
-    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path
+    results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
+    output: Path
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
-    Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`, called MIXTURE.json; what was
-    not run is a dash.
+    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`,
+    called MIXTURE.json; what was not run is a dash.
     Raises UserError: a malformed file.
     """
-    evidence = collect(results, runs, mixtures, tasks, arms)
+    evidence = collect(results, predictions, runs, mixtures, tasks, arms)
     sections = [_comparison(evidence), *(_task(task, evidence.of_task(task)) for task in evidence.tasks)]
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     output.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,8 @@ def markdown(text: str) -> str:
 
 
 def _comparison(evidence: Evidence) -> Section:
-    return Section("Comparison", words.about_cost(evidence), (tables.comparison(evidence),))
+    shown = tuple(table for table in (tables.comparison(evidence), tables.differences(evidence)) if table)
+    return Section("Comparison", words.about_cost(evidence), shown)
 
 
 def _task(task: str, runs: Sequence[Run]) -> Section:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.checks import check_nfc, check_text, check_whole
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.metrics import Metrics, answers
+from pipeline.metrics import Metrics, UnitCounts, answers
 from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
@@ -147,8 +147,15 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
         """How often the choice is right, to the letter (COPA); and exact match and word F1 by SQuAD's rules (ReCoRD)."""
         right = sum(predictions.get(example.id) in example.answers for example in examples)
-        measured = answers.score({example.id: list(example.answers) for example in examples}, predictions)
+        measured = answers.score(_references(examples), predictions)
         return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
+
+    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+        """By question."""
+        measured = answers.counts(_references(examples), predictions)
+        right = np.array([predictions.get(example.id) in example.answers for example in examples], np.float64)
+        return UnitCounts(measured.units, {**measured.columns, "right": right},
+                          {"accuracy": (("right", "total"),), **measured.figures})
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Choice:
@@ -160,6 +167,10 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
 
 
 TASK = MultipleChoice()
+
+
+def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
+    return {example.id: list(example.answers) for example in examples}
 
 
 def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:

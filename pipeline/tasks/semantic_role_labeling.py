@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
-from pipeline.metrics import Metrics, roles
+from pipeline.metrics import Metrics, UnitCounts, roles
 from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
@@ -96,6 +96,10 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     def score(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> Metrics:
         """Argument precision, recall and F1 without V, as srl-eval computes them: `pipeline.metrics.roles`."""
         return roles.score([example.tags for example in examples], predictions)
+
+    def counts(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> UnitCounts:
+        """By sentence: with a word, all its predicates go wrong."""
+        return roles.counts([self.text(example) for example in examples], [example.tags for example in examples], predictions)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Structure:

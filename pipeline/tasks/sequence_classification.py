@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.checks import check_nfc, check_text
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
-from pipeline.metrics import Metrics, classification
+from pipeline.metrics import Metrics, UnitCounts, classification
 from pipeline.row import Row
 from pipeline.task import HeadKind, Task
 
@@ -141,9 +141,12 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> Metrics:
         """Accuracy and F1 as SuperGLUE's script computes them, with F1a and EM by question where there are questions."""
-        questions = [example.question for example in examples]
-        return classification.score([example.label for example in examples], predictions, classes,
-                                    questions if all(questions) else None)
+        return classification.score([example.label for example in examples], predictions, classes, _questions(examples))
+
+    def counts(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> UnitCounts:
+        """By text, or by question where there are questions."""
+        return classification.counts([example.id for example in examples], [example.label for example in examples], predictions,
+                                     classes, _questions(examples))
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Label:
@@ -155,6 +158,11 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
 
 
 TASK = SequenceClassification()
+
+
+def _questions(examples: Sequence[Example]) -> list[str] | None:
+    questions = [example.question for example in examples]
+    return questions if all(questions) else None
 
 
 def _example(row: Row, label: str, problems: Problems) -> Example | None:

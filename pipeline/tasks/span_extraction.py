@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.checks import check_nfc, check_text
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.metrics import Metrics, answers
+from pipeline.metrics import Metrics, UnitCounts, answers
 from pipeline.row import Row
 from pipeline.task import Task
 
@@ -159,10 +159,9 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
         if all(example.answers for example in examples):
             return {}
-        references = {example.id: [text for text, _ in example.answers] for example in examples}
         best = self.predictions(examples, decoded, {})
         margins = {example.id: one.margin for example, one in zip(examples, decoded, strict=True)}
-        return {"null_margin": answers.best_threshold(references, best, margins).value}
+        return {"null_margin": answers.best_threshold(_references(examples), best, margins).value}
 
     def predictions(self, examples: Sequence[Example], decoded: Sequence[Decoded],
                     thresholds: Mapping[str, float]) -> Mapping[str, str]:
@@ -171,7 +170,11 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
 
     def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
         """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
-        return answers.score({example.id: [text for text, _ in example.answers] for example in examples}, predictions)
+        return answers.score(_references(examples), predictions)
+
+    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+        """By question."""
+        return answers.counts(_references(examples), predictions)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Extraction:
@@ -185,6 +188,10 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
 
 
 TASK = SpanExtraction()
+
+
+def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
+    return {example.id: [text for text, _ in example.answers] for example in examples}
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:
