@@ -112,9 +112,9 @@ def about_task(runs: Sequence[Run]) -> str:
     text = f"{_and(best)} {'are' if len(best) > 1 else 'is'} {only} with {score(values[best[0]])} {name}"
     if OURS not in values:
         return f"{text}."
-    ours = next(run for run in runs if run.arm == OURS)
-    gaps = [f"{_gap(_difference(values[OURS], values[run.arm]))} {run.arm}{_chance(ours, run)}"
-            for run in runs if run.arm in REFERENCES and run.arm in values]
+    by_arm = {run.arm: run for run in runs}
+    gaps = [f"{_gap(_difference(values[OURS], values[other]))} {other}{_chance(by_arm[OURS], by_arm[other])}"
+            for other in REFERENCES if other in values]
     if best == [OURS]:
         return f"{text}{', ' if gaps else ''}{_and(gaps)}."
     return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
