@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from pipeline.artifact import load_backbone_weights, load_config, load_heads, lo
 from pipeline.backbone import Backbone
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
+from pipeline.confidence import Floats, temperature
 from pipeline.config import load_json
-from pipeline.evaluate import decode, scored
+from pipeline.evaluate import Split, observed, scored
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics, UnitCounts
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Precision
 from pipeline.source import locate
 from pipeline.tasks import task_named
+from pipeline.weigh import decided, in_order, weighed
 from stages.command import say, say_read, say_wrote
 from stages.launching import PATH, launch
 from stages.params import Params, arm_of, load_params, task_of
@@ -28,7 +30,9 @@ from stages.splits import load_split
 
 
 def evaluate(arm_name: str, name: str) -> None:
-    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and of each unit the counts."""
+    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
+    of the counts of each unit, of how sure each decision and claim was, and of the claims themselves, for the report.
+    """
     arm, params = arm_of(arm_name), load_params()
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
@@ -43,13 +47,16 @@ def evaluate(arm_name: str, name: str) -> None:
     backbone_numbers = model.backbone.num_parameters  # here: ZeRO 3 leaves a rank with a part of them
     ranks = Ranks.from_environment(os.environ)
     with _placed(model, ranks, load_cluster(PATH)) as placed:
-        decoded = {split: decode(placed, data, 0, summary["pad"], ranks=ranks) for split, data in splits.items()}
+        read = {split: _read(placed, data, summary["pad"], ranks) for split, data in splits.items()}
     if ranks.rank:
         return
+    decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
     thresholds = task.decide(splits["validation"].examples, decoded["validation"])
+    said = {split: task.predictions(data.examples, decoded[split], thresholds) for split, data in splits.items()}
+    decisions = {split: decided(data, said[split], options[split]) for split, data in splits.items()}
+    thresholds |= temperature(decisions["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
-    said = task.predictions(test.examples, decoded["test"], thresholds)
     metrics = {
         "primary": primary, "task": summary["task"], "thresholds": thresholds,
         "parameters": {"trained": trained, "backbone": backbone_numbers},
@@ -61,8 +68,11 @@ def evaluate(arm_name: str, name: str) -> None:
         write_json(beside / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
     with atomic_folder(predictions) as beside:
-        _write_predictions(beside / "test.jsonl", test.examples, said)
-        _write_counts(beside, task.counts(test.examples, said, test.classes))
+        _write_predictions(beside / "test.jsonl", test.examples, said["test"])
+        _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
+        confidences, claims = weighed(test, said["test"], decisions["test"], thresholds)
+        confidences.to_parquet(beside / "confidences.parquet", index=False)
+        claims.to_parquet(beside / "claims.parquet", index=False)
     say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
 
@@ -101,10 +111,18 @@ def _labels(score: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
 
 
+def _read(model: PromptedModel, data: Split, pad: int, ranks: Ranks) -> tuple[list[Any], list[Floats]]:
+    """Decoded predictions, and the logits of what they are between."""
+    decoded, options = [], []
+    for example, seen in zip(data.examples, observed(model, data, 0, pad, ranks=ranks), strict=True):
+        decoded.append(data.task.decode(example, seen, data.classes))
+        options.append(data.task.options(example, seen, data.classes))
+    return decoded, options
+
+
 def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for number, example in enumerate(examples):
-            value = predictions[example.id] if isinstance(predictions, Mapping) else predictions[number]
+        for example, value in zip(examples, in_order(examples, predictions), strict=True):
             file.write(json.dumps({"id": example.id, "prediction": value}, ensure_ascii=False) + "\n")
 
 

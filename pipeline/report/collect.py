@@ -17,6 +17,8 @@ from pipeline.metrics.base import UnitCounts, figure
 RERUN = "rerun the stage that writes it"
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
 COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support"}  # also loss_TASK and score_TASK
+CONFIDENCES = ("kind", "raw", "calibrated", "right")
+CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
 Scores = dict[str, float | None]
 
 
@@ -45,7 +47,10 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same."""
+    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same.
+
+    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS.
+    """
 
     arm: str
     task: str
@@ -54,6 +59,8 @@ class Run:
     training: Training
     counts: UnitCounts | None = None
     samples: Samples = dataclasses.field(default_factory=dict)
+    confidences: pd.DataFrame | None = None
+    claims: pd.DataFrame | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,15 +152,16 @@ def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Ru
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
-    return Run(arm, task, metrics, labels, _training(run), counts)
+    return Run(arm, task, metrics, labels, _training(run), counts, {},
+               _parquet(predictions / "confidences.parquet", CONFIDENCES), _parquet(predictions / "claims.parquet", CLAIMS))
 
 
 def _counts(folder: Path) -> UnitCounts | None:
-    figures, frame = _document(folder / "figures.json"), _parquet(folder / "counts.parquet")
+    figures, frame = _document(folder / "figures.json"), _parquet(folder / "counts.parquet", ("unit",))
     if figures is None or frame is None:
         return None
     formulas = {name: tuple(map(tuple, formula)) for name, formula in figures.items()}
-    missing = {"unit", *(column for formula in formulas.values() for part in formula for column in part)} - set(frame.columns)
+    missing = {column for formula in formulas.values() for part in formula for column in part} - set(frame.columns)
     if missing:
         raise UserError(f"{folder}/counts.parquet: no column {', '.join(sorted(missing))}; {RERUN}")
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame.columns if name != "unit"}
@@ -170,13 +178,17 @@ def _check_same(metrics: Metrics, counts: UnitCounts, results: Path, predictions
                             f"{known:.2f}; {RERUN}")
 
 
-def _parquet(path: Path) -> pd.DataFrame | None:
+def _parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
     try:
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}") from None
+    missing = set(required) - set(frame.columns)
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; {RERUN}")
+    return frame
 
 
 def _metrics(path: Path) -> Metrics | None:

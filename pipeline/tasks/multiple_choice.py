@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text, check_whole
+from pipeline.confidence import Claim, Floats, softmax
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, UnitCounts, answers
@@ -59,6 +60,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     inputs = ("context", "question", "choices", "starts")
     outputs = ("answers",)
     head = "positions"
+    says = ("choices", "choices")
     figures = ("accuracy", "exact_match", "f1")
     hub_task = "multiple-choice"
 
@@ -157,13 +159,24 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         return UnitCounts(measured.units, {**measured.columns, "right": right},
                           {"accuracy": (("right", "total"),), **measured.figures})
 
+    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """The different choices."""
+        return np.array([list(_scores(example, seen).values())])
+
+    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """One choice."""
+        return [list(dict.fromkeys(example.choices)).index(prediction)], [prediction in example.answers]
+
+    def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
+        """One choice, which is right or wrong: as it is another question's no more, it has no label."""
+        right = prediction in example.answers
+        yield Claim(0, 1, "right", "right" if right else "wrong", " / ".join(example.answers), prediction, right)
+
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Choice:
         """The choice, and the softmax over the different ones."""
-        scores = _scores(example, seen)
-        logits = np.array(list(scores.values()))
-        chances = np.exp(logits - logits.max())
-        return Choice(self.decode(example, seen, classes), dict(zip(scores, (chances / chances.sum()).tolist(), strict=True)))
+        chances = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0))
+        return Choice(self.decode(example, seen, classes), dict(zip(_scores(example, seen), chances.tolist(), strict=True)))
 
 
 TASK = MultipleChoice()

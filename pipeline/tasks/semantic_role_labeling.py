@@ -55,6 +55,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     query_keys = ("tokens", "predicate")
     inputs = ("tokens", "predicate")
     outputs = ("tags",)
+    given = (roles.PREDICATE,)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
@@ -104,8 +105,9 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Structure:
         """The predicate's arguments; the predicate itself is none."""
+        spans = decode_spans(seen, classes, thresholds.get("temperature", 1.0))
         found = (Argument(label, start, end, " ".join(example.tokens[start:end]), score)
-                 for label, start, end, score in decode_spans(seen, classes) if label != roles.PREDICATE)
+                 for label, start, end, score in spans if label != roles.PREDICATE)
         return Structure(example.tokens[example.predicate], example.predicate, tuple(found))
 
 

@@ -85,7 +85,7 @@ class TokenClassification(TaggingTask[Example, Entities]):
                thresholds: Mapping[str, float]) -> Entities:
         """The entities, each with its words."""
         return Entities(tuple(Entity(label, start, end, " ".join(example.tokens[start:end]), score)
-                              for label, start, end, score in decode_spans(seen, classes)))
+                              for label, start, end, score in decode_spans(seen, classes, thresholds.get("temperature", 1.0))))
 
 
 TASK = TokenClassification()
