@@ -37,6 +37,7 @@ def weighed(split: Split, predictions: Any, decisions: Decisions,
     names, decision_name = split.task.says
     sure = {RAW: decisions.confidence(), CALIBRATED: decisions.confidence(thresholds.get("temperature", 1.0))}
     claims = pd.DataFrame(_claims(split, predictions, sure), columns=["id", "text", *Claim._fields[2:], RAW, CALIBRATED])
+    claims = claims.astype({"right": bool, RAW: float, CALIBRATED: float})  # also where there is none
     said = claims[claims[CALIBRATED].notna()]
     tables = [pd.DataFrame({"kind": names, **{name: said[name] for name in (RAW, CALIBRATED, "right")}})]
     if decision_name != names:

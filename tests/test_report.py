@@ -168,6 +168,30 @@ def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
     assert "may be chance" not in text
 
 
+def test_confidences_and_mistakes(root: Path) -> None:
+    folder = root / "predictions" / "multitask" / "ner"
+    folder.mkdir(parents=True)
+    said = {"kind": "spans", "raw": [0.95, 0.95, 0.5], "calibrated": [0.75, 0.75, 0.5], "right": [True, False, True]}
+    pd.DataFrame(said).to_parquet(folder / "confidences.parquet")
+    claims = pd.DataFrame({
+        "id": ["a", "b", "b", "c"], "text": ["Ada | Bo"] * 4, "gold_label": ["PER", "LOC", "PER", "PER"],
+        "predicted_label": ["PER", "PER", "PER", "(none)"], "gold": ["PER: Ada", "LOC: Ada", "PER: Ada", "PER: Bo"],
+        "predicted": ["PER: Ada"] * 3 + [""], "right": [True, False, True, False], "calibrated": [0.75, 0.75, 0.5, None]})
+    claims.to_parquet(folder / "claims.parquet")
+    html, text = write(root)
+    assert rows_of(text, "Calibration, test")["multitask"] == [
+        "spans", "3", "66.7 %", "66.7 %", "0.467", "0.333", "0.385", "0.292", "0.444"]
+    assert rows_of(text, "Confusion of multitask, test") == {
+        "gold": ["PER", r"\(none\)"], "LOC": ["1", "0"], "PER": ["**2**", "1"]} or "| PER | **2** | 1 |" in text
+    assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
+    assert text.count("| c |") == 0, "what was left out was not said with any confidence"
+    assert html.count("<svg") == 9 + 2
+    assert write(root, "again") == (html, text)
+    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims)):
+        frame[:0].to_parquet(folder / f"{name}.parquet")
+    assert "confidence and mistakes" not in write(root)[1]
+
+
 def test_counts_of_another_run_are_refused(root: Path) -> None:
     put_counts(root, "multitask", [1.0, 0.0])
     put(root / "results" / "multitask" / "ner" / "metrics.json", {"primary": "accuracy", "test": {"accuracy": 51.0}})
