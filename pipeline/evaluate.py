@@ -50,18 +50,22 @@ def choose(read: Callable[[Ints | None], Iterable[Any]], table: FeatureTable, ta
 
 def decode(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048,
            ranks: Ranks = ALONE) -> list[Any]:
-    """Each example's decoded prediction by head `number`, in the order of `split.examples`; needs no gradient or threshold.
+    """Each example's decoded prediction by head `number`, in the order of `split.examples`; needs no gradient or threshold."""
+    every = observed(model, split, number, pad, batch_tokens, ranks)
+    return [split.task.decode(example, seen, split.classes) for example, seen in zip(split.examples, every, strict=True)]
 
-    Ranks share the batches, and all of them get every prediction.
+
+def observed(model: PromptedModel, split: Split, number: int, pad: int, batch_tokens: int = 2048,
+             ranks: Ranks = ALONE) -> Iterator[list[WindowLogits]]:
+    """What the model says of all windows of each example, in the order of `split.examples`.
+
+    Ranks share the batches, and all of them get everything.
     """
-    decoded: list[Any] = []
     for rows in _blocks(split):
         logits = _logits(model, split.table, rows, number, pad, batch_tokens, ranks)
         numbers = split.table.examples[rows]
         for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers)) + 1):
-            seen = [_window(split.table, int(rows[i]), logits[i]) for i in group]
-            decoded.append(split.task.decode(split.examples[len(decoded)], seen, split.classes))
-    return decoded
+            yield [_window(split.table, int(rows[i]), logits[i]) for i in group]
 
 
 def _window(table: FeatureTable, row: int, logits: NDArray[Any]) -> WindowLogits:

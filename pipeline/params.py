@@ -40,8 +40,10 @@ class TrainParams:
     The prompt: `prompt_layers` are those that get one: "all", the top k, or a range [first, last + 1]. `projection` is the size
     of the hidden layer of P-tuning v2's MLP, which computes the prompt (0: the prompt itself is trained). `prompt_dropout` drops
     single numbers of it while training. `factor_rank` gives each task of a mixture low-rank factors on the shared prompt (0:
-    none). `balance` has each micro-batch of a mixture pull by the gradient of its loss's logarithm, so that a task whose loss stays
-    high does not drown the others. `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
+    none). `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
+
+    Under `balance`, a micro-batch's gradient is that of its loss's logarithm: a mixture's tasks pull alike, where one whose loss
+    stays high would drown the others in Adam's second moments (the geometric mean of losses: Chennupati et al. 2019, eq. 2).
 
     `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
     """

@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checks import check_words
+from pipeline.confidence import Claim, Floats, softmax
 from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
+from pipeline.metrics.spans import spans
 from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.tokenizer import Tokenizer
 
 Tags = Sequence[Sequence[str]]
+NONE, OTHER_EXTENT = "(none)", "(other words)"  # what a span is beside, where there is none of the same words
 
 
 class Tagged(Protocol):
@@ -52,7 +55,9 @@ class TaggingTask(Task[E, Tags, R]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     head = "classes"
+    says = ("spans", "tags")
     figures = ("f1", "precision", "recall")
+    given: ClassVar[tuple[str, ...]] = ()  # labels of what the model is told
     hub_task = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
@@ -102,6 +107,25 @@ class TaggingTask(Task[E, Tags, R]):
     def predictions(self, examples: Sequence[E], decoded: Tags, thresholds: Mapping[str, float]) -> Tags:
         """The decoded tags."""
         return decoded
+
+    def options(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """Those of each word."""
+        return _word_logits(seen)
+
+    def decisions(self, example: E, prediction: Sequence[str], classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """A tag for each word."""
+        return list(map(classes.index, prediction)), list(map(str.__eq__, prediction, example.tags))
+
+    def claims(self, example: E, prediction: Sequence[str]) -> Iterator[Claim]:
+        """The spans; what is not in the annotation with just these words may overlap something there, or may not."""
+        gold, found = ({(start, end): label for label, start, end in spans(tags) if label not in self.given}
+                       for tags in (example.tags, prediction))
+        for extent, label in found.items():
+            there = gold.get(extent) or _elsewhere(extent, gold)
+            expected = " / ".join(_words(example, gold, one) for one in _overlapping(extent, gold))
+            yield Claim(*extent, there, label, expected or NONE, _words(example, found, extent), there == label)
+        for extent in sorted(gold.keys() - found.keys()):
+            yield Claim(0, 0, gold[extent], _elsewhere(extent, found), _words(example, gold, extent), "", False)
 
 
 def check_tokens(row: Row, problems: Problems) -> bool:
@@ -192,12 +216,11 @@ def decode_tags(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[st
     return [classes[number] for number in _path(_word_logits(seen), classes)]
 
 
-def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[TaggedSpan]:
-    """The spans of `decode_tags`, in order."""
+def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str], temperature: float = 1.0) -> list[TaggedSpan]:
+    """The spans of `decode_tags`, in order; `temperature` is for their scores."""
     logits = _word_logits(seen)
     path = _path(logits, classes)
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chances = (chances / chances.sum(axis=1, keepdims=True))[np.arange(len(path)), path]
+    chances = softmax(logits, temperature)[np.arange(len(path)), path]
     found: list[TaggedSpan] = []
     for word, number in enumerate(path):
         prefix, _, label = classes[number].partition("-")
@@ -207,6 +230,22 @@ def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[T
         elif prefix == "I":
             found[-1] = found[-1]._replace(end=word + 1, score=min(found[-1].score, score))
     return found
+
+
+Extent = tuple[int, int]
+"""Words [start, end)."""
+
+
+def _elsewhere(extent: Extent, spans: Mapping[Extent, str]) -> str:
+    return OTHER_EXTENT if _overlapping(extent, spans) else NONE
+
+
+def _words(example: Tagged, spans: Mapping[Extent, str], extent: Extent) -> str:
+    return f"{spans[extent]}: {' '.join(example.tokens[slice(*extent)])}"
+
+
+def _overlapping(extent: Extent, spans: Mapping[Extent, str]) -> list[Extent]:
+    return [one for one in spans if one[0] < extent[1] and extent[0] < one[1]]
 
 
 def _word_logits(seen: Sequence[WindowLogits]) -> NDArray[np.float64]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pyarrow as pa
 
+from pipeline.confidence import Claim, Floats
 from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, UnitCounts
 from pipeline.row import Row
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
@@ -32,8 +33,8 @@ class Task(ABC, Generic[E, P, R]):
 
     `keys` are what rows must have, `query_keys` what they need for a prediction. `figures` are those of `score` that a recipe may
     compare runs by; the first is the usual one. `inputs` are the columns of `schema` that the model is shown, `outputs` those
-    that it should say. `hub_task` is what the Hugging Face hub calls it. Under a "verbalizer" head,
-    classes are words that the LM head predicts.
+    that it should say. `says` names what a prediction is made of: its claims, and its decisions. `hub_task` is what the Hugging
+    Face hub calls it. Under a "verbalizer" head, classes are words that the LM head predicts.
     """
 
     schema: ClassVar[pa.Schema]
@@ -42,6 +43,7 @@ class Task(ABC, Generic[E, P, R]):
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     head: ClassVar[HeadKind]
+    says: ClassVar[tuple[str, str]]
     figures: ClassVar[tuple[str, ...]]
     hub_task: ClassVar[str]
 
@@ -110,6 +112,22 @@ class Task(ABC, Generic[E, P, R]):
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> Metrics:
         """Compare predictions with the examples' annotations, as the task's official script does."""
+
+    @abstractmethod
+    def counts(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> UnitCounts:
+        """What `score` adds up, by unit: what must be resampled as a whole, since what is in it is not independent."""
+
+    @abstractmethod
+    def options(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """The logits [M, K] of what each of the example's decisions is between."""
+
+    @abstractmethod
+    def decisions(self, example: E, prediction: Any, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """Which of its `options` each decision of an example's final prediction has taken [M], and whether that is right [M]."""
+
+    @abstractmethod
+    def claims(self, example: E, prediction: Any) -> Iterator[Claim]:
+        """What an example's final prediction says and leaves out."""
 
     @abstractmethod
     def result(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str], thresholds: Mapping[str, float]) -> R:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import pandas as pd
 
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
+from pipeline.confidence import Floats, temperature
 from pipeline.config import load_json
-from pipeline.evaluate import Split, decode, scored
+from pipeline.evaluate import Split, observed, scored
 from pipeline.files import atomic_folder, write_json
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, UnitCounts
 from pipeline.model import PromptedModel
 from pipeline.tasks import task_named
+from pipeline.weigh import decided, in_order, weighed
 from stages.command import say, say_read, say_wrote
 from stages.launching import PATH, launch
 from stages.loading import load_model
@@ -25,7 +27,9 @@ from stages.splits import load_split
 
 
 def evaluate(arm_name: str, name: str) -> None:
-    """Write results/ARM/TASK: metrics.json and labels.tsv, and predictions/ARM/TASK/test.jsonl."""
+    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
+    of the counts of each unit, of how sure each decision and claim was, and of the claims themselves, for the report.
+    """
     arm, params = arm_of(arm_name), load_params()
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
@@ -40,11 +44,16 @@ def evaluate(arm_name: str, name: str) -> None:
     backbone_numbers = model.backbone.num_parameters  # here: ZeRO 3 leaves a rank with a part of them
     ranks = Ranks.from_environment(os.environ)
     with _placed(model, ranks, load_cluster(PATH)) as placed:
-        decoded = {split: decode(placed, data, 0, summary["pad"], ranks=ranks) for split, data in splits.items()}
+        read = {split: _read(placed, data, summary["pad"], ranks) for split, data in splits.items()}
     if ranks.rank:
         return
+    decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
     thresholds = task.decide(splits["validation"].examples, decoded["validation"])
+    said = {split: task.predictions(data.examples, decoded[split], thresholds) for split, data in splits.items()}
+    decisions = {split: decided(data, said[split], options[split]) for split, data in splits.items()}
+    thresholds |= temperature(decisions["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
+    test = splits["test"]
     metrics = {
         "primary": primary, "task": summary["task"], "thresholds": thresholds,
         "parameters": {"trained": trained, "backbone": backbone_numbers},
@@ -56,7 +65,11 @@ def evaluate(arm_name: str, name: str) -> None:
         write_json(beside / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
     with atomic_folder(predictions) as beside:
-        _write_predictions(beside / "test.jsonl", splits["test"], decoded["test"], thresholds)
+        _write_predictions(beside / "test.jsonl", test.examples, said["test"])
+        _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
+        confidences, claims = weighed(test, said["test"], decisions["test"], thresholds)
+        confidences.to_parquet(beside / "confidences.parquet", index=False)
+        claims.to_parquet(beside / "claims.parquet", index=False)
     say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
 
@@ -81,12 +94,25 @@ def _labels(score: Metrics) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
 
 
-def _write_predictions(path: Path, split: Split, decoded: list[Any], thresholds: dict[str, float]) -> None:
-    predictions = split.task.predictions(split.examples, decoded, thresholds)
+def _read(model: PromptedModel, data: Split, pad: int, ranks: Ranks) -> tuple[list[Any], list[Floats]]:
+    """Decoded predictions, and the logits of what they are between."""
+    decoded, options = [], []
+    for example, seen in zip(data.examples, observed(model, data, 0, pad, ranks=ranks), strict=True):
+        decoded.append(data.task.decode(example, seen, data.classes))
+        options.append(data.task.options(example, seen, data.classes))
+    return decoded, options
+
+
+def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for number, example in enumerate(split.examples):
-            value = predictions[example.id] if isinstance(predictions, Mapping) else predictions[number]
+        for example, value in zip(examples, in_order(examples, predictions), strict=True):
             file.write(json.dumps({"id": example.id, "prediction": value}, ensure_ascii=False) + "\n")
+
+
+def _write_counts(folder: Path, counts: UnitCounts) -> None:
+    """counts.parquet has a row a unit, figures.json how figures come out of its sums."""
+    pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(folder / "counts.parquet", index=False)
+    write_json(folder / "figures.json", counts.figures)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
@@ -107,7 +108,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS) -> tuple[str, str]:
-    write_report(root / "results", root / "runs", sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
+    read = [root / name for name in ("results", "predictions", "runs")]
+    write_report(*read, sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
     return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
 
 
@@ -129,6 +131,72 @@ def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) 
     assert [row[0].split()[0] for row in comparison] == ["arm", *ARMS]
     assert comparison[1][1].split() == ["84.1", "validation", "85.1"]
     assert comparison[1][4].split() == ["141,312", "0.62", "%"]
+
+
+def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> None:
+    """Counts of an accuracy, whose value in metrics.json becomes theirs."""
+    folder = root / "predictions" / arm / task
+    put(folder / "figures.json", {"accuracy": [["right", "total"]]})
+    units = [f"test/{number}" for number in range(len(hits))]
+    pd.DataFrame({"unit": units, "right": hits, "total": 1.0}).to_parquet(folder / "counts.parquet")
+    value = 100.0 * sum(hits) / max(len(hits), 1)
+    put(root / "results" / arm / task / "metrics.json", {"primary": "accuracy", "test": {"accuracy": value}})
+
+
+def test_intervals_and_which_differences_are_real(root: Path) -> None:
+    hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
+    put_counts(root, "multitask", hits)
+    put_counts(root, "deep_prompt", [hit * (number % 5 > 0) for number, hit in enumerate(hits)])  # 53.3, never right alone
+    put_counts(root, "fine_tune", hits[1:] + hits[:1])  # right as often, on others
+    put_counts(root, "head_only", hits[:100])  # tested on fewer
+    _, text = write(root, tasks=("ner",))
+    cells = [line.strip("| ").split(" | ") for line in text.split("Differences to")[1].splitlines() if line.startswith("| ner |")]
+    assert [cell[1:3] for cell in cells[:3]] == [["deep_prompt", "−13.3"], ["fine_tune", "+0.0"], ["head_only", "—"]]
+    assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "may be chance", "—"]
+    assert re.search(r"\*\*66\.7\*\* \(61\.\d–72\.\d\)", text)
+    assert text.count("**66.7**") == 2, "multitask's and fine_tune's, which do not really differ"
+    assert "level with fine_tune (may be chance)" in text
+
+
+def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
+    put_counts(root, "multitask", [1.0] * 50)
+    put_counts(root, "deep_prompt", [1.0])
+    put_counts(root, "fine_tune", [])
+    put_counts(root, "head_only", [0.0] * 9)
+    _, text = write(root, tasks=("ner",))
+    assert "| multitask (prompt tuned from the shared one) | **100.0** |" in text
+    assert "may be chance" not in text
+
+
+def test_confidences_and_mistakes(root: Path) -> None:
+    folder = root / "predictions" / "multitask" / "ner"
+    folder.mkdir(parents=True)
+    said = {"kind": "spans", "raw": [0.95, 0.95, 0.5], "calibrated": [0.75, 0.75, 0.5], "right": [True, False, True]}
+    pd.DataFrame(said).to_parquet(folder / "confidences.parquet")
+    claims = pd.DataFrame({
+        "id": ["a", "b", "b", "c"], "text": ["Ada | Bo"] * 4, "gold_label": ["PER", "LOC", "PER", "PER"],
+        "predicted_label": ["PER", "PER", "PER", "(none)"], "gold": ["PER: Ada", "LOC: Ada", "PER: Ada", "PER: Bo"],
+        "predicted": ["PER: Ada"] * 3 + [""], "right": [True, False, True, False], "calibrated": [0.75, 0.75, 0.5, None]})
+    claims.to_parquet(folder / "claims.parquet")
+    html, text = write(root)
+    assert rows_of(text, "Calibration, test")["multitask"] == [
+        "spans", "3", "66.7 %", "66.7 %", "0.467", "0.333", "0.385", "0.292", "0.444"]
+    assert rows_of(text, "Confusion of multitask, test") == {
+        "gold": ["PER", r"\(none\)"], "LOC": ["1", "0"], "PER": ["**2**", "1"]} or "| PER | **2** | 1 |" in text
+    assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
+    assert text.count("| c |") == 0, "what was left out was not said with any confidence"
+    assert html.count("<svg") == 9 + 2
+    assert write(root, "again") == (html, text)
+    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims)):
+        frame[:0].to_parquet(folder / f"{name}.parquet")
+    assert "confidence and mistakes" not in write(root)[1]
+
+
+def test_counts_of_another_run_are_refused(root: Path) -> None:
+    put_counts(root, "multitask", [1.0, 0.0])
+    put(root / "results" / "multitask" / "ner" / "metrics.json", {"primary": "accuracy", "test": {"accuracy": 51.0}})
+    with pytest.raises(UserError, match=r"counts.parquet: add up to accuracy 50.00, but .*metrics.json has 51.00"):
+        write(root, tasks=("ner",))
 
 
 def test_equal_as_shown_is_equally_best(root: Path) -> None:

@@ -4,10 +4,10 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.metrics.base import Metrics
+from pipeline.metrics.base import Formula, Metrics, UnitCounts, by_unit
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,6 +57,21 @@ def score(references: References, predictions: Mapping[str, str]) -> Metrics:
         answerable = [id for id, answers in references.items() if _accepted(answers)]
         overall |= _part("HasAns_", answerable, exact, words) | _part("NoAns_", unanswerable, exact, words)
     return Metrics(overall, {})
+
+
+def counts(references: References, predictions: Mapping[str, str]) -> UnitCounts:
+    """What `score` adds up, by question."""
+    scores = {"exact_match": _scores(references, predictions, exact_match), "f1": _scores(references, predictions, f1)}
+    answerable = {id: bool(_accepted(answers)) for id, answers in references.items()}
+    columns, figures = dict[str, list[float]](), dict[str, Formula]()
+    parts: dict[str, Container[str]] = {"": answerable, "HasAns_": {id for id, has in answerable.items() if has},
+             "NoAns_": {id for id, has in answerable.items() if not has}}
+    for prefix, part in parts.items() if not all(answerable.values()) else [("", answerable)]:
+        columns[f"{prefix}total"] = [float(id in part) for id in references]
+        for name, values in scores.items():
+            columns[prefix + name] = [value * (id in part) for id, value in values.items()]
+            figures[prefix + name] = ((prefix + name, f"{prefix}total"),)
+    return by_unit(list(references), columns, figures)
 
 
 def best_threshold(references: References, predictions: Mapping[str, str], null_scores: Mapping[str, float],

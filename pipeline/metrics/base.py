@@ -1,8 +1,16 @@
-"""What the metrics share: their result, and precision, recall and F1 of counts."""
+"""What the metrics share: their result, precision, recall and F1 of counts, and the counts of each unit that add up to them."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Formula = tuple[tuple[str, ...], ...]
+"""How a figure comes out of summed counts, by their columns: of (part, whole) it is the ratio in percent, of (correct, predicted,
+gold) it is F1; of several such it is the mean of those that have any predicted or gold."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +47,51 @@ class Counts:
 def count(gold: Counter[str], predicted: Counter[str], correct: Counter[str]) -> dict[str, Counts]:
     """Counts per label, in alphabetical order, of every label that occurs in gold or predicted."""
     return {label: Counts(correct[label], predicted[label], gold[label]) for label in sorted({*gold, *predicted})}
+
+
+F1: Formula = (("correct", "predicted", "gold"),)
+PRECISION: Formula = (("correct", "predicted"),)
+RECALL: Formula = (("correct", "gold"),)
+
+
+@dataclass(frozen=True)
+class UnitCounts:
+    """The counts of each unit, which may be resampled, as what it says depends on no other's: `columns` by name, [N] each.
+
+    `figures` says how each figure of `Metrics.overall` that is a percentage comes out of their sums.
+    """
+
+    units: tuple[str, ...]
+    columns: dict[str, NDArray[np.float64]]
+    figures: dict[str, Formula]
+
+
+def by_unit(units: Sequence[str], columns: Mapping[str, Sequence[float]], figures: Mapping[str, Formula]) -> UnitCounts:
+    """Add up the rows [M] of each unit; units are in the order in which they first come."""
+    place = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    at = np.array([place[unit] for unit in units], np.int64)
+    sums = {name: np.bincount(at, np.asarray(values, np.float64), len(place)).astype(np.float64)
+            for name, values in columns.items()}
+    return UnitCounts(tuple(place), sums, dict(figures))
+
+
+def figure(formula: Formula, sums: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """A figure in percent of each of R samples, whose counts add up to `sums`, [R] each; 0 where there is nothing to count.
+
+    It is the same arithmetic as that of `Counts.figures`, in the same order, so that of the whole the figures are equal.
+    """
+    total = known = np.zeros_like(sums[formula[0][0]])
+    for names in formula:
+        counts = [sums[name] for name in names]
+        total = total + (_f1(*counts) if len(counts) == 3 else _ratio(*counts))
+        known = known + (sum(counts[1:]) > np.zeros_like(known))
+    return total / np.maximum(known, 1.0)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(100.0 * part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def _f1(correct: NDArray[np.float64], predicted: NDArray[np.float64], gold: NDArray[np.float64]) -> NDArray[np.float64]:
+    precision, recall = _ratio(correct, predicted), _ratio(correct, gold)
+    return np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=correct > 0)

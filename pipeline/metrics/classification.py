@@ -3,7 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from pipeline.metrics.base import Counts, Metrics, count
+import numpy as np
+
+from pipeline.metrics.base import Counts, Formula, Metrics, UnitCounts, by_unit, count
 
 
 def score(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str],
@@ -32,6 +34,24 @@ def score(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str],
         overall |= {"f1_answers": counts.get(labels[-1], Counts()).figures()["f1"],
                     "exact_match": _percent(sum(map(all, answers.values())), len(answers))}
     return Metrics(overall, figures)
+
+
+def counts(units: Sequence[str], gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str],
+           questions: Sequence[str] | None = None) -> UnitCounts:
+    """What `score` adds up, by unit; those are the questions, where there are questions."""
+    hits = [reference == guess for reference, guess in zip(gold, predicted, strict=True)]
+    columns: dict[str, Sequence[float]] = {"right": hits, "total": [1] * len(hits)}
+    for label in sorted(labels):
+        columns[f"correct {label}"] = [hit and guess == label for guess, hit in zip(predicted, hits, strict=True)]
+        columns[f"predicted {label}"] = [guess == label for guess in predicted]
+        columns[f"gold {label}"] = [reference == label for reference in gold]
+    of_label = {label: (f"correct {label}", f"predicted {label}", f"gold {label}") for label in sorted(labels)}
+    figures: dict[str, Formula] = {"accuracy": (("right", "total"),), "f1_macro": tuple(of_label.values())}
+    if questions is None:
+        return by_unit(units, columns, figures)
+    summed = by_unit(questions, columns, figures | {"f1_answers": (of_label[labels[-1]],), "exact_match": (("whole", "one"),)})
+    whole = (summed.columns["right"] == summed.columns["total"]).astype(float)
+    return UnitCounts(summed.units, {**summed.columns, "whole": whole, "one": np.ones_like(whole)}, summed.figures)
 
 
 def _percent(part: int, whole: int) -> float:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.metrics.base import Counts, Metrics, count
+from pipeline.metrics.base import F1, PRECISION, RECALL, Counts, Metrics, UnitCounts, by_unit, count
 from pipeline.metrics.spans import spans
 
 Argument = tuple[str, tuple[tuple[int, int], ...]]
@@ -47,6 +47,17 @@ def score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> 
     roles = sum((counts for role, counts in labels.items() if role != PREDICATE), Counts())
     return Metrics(_figures(roles) | {"f1_with_v": everything.figures()["f1"]},
                    {role: _figures(counts) for role, counts in labels.items()})
+
+
+def counts(units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> UnitCounts:
+    """What `score` adds up, by unit; the columns that end in _v count V too."""
+    pairs = [(set(arguments(reference)), set(arguments(guess))) for reference, guess in zip(gold, predicted, strict=True)]
+    kinds = {"correct": [expected & found for expected, found in pairs], "predicted": [found for _, found in pairs],
+             "gold": [expected for expected, _ in pairs]}
+    columns = {name: [sum(role != PREDICATE for role, _ in group) for group in groups] for name, groups in kinds.items()}
+    columns |= {f"{name}_v": list(map(len, groups)) for name, groups in kinds.items()}
+    with_v = tuple(f"{name}_v" for name in F1[0])
+    return by_unit(units, columns, {"precision": PRECISION, "recall": RECALL, "f1": F1, "f1_with_v": (with_v,)})
 
 
 def _figures(counts: Counts) -> dict[str, float]:

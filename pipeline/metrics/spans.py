@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.metrics.base import Counts, Metrics, count
+from pipeline.metrics.base import F1, PRECISION, RECALL, Counts, Metrics, UnitCounts, by_unit, count
 
 Span = tuple[str, int, int]
 """Type, first token, one past the last token."""
@@ -44,3 +44,16 @@ def score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> 
     accuracy = 100.0 * same / tokens if tokens else 0.0
     return Metrics(overall | {"token_accuracy": accuracy, "tokens": tokens},
                    {label: counts.figures() for label, counts in labels.items()})
+
+
+def counts(units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> UnitCounts:
+    """What `score` adds up, by unit."""
+    pairs = [(set(spans(reference)), set(spans(guess))) for reference, guess in zip(gold, predicted, strict=True)]
+    columns = {
+        "correct": [len(expected & found) for expected, found in pairs],
+        "predicted": [len(found) for _, found in pairs],
+        "gold": [len(expected) for expected, _ in pairs],
+        "same": [sum(map(str.__eq__, *both)) for both in zip(gold, predicted, strict=True)],
+        "tokens": [len(reference) for reference in gold],
+    }
+    return by_unit(units, columns, {"precision": PRECISION, "recall": RECALL, "f1": F1, "token_accuracy": (("same", "tokens"),)})

@@ -2,18 +2,24 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from pipeline.bootstrap import Samples, resampled
 from pipeline.errors import UserError
+from pipeline.metrics.base import UnitCounts, figure
 
 RERUN = "rerun the stage that writes it"
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
 COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support",  # also loss_TASK and score_TASK
            "suite", "changed", "layer", "head", "prompt", "cosine"}
+CONFIDENCES = ("kind", "raw", "calibrated", "right")
+CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
 Scores = dict[str, float | None]
 
 
@@ -42,13 +48,20 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One arm on one task."""
+    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same.
+
+    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS.
+    """
 
     arm: str
     task: str
     metrics: Metrics | None
     labels: pd.DataFrame | None
     training: Training
+    counts: UnitCounts | None = None
+    samples: Samples = dataclasses.field(default_factory=dict)
+    confidences: pd.DataFrame | None = None
+    claims: pd.DataFrame | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +108,14 @@ class Evidence:
         return next((run for run in self.runs if (run.arm, run.task) == (arm, task)), None)
 
 
-def collect(results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str]) -> Evidence:
+def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str],
+            arms: Sequence[str]) -> Evidence:
     """Read everything; raises one UserError with the problems of all malformed files."""
     problems: list[str] = []
     read = []
     for arm, task in ((arm, task) for task in tasks for arm in arms):
         try:
-            read.append(_run(arm, task, results / arm / task, runs / arm / task))
+            read.append(_run(arm, task, results / arm / task, predictions / arm / task, runs / arm / task))
         except UserError as error:
             problems.extend(error.problems)
     mixed = []
@@ -114,7 +128,17 @@ def collect(results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence
         problems.extend(_incomparable(task, [run for run in read if run.task == task], results))
     if problems:
         raise UserError(*problems)
-    return Evidence(tuple(arms), tuple(tasks), tuple(read), tuple(mixed))
+    sampled = [run for task in tasks for run in _sampled([run for run in read if run.task == task])]
+    return Evidence(tuple(arms), tuple(tasks), tuple(sampled), tuple(mixed))
+
+
+def _sampled(runs: Sequence[Run]) -> list[Run]:
+    """The runs of a task with their samples."""
+    found: dict[str, Samples] = {}
+    for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
+        same = {run.arm: run.counts for run in runs if run.counts and run.counts.units == units}
+        found |= zip(same, resampled(list(same.values())), strict=True)
+    return [dataclasses.replace(run, samples=found.get(run.arm, {})) for run in runs]
 
 
 def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str]:
@@ -124,9 +148,48 @@ def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str
         yield f"the arms of {task} have different primary metrics: {found}; evaluate them again with one"
 
 
-def _run(arm: str, task: str, results: Path, run: Path) -> Run:
+def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Run:
     labels = _table(results / "labels.tsv", ("label", "f1", "support"), text="label")
-    return Run(arm, task, _metrics(results / "metrics.json"), labels, _training(run))
+    metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
+    if metrics and counts:
+        _check_same(metrics, counts, results, predictions)
+    return Run(arm, task, metrics, labels, _training(run), counts, {},
+               _parquet(predictions / "confidences.parquet", CONFIDENCES), _parquet(predictions / "claims.parquet", CLAIMS))
+
+
+def _counts(folder: Path) -> UnitCounts | None:
+    figures, frame = _document(folder / "figures.json"), _parquet(folder / "counts.parquet", ("unit",))
+    if figures is None or frame is None:
+        return None
+    formulas = {name: tuple(map(tuple, formula)) for name, formula in figures.items()}
+    missing = {column for formula in formulas.values() for part in formula for column in part} - set(frame.columns)
+    if missing:
+        raise UserError(f"{folder}/counts.parquet: no column {', '.join(sorted(missing))}; {RERUN}")
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame.columns if name != "unit"}
+    return UnitCounts(tuple(frame["unit"]), columns, formulas)
+
+
+def _check_same(metrics: Metrics, counts: UnitCounts, results: Path, predictions: Path) -> None:
+    """Raise UserError where counts do not add up to the score: they would be those of another run."""
+    sums = {name: values.sum(keepdims=True) for name, values in counts.columns.items()}
+    for name, formula in counts.figures.items():
+        known, found = metrics.test.get(name), float(figure(formula, sums)[0])
+        if known is not None and not math.isclose(known, found, rel_tol=1e-9, abs_tol=1e-9):
+            raise UserError(f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but {results}/metrics.json has "
+                            f"{known:.2f}; {RERUN}")
+
+
+def _parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}") from None
+    missing = set(required) - set(frame.columns)
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; {RERUN}")
+    return frame
 
 
 def _metrics(path: Path) -> Metrics | None:

@@ -122,6 +122,22 @@ def lines(caption: str, axis: str, curves: Mapping[str, Line]) -> Plot:
         return Plot(caption, text, _svg(figure, caption, text))
 
 
+def against(caption: str, axis_x: str, axis_y: str, curves: Mapping[str, Line], diagonal: bool = False) -> Plot:
+    """Curves from 0 to 100 percent over 0 to 100 percent, by name, perhaps with the line where both are equal."""
+    with _style():
+        figure, axes = _figure(2.9)
+        if diagonal:
+            axes.plot([0, 100], [0, 100], color=OTHER_COLOR, lw=0.8, ls=":")
+        for name, line in curves.items():
+            few = "o" if len(line.values) <= 20 else ""
+            axes.plot(line.values.index, line.values, color=line.color, ls=line.dashes, label=name, marker=few, ms=4)
+        axes.set(xlabel=axis_x, ylabel=axis_y, xlim=(0, 100), ylim=(0, 100) if diagonal else (0, None))
+        _legend(figure, axes, len(curves))
+        text = "; ".join(f"{name}: {axis_y} {line.values.iloc[-1]:.3g} at {line.values.index[-1]:.3g}"
+                         for name, line in curves.items())
+        return Plot(caption, text, _svg(figure, caption, text))
+
+
 def label_dots(caption: str, frame: pd.DataFrame, most: int = 25) -> Plot:
     """F1 by label, one row each, one marker per arm. `frame`: index label, columns support and arms."""
     with _style():

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from pipeline.report import plots, tables, words
+from pipeline.report import plots, tables, trust, words
 from pipeline.report.collect import Evidence, Mixture, Run, collect
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import Table
@@ -33,17 +33,20 @@ class Section:
 
 
 def write_report(
-    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path,
-    more: Sequence[Section] = (),
+    results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
+    output: Path, more: Sequence[Section] = (),
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
-    Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`, called MIXTURE.json; what was
-    not run is a dash. `more` are sections to put behind all others.
+    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`,
+    called MIXTURE.json; what was not run is a dash. `more` are sections to put behind all others.
     Raises UserError: a malformed file.
     """
-    evidence = collect(results, runs, mixtures, tasks, arms)
-    sections = [_comparison(evidence), *(_task(task, evidence.of_task(task)) for task in evidence.tasks)]
+    evidence = collect(results, predictions, runs, mixtures, tasks, arms)
+    sections = [_comparison(evidence)]
+    for task in evidence.tasks:
+        of_task = evidence.of_task(task)
+        sections += [_task(task, of_task), *_trust(task, of_task)]
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     sections += more
     output.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,8 @@ def markdown(text: str) -> str:
 
 
 def _comparison(evidence: Evidence) -> Section:
-    return Section("Comparison", words.about_cost(evidence), (tables.comparison(evidence),))
+    shown = tuple(table for table in (tables.comparison(evidence), tables.differences(evidence)) if table)
+    return Section("Comparison", words.about_cost(evidence), shown)
 
 
 def _task(task: str, runs: Sequence[Run]) -> Section:
@@ -89,6 +93,13 @@ def _task(task: str, runs: Sequence[Run]) -> Section:
         drawn.append(plots.label_dots(f"{task}: F1 by label, test", frame))
     shown = tuple(table for table in (tables.test_metrics(runs), tables.cost(runs)) if table)
     return Section(task, words.about_task(runs), shown, tuple(drawn), by_label)
+
+
+def _trust(task: str, runs: Sequence[Run]) -> Iterator[Section]:
+    """How sure the arms are, how well that is founded, and what ours got wrong."""
+    shown = tuple(table for table in (trust.calibration(runs), trust.confusion(runs), trust.mistakes(runs)) if table)
+    if shown:
+        yield Section(f"{task}: confidence and mistakes", trust.about(runs), shown, tuple(trust.plots_of(task, runs)))
 
 
 def _validation(task: str, runs: Sequence[Run]) -> Plot | None:

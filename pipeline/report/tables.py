@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from pipeline.report.collect import Evidence, Mixture, Run, Scores
+from pipeline.report.intervals import gap, interval_of, level
 from pipeline.report.plots import arm_color
 
 DASH = "—"
+OURS = "multitask"
 ARMS = {
     "multitask": "prompt tuned from the shared one",
     "deep_prompt": "own prompt from scratch",
@@ -122,7 +124,7 @@ def comparison(evidence: Evidence) -> Table:
         rows = span((run.metrics.rows.get("test") for run in runs if run.metrics), count)
         columns.append(Cell(task, " · ".join(filter(None, [metric_name(runs), f"{rows} test rows" if rows != DASH else ""]))))
     columns += [Cell("parameters trained", "share of the backbone"), Cell("steps"), Cell("seconds", "of training"), Cell("seed")]
-    best = {task: best_arms(evidence.of_task(task)) for task in evidence.tasks}
+    best = {task: level(evidence.of_task(task), best_arms(evidence.of_task(task))) for task in evidence.tasks}
     return Table("Test scores by arm and task", tuple(columns), tuple(_arm(evidence, arm, best) for arm in evidence.arms))
 
 
@@ -131,14 +133,45 @@ def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell
     for task in evidence.tasks:
         run = evidence.run(arm, task)
         held = run.metrics.validation.get(run.metrics.primary) if run and run.metrics else None
-        note = f"validation {score(held)}" if held is not None else ""
-        cells.append(Cell(score(primary(run)), note, arm in best[task]))
+        notes = [ends(run, run.metrics.primary) if run and run.metrics else "",
+                 f"validation {score(held)}" if held is not None else ""]
+        cells.append(Cell(score(primary(run)), " · ".join(filter(None, notes)), arm in best[task]))
     runs = [run for run in evidence.runs if run.arm == arm]
     shares = span(map(share_trained, runs), percent)
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
     cells += [Cell(span((run.training.facts.get(key) for run in runs), count)) for key in ("steps", "seconds")]
     seeds = sorted({str(seed) for run in runs if (seed := run.training.facts.get("seed")) is not None})
     return (*cells, Cell(", ".join(seeds) or DASH))
+
+
+def ends(run: Run, figure: str) -> str:
+    """A test figure's interval as `56.1–61.4`; empty where it has none."""
+    found = interval_of(run, figure)
+    return f"{score(found[0])}–{score(found[1])}" if found else ""
+
+
+def differences(evidence: Evidence) -> Table | None:
+    """How far the arms of each task are from ours, and whether that is more than chance."""
+    columns = ("task", "arm", "difference", "95 % interval", "p", "verdict")
+    rows = []
+    for task in evidence.tasks:
+        ours = evidence.run(OURS, task)
+        others = [run for run in evidence.of_task(task) if run.arm != OURS and primary(run) is not None]
+        rows += [(Cell(task), arm_header(run.arm), *map(Cell, _difference(ours, run))) for run in others if ours]
+    return Table(f"Differences to {OURS}, in points of the test score", tuple(map(Cell, columns)), tuple(rows)) if rows else None
+
+
+def _difference(ours: Run, other: Run) -> tuple[str, ...]:
+    found = gap(other, ours)
+    if found is None:
+        return (DASH,) * 4
+    verdict = f"{other.arm if found.value > 0 else ours.arm} is better" if found.real else "may be chance"
+    return signed(found.value), f"{signed(found.low)} to {signed(found.high)}", f"{found.p:.3f}", verdict
+
+
+def signed(difference: float) -> str:
+    """`+1.2`, with a real minus sign."""
+    return f"{difference:+.1f}".replace("-", "−")
 
 
 def arm_header(arm: str, note: str = "") -> Cell:
@@ -151,14 +184,15 @@ def test_metrics(runs: Sequence[Run]) -> Table | None:
     measured = {name for run in runs if run.metrics for name in run.metrics.test}
     names = [name for name in METRICS if name in measured] + sorted(measured - METRICS.keys())
     rows = tuple(
-        (arm_header(run.arm), *(_metric(name, run.metrics.test.get(name) if run.metrics else None) for name in names))
+        (arm_header(run.arm), *(_metric(name, run) for name in names))
         for run in runs
     )
     return Table("Test metrics", (Cell("arm"), *(Cell(_title(name, measured)) for name in names)), rows) if names else None
 
 
-def _metric(name: str, value: float | None) -> Cell:
-    return Cell(count(value) if name.endswith("total") else score(value))
+def _metric(name: str, run: Run) -> Cell:
+    value = run.metrics.test.get(name) if run.metrics else None
+    return Cell(count(value) if name.endswith("total") else score(value), ends(run, name))
 
 
 def cost(runs: Sequence[Run]) -> Table | None:

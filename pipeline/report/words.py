@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from pipeline.bootstrap import SAMPLES
 from pipeline.report.collect import Evidence, Mixture, Run
+from pipeline.report.intervals import gap
 from pipeline.report.tables import (
     ARMS,
     DASH,
+    OURS,
     best_arms,
     count,
     factor,
@@ -15,11 +18,11 @@ from pipeline.report.tables import (
     primary,
     score,
     share_trained,
+    signed,
     span,
     trained,
 )
 
-OURS = "multitask"
 REFERENCES = ("fine_tune", "deep_prompt")
 
 GLOSSARY = {
@@ -32,8 +35,20 @@ GLOSSARY = {
     "head_only": "A linear head on the frozen backbone: what it knows without any prompt.",
     "test, validation": "Scores are 0–100, higher is better. The step to keep was chosen by the validation score, so that one is "
     "flattered; compare arms by the test score.",
-    "bold": "The best arm of a task, or several where one decimal does not tell them apart. It is no claim of significance: "
-    "a cell is one run, and another seed may move it by a point, or by more on a small test set.",
+    "bold": "The best arm of a task, and those that do not really differ from it: the interval of the difference holds 0.",
+    "95 % interval": "Below a score and of a difference: percentile bootstrap over the test set's sentences, questions or texts, "
+    f"{SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
+    "is made for the number of comparisons. It says how far the score hangs on which rows were tested, not on the seed of the "
+    "training: a cell is one run. A dash, or none: nothing to draw from, or the same in every draw.",
+    "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span: that of its least sure "
+    "tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. 2017) and "
+    "changes no prediction. `deep-prompt predict` gives the calibrated one.",
+    "ECE, Brier": "How far confidence is from the share that is right, on average over 15 bins; and the mean squared error of "
+    "confidence. Less is better. In the reliability plot, a point below the diagonal is overconfident.",
+    "AURC": "Area under the risk-coverage curve: keep only the most confident share (coverage), and see how many of those are "
+    "wrong (risk). Less is better; it asks only for the order, which a temperature hardly changes.",
+    "confusion": "Rows are gold labels, columns predicted ones. (other words): a span overlaps one there, with other limits; "
+    "(none): there is nothing there.",
     DASH: "Not run, or not measured.",
     "parameters trained": "Prompt and head, or backbone and head. The share is relative to the size of the backbone.",
     "curves": "Validation is shown as measured, with a ring at the step that was kept. A loss is shown as an exponential "
@@ -106,10 +121,17 @@ def about_task(runs: Sequence[Run]) -> str:
     text = f"{_and(best)} {'are' if len(best) > 1 else 'is'} {only} with {score(values[best[0]])} {name}"
     if OURS not in values:
         return f"{text}."
-    gaps = [f"{_gap(_difference(values[OURS], values[other]))} {other}" for other in REFERENCES if other in values]
+    by_arm = {run.arm: run for run in runs}
+    gaps = [f"{_gap(_difference(values[OURS], values[other]))} {other}{_chance(by_arm[OURS], by_arm[other])}"
+            for other in REFERENCES if other in values]
     if best == [OURS]:
         return f"{text}{', ' if gaps else ''}{_and(gaps)}."
     return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
+
+
+def _chance(ours: Run, other: Run) -> str:
+    found = gap(ours, other)
+    return " (may be chance)" if found and not found.real else ""
 
 
 def _winners(evidence: Evidence) -> str:
@@ -128,7 +150,7 @@ def _against(evidence: Evidence, reference: str) -> str:
         return ""
     if len(gaps) == 1:
         return f"On the one task that has both, {OURS} is {_gap(gaps[0])} {reference}."
-    reach = f"{_signed(min(gaps))} to {_signed(max(gaps))}"
+    reach = f"{signed(min(gaps))} to {signed(max(gaps))}"
     return f"Averaged over {len(gaps)} tasks, {OURS} is {_gap(fmean(gaps))} {reference} (by task: {reach})."
 
 
@@ -147,10 +169,6 @@ def _gap(difference: float) -> str:
     if score(abs(difference)) == "0.0":
         return "level with"
     return f"{score(abs(difference))} points {'above' if difference > 0 else 'below'}"
-
-
-def _signed(difference: float) -> str:
-    return f"{difference:+.1f}".replace("-", "−")
 
 
 def _plural(things: Sequence[object], noun: str) -> str:

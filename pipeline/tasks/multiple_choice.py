@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text, check_whole
+from pipeline.confidence import Claim, Floats, softmax
 from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.metrics import Metrics, answers
+from pipeline.metrics import Metrics, UnitCounts, answers
 from pipeline.row import Row
 from pipeline.task import Task, is_text_list
 
@@ -60,6 +61,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     inputs = ("context", "question", "choices", "starts")
     outputs = ("answers",)
     head = "positions"
+    says = ("choices", "choices")
     figures = ("accuracy", "exact_match", "f1")
     hub_task = "multiple-choice"
 
@@ -157,19 +159,41 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
         """How often the choice is right, to the letter (COPA); and exact match and word F1 by SQuAD's rules (ReCoRD)."""
         right = sum(predictions.get(example.id) in example.answers for example in examples)
-        measured = answers.score({example.id: list(example.answers) for example in examples}, predictions)
+        measured = answers.score(_references(examples), predictions)
         return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
+
+    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+        """By question."""
+        measured = answers.counts(_references(examples), predictions)
+        right = np.array([predictions.get(example.id) in example.answers for example in examples], np.float64)
+        return UnitCounts(measured.units, {**measured.columns, "right": right},
+                          {"accuracy": (("right", "total"),), **measured.figures})
+
+    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """The different choices."""
+        return np.array([list(_scores(example, seen).values())])
+
+    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """One choice."""
+        return [list(dict.fromkeys(example.choices)).index(prediction)], [prediction in example.answers]
+
+    def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
+        """One choice, which is right or wrong: as it is another question's no more, it has no label."""
+        right = prediction in example.answers
+        yield Claim(0, 1, "right", "right" if right else "wrong", " / ".join(example.answers), prediction, right)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Choice:
         """The choice, and the softmax over the different ones."""
-        scores = _scores(example, seen)
-        logits = np.array(list(scores.values()))
-        chances = np.exp(logits - logits.max())
-        return Choice(self.decode(example, seen, classes), dict(zip(scores, (chances / chances.sum()).tolist(), strict=True)))
+        chances = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0))
+        return Choice(self.decode(example, seen, classes), dict(zip(_scores(example, seen), chances.tolist(), strict=True)))
 
 
 TASK = MultipleChoice()
+
+
+def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
+    return {example.id: list(example.answers) for example in examples}
 
 
 def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:

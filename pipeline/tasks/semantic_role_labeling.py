@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
-from pipeline.metrics import Metrics, roles
+from pipeline.metrics import Metrics, UnitCounts, roles
 from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
@@ -55,6 +55,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     query_keys = ("tokens", "predicate")
     inputs = ("tokens", "predicate")
     outputs = ("tags",)
+    given = (roles.PREDICATE,)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
@@ -97,11 +98,16 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         """Argument precision, recall and F1 without V, as srl-eval computes them: `pipeline.metrics.roles`."""
         return roles.score([example.tags for example in examples], predictions)
 
+    def counts(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> UnitCounts:
+        """By sentence: with a word, all its predicates go wrong."""
+        return roles.counts([self.text(example) for example in examples], [example.tags for example in examples], predictions)
+
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Structure:
         """The predicate's arguments; the predicate itself is none."""
+        spans = decode_spans(seen, classes, thresholds.get("temperature", 1.0))
         found = (Argument(label, start, end, " ".join(example.tokens[start:end]), score)
-                 for label, start, end, score in decode_spans(seen, classes) if label != roles.PREDICATE)
+                 for label, start, end, score in spans if label != roles.PREDICATE)
         return Structure(example.tokens[example.predicate], example.predicate, tuple(found))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text
+from pipeline.confidence import Claim, Floats, softmax
 from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits
-from pipeline.metrics import Metrics, classification
+from pipeline.metrics import Metrics, UnitCounts, classification
 from pipeline.row import Row
 from pipeline.task import HeadKind, Task
 
@@ -64,6 +65,7 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
     inputs = ("text", "text_pair", "spans")
     outputs = ("label",)
     head: ClassVar[HeadKind] = "classes"
+    says = ("labels", "labels")
     figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
     hub_task = "text-classification"
 
@@ -153,20 +155,39 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
 
     def score(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> Metrics:
         """Accuracy and F1 as SuperGLUE's script computes them, with F1a and EM by question where there are questions."""
-        questions = [example.question for example in examples]
-        return classification.score([example.label for example in examples], predictions, classes,
-                                    questions if all(questions) else None)
+        return classification.score([example.label for example in examples], predictions, classes, _questions(examples))
+
+    def counts(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> UnitCounts:
+        """By text, or by question where there are questions."""
+        return classification.counts([example.id for example in examples], [example.label for example in examples], predictions,
+                                     classes, _questions(examples))
+
+    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """The labels."""
+        return seen[0].logits[:1].astype(np.float64)
+
+    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """One label."""
+        return [classes.index(prediction)], [prediction == example.label]
+
+    def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
+        """One label."""
+        yield Claim(0, 1, example.label, prediction, example.label, prediction, prediction == example.label)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Label:
         """The label, and the softmax of the logits."""
-        logits = seen[0].logits[0].astype(np.float64)
-        chances = np.exp(logits - logits.max())
-        probabilities = dict(zip(classes, (chances / chances.sum()).tolist(), strict=True))
+        chances = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0))
+        probabilities = dict(zip(classes, chances.tolist(), strict=True))
         return Label(self.decode(example, seen, classes), probabilities)
 
 
 TASK = SequenceClassification()
+
+
+def _questions(examples: Sequence[Example]) -> list[str] | None:
+    questions = [example.question for example in examples]
+    return questions if all(questions) else None
 
 
 def _example(row: Row, label: str, problems: Problems) -> Example | None:

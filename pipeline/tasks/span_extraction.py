@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.checks import check_nfc, check_text
+from pipeline.confidence import Claim, Floats, softmax
 from pipeline.edit import Edit
 from pipeline.errors import Problems
 from pipeline.features import Feature, WindowLogits, windows
-from pipeline.metrics import Metrics, answers
+from pipeline.metrics import Metrics, UnitCounts, answers
 from pipeline.row import Row
 from pipeline.task import Task
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
 
 BEST = 20  # candidates kept, as in BERT's run_squad
 LONGEST = 30  # tokens of an answer, likewise
+NO_ANSWER = "no answer"
 
 
 class Answer(NamedTuple):
@@ -90,6 +92,7 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
     inputs = ("question", "context")
     outputs = ("answers",)
     head = "positions"
+    says = ("answers", "answers")
     figures = ("f1", "exact_match")
     hub_task = "question-answering"
 
@@ -168,10 +171,9 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
         if all(example.answers for example in examples):
             return {}
-        references = {example.id: [text for text, _ in example.answers] for example in examples}
         best = self.predictions(examples, decoded, {})
         margins = {example.id: one.margin for example, one in zip(examples, decoded, strict=True)}
-        return {"null_margin": answers.best_threshold(references, best, margins).value}
+        return {"null_margin": answers.best_threshold(_references(examples), best, margins).value}
 
     def predictions(self, examples: Sequence[Example], decoded: Sequence[Decoded],
                     thresholds: Mapping[str, float]) -> Mapping[str, str]:
@@ -180,20 +182,53 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
 
     def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
         """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
-        return answers.score({example.id: [text for text, _ in example.answers] for example in examples}, predictions)
+        return answers.score(_references(examples), predictions)
+
+    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+        """By question."""
+        return answers.counts(_references(examples), predictions)
+
+    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+        """That there is no answer; then the n best spans, best first."""
+        return np.array([[_null_score(seen), *(score for _, (score, _) in _ranked(example.context, seen))]])
+
+    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+        """No answer, or the best span."""
+        right = _verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
+        return [int(bool(prediction))], [right]
+
+    def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
+        """One answer: of SQuAD's words just those of an accepted one (exact), some (partial), or none (wrong)."""
+        (right,) = self.decisions(example, prediction, ())[1]
+        gold = " / ".join(dict.fromkeys(text for text, _ in example.answers)) or NO_ANSWER
+        yield Claim(0, 1, "answerable" if example.answers else "unanswerable", _verdict(example, prediction), gold,
+                    prediction or NO_ANSWER, right)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Extraction:
         """The answer, and what else it might be."""
         ranked = _ranked(example.context, seen)
-        scores = np.array([_null_score(seen), *(score for _, (score, _) in ranked)])
-        chances = np.exp(scores - scores.max())
-        none, *likely = (chances / chances.sum()).tolist()
+        none, *likely = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0)).tolist()
         spans = (Span(text, begin, begin + len(text), chance) for (text, (_, begin)), chance in zip(ranked, likely, strict=True))
         return Extraction(_answer(self.decode(example, seen, classes), thresholds), tuple(spans), none)
 
 
 TASK = SpanExtraction()
+
+
+def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
+    return {example.id: [text for text, _ in example.answers] for example in examples}
+
+
+def _verdict(example: Example, prediction: str) -> str:
+    """How good an answer is."""
+    if not prediction:
+        return NO_ANSWER
+    if not example.answers:
+        return "wrong"
+    if any(answers.exact_match(text, prediction) for text, _ in example.answers):
+        return "exact"
+    return "partial" if any(answers.f1(text, prediction) for text, _ in example.answers) else "wrong"
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:

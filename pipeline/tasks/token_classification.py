@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import Problems
 from pipeline.features import WindowLogits
-from pipeline.metrics import Metrics, spans
+from pipeline.metrics import Metrics, UnitCounts, spans
 from pipeline.row import Row
 from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
@@ -77,11 +77,15 @@ class TokenClassification(TaggingTask[Example, Entities]):
         """Entity precision, recall and F1 as conlleval computes them: `pipeline.metrics.spans`."""
         return spans.score([example.tags for example in examples], predictions)
 
+    def counts(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> UnitCounts:
+        """By sentence."""
+        return spans.counts([example.id for example in examples], [example.tags for example in examples], predictions)
+
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Entities:
         """The entities, each with its words."""
         return Entities(tuple(Entity(label, start, end, " ".join(example.tokens[start:end]), score)
-                              for label, start, end, score in decode_spans(seen, classes)))
+                              for label, start, end, score in decode_spans(seen, classes, thresholds.get("temperature", 1.0))))
 
 
 TASK = TokenClassification()

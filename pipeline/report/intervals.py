@@ -1,0 +1,29 @@
+"""How sure the report's scores are: intervals of runs, differences between the arms of a task, and what may be said of them."""
+
+from collections.abc import Sequence
+
+from pipeline.bootstrap import Difference, difference, interval
+from pipeline.report.collect import Run
+
+
+def interval_of(run: Run, figure: str) -> tuple[float, float] | None:
+    """The 95 % interval of a test figure; None where it has none."""
+    return interval(run.samples[figure]) if figure in run.samples else None
+
+
+def gap(one: Run, other: Run) -> Difference | None:
+    """By how much one arm of a task is above another in what they are compared by; None where their units are not the same."""
+    if not (one.metrics and other.metrics and one.counts and other.counts) or one.counts.units != other.counts.units:
+        return None
+    name = one.metrics.primary
+    values = one.metrics.test[name], other.metrics.test[name]
+    if None in values or name not in one.samples or name not in other.samples:
+        return None
+    return difference(float(values[0] or 0) - float(values[1] or 0), one.samples[name], other.samples[name])
+
+
+def level(runs: Sequence[Run], best: Sequence[str]) -> list[str]:
+    """The arms `best`, and those of the task that do not really differ from one of them."""
+    top = [run for run in runs if run.arm in best]
+    gaps = {run.arm: [gap(one, run) for one in top] for run in runs if run.arm not in best}
+    return [*best, *(arm for arm, found in gaps.items() if any(one is not None and not one.real for one in found))]
