@@ -19,7 +19,7 @@ def report() -> None:
                         "one is gone; run `python -m stages.check`, then `dvc repro`")
     arms = ("multitask", *params.compare.arms)
     output = Path("report")
-    write_report(Path("results"), Path("runs"), mixtures, tuple(params.tasks), arms, output)
+    write_report(Path("results"), Path("runs"), mixtures, tuple(params.tasks), arms, output, params.compare.published)
     say_wrote(output / "report.md", output / "report.html")
 
 

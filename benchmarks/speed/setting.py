@@ -68,11 +68,12 @@ def corpus(setting: Setting, kind: str, split: str = "train", rows: int | None =
         for path in (path for pattern in named for path in paths(where, pattern)):
             yield from READERS[recipe.reader].read(path, recipe.options, problems)
 
-    found = (task.example({"id": str(next(numbers)), **row}, recipe.labels, problems) for row in islice(read(), setting.sample if rows is None else rows))
+    first = islice(read(), setting.sample if rows is None else rows)
+    found = (task.example({"id": str(next(numbers)), **row}, recipe.labels, problems) for row in first)
     examples = [example for example in found if example is not None]
     tokenizer, classes = Tokenizer(setting.backbone), task.classes(recipe.labels)
     path = Path(mkdtemp(dir=setting.scratch)) / "features"
-    most = min(LIMITS[kind], tokenizer.max_length)
+    most = min(LIMITS[kind], tokenizer.max_length - setting.virtual_tokens)  # of whose positions peft takes some
     write_features(task.featurize(examples, 0, tokenizer, classes, most, most // 4, Counter()), path)
     table = FeatureTable(path)
     return Corpus(name, Split(task, classes, examples, table, np.arange(len(table))), tokenizer.pad)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ RERUN = "rerun the stage that writes it"
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
 COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support"}  # also loss_TASK and score_TASK
 Scores = dict[str, float | None]
+Published = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Source -> arm -> task -> score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Evidence:
     tasks: tuple[str, ...]
     runs: tuple[Run, ...]
     mixtures: tuple[Mixture, ...]
+    published: Published = dataclasses.field(default_factory=dict)
 
     def of_task(self, task: str) -> list[Run]:
         """One run per arm, in the arms' order."""

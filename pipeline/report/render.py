@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 
 from pipeline.report import plots, tables, words
-from pipeline.report.collect import Evidence, Mixture, Run, collect
+from pipeline.report.collect import Evidence, Mixture, Published, Run, collect
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import Table
 
@@ -33,15 +33,16 @@ class Section:
 
 
 def write_report(
-    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path
+    results: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str], output: Path,
+    published: Published | None = None,
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
     Reads `results/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`, called MIXTURE.json; what was
-    not run is a dash.
+    not run is a dash. `published` are scores that others have published, shown beside.
     Raises UserError: a malformed file.
     """
-    evidence = collect(results, runs, mixtures, tasks, arms)
+    evidence = dataclasses.replace(collect(results, runs, mixtures, tasks, arms), published=published or {})
     sections = [_comparison(evidence), *(_task(task, evidence.of_task(task)) for task in evidence.tasks)]
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     output.mkdir(parents=True, exist_ok=True)
