@@ -16,9 +16,10 @@ from typing import Any, cast
 
 from ruamel.yaml import YAML
 
-from pipeline.artifact import load_config, load_heads, load_prompt
+from pipeline.artifact import load_heads, load_prompt
 from pipeline.backbone import Backbone
 from pipeline.config import load_json
+from pipeline.manifest import load_config
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.params import Arm, TrainParams

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from pipeline.artifact import ArtifactConfig
+    from pipeline.manifest import ArtifactConfig
     from pipeline.source import BackboneParams
 
 SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
@@ -142,7 +142,7 @@ def predict(given: Namespace) -> None:
 
 def _moved(given: Namespace) -> "BackboneParams | None":
     """The backbone at --backbone, with the hash that the first artifact gives."""
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     return _backbone(given.backbone, load_config(given.artifact[0]).backbone.sha256) if given.backbone else None
 
@@ -236,7 +236,7 @@ def inspect(given: Namespace) -> None:
     """Show what an artifact is: arm, backbone, prompt, tasks and their classes, how much was trained, where it comes from."""
     from rich.console import Console
 
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     config = load_config(given.artifact)
     if given.json:
@@ -340,8 +340,9 @@ def _export_words(parser: ArgumentParser) -> None:
 def export(given: Namespace) -> None:
     """Write an artifact's deep prompt as an adapter of peft (PREFIX_TUNING). Heads stay behind: peft has no such heads."""
     from pipeline import exchange
-    from pipeline.artifact import load_config, load_prompt
+    from pipeline.artifact import load_prompt
     from pipeline.backbone import Backbone
+    from pipeline.manifest import load_config
     from pipeline.prompt import DeepPrompt
     from pipeline.source import locate
 
@@ -390,8 +391,9 @@ def import_(given: Namespace) -> None:
     it under artifacts/imported/NAME, and let a task in params.yaml `start: imported/NAME`.
     """
     from pipeline import exchange
-    from pipeline.artifact import ArtifactConfig, save_artifact
+    from pipeline.artifact import save_artifact
     from pipeline.backbone import Backbone
+    from pipeline.manifest import ArtifactConfig
     from pipeline.model import Heads, PromptedModel
     from pipeline.source import locate
 
@@ -423,7 +425,7 @@ def publish(given: Namespace) -> None:
     """
     from huggingface_hub import HfApi, get_token
 
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     load_config(given.artifact)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repo):

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.artifact import load_backbone_weights, load_config, load_heads, load_prompt
+from pipeline.artifact import load_backbone_weights, load_heads, load_prompt
 from pipeline.backbone import Backbone
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
 from pipeline.config import load_json
 from pipeline.evaluate import Split, decode, scored
 from pipeline.files import atomic_folder, write_json
+from pipeline.manifest import load_config
 from pipeline.metrics import Metrics
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Precision
