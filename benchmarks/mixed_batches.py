@@ -23,10 +23,11 @@ from pathlib import Path
 
 import torch
 
-from pipeline.artifact import ArtifactConfig, TaskHead, save_artifact
+from pipeline.artifact import save_artifact
 from pipeline.backbone import Backbone
 from pipeline.config import load_yaml, parse
 from pipeline.errors import Problems
+from pipeline.manifest import ArtifactConfig, TaskHead
 from pipeline.model import Heads, PromptedModel
 from pipeline.predictor import Predictor, load
 from pipeline.prompt import DeepPrompt

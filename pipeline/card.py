@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from pipeline.artifact import ArtifactConfig
+from pipeline.manifest import ArtifactConfig
 from pipeline.tasks import task_named
 
 LIBRARY = "deep-prompt"

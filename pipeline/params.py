@@ -110,5 +110,5 @@ class TrainParams:
 
 
 def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
-    """Which of the given params say something about a prompt that is not this arm's to say."""
-    return sorted(set(given) & {*_NEW_PROMPT, "projection", "prompt_dropout", "factor_rank"} - set(_PROMPT_KEYS[arm]))
+    """Which of the given params are not this arm's to say: about a prompt that it does not make, or about a mixture."""
+    return sorted(set(given) & {*_NEW_PROMPT, "projection", "prompt_dropout", "factor_rank", "balance"} - set(_PROMPT_KEYS[arm]))

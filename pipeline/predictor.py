@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.artifact import ArtifactConfig, TaskHead, load_backbone_weights, load_config, load_heads, load_prompt
+from pipeline.artifact import load_backbone_weights, load_heads, load_prompt
 from pipeline.backbone import Backbone
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features import Feature, WindowLogits
+from pipeline.manifest import ArtifactConfig, TaskHead, load_config
 from pipeline.model import Heads
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, LayerPrompts, SoftPrompt, together

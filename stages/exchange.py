@@ -31,8 +31,9 @@ def export_words(parser: ArgumentParser) -> None:
 def export(given: Namespace) -> None:
     """Write an artifact's deep prompt as an adapter of peft (PREFIX_TUNING). Heads stay behind: peft has no such heads."""
     from pipeline import exchange
-    from pipeline.artifact import load_config, load_prompt
+    from pipeline.artifact import load_prompt
     from pipeline.backbone import Backbone
+    from pipeline.manifest import load_config
     from pipeline.prompt import DeepPrompt
     from pipeline.source import locate
 
@@ -82,8 +83,9 @@ def import_(given: Namespace) -> None:
     it under artifacts/imported/NAME, and let a task in params.yaml `start: imported/NAME`.
     """
     from pipeline import exchange
-    from pipeline.artifact import ArtifactConfig, save_artifact
+    from pipeline.artifact import save_artifact
     from pipeline.backbone import Backbone
+    from pipeline.manifest import ArtifactConfig
     from pipeline.model import Heads, PromptedModel
     from pipeline.source import locate
 

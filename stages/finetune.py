@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import load_config, load_heads, load_prompt, save_artifact
+from pipeline.artifact import load_heads, load_prompt, save_artifact
 from pipeline.files import sha256
+from pipeline.manifest import load_config
 from pipeline.mixture import UNIT
 from pipeline.model import PromptedModel
 from pipeline.params import Arm, TrainParams

@@ -15,7 +15,7 @@ from stages.command import size_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.artifact import ArtifactConfig
+    from pipeline.manifest import ArtifactConfig
     from pipeline.source import BackboneParams
 
 
@@ -29,7 +29,7 @@ def inspect(given: Namespace) -> None:
     """Show what an artifact is: arm, backbone, prompt, tasks and their classes, how much was trained, where it comes from."""
     from rich.console import Console
 
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     config = load_config(given.artifact)
     if given.json:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import load_backbone_weights, load_config, load_heads, load_prompt
+from pipeline.artifact import load_backbone_weights, load_heads, load_prompt
 from pipeline.backbone import Backbone
 from pipeline.cluster import Ranks
 from pipeline.collective import device
 from pipeline.config import load_json
 from pipeline.evaluate import Split, decode, scored
+from pipeline.manifest import load_config
 from pipeline.metrics import Metrics
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, Precision

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -57,10 +57,11 @@ class TaskParams:
 
 @dataclass(frozen=True)
 class CompareParams:
-    """The baseline arms, and the tasks to run them on."""
+    """The baseline arms, and the tasks to run them on. `published` are others' scores to show beside: source -> arm -> task."""
 
     arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...]
     tasks: tuple[str, ...]
+    published: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Params:
 
 def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
     params = parse(TrainParams, dict(values), where)
-    problems = [f"{where}: {key} is set, but {arm} makes no such prompt; remove it" for key in useless_keys(arm, values)]
+    problems = [f"{where}: {key} is set, but {arm} has no use for it; remove it" for key in useless_keys(arm, values)]
     try:
         params.learning_rates(arm)
     except ValueError as error:
@@ -165,6 +166,10 @@ def _names(params: Params, where: str) -> list[str]:
             problems.append(f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained")
     problems += [f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
                  for name in params.compare.tasks if name not in params.tasks]
+    problems += [f"{where}: compare.published: {source}: {what} {name!r}{did_you_mean(name, known)}"
+                 for source, arms in params.compare.published.items() for arm, scores in arms.items()
+                 for what, names, known in (("no arm", [arm], get_args(Arm)), ("no task", scores, params.tasks))
+                 for name in names if name not in known]
     return problems
 
 

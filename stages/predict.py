@@ -78,7 +78,7 @@ def predict(given: Namespace) -> None:
 
 def _moved(given: Namespace) -> "BackboneParams | None":
     """The backbone at --backbone, with the hash that the first artifact gives."""
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     return backbone_at(given.backbone, load_config(given.artifact[0]).backbone.sha256) if given.backbone else None
 

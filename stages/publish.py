@@ -26,7 +26,7 @@ def publish(given: Namespace) -> None:
     """
     from huggingface_hub import HfApi, get_token
 
-    from pipeline.artifact import load_config
+    from pipeline.manifest import load_config
 
     load_config(given.artifact)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repo):

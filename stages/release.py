@@ -5,10 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pipeline.artifact import load_config
 from pipeline.card import Corpus, model_card
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
+from pipeline.manifest import load_config
 from stages.command import run, say_read, say_wrote
 from stages.params import load_params, task_of
 

@@ -22,7 +22,8 @@ def report() -> None:
     results, probe = Path("results"), params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
     probed = probes.sections(results, probe.arms, probe.tasks, shifts)
-    write_report(results, Path("predictions"), Path("runs"), mixtures, tuple(params.tasks), arms, output, probed)
+    write_report(results, Path("predictions"), Path("runs"), mixtures, tuple(params.tasks), arms, output,
+                 params.compare.published, probed)
     say_wrote(output / "report.md", output / "report.html")
 
 

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from pipeline.artifact import ArtifactConfig, TaskHead
 from pipeline.backbone import Backbone
 from pipeline.batches import TrainBatches, collate
 from pipeline.cluster import Ranks, load_cluster
@@ -27,6 +26,7 @@ from pipeline.evaluate import Split, decode, scored
 from pipeline.features import FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.launch import joined
+from pipeline.manifest import ArtifactConfig, TaskHead
 from pipeline.mixture import mix_seed
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm, Precision, TrainParams

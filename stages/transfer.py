@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifact import load_config, load_prompt
+from pipeline.artifact import load_prompt
 from pipeline.backbone import Backbone
 from pipeline.files import atomic_folder, write_json
+from pipeline.manifest import load_config
 from pipeline.probing import added, cosines
 from pipeline.prompt import DeepPrompt
 from stages.command import run, say, say_read, say_wrote

@@ -10,17 +10,10 @@ import pytest
 import tiny
 import torch
 
-from pipeline.artifact import (
-    ArtifactConfig,
-    TaskHead,
-    load_backbone_weights,
-    load_config,
-    load_heads,
-    load_prompt,
-    save_artifact,
-)
+from pipeline.artifact import load_backbone_weights, load_heads, load_prompt, save_artifact
 from pipeline.backbone import Backbone
 from pipeline.errors import UserError
+from pipeline.manifest import ArtifactConfig, TaskHead, load_config
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, Projection, TaskFactors

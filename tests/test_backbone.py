@@ -315,6 +315,16 @@ def test_an_unreadable_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "nothing") in str(caught.value)
 
 
+def test_layers_below_a_prompt_build_no_graph() -> None:
+    """A prompt of the top layers saves the backward pass of those below."""
+    made = tiny.backbone().requires_grad_(False)
+    outputs: list[Tensor] = []
+    for layer in made.model.encoder.layer:
+        layer.register_forward_hook(lambda *called: outputs.append(called[2]))
+    made(*tiny.texts([5, 3]), DeepPrompt(torch.randn(made.prompt_shape(2))[2:], first_layer=2)())
+    assert [output.requires_grad for output in outputs] == [False, False, True]
+
+
 def test_dropout_stays_off() -> None:
     backbone = tiny.backbone().train()
     ids, mask, types = tiny.texts([7])

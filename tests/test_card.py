@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from pipeline.artifact import ArtifactConfig, TaskHead
 from pipeline.card import Corpus, model_card
+from pipeline.manifest import ArtifactConfig, TaskHead
 from pipeline.source import BackboneParams
 from pipeline.tasks import NAMES, task_named
 

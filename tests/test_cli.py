@@ -20,9 +20,10 @@ import torch
 from small import ROOT, environment, make_backbone
 
 import pipeline
-from pipeline.artifact import ArtifactConfig, TaskHead, load_config, save_artifact
+from pipeline.artifact import save_artifact
 from pipeline.backbone import Backbone
 from pipeline.files import sha256
+from pipeline.manifest import ArtifactConfig, TaskHead, load_config
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt

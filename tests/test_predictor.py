@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from small import make_backbone
 
 from pipeline import predictor as module
-from pipeline.artifact import ArtifactConfig, TaskHead, save_artifact
+from pipeline.artifact import save_artifact
 from pipeline.backbone import Backbone
 from pipeline.errors import Problems, UserError
 from pipeline.evaluate import Split, decode
 from pipeline.features import FeatureTable, WindowLogits, write_features
 from pipeline.files import sha256
+from pipeline.manifest import ArtifactConfig, TaskHead
 from pipeline.model import Heads, PromptedModel
 from pipeline.params import Arm
 from pipeline.predictor import Prediction, Predictor, load

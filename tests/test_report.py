@@ -199,6 +199,17 @@ def test_counts_of_another_run_are_refused(root: Path) -> None:
         write(root, tasks=("ner",))
 
 
+def test_published_scores_stand_below_ours(root: Path) -> None:
+    published = {"They, table 3": {"fine_tune": {"ner": 99.94, "qa": 50.0}}, "I": {"deep_prompt": {"srl": 1.0}}}
+    mixtures = sorted((root / "mixtures").glob("*.json"))
+    write_report(root / "results", root / "predictions", root / "runs", mixtures, TASKS, ARMS, root / "out", published)
+    comparison = Page((root / "out/report.html").read_text(encoding="utf-8")).tables[0]
+    found = [[" ".join(cell.split()) for cell in row] for row in comparison]
+    assert [row[0].split()[0] for row in found[1:5]] == list(ARMS)
+    assert found[5:] == [["fine_tune They, table 3", "99.9", "50.0", *"—————"], ["deep_prompt I", "—", "—", "1.0", *"————"]]
+    assert "best with 88.0 F1" in (root / "out/report.md").read_text(encoding="utf-8")  # a published score is no arm of ours
+
+
 def test_equal_as_shown_is_equally_best(root: Path) -> None:
     put_run(root, "multitask", "ner", 88.01)
     html, text = write(root)

@@ -24,6 +24,7 @@ from pipeline.errors import Stopped, UserError
 from pipeline.evaluate import Split
 from pipeline.recipe import load_recipe
 from pipeline.tasks import token_classification as ner
+from stages.check import check
 from stages.command import errors_shown, stops
 from stages.params import check_params, load_params
 from stages.prepare import prepare
@@ -86,6 +87,10 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "nothing where a mapping belongs": (lambda v: v.update(tasks=None), ("tasks", "found nothing", "a mapping")),
     "stride too large": (lambda v: v["tasks"]["world_ner"].update(stride=40), ("world_ner", "stride 40", "below half")),
     "unknown task in compare": (lambda v: v["compare"]["tasks"].append("world_nre"), ("did you mean 'world_ner'?",)),
+    "unknown task of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tune": {"world_nre": 1.0}}}),
+                                          ("compare.published: They: no task 'world_nre'", "did you mean 'world_ner'?")),
+    "unknown arm of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tun": {}}}),
+                                         ("compare.published: They: no arm 'fine_tun'", "did you mean 'fine_tune'?")),
     "unknown arm in compare": (lambda v: v["compare"]["arms"].append("fine_tun"), ("compare", "did you mean 'fine_tune'?")),
     "no such mixture": (lambda v: v["tasks"]["world_ner"].update(start="pretrain/al"), ("world_ner", "did you mean 'all'?")),
     "no such start": (lambda v: v["tasks"]["world_ner"].update(start="all"), ("start is 'all'; give pretrain/MIXTURE",)),
@@ -95,7 +100,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "start of an arm that is not run": (lambda v: v["tasks"]["world_ner"].update(start="deep_prompt/world_srl"),
                                         ("deep_prompt is not run on 'world_srl'",)),
     "key that an arm cannot use": (lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
-                                   ("num_virtual_tokens is set, but multitask makes no such prompt; remove it",)),
+                                   ("num_virtual_tokens is set, but multitask has no use for it; remove it",)),
     "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(start="pretrain/ner_only"), ("does not hold",)),
     "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
     "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
@@ -469,6 +474,29 @@ def test_presets_are_sound_and_name_recipes(path: Path) -> None:
     checked = check_params(load_yaml(path), str(path))
     for name in checked.tasks:
         assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem)
+def test_the_papers_presets_pass_a_dry_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With empty folders for the corpora: params and recipes are sound, and DVC finds all that dvc.yaml asks params for.
+
+    (`dvc repro --dry` ends at the first stage whose inputs are yet to be made.)
+    """
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(path, tmp_path / "params.yaml")
+    values = load_yaml(path)
+    for task in values["tasks"].values():
+        (tmp_path / values["data_root"] / task["data"]).mkdir(parents=True, exist_ok=True)
+    check()
+    env = environment(tmp_path / "home")
+    assert python(tmp_path, env, "-m", "dvc", "init", "--no-scm", "--quiet").returncode == 0
+    listed = python(tmp_path, env, "-m", "dvc", "stage", "list", "--name-only").stdout.split()
+    arms = values["compare"]["arms"]
+    assert {f"{stage}@{task}" for stage in ("prepare", "finetune", "evaluate") for task in values["tasks"]} <= set(listed)
+    assert {f"baseline@{arm}-{task}" for arm in arms for task in values["tasks"]} <= set(listed)
+    assert {f"pretrain@{mixture}" for mixture in values["mixtures"]} <= set(listed)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "suppo
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
 CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
 Scores = dict[str, float | None]
+Published = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Source -> arm -> task -> score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Evidence:
     tasks: tuple[str, ...]
     runs: tuple[Run, ...]
     mixtures: tuple[Mixture, ...]
+    published: Published = dataclasses.field(default_factory=dict)
 
     def of_task(self, task: str) -> list[Run]:
         """One run per arm, in the arms' order."""

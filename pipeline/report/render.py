@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 
 from pipeline.report import plots, tables, trust, words
-from pipeline.report.collect import Evidence, Mixture, Run, collect
+from pipeline.report.collect import Evidence, Mixture, Published, Run, collect
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import Table
 
@@ -34,15 +34,16 @@ class Section:
 
 def write_report(
     results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
-    output: Path, more: Sequence[Section] = (),
+    output: Path, published: Published | None = None, more: Sequence[Section] = (),
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
     Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`,
-    called MIXTURE.json; what was not run is a dash. `more` are sections to put behind all others.
+    called MIXTURE.json; what was not run is a dash. `published` are scores that others have published, shown beside; `more` are
+    sections to put behind all others.
     Raises UserError: a malformed file.
     """
-    evidence = collect(results, predictions, runs, mixtures, tasks, arms)
+    evidence = dataclasses.replace(collect(results, predictions, runs, mixtures, tasks, arms), published=published or {})
     sections = [_comparison(evidence)]
     for task in evidence.tasks:
         of_task = evidence.of_task(task)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas as pd
 
@@ -125,7 +125,15 @@ def comparison(evidence: Evidence) -> Table:
         columns.append(Cell(task, " · ".join(filter(None, [metric_name(runs), f"{rows} test rows" if rows != DASH else ""]))))
     columns += [Cell("parameters trained", "share of the backbone"), Cell("steps"), Cell("seconds", "of training"), Cell("seed")]
     best = {task: level(evidence.of_task(task), best_arms(evidence.of_task(task))) for task in evidence.tasks}
-    return Table("Test scores by arm and task", tuple(columns), tuple(_arm(evidence, arm, best) for arm in evidence.arms))
+    lines = (*(_arm(evidence, arm, best) for arm in evidence.arms), *_published(evidence))
+    return Table("Test scores by arm and task", tuple(columns), lines)
+
+
+def _published(evidence: Evidence) -> Iterator[tuple[Cell, ...]]:
+    """Others' scores, below ours."""
+    for source, arms in evidence.published.items():
+        for arm, scores in arms.items():
+            yield (arm_header(arm, source), *(Cell(score(scores.get(task))) for task in evidence.tasks), *[Cell(DASH)] * 4)
 
 
 def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
