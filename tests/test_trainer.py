@@ -22,7 +22,7 @@ from pipeline.model import Heads, PromptedModel
 from pipeline.optim import optimizer, rate_factor
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.prompt import DeepPrompt, Projection, TaskFactors
-from pipeline.trainer import Run, Scores, steps_of, train
+from pipeline.trainer import LEAST, Run, Scores, steps_of, train
 
 STEPS = 9
 
@@ -256,7 +256,8 @@ def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tup
         loss = torch.zeros(())
         for micro in batches.step(step):
             batch = collate(tables[micro.task], micro.rows, micro.task, 0)
-            loss = loss + model.heads.loss(model(batch), batch) * micro.weight / chosen.micro_batches
+            own = model.heads.loss(model(batch), batch) * micro.weight
+            loss = loss + (torch.log(own + LEAST) if chosen.balance else own) / chosen.micro_batches
         adam.zero_grad()
         loss.backward()
         norm = torch.cat([parameter.grad.flatten() for parameter in (*prompt, *heads)]).norm()
@@ -267,9 +268,11 @@ def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tup
     return model, norms
 
 
-@pytest.mark.parametrize("micro_batches", [1, 3])
-def test_training_is_plain_adamw(micro_batches: int, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
-    changes = {"micro_batches": micro_batches, "validations": 1, "warmup": 0.3, "weight_decay": 0.1, "clip": 0.15, "epochs": 1.5}
+@pytest.mark.parametrize(("micro_batches", "balance"), [(1, False), (3, False), (3, True)])
+def test_training_is_plain_adamw(micro_batches: int, balance: bool, tables: list[FeatureTable], ranks: Ranks,
+                                 tmp_path: Path) -> None:
+    changes = {"micro_batches": micro_batches, "balance": balance, "validations": 1, "warmup": 0.3, "weight_decay": 0.1, "clip": 0.15,
+               "epochs": 1.5}
     fit = Fit(tables, tmp_path, ranks, **changes)
     run = fit()
     expected, norms = by_hand(tables, params(**changes), clip=0.15)
