@@ -198,7 +198,7 @@ def test_confidences_and_mistakes(root: Path) -> None:
                      ["agreement", "2", "50.0 %", "50.0 %", "0.000", "0.000", "0.250"]]
     assert html.count("<svg") == 9 + 3
     assert write(root, "again") == (html, text)
-    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims)):
+    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims), ("measures", measures)):
         frame[:0].to_parquet(folder / f"{name}.parquet")
     assert "confidence and mistakes" not in write(root)[1]
 
