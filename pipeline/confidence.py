@@ -18,13 +18,12 @@ Floats = NDArray[np.float64]
 
 
 class Claim(NamedTuple):
-    """What a prediction says by its decisions [start, end), or leaves out (no decision, `predicted` is ""); and the annotation.
+    """What a prediction says by some of its decisions, or leaves out (no decision, `predicted` is ""); and the annotation.
 
     Labels are those of a confusion table; `gold` and `predicted` are words for a person.
     """
 
-    start: int
-    end: int
+    decisions: tuple[int, ...]
     gold_label: str
     predicted_label: str
     gold: str
@@ -62,6 +61,14 @@ def gather(logits: Sequence[Floats], taken: Sequence[int], right: Sequence[bool]
         row += len(one)
     assert row == len(taken) == len(right)
     return Decisions(table, np.asarray(taken, np.int64), np.asarray(right, np.bool_))
+
+
+def against_next(decisions: Decisions) -> Decisions:
+    """The decisions as if between what was taken and the next best alone: their confidence is a logistic of the margin."""
+    rows, rest = np.arange(len(decisions.taken)), decisions.logits.copy()
+    rest[rows, decisions.taken] = -np.inf
+    pairs = np.stack([decisions.logits[rows, decisions.taken], rest.max(axis=1, initial=-np.inf)], axis=1)
+    return Decisions(pairs, np.zeros_like(decisions.taken), decisions.right)
 
 
 def temperature(decisions: Decisions) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
 
 Tags = Sequence[Sequence[str]]
 NONE, OTHER_EXTENT = "(none)", "(other words)"  # what a span is beside, where there is none of the same words
+Extents = tuple[tuple[int, int], ...]
+"""Words [start, end) of each piece."""
 
 
 class Tagged(Protocol):
@@ -57,7 +59,6 @@ class TaggingTask(Task[E, Tags, R]):
     head = "classes"
     says = ("spans", "tags")
     figures = ("f1", "precision", "recall")
-    given: ClassVar[tuple[str, ...]] = ()  # labels of what the model is told
     hub_task = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
@@ -116,16 +117,20 @@ class TaggingTask(Task[E, Tags, R]):
         """A tag for each word."""
         return list(map(classes.index, prediction)), list(map(str.__eq__, prediction, example.tags))
 
+    def said(self, tags: Sequence[str]) -> dict[Extents, str]:
+        """Where tags put something, of what the model is not told, and its label."""
+        return {((start, end),): label for label, start, end in spans(tags)}
+
     def claims(self, example: E, prediction: Sequence[str]) -> Iterator[Claim]:
-        """The spans; what is not in the annotation with just these words may overlap something there, or may not."""
-        gold, found = ({(start, end): label for label, start, end in spans(tags) if label not in self.given}
-                       for tags in (example.tags, prediction))
-        for extent, label in found.items():
-            there = gold.get(extent) or _elsewhere(extent, gold)
-            expected = " / ".join(_words(example, gold, one) for one in _overlapping(extent, gold))
-            yield Claim(*extent, there, label, expected or NONE, _words(example, found, extent), there == label)
-        for extent in sorted(gold.keys() - found.keys()):
-            yield Claim(0, 0, gold[extent], _elsewhere(extent, found), _words(example, gold, extent), "", False)
+        """What is said; what is not in the annotation with just these words may overlap something there, or may not."""
+        gold, found = self.said(example.tags), self.said(prediction)
+        for extents, label in found.items():
+            there = gold.get(extents) or _elsewhere(extents, gold)
+            expected = " / ".join(_words(example, gold, one) for one in _overlapping(extents, gold))
+            words = tuple(chain.from_iterable(range(*extent) for extent in extents))
+            yield Claim(words, there, label, expected or NONE, _words(example, found, extents), there == label)
+        for extents in sorted(gold.keys() - found.keys()):
+            yield Claim((), gold[extents], _elsewhere(extents, found), _words(example, gold, extents), "", False)
 
 
 def check_tokens(row: Row, problems: Problems) -> bool:
@@ -232,20 +237,16 @@ def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str], temperatu
     return found
 
 
-Extent = tuple[int, int]
-"""Words [start, end)."""
+def _elsewhere(extents: Extents, found: Mapping[Extents, str]) -> str:
+    return OTHER_EXTENT if _overlapping(extents, found) else NONE
 
 
-def _elsewhere(extent: Extent, spans: Mapping[Extent, str]) -> str:
-    return OTHER_EXTENT if _overlapping(extent, spans) else NONE
+def _words(example: Tagged, found: Mapping[Extents, str], extents: Extents) -> str:
+    return f"{found[extents]}: {' … '.join(' '.join(example.tokens[slice(*extent)]) for extent in extents)}"
 
 
-def _words(example: Tagged, spans: Mapping[Extent, str], extent: Extent) -> str:
-    return f"{spans[extent]}: {' '.join(example.tokens[slice(*extent)])}"
-
-
-def _overlapping(extent: Extent, spans: Mapping[Extent, str]) -> list[Extent]:
-    return [one for one in spans if one[0] < extent[1] and extent[0] < one[1]]
+def _overlapping(extents: Extents, found: Mapping[Extents, str]) -> list[Extents]:
+    return [other for other in found if any(a[0] < b[1] and b[0] < a[1] for a in extents for b in other)]
 
 
 def _word_logits(seen: Sequence[WindowLogits]) -> NDArray[np.float64]:

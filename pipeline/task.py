@@ -121,6 +121,10 @@ class Task(ABC, Generic[E, P, R]):
     def options(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
         """The logits [M, K] of what each of the example's decisions is between."""
 
+    def weighted(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
+        """An example's `options` [M, K] as thresholds move them, so that confidences are in what was decided; most move none."""
+        return options
+
     @abstractmethod
     def decisions(self, example: E, prediction: Any, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
         """Which of its `options` each decision of an example's final prediction has taken [M], and whether that is right [M]."""

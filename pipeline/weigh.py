@@ -17,14 +17,14 @@ def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
     yield from (predictions[example.id] for example in examples) if isinstance(predictions, Mapping) else predictions
 
 
-def decided(split: Split, predictions: Any, options: Sequence[Floats]) -> Decisions:
-    """The decisions of all examples, in order."""
+def decided(split: Split, predictions: Any, options: Sequence[Floats], thresholds: Mapping[str, float]) -> Decisions:
+    """The decisions of all examples, in order, under the thresholds that the predictions were made with."""
     taken, right = list[int](), list[bool]()
     for example, prediction in zip(split.examples, in_order(split.examples, predictions), strict=True):
         found = split.task.decisions(example, prediction, split.classes)
         taken += found[0]
         right += found[1]
-    return gather(options, taken, right)
+    return gather([split.task.weighted(one, thresholds) for one in options], taken, right)
 
 
 def weighed(split: Split, predictions: Any, decisions: Decisions,
@@ -36,7 +36,7 @@ def weighed(split: Split, predictions: Any, decisions: Decisions,
     """
     names, decision_name = split.task.says
     sure = {RAW: decisions.confidence(), CALIBRATED: decisions.confidence(thresholds.get("temperature", 1.0))}
-    claims = pd.DataFrame(_claims(split, predictions, sure), columns=["id", "text", *Claim._fields[2:], RAW, CALIBRATED])
+    claims = pd.DataFrame(_claims(split, predictions, sure), columns=["id", "text", *Claim._fields[1:], RAW, CALIBRATED])
     claims = claims.astype({"right": bool, RAW: float, CALIBRATED: float})  # also where there is none
     said = claims[claims[CALIBRATED].notna()]
     tables = [pd.DataFrame({"kind": names, **{name: said[name] for name in (RAW, CALIBRATED, "right")}})]
@@ -49,9 +49,9 @@ def _claims(split: Split, predictions: Any, sure: Mapping[str, Floats]) -> Itera
     first = 0
     for example, prediction in zip(split.examples, in_order(split.examples, predictions), strict=True):
         for claim in split.task.claims(example, prediction):
-            place = slice(first + claim.start, first + claim.end)
+            place = [first + number for number in claim.decisions]
             least = [float(np.min(values[place], initial=1.0)) if claim.predicted else np.nan for values in sure.values()]
-            yield (example.id, _shown(example, split.task.inputs), *claim[2:], *least)
+            yield (example.id, _shown(example, split.task.inputs), *claim[1:], *least)
         first += len(split.task.decisions(example, prediction, split.classes)[0])
 
 

@@ -2,22 +2,28 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
+from pipeline.agreement import agreement, measured, sample
 from pipeline.cluster import Cluster, Ranks, load_cluster
 from pipeline.collective import device
 from pipeline.confidence import Floats, temperature
 from pipeline.config import load_json
-from pipeline.evaluate import Split, observed, scored
+from pipeline.evaluate import Split, decode, observed, scored
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics, UnitCounts
 from pipeline.model import PromptedModel
+from pipeline.probing import split_of
+from pipeline.source import locate
 from pipeline.tasks import task_named
+from pipeline.tokenizer import Tokenizer
 from pipeline.weigh import decided, in_order, weighed
 from stages.command import say, say_read, say_wrote
 from stages.launching import PATH, launch
@@ -28,7 +34,8 @@ from stages.splits import load_split
 
 def evaluate(arm_name: str, name: str) -> None:
     """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
-    of the counts of each unit, of how sure each decision and claim was, and of the claims themselves, for the report.
+    of the counts of each unit, of how sure each decision and claim was, of the claims themselves, and (of questions) of
+    other measures of confidence, for the report.
     """
     arm, params = arm_of(arm_name), load_params()
     training = params.training(arm, name)
@@ -45,12 +52,15 @@ def evaluate(arm_name: str, name: str) -> None:
     ranks = Ranks.from_environment(os.environ)
     with _placed(model, ranks, load_cluster(PATH)) as placed:
         read = {split: _read(placed, data, summary["pad"], ranks) for split, data in splits.items()}
+        decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
+        thresholds = task.decide(splits["validation"].examples, decoded["validation"])
+        said = {split: task.predictions(data.examples, decoded[split], thresholds) for split, data in splits.items()}
+        chosen = sample(splits["test"])
+        answer = partial(_answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks)
+        agreed = agreement(splits["test"], said["test"], chosen, answer)
     if ranks.rank:
         return
-    decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
-    thresholds = task.decide(splits["validation"].examples, decoded["validation"])
-    said = {split: task.predictions(data.examples, decoded[split], thresholds) for split, data in splits.items()}
-    decisions = {split: decided(data, said[split], options[split]) for split, data in splits.items()}
+    decisions = {split: decided(data, said[split], options[split], thresholds) for split, data in splits.items()}
     thresholds |= temperature(decisions["validation"])
     scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
@@ -70,6 +80,9 @@ def evaluate(arm_name: str, name: str) -> None:
         confidences, claims = weighed(test, said["test"], decisions["test"], thresholds)
         confidences.to_parquet(beside / "confidences.parquet", index=False)
         claims.to_parquet(beside / "claims.parquet", index=False)
+        if agreed is not None:
+            measures = measured(decisions["validation"], decisions["test"], chosen, agreed)
+            measures.to_parquet(beside / "measures.parquet", index=False)
     say(f"test {primary} {scores['test'].overall[primary]:.2f}")
     say_wrote(output, predictions)
 
@@ -101,6 +114,14 @@ def _read(model: PromptedModel, data: Split, pad: int, ranks: Ranks) -> tuple[li
         decoded.append(data.task.decode(example, seen, data.classes))
         options.append(data.task.options(example, seen, data.classes))
     return decoded, options
+
+
+def _answer(model: PromptedModel, like: Split, thresholds: Mapping[str, float], backbone: Path, summary: Mapping[str, Any],
+            ranks: Ranks, examples: Sequence[Any]) -> Any:
+    """What is predicted for examples that are on no disk, of the task and classes of `like`."""
+    with TemporaryDirectory() as folder:
+        split = split_of(examples, like.task, like.classes, Tokenizer(backbone), **summary["windows"], folder=Path(folder, "new"))
+        return like.task.predictions(examples, decode(model, split, 0, summary["pad"], ranks=ranks), thresholds)
 
 
 def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) -> None:

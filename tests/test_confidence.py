@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.confidence import Decisions, bins, brier, calibration_error, gather, risk_area, risk_coverage, softmax, temperature
+from pipeline.confidence import (
+    Decisions,
+    against_next,
+    bins,
+    brier,
+    calibration_error,
+    gather,
+    risk_area,
+    risk_coverage,
+    softmax,
+    temperature,
+)
 from pipeline.features import WindowLogits
 from pipeline.tasks import task_named
 from pipeline.tasks.semantic_role_labeling import Example as Proposition
@@ -11,6 +24,7 @@ from pipeline.tasks.span_extraction import Answer
 from pipeline.tasks.span_extraction import Example as Question
 from pipeline.tasks.token_classification import Example as Sentence
 
+HALVES = st.integers(-6, 6).map(lambda number: number / 2)  # so that scores are often equal
 SURE, RIGHT = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
 
 
@@ -89,6 +103,31 @@ def test_spans_are_claims_and_so_is_what_is_left_out() -> None:
     assert [one.predicted for one in srl.claims(proposition, ["B-A0", "B-V", "O"])] == ["A0: Ada", ""], "V is told"
 
 
+def test_the_pieces_of_an_argument_are_one_claim() -> None:
+    task = task_named("semantic_role_labeling")
+    example = Proposition("a", ("He", "said", "Bo", "ran", "fast"), 1, ("B-A1", "B-V", "B-C-A1", "I-C-A1", "B-A2"))
+    claims = list(task.claims(example, ["B-A1", "B-V", "B-C-A1", "O", "B-A2"]))
+    assert [(one.decisions, one.gold, one.predicted, one.right) for one in claims] == [
+        ((0, 2), "A1: He … Bo ran", "A1: He … Bo", False), ((4,), "A2: fast", "A2: fast", True),
+        ((), "A1: He … Bo ran", "", False)]
+    assert [one.right for one in task.claims(example, example.tags)] == [True, True]
+
+
+ROLES = st.sampled_from(["O", "B-V", "I-V", "B-A0", "I-A0", "B-C-A0", "I-C-A0", "B-R-A0", "B-A1", "B-C-A1", "B-C-V"])
+
+
+@given(st.lists(st.tuples(ROLES, ROLES), min_size=1, max_size=12))
+def test_right_claims_are_those_that_the_score_counts(pairs: list[tuple[str, str]]) -> None:
+    gold, predicted = map(list, zip(*pairs, strict=True))
+    task = task_named("semantic_role_labeling")
+    example = Proposition("a", ("x",) * len(gold), 0, tuple(gold))
+    claims, scored = list(task.claims(example, predicted)), task.score([example], [predicted], ()).overall
+    said = [one for one in claims if one.predicted]
+    assert sum(one.right for one in claims) == scored["correct"]
+    assert len(said) == scored["correct"] + scored["excess"]
+    assert sum(not one.right and one.gold_label in ("A0", "R-A0", "A1") for one in claims) == scored["missed"]
+
+
 def test_answers_are_claims() -> None:
     task = task_named("span_extraction")
     asked, unanswerable = Question("a", "q", "c", (Answer("the red house", 0),)), Question("b", "q", "c", ())
@@ -98,6 +137,42 @@ def test_answers_are_claims() -> None:
     assert [next(task.claims(unanswerable, text)).right for text in ("", "tree")] == [True, False]
     assert task.decisions(asked, "", ()) == ([0], [False])
     assert task.decisions(asked, "Red house", ()) == ([1], [True])
+
+
+@given(st.lists(st.tuples(HALVES, HALVES), min_size=2, max_size=6), st.floats(-4, 4) | st.sampled_from([-1.5, -0.5, 0.0, 0.5]))
+def test_what_is_said_of_an_answer_is_what_is_surest(scores: list[tuple[float, float]], margin: float) -> None:
+    task, classes, thresholds = task_named("span_extraction"), ("start", "end"), {"null_margin": margin}
+    places = np.arange(len(scores) - 1)
+    window = WindowLogits(np.append(0, places), np.append(0, places + 1), np.array(scores, np.float32))
+    question = Question("a", "q", "abcde"[: len(places)], ())
+    said = task.predictions([question], [task.decode(question, [window], classes)], thresholds)["a"]
+    options = task.weighted(task.options(question, [window], classes), thresholds)
+    decisions = gather([options], *task.decisions(question, said, classes))
+    assert decisions.confidence()[0] == softmax(options).max()
+    told = task.result(question, [window], classes, thresholds)
+    assert told.answer == said
+    surest = max((span.probability for span in told.spans), default=0.0)
+    assert (told.no_answer >= surest) if said == "" else (surest >= told.no_answer)
+
+
+def test_the_margin_for_no_answer_belongs_in_the_confidence() -> None:
+    """The chance that there is no answer is that of its score less 3, as a threshold of 3 has it."""
+    task, draw = task_named("span_extraction"), np.random.default_rng(0)
+    options = draw.normal([3.0, 0.0], 3.0, (4000, 1, 2))
+    moved = [task.weighted(one, {"null_margin": 3.0}) for one in options]
+    taken = [int(one[0, 1] >= one[0, 0]) for one in moved]
+    right = [bool(draw.random() < softmax(one)[0, choice]) for one, choice in zip(moved, taken, strict=True)]
+    plain, weighted = (gather(logits, taken, right) for logits in (list(options), moved))
+    errors = [calibration_error(one.confidence(), one.right) or 0.0 for one in (plain, weighted)]
+    assert errors[0] > 0.1
+    assert errors[1] < 0.03
+
+
+def test_the_margin_to_the_next_best_alone() -> None:
+    decisions = gather([np.array([[1.0, 3.0, 2.0]]), np.array([[4.0]])], [1, 0], [True, False])
+    assert against_next(decisions).confidence().tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1.0])
+    assert against_next(decisions).right.tolist() == [True, False]
+    assert against_next(gather([], [], [])).confidence().tolist() == []
 
 
 def test_a_result_has_the_calibrated_confidence_and_the_same_prediction() -> None:

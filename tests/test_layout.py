@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 ORDER = ("errors", "files", "shards", "row", "config", "cluster", "params", "source", "mixture", "readers", "metrics",
          "bootstrap", "confidence", "families", "tokenizer", "features", "edit", "task", "manifest", "checks", "tagging",
          "tasks", "recipe", "leakage", "parts", "duplicates", "corpus", "examples", "featurize", "card", "statistics", "perturb",
-         "subset", "batches", "prompt", "attention", "backbone", "model", "optim", "artifact", "exchange", "checkpoint",
-         "collective", "evaluate", "weigh", "probing", "predictor", "accelerator", "launch", "engine", "trainer", "report",
-         "world")
+         "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model", "optim", "artifact", "exchange",
+         "checkpoint", "collective", "evaluate", "weigh", "agreement", "probing", "predictor", "accelerator", "launch", "engine",
+         "trainer", "report", "world")
 TORCH_FREE = (*ORDER[: ORDER.index("subset") + 1], "report", "world")
 ALONE = {"report": {"errors", "metrics", "bootstrap", "confidence", "statistics"}, "world": {"errors"}}
 ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"accelerator"}, "tokenizers": set(),

@@ -186,8 +186,19 @@ def test_confidences_and_mistakes(root: Path) -> None:
     assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
     assert text.count("| c |") == 0, "what was left out was not said with any confidence"
     assert html.count("<svg") == 9 + 2
+    assert "Measures of confidence" not in text
+    measures = pd.DataFrame({"raw": [0.9, 0.9], "calibrated": 0.7, "margin": [0.9, 0.6], "agreement": [1.0, 0.0],
+                             "right": [True, False]})
+    measures.to_parquet(folder / "measures.parquet")
+    html, text = write(root)
+    lines = [line.strip("| ").split(" | ")[1:] for line in text.split("Measures of confidence compared")[1].splitlines()[4:8]]
+    assert lines == [["raw", "2", "50.0 %", "90.0 %", "0.400", "0.410", "0.500"],
+                     ["calibrated", "2", "50.0 %", "70.0 %", "0.200", "0.290", "0.500"],
+                     ["margin", "2", "50.0 %", "75.0 %", "0.350", "0.185", "0.250"],
+                     ["agreement", "2", "50.0 %", "50.0 %", "0.000", "0.000", "0.250"]]
+    assert html.count("<svg") == 9 + 3
     assert write(root, "again") == (html, text)
-    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims)):
+    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims), ("measures", measures)):
         frame[:0].to_parquet(folder / f"{name}.parquet")
     assert "confidence and mistakes" not in write(root)[1]
 

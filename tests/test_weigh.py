@@ -24,7 +24,7 @@ def split(tmp_path: Path) -> Split:
 
 def test_a_claim_is_as_sure_as_its_least_sure_decision(split: Split) -> None:
     predictions = [["B-X", "I-X", "O"], ["O"]]
-    decisions = decided(split, predictions, LOGITS)
+    decisions = decided(split, predictions, LOGITS, {})
     assert decisions.right.tolist() == [True, True, True, False]
     confidences, claims = weighed(split, predictions, decisions, {"temperature": 2.0})
     assert confidences["kind"].tolist() == ["spans", "tags", "tags", "tags", "tags"]
@@ -37,11 +37,11 @@ def test_a_claim_is_as_sure_as_its_least_sure_decision(split: Split) -> None:
 
 def test_nothing_claimed_and_nothing_to_find(split: Split, tmp_path: Path) -> None:
     predictions = [["O"] * 3, ["O"]]
-    confidences, claims = weighed(split, predictions, decided(split, predictions, LOGITS), {})
+    confidences, claims = weighed(split, predictions, decided(split, predictions, LOGITS, {}), {})
     assert set(confidences["kind"]) == {"tags"}
     assert claims["calibrated"].isna().all()
     empty = Split(split.task, CLASSES, [], split.table, split.rows)
-    confidences, claims = weighed(empty, [], decided(empty, [], []), {})
+    confidences, claims = weighed(empty, [], decided(empty, [], [], {}), {})
     assert len(confidences) == len(claims) == 0
     confidences.to_parquet(tmp_path / "a.parquet")
     claims.to_parquet(tmp_path / "b.parquet")

@@ -19,6 +19,7 @@ FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "r
 COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support",  # also loss_TASK and score_TASK
            "suite", "changed", "layer", "head", "prompt", "cosine"}
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
+MEASURES = ("raw", "calibrated", "margin", "agreement")  # of confidence
 CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
 Scores = dict[str, float | None]
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -52,7 +53,7 @@ class Training:
 class Run:
     """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same.
 
-    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS.
+    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and `right`.
     """
 
     arm: str
@@ -64,6 +65,7 @@ class Run:
     samples: Samples = dataclasses.field(default_factory=dict)
     confidences: pd.DataFrame | None = None
     claims: pd.DataFrame | None = None
+    measures: pd.DataFrame | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +159,8 @@ def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Ru
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
     return Run(arm, task, metrics, labels, _training(run), counts, {},
-               _parquet(predictions / "confidences.parquet", CONFIDENCES), _parquet(predictions / "claims.parquet", CLAIMS))
+               _parquet(predictions / "confidences.parquet", CONFIDENCES), _parquet(predictions / "claims.parquet", CLAIMS),
+               _parquet(predictions / "measures.parquet", (*MEASURES, "right")))
 
 
 def _counts(folder: Path) -> UnitCounts | None:

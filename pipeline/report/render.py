@@ -98,7 +98,8 @@ def _task(task: str, runs: Sequence[Run]) -> Section:
 
 def _trust(task: str, runs: Sequence[Run]) -> Iterator[Section]:
     """How sure the arms are, how well that is founded, and what ours got wrong."""
-    shown = tuple(table for table in (trust.calibration(runs), trust.confusion(runs), trust.mistakes(runs)) if table)
+    made = (trust.calibration(runs), trust.measures(runs), trust.confusion(runs), trust.mistakes(runs))
+    shown = tuple(table for table in made if table)
     if shown:
         yield Section(f"{task}: confidence and mistakes", trust.about(runs), shown, tuple(trust.plots_of(task, runs)))
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.confidence import Floats, bins, brier, calibration_error, risk_area, risk_coverage
 from pipeline.report import plots
-from pipeline.report.collect import Run
+from pipeline.report.collect import MEASURES, Run
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, percent
 
@@ -54,6 +54,27 @@ def _errors(kind: str, raw: Floats, calibrated: Floats, right: NDArray[np.bool_]
 
 def _decimals(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
+
+
+def measures(runs: Sequence[Run]) -> Table | None:
+    """Measures of confidence side by side, of each arm, on the same sample of questions."""
+    rows = tuple((arm_header(run.arm), Cell(name), *(Cell(text) for text in _measure(*pair)))
+                 for run in runs for name, pair in _measured(run).items())
+    names = ("confidence by", "number", "right", "mean", "ECE", "Brier", "AURC")
+    return Table("Measures of confidence compared, on a sample of test", (Cell("arm"), *map(Cell, names)), rows) if rows else None
+
+
+def _measured(run: Run) -> dict[str, tuple[Floats, NDArray[np.bool_]]]:
+    """By measure, the confidences and whether right."""
+    if run.measures is None or not len(run.measures):
+        return {}
+    right = run.measures["right"].to_numpy(np.bool_)
+    return {name: (run.measures[name].to_numpy(np.float64), right) for name in MEASURES}
+
+
+def _measure(sure: Floats, right: NDArray[np.bool_]) -> tuple[str, ...]:
+    errors = (_decimals(measure(sure, right)) for measure in (calibration_error, brier, risk_area))
+    return count(len(right)), percent(float(right.mean())), percent(float(sure.mean())), *errors
 
 
 def confusion(runs: Sequence[Run]) -> Table | None:
@@ -101,7 +122,7 @@ def _cut(text: str) -> str:
 
 
 def plots_of(task: str, runs: Sequence[Run]) -> Iterator[Plot]:
-    """Reliability of each kind of what the shown run says, and every arm's risk by coverage."""
+    """Reliability of each kind of what the shown run says, every arm's risk by coverage, and the shown run's by each measure."""
     run = shown_run(runs)
     if run is None:
         return
@@ -114,6 +135,10 @@ def plots_of(task: str, runs: Sequence[Run]) -> Iterator[Plot]:
              for arm, found in claims.items() if found}
     if risks:
         yield plots.against(f"{task}: risk by coverage", "coverage, %", "wrong, %", risks)
+    measures = {name: Line(_risk(*pair), plots.TASK_COLORS[place], plots.DASHES[place])
+                for place, (name, pair) in enumerate(_measured(run).items())}
+    if measures:
+        yield plots.against(f"{task}: risk by coverage, by measure of confidence", "coverage, %", "wrong, %", measures)
 
 
 def _reliability(confidence: Floats, right: NDArray[np.bool_]) -> "pd.Series[float]":

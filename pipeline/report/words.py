@@ -40,13 +40,16 @@ GLOSSARY = {
     f"{SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
     "is made for the number of comparisons. It says how far the score hangs on which rows were tested, not on the seed of the "
     "training: a cell is one run. A dash, or none: nothing to draw from, or the same in every draw.",
-    "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span: that of its least sure "
-    "tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. 2017) and "
-    "changes no prediction. `deep-prompt predict` gives the calibrated one.",
+    "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span or argument: that of its "
+    "least sure tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. "
+    "2017) and changes no prediction. `deep-prompt predict` gives the calibrated one.",
     "ECE, Brier": "How far confidence is from the share that is right, on average over 15 bins; and the mean squared error of "
     "confidence. Less is better. In the reliability plot, a point below the diagonal is overconfident.",
     "AURC": "Area under the risk-coverage curve: keep only the most confident share (coverage), and see how many of those are "
     "wrong (risk). Less is better; it asks only for the order, which a temperature hardly changes.",
+    "measures of confidence": "Of questions: the probability of the answer, raw and calibrated; margin: its probability against "
+    "the next best alone, with a temperature of its own; agreement: the mean F1 of words with what is answered when the question "
+    "is put otherwise by rules, or the context cut to what is around the answer.",
     "confusion": "Rows are gold labels, columns predicted ones. (other words): a span overlaps one there, with other limits; "
     "(none): there is nothing there.",
     DASH: "Not run, or not measured.",

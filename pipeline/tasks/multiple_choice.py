@@ -180,7 +180,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
         """One choice, which is right or wrong: as it is another question's no more, it has no label."""
         right = prediction in example.answers
-        yield Claim(0, 1, "right", "right" if right else "wrong", " / ".join(example.answers), prediction, right)
+        yield Claim((0,), "right", "right" if right else "wrong", " / ".join(example.answers), prediction, right)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Choice:

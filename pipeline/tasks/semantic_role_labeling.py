@@ -10,7 +10,7 @@ from pipeline.errors import Problems
 from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, UnitCounts, roles
 from pipeline.row import Row
-from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
+from pipeline.tagging import Extents, TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     query_keys = ("tokens", "predicate")
     inputs = ("tokens", "predicate")
     outputs = ("tags",)
-    given = (roles.PREDICATE,)
+    says = ("arguments", "tags")
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
@@ -101,6 +101,10 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     def counts(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> UnitCounts:
         """By sentence: with a word, all its predicates go wrong."""
         return roles.counts([self.text(example) for example in examples], [example.tags for example in examples], predictions)
+
+    def said(self, tags: Sequence[str]) -> dict[Extents, str]:
+        """The arguments, all pieces of one together; the predicate is told."""
+        return {pieces: role for role, pieces in roles.arguments(tags) if role != roles.PREDICATE}
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Structure:

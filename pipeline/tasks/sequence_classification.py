@@ -172,7 +172,7 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
         """One label."""
-        yield Claim(0, 1, example.label, prediction, example.label, prediction, prediction == example.label)
+        yield Claim((0,), example.label, prediction, example.label, prediction, prediction == example.label)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Label:

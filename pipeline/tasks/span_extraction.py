@@ -192,6 +192,14 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """That there is no answer; then the n best spans, best first."""
         return np.array([[_null_score(seen), *(score for _, (score, _) in _ranked(example.context, seen))]])
 
+    def weighted(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
+        """That there is no answer is the greatest where the margin is above the threshold, and nowhere else."""
+        if "null_margin" not in thresholds or options.shape[1] == 1:
+            return options
+        best, found = options[:, 1], options.copy()
+        found[:, 0] = best + (options[:, 0] - best - thresholds["null_margin"])  # in this order: rounding keeps the sign
+        return found
+
     def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
         """No answer, or the best span."""
         right = _verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
@@ -201,14 +209,15 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """One answer: of SQuAD's words just those of an accepted one (exact), some (partial), or none (wrong)."""
         (right,) = self.decisions(example, prediction, ())[1]
         gold = " / ".join(dict.fromkeys(text for text, _ in example.answers)) or NO_ANSWER
-        yield Claim(0, 1, "answerable" if example.answers else "unanswerable", _verdict(example, prediction), gold,
+        yield Claim((0,), "answerable" if example.answers else "unanswerable", _verdict(example, prediction), gold,
                     prediction or NO_ANSWER, right)
 
     def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
                thresholds: Mapping[str, float]) -> Extraction:
         """The answer, and what else it might be."""
         ranked = _ranked(example.context, seen)
-        none, *likely = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0)).tolist()
+        options = self.weighted(self.options(example, seen, classes), thresholds)
+        none, *likely = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
         spans = (Span(text, begin, begin + len(text), chance) for (text, (_, begin)), chance in zip(ranked, likely, strict=True))
         return Extraction(_answer(self.decode(example, seen, classes), thresholds), tuple(spans), none)
 
