@@ -271,8 +271,8 @@ def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tup
 @pytest.mark.parametrize(("micro_batches", "balance"), [(1, False), (3, False), (3, True)])
 def test_training_is_plain_adamw(micro_batches: int, balance: bool, tables: list[FeatureTable], ranks: Ranks,
                                  tmp_path: Path) -> None:
-    changes = {"micro_batches": micro_batches, "balance": balance, "validations": 1, "warmup": 0.3, "weight_decay": 0.1, "clip": 0.15,
-               "epochs": 1.5}
+    changes = {"micro_batches": micro_batches, "balance": balance, "validations": 1, "warmup": 0.3, "weight_decay": 0.1,
+               "clip": 0.15, "epochs": 1.5}
     fit = Fit(tables, tmp_path, ranks, **changes)
     run = fit()
     expected, norms = by_hand(tables, params(**changes), clip=0.15)
