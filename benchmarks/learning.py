@@ -143,7 +143,8 @@ def table(out: Path) -> None:
         chosen = sorted((line for line in lines if line["rate"] == rate), key=lambda line: line["seed"])
         tests = [line["test"] for line in chosen]
         share = 100 * chosen[0]["trained"] / chosen[0]["backbone"]
-        print(f"| {task} | {rows or 'all'} | {arm} | {rate:g} | {', '.join(f'{test:.1f}' for test in tests)} | "
+        start = f" from {chosen[0]['changes']['start']}" if "start" in chosen[0]["changes"] else ""
+        print(f"| {task} | {rows or 'all'} | {arm}{start} | {rate:g} | {', '.join(f'{test:.1f}' for test in tests)} | "
               f"{statistics.fmean(tests):.1f} | {statistics.fmean(line['validation'] for line in chosen):.1f} | "
               f"{chosen[0]['rows_seen']:,} | {share:.2f} % | {statistics.median(line['cpu_seconds'] for line in chosen):.0f} |")
 
