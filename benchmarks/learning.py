@@ -39,7 +39,7 @@ GRIDS = {
     "multitask": (0.01, 0.03, 0.06),
     "deep_prompt": (0.02, 0.05, 0.08),
     "soft_prompt": (0.02, 0.05, 0.15),
-    "peft_prefix": (1e-3, 5e-3, 2e-2),
+    "peft_prefix": (1e-3, 5e-3, 2e-2, 5e-2),
     "peft_lora": (1e-3, 3e-3, 6e-3),
 }
 Run = dict[str, Any]
