@@ -32,6 +32,8 @@ METRICS = {
     "f1_with_v": "F1 with V",
 }
 
+COUNTED = {"correct", "gold", "predicted", "excess", "missed", "tokens"}  # and what ends with "total": all others are in percent
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -200,7 +202,7 @@ def test_metrics(runs: Sequence[Run]) -> Table | None:
 
 def _metric(name: str, run: Run) -> Cell:
     value = run.metrics.test.get(name) if run.metrics else None
-    return Cell(count(value) if name.endswith("total") else score(value), ends(run, name))
+    return Cell(count(value) if name in COUNTED or name.endswith("total") else score(value), ends(run, name))
 
 
 def cost(runs: Sequence[Run]) -> Table | None:
