@@ -272,7 +272,7 @@ def test_an_endless_pipe_is_answered_as_it_comes(place: Place) -> None:
             running.stdin.flush()
             assert [json.loads(running.stdout.readline())["task"] for _ in range(2)] == ["ner", "ner"], number
         running.stdin.close()
-        assert running.wait(60) == 0
+        assert running.wait(180) == 0
         assert running.stdout.read() == b""
 
 
@@ -287,7 +287,7 @@ def test_a_reader_that_has_seen_enough(place: Place) -> None:
         running.stdout.close()
         running.stdin.write((NER * 3).encode())
         running.stdin.close()
-        assert running.wait(60) == 128 + signal.SIGPIPE
+        assert running.wait(180) == 128 + signal.SIGPIPE
         assert running.stderr.read() == b""
 
 
@@ -304,7 +304,7 @@ def test_a_stopped_run_leaves_nothing(number: signal.Signals, place: Place, tmp_
             time.sleep(0.1)
         time.sleep(0.5)
         running.send_signal(number)
-        assert running.wait(60) == 128 + number
+        assert running.wait(180) == 128 + number
         assert os.listdir(tmp_path) == []
         assert running.stderr.read() == b""
 

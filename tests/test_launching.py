@@ -125,7 +125,7 @@ def test_two_ranks_evaluate_as_one(place: Place) -> None:
     for words in ("finetune", "evaluate"):
         python(place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner").check_returncode()
     one = contents(place.folder / "results", place.folder / "predictions")
-    assert len(one) == 3
+    assert len(one) == 7
     for zero in (0, 3):
         shutil.rmtree(place.folder / "results")
         shutil.rmtree(place.folder / "predictions")

@@ -226,20 +226,17 @@ def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -
 
 
 def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first: object) -> None:
-    """Of the share of typos, the stage that makes them; of rows, or of code that all probes load, all of them."""
-    project.values["probe"]["typos"] = 0.5
-    project.write_params()
-    assert project.repro().ran - {"report"} == {"probe@multitask-world_srl"}
+    """Of rows, all of them; of code that some probes load, these."""
     project.values["probe"]["rows"] = 8
     project.write_params()
     assert project.repro().ran == {*PROBES, "report"}
-    code = project.folder / "pipeline/probing.py"
+    code = project.folder / "pipeline/perturb.py"
     before = code.read_text(encoding="utf-8")
     code.write_text(f"{before}# edited\n", encoding="utf-8")
     outcome = project.repro()
-    assert outcome.ran == PROBES, "what they write is what it was"
+    assert outcome.ran == PROBES - {"transfer@world_srl"}, "what they write is what it was"
     code.write_text(before, encoding="utf-8")
-    project.values["probe"] |= {"typos": 0.2, "rows": 10}
+    project.values["probe"]["rows"] = 10
     project.write_params()
     assert project.repro().ran == set(), "all of it is in the cache"
 
