@@ -42,6 +42,7 @@ GRIDS = {
     "peft_prefix": (1e-3, 5e-3, 2e-2, 5e-2),
     "peft_lora": (1e-3, 3e-3, 6e-3),
 }
+TRAINED = ("multitask", "deep_prompt", "soft_prompt", "fine_tune")  # by the pipeline; the others are peft's
 Run = dict[str, Any]
 
 
@@ -67,9 +68,6 @@ def run(arm: str, task: str, rows: int | None, rate: float, seed: int, changes: 
     return {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes,
             "validation": found.best_score, "test": _test(begun, params), "rows_seen": found.rows, "steps": found.steps,
             "trained": trained, "backbone": begun.model.backbone.num_parameters, "cpu_seconds": round(cpu, 1)}
-
-
-TRAINED = ("multitask", "deep_prompt", "soft_prompt", "fine_tune")
 
 
 def _begun(arm: str, task: str, training: TrainParams, params: Params, tokens: int) -> shared.Beginning:

@@ -6,16 +6,14 @@ hashes is what the stages read. The former params.yaml is kept as params.yaml.be
 
 import os
 import shutil
-from io import StringIO
 from pathlib import Path
-
-from ruamel.yaml import YAML
 
 from pipeline.config import load_yaml
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_write
 from stages.command import run, say
 from stages.params import PATH, check_params
+from stages.rewriting import rewritten
 
 
 def preset(name: str = "", data_root: str = "") -> None:
@@ -25,20 +23,14 @@ def preset(name: str = "", data_root: str = "") -> None:
     if name not in known:
         raise UserError(f"presets: no preset {name!r}{did_you_mean(name, known)}")
     root = data_root or os.environ.get("DATA_ROOT", "")
-    check_params(load_yaml(source), str(source))
+    params = check_params(load_yaml(source), str(source))
     if root and not Path(root).is_dir():
         raise UserError(f"DATA_ROOT: {root!r} is not a folder; name the one that holds the corpora's folders")
-    yaml = YAML()
-    yaml.width = 200
-    values = yaml.load(source.read_text(encoding="utf-8"))
-    if root:
-        values["data_root"] = root
-    text = StringIO()
-    yaml.dump(values, text)
+    text = rewritten(source, lambda document: document.update({"data_root": root} if root else {}))
     if PATH.exists():
         shutil.copyfile(PATH, f"{PATH}.before")
-    atomic_write(PATH, text.getvalue())
-    say(f"{PATH} is now {source}, with data_root {values['data_root']}; the former one is {PATH}.before")
+    atomic_write(PATH, text)
+    say(f"{PATH} is now {source}, with data_root {root or params.data_root}; the former one is {PATH}.before")
 
 
 if __name__ == "__main__":

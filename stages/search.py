@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_write, sha256
 from pipeline.params import Arm, TrainParams
 from stages.params import PATH, Params, TaskParams, Values, check_params, mixture_of, task_of
+from stages.rewriting import rewritten
 
 SPACE = Path("search.yaml")
 DIGITS = 3  # of a value that is tried: what is written into params.yaml is what was run
@@ -38,6 +38,7 @@ class Range:
 
 
 Choices = tuple[Any, ...]
+Pruner = Literal["median", "successive_halving", "none"]
 Space = Mapping[str, Range | Choices]
 
 
@@ -46,7 +47,7 @@ class SearchParams:
     """All of search.yaml."""
 
     arms: dict[str, dict[str, Range | Choices]]
-    pruner: Literal["median", "successive_halving", "none"] = "median"
+    pruner: Pruner = "median"
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,10 @@ def name_of(values: Any) -> str:
 
 def apply(target: Target, values: Values, path: Path = PATH) -> None:
     """Write values into params.yaml, where the target's own are; comments and all else stay. Raises UserError as `varied`."""
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 10_000, True
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    place = document["pretrain"][target.name] if target.arm == "pretrain" else document["tasks"][target.name][target.arm]
-    place.update(values)
-    text = io.StringIO()
-    yaml.dump(document, text)
-    check_params(YAML(typ="safe").load(text.getvalue()), str(path))
-    atomic_write(path, text.getvalue())
+    def change(document: Any) -> None:
+        place = document["pretrain"][target.name] if target.arm == "pretrain" else document["tasks"][target.name][target.arm]
+        place.update(values)
+
+    text = rewritten(path, change)
+    check_params(YAML(typ="safe").load(text), str(path))
+    atomic_write(path, text)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,10 +58,10 @@ def tune(given: Namespace) -> None:
     from pipeline.report.tuning import best_of
 
     params, target = load_params(), _target(given)
-    _, space = search.load_search(given.space, target, params)
+    wanted, space = search.load_search(given.space, target, params)
     folder = FOLDER / str(target)
     with _alone(folder):
-        study = _study(folder, target, params, given.space)
+        study = _study(target, params, wanted.pruner, space)
         _take_up(study)
         own = {key: getattr(target.training(params), key) for key in space}
         if not study.trials and all(own[key] in values for key, values in space.items() if _is_open(values)):
@@ -98,20 +99,19 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _study(folder: Path, target: search.Target, params: Params, path: Path, worker: int = 0) -> "Study":
+def _study(target: search.Target, params: Params, pruner: search.Pruner, space: search.Space, worker: int = 0) -> "Study":
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise UserError("optuna is not installed; pip install 'deep-prompt[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    wanted, space = search.load_search(path, target, params)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
-    pruners: dict[str, optuna.pruners.BasePruner] = {
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(FOLDER / str(target) / "study.jsonl")))
+    pruners: dict[search.Pruner, optuna.pruners.BasePruner] = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=RANDOM - 1), "none": optuna.pruners.NopPruner(),
         "successive_halving": optuna.pruners.SuccessiveHalvingPruner()}
     study = optuna.create_study(storage=storage, study_name=search.digest(target, params, space), direction="maximize",
-                                load_if_exists=True, pruner=pruners[wanted.pruner])
+                                load_if_exists=True, pruner=pruners[pruner])
     # Seeded anew where it goes on: else it would propose the points that it began with again.
     seed = mix_seed(params.seed, worker, len(study.trials)) % (1 << 32)
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM, multivariate=True)
@@ -142,7 +142,7 @@ def _search(given: Namespace, target: search.Target) -> None:
             worker.start()
         told = False
         while any(worker.is_alive() for worker in workers):
-            workers[0].join(0.1)
+            time.sleep(0.1)
             if stopped and not told:
                 told = True
                 for worker in workers:
@@ -169,8 +169,8 @@ def _work(given: Namespace, target: search.Target, number: int) -> None:
     from optuna.trial import TrialState
 
     params = load_params()
-    _, space = search.load_search(given.space, target, params)
-    study = _study(FOLDER / str(target), target, params, given.space, number)
+    wanted, space = search.load_search(given.space, target, params)
+    study = _study(target, params, wanted.pruner, space, number)
     counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     while len(study.get_trials(deepcopy=False, states=counted)) < given.trials:
         trial = study.ask()
