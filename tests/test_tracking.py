@@ -1,6 +1,7 @@
 """Curves in the real TensorBoard, MLflow and Weights & Biases: all that a run has, once, however often it was interrupted."""
 
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,6 +76,9 @@ def test_weights_and_biases_keep_a_run_under_its_key(place: Path, monkeypatch: p
     train("wandb", place, range(1, 5), 100.0)
     (folder,) = (place / "logs/wandb").glob("offline-run-*-k1")
     (log,) = folder.glob("*.wandb")  # keys and JSON values, in protobuf's binary frame; as history and as summary
+    deadline = time.monotonic() + 20
+    while b"104" not in log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)  # its own process writes it, and may be at it when finish() has returned
     for name, wanted in (("loss", ["101", "102", "103", "104"]), ("score", ["70"])):
         assert list(dict.fromkeys(re.findall(rf"{name}\W{{1,4}}(\d+)", log.read_bytes().decode("latin1")))) == wanted
 

@@ -105,6 +105,7 @@ def test_an_interrupted_trial_is_taken_up_where_it_was(project: tuple[Path, dict
                 break
         time.sleep(0.2)
         os.kill(process.pid, signal.SIGTERM)
+        process.communicate()  # whoever reads its output reads it to the end
     assert process.returncode == 128 + signal.SIGTERM
     done = python(folder, env, *COMMAND, "--trials", "1")
     assert done.returncode == 0, done.stderr
