@@ -1,8 +1,8 @@
 """How sure a figure is, by the bootstrap: units are drawn with replacement, and the figure is computed of each sample anew.
 
 Percentile intervals are those of Efron and Tibshirani (An Introduction to the Bootstrap, 1993, chapter 13). Arms of a task are
-compared on the same samples (paired: Koehn 2004; Berg-Kirkpatrick, Burkett and Klein 2012). All of it is about which units were
-tested; what another seed of the training would give, it cannot know.
+compared on the same samples (paired: Koehn 2004; Berg-Kirkpatrick, Burkett and Klein 2012). Of one run, all of it is about which
+units were tested; what another seed of the training would give, it cannot know. Of several seeds' runs, the seeds are drawn too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,6 +56,21 @@ def _weights(units: int, samples: int, seed: int) -> Iterator[NDArray[np.float64
         rows = min(block, samples - first)
         drawn = draw.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None] if units else np.empty(0, np.int64)
         yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+
+
+def over_seeds(runs: Sequence[Samples], seed: int = SEED) -> Samples:
+    """Samples of the mean over an arm's runs with several seeds, of which each sample draws as many with replacement.
+
+    Arms with as many seeds draw the same ones. So few runs show less than their whole spread: of S, sqrt(1 - 1/S) of it.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    found = {}
+    for name in runs[0]:
+        values = np.stack([one[name] for one in runs])
+        drawn = np.random.default_rng([seed, len(runs)]).integers(0, len(runs), values.shape)
+        found[name] = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
+    return found
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:

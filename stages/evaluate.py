@@ -1,4 +1,7 @@
-"""evaluate: score one arm's artifact on a task's test split, with thresholds decided on validation."""
+"""evaluate: score one arm's artifact on a task's test split, with thresholds decided on validation.
+
+With a seed as its third word, it scores the training that was repeated with it (see `finetune`).
+"""
 
 import json
 import os
@@ -28,22 +31,23 @@ from pipeline.weigh import decided, in_order, weighed
 from stages.command import say, say_read, say_wrote
 from stages.launching import PATH, launch
 from stages.loading import load_model
-from stages.params import arm_of, load_params, task_of
+from stages.params import arm_of, load_params, run_folder, seeded, task_of
 from stages.splits import load_split
 
 
-def evaluate(arm_name: str, name: str) -> None:
+def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
     of the counts of each unit, of how sure each decision and claim was, of the claims themselves, and (of questions) of
     other measures of confidence, for the report.
     """
-    arm, params = arm_of(arm_name), load_params()
+    arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
     features, examples = Path("data/features") / name, Path("data/examples") / name
     summary = load_json(features / "summary.json")
     task, primary = task_named(summary["task"]), summary["primary"]
-    artifact = Path("artifacts") / arm / name
+    folder = run_folder(arm, name, seed)
+    artifact = Path("artifacts") / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
     say_read(artifact)
     splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
@@ -70,7 +74,7 @@ def evaluate(arm_name: str, name: str) -> None:
         "rows": {"train": summary["splits"]["train"]["examples"]} | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
     }
-    output, predictions = Path("results") / arm / name, Path("predictions") / arm / name
+    output, predictions = Path("results") / folder, Path("predictions") / folder
     with atomic_folder(output) as beside:
         write_json(beside / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")

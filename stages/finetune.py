@@ -1,4 +1,7 @@
-"""finetune: train one arm on one task. `multitask` starts from an artifact: its mixture's shared prompt, or another task's."""
+"""finetune: train one arm on one task. `multitask` starts from an artifact: its mixture's shared prompt, or another task's.
+
+With a seed as its third word, it repeats that training with it, in `repeat/SEED/ARM/TASK` in place of `ARM/TASK`.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from pipeline.model import PromptedModel
 from pipeline.params import Arm, TrainParams
 from stages.command import say, say_read, say_wrote
 from stages.launching import launch
-from stages.params import Params, arm_of, load_params, task_of
+from stages.params import Params, arm_of, load_params, run_folder, seeded, task_of
 from stages.training import (
     Beginning,
     TaskData,
@@ -25,14 +28,15 @@ from stages.training import (
 )
 
 
-def finetune(arm_name: str, name: str) -> None:
+def finetune(arm_name: str, name: str, seed: str = "") -> None:
     """Write artifacts/ARM/TASK and runs/ARM/TASK."""
-    arm, params = arm_of(arm_name), load_params()
+    arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)
     begun = begin(arm, name, training, params)
-    result, writes = fit(f"finetune-{arm}-{name}", arm, begun, training, params)
+    folder = run_folder(arm, name, seed)
+    result, writes = fit("-".join(("finetune", *folder.parts)), arm, begun, training, params)
     if writes:
-        artifact, curves = Path("artifacts") / arm / name, Path("runs") / arm / name
+        artifact, curves = Path("artifacts") / folder, Path("runs") / folder
         save_artifact(artifact, begun.model, describe(arm, begun, training, params))
         write_run(curves, result, arm, training, params.seed)
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
 from types import MappingProxyType
 
 from pipeline.cluster import visible_gpus
@@ -17,8 +18,8 @@ from stages.check import check
 from stages.command import run, say, stops
 from stages.params import Params, load_params
 
-Job = tuple[str, str]
-"""An arm and a task."""
+Job = tuple[str, ...]
+"""An arm, a task, and the seed of a run that repeats another."""
 
 
 def parallel(gpus: str) -> None:
@@ -37,7 +38,7 @@ def parallel(gpus: str) -> None:
         for job, before in _jobs(params).items():  # each comes after the one that it starts from, and so none waits for ever
             done[job] = pool.submit(_train, job, done.get(before) if before else None, free, dvc)
         if not _wait(list(done.values()), dvc, stopped):
-            failed = [f"{arm}/{task}" for (arm, task), future in done.items() if not future.result()]
+            failed = ["/".join(job) for job, future in done.items() if not future.result()]
             raise UserError(f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there")
         if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stopped):
             raise UserError("a stage after the tasks has failed; the first error above says why")
@@ -60,6 +61,8 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
     for name, task in params.tasks.items():
         arm, source = task.start.split("/")
         starts[("multitask", name)] = (arm, source) if arm in ("multitask", "deep_prompt") else None
+    repeat = params.repeat
+    starts |= {(*run, str(seed)): run for run in product(repeat.arms, repeat.tasks) for seed in repeat.seeds}
     order: dict[Job, Job | None] = {}
     while ready := [job for job, before in starts.items() if job not in order and (before is None or before in order)]:
         order |= {job: starts[job] for job in ready}
@@ -70,8 +73,9 @@ def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int
     """Train one arm on one task and evaluate it, on a GPU that is free; whether both went well."""
     if before is not None and not before.result():
         return False
-    arm, task = job
-    names = [f"finetune@{task}", f"evaluate@{task}"] if arm == "multitask" else [
+    arm, task, *seed = job
+    names = [f"repeat@{arm}-{task}-{seed[0]}", f"evaluate_repeat@{arm}-{task}-{seed[0]}"] if seed else [
+        f"finetune@{task}", f"evaluate@{task}"] if arm == "multitask" else [
         f"baseline@{arm}-{task}", f"evaluate_baseline@{arm}-{task}"]
     gpu = free.get()
     # As if its ranks had been started: one.

@@ -1,8 +1,8 @@
 """params.yaml as checked dataclasses."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -65,6 +65,17 @@ class CompareParams:
 
 
 @dataclass(frozen=True)
+class RepeatParams:
+    """Which arms are trained on which tasks once more with each of `seeds` in place of `seed`: how far a score hangs on luck. The
+    shared prompt stays the same.
+    """
+
+    arms: tuple[Arm, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ShiftParams:
     """The test rows of the task `data`, seen by the model of the task `model`. `labels` says which of the model's labels stands
     for each of the data's; only labels that are in it count. ({}: the two tasks have the same classes.)
@@ -102,6 +113,7 @@ class Params:
     pretrain: dict[str, TrainParams]
     arms: dict[str, Values]
     compare: CompareParams
+    repeat: RepeatParams
     probe: ProbeParams
     generate: GenerateParams
     tracking: Tool | None = None
@@ -139,7 +151,7 @@ def load_params() -> Params:
 def check_params(values: Values, where: str) -> Params:
     """Plain values as checked params; `where` names their file in messages."""
     params = parse(Params, values, where)
-    problems = [problem for check in (_names, _arms, _probe) for problem in check(params, where)]
+    problems = [problem for check in (_names, _arms, _repeat, _probe) for problem in check(params, where)]
     if problems:
         raise UserError(*problems)
     return params
@@ -194,17 +206,33 @@ def _arms(params: Params, where: str) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def _repeat(params: Params, where: str) -> list[str]:
+    repeat = params.repeat
+    problems = _not_run(params, where, "repeat", repeat.arms, repeat.tasks)
+    if len({params.seed, *repeat.seeds}) <= len(repeat.seeds):
+        problems.append(f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}, where seed is {params.seed}; give "
+                        "each once, and not the latter, which is run anyway")
+    return problems
+
+
 def _probe(params: Params, where: str) -> list[str]:
-    probe, problems = params.probe, []
-    for name in (*probe.tasks, *(name for shift in probe.out_of_domain for name in (shift.data, shift.model))):
-        if name not in params.tasks:
-            problems.append(f"{where}: probe: no task {name!r}{did_you_mean(name, params.tasks)}")
-    for arm in probe.arms:
-        tried = {*probe.tasks, *(shift.model for shift in probe.out_of_domain)} & params.tasks.keys()
-        run = set() if arm not in params.compare.arms else set(params.compare.tasks)
-        problems += [f"{where}: probe.arms: {arm} is not run on {name!r}; add both to compare, or remove one from probe"
-                     for name in sorted(tried - run) if arm != "multitask"]
+    probe = params.probe
+    models, data = ([getattr(shift, side) for shift in probe.out_of_domain] for side in ("model", "data"))
+    problems = _not_run(params, where, "probe", probe.arms, (*probe.tasks, *models))
+    problems += [f"{where}: probe: no task {name!r}{did_you_mean(name, params.tasks)}"
+                 for name in data if name not in params.tasks]
     return list(dict.fromkeys(problems))
+
+
+def _not_run(params: Params, where: str, key: str, arms: Collection[Arm], tasks: Collection[str]) -> list[str]:
+    """What of `arms` and `tasks` is not known, or not run."""
+    problems = [f"{where}: {key}: no task {name!r}{did_you_mean(name, params.tasks)}"
+                for name in tasks if name not in params.tasks]
+    for arm in arms:
+        run = params.tasks if arm == "multitask" else params.compare.tasks if arm in params.compare.arms else ()
+        problems += [f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove one from {key}"
+                     for name in sorted((params.tasks.keys() & tasks) - set(run))]
+    return problems
 
 
 def arm_of(word: str) -> Arm:
@@ -212,6 +240,22 @@ def arm_of(word: str) -> Arm:
     if word not in get_args(Arm):
         raise UserError(f"no arm {word!r}{did_you_mean(word, get_args(Arm))}")
     return cast(Arm, word)
+
+
+def seeded(params: Params, word: str) -> Params:
+    """The params with the seed that a command's word names, or as they are ("": no seed is named). Raises UserError where it is
+    not one of `repeat.seeds`.
+    """
+    if not word:
+        return params
+    if word not in map(str, params.repeat.seeds):
+        raise UserError(f"{PATH}: repeat.seeds: no seed {word!r}; add it")
+    return replace(params, seed=int(word))
+
+
+def run_folder(arm: Arm, task: str, seed: str = "") -> Path:
+    """Where a run is in artifacts/, runs/, results/ and predictions/; with the seed of one that repeats another."""
+    return Path("repeat", seed, arm, task) if seed else Path(arm, task)
 
 
 def mixture_of(params: Params, name: str) -> MixtureParams:

@@ -1,5 +1,6 @@
 """report: every metric and curve -> one comparison, as Markdown and as a self-contained HTML file."""
 
+from itertools import product
 from pathlib import Path
 
 from pipeline.config import load_json
@@ -22,8 +23,9 @@ def report() -> None:
     results, probe = Path("results"), params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
     probed = probes.sections(results, probe.arms, probe.tasks, shifts)
+    repeated = list(product(params.repeat.arms, params.repeat.tasks, params.repeat.seeds))
     write_report(results, Path("predictions"), Path("runs"), mixtures, tuple(params.tasks), arms, output,
-                 params.compare.published, probed)
+                 params.compare.published, probed, repeated)
     say_wrote(output / "report.md", output / "report.html")
 
 

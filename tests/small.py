@@ -43,6 +43,7 @@ def params(sha256: str) -> dict[str, Any]:
         "pretrain": {"all": {**TRAINING, "epochs": 0.4, "validations": 8}, "ner_only": dict(TRAINING)},
         "arms": {"multitask": dict(TUNING), "head_only": {k: v for k, v in TUNING.items() if k != "prompt_lr"}},
         "compare": {"arms": ["head_only"], "tasks": ["world_ner"]},
+        "repeat": {"arms": ["multitask", "head_only"], "tasks": ["world_ner"], "seeds": []},
         "probe": {"arms": ["multitask"], "tasks": ["world_srl"], "rows": 10, "typos": 0.2,
                   "out_of_domain": [{"data": "world_ner", "model": "world_ner", "labels": {"PER": "PER", "LOC": "LOC"}}]},
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import bootstrap
-from pipeline.bootstrap import difference, interval, resampled
+from pipeline.bootstrap import difference, interval, over_seeds, resampled
 from pipeline.metrics.base import F1, UnitCounts, figure
 
 
@@ -70,3 +70,28 @@ def test_nothing_follows_from_one_unit_or_from_all_right() -> None:
     assert interval(resampled([accuracy(np.ones(1))])[0]["accuracy"]) is None
     assert interval(resampled([accuracy(np.ones(9))])[0]["accuracy"]) is None
     assert interval(resampled([accuracy(np.ones(0))])[0]["accuracy"]) is None
+
+
+def test_seeds_are_drawn_too() -> None:
+    """Three runs that are 1, 2 and 6 on every sample: the mean of three draws has a third of their variance, and their mean."""
+    runs = [{"f1": np.full(20_000, value)} for value in (1.0, 2.0, 6.0)]
+    found = over_seeds(runs)["f1"]
+    assert set(np.round(3 * found).astype(int)) == {a + b + c for a in (1, 2, 6) for b in (1, 2, 6) for c in (1, 2, 6)}
+    assert (found.mean(), found.var()) == (pytest.approx(3.0, abs=0.05), pytest.approx(np.var([1, 2, 6]) / 3, rel=0.03))
+    better = over_seeds([{"f1": one["f1"] + 0.5} for one in runs])["f1"]
+    assert np.allclose(better - found, 0.5), "arms with as many seeds draw the same ones"
+
+
+def test_one_run_is_as_it_was() -> None:
+    (samples,) = resampled([spans(0)], 50)
+    assert over_seeds([samples]) is samples
+
+
+def test_units_and_seeds_both_widen_the_interval() -> None:
+    hits = np.random.default_rng(0).permutation(np.repeat([1.0, 0.0], [600, 400]))
+    runs = resampled([accuracy(hits), accuracy(np.where(np.arange(1000) % 10 == 0, 0.0, hits))])  # some 6 points lower
+    low, high = interval(over_seeds(runs)["accuracy"]) or (0.0, 0.0)
+    alone = [interval(one["accuracy"]) or (0.0, 0.0) for one in runs]
+    assert high - low > max(end - start for start, end in alone) + 1
+    assert (alone[0][0] + alone[1][0]) / 2 > low
+    assert (alone[0][1] + alone[1][1]) / 2 < high

@@ -80,3 +80,6 @@ def test_jobs_come_after_what_they_start_from(project: tuple[Path, dict[str, str
     jobs = _jobs(check_params(project[2], "params"))
     assert list(jobs) == [("head_only", "world_ner"), ("multitask", "world_srl"), ("multitask", "world_ner")]
     assert jobs[("multitask", "world_ner")] == ("multitask", "world_srl")
+    repeated = _jobs(check_params({**project[2], "repeat": {**project[2]["repeat"], "seeds": [8]}}, "params"))
+    assert {job: before for job, before in repeated.items() if job not in jobs} == {
+        ("head_only", "world_ner", "8"): ("head_only", "world_ner"), ("multitask", "world_ner", "8"): ("multitask", "world_ner")}

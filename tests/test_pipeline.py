@@ -241,6 +241,27 @@ def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first:
     assert project.repro().ran == set(), "all of it is in the cache"
 
 
+def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
+    """The run that was there stays as it is, and so do runs with other seeds; the report has the mean."""
+    project.values["repeat"]["seeds"] = [8]
+    project.write_params()
+    runs = ("multitask-world_ner-", "head_only-world_ner-")
+    assert project.repro().ran == {f"{stage}@{run}8" for stage in ("repeat", "evaluate_repeat") for run in runs} | {"report"}
+    heads = [project.folder / "artifacts" / place / "multitask/world_ner/heads.safetensors" for place in (".", "repeat/8")]
+    assert heads[0].read_bytes() != heads[1].read_bytes()
+    metrics = [load_json(project.folder / "results" / place / "head_only/world_ner/metrics.json") for place in (".", "repeat/8")]
+    scores = [found["test"][found["primary"]] for found in metrics]
+    report = (project.folder / "report/report.md").read_text(encoding="utf-8")
+    assert f"of {scores[0]:.1f}, {scores[1]:.1f}" in report
+    project.values["repeat"]["seeds"] = [8, 9]
+    project.write_params()
+    assert project.repro().ran == {f"{stage}@{run}9" for stage in ("repeat", "evaluate_repeat") for run in runs} | {"report"}
+    project.values["repeat"]["seeds"] = []
+    project.write_params()
+    outcome = project.repro()
+    assert (outcome.ran, outcome.restored) <= (set(), {"report"})
+
+
 def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(project: Project, first: object) -> None:
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
     project.write_params()

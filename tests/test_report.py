@@ -158,6 +158,35 @@ def test_intervals_and_which_differences_are_real(root: Path) -> None:
     assert "level with fine_tune (may be chance)" in text
 
 
+def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
+    hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
+    worse = [hit * (number % 5 > 0) for number, hit in enumerate(hits)]  # 53.3
+    seeds_of = {"multitask": (hits, hits, worse), "deep_prompt": (worse, worse, worse), "fine_tune": (hits, hits, hits)}
+    put_counts(root, "head_only", worse[:9])
+    for arm, seeds in seeds_of.items():
+        put_counts(root, arm, seeds[0])
+        for seed in (8, 9):
+            put_counts(root, f"repeat/{seed}/{arm}", seeds[seed - 7])
+    read = [root / name for name in ("results", "predictions", "runs")]
+    repeated = [(arm, "ner", seed) for arm in ARMS[:3] for seed in (8, 9, 10)]  # the last was not run
+    write_report(*read, [], ("ner",), ARMS, root / "out", repeated=repeated)
+    text = (root / "out/report.md").read_text(encoding="utf-8")
+    assert re.search(r"\| multitask \(.*?\) \| \*\*62\.2\*\* \(5\d\.\d–7\d\.\d · of 66\.7, 66\.7, 53\.3\) \|", text)
+    assert re.search(r"\*\*66\.7\*\* \(61\.\d–7\d\.\d · of 66\.7, 66\.7, 66\.7\)", text)
+    cells = [line.strip("| ").split(" | ") for line in text.split("Differences to")[1].splitlines() if line.startswith("| ner |")]
+    assert [cell[1:3] for cell in cells] == [["deep_prompt", "−8.9"], ["fine_tune", "+4.4"], ["head_only", "—"]]
+    assert cells[0][-1] == "may be chance", "in one draw of seeds of 27, all three are the bad one, and nothing differs"
+    assert rows_of(text, "Test scores by arm and task")["multitask"][-1] == "7, 8, 9"
+
+
+def test_a_repeat_of_other_rows_has_no_interval(root: Path) -> None:
+    put_counts(root, "multitask", [1.0, 0.0] * 50)
+    put_counts(root, "repeat/8/multitask", [1.0, 0.0] * 40)
+    read = [root / name for name in ("results", "predictions", "runs")]
+    write_report(*read, [], ("ner",), ARMS[:1], root / "out", repeated=[("multitask", "ner", 8)])
+    assert "| **50.0** (of 50.0, 50.0) |" in (root / "out/report.md").read_text(encoding="utf-8")
+
+
 def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
     put_counts(root, "multitask", [1.0] * 50)
     put_counts(root, "deep_prompt", [1.0])

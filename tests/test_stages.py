@@ -112,6 +112,12 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "useless rate in pretrain": (lambda v: v["pretrain"]["all"].update(backbone_lr=1.0), ("pretrain.all", "trains no backbone")),
     "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
     "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
+    "unknown task in repeat": (lambda v: v["repeat"]["tasks"].append("world_nre"),
+                               ("repeat: no task", "did you mean 'world_ner'?")),
+    "arm in repeat that is not run": (lambda v: v["repeat"]["tasks"].append("world_srl"),
+                                      ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",)),
+    "a seed twice": (lambda v: v["repeat"].update(seeds=[8, 9, 8]), ("repeat.seeds: found 8, 9, 8", "each once")),
+    "the seed that is run anyway": (lambda v: v["repeat"].update(seeds=[7]), ("repeat.seeds: found 7, where seed is 7",)),
     "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"), ("probe: no task", "did you mean 'world_ner'?")),
     "arm in probe that is not run": (lambda v: v["probe"]["arms"].append("head_only"), ("head_only is not run on 'world_srl'",)),
     "unknown arm in probe": (lambda v: v["probe"]["arms"].append("fine_tun"), ("probe", "did you mean 'fine_tune'?")),
@@ -455,6 +461,8 @@ def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) ->
 
 @pytest.mark.parametrize(("stage", "words"), [("finetune", ("multitsk", "world_ner")), ("evaluate", ("multitsk", "world_ner")),
                                               ("finetune", ("multitask", "world_nre")), ("evaluate", ("multitask", "world_nre")),
+                                              ("finetune", ("multitask", "world_ner", "8")),
+                                              ("evaluate", ("multitask", "world_ner", "eight")),
                                               ("pretrain", ("ner_onli",)), ("mix", ("ner_onli",)), ("members", ("ner_onli",)),
                                               ("featurize", ("world_nre",)), ("generate", ("nerr",))])
 def test_a_word_that_names_nothing_is_told(stage: str, words: tuple[str, ...], copied: Path) -> None:

@@ -1,27 +1,22 @@
-"""What the other stages left on disk, read and checked. An absent file is None; a malformed one is a UserError that names it."""
+"""All that arms, their runs and mixtures left on disk, as one piece of evidence."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.bootstrap import Samples, resampled
+from pipeline.bootstrap import Samples, over_seeds, resampled
 from pipeline.errors import UserError
 from pipeline.metrics.base import UnitCounts, figure
+from pipeline.report.outputs import RERUN, Scores, document, numbers, parquet, table, typed
 
-RERUN = "rerun the stage that writes it"
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
-COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support",  # also loss_TASK and score_TASK
-           "suite", "changed", "layer", "head", "prompt", "cosine"}
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
 MEASURES = ("raw", "calibrated", "margin", "agreement")  # of confidence
 CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
-Scores = dict[str, float | None]
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Source -> arm -> task -> score."""
 
@@ -50,8 +45,18 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class Repeat:
+    """A run's training and test once more, with another seed."""
+
+    seed: int
+    metrics: Metrics
+    counts: UnitCounts | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
-    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same.
+    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same; with
+    `repeats`, of the mean over seeds.
 
     `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and `right`.
     """
@@ -66,6 +71,12 @@ class Run:
     confidences: pd.DataFrame | None = None
     claims: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
+    repeats: tuple[Repeat, ...] = ()
+
+    def values(self, name: str) -> list[float]:
+        """A test figure by seed, the run's own first; empty where it was not measured with each of them."""
+        measured = [one.test.get(name) for one in (self.metrics, *(repeat.metrics for repeat in self.repeats)) if one]
+        return [] if None in measured else [float(value or 0) for value in measured]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +125,18 @@ class Evidence:
 
 
 def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str],
-            arms: Sequence[str]) -> Evidence:
-    """Read everything; raises one UserError with the problems of all malformed files."""
+            arms: Sequence[str], repeated: Collection[tuple[str, str, int]] = ()) -> Evidence:
+    """Read everything; `repeated` has the arm, task and seed of runs that repeat others. Raises one UserError with the problems
+    of all malformed files.
+    """
     problems: list[str] = []
     read = []
     for arm, task in ((arm, task) for task in tasks for arm in arms):
         try:
             read.append(_run(arm, task, results / arm / task, predictions / arm / task, runs / arm / task))
+            folders = {seed: Path("repeat", str(seed), arm, task) for *run, seed in repeated if run == [arm, task]}
+            repeats = [_repeat(seed, results / folder, predictions / folder) for seed, folder in folders.items()]
+            read[-1] = dataclasses.replace(read[-1], repeats=tuple(filter(None, repeats)))
         except UserError as error:
             problems.extend(error.problems)
     mixed = []
@@ -139,11 +155,14 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
 
 def _sampled(runs: Sequence[Run]) -> list[Run]:
     """The runs of a task with their samples."""
-    found: dict[str, Samples] = {}
+    counts = {run.arm: [run.counts, *(one.counts for one in run.repeats)] for run in runs}
+    drawn: dict[str, Samples] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
-        same = {run.arm: run.counts for run in runs if run.counts and run.counts.units == units}
-        found |= zip(same, resampled(list(same.values())), strict=True)
-    return [dataclasses.replace(run, samples=found.get(run.arm, {})) for run in runs]
+        same = {arm: known for arm, each in counts.items()
+                if len(known := [one for one in each if one and one.units == units]) == len(each)}
+        found = iter(resampled([one for each in same.values() for one in each]) if same else ())
+        drawn |= {arm: over_seeds([next(found) for _ in each]) for arm, each in same.items()}
+    return [dataclasses.replace(run, samples=drawn.get(run.arm, {})) for run in runs]
 
 
 def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str]:
@@ -153,18 +172,25 @@ def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str
         yield f"the arms of {task} have different primary metrics: {found}; evaluate them again with one"
 
 
+def _repeat(seed: int, results: Path, predictions: Path) -> Repeat | None:
+    metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
+    if metrics and counts:
+        _check_same(metrics, counts, results, predictions)
+    return Repeat(seed, metrics, counts) if metrics else None
+
+
 def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Run:
-    labels = _table(results / "labels.tsv", ("label", "f1", "support"), text="label")
+    labels = table(results / "labels.tsv", ("label", "f1", "support"), text="label")
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
     return Run(arm, task, metrics, labels, _training(run), counts, {},
-               _parquet(predictions / "confidences.parquet", CONFIDENCES), _parquet(predictions / "claims.parquet", CLAIMS),
-               _parquet(predictions / "measures.parquet", (*MEASURES, "right")))
+               parquet(predictions / "confidences.parquet", CONFIDENCES), parquet(predictions / "claims.parquet", CLAIMS),
+               parquet(predictions / "measures.parquet", (*MEASURES, "right")))
 
 
 def _counts(folder: Path) -> UnitCounts | None:
-    figures, frame = _document(folder / "figures.json"), _parquet(folder / "counts.parquet", ("unit",))
+    figures, frame = document(folder / "figures.json"), parquet(folder / "counts.parquet", ("unit",))
     if figures is None or frame is None:
         return None
     formulas = {name: tuple(map(tuple, formula)) for name, formula in figures.items()}
@@ -185,50 +211,37 @@ def _check_same(metrics: Metrics, counts: UnitCounts, results: Path, predictions
                             f"{known:.2f}; {RERUN}")
 
 
-def _parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}") from None
-    missing = set(required) - set(frame.columns)
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; {RERUN}")
-    return frame
-
-
 def _metrics(path: Path) -> Metrics | None:
-    values = _document(path)
+    values = document(path)
     if values is None:
         return None
-    primary, test = values.get("primary"), _numbers(values, "test", path)
+    primary, test = values.get("primary"), numbers(values, "test", path)
     if not isinstance(primary, str) or primary not in test:
         known = ", ".join(test) or "none"
         raise UserError(f"{path}: primary: found {primary!r}, expected one of the scores in 'test' ({known}); {RERUN}")
-    parameters = _numbers(values, "parameters", path)
-    validation, rows = _numbers(values, "validation", path), _numbers(values, "rows", path)
+    parameters = numbers(values, "parameters", path)
+    validation, rows = numbers(values, "validation", path), numbers(values, "rows", path)
     return Metrics(primary, test, validation, rows, parameters.get("trained"), parameters.get("backbone"))
 
 
 def _training(folder: Path) -> Training:
     path = folder / "run.json"
-    values = _document(path) or {}
-    rates = _numbers(values, "learning_rates", path)
-    facts = _numbers({"run": {key: values.get(key) for key in FACTS}}, "run", path)
-    drawn = _typed(values, "drawn", dict, path)
-    return Training(_table(folder / "train.tsv", ("step", "loss")), _table(folder / "validation.tsv", ("step",)), facts, rates,
-                    {corpus: _numbers(drawn, corpus, path) for corpus in drawn})
+    values = document(path) or {}
+    rates = numbers(values, "learning_rates", path)
+    facts = numbers({"run": {key: values.get(key) for key in FACTS}}, "run", path)
+    drawn = typed(values, "drawn", dict, path)
+    return Training(table(folder / "train.tsv", ("step", "loss")), table(folder / "validation.tsv", ("step",)), facts, rates,
+                    {corpus: numbers(drawn, corpus, path) for corpus in drawn})
 
 
 def _mixture(name: str, path: Path, run: Path) -> Mixture:
-    values = _document(path)
+    values = document(path)
     if values is None:
         return Mixture(name, None, {}, (), _training(run))
-    raw, leaks = _typed(values, "corpora", dict, path), _typed(values, "leaks", list, path)
-    corpora = {corpus: _numbers(raw, corpus, path) for corpus in raw}
-    settings = _numbers({"mixture": {key: values.get(key) for key in ("temperature", "cap", "unit")}}, "mixture", path)
-    warnings = tuple(map(str, _typed(values, "warnings", list, path)))
+    raw, leaks = typed(values, "corpora", dict, path), typed(values, "leaks", list, path)
+    corpora = {corpus: numbers(raw, corpus, path) for corpus in raw}
+    settings = numbers({"mixture": {key: values.get(key) for key in ("temperature", "cap", "unit")}}, "mixture", path)
+    warnings = tuple(map(str, typed(values, "warnings", list, path)))
     return Mixture(name, corpora, settings, tuple(_leak(leak, path) for leak in leaks), _training(run), warnings,
                    str(values.get("on_leak", "report")))
 
@@ -236,115 +249,6 @@ def _mixture(name: str, path: Path, run: Path) -> Mixture:
 def _leak(value: object, path: Path) -> Leak:
     if not isinstance(value, dict):
         raise UserError(f"{path}: leaks: found {value!r}, expected a mapping; {RERUN}")
-    counts = _numbers({"leaks": {key: value.get(key) for key in ("rows", "equal", "contained", "train_rows")}}, "leaks", path)
+    counts = numbers({"leaks": {key: value.get(key) for key in ("rows", "equal", "contained", "train_rows")}}, "leaks", path)
     train, held_out, split = (str(value.get(key, "")) for key in ("train", "held_out", "split"))
-    return Leak(train, held_out, split, counts, tuple(map(str, _typed(value, "examples", list, path))))
-
-
-def _document(path: Path) -> dict[str, Any] | None:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; {RERUN}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; {RERUN}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: found {type(values).__name__}, expected a JSON object; {RERUN}")
-    return values
-
-
-def _typed(values: dict[str, Any], key: str, kind: type, path: Path) -> Any:
-    value = values.get(key)
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise UserError(f"{path}: {key}: found {value!r}, expected a {kind.__name__}; {RERUN}")
-    return value
-
-
-def _numbers(values: dict[str, Any], key: str, path: Path) -> Scores:
-    """The mapping at `key`, empty where there is none; NaN, which JSON does not have but Python writes, becomes None."""
-    scores: Scores = {}
-    for name, value in _typed(values, key, dict, path).items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UserError(f"{path}: {key}: {name}: found {value!r}, expected a number; {RERUN}")
-        scores[name] = None if value is None or value != value else value  # noqa: PLR0124
-    return scores
-
-
-def _table(path: Path, required: Sequence[str], text: str = "") -> pd.DataFrame | None:
-    """The known columns of a TSV, numbers but for the column `text`; an empty field is NaN."""
-    try:  # All as text first: a label may be spelled "NA" or "null".
-        frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8")
-        frame = frame[[column for column in frame.columns if column.split("_")[0] in COLUMNS]]
-    except FileNotFoundError:
-        return None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a table of tab-separated UTF-8 text: {str(error).strip()}; {RERUN}") from None
-    missing = [column for column in required if column not in frame.columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}; {RERUN}")
-    return frame.assign(**{str(name): _column(frame[name], path) for name in frame.columns if name != text})
-
-
-def _column(column: "pd.Series[str]", path: Path) -> "pd.Series[float]":
-    stripped = column.fillna("").str.strip()
-    numbers = pd.to_numeric(stripped, errors="coerce").astype(float)
-    bad = numbers.isna() & ~stripped.str.lower().isin(["", "nan"])
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise UserError(f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; {RERUN}")
-    return numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """One arm on one task, tried out: `suites` and `layers` have the tables that the stage `probe` writes."""
-
-    arm: str
-    task: str
-    primary: str
-    figures: Scores
-    suites: pd.DataFrame
-    layers: pd.DataFrame
-
-
-def probe_of(results: Path, arm: str, task: str) -> Probe | None:
-    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
-    folder = results / "probe" / arm / task
-    values = _document(folder / "metrics.json")
-    suites = _table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
-    layers = _table(folder / "layers.tsv", ("layer", "score", "loss"))
-    if values is None or suites is None or layers is None:
-        return None
-    figures = _numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
-    return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
-
-
-def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
-    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`, `rows`; None where absent."""
-    path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
-    values = _document(path)
-    keys = ("home", "there", "loss", "rows")
-    return None if values is None else _numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """The scores of a task's head by the prompt it is under, and how like the task's own each prompt is, by layer."""
-
-    task: str
-    scores: Scores
-    cosines: pd.DataFrame
-
-
-def transfer_of(results: Path, task: str) -> Transfer | None:
-    """What `results/transfer/TASK` says; None where it is absent."""
-    folder = results / "transfer" / task
-    values = _document(folder / "metrics.json")
-    cosines = _table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
-    if values is None or cosines is None:
-        return None
-    return Transfer(task, _numbers(values, "scores", folder / "metrics.json"), cosines)
+    return Leak(train, held_out, split, counts, tuple(map(str, typed(value, "examples", list, path))))

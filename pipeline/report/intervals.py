@@ -1,6 +1,7 @@
 """How sure the report's scores are: intervals of runs, differences between the arms of a task, and what may be said of them."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from pipeline.bootstrap import Difference, difference, interval
 from pipeline.report.collect import Run
@@ -16,10 +17,10 @@ def gap(one: Run, other: Run) -> Difference | None:
     if not (one.metrics and other.metrics and one.counts and other.counts) or one.counts.units != other.counts.units:
         return None
     name = one.metrics.primary
-    values = one.metrics.test[name], other.metrics.test[name]
-    if None in values or name not in one.samples or name not in other.samples:
+    values = one.values(name), other.values(name)
+    if not all(values) or name not in one.samples or name not in other.samples:
         return None
-    return difference(float(values[0] or 0) - float(values[1] or 0), one.samples[name], other.samples[name])
+    return difference(fmean(values[0]) - fmean(values[1]), one.samples[name], other.samples[name])
 
 
 def level(runs: Sequence[Run], best: Sequence[str]) -> list[str]:

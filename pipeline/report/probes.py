@@ -1,13 +1,14 @@
 """The report's sections on probes: what an arm loses where its input is made harder, and what its deep prompt does by layer."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report import plots
-from pipeline.report.collect import Probe, Scores, Transfer, probe_of, shift_of, transfer_of
+from pipeline.report import outputs, plots
+from pipeline.report.outputs import Scores
 from pipeline.report.plots import Plot
 from pipeline.report.render import Section
 from pipeline.report.tables import DASH, METRICS, Cell, Table, arm_header, count, score
@@ -27,6 +28,57 @@ TRANSFER = (
     "one stay like it; what tuning added to it tells tasks apart (1: the same direction, 0: none in common)."
 )
 COSINES = {"cosine": "its prompt", "cosine_added": "what tuning added to its prompt"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One arm on one task, tried out: `suites` and `layers` have the tables that the stage `probe` writes."""
+
+    arm: str
+    task: str
+    primary: str
+    figures: Scores
+    suites: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def probe_of(results: Path, arm: str, task: str) -> Probe | None:
+    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
+    folder = results / "probe" / arm / task
+    values = outputs.document(folder / "metrics.json")
+    suites = outputs.table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
+    layers = outputs.table(folder / "layers.tsv", ("layer", "score", "loss"))
+    if values is None or suites is None or layers is None:
+        return None
+    figures = outputs.numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
+    return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
+
+
+def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
+    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`, `rows`; None where absent."""
+    path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
+    values = outputs.document(path)
+    keys = ("home", "there", "loss", "rows")
+    return None if values is None else outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """The scores of a task's head by the prompt it is under, and how like the task's own each prompt is, by layer."""
+
+    task: str
+    scores: Scores
+    cosines: pd.DataFrame
+
+
+def transfer_of(results: Path, task: str) -> Transfer | None:
+    """What `results/transfer/TASK` says; None where it is absent."""
+    folder = results / "transfer" / task
+    values = outputs.document(folder / "metrics.json")
+    cosines = outputs.table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
+    if values is None or cosines is None:
+        return None
+    return Transfer(task, outputs.numbers(values, "scores", folder / "metrics.json"), cosines)
 
 
 def sections(results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]) -> list[Section]:

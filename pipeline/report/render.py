@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
-from pipeline.report import plots, tables, trust, words
+from pipeline.report import mixtures, plots, tables, trust, words
 from pipeline.report.collect import Evidence, Mixture, Published, Run, collect
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import Table
@@ -33,17 +33,19 @@ class Section:
 
 
 def write_report(
-    results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
+    results: Path, predictions: Path, runs: Path, mixed: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
     output: Path, published: Published | None = None, more: Sequence[Section] = (),
+    repeated: Collection[tuple[str, str, int]] = (),
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
 
-    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixtures`,
+    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixed`,
     called MIXTURE.json; what was not run is a dash. `published` are scores that others have published, shown beside; `more` are
-    sections to put behind all others.
+    sections to put behind all others; `repeated` has the arm, task and seed of runs in `repeat/SEED/ARM/TASK/`.
     Raises UserError: a malformed file.
     """
-    evidence = dataclasses.replace(collect(results, predictions, runs, mixtures, tasks, arms), published=published or {})
+    evidence = dataclasses.replace(collect(results, predictions, runs, mixed, tasks, arms, repeated),
+                                   published=published or {})
     sections = [_comparison(evidence)]
     for task in evidence.tasks:
         of_task = evidence.of_task(task)
@@ -128,7 +130,7 @@ def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Li
 
 
 def _mixture(mixture: Mixture) -> Section:
-    made = (tables.pretraining(mixture), tables.shares(mixture), tables.realized(mixture), tables.leaks(mixture))
+    made = (mixtures.pretraining(mixture), mixtures.shares(mixture), mixtures.realized(mixture), mixtures.leaks(mixture))
     shown = [table for table in made if table]
     training, drawn = mixture.training, []
     for frame, prefix, title in ((training.validation, "score", "validation score"), (training.train, "loss", "training loss")):
@@ -138,7 +140,7 @@ def _mixture(mixture: Mixture) -> Section:
     bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
     if bars:
         drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
-    realized = tables.drawn_shares(mixture)
+    realized = mixtures.drawn_shares(mixture)
     if realized:
         drawn.append(plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized))
     return Section(f"Shared prompt: {mixture.name}", words.about_mixture(mixture), tuple(shown), tuple(drawn))

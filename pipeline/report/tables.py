@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import fmean
 
 import pandas as pd
 
-from pipeline.report.collect import Evidence, Mixture, Run, Scores
+from pipeline.report.collect import Evidence, Run
 from pipeline.report.intervals import gap, interval_of, level
+from pipeline.report.outputs import Scores
 from pipeline.report.plots import arm_color
 
 DASH = "—"
@@ -47,12 +49,15 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The first cell of each row is the row's header. Numbers stand right; in a table of `prose`, all stands left."""
+    """The first `headers` cells of each row are its headers, and stand left. Numbers stand right; in a table of `prose`, all
+    stands left.
+    """
 
     caption: str
     columns: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     prose: bool = False
+    headers: int = 1
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), self.caption
@@ -91,7 +96,13 @@ def span(values: Iterable[float | None], write: Callable[[float | None], str]) -
 
 def primary(run: Run | None) -> float | None:
     """The test score that arms are compared by."""
-    return run.metrics.test[run.metrics.primary] if run and run.metrics else None
+    return figure(run, run.metrics.primary) if run and run.metrics else None
+
+
+def figure(run: Run, name: str) -> float | None:
+    """A test figure: of several seeds, the mean."""
+    values = run.values(name)
+    return fmean(values) if values else None
 
 
 def best_arms(runs: Sequence[Run]) -> list[str]:
@@ -144,14 +155,19 @@ def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell
         run = evidence.run(arm, task)
         held = run.metrics.validation.get(run.metrics.primary) if run and run.metrics else None
         notes = [ends(run, run.metrics.primary) if run and run.metrics else "",
+                 f"of {', '.join(map(score, run.values(run.metrics.primary)))}" if run and run.metrics and run.repeats else "",
                  f"validation {score(held)}" if held is not None else ""]
         cells.append(Cell(score(primary(run)), " · ".join(filter(None, notes)), arm in best[task]))
     runs = [run for run in evidence.runs if run.arm == arm]
     shares = span(map(share_trained, runs), percent)
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
     cells += [Cell(span((run.training.facts.get(key) for run in runs), count)) for key in ("steps", "seconds")]
-    seeds = sorted({str(seed) for run in runs if (seed := run.training.facts.get("seed")) is not None})
-    return (*cells, Cell(", ".join(seeds) or DASH))
+    return (*cells, Cell(", ".join(dict.fromkeys(seed for run in runs for seed in _seeds(run))) or DASH))
+
+
+def _seeds(run: Run) -> list[str]:
+    own = run.training.facts.get("seed")
+    return [] if own is None else [str(own), *(str(one.seed) for one in run.repeats)]
 
 
 def ends(run: Run, figure: str) -> str:
@@ -168,7 +184,8 @@ def differences(evidence: Evidence) -> Table | None:
         ours = evidence.run(OURS, task)
         others = [run for run in evidence.of_task(task) if run.arm != OURS and primary(run) is not None]
         rows += [(Cell(task), arm_header(run.arm), *map(Cell, _difference(ours, run))) for run in others if ours]
-    return Table(f"Differences to {OURS}, in points of the test score", tuple(map(Cell, columns)), tuple(rows)) if rows else None
+    caption = f"Differences to {OURS}, in points of the test score"
+    return Table(caption, tuple(map(Cell, columns)), tuple(rows), headers=2) if rows else None
 
 
 def _difference(ours: Run, other: Run) -> tuple[str, ...]:
@@ -201,7 +218,7 @@ def test_metrics(runs: Sequence[Run]) -> Table | None:
 
 
 def _metric(name: str, run: Run) -> Cell:
-    value = run.metrics.test.get(name) if run.metrics else None
+    value = figure(run, name)
     return Cell(count(value) if name in COUNTED or name.endswith("total") else score(value), ends(run, name))
 
 
@@ -225,9 +242,8 @@ def cost(runs: Sequence[Run]) -> Table | None:
 def _cost(run: Run) -> tuple[Cell, ...]:
     facts = run.training.facts
     counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "seconds")]
-    seed = facts.get("seed")
     texts = (count(trained(run)), percent(share_trained(run)), *counts, learning_rates(run.training.learning_rates))
-    return (arm_header(run.arm), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
+    return (arm_header(run.arm), *map(Cell, texts), Cell(", ".join(_seeds(run)[:1]) or DASH))
 
 
 def learning_rates(rates: Scores) -> str:
@@ -258,84 +274,6 @@ def label_scores(runs: Sequence[Run]) -> pd.DataFrame | None:
     f1.insert(0, "support", support)
     order = sorted(f1.index, key=lambda label: (-f1["support"].fillna(0)[label], label))
     return f1.loc[order]
-
-
-def shares(mixture: Mixture) -> Table | None:
-    """How much of the mixture each corpus is, by rows and as sampled."""
-    if not mixture.corpora:
-        return None
-    names = ("rows", "share of rows", "share as sampled", "rate", "epochs", "micro-batches")
-    total = sum(corpus.get("rows") or 0 for corpus in mixture.corpora.values())
-    rows = tuple((Cell(name), *map(Cell, _corpus(corpus, total))) for name, corpus in mixture.corpora.items())
-    unit = mixture.settings.get("unit")
-    columns = (Cell("corpus"), *(Cell(name, f"of {count(unit)}" if name == "rate" and unit else "") for name in names))
-    return Table("Corpora", columns, rows)
-
-
-def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
-    rows = corpus.get("rows")
-    by_rows = percent(rows / total if total and rows is not None else None, 1)
-    sampled, epochs = percent(corpus.get("share"), 1), factor(corpus.get("epochs"))
-    return count(rows), by_rows, sampled, count(corpus.get("rate")), epochs, count(corpus.get("micro_batches"))
-
-
-DRAWN = {"micro_batches": "micro-batches", "rows": "rows", "tokens": "tokens", "loss_tokens": "loss tokens"}
-
-
-def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
-    """Corpus -> in percent, the share that was intended and those that the run realized; empty where it has no record of it."""
-    drawn, corpora = mixture.training.drawn, mixture.corpora or {}
-    totals = {key: sum(counts.get(key) or 0 for counts in drawn.values()) or 1 for key in DRAWN}
-    return {
-        name: {"intended": 100 * (corpora[name].get("share") or 0)}
-        | {title: 100 * (counts.get(key) or 0) / totals[key] for key, title in DRAWN.items()}
-        for name, counts in drawn.items()
-        if name in corpora
-    }
-
-
-def realized(mixture: Mixture) -> Table | None:
-    """What the run drew of each corpus, beside the share that was intended."""
-    shares = drawn_shares(mixture)
-    rows = tuple(
-        (
-            Cell(name),
-            Cell(percent(found["intended"] / 100, 1)),
-            *(Cell(percent(found[title] / 100, 1), count(mixture.training.drawn[name].get(key))) for key, title in DRAWN.items()),
-        )
-        for name, found in shares.items()
-    )
-    columns = (Cell("corpus"), Cell("intended"), *map(Cell, DRAWN.values()))
-    return Table("Shares of what was trained on", columns, rows) if rows else None
-
-
-def leaks(mixture: Mixture) -> Table | None:
-    """Held-out rows of one corpus whose texts are in train rows of another, or of itself."""
-    columns = ("trained on", "held out", "split", "rows", "equal", "contained", "train rows", "for example")
-    keys = ("rows", "equal", "contained", "train_rows")
-    rows = tuple(
-        (*map(Cell, (leak.train, leak.held_out, leak.split)), *(Cell(count(leak.counts.get(key))) for key in keys),
-         Cell(_examples(leak.examples)))
-        for leak in mixture.leaks
-    )
-    return Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True) if rows else None
-
-
-def _examples(examples: Sequence[str]) -> str:
-    shown = [example if len(example) <= 120 else example[:119] + "…" for example in examples[:3]]
-    return " / ".join(shown) or DASH
-
-
-def pretraining(mixture: Mixture) -> Table | None:
-    """The multi-task run's own numbers."""
-    names = ("steps", "best_step", "rows_seen", "tokens_seen", "seconds", "ranks")
-    facts, seed = mixture.training.facts, mixture.training.facts.get("seed")
-    if all(value is None for value in facts.values()):
-        return None
-    texts = (*(count(facts.get(name)) for name in names), learning_rates(mixture.training.learning_rates))
-    columns = ("mixture", *(name.replace("_", " ") for name in names), "learning rates", "seed")
-    row = (Cell(mixture.name), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
-    return Table("Training of the shared prompt", tuple(map(Cell, columns)), (row,))
 
 
 def _title(name: str, measured: set[str]) -> str:

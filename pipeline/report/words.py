@@ -38,8 +38,11 @@ GLOSSARY = {
     "bold": "The best arm of a task, and those that do not really differ from it: the interval of the difference holds 0.",
     "95 % interval": "Below a score and of a difference: percentile bootstrap over the test set's sentences, questions or texts, "
     f"{SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
-    "is made for the number of comparisons. It says how far the score hangs on which rows were tested, not on the seed of the "
-    "training: a cell is one run. A dash, or none: nothing to draw from, or the same in every draw.",
+    "is made for the number of comparisons. It says how far the score hangs on which rows were tested; of one run, not on the "
+    "seed of the training. A dash, or none: nothing to draw from, or the same in every draw.",
+    "of several scores": "A run was repeated with other seeds (`repeat` in params.yaml; the shared prompt stays the same): the "
+    "cell is the mean of the test scores named, and its interval, as that of a difference, has the seeds drawn too, with "
+    "replacement. Few seeds show less than their whole spread. All but scores, intervals and differences is of the first seed.",
     "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span or argument: that of its "
     "least sure tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. "
     "2017) and changes no prediction. `deep-prompt predict` gives the calibrated one.",
