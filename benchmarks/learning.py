@@ -50,7 +50,7 @@ def run(arm: str, task: str, rows: int | None, rate: float, seed: int, changes: 
     """Train one arm once; its scores in percent, and what it cost."""
     params = dataclasses.replace(load_params(), seed=seed)
     if start := changes.pop("start", None):
-        params.tasks[task] = dataclasses.replace(params.tasks[task], start=start)
+        params = dataclasses.replace(params, tasks={**params.tasks, task: dataclasses.replace(params.tasks[task], start=start)})
     like = cast(Arm, arm if arm in TRAINED else "fine_tune")
     key = "backbone_lr" if like == "fine_tune" else "prompt_lr"
     known = {"num_virtual_tokens"} if like in ("fine_tune", "multitask") else set()
