@@ -31,7 +31,7 @@ class Adapted(nn.Module):
         """Dropout stays off, as it is in our arms."""
         return super().train(False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, _: None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, *_: None, **__: None) -> Tensor:
         """Hidden states [B, T, C]."""
         found = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_types)
         hidden: Tensor = found.last_hidden_state

@@ -8,6 +8,7 @@ keyword arguments from outside: theirs are replaced by ones that hand their rela
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -116,6 +117,37 @@ def layers_of(model: Any, family: Family) -> Iterator[Any]:
     found = model.get_submodule(family.layers)
     for entry in found:
         yield from entry.albert_layers if family.route == "shared" else [entry]
+
+
+@contextmanager
+def only(model: Any, family: Family, chosen: range, given: Tensor | None = None) -> Iterator[list[Tensor]]:
+    """Let only the `chosen` layers compute in the block; the others hand on the hidden states [B, T, C] that they get.
+
+    In place of its own, the first of the chosen gets those `given`. The list is filled with what the others get, in their order.
+    """
+    layers, reached = list(layers_of(model, family)), list[Tensor]()
+    before = [vars(layer).get("forward") for layer in layers]
+
+    def handed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        reached.append(hidden_states)
+        return (hidden_states, None) if family.route == "patched" else hidden_states
+
+    for number, layer in enumerate(layers):
+        if number not in chosen:
+            layer.forward = handed_on
+        elif number == chosen.start and given is not None:
+            layer.forward = partial(_given, layer.forward, given)
+    try:
+        yield reached
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                layer.forward = forward
+
+
+def _given(forward: Callable[..., Any], given: Tensor, _: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return forward(given, *args, **kwargs)
 
 
 def checkpoint_layers(model: Any, family: Family, carried: Carried | None) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils import logging as _logging
 
-from pipeline.attention import ATTENTION, Masses, Recorded, checkpoint_layers, prepare
+from pipeline.attention import ATTENTION, Masses, Recorded, checkpoint_layers, layers_of, only, prepare
 from pipeline.errors import UserError
 from pipeline.families import family_of
 from pipeline.params import Precision
@@ -86,21 +86,44 @@ class Backbone(nn.Module):
         checkpoint_layers(self.model, self.family, self._carried)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor,
-                prompt: LayerPrompts | SoftPrompt | None = None, masses: Masses | None = None) -> Tensor:
+                prompt: LayerPrompts | SoftPrompt | None = None, masses: Masses | None = None,
+                below: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, C] of `input_ids`, `attention_mask`, `token_types` [B, T] under a prompt, or one for each row.
 
-        Into `masses`, where it is given, goes what each layer's attention gives to a deep prompt.
+        Into `masses`, where it is given, goes what each layer's attention gives to a deep prompt. Where what `self.below` gives
+        is given, the layers below a deep prompt are not computed again.
         """
-        extra: dict[str, Any] = {"token_type_ids": token_types} if self.token_types > 1 else {}
         if isinstance(prompt, SoftPrompt):
-            return self._with_soft_prompt(prompt(), input_ids, attention_mask, extra)
-        if prompt is not None and prompt.position_offsets is not None:
-            offsets = prompt.position_offsets if prompt.rows is None else prompt.position_offsets[prompt.rows]
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.family.first_position
-            extra["position_ids"] = (positions + offsets[:, None]).expand(input_ids.shape)
+            return self._with_soft_prompt(prompt(), input_ids, attention_mask, self._extra(input_ids, token_types))
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **self._extra(input_ids, token_types, prompt)}
+        if below is not None:
+            assert prompt is not None
+            with only(self.model, self.family, range(prompt.first_layer, self.num_layers), below):
+                return self._hidden(prompt, masses=masses, **inputs)
         if prompt is not None and prompt.key_values.shape[4] == 0:
             prompt = None
-        return self._hidden(prompt, masses=masses, input_ids=input_ids, attention_mask=attention_mask, **extra)
+        return self._hidden(prompt, masses=masses, **inputs)
+
+    def below(self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, prompt: LayerPrompts) -> Tensor:
+        """Hidden states [B, T, C] that the first layer with a prompt gets from those below it: no prompt changes them."""
+        with torch.no_grad(), only(self.model, self.family, range(prompt.first_layer)) as reached:
+            self._hidden(input_ids=input_ids, attention_mask=attention_mask, **self._extra(input_ids, token_types, prompt))
+        return reached[0]
+
+    def check_below(self, prompt: LayerPrompts) -> None:
+        """Raise UserError where a forward from what `below` gives, with zeros where it pads, is not the plain one."""
+        ids, mask = torch.arange(6).view(2, 3) + 1, torch.tensor([[1, 1, 1], [1, 1, 0]])
+        inputs, real = (ids, mask, torch.zeros_like(ids)), mask.bool()
+        apart = len(list(layers_of(self.model, self.family))) == self.num_layers
+        if apart:
+            with torch.no_grad():
+                plain = self(*inputs, prompt)[real]
+                found = self(*inputs, prompt, below=self.below(*inputs, prompt) * mask.unsqueeze(-1))[real]
+            apart = torch.allclose(found, plain, rtol=0.0, atol=0.01 * float(plain.abs().max()))
+        if not apart:
+            raise UserError(f"backbone: what comes out of the layers below a prompt from layer {prompt.first_layer} on cannot be "
+                            f"stored for this {self.config.model_type!r} model, whose other layers do not go on from it; remove "
+                            "stored_megabytes")
 
     def word_logits(self, hidden: Tensor, words: Sequence[int]) -> Tensor:
         """What the LM head gives to some words of the vocabulary [B, N, words], from hidden states [B, N, C]."""
@@ -118,9 +141,9 @@ class Backbone(nn.Module):
         Raises UserError if the text is shorter.
         """
         recorded: Recorded = {}
-        extra: dict[str, Any] = {"token_type_ids": token_types} if self.token_types > 1 else {}
         with torch.no_grad():
-            self._hidden(None, recorded, input_ids=input_ids, attention_mask=attention_mask, **extra)
+            self._hidden(None, recorded, input_ids=input_ids, attention_mask=attention_mask,
+                         **self._extra(input_ids, token_types))
         real = attention_mask.bool()
         if int(real.sum()) < count:
             raise UserError(f"prompt: num_virtual_tokens is {count}, but the text to start from has {int(real.sum())} tokens; "
@@ -132,6 +155,15 @@ class Backbone(nn.Module):
         """Input embeddings [count, E] of the first `count` real tokens of some text [B, T]."""
         embedded: Tensor = self.model.get_input_embeddings()(input_ids[attention_mask.bool()][:count])
         return embedded.detach().float()
+
+    def _extra(self, input_ids: Tensor, token_types: Tensor, prompt: LayerPrompts | None = None) -> dict[str, Any]:
+        """What the model takes besides ids and mask: token types where it knows them, positions where a prompt shifts them."""
+        extra = {"token_type_ids": token_types} if self.token_types > 1 else {}
+        if prompt is not None and prompt.position_offsets is not None:
+            offsets = prompt.position_offsets if prompt.rows is None else prompt.position_offsets[prompt.rows]
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device) + self.family.first_position
+            extra["position_ids"] = (positions + offsets[:, None]).expand(input_ids.shape)
+        return extra
 
     def _hidden(self, prompt: LayerPrompts | None = None, recorded: Recorded | None = None, masses: Masses | None = None,
                 **inputs: Any) -> Tensor:

@@ -17,7 +17,8 @@ IGNORED = -100  # a label position that pads
 @dataclass(frozen=True)
 class Batch:
     """B rows of one task, T tokens and N positions at most; `input_ids`, `attention_mask`, `token_types` [B, T],
-    `positions` and `position_mask` [B, N], `labels` [B, N] class numbers or [B, 2] indices into positions.
+    `positions` and `position_mask` [B, N], `labels` [B, N] class numbers or [B, 2] indices into positions; `below` [B, T, C] is
+    what the layers below the prompt give, where it is stored.
     """
 
     task: int
@@ -28,6 +29,7 @@ class Batch:
     positions: Tensor
     position_mask: Tensor
     labels: Tensor
+    below: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""

@@ -58,13 +58,18 @@ class PromptedModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, N, classes] at the batch's positions."""
         prompt = self.prompt(batch.task) if isinstance(self.prompt, DeepPrompt) else self.prompt
-        hidden = self.backbone(batch.input_ids, batch.attention_mask, batch.token_types, prompt)
+        hidden = self.backbone(batch.input_ids, batch.attention_mask, batch.token_types, prompt, below=batch.below)
         read = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         logits: Tensor = self.heads(read, batch.task)
         if self.heads.kinds[batch.task] == "verbalizer":
             # Times 0, so that the heads' parameters have a gradient in every micro-batch.
             logits = logits * 0 + self.backbone.word_logits(read, self.heads.words[batch.task])
         return logits
+
+    def below(self, batch: Batch) -> Tensor:
+        """What the frozen layers below the deep prompt give [B, T, C], for the batch's own `below`."""
+        assert isinstance(self.prompt, DeepPrompt)
+        return self.backbone.below(batch.input_ids, batch.attention_mask, batch.token_types, self.prompt(batch.task))
 
     def trainable_state(self) -> dict[str, nn.Parameter]:
         """Every trained parameter by name, in a fixed order."""

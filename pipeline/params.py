@@ -19,9 +19,10 @@ TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
 
 # What says how a new prompt is made, by the arms that make one; the others start from what they are given, or have none.
 _NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions")
+_ANY_PROMPT = ("projection", "prompt_dropout", "stored_megabytes")
 _PROMPT_KEYS: dict[Arm, tuple[str, ...]] = {
-    "multitask": ("projection", "prompt_dropout"),
-    "deep_prompt": (*_NEW_PROMPT, "projection", "prompt_dropout"),
+    "multitask": _ANY_PROMPT,
+    "deep_prompt": (*_NEW_PROMPT, *_ANY_PROMPT),
     "soft_prompt": ("num_virtual_tokens",),
     "fine_tune": (),
     "head_only": (),
@@ -46,6 +47,9 @@ class TrainParams:
     stays high would drown the others in Adam's second moments (the geometric mean of losses: Chennupati et al. 2019, eq. 2).
 
     `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
+
+    `stored_megabytes`: the frozen layers below the prompt are computed once a train row, not once a step, where what they give
+    for all train rows takes at most so many megabytes (0: never); each rank keeps it in memory-mapped temporary files.
     """
 
     epochs: float
@@ -63,6 +67,7 @@ class TrainParams:
     balance: bool = False
     shift_positions: bool = False
     precision: Precision = "float32"
+    stored_megabytes: int = 0
     warmup: float = 0.06
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -78,7 +83,8 @@ class TrainParams:
         if not 0 <= self.warmup < 1:
             bad.append(f"warmup is {self.warmup}; give a share of the steps, 0 up to 1")
         bad += [f"{name} is {getattr(self, name)}; it cannot be negative"
-                for name in ("weight_decay", "patience", "projection", "factor_rank") if getattr(self, name) < 0]
+                for name in ("weight_decay", "patience", "projection", "factor_rank", "stored_megabytes")
+                if getattr(self, name) < 0]
         if not 0 <= self.prompt_dropout < 1:
             bad.append(f"prompt_dropout is {self.prompt_dropout}; give a share, 0 up to 1")
         if self.precision != "float32" and self.backbone_lr is not None:
@@ -111,4 +117,4 @@ class TrainParams:
 
 def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
     """Which of the given params are not this arm's to say: about a prompt that it does not make, or about a mixture."""
-    return sorted(set(given) & {*_NEW_PROMPT, "projection", "prompt_dropout", "factor_rank", "balance"} - set(_PROMPT_KEYS[arm]))
+    return sorted(set(given) & {*_NEW_PROMPT, *_ANY_PROMPT, "factor_rank", "balance"} - set(_PROMPT_KEYS[arm]))

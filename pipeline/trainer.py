@@ -24,6 +24,7 @@ from pipeline.mixture import mix_seed, steps_for
 from pipeline.model import PromptedModel
 from pipeline.optim import rate_factor
 from pipeline.params import Arm, TrainParams
+from pipeline.stored import storing
 
 Scores = dict[str, float]
 
@@ -93,7 +94,6 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
     A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
     """
-    where = device(ranks)
     first, run, best, moments = _begun(model, steps_of(batches, params.epochs), checkpoints, watcher)
     engine = Engine(model, params.learning_rates(arm), params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
     _check_agreement(first, checkpoints, ranks)
@@ -101,6 +101,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         engine.restore_moments(moments, first)
     checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
+    with_stored = storing(model, batches.tables, params, pad, checkpoints, device(ranks), watcher.say)
 
     def keep(step: int) -> None:
         nonlocal saved
@@ -124,10 +125,10 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             break
         engine.set_rates(rate_factor(step, run.steps, params.warmup))
         micro_batches = batches.step(step)
-        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
+        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=device(ranks))
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
-            batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad).to(where)
+            batch = with_stored(collate(batches.tables[micro.task], micro.rows, micro.task, pad)).to(losses.device)
             torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             engine.backward(loss / (loss.detach() + LEAST) if params.balance else loss)

@@ -141,6 +141,18 @@ def check_positions(prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, 
             raise UserError(*wrong)
 
 
+def check_stored(arm: Arm, model: PromptedModel, training: TrainParams) -> None:
+    """Raise UserError where `stored_megabytes` is given and nothing can be stored: no layer is below the prompt, or none can be
+    computed apart.
+    """
+    if training.stored_megabytes:
+        assert isinstance(model.prompt, DeepPrompt)
+        if not model.prompt.first_layer:
+            raise UserError(f"params.yaml: {arm}: stored_megabytes is {training.stored_megabytes}, but its prompt begins in "
+                            "layer 0, and nothing is below it; remove it, or make a prompt of upper layers (prompt_layers)")
+        model.backbone.check_below(model.prompt())
+
+
 def _texts(tasks: Sequence[TaskData], total: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
     """The first training texts of each task, and how many of their tokens are to be taken so that all are `total`."""
     for index, task in enumerate(tasks):
@@ -172,6 +184,7 @@ def fit(stage: str, arm: Arm, begun: Beginning, training: TrainParams, params: P
     """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
     model, tasks, rates = begun.model, begun.tasks, begun.rates
+    check_stored(arm, model, training)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
     key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, begun.start)
     checkpoints = WORK / stage / key

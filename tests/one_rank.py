@@ -1,9 +1,10 @@
 """One of several processes that train tiny models together, one after another: starting them costs more than training.
 
-Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart]"...
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart] [stored]"...
 
 It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those of an untrained model.
-With `apart` each rank has checkpoints of its own, and what is said of that is left.
+With `apart` each rank has checkpoints of its own, and what is said of that is left. With `stored` the prompt is of upper layers,
+and what those below give is stored.
 """
 
 import os
@@ -31,6 +32,7 @@ from pipeline.launch import joined
 from pipeline.mixture import UNIT, Ints
 from pipeline.model import PromptedModel
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.prompt import DeepPrompt
 from pipeline.trainer import Run, Scores, train
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
@@ -61,16 +63,18 @@ def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[flo
 
 
 def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE, until: int = 0,
-        precision: str = "float32", checkpoints: str = "checkpoints") -> tuple[PromptedModel, Run]:
+        precision: str = "float32", checkpoints: str = "checkpoints", stored: int = 0) -> tuple[PromptedModel, Run]:
     """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
     model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
 
     model.backbone.model.to(getattr(torch, precision))
+    if stored:
+        model.prompt = DeepPrompt(model.prompt.key_values[1:], first_layer=1)
 
     def validate(trained: PromptedModel) -> Scores:
         return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
 
-    values = PARAMS | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
+    values = PARAMS | {"stored_megabytes": stored} | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
     made = train(model, arm, batches(data), parse(TrainParams, values, "params"), names=["ner", "qa"], pad=0, validate=validate,
                  checkpoints=folder / checkpoints, ranks=ranks, watcher=watcher, cluster=cluster,
                  stopping=lambda: len(watcher.steps) + 1 == until)
@@ -110,7 +114,7 @@ def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
         precision = "bfloat16" if "bfloat16" in words else "float32"
         try:
             with seen_rows() as rows:
-                model, made = run(folder, ranks, arm, cluster, until, precision, checkpoints)
+                model, made = run(folder, ranks, arm, cluster, until, precision, checkpoints, int("stored" in words))
         except Stopped:
             return
         except UserError as error:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = ("errors", "files", "shards", "row", "config", "cluster", "params", "source", "mixture", "readers", "metrics",
          "bootstrap", "confidence", "families", "tokenizer", "features", "edit", "task", "manifest", "checks", "tagging",
          "tasks", "recipe", "leakage", "parts", "duplicates", "corpus", "examples", "featurize", "card", "statistics", "perturb",
-         "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model", "optim", "artifact", "exchange",
+         "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model", "stored", "optim", "artifact", "exchange",
          "checkpoint", "collective", "evaluate", "weigh", "agreement", "probing", "predictor", "accelerator", "launch", "engine",
          "trainer", "report", "world")
 TORCH_FREE = (*ORDER[: ORDER.index("subset") + 1], "report", "world")

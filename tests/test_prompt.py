@@ -147,9 +147,9 @@ def test_layers_that_are_not_there(layers: object) -> None:
 
 
 def test_keys_that_are_not_an_arms_to_set() -> None:
-    keys = ["epochs", "num_virtual_tokens", "init", "projection", "prompt_dropout", "factor_rank"]
+    keys = ["epochs", "num_virtual_tokens", "init", "projection", "prompt_dropout", "factor_rank", "stored_megabytes"]
     assert useless_keys("multitask", keys) == ["factor_rank", "init", "num_virtual_tokens"]
     assert useless_keys("deep_prompt", keys) == ["factor_rank"]
-    assert useless_keys("soft_prompt", keys) == ["factor_rank", "init", "projection", "prompt_dropout"]
+    assert useless_keys("soft_prompt", keys) == ["factor_rank", "init", "projection", "prompt_dropout", "stored_megabytes"]
     assert useless_keys("fine_tune", keys) == sorted(keys[1:])
 

@@ -45,9 +45,9 @@ def together(folder: Path, world: int, *jobs: str) -> None:
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
 
 
-def trained_alone(folder: Path, arm: Arm, precision: str = "float32") -> Alone:
+def trained_alone(folder: Path, arm: Arm, precision: str = "float32", stored: int = 0) -> Alone:
     with joined(Ranks(), 60):
-        model, run = one_rank.run(folder, Ranks(), arm, precision=precision)
+        model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
         return values, run, one_rank.predicted(model, folder, Ranks())
 
@@ -91,6 +91,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, 2,
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
+        *(f"stored-{stage} multitask {stage} stored" for stage in ("0", "3")),
         *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
         *(f"predict-{stage.replace(' ', '-')} multitask {stage} predict" for stage in ("0", "3", "3 offload")),
         "apart multitask 0 apart", "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
@@ -107,6 +108,11 @@ def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Pa
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_ranks_train_as_one(stage: str, alone: Alone, two: Path) -> None:
     assert_same(two / f"stage-{stage.replace(' ', '-')}", 2, alone)
+
+
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_two_ranks_store_as_one(stage: str, two: Path, tmp_path: Path) -> None:
+    assert_same(two / f"stored-{stage}", 2, trained_alone(tmp_path, "multitask", stored=1))
 
 
 def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> None:

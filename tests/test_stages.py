@@ -101,6 +101,9 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
                                         ("deep_prompt is not run on 'world_srl'",)),
     "key that an arm cannot use": (lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
                                    ("num_virtual_tokens is set, but multitask has no use for it; remove it",)),
+    "nothing to store by an arm without layers below": (lambda v: v["arms"]["head_only"].update(stored_megabytes=9),
+                                                        ("stored_megabytes is set, but head_only has no use for it; remove it",)),
+    "negative megabytes": (lambda v: v["pretrain"]["all"].update(stored_megabytes=-1), ("stored_megabytes is -1; it cannot be",)),
     "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(start="pretrain/ner_only"), ("does not hold",)),
     "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
     "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
@@ -446,6 +449,29 @@ def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
     assert found, line
     ids = set(pq.read_table(copied / "data/examples/world_ner/train.parquet")["id"].to_pylist())
     assert set(found[1].split(", ")) <= ids
+
+
+def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
+    from stages.finetune import finetune
+    from stages.pretrain import pretrain
+
+    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
+    edit(copied, lambda values: values["pretrain"]["ner_only"].update(stored_megabytes=9))
+    before = contents(copied / "artifacts")
+    for call, words in ((finetune, ("multitask", "world_ner")), (pretrain, ("ner_only",))):
+        assert problems(call, *words) == ("params.yaml: multitask: stored_megabytes is 9, but its prompt begins in layer 0, and "
+                                          "nothing is below it; remove it, or make a prompt of upper layers (prompt_layers)",)
+    assert contents(copied / "artifacts") == before
+
+
+def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
+    """In both stages: what a mixture's prompt begins with, a multitask arm goes on with."""
+    edit(copied, lambda values: values["pretrain"]["ner_only"].update(prompt_layers=1, stored_megabytes=9))
+    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
+    done = python(copied, environment(copied / "home"), "-c", IN_ONE_PROCESS, "pretrain ner_only", "finetune multitask world_ner")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"storing what the layers below the prompt give: \d+\.\d MB", done.stdout)) == 2
+    assert not [path for path in (copied / ".work").rglob("*") if path.is_file() and path.name.startswith("tmp")]
 
 
 def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:

@@ -217,6 +217,33 @@ def test_prompts_of_other_kinds_are_resumed_too(prompt: Callable[[], DeepPrompt]
     assert all(not torch.equal(value, start[name]) for name, value in whole.model.prompt.state_dict().items())
 
 
+def prompt_of_upper_layers() -> DeepPrompt:
+    key_values = torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(key_values, first_layer=1, dropout=0.3)
+
+
+def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(tables: list[FeatureTable], ranks: Ranks,
+                                                                            tmp_path: Path) -> None:
+    plain, whole, *cut = (Fit(tables, tmp_path / name, ranks, prompt=prompt_of_upper_layers, seconds=0.0, stored_megabytes=size)
+                          for name, size in (("plain", 0), ("whole", 1), *[("cut", 1)] * 4))
+    expected, run = plain(), whole()
+    for row, other in zip(curves(run)["train"], curves(expected)["train"], strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    for name, value in plain.model.trainable_state().items():
+        torch.testing.assert_close(whole.model.trainable_state()[name], value, atol=2e-4, rtol=1e-3)
+    for fit, at in zip(cut, (2, 5, 8), strict=False):
+        fit.watcher.at = at
+        with pytest.raises(KeyboardInterrupt):
+            fit()
+    assert curves(cut[-1]()) == curves(run)
+    assert cut[-1].values() == whole.values()
+    assert "storing what the layers below the prompt give: 0.0 MB" in whole.watcher.lines
+    assert {path.name.split("-")[0] for path in (tmp_path / "cut").iterdir()} == {"step"}
+    over = Fit(tables, tmp_path / "whole", ranks, prompt=prompt_of_upper_layers, stored_megabytes=1)
+    over()
+    assert over.watcher.lines == ["resuming at step 9 of 9"], "a run that is over stores nothing"
+
+
 def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:
     fit, run = straight
     steps = [fit.batches.step(step) for step in range(STEPS)]

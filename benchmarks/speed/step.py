@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+import torch
+
 from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
 from benchmarks.speed.timing import Times, against, alternate, ratio, table
-from benchmarks.speed.ways import Step, Stored, fine_tuned, ours, peft_model, peft_step, step_of
+from benchmarks.speed.ways import Step, fine_tuned, ours, peft_model, peft_step, step_of
 from pipeline.batches import Batch, TrainBatches, collate
 from pipeline.config import load_json
 from pipeline.mixture import UNIT
+from pipeline.stored import Stored
 
 TOKENS = {"ner": 512, "qa": 1536}  # of a batch
 TUNED, TOP = "full fine-tuning", "deep prompt, top half"
@@ -52,8 +56,10 @@ def half(setting: Setting) -> int:
 
 def _stored(setting: Setting, found: Corpus, batches: list[Batch]) -> Step:
     model = ours(setting, found, half(setting))
-    Stored(model, batches)
-    return step_of(model)
+    rows = np.unique(np.concatenate([batch.rows for batch in batches]))
+    stored = Stored(model, found.split.table, rows, 0, found.pad, setting.scratch, torch.device("cpu"))
+    step = step_of(model)
+    return lambda batch: step(stored.added(batch))
 
 
 Make = Callable[[Setting, Corpus, list[Batch]], Step]

@@ -1,11 +1,11 @@
 """The ways to train that are compared: deep prompts of ours, full fine-tuning, and peft's prefix tuning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import peft
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification
 
 from benchmarks.speed.setting import Corpus, Setting
@@ -91,29 +91,3 @@ def peft_inputs(batch: Batch, head: HeadKind) -> dict[str, Tensor]:
     rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(batch.positions)
     labels[rows[batch.position_mask], batch.positions[batch.position_mask]] = batch.labels[batch.position_mask]
     return inputs | {"labels": labels}
-
-
-class Stored(nn.Module):
-    """In place of a BERT's embeddings and of its layers below the prompt: what they give for some batches, computed once."""
-
-    def __init__(self, model: PromptedModel, batches: Sequence[Batch]) -> None:
-        super().__init__()
-        assert isinstance(model.prompt, DeepPrompt)
-        encoder, first = model.backbone.model.encoder, model.prompt.first_layer
-        outputs: list[Tensor] = []
-        hook = encoder.layer[first - 1].register_forward_hook(lambda *called: outputs.append(called[2]))
-        with torch.no_grad():
-            for batch in batches:
-                model(batch)
-        hook.remove()
-        self._outputs = {_name(batch.input_ids): output for batch, output in zip(batches, outputs, strict=True)}
-        encoder.layer = encoder.layer[first:]
-        model.backbone.model.embeddings = self
-
-    def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
-        """The hidden states [B, T, C] that the first of the other layers gets."""
-        return self._outputs[_name(input_ids)]
-
-
-def _name(input_ids: Tensor) -> bytes:
-    return input_ids.numpy().tobytes()
