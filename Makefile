@@ -12,7 +12,7 @@ repro: $(INSTALLED)
 	@python -m stages.show
 
 test: $(INSTALLED)
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # 200 kills at random moments, half of them of a pipeline that trains in two ranks
 chaos: $(INSTALLED)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.backbone import Backbone
     from pipeline.tokenizer import Tokenizer
 
+SLOW = ("pipeline", "chaos", "parallel", "launching", "ranks", "workers", "tune", "tracking", "families", "stages")
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SENTENCES = ["the cat saw the dog and the dog saw the cat", "who gave the book to the old man", "nobody gave * anything at all"]
 
@@ -92,7 +93,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Remember what each check is called: its docstring."""
+    """The files that take minutes first, so that no worker is left with one of them when the other has nothing more to do.
+
+    And remember what each check is called: its docstring.
+    """
+    place = {f"test_{name}": number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
     if config.getoption("backbone_table"):
         for item in items:
             function = getattr(item, "function", None)
