@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
-from benchmarks.speed.step import half
+from benchmarks.speed.step import STORED, half
 from benchmarks.speed.timing import table
 from benchmarks.speed.ways import ours, peft_inputs, peft_model
 from pipeline.batches import IGNORED, Batch, TrainBatches, collate
@@ -33,7 +33,6 @@ ENOUGH = 1000  # megabytes
 HELD_OUT = 300  # validation sentences
 PEFT, OURS = "peft prefix tuning, transformers' Trainer", "deep prompt, our loop"
 TOP = "deep prompt in the top half, our loop"
-STORED = "the same, lower half stored"
 
 
 @dataclass

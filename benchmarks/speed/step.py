@@ -14,9 +14,10 @@ from pipeline.mixture import UNIT
 from pipeline.stored import Stored
 
 TOKENS = {"ner": 512, "qa": 1536}  # of a batch
-TUNED, TOP = "full fine-tuning", "deep prompt, top half"
+TUNED, TOP, STORED = "full fine-tuning", "deep prompt, top half", "the same, lower half stored"
 PEFT, STILL = "peft prefix tuning", "peft prefix tuning, dropout off"
-GOALS = [("deep prompt", TUNED, 0.72), ("deep prompt", PEFT, 0.85), ("deep prompt", STILL, 0.85), (TOP, "deep prompt", 0.6)]
+GOALS = [("deep prompt", TUNED, 0.72), ("deep prompt", PEFT, 0.85), ("deep prompt", STILL, 0.85), (TOP, "deep prompt", 0.6),
+         (STORED, "deep prompt", 0.6)]
 
 
 def run(setting: Setting) -> Iterator[str]:
@@ -67,7 +68,7 @@ WAYS: dict[str, Make] = {
     TUNED: lambda setting, found, _: step_of(fine_tuned(setting, found)),
     "deep prompt": lambda setting, found, _: step_of(ours(setting, found)),
     TOP: lambda setting, found, _: step_of(ours(setting, found, half(setting))),
-    "the same, lower half stored": _stored,
+    STORED: _stored,
     PEFT: lambda setting, found, _: peft_step(peft_model(setting, found), found.split.task.head),
     STILL: lambda setting, found, _: peft_step(peft_model(setting, found), found.split.task.head, dropout=False),
 }
