@@ -36,7 +36,7 @@ from stages.splits import SUBSET_SEED, load_split
 
 GRIDS = {
     "fine_tune": (1e-4, 3e-4, 6e-4),
-    "multitask": (0.01, 0.03, 0.06),
+    "multitask": (0.005, 0.01, 0.03),
     "deep_prompt": (0.02, 0.05, 0.08),
     "soft_prompt": (0.02, 0.05, 0.15),
     "peft_prefix": (1e-3, 5e-3, 2e-2, 5e-2),

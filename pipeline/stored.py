@@ -22,20 +22,24 @@ class Stored:
     """The hidden states of a table's rows [sum of lengths, C], in a mapped file without a name: it goes with the process."""
 
     def __init__(self, model: PromptedModel, table: FeatureTable, rows: Ints, task: int, pad: int, folder: Path,
-                 device: torch.device) -> None:
-        """Those of `rows`. Each rank has a file of its own in `folder`; under ZeRO 3 they must all make it together."""
+                 device: torch.device, before_each: Callable[[], None] = lambda: None) -> None:
+        """Those of `rows`. Each rank has a file of its own in `folder`; under ZeRO 3 they must all make it together.
+
+        `before_each` batch is called, and may raise to end it.
+        """
         self._starts = np.full(len(table), -1, dtype=np.int64)
         done = 0
         with TemporaryFile(dir=folder) as file:
             for chosen in sorted_rows(table, rows, BATCH_TOKENS):
+                before_each()
                 batch = collate(table, chosen, task, pad).to(device)
                 states = model.below(batch)[batch.attention_mask.bool()].cpu()
                 ends = done + np.cumsum(table.lengths[chosen], dtype=np.int64)
                 self._starts[chosen], done = ends - table.lengths[chosen], int(ends[-1])
                 file.write(states.view(torch.uint8).numpy().data)
             file.flush()
-            # "c": a copy on write, since torch warns of what cannot be written
-            self._states = torch.from_numpy(np.memmap(file, np.uint8, "c")).view(states.dtype).view(done, -1)
+            # "r+": torch warns of what cannot be written, and a private copy ("c") would have to fit into memory
+            self._states = torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(states.dtype).view(done, -1)
 
     def added(self, batch: Batch) -> Batch:
         """The batch with what is stored of its rows, and 0 where it pads."""
@@ -47,7 +51,7 @@ class Stored:
 
 
 def storing(model: PromptedModel, tables: Sequence[FeatureTable], params: TrainParams, pad: int, folder: Path,
-            device: torch.device, say: Callable[[str], None]) -> Callable[[Batch], Batch]:
+            device: torch.device, say: Callable[[str], None], before_each: Callable[[], None]) -> Callable[[Batch], Batch]:
     """What adds to a batch of the tasks' `tables` what is stored, made when it is first called: a run that is over needs none.
 
     Where nothing is to be stored, or all of it would be too large, it leaves batches as they are: the same on every machine.
@@ -65,6 +69,7 @@ def storing(model: PromptedModel, tables: Sequence[FeatureTable], params: TrainP
     def stored() -> list[Stored]:
         say(f"storing what the layers below the prompt give: {megabytes:.1f} MB")
         folder.mkdir(parents=True, exist_ok=True)
-        return [Stored(model, table, np.arange(len(table)), task, pad, folder, device) for task, table in enumerate(tables)]
+        return [Stored(model, table, np.arange(len(table)), task, pad, folder, device, before_each)
+                for task, table in enumerate(tables)]
 
     return lambda batch: stored()[batch.task].added(batch)

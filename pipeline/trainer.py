@@ -101,7 +101,8 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         engine.restore_moments(moments, first)
     checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with_stored = storing(model, batches.tables, params, pad, checkpoints, device(ranks), watcher.say)
+    with_stored = storing(model, batches.tables, params, pad, checkpoints, device(ranks), watcher.say,
+                          lambda: _stop_storing(stopping(), ranks))
 
     def keep(step: int) -> None:
         nonlocal saved
@@ -156,6 +157,12 @@ def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
     if len(set(steps)) > 1 or len(set(keys)) > 1:
         raise UserError(f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
                         f"them all see the same params, inputs and {checkpoints}, then run it again")
+
+
+def _stop_storing(stopping: bool, ranks: Ranks) -> None:
+    """Raise Stopped where any rank is to stop."""
+    if any(gathered(int(stopping), ranks)):
+        raise Stopped("stopped while storing what the layers below the prompt give")
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:

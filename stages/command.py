@@ -84,7 +84,9 @@ def check_words(stage: Callable[..., None]) -> None:
     try:
         inspect.signature(stage).bind(*sys.argv[1:])
     except TypeError:
-        usage = " ".join([f"python -m stages.{stage.__name__}", *map(str.upper, inspect.signature(stage).parameters)])
+        words = inspect.signature(stage).parameters.values()
+        shown = [word.name.upper() if word.default is word.empty else f"[{word.name.upper()}]" for word in words]
+        usage = " ".join([f"python -m stages.{stage.__name__}", *shown])
         raise UserError(f"found {' '.join(sys.argv[1:]) or 'no word'!r} after the module's name; write {usage}") from None
 
 

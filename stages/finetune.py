@@ -19,6 +19,7 @@ from stages.training import (
     Beginning,
     TaskData,
     check_positions,
+    check_stored,
     describe,
     fit,
     heads_for,
@@ -64,6 +65,7 @@ def begin(arm: Arm, name: str, training: TrainParams, params: Params) -> Beginni
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
     check_positions(prompt, backbone, params, [name])
+    check_stored(f"arms.{arm}", prompt, backbone, training)
     return Beginning(PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune"), [data], [UNIT], start,
                      pretrained_on)
 

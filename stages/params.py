@@ -209,24 +209,25 @@ def _arms(params: Params, where: str) -> list[str]:
 def _repeat(params: Params, where: str) -> list[str]:
     repeat = params.repeat
     problems = _not_run(params, where, "repeat", repeat.arms, repeat.tasks)
-    if len({params.seed, *repeat.seeds}) <= len(repeat.seeds):
-        problems.append(f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}, where seed is {params.seed}; give "
-                        "each once, and not the latter, which is run anyway")
+    if len(set(repeat.seeds)) < len(repeat.seeds):
+        problems.append(f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}; give each seed once")
+    if params.seed in repeat.seeds:
+        problems.append(f"{where}: repeat.seeds: has {params.seed}, which is `seed` and run anyway; remove it")
     return problems
 
 
 def _probe(params: Params, where: str) -> list[str]:
     probe = params.probe
-    models, data = ([getattr(shift, side) for shift in probe.out_of_domain] for side in ("model", "data"))
-    problems = _not_run(params, where, "probe", probe.arms, (*probe.tasks, *models))
-    problems += [f"{where}: probe: no task {name!r}{did_you_mean(name, params.tasks)}"
-                 for name in data if name not in params.tasks]
+    known = [shift.model for shift in probe.out_of_domain if shift.model in params.tasks]
+    problems = _not_run(params, where, "probe", probe.arms, (*probe.tasks, *known))
+    problems += [f"{where}: probe.out_of_domain: no task {name!r}{did_you_mean(name, params.tasks)}"
+                 for shift in probe.out_of_domain for name in (shift.data, shift.model) if name not in params.tasks]
     return list(dict.fromkeys(problems))
 
 
 def _not_run(params: Params, where: str, key: str, arms: Collection[Arm], tasks: Collection[str]) -> list[str]:
     """What of `arms` and `tasks` is not known, or not run."""
-    problems = [f"{where}: {key}: no task {name!r}{did_you_mean(name, params.tasks)}"
+    problems = [f"{where}: {key}.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
                 for name in tasks if name not in params.tasks]
     for arm in arms:
         run = params.tasks if arm == "multitask" else params.compare.tasks if arm in params.compare.arms else ()

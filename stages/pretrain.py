@@ -14,6 +14,7 @@ from stages.training import (
     Beginning,
     TaskData,
     check_positions,
+    check_stored,
     describe,
     fit,
     heads_for,
@@ -52,6 +53,7 @@ def begin(mixture: str, training: TrainParams, params: Params) -> Beginning:
     backbone = load_backbone(params.backbone, [task.words for task in tasks], training.precision)
     prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
+    check_stored(f"pretrain.{mixture}", prompt, backbone, training)
     model = PromptedModel(backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False)
     return Beginning(model, tasks, [corpora[task.name]["rate"] for task in tasks], {"dropped": dropped})
 

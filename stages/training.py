@@ -141,16 +141,18 @@ def check_positions(prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, 
             raise UserError(*wrong)
 
 
-def check_stored(arm: Arm, model: PromptedModel, training: TrainParams) -> None:
+def check_stored(where: str, prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, training: TrainParams) -> None:
     """Raise UserError where `stored_megabytes` is given and nothing can be stored: no layer is below the prompt, or none can be
-    computed apart.
+    computed apart. `where` is the key of the training's params.
     """
-    if training.stored_megabytes:
-        assert isinstance(model.prompt, DeepPrompt)
-        if not model.prompt.first_layer:
-            raise UserError(f"params.yaml: {arm}: stored_megabytes is {training.stored_megabytes}, but its prompt begins in "
-                            "layer 0, and nothing is below it; remove it, or make a prompt of upper layers (prompt_layers)")
-        model.backbone.check_below(model.prompt())
+    if not training.stored_megabytes:
+        return
+    key = f"params.yaml: {where}: stored_megabytes is {training.stored_megabytes}, but"
+    if not isinstance(prompt, DeepPrompt) or not prompt.first_layer:
+        raise UserError(f"{key} no layer is below its prompt; remove it, or set prompt_layers where that prompt is made")
+    if not backbone.computes_below(prompt()):
+        raise UserError(f"{key} the layers of this {backbone.config.model_type!r} model do not go on from what those below them "
+                        "give; remove it")
 
 
 def _texts(tasks: Sequence[TaskData], total: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
@@ -184,7 +186,6 @@ def fit(stage: str, arm: Arm, begun: Beginning, training: TrainParams, params: P
     """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(PATH)
     model, tasks, rates = begun.model, begun.tasks, begun.rates
-    check_stored(arm, model, training)
     batches = TrainBatches([task.train for task in tasks], rates, training.batch_tokens, training.micro_batches, params.seed)
     key = _digest(arm, training, params, rates, {task.name: task.summary for task in tasks}, begun.start)
     checkpoints = WORK / stage / key

@@ -116,17 +116,19 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
     "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
     "unknown task in repeat": (lambda v: v["repeat"]["tasks"].append("world_nre"),
-                               ("repeat: no task", "did you mean 'world_ner'?")),
+                               ("repeat.tasks: no task", "did you mean 'world_ner'?")),
     "arm in repeat that is not run": (lambda v: v["repeat"]["tasks"].append("world_srl"),
                                       ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",)),
-    "a seed twice": (lambda v: v["repeat"].update(seeds=[8, 9, 8]), ("repeat.seeds: found 8, 9, 8", "each once")),
-    "the seed that is run anyway": (lambda v: v["repeat"].update(seeds=[7]), ("repeat.seeds: found 7, where seed is 7",)),
-    "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"), ("probe: no task", "did you mean 'world_ner'?")),
+    "a seed twice": (lambda v: v["repeat"].update(seeds=[8, 9, 8]), ("repeat.seeds: found 8, 9, 8; give each seed once",)),
+    "the seed that is run anyway": (lambda v: v["repeat"].update(seeds=[7]), ("repeat.seeds: has 7, which is `seed`",)),
+    "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"),
+                              ("probe.tasks: no task", "did you mean 'world_ner'?")),
     "arm in probe that is not run": (lambda v: v["probe"]["arms"].append("head_only"), ("head_only is not run on 'world_srl'",)),
     "unknown arm in probe": (lambda v: v["probe"]["arms"].append("fine_tun"), ("probe", "did you mean 'fine_tune'?")),
     "no rows to probe": (lambda v: v["probe"].update(rows=0), ("probe: rows is 0", "at least one row")),
     "more typos than words": (lambda v: v["probe"].update(typos=1.5), ("typos 1.5", "up to 1")),
-    "domain of an unknown task": (lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"), ("probe: no task 'world_n'",)),
+    "domain of an unknown task": (lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
+                                  ("probe.out_of_domain: no task 'world_n'",)),
     "unpinned hub model": (lambda v: v["backbone"].update(source="hub:bert-base-cased"), ("pinned revision", "40 hex digits")),
     "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
 }
@@ -459,8 +461,9 @@ def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
     edit(copied, lambda values: values["pretrain"]["ner_only"].update(stored_megabytes=9))
     before = contents(copied / "artifacts")
     for call, words in ((finetune, ("multitask", "world_ner")), (pretrain, ("ner_only",))):
-        assert problems(call, *words) == ("params.yaml: multitask: stored_megabytes is 9, but its prompt begins in layer 0, and "
-                                          "nothing is below it; remove it, or make a prompt of upper layers (prompt_layers)",)
+        where = "pretrain.ner_only" if call is pretrain else "arms.multitask"
+        assert problems(call, *words) == (f"params.yaml: {where}: stored_megabytes is 9, but no layer is below its prompt; "
+                                          "remove it, or set prompt_layers where that prompt is made",)
     assert contents(copied / "artifacts") == before
 
 

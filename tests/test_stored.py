@@ -14,13 +14,17 @@ from pipeline import attention
 from pipeline.attention import ATTENTION
 from pipeline.backbone import Backbone
 from pipeline.batches import Batch, collate
-from pipeline.errors import UserError
+from pipeline.cluster import Ranks
+from pipeline.errors import Stopped, UserError
 from pipeline.families import FAMILIES
 from pipeline.features import FeatureTable
+from pipeline.launch import joined
 from pipeline.model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.prompt import DeepPrompt
 from pipeline.stored import Stored, storing
+from pipeline.trainer import _stop_storing
+from stages.training import check_stored
 
 APART = sorted(set(FAMILIES) - {"albert"})
 CPU = torch.device("cpu")
@@ -71,7 +75,7 @@ def assert_same(model: PromptedModel, table: FeatureTable, folder: Path, toleran
 def test_losses_and_gradients_are_those_without_it(family: str, table: FeatureTable, tmp_path: Path) -> None:
     for first in (1, 2):
         model = model_of(family, first)
-        model.backbone.check_below(model.prompt())
+        assert model.backbone.computes_below(model.prompt())
         assert_same(model, table, tmp_path)
     assert list(tmp_path.iterdir()) == [], "the file has no name"
 
@@ -88,7 +92,7 @@ def test_positions_that_are_shifted(family: str, table: FeatureTable, tmp_path: 
 def test_bfloat16(family: str, table: FeatureTable, tmp_path: Path) -> None:
     model = model_of(family)
     model.backbone.model.to(torch.bfloat16)
-    model.backbone.check_below(model.prompt())
+    assert model.backbone.computes_below(model.prompt())
     assert stored(model, table, tmp_path).added(batches(model, table)[0]).below.dtype == torch.bfloat16
     assert_same(model, table, tmp_path, 0.05)
 
@@ -145,15 +149,23 @@ def test_what_is_stored_does_not_depend_on_what_is_asked_for(table: FeatureTable
 
 def test_a_model_whose_layers_are_one_is_refused() -> None:
     model = model_of("albert")
-    with pytest.raises(UserError, match="this 'albert' model, whose other layers do not go on from it; remove stored_megabytes"):
-        model.backbone.check_below(model.prompt())
+    params = TrainParams(epochs=1.0, head_lr=0.1, stored_megabytes=5)
+    with pytest.raises(UserError, match=r"arms.multitask: stored_megabytes is 5, but the layers of this 'albert' model do not"):
+        check_stored("arms.multitask", model.prompt, model.backbone, params)
 
 
 def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("bert")
     monkeypatch.setattr("pipeline.attention._given", lambda forward, given, own, *args, **kwargs: forward(own, *args, **kwargs))
-    with pytest.raises(UserError, match="from layer 1 on cannot be stored for this 'bert' model"):
-        model.backbone.check_below(model.prompt())
+    assert not model.backbone.computes_below(model.prompt())
+
+
+def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    with joined(Ranks(), 60.0), pytest.raises(Stopped, match="while storing"):
+        Stored(model_of("bert"), table, np.arange(len(table)).repeat(200), 0, 0, tmp_path, CPU,
+               lambda: _stop_storing(next(asked), Ranks()))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("precision", "fits"), [("float32", False), ("bfloat16", True)])
@@ -162,7 +174,7 @@ def test_what_is_too_large_is_computed_in_each_step(precision: Any, fits: bool, 
     monkeypatch.setattr(table, "tokens", 20_000)  # of 16 numbers
     lines: list[str] = []
     params = TrainParams(epochs=1.0, head_lr=0.1, precision=precision, stored_megabytes=1)
-    with_stored = storing(model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append)
+    with_stored = storing(model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append, lambda: None)
     batch = collate(table, np.arange(3), 0, 0)
     assert lines == ([] if fits else ["what the layers below the prompt give takes 1.3 MB, and stored_megabytes is 1: it is "
                                       "computed in each step"])

@@ -55,8 +55,8 @@ class Repeat:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same; with
-    `repeats`, of the mean over seeds.
+    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same;
+    `mean_samples`, with `repeats`, those of the mean over seeds.
 
     `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and `right`.
     """
@@ -68,6 +68,7 @@ class Run:
     training: Training
     counts: UnitCounts | None = None
     samples: Samples = dataclasses.field(default_factory=dict)
+    mean_samples: Samples = dataclasses.field(default_factory=dict)
     confidences: pd.DataFrame | None = None
     claims: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
@@ -75,8 +76,9 @@ class Run:
 
     def values(self, name: str) -> list[float]:
         """A test figure by seed, the run's own first; empty where it was not measured with each of them."""
-        measured = [one.test.get(name) for one in (self.metrics, *(repeat.metrics for repeat in self.repeats)) if one]
-        return [] if None in measured else [float(value or 0) for value in measured]
+        every = [self.metrics, *(repeat.metrics for repeat in self.repeats)]
+        known = [value for one in every if one and (value := one.test.get(name)) is not None]
+        return known if len(known) == len(every) else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,8 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
             read.append(_run(arm, task, results / arm / task, predictions / arm / task, runs / arm / task))
             folders = {seed: Path("repeat", str(seed), arm, task) for *run, seed in repeated if run == [arm, task]}
             repeats = [_repeat(seed, results / folder, predictions / folder) for seed, folder in folders.items()]
-            read[-1] = dataclasses.replace(read[-1], repeats=tuple(filter(None, repeats)))
+            if read[-1].metrics:
+                read[-1] = dataclasses.replace(read[-1], repeats=tuple(filter(None, repeats)))
         except UserError as error:
             problems.extend(error.problems)
     mixed = []
@@ -156,13 +159,14 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
 def _sampled(runs: Sequence[Run]) -> list[Run]:
     """The runs of a task with their samples."""
     counts = {run.arm: [run.counts, *(one.counts for one in run.repeats)] for run in runs}
-    drawn: dict[str, Samples] = {}
+    drawn: dict[str, list[Samples]] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
         same = {arm: known for arm, each in counts.items()
                 if len(known := [one for one in each if one and one.units == units]) == len(each)}
         found = iter(resampled([one for each in same.values() for one in each]) if same else ())
-        drawn |= {arm: over_seeds([next(found) for _ in each]) for arm, each in same.items()}
-    return [dataclasses.replace(run, samples=drawn.get(run.arm, {})) for run in runs]
+        drawn |= {arm: [next(found) for _ in each] for arm, each in same.items()}
+    return [dataclasses.replace(run, samples=drawn[run.arm][0], mean_samples=over_seeds(drawn[run.arm], place))
+            if run.arm in drawn else run for place, run in enumerate(runs)]
 
 
 def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str]:
@@ -170,6 +174,17 @@ def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str
     if len(primaries) > 1:
         found = ", ".join(f"{results / arm / task / 'metrics.json'} has {name!r}" for name, arm in primaries.items())
         yield f"the arms of {task} have different primary metrics: {found}; evaluate them again with one"
+    for run in runs:
+        for seed in (one.seed for one in run.repeats if not _alike(run, one)):
+            path = results / "repeat" / str(seed) / run.arm / task / "metrics.json"
+            yield f"{path}: not tested as {results / run.arm / task} was (primary score, rows or figures); {RERUN}"
+
+
+def _alike(run: Run, repeat: Repeat) -> bool:
+    """Whether a repeat was scored by the same figures on the same units as its run."""
+    told = [(one.metrics.primary, one.metrics.rows.get("test"), one.metrics.test.keys(), one.counts and one.counts.units,
+             one.counts and one.counts.figures) for one in (run, repeat) if one.metrics]
+    return len(told) == 2 and told[0] == told[1]
 
 
 def _repeat(seed: int, results: Path, predictions: Path) -> Repeat | None:
@@ -184,7 +199,7 @@ def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Ru
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
-    return Run(arm, task, metrics, labels, _training(run), counts, {},
+    return Run(arm, task, metrics, labels, _training(run), counts, {}, {},
                parquet(predictions / "confidences.parquet", CONFIDENCES), parquet(predictions / "claims.parquet", CLAIMS),
                parquet(predictions / "measures.parquet", (*MEASURES, "right")))
 

@@ -9,18 +9,23 @@ from pipeline.report.collect import Run
 
 def interval_of(run: Run, figure: str) -> tuple[float, float] | None:
     """The 95 % interval of a test figure; None where it has none."""
-    return interval(run.samples[figure]) if figure in run.samples else None
+    return interval(run.mean_samples[figure]) if figure in run.mean_samples else None
 
 
 def gap(one: Run, other: Run) -> Difference | None:
-    """By how much one arm of a task is above another in what they are compared by; None where their units are not the same."""
+    """By how much one arm of a task is above another in what they are compared by; None where their units are not the same.
+
+    Of means over seeds, where both have repeats; else of their own runs alone: one run shows nothing of its luck.
+    """
     if not (one.metrics and other.metrics and one.counts and other.counts) or one.counts.units != other.counts.units:
         return None
     name = one.metrics.primary
     values = one.values(name), other.values(name)
     if not all(values) or name not in one.samples or name not in other.samples:
         return None
-    return difference(fmean(values[0]) - fmean(values[1]), one.samples[name], other.samples[name])
+    if not (one.repeats and other.repeats):
+        return difference(values[0][0] - values[1][0], one.samples[name], other.samples[name])
+    return difference(fmean(values[0]) - fmean(values[1]), one.mean_samples[name], other.mean_samples[name])
 
 
 def level(runs: Sequence[Run], best: Sequence[str]) -> list[str]:

@@ -193,6 +193,8 @@ def _difference(ours: Run, other: Run) -> tuple[str, ...]:
     if found is None:
         return (DASH,) * 4
     verdict = f"{other.arm if found.value > 0 else ours.arm} is better" if found.real else "may be chance"
+    if bool(ours.repeats) != bool(other.repeats):
+        verdict += f" (the first seed of {(ours if ours.repeats else other).arm} alone)"
     return signed(found.value), f"{signed(found.low)} to {signed(found.high)}", f"{found.p:.3f}", verdict
 
 

@@ -40,9 +40,9 @@ GLOSSARY = {
     f"{SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
     "is made for the number of comparisons. It says how far the score hangs on which rows were tested; of one run, not on the "
     "seed of the training. A dash, or none: nothing to draw from, or the same in every draw.",
-    "of several scores": "A run was repeated with other seeds (`repeat` in params.yaml; the shared prompt stays the same): the "
-    "cell is the mean of the test scores named, and its interval, as that of a difference, has the seeds drawn too, with "
-    "replacement. Few seeds show less than their whole spread. All but scores, intervals and differences is of the first seed.",
+    "of several scores": "A run was repeated with other seeds (`repeat` in params.yaml; the shared prompt, and the head it "
+    "comes with, stay the same): the cell is the mean of the test scores named. Its interval, and those of differences between "
+    "two such arms, allow for other seeds and other rows, by Student's t: few seeds make it wide. All else is of the first seed.",
     "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span or argument: that of its "
     "least sure tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. "
     "2017) and changes no prediction. `deep-prompt predict` gives the calibrated one.",
@@ -69,8 +69,9 @@ GLOSSARY = {
 
 
 def glossary(evidence: Evidence) -> dict[str, str]:
-    """Word to meaning, without the arms that this report does not have."""
-    return {word: text for word, text in GLOSSARY.items() if word not in ARMS or word in evidence.arms}
+    """Word to meaning, without the arms, and the repeats, that this report does not have."""
+    absent = {*ARMS} - {*evidence.arms} | ({"of several scores"} if not any(run.repeats for run in evidence.runs) else set())
+    return {word: text for word, text in GLOSSARY.items() if word not in absent}
 
 
 def summary(evidence: Evidence) -> str:
