@@ -1,14 +1,16 @@
 """Print the report's summary, and the test scores by arm and task, on the terminal."""
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import load_json
+from pipeline.params import Arm
 from stages.command import run, say
-from stages.params import load_params
+from stages.params import Params, load_params, run_folder
 
 
 def show() -> None:
@@ -16,9 +18,9 @@ def show() -> None:
     params = load_params()
     table = Table("arm", *params.tasks, "trained", title="test, percent")
     for arm in ("multitask", *params.compare.arms):
-        metrics = [_metrics(Path("results") / arm / task / "metrics.json") for task in params.tasks]
-        scores = [f"{found['test'][found['primary']]:.1f}" if found else "-" for found in metrics]
-        shares = [found["parameters"]["trained"] / found["parameters"]["backbone"] for found in metrics if found]
+        metrics = [_metrics(params, arm, task) for task in params.tasks]
+        scores = [f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-" for found in metrics]
+        shares = [one["parameters"]["trained"] / one["parameters"]["backbone"] for found in metrics for one in found]
         table.add_row(arm, *scores, f"{100 * max(shares):.2f} %" if shares else "-")
     report = Path("report/report.md")
     console = Console(highlight=False)
@@ -27,8 +29,11 @@ def show() -> None:
     say(f"all of it: {report.with_suffix('.html')}")
 
 
-def _metrics(path: Path) -> Any:
-    return load_json(path) if path.exists() else None
+def _metrics(params: Params, arm: Arm, task: str) -> list[Any]:
+    """Those of the run, and of the ones that repeat it with other seeds."""
+    repeated = params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
+    paths = [Path("results") / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, repeated))]
+    return [load_json(path) for path in paths if path.exists()]
 
 
 if __name__ == "__main__":
