@@ -17,7 +17,8 @@ def show() -> None:
     """Print what `report` wrote, in short."""
     params = load_params()
     table = Table("arm", *params.tasks, "trained", title="test, percent")
-    for arm in ("multitask", *params.compare.arms):
+    arms: tuple[Arm, ...] = ("multitask", *params.compare.arms)
+    for arm in arms:
         metrics = [_metrics(params, arm, task) for task in params.tasks]
         scores = [f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-" for found in metrics]
         shares = [one["parameters"]["trained"] / one["parameters"]["backbone"] for found in metrics for one in found]
