@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.artifact import load_backbone_weights, load_heads, load_prompt
+from pipeline.artifact import load_backbone_weights
 from pipeline.backbone import Backbone
+from pipeline.bundle import check_together, one_heads, read_parts
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features import Feature, WindowLogits
-from pipeline.manifest import ArtifactConfig, TaskHead, load_config
+from pipeline.manifest import TaskHead
 from pipeline.model import Heads
-from pipeline.params import Arm
 from pipeline.prompt import DeepPrompt, LayerPrompts, SoftPrompt, together
 from pipeline.row import Row
 from pipeline.source import BackboneParams, locate
@@ -35,11 +35,6 @@ CHUNK = 512  # rows whose windows are sorted together
 LONGEST = 512  # tokens of a window, unless asked otherwise
 SHORTEST = 8
 PADDING = 64  # tokens that take a CPU about as long as what a pass costs beside its tokens (MiniLM); a GPU does them in passing
-
-_ALONE: dict[Arm, str] = {
-    "fine_tune": "it has a backbone of its own, so it shares no pass with others",
-    "soft_prompt": "its prompt is part of the input, where other tasks' rows have none",
-}
 
 
 @dataclass(frozen=True)
@@ -81,9 +76,9 @@ def load(artifacts: Mapping[str, Path | str] | Sequence[Path | str], backbone: B
     given, they are those that each head was trained on.
     Raises UserError where artifacts are not whole, do not fit the backbone or cannot be together.
     """
-    parts = _read(artifacts)
+    parts = read_parts(artifacts)
     params = backbone or parts[0].config.backbone
-    _check_together(parts, None if backbone else params)
+    check_together(parts, None if backbone else params)
     folder = locate(params)
     tokenizer = Tokenizer(folder)
     heads = {name: head for part in parts for name, head in part.served.items()}
@@ -94,67 +89,7 @@ def load(artifacts: Mapping[str, Path | str] | Sequence[Path | str], backbone: B
     offset = max(part.config.position_offset for part in parts)
     windows = [_window_sizes(head, max_length, stride, tokenizer.max_length - offset) for head in heads.values()]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(loaded, tokenizer, heads, prompts, _one_heads(parts, loaded.hidden_size), windows, device, dtype)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """An artifact; `served` are its heads by the names that rows ask for them, in the artifact's order."""
-
-    folder: Path
-    config: ArtifactConfig
-    served: dict[str, TaskHead]
-
-    def prompts(self, params: BackboneParams, backbone: Backbone) -> list[DeepPrompt | SoftPrompt | None]:
-        """One for each head: the same, unless tasks have factors of their own on it."""
-        if self.config.factor_rank:
-            return [load_prompt(self.folder, self.config, params, backbone, task) for task in self.config.heads]
-        return [load_prompt(self.folder, self.config, params, backbone)] * len(self.config.heads)
-
-    def heads(self, hidden_size: int) -> Heads:
-        made = _empty_heads(self.served.values(), hidden_size)
-        load_heads(self.folder, self.config, made, {name: head.classes for name, head in self.config.heads.items()})
-        return made
-
-
-def _read(artifacts: Mapping[str, Path | str] | Sequence[Path | str]) -> list[_Part]:
-    named = artifacts.items() if isinstance(artifacts, Mapping) else [(None, folder) for folder in artifacts]
-    parts = []
-    for name, place in named:
-        folder = Path(place)
-        config = load_config(folder)
-        renamed = name is not None and len(config.heads) == 1
-        parts.append(_Part(folder, config, {str(name): head for head in config.heads.values()} if renamed else config.heads))
-    if not parts:
-        raise UserError("artifacts: none is given; name the folder of at least one")
-    return parts
-
-
-def _check_together(parts: Sequence[_Part], params: BackboneParams | None) -> None:
-    """Raise UserError with all that keeps the artifacts apart. `params` is the backbone that all must name (None: not asked)."""
-    wrong: list[str] = []
-    owner: dict[str, Path] = {}
-    for part in parts:
-        folder, config = part.folder, part.config
-        if not config.heads:
-            wrong.append(f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; tune it on a task first")
-        if len(parts) > 1 and config.arm in _ALONE:
-            wrong.append(f"{folder}: arm is {config.arm!r}: {_ALONE[config.arm]}; load it alone")
-        if params is not None and _differ(config.backbone, params):
-            wrong.append(f"{folder}: made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), but "
-                         f"{parts[0].folder} for {params.source} (sha256 {params.sha256}); load them apart")
-        wrong += [f"{folder}: task {name!r} is in {owner[name]} too, so that rows could not say which of them they ask; "
-                  "load one of them, or rename one: load({NAME: FOLDER, ...})" for name in part.served if name in owner]
-        owner |= dict.fromkeys(part.served, folder)
-    if wrong:
-        raise UserError(*wrong)
-
-
-def _differ(one: BackboneParams, other: BackboneParams) -> bool:
-    """By the weights where a hash is known: the same files may lie in two places."""
-    if (one.sha256, other.sha256) == (None, None):
-        return one.source != other.source
-    return one.sha256 != other.sha256
+    return Predictor(loaded, tokenizer, heads, prompts, one_heads(parts, loaded.hidden_size), windows, device, dtype)
 
 
 def _window_sizes(head: TaskHead, max_length: int | None, stride: int | None, room: int) -> tuple[int, int]:
@@ -166,25 +101,6 @@ def _window_sizes(head: TaskHead, max_length: int | None, stride: int | None, ro
         raise UserError(f"max_length is {length} and stride {overlap}, and the backbone has positions for {room} tokens of text; "
                         f"give a max_length of {SHORTEST} to {room} and a stride below half of it")
     return length, overlap
-
-
-def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
-    heads = list(heads)
-    return Heads([head.kind for head in heads], [len(head.classes) for head in heads], hidden_size, 0,
-                 [head.words for head in heads])
-
-
-def _one_heads(parts: Sequence[_Part], hidden_size: int) -> Heads:
-    """The heads of all artifacts in one padded parameter."""
-    made = _empty_heads([head for part in parts for head in part.served.values()], hidden_size)
-    number = 0
-    with torch.no_grad():
-        for heads in (part.heads(hidden_size) for part in parts):
-            tasks, size = heads.bias.shape
-            made.weight[number : number + tasks, :size] = heads.weight
-            made.bias[number : number + tasks, :size] = heads.bias
-            number += tasks
-    return made
 
 
 class Predictor:

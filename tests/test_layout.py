@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports only those before it; a name stands for the module, or for a package with all that is in it.
 ORDER = ("errors", "files", "shards", "row", "config", "cluster", "params", "source", "mixture", "readers", "metrics",
-         "bootstrap", "confidence", "families", "tokenizer", "features", "edit", "task", "manifest", "checks", "tagging",
-         "tasks", "recipe", "leakage", "parts", "duplicates", "corpus", "examples", "featurize", "card", "statistics", "perturb",
-         "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model", "stored", "optim", "artifact", "exchange",
-         "checkpoint", "collective", "evaluate", "weigh", "agreement", "probing", "predictor", "accelerator", "launch", "engine",
-         "trainer", "report", "world")
+         "bootstrap", "confidence", "families", "tokenizer", "features", "edit", "task", "manifest", "checks",
+         "tagging", "tasks", "recipe", "leakage", "parts", "duplicates", "corpus", "examples", "featurize", "card",
+         "statistics", "perturb", "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model",
+         "stored", "optim", "artifact", "exchange", "checkpoint", "collective", "evaluate", "weigh", "agreement",
+         "probing", "bundle", "predictor", "accelerator", "launch", "engine", "trainer", "report", "world")
 TORCH_FREE = (*ORDER[: ORDER.index("subset") + 1], "report", "world")
 ALONE = {"report": {"errors", "metrics", "bootstrap", "confidence", "statistics"}, "world": {"errors"}}
 ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"accelerator"}, "tokenizers": set(),
