@@ -67,13 +67,9 @@ def over_seeds(runs: Sequence[Samples], arm: int = 0, seed: int = SEED) -> Sampl
     count = len(runs)
     if count == 1:
         return runs[0]
-    found = {}
-    for name in runs[0]:
-        values = np.stack([one[name] for one in runs])
-        errors = values.std(axis=0, ddof=1) / count**0.5
-        luck = np.random.default_rng([seed, arm]).standard_t(count - 1, values.shape[1]) * errors
-        found[name] = np.clip(values.mean(axis=0) + luck, 0.0, 100.0)
-    return found
+    values = {name: np.stack([one[name] for one in runs]) for name in runs[0]}
+    luck = np.random.default_rng([seed, arm]).standard_t(count - 1, next(iter(values.values())).shape[1]) / count**0.5
+    return {name: np.clip(each.mean(axis=0) + luck * each.std(axis=0, ddof=1), 0.0, 100.0) for name, each in values.items()}
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -74,9 +74,13 @@ def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int
     if before is not None and not before.result():
         return False
     arm, task, *seed = job
-    names = [f"repeat@{arm}-{task}-{seed[0]}", f"evaluate_repeat@{arm}-{task}-{seed[0]}"] if seed else [
-        f"finetune@{task}", f"evaluate@{task}"] if arm == "multitask" else [
-        f"baseline@{arm}-{task}", f"evaluate_baseline@{arm}-{task}"]
+    item = "-".join(job)
+    if seed:
+        names = [f"repeat@{item}", f"evaluate_repeat@{item}"]
+    elif arm == "multitask":
+        names = [f"finetune@{task}", f"evaluate@{task}"]
+    else:
+        names = [f"baseline@{item}", f"evaluate_baseline@{item}"]
     gpu = free.get()
     # As if its ranks had been started: one.
     given = {"CUDA_VISIBLE_DEVICES": str(gpu), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

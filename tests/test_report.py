@@ -107,9 +107,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS) -> tuple[str, str]:
+def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS,
+          repeated: list[tuple[str, str, int]] | None = None) -> tuple[str, str]:
     read = [root / name for name in ("results", "predictions", "runs")]
-    write_report(*read, sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output)
+    write_report(*read, sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output, repeated=repeated or ())
     return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
 
 
@@ -167,13 +168,12 @@ def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
         put_counts(root, arm, seeds[0])
         for seed in (8, 9):
             put_counts(root, f"repeat/{seed}/{arm}", seeds[seed - 7])
-    read = [root / name for name in ("results", "predictions", "runs")]
     repeated = [(arm, "ner", seed) for arm in ARMS[:3] for seed in (8, 9, 10)]  # the last was not run
-    write_report(*read, [], ("ner",), ARMS, root / "out", repeated=repeated)
-    text = (root / "out/report.md").read_text(encoding="utf-8")
+    _, text = write(root, tasks=("ner",), repeated=repeated)
     assert re.search(r"\| multitask \(.*?\) \| \*\*62\.2\*\* \(4\d\.\d–8\d\.\d · of 66\.7, 66\.7, 53\.3\) \|", text)
     assert re.search(r"\*\*66\.7\*\* \(61\.\d–7\d\.\d · of 66\.7, 66\.7, 66\.7\)", text)
-    cells = [line.strip("| ").split(" | ") for line in text.split("Differences to")[1].splitlines() if line.startswith("| ner |")]
+    differences = text.split("Differences to")[1].split("## ")[0].splitlines()
+    cells = [line.strip("| ").split(" | ") for line in differences if line.startswith("| ner |")]
     assert [cell[1:3] for cell in cells] == [["deep_prompt", "−8.9"], ["fine_tune", "+4.4"], ["head_only", "—"]]
     assert [cell[-1] for cell in cells] == ["may be chance", "may be chance", "—"], "one of three seeds was as bad"
     assert rows_of(text, "Test scores by arm and task")["multitask"][-1] == "7, 8, 9"
@@ -184,9 +184,7 @@ def test_an_arm_without_repeats_is_compared_with_the_first_seed(root: Path) -> N
     for arm in ARMS:
         put_counts(root, arm, hits if arm == "multitask" else [hit * (number % 5 > 0) for number, hit in enumerate(hits)])
     put_counts(root, "repeat/8/multitask", hits[::-1])
-    read = [root / name for name in ("results", "predictions", "runs")]
-    write_report(*read, [], ("ner",), ARMS, root / "out", repeated=[("multitask", "ner", 8)])
-    text = (root / "out/report.md").read_text(encoding="utf-8")
+    _, text = write(root, tasks=("ner",), repeated=[("multitask", "ner", 8)])
     assert "| multitask is better (the first seed of multitask alone) |" in text
 
 
@@ -195,10 +193,9 @@ def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
         put_counts(root, arm, [1.0, 0.0] * 50)
     put_counts(root, "repeat/8/multitask", [1.0, 0.0] * 40)
     put_counts(root, "repeat/8/fine_tune", [1.0, 0.0] * 50)
-    read = [root / name for name in ("results", "predictions", "runs")]
     repeated = [(arm, "ner", 8) for arm in ("multitask", "fine_tune", "deep_prompt")]
     with pytest.raises(UserError) as caught:
-        write_report(*read, [], ("ner",), ARMS, root / "out", repeated=repeated)
+        write(root, tasks=("ner",), repeated=repeated)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{root}/results/repeat/8/multitask/ner/metrics.json: not tested as {root}/results/multitask/ner")
 

@@ -135,11 +135,8 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
     read = []
     for arm, task in ((arm, task) for task in tasks for arm in arms):
         try:
-            read.append(_run(arm, task, results / arm / task, predictions / arm / task, runs / arm / task))
-            folders = {seed: Path("repeat", str(seed), arm, task) for *run, seed in repeated if run == [arm, task]}
-            repeats = [_repeat(seed, results / folder, predictions / folder) for seed, folder in folders.items()]
-            if read[-1].metrics:
-                read[-1] = dataclasses.replace(read[-1], repeats=tuple(filter(None, repeats)))
+            seeds = [seed for *run, seed in repeated if run == [arm, task]]
+            read.append(_run(arm, task, results, predictions, runs, seeds))
         except UserError as error:
             problems.extend(error.problems)
     mixed = []
@@ -158,13 +155,12 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
 
 def _sampled(runs: Sequence[Run]) -> list[Run]:
     """The runs of a task with their samples."""
-    counts = {run.arm: [run.counts, *(one.counts for one in run.repeats)] for run in runs}
     drawn: dict[str, list[Samples]] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
-        same = {arm: known for arm, each in counts.items()
-                if len(known := [one for one in each if one and one.units == units]) == len(each)}
-        found = iter(resampled([one for each in same.values() for one in each]) if same else ())
-        drawn |= {arm: [next(found) for _ in each] for arm, each in same.items()}
+        counts = {run.arm: [run.counts, *(one.counts for one in run.repeats if one.counts)]
+                  for run in runs if run.counts and run.counts.units == units}
+        found = iter(resampled([one for each in counts.values() for one in each]))
+        drawn |= {arm: [next(found) for _ in each] for arm, each in counts.items()}
     return [dataclasses.replace(run, samples=drawn[run.arm][0], mean_samples=over_seeds(drawn[run.arm], place))
             if run.arm in drawn else run for place, run in enumerate(runs)]
 
@@ -187,21 +183,21 @@ def _alike(run: Run, repeat: Repeat) -> bool:
     return len(told) == 2 and told[0] == told[1]
 
 
-def _repeat(seed: int, results: Path, predictions: Path) -> Repeat | None:
+def _run(arm: str, task: str, results: Path, predictions: Path, runs: Path, seeds: Sequence[int]) -> Run:
+    said, labels = predictions / arm / task, table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label")
+    metrics, counts = _tested(results / arm / task, said)
+    again = {seed: _tested(*(root / "repeat" / str(seed) / arm / task for root in (results, predictions))) for seed in seeds}
+    repeats = tuple(Repeat(seed, scores, units) for seed, (scores, units) in again.items() if metrics and scores)
+    return Run(arm, task, metrics, labels, _training(runs / arm / task), counts,
+               confidences=parquet(said / "confidences.parquet", CONFIDENCES), claims=parquet(said / "claims.parquet", CLAIMS),
+               measures=parquet(said / "measures.parquet", (*MEASURES, "right")), repeats=repeats)
+
+
+def _tested(results: Path, predictions: Path) -> tuple[Metrics | None, UnitCounts | None]:
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
-    return Repeat(seed, metrics, counts) if metrics else None
-
-
-def _run(arm: str, task: str, results: Path, predictions: Path, run: Path) -> Run:
-    labels = table(results / "labels.tsv", ("label", "f1", "support"), text="label")
-    metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
-    if metrics and counts:
-        _check_same(metrics, counts, results, predictions)
-    return Run(arm, task, metrics, labels, _training(run), counts, {}, {},
-               parquet(predictions / "confidences.parquet", CONFIDENCES), parquet(predictions / "claims.parquet", CLAIMS),
-               parquet(predictions / "measures.parquet", (*MEASURES, "right")))
+    return metrics, counts
 
 
 def _counts(folder: Path) -> UnitCounts | None:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.report.collect import Evidence, Run
+from pipeline.report.collect import Evidence, Metrics, Run
 from pipeline.report.intervals import gap, interval_of, level
 from pipeline.report.outputs import Scores
 from pipeline.report.plots import arm_color
@@ -153,16 +153,21 @@ def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell
     cells = [arm_header(arm, ARMS.get(arm, ""))]
     for task in evidence.tasks:
         run = evidence.run(arm, task)
-        held = run.metrics.validation.get(run.metrics.primary) if run and run.metrics else None
-        notes = [ends(run, run.metrics.primary) if run and run.metrics else "",
-                 f"of {', '.join(map(score, run.values(run.metrics.primary)))}" if run and run.metrics and run.repeats else "",
-                 f"validation {score(held)}" if held is not None else ""]
-        cells.append(Cell(score(primary(run)), " · ".join(filter(None, notes)), arm in best[task]))
+        cells.append(Cell(score(primary(run)), _notes(run, run.metrics) if run and run.metrics else "", arm in best[task]))
     runs = [run for run in evidence.runs if run.arm == arm]
     shares = span(map(share_trained, runs), percent)
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
     cells += [Cell(span((run.training.facts.get(key) for run in runs), count)) for key in ("steps", "seconds")]
     return (*cells, Cell(", ".join(dict.fromkeys(seed for run in runs for seed in _seeds(run))) or DASH))
+
+
+def _notes(run: Run, metrics: Metrics) -> str:
+    """What stands below a score: its interval, the scores of several seeds, and validation's."""
+    held = metrics.validation.get(metrics.primary)
+    return " · ".join(filter(None, (
+        ends(run, metrics.primary),
+        f"of {', '.join(map(score, run.values(metrics.primary)))}" if run.repeats else "",
+        f"validation {score(held)}" if held is not None else "")))
 
 
 def _seeds(run: Run) -> list[str]:
@@ -244,8 +249,9 @@ def cost(runs: Sequence[Run]) -> Table | None:
 def _cost(run: Run) -> tuple[Cell, ...]:
     facts = run.training.facts
     counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "seconds")]
+    seed = facts.get("seed")
     texts = (count(trained(run)), percent(share_trained(run)), *counts, learning_rates(run.training.learning_rates))
-    return (arm_header(run.arm), *map(Cell, texts), Cell(", ".join(_seeds(run)[:1]) or DASH))
+    return (arm_header(run.arm), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
 
 
 def learning_rates(rates: Scores) -> str:
