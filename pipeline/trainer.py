@@ -94,6 +94,7 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
     A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
     """
+    where = device(ranks)
     first, run, best, moments = _begun(model, steps_of(batches, params.epochs), checkpoints, watcher)
     engine = Engine(model, params.learning_rates(arm), params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
     _check_agreement(first, checkpoints, ranks)
@@ -101,15 +102,12 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
         engine.restore_moments(moments, first)
     checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with_stored = storing(model, batches.tables, params, pad, checkpoints, device(ranks), watcher.say,
+    with_stored = storing(model, batches.tables, params, pad, checkpoints, where, watcher.say,
                           lambda: _stop_storing(stopping(), ranks))
 
     def keep(step: int) -> None:
         nonlocal saved
-        state = _state(step, engine, best, run)
-        if ranks.rank == 0:
-            save_checkpoint(checkpoints, state)
-        gathered(0, ranks)  # nobody goes, and has the launcher kill the others, before it is whole
+        _save(checkpoints, _state(step, engine, best, run), ranks)
         saved = time.monotonic()
 
     for step in range(first, run.steps + 1):
@@ -126,10 +124,10 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             break
         engine.set_rates(rate_factor(step, run.steps, params.warmup))
         micro_batches = batches.step(step)
-        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=device(ranks))
+        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
-            batch = with_stored(collate(batches.tables[micro.task], micro.rows, micro.task, pad)).to(losses.device)
+            batch = with_stored(collate(batches.tables[micro.task], micro.rows, micro.task, pad)).to(where)
             torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             engine.backward(loss / (loss.detach() + LEAST) if params.balance else loss)
@@ -157,6 +155,12 @@ def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
     if len(set(steps)) > 1 or len(set(keys)) > 1:
         raise UserError(f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
                         f"them all see the same params, inputs and {checkpoints}, then run it again")
+
+
+def _save(checkpoints: Path, state: State, ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        save_checkpoint(checkpoints, state)
+    gathered(0, ranks)  # nobody goes, and has the launcher kill the others, before it is whole
 
 
 def _stop_storing(stopping: bool, ranks: Ranks) -> None:
