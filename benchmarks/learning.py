@@ -25,14 +25,16 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.peft_models import Adapted, PeftModel
-from pipeline.evaluate import decode, scored
-from pipeline.mixture import UNIT, shuffled
-from pipeline.params import Arm, TrainParams
-from pipeline.subset import Subset
+from pipeline.evaluation.evaluate import decode, scored
+from pipeline.evaluation.splits import SUBSET_SEED, load_split
+from pipeline.features.subset import Subset
+from pipeline.mixing.rates import UNIT
+from pipeline.params import Arm, Params, TrainParams, task_of
+from pipeline.seeding import shuffled
 from stages import finetune
-from stages import training as shared
-from stages.params import Params, load_params, task_of
-from stages.splits import SUBSET_SEED, load_split
+from stages.runtime.params import load_params
+from stages.runtime.paths import EXAMPLES, FEATURES
+from stages.training import run as shared
 
 GRIDS = {
     "fine_tune": (1e-4, 3e-4, 6e-4),
@@ -73,7 +75,7 @@ def run(arm: str, task: str, rows: int | None, rate: float, seed: int, changes: 
 def _begun(arm: str, task: str, training: TrainParams, params: Params, tokens: int) -> shared.Beginning:
     if arm in TRAINED:
         return finetune.begin(cast(Arm, arm), task, training, params)
-    data = shared.TaskData.load(task, training.validation_rows)
+    data = shared.TaskData.load(FEATURES / task, EXAMPLES / task, training.validation_rows)
     backbone = Adapted(params.backbone, arm, tokens)
     heads = shared.heads_for([data], backbone.hidden_size, params.seed)
     return shared.Beginning(PeftModel(backbone, heads), [data], [UNIT], {})
@@ -90,7 +92,7 @@ def _test(begun: shared.Beginning, params: Params) -> float:
     data = begun.tasks[0]
     validation, model = data.validation, begun.model
     thresholds = validation.task.decide(validation.examples, decode(model, validation, 0, data.pad))
-    split = load_split(Path("data/features") / data.name, Path("data/examples") / data.name, data.summary, "test",
+    split = load_split(FEATURES / data.name, EXAMPLES / data.name, data.summary, "test",
                        task_of(params, data.name).test_rows)
     return float(scored(split, decode(model, split, 0, data.pad), thresholds).overall[data.primary])
 

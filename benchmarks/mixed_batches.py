@@ -23,19 +23,21 @@ from pathlib import Path
 
 import torch
 
-from pipeline.artifact import save_artifact
-from pipeline.backbone import Backbone
+from pipeline.artifacts.artifact import save_artifact
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.config import load_yaml, parse
+from pipeline.data.readers import READERS
+from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
-from pipeline.manifest import ArtifactConfig, TaskHead
-from pipeline.model import Heads, PromptedModel
-from pipeline.predictor import Predictor, load
-from pipeline.prompt import DeepPrompt
-from pipeline.readers import READERS
-from pipeline.recipe import load_recipe
-from pipeline.row import Row
-from pipeline.source import BackboneParams, locate
+from pipeline.inference.predictor import Predictor, load
+from pipeline.model.backbone import Backbone
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import BackboneParams
+from pipeline.pretrained.location import locate
 from pipeline.tasks import task_named
+from pipeline.tasks.base.row import Row
 from pipeline.world.corpora import Kind, iterate_rows, write_rows
 
 KINDS: tuple[Kind, ...] = ("ner", "srl", "qa")

@@ -6,8 +6,10 @@ import peft
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from pipeline.model import Heads, PromptedModel
-from pipeline.source import BackboneParams, locate
+from pipeline.model.heads import Heads
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import BackboneParams
+from pipeline.pretrained.location import locate
 
 CONFIGS: dict[str, Any] = {
     # As peft ships it but for the number of virtual tokens, which it has no default for.

@@ -1,12 +1,18 @@
-"""How an arm is trained, as params.yaml says it."""
+"""params.yaml as checked dataclasses: the backbone, how an arm is trained, how corpora are mixed, and the project as a whole."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.config import parse
+from pipeline.errors import UserError, did_you_mean
 
 Arm = Literal["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"]
 PromptInit = Literal["text", "normal", "zero_values"]
 Precision = Literal["float32", "bfloat16"]
+PARAMS_FILE = "params.yaml"  # as messages name it
 
 TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
     "multitask": ("prompt", "head"),
@@ -118,3 +124,202 @@ class TrainParams:
 def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
     """Which of the given params are not this arm's to say: about a prompt that it does not make, or about a mixture."""
     return sorted(set(given) & {*_NEW_PROMPT, *_ANY_PROMPT, "factor_rank", "balance"} - set(_PROMPT_KEYS[arm]))
+
+
+
+
+@dataclass(frozen=True)
+class MixtureParams:
+    """How corpora are mixed; `corpora` lists them, or is "all" that params.yaml has.
+
+    Shares are in proportion to weight * min(examples, cap)^(1/temperature): a temperature of 1 is proportional, "equal" is equal.
+    `shares` gives them outright instead (any positive numbers, one a corpus), and then the others have no say. `on_leak` says
+    what becomes of train rows whose text is in a validation or test split of any of the corpora: they are only reported,
+    dropped from what the mixture trains on, or make it fail. A corpus that is seen more than `most_epochs` times, or of which
+    less than `least_epochs` is seen, is warned of: rows repeated up to 4 times are about as good as new ones (Muennighoff et
+    al. 2023).
+    """
+
+    corpora: Literal["all"] | tuple[str, ...]
+    temperature: float | Literal["equal"] = 2.0
+    cap: int = 100_000
+    weights: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    on_leak: Literal["fail", "drop", "report"] = "report"
+    most_epochs: float = 4.0
+    least_epochs: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.temperature != "equal" and self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal")
+        if self.cap < 1:
+            raise ValueError(f"cap is {self.cap}; give the largest number of examples that counts, at least 1")
+        for key, given in (("weights", self.weights), ("shares", self.shares)):
+            for name, value in given.items():
+                if not 0 < value < math.inf:
+                    raise ValueError(f"{key}.{name} is {value}; give a number above 0, or leave the corpus out of `corpora`")
+        if self.shares and self.weights:
+            raise ValueError("shares says what weights would only change; remove one of the two")
+        if not 0 <= self.least_epochs < self.most_epochs:
+            raise ValueError(f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give 0 or more, and more")
+
+
+_SYNTAX = re.compile(r"(package|folder|hub):(.+)")
+_PACKAGE = re.compile(r"[^\W\d]\w*(/.*)?")  # no dots: finding a.b imports a
+_HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class BackboneParams:
+    """`source` as above; `sha256` of its model.safetensors, which only a hub revision can do without."""
+
+    source: str
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        match = _SYNTAX.fullmatch(self.source)
+        if not match:
+            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION")
+        if match[1] == "hub" and not _HUB.fullmatch(match[2]):
+            raise ValueError(f"source is {self.source!r}; a hub id needs a pinned revision: hub:ID@ and 40 hex digits")
+        if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
+            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, NAME being a top-level package")
+        if match[1] != "hub" and self.sha256 is None:
+            raise ValueError(f"sha256 is missing; add what `sha256sum model.safetensors` prints for {self.source}")
+
+
+Values = dict[str, Any]
+Tool = Literal["tensorboard", "mlflow", "wandb"]
+
+
+@dataclass(frozen=True)
+class GenerateParams:
+    """Which generated corpora to write, with how many training rows each."""
+
+    corpora: tuple[Literal["ner", "qa", "srl"], ...] = ()
+    rows: int = 4000
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class TaskParams:
+    """One corpus and the task on it. `data` is its folder under `data_root`; `start` is the artifact, a folder under artifacts/,
+    whose prompt its multitask arm starts from: pretrain/MIXTURE (the shared one), multitask/TASK (another task's), imported/NAME.
+
+    Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
+    a hash (null: all). The keys named after arms override that arm's params for this task ({}: nothing); DVC wants one for each
+    arm that the task is compared in.
+    """
+
+    data: str
+    start: str
+    max_length: int
+    stride: int
+    test_rows: int | None
+    multitask: Values
+    deep_prompt: Values | None = None
+    soft_prompt: Values | None = None
+    fine_tune: Values | None = None
+    head_only: Values | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
+            raise ValueError(f"max_length is {self.max_length} and stride {self.stride}; "
+                             "give a max_length of at least 8 and a stride below half of it")
+        if not re.fullmatch(r"(pretrain|multitask|deep_prompt|imported)/\w[\w.-]*", self.start):
+            raise ValueError(f"start is {self.start!r}; give pretrain/MIXTURE, multitask/TASK, deep_prompt/TASK or imported/NAME")
+
+
+@dataclass(frozen=True)
+class CompareParams:
+    """The baseline arms, and the tasks to run them on. `published` are others' scores to show beside: source -> arm -> task."""
+
+    arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...]
+    tasks: tuple[str, ...]
+    published: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RepeatParams:
+    """Which arms are trained on which tasks once more with each of `seeds` in place of `seed`: how far a score hangs on luck. The
+    shared prompt stays the same.
+    """
+
+    arms: tuple[Arm, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShiftParams:
+    """The test rows of the task `data`, seen by the model of the task `model`. `labels` says which of the model's labels stands
+    for each of the data's; only labels that are in it count. ({}: the two tasks have the same classes.)
+    """
+
+    data: str
+    model: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ProbeParams:
+    """What is tried out of which arms and tasks, on at most `rows` test rows each; `typos` is the share of words that get one."""
+
+    arms: tuple[Arm, ...]
+    tasks: tuple[str, ...]
+    rows: int
+    typos: float
+    out_of_domain: tuple[ShiftParams, ...]
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or not 0 < self.typos <= 1:
+            raise ValueError(f"rows is {self.rows} and typos {self.typos}; give at least one row, and a share above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml. `tracking` is where the curves of trainings go besides runs/: no stage depends on it."""
+
+    seed: int
+    data_root: str
+    backbone: BackboneParams
+    tasks: dict[str, TaskParams]
+    mixtures: dict[str, MixtureParams]
+    pretrain: dict[str, TrainParams]
+    arms: dict[str, Values]
+    compare: CompareParams
+    repeat: RepeatParams
+    probe: ProbeParams
+    generate: GenerateParams
+    tracking: Tool | None = None
+
+    def members(self, mixture: str) -> tuple[str, ...]:
+        """The corpora of a mixture, in the order of `tasks`."""
+        chosen = self.mixtures[mixture].corpora
+        return tuple(name for name in self.tasks if chosen == "all" or name in chosen)
+
+    def training(self, arm: Arm, task: str, where: str = PARAMS_FILE) -> TrainParams:
+        """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
+        overrides: Values | None = getattr(task_of(self, task), arm)
+        if overrides is None:
+            raise UserError(f"{where}: tasks.{task}: key {arm!r} is missing; add {arm}: {{}}")
+        return _training(arm, {**self.arms.get(arm, {}), **overrides}, f"{where}: arms.{arm} with tasks.{task}.{arm}")
+
+
+def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
+    params = parse(TrainParams, dict(values), where)
+    problems = [f"{where}: {key} is set, but {arm} has no use for it; remove it" for key in useless_keys(arm, values)]
+    try:
+        params.learning_rates(arm)
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    if problems:
+        raise UserError(*problems)
+    return params
+
+
+def task_of(params: Params, name: str) -> TaskParams:
+    """A task's params. Raises UserError where params.yaml has no such task."""
+    if name not in params.tasks:
+        raise UserError(f"{PARAMS_FILE}: tasks: no task {name!r}{did_you_mean(name, params.tasks)}")
+    return params.tasks[name]

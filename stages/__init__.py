@@ -2,7 +2,7 @@
 
 import os
 
-from stages.parent import end_with_dvc
+from stages.runtime.parent_process import end_with_dvc
 
 end_with_dvc()  # before what takes seconds to import, in which DVC may be killed
 

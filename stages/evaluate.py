@@ -14,25 +14,28 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.agreement import agreement, measured, sample
-from pipeline.cluster import Cluster, Ranks, load_cluster
-from pipeline.collective import device
-from pipeline.confidence import Floats, temperature
+from pipeline.analysis.agreement import agreement, measured, sample
+from pipeline.analysis.calibration import temperature
+from pipeline.analysis.confidence_tables import decided, in_order, weighed
+from pipeline.analysis.probing import split_of
 from pipeline.config import load_json
-from pipeline.evaluate import Split, decode, observed, scored
+from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
+from pipeline.distributed.collectives import device
+from pipeline.evaluation.evaluate import Split, decode, observed, scored
+from pipeline.evaluation.splits import load_split
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics, UnitCounts
-from pipeline.model import PromptedModel
-from pipeline.probing import split_of
-from pipeline.source import locate
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import task_of
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
-from pipeline.tokenizer import Tokenizer
-from pipeline.weigh import decided, in_order, weighed
-from stages.command import say, say_read, say_wrote
-from stages.launching import PATH, launch
-from stages.loading import load_model
-from stages.params import arm_of, load_params, run_folder, seeded, task_of
-from stages.splits import load_split
+from pipeline.tasks.base.claims import Floats
+from stages.evaluation.load_model import load_model
+from stages.runtime.entry import say, say_read, say_wrote
+from stages.runtime.launcher import launch
+from stages.runtime.params import arm_of, load_params, seeded
+from stages.runtime.paths import ARTIFACTS, CLUSTER, EXAMPLES, FEATURES, PREDICTIONS, RESULTS, run_folder
 
 
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
@@ -43,18 +46,18 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
-    features, examples = Path("data/features") / name, Path("data/examples") / name
+    features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
     task, primary = task_named(summary["task"]), summary["primary"]
     folder = run_folder(arm, name, seed)
-    artifact = Path("artifacts") / folder
+    artifact = ARTIFACTS / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
     say_read(artifact)
     splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     backbone_numbers = model.backbone.num_parameters  # here: ZeRO 3 leaves a rank with a part of them
     ranks = Ranks.from_environment(os.environ)
-    with _placed(model, ranks, load_cluster(PATH)) as placed:
+    with _placed(model, ranks, load_cluster(CLUSTER)) as placed:
         read = {split: _read(placed, data, summary["pad"], ranks) for split, data in splits.items()}
         decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
         thresholds = task.decide(splits["validation"].examples, decoded["validation"])
@@ -74,7 +77,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         "rows": {"train": summary["splits"]["train"]["examples"]} | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
     }
-    output, predictions = Path("results") / folder, Path("predictions") / folder
+    output, predictions = RESULTS / folder, PREDICTIONS / folder
     with atomic_folder(output) as beside:
         write_json(beside / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
@@ -97,8 +100,8 @@ def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[Pr
     if ranks.world == 1 and cluster.zero < 3:
         yield model.to(device(ranks))
         return
-    from pipeline.engine import place  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
-    from pipeline.launch import joined  # noqa: PLC0415
+    from pipeline.distributed.process_group import joined  # noqa: PLC0415
+    from pipeline.training.engine import place  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
 
     with joined(ranks, 60 * cluster.timeout_minutes):
         yield place(model, ranks, cluster)

@@ -1,26 +1,27 @@
 """featurize@TASK: examples + the backbone's tokenizer -> features."""
 
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
 from pipeline.errors import UserError
-from pipeline.features import INDEX
-from pipeline.featurize import featurize as featurize_split
+from pipeline.features.featurize import featurize as featurize_split
+from pipeline.features.table import INDEX
 from pipeline.files import atomic_folder, sha256, write_json
-from pipeline.row import SPLITS
-from pipeline.source import locate
-from pipeline.tokenizer import Tokenizer
-from stages.command import run, say, say_read, say_wrote
-from stages.params import load_params, task_of
-from stages.workers import WORK, executor, forget
+from pipeline.params import task_of
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks.base.row import SPLITS
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import EXAMPLES, FEATURES, WORK
+from stages.workers.processes import executor, forget
 
 
 def featurize(name: str) -> None:
     """Write data/features/NAME: tables train, validation and test, and summary.json."""
     params = load_params()
     limits = task_of(params, name)
-    source = Path("data/examples") / name
+    source = EXAMPLES / name
     described = load_json(source / "summary.json")
     classes, tokenizer = described["classes"], Tokenizer(locate(params.backbone))
     if limits.max_length > tokenizer.max_length:
@@ -28,7 +29,7 @@ def featurize(name: str) -> None:
                         f"{tokenizer.max_length} positions; make it smaller")
     words = tokenizer.single_words([described["words"][label] for label in classes]) if described["words"] else []
     say_read(source)
-    output, work, workers = Path("data/features") / name, WORK / f"featurize-{name}", executor()
+    output, work, workers = FEATURES / name, WORK / f"featurize-{name}", executor()
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {key: described[key] for key in ("task", "code", "classes", "primary")}
         summary |= {"words": words, "pad": tokenizer.pad, "splits": {},

@@ -3,30 +3,20 @@
 With a seed as its third word, it repeats that training with it, in `repeat/SEED/ARM/TASK` in place of `ARM/TASK`.
 """
 
-from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import load_heads, load_prompt, save_artifact
+from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
+from pipeline.artifacts.config import load_config
 from pipeline.files import sha256
-from pipeline.manifest import load_config
-from pipeline.mixture import UNIT
-from pipeline.model import PromptedModel
-from pipeline.params import Arm, TrainParams
-from stages.command import say, say_read, say_wrote
-from stages.launching import launch
-from stages.params import Params, arm_of, load_params, run_folder, seeded, task_of
-from stages.training import (
-    Beginning,
-    TaskData,
-    check_positions,
-    check_stored,
-    describe,
-    fit,
-    heads_for,
-    load_backbone,
-    new_prompt,
-    write_run,
-)
+from pipeline.mixing.rates import UNIT
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import Arm, Params, TrainParams, task_of
+from pipeline.training.setup import Beginning, TaskData, check_positions, check_stored, describe, heads_for, new_prompt
+from stages.runtime.entry import say, say_read, say_wrote
+from stages.runtime.launcher import launch
+from stages.runtime.params import arm_of, load_params, seeded
+from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RUNS, run_folder
+from stages.training.run import fit, load_backbone, write_run
 
 
 def finetune(arm_name: str, name: str, seed: str = "") -> None:
@@ -37,7 +27,7 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     folder = run_folder(arm, name, seed)
     result, writes = fit("-".join(("finetune", *folder.parts)), arm, begun, training, params)
     if writes:
-        artifact, curves = Path("artifacts") / folder, Path("runs") / folder
+        artifact, curves = ARTIFACTS / folder, RUNS / folder
         save_artifact(artifact, begun.model, describe(arm, begun, training, params))
         write_run(curves, result, arm, training, params.seed)
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")
@@ -46,14 +36,14 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
 
 def begin(arm: Arm, name: str, training: TrainParams, params: Params) -> Beginning:
     """What an arm's training on a task begins with."""
-    data = TaskData.load(name, training.validation_rows)
+    data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
     say_read(data.train.path)
     backbone = load_backbone(params.backbone, [data.words], training.precision)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     start: dict[str, Any] = {}
     pretrained_on: list[str] = []
     if arm == "multitask":
-        source = Path("artifacts") / task_of(params, name).start
+        source = ARTIFACTS / task_of(params, name).start
         config = load_config(source)
         prompt = load_prompt(source, config, params.backbone, backbone, name if name in config.heads else None,
                              training.projection, training.prompt_dropout)

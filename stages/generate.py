@@ -1,18 +1,18 @@
 """generate@KIND: write one of the embedded corpora, in the formats that real ones come in."""
 
-from pathlib import Path
 from typing import cast
 
 from pipeline.world import write_corpus
 from pipeline.world.corpora import Kind
-from stages.command import run, say, say_wrote
-from stages.params import load_params
+from stages.runtime.entry import run, say, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import WORLD
 
 
 def generate(kind: str) -> None:
     """Write data/world/KIND/{train,validation,test}.*"""
     params = load_params().generate
-    folder = Path("data/world") / kind
+    folder = WORLD / kind
     counts = write_corpus(cast(Kind, kind), folder, params.rows, params.seed)
     say(", ".join(f"{split} {count}" for split, count in counts.items()) + " rows")
     say_wrote(folder)

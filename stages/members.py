@@ -3,12 +3,12 @@
 The one stage that looks at all corpora, so that no later stage of a mixture reruns for a corpus that is not in it.
 """
 
-from pathlib import Path
 
 from pipeline.config import load_json
 from pipeline.files import write_json
-from stages.command import run, say, say_wrote
-from stages.params import load_params, mixture_of
+from stages.runtime.entry import run, say, say_wrote
+from stages.runtime.params import load_params, mixture_of
+from stages.runtime.paths import FEATURES, MEMBERS
 
 
 def members(mixture: str) -> None:
@@ -16,8 +16,8 @@ def members(mixture: str) -> None:
     params = load_params()
     mixture_of(params, mixture)
     names = params.members(mixture)
-    output = Path("data/members") / f"{mixture}.json"
-    write_json(output, {name: load_json(Path("data/features") / name / "summary.json") for name in names})
+    output = MEMBERS / f"{mixture}.json"
+    write_json(output, {name: load_json(FEATURES / name / "summary.json") for name in names})
     say(", ".join(names))
     say_wrote(output)
 

@@ -1,46 +1,48 @@
 """mix@MIXTURE: sizes -> rates, how often each corpus will be seen, and what leaks from one corpus's train into another's test."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import load_json
+from pipeline.data.leakage import Leaks, find_leaks
 from pipeline.errors import UserError
-from pipeline.examples import read_examples
-from pipeline.features import FeatureTable
+from pipeline.features.subset import Subset
+from pipeline.features.table import FeatureTable
 from pipeline.files import write_json
-from pipeline.leakage import Leaks, find_leaks
-from pipeline.mixture import UNIT, Ints, MixtureParams, Packing, Schedule, sampling_rates, steps_for
-from pipeline.params import TrainParams
-from pipeline.subset import Subset
+from pipeline.mixing.rates import UNIT, sampling_rates, steps_for
+from pipeline.mixing.schedule import Packing, Schedule
+from pipeline.params import MixtureParams, TrainParams
+from pipeline.seeding import Ints
 from pipeline.tasks import task_named
-from stages.command import run, say, say_read, say_wrote
-from stages.params import PATH, load_params, mixture_of
+from pipeline.tasks.base.examples import read_examples
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import load_params, mixture_of
+from stages.runtime.paths import EXAMPLES, FEATURES, MEMBERS, MIXTURES, PARAMS
 
 
 def mix(mixture: str) -> None:
     """Write data/mixtures/MIXTURE.json."""
     params = load_params()
     how, training = mixture_of(params, mixture), params.pretrain[mixture]
-    source = Path("data/members") / f"{mixture}.json"
+    source = MEMBERS / f"{mixture}.json"
     members = load_json(source)
     say_read(source)
     leaks = _leaks(members)
-    _say_leaks(leaks, how, f"{PATH}: mixtures.{mixture}")
+    _say_leaks(leaks, how, f"{PARAMS}: mixtures.{mixture}")
     dropped = leaks.train_rows if how.on_leak == "drop" else dict.fromkeys(members, np.zeros(0, np.int64))
     try:
         corpora = _corpora(members, dropped, how, training)
     except ValueError as error:
-        raise UserError(f"{PATH}: mixtures.{mixture}: {error}") from None
+        raise UserError(f"{PARAMS}: mixtures.{mixture}: {error}") from None
     warnings = list(_warnings(corpora, how))
     for name, corpus in corpora.items():
         say(f"{name}: {corpus['rows']} examples, share {corpus['share']:.3f}, {corpus['epochs']:.2f} epochs"
             + f"; {corpus['dropped']} dropped, for they leak" * bool(corpus["dropped"]))
     for warning in warnings:
         say(f"warning: {warning}")
-    output = Path("data/mixtures") / f"{mixture}.json"
+    output = MIXTURES / f"{mixture}.json"
     temperature = None if how.temperature == "equal" or how.shares else how.temperature
     write_json(output, {
         "corpora": corpora, "features": members, "temperature": temperature, "cap": how.cap, "shares": how.shares,
@@ -52,7 +54,7 @@ def mix(mixture: str) -> None:
 def _leaks(members: Mapping[str, Any]) -> Leaks:
     def texts(name: str, split: str) -> Iterator[str]:
         task = task_named(members[name]["task"])
-        return (task.text(example) for example in read_examples(Path("data/examples") / name / f"{split}.parquet", task))
+        return (task.text(example) for example in read_examples(EXAMPLES / name / f"{split}.parquet", task))
 
     return find_leaks(list(members), texts)
 
@@ -85,7 +87,7 @@ def _corpora(members: Mapping[str, Any], dropped: Mapping[str, Ints], how: Mixtu
 
 def _micro_batches(name: str, dropped: Ints, batch_tokens: int) -> int:
     """How many an epoch of a corpus has."""
-    table = FeatureTable(Path("data/features") / name / "train")
+    table = FeatureTable(FEATURES / name / "train")
     left = Subset(table, dropped) if len(dropped) else table
     return Packing(left.lengths, batch_tokens, 0, left.tokens, left.longest).per_epoch
 

@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.analysis.perturbations import mapped
+from pipeline.analysis.probing import split_of
 from pipeline.config import load_json
 from pipeline.errors import UserError, did_you_mean
-from pipeline.evaluate import Split
+from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.splits import load_split
 from pipeline.files import atomic_folder, write_json
-from pipeline.perturb import mapped
-from pipeline.probing import split_of
-from pipeline.source import locate
-from pipeline.tokenizer import Tokenizer
-from stages.command import run, say, say_read, say_wrote
-from stages.loading import Subject, load_subject
-from stages.params import PATH, ShiftParams, arm_of, load_params
-from stages.splits import load_split
+from pipeline.params import ShiftParams
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
+from stages.evaluation.load_model import Subject, load_subject
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import arm_of, load_params
+from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
 
 
 def out_of_domain(arm_name: str, name: str, data: str) -> None:
@@ -25,19 +27,19 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
     arm, params = arm_of(arm_name), load_params()
     shift = next((shift for shift in params.probe.out_of_domain if (shift.model, shift.data) == (name, data)), None)
     if shift is None:
-        raise UserError(f"{PATH}: probe.out_of_domain: has no {name} on {data}; add it")
-    home, there = (load_json(Path("data/features") / task / "summary.json") for task in (name, data))
+        raise UserError(f"{PARAMS}: probe.out_of_domain: has no {name} on {data}; add it")
+    home, there = (load_json(FEATURES / task / "summary.json") for task in (name, data))
     _check(shift, home, there)
     subject = load_subject(arm, name, params, params.probe.rows)
-    say_read(Path("artifacts") / arm / name)
-    found = load_split(Path("data/features") / data, Path("data/examples") / data, there, "test", params.probe.rows).examples
+    say_read(ARTIFACTS / arm / name)
+    found = load_split(FEATURES / data, EXAMPLES / data, there, "test", params.probe.rows).examples
     examples = [replace(example, tags=mapped(example.tags, shift.labels)) for example in found] if shift.labels else found
     with tempfile.TemporaryDirectory() as folder:
         split = split_of(examples, subject.test.task, subject.test.classes, Tokenizer(locate(params.backbone)),
                          subject.max_length, subject.stride, Path(folder, "there"))
         shared = {label: label for label in shift.labels.values()}
         scores = {place: _score(subject, each, shared) for place, each in (("home", subject.test), ("there", split))}
-    output = Path("results/out_of_domain") / arm / f"{name}-on-{data}"
+    output = RESULTS / "out_of_domain" / arm / f"{name}-on-{data}"
     with atomic_folder(output) as beside:
         write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(examples), **scores,
                                              "loss": scores["home"] - scores["there"]})
@@ -47,7 +49,7 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
 
 def _check(shift: ShiftParams, home: dict[str, Any], there: dict[str, Any]) -> None:
     """Raise UserError where the tasks are of two kinds, or a label is not one of theirs."""
-    where = f"{PATH}: probe.out_of_domain: {shift.model} on {shift.data}"
+    where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
     if home["task"] != there["task"]:
         raise UserError(f"{where}: the tasks are {home['task']} and {there['task']}; choose two of one kind")
     if not shift.labels and home["classes"] != there["classes"]:

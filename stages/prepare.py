@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.corpus import CorpusError
-from pipeline.corpus import prepare as prepare_examples
+from pipeline.data.prepare import CorpusError
+from pipeline.data.prepare import prepare as prepare_examples
+from pipeline.data.recipe import load_recipe
 from pipeline.files import write_json
-from pipeline.recipe import load_recipe
-from stages.command import run, say, say_read, say_wrote
-from stages.params import load_params, task_of
-from stages.workers import WORK, executor
+from pipeline.params import task_of
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, RECIPES, WORK
+from stages.workers.processes import executor
 
 HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinned hub revision
 
@@ -19,11 +21,11 @@ def prepare(name: str) -> None:
     """
     params = load_params()
     data = task_of(params, name).data
-    recipe = load_recipe(Path("data_recipes") / f"{name}.yaml")
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
     folder = None if data == HUB else Path(params.data_root) / data
     if folder is not None:
         say_read(folder)
-    output, problems = Path("data/examples") / name, Path("data/problems") / name / "problems.jsonl"
+    output, problems = EXAMPLES / name, PROBLEMS / name / "problems.jsonl"
     try:
         summary, found = prepare_examples(recipe, folder, output, problems, WORK / f"prepare-{name}", executor())
     except CorpusError as bad:
@@ -36,7 +38,7 @@ def prepare(name: str) -> None:
     if summary["detected"]:
         say("detected " + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items()))
     say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
-    about = Path("data/corpora") / f"{name}.json"
+    about = CORPORA / f"{name}.json"
     write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})
     say_wrote(output, about, problems)
 

@@ -1,28 +1,17 @@
 """pretrain@MIXTURE: train one shared deep prompt, and a head for each corpus, on all of a mixture's corpora (MPT-2)."""
 
-from pathlib import Path
 
-from pipeline.artifact import save_artifact
+from pipeline.artifacts.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
-from pipeline.model import PromptedModel
-from pipeline.params import TrainParams
-from stages.command import say, say_read, say_wrote
-from stages.launching import launch
-from stages.params import Params, load_params, mixture_of
-from stages.training import (
-    Beginning,
-    TaskData,
-    check_positions,
-    check_stored,
-    describe,
-    fit,
-    heads_for,
-    load_backbone,
-    new_prompt,
-    realized,
-    write_run,
-)
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import Params, TrainParams
+from pipeline.training.setup import Beginning, TaskData, check_positions, check_stored, describe, heads_for, new_prompt
+from stages.runtime.entry import say, say_read, say_wrote
+from stages.runtime.launcher import launch
+from stages.runtime.params import load_params, mixture_of
+from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, MIXTURES, RUNS
+from stages.training.run import fit, load_backbone, realized, write_run
 
 
 def pretrain(mixture: str) -> None:
@@ -33,7 +22,7 @@ def pretrain(mixture: str) -> None:
     begun = begin(mixture, training, params)
     result, writes = fit(f"pretrain-{mixture}", "multitask", begun, training, params)
     if writes:
-        artifact, curves = Path("artifacts/pretrain") / mixture, Path("runs/pretrain") / mixture
+        artifact, curves = ARTIFACTS / "pretrain" / mixture, RUNS / "pretrain" / mixture
         save_artifact(artifact, begun.model, describe("multitask", begun, training, params))
         write_run(curves, result, "multitask", training, params.seed, realized(begun, training, params.seed, result))
         say(f"best validation {result.best_score:.2f} at step {result.best_step}")
@@ -42,10 +31,10 @@ def pretrain(mixture: str) -> None:
 
 def begin(mixture: str, training: TrainParams, params: Params) -> Beginning:
     """What the shared prompt's training begins with. Raises UserError where the mixture was made of other features."""
-    source = Path("data/mixtures") / f"{mixture}.json"
+    source = MIXTURES / f"{mixture}.json"
     mixed = load_json(source)
     corpora, features, dropped = mixed["corpora"], mixed["features"], mixed["dropped"]
-    tasks = [TaskData.load(name, training.validation_rows, dropped.get(name, ())) for name in corpora]
+    tasks = [TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows, dropped.get(name, ())) for name in corpora]
     stale = [task.name for task in tasks if task.summary != features[task.name]]
     if stale:
         raise UserError(f"{source}: made from other features of {', '.join(stale)} than are there now; run members and mix again")

@@ -7,17 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluate import Split
+from pipeline.analysis.perturbations import perturbed, suites
+from pipeline.analysis.probing import WithoutLayer, attention_mass, readings, split_of
+from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
-from pipeline.perturb import perturbed, suites
-from pipeline.probing import WithoutLayer, attention_mass, readings, split_of
-from pipeline.prompt import DeepPrompt
-from pipeline.source import locate
-from pipeline.tokenizer import Tokenizer
-from stages.command import run, say, say_read, say_wrote
-from stages.loading import Subject, load_subject
-from stages.params import arm_of, load_params, task_of
-from stages.splits import SUBSET_SEED
+from pipeline.model.prompt import DeepPrompt
+from pipeline.params import task_of
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
+from stages.evaluation.load_model import Subject, load_subject
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import arm_of, load_params
+from stages.runtime.paths import ARTIFACTS, RESULTS
 
 
 def probe(arm_name: str, name: str) -> None:
@@ -25,12 +27,12 @@ def probe(arm_name: str, name: str) -> None:
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
-    say_read(Path("artifacts") / arm / name)
+    say_read(ARTIFACTS / arm / name)
     clean = subject.metrics(subject.test).overall[subject.primary]
     say(f"{len(subject.test.examples)} test rows, {subject.primary} {clean:.2f}")
     tried = pd.DataFrame(_suites(subject, clean, params.probe.typos, Tokenizer(locate(params.backbone))))
     layers = pd.DataFrame(_layers(subject, clean))
-    output = Path("results/probe") / arm / name
+    output = RESULTS / "probe" / arm / name
     with atomic_folder(output) as beside:
         losses = dict(zip(tried["suite"], tried["loss"].round(4), strict=True))
         write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(subject.test.examples), "score": clean,

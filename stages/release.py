@@ -3,14 +3,15 @@
 import dataclasses
 import shutil
 import subprocess
-from pathlib import Path
 
-from pipeline.card import Corpus, model_card
+from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
-from pipeline.manifest import load_config
-from stages.command import run, say_read, say_wrote
-from stages.params import load_params, task_of
+from pipeline.interop.model_card import Corpus, model_card
+from pipeline.params import task_of
+from stages.runtime.entry import run, say_read, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
 INPUTS = ("data_recipes", "dvc.yaml", "params.yaml", "pipeline", "stages")
 
@@ -18,8 +19,8 @@ INPUTS = ("data_recipes", "dvc.yaml", "params.yaml", "pipeline", "stages")
 def release(name: str) -> None:
     """Write models/NAME."""
     task_of(load_params(), name)
-    artifact, output = Path("artifacts/multitask") / name, Path("models") / name
-    metrics = load_json(Path("results/multitask") / name / "metrics.json")
+    artifact, output = ARTIFACTS / "multitask" / name, MODELS / name
+    metrics = load_json(RESULTS / "multitask" / name / "metrics.json")
     config = load_config(artifact)
     say_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
@@ -35,7 +36,7 @@ def release(name: str) -> None:
 
 
 def _corpus(name: str) -> Corpus:
-    path = Path("data/corpora") / f"{name}.json"
+    path = CORPORA / f"{name}.json"
     if not path.exists():  # an imported prompt may have learned from what this project does not have
         return Corpus(license="unknown", source="no recipe of the project that made this")
     return parse(Corpus, load_json(path), str(path))

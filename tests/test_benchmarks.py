@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from small import make_backbone
 from transformers import BertConfig
 
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, start, step
 from benchmarks.speed.setting import Setting, corpus
 from benchmarks.speed.timing import Times, alternate, ratio
 from benchmarks.speed.ways import peft_inputs
-from pipeline.batches import IGNORED
+from pipeline.mixing.batches import IGNORED
 from pipeline.world import write_corpus
+from tests.support import tiny
+from tests.support.small_project import make_backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 

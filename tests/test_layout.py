@@ -1,28 +1,52 @@
-"""The layout as a contract: what may import what, and what no module may do."""
+"""The layout as a contract: what may import what, and what no module may do. One test a rule, which lists all offenders."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
-# A module imports only those before it; a name stands for the module, or for a package with all that is in it.
-ORDER = ("errors", "files", "shards", "row", "config", "cluster", "params", "source", "mixture", "readers", "metrics",
-         "bootstrap", "confidence", "families", "tokenizer", "features", "edit", "task", "manifest", "checks",
-         "tagging", "tasks", "recipe", "leakage", "parts", "duplicates", "corpus", "examples", "featurize", "card",
-         "statistics", "perturb", "paraphrase", "subset", "batches", "prompt", "attention", "backbone", "model",
-         "stored", "optim", "artifact", "exchange", "checkpoint", "collective", "evaluate", "weigh", "agreement",
-         "probing", "bundle", "predictor", "accelerator", "launch", "engine", "trainer", "report", "world")
-TORCH_FREE = (*ORDER[: ORDER.index("subset") + 1], "report", "world")
-ALONE = {"report": {"errors", "metrics", "bootstrap", "confidence", "statistics"}, "world": {"errors"}}
-ONLY = {"transformers": {"tokenizer", "attention", "backbone"}, "deepspeed": {"accelerator"}, "tokenizers": set(),
-        "peft": {"exchange"}, "datasets": {"readers"}, "huggingface_hub": {"card", "source", "readers"},
-        "pyarrow": {"readers", "features", "task", "tasks", "parts", "corpus", "examples"}}
+# A line may import from the lines above it, and a package from itself; a name stands for a module or a whole package.
+ORDER = (
+    ("pipeline.errors", "pipeline.files", "pipeline.config", "pipeline.params", "pipeline.seeding", "pipeline.sharding",
+     "pipeline.metrics"),
+    ("pipeline.pretrained", "pipeline.distributed", "pipeline.world"),
+    ("pipeline.tasks",),
+    ("pipeline.data", "pipeline.features"),
+    ("pipeline.mixing",),
+    ("pipeline.model",),
+    ("pipeline.artifacts",),
+    ("pipeline.evaluation",),
+    ("pipeline.training",),
+    ("pipeline.analysis", "pipeline.inference", "pipeline.interop"),
+    ("pipeline.report",),
+    ("stages",),
+    ("deep_prompt",),
+)
+LEVEL = {unit: level for level, units in enumerate(ORDER) for unit in units}
+# Packages that use little of what is above them.
+STANDS_ALONE = {
+    "pipeline.report": {"pipeline.errors", "pipeline.metrics", "pipeline.analysis", "pipeline.data"},
+    "pipeline.world": {"pipeline.errors"},
+    "pipeline.metrics": set[str](),
+}
+TORCH_FREE = {unit for level in ORDER[:5] for unit in level} - {"pipeline.distributed", "pipeline.mixing"} | {"pipeline.report"}
+LIBRARIES = {
+    "transformers": {"pipeline.pretrained", "pipeline.model"},
+    "deepspeed": {"pipeline.distributed"},
+    "tokenizers": set[str](),
+    "peft": {"pipeline.interop"},
+    "datasets": {"pipeline.data"},
+    "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
+    "pyarrow": {"pipeline.data", "pipeline.features", "pipeline.tasks", "pipeline.training"},
+}
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
              "trust_remote_code"}
+# These set a variable that a library reads, where it is not set; no module of the library reads one.
+SETS_ENVIRONMENT = {"pipeline.pretrained.tokenizer": ["TOKENIZERS_PARALLELISM"],
+                    "pipeline.distributed.process_group": ["LOCAL_RANK"],
+                    "pipeline.distributed.deepspeed_setup": ["DS_ACCELERATOR"]}
 
 
 def modules(package: str) -> dict[str, ast.Module]:
@@ -36,7 +60,8 @@ def modules(package: str) -> dict[str, ast.Module]:
     return found
 
 
-PIPELINE, STAGES = modules("pipeline"), modules("stages")
+PIPELINE, STAGES, DEEP_PROMPT = modules("pipeline"), modules("stages"), modules("deep_prompt")
+ALL = {**PIPELINE, **STAGES, **DEEP_PROMPT}
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
@@ -51,65 +76,18 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def within(name: str) -> set[str]:
-    """The modules of pipeline/ that a module of it imports."""
-    return {target for target in imported(PIPELINE[name]) if target in PIPELINE and target != "pipeline"} - {name}
+    """The modules of ours that a module imports."""
+    return {target for target in imported(ALL[name]) if target in ALL and target != "pipeline"} - {name}
 
 
 def unit(name: str) -> str:
     """The entry of ORDER that a module belongs to."""
-    return name.split(".")[1]
+    return ".".join(name.split(".")[: 2 if name.startswith("pipeline.") else 1])
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
-    assert sorted({unit(name) for name in PIPELINE if name != "pipeline"}) == sorted(ORDER)
-
-
-@pytest.mark.parametrize("name", sorted(PIPELINE))
-def test_a_module_imports_only_those_before_it(name: str) -> None:
-    later = {target for target in within(name) if ORDER.index(unit(target)) > ORDER.index(unit(name))}
-    assert not later
-
-
-def test_no_two_modules_import_each_other() -> None:
-    """Also inside a package: everything can be put in one line."""
-    left = {name: {target for target in within(name) if not name.startswith(f"{target}.")} for name in PIPELINE}
-    while ready := [name for name, targets in left.items() if not targets & left.keys()]:
-        for name in ready:
-            del left[name]
-    assert not left, f"these import each other: {sorted(left)}"
-
-
-@pytest.mark.parametrize("package", sorted(ALONE))
-def test_packages_that_stand_alone(package: str) -> None:
-    own = [name for name in PIPELINE if name.split(".")[1:2] == [package]]
-    assert own
-    assert {unit(target) for name in own for target in within(name)} - {package} <= ALONE[package]
-
-
-@pytest.mark.parametrize("library", sorted(ONLY))
-def test_a_library_is_known_in_few_places(library: str) -> None:
-    users = {unit(name) for name, tree in PIPELINE.items() if any(target.split(".")[0] == library for target in imported(tree))}
-    assert users <= ONLY[library]
-    assert users or not ONLY[library], "the contract names a module that does not use it"
-
-
-@pytest.mark.parametrize("name", sorted(name for name in PIPELINE if name != "pipeline" and unit(name) in TORCH_FREE))
-def test_what_comes_before_training_knows_no_torch(name: str) -> None:
-    assert not [target for target in imported(PIPELINE[name]) if target.split(".")[0] in {"torch", "safetensors", "deepspeed"}]
-
-
-def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
-    """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do without."""
-    names = ["files", "config", "params", "source", "mixture", "recipe", "metrics.answers", "features", "leakage", "world"]
-    imports = ", ".join(f"pipeline.{name}" for name in names)
-    check = f"import sys, {imports}; print({{'torch', 'transformers'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert done.stdout == "set()\n"
-
-
-@pytest.mark.parametrize("name", sorted(PIPELINE))
-def test_the_library_knows_no_stage(name: str) -> None:
-    assert not {target.split(".")[0] for target in imported(PIPELINE[name])} & {"stages", "tests", "benchmarks"}
+def libraries(name: str) -> set[str]:
+    """The top-level packages that a module imports."""
+    return {target.split(".")[0] for target in imported(ALL[name])}
 
 
 def names(tree: ast.Module) -> set[str]:
@@ -125,25 +103,79 @@ def names(tree: ast.Module) -> set[str]:
     return found
 
 
-# These set a variable that a library reads, where it is not set; none reads one.
-SETS_ENVIRONMENT = {"pipeline.tokenizer": ["TOKENIZERS_PARALLELISM"], "pipeline.launch": ["LOCAL_RANK"],
-                    "pipeline.accelerator": ["DS_ACCELERATOR"]}
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert sorted({unit(name) for name in ALL if name != "pipeline"}) == sorted(LEVEL)
 
 
-@pytest.mark.parametrize("name", sorted(PIPELINE))
-def test_the_library_prints_nothing_and_reads_no_arguments(name: str) -> None:
-    found = names(PIPELINE[name])
-    assert not found & {"print", "input", "sys.argv", "sys.stdout", "sys.stderr", "os.getenv", "argparse"}
-    uses = [node for node in ast.walk(PIPELINE[name]) if ast.unparse(node) == "os.environ"]
-    sets = [node.args[0].value for node in ast.walk(PIPELINE[name])
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault"]
-    assert sets == SETS_ENVIRONMENT.get(name, [])
-    assert len(uses) == len(sets)
+def test_a_module_imports_only_from_the_lines_above_it() -> None:
+    offenders = [f"{name} imports {target}" for name in ALL if name != "pipeline" for target in sorted(within(name))
+                 if unit(target) != unit(name) and LEVEL[unit(target)] >= LEVEL[unit(name)] and LEVEL[unit(name)] > 0]
+    assert not offenders
 
 
-@pytest.mark.parametrize("name", sorted({**PIPELINE, **STAGES}))
-def test_nothing_runs_code_out_of_data(name: str) -> None:
-    assert not names({**PIPELINE, **STAGES}[name]) & FORBIDDEN - ({"compile"} if name.startswith("pipeline") else set())
+def test_no_two_modules_import_each_other() -> None:
+    """Also inside a package: everything can be put in one line."""
+    left = {name: {target for target in within(name) if not name.startswith(f"{target}.")} for name in ALL}
+    while ready := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in ready:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+def test_no_two_packages_import_each_other() -> None:
+    edges = {(unit(name), unit(target)) for name in ALL if name != "pipeline" for target in within(name)}
+    assert not [(one, other) for one, other in edges if one < other and (other, one) in edges]
+
+
+def test_packages_that_stand_alone() -> None:
+    offenders = [f"{name} imports {target}" for name in ALL for target in sorted(within(name))
+                 if unit(name) in STANDS_ALONE and unit(target) not in STANDS_ALONE[unit(name)] | {unit(name)}]
+    assert not offenders
+
+
+def test_a_library_is_known_in_few_places() -> None:
+    users = {library: {unit(name) for name in PIPELINE if name != "pipeline" and library in libraries(name)}
+             for library in LIBRARIES}
+    assert users == LIBRARIES
+
+
+def test_what_comes_before_training_knows_no_torch() -> None:
+    offenders = [name for name in PIPELINE if name != "pipeline" and unit(name) in TORCH_FREE
+                 and libraries(name) & {"torch", "safetensors", "deepspeed"}]
+    assert not offenders
+
+
+def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
+    """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do without."""
+    wanted = ["files", "config", "params", "pretrained.location", "mixing.rates", "mixing.schedule", "data.recipe",
+              "metrics.answers", "features.table", "data.leakage", "world"]
+    imports = ", ".join(f"pipeline.{name}" for name in wanted)
+    check = f"import sys, {imports}; print({{'torch', 'transformers'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
+def test_the_library_knows_no_stage_and_no_command() -> None:
+    assert not [name for name in PIPELINE if libraries(name) & {"stages", "deep_prompt", "tests", "benchmarks"}]
+    assert not [name for name in STAGES if libraries(name) & {"deep_prompt", "tests", "benchmarks"}]
+
+
+def test_the_library_prints_nothing_and_reads_no_arguments() -> None:
+    words = {"print", "input", "sys.argv", "sys.stdout", "sys.stderr", "os.getenv", "argparse"}
+    assert not [f"{name} uses {found}" for name, tree in PIPELINE.items() if (found := names(tree) & words)]
+    uses, sets = dict[str, int](), dict[str, list[str]]()
+    for name, tree in PIPELINE.items():
+        uses[name] = sum(ast.unparse(node) == "os.environ" for node in ast.walk(tree))
+        sets[name] = [node.args[0].value for node in ast.walk(tree)  # type: ignore[attr-defined]
+                      if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault"]
+    assert {name: found for name, found in sets.items() if found} == SETS_ENVIRONMENT
+    assert not [name for name in PIPELINE if uses[name] != len(sets[name])]
+
+
+def test_nothing_runs_code_out_of_data() -> None:
+    torch_may = {"compile"}  # a method of torch, which takes no text
+    assert not [f"{name} uses {found}" for name, tree in ALL.items()
+                if (found := names(tree) & FORBIDDEN - (torch_may if name in PIPELINE else set()))]
 
 
 def test_the_check_for_code_out_of_data_finds_it() -> None:
@@ -152,6 +184,28 @@ def test_the_check_for_code_out_of_data_finds_it() -> None:
     assert not names(ast.parse("model.eval()")) & FORBIDDEN
 
 
-@pytest.mark.parametrize("name", sorted({**PIPELINE, **STAGES}))
-def test_a_module_says_what_it_is_for(name: str) -> None:
-    assert ast.get_docstring({**PIPELINE, **STAGES}[name])
+def test_every_module_says_what_it_is_for() -> None:
+    assert not [name for name, tree in ALL.items() if not ast.get_docstring(tree)]
+
+
+def test_no_module_is_named_as_one_of_the_standard_library() -> None:
+    assert not [name for name in ALL if name.rpartition(".")[2] in sys.stdlib_module_names]
+
+
+def test_tests_mirror_the_packages() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for package in ("pipeline", "stages", "deep_prompt")
+               for path in (ROOT / "tests" / package).rglob("test_*.py")}
+    assert folders
+    assert not [str(folder) for folder in folders if not (ROOT / folder).is_dir()]
+
+
+def test_stages_holds_stages_and_packages_only() -> None:
+    alone = [path.name for path in sorted((ROOT / "stages").glob("*.py"))
+             if path.name != "__init__.py" and f"stages.{path.stem} " not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+             and f"stages.{path.stem}\n" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")]
+    assert not alone
+
+
+def test_no_file_is_left_in_the_root_of_the_library_by_accident() -> None:
+    known = {name.removeprefix("pipeline.") for name in ORDER[0]} | {"__init__"}
+    assert {path.stem for path in (ROOT / "pipeline").glob("*.py")} <= known

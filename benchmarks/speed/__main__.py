@@ -18,7 +18,8 @@ import transformers
 
 from benchmarks.speed.setting import REAL, Setting
 from pipeline.config import load_yaml, parse
-from pipeline.source import BackboneParams, locate
+from pipeline.params import BackboneParams
+from pipeline.pretrained.location import locate
 
 # `epoch` before what leaves a process group's traces
 PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "start", "gpu", "scaling")

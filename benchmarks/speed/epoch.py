@@ -17,14 +17,14 @@ from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
 from benchmarks.speed.step import STORED, half
 from benchmarks.speed.timing import table
 from benchmarks.speed.ways import ours, peft_inputs, peft_model
-from pipeline.batches import IGNORED, Batch, TrainBatches, collate
-from pipeline.cluster import Cluster, Ranks
-from pipeline.evaluate import decode, scored
-from pipeline.launch import joined
-from pipeline.mixture import UNIT
+from pipeline.distributed.cluster import Cluster, Ranks
+from pipeline.distributed.process_group import joined
+from pipeline.evaluation.evaluate import decode, scored
+from pipeline.mixing.batches import IGNORED, Batch, TrainBatches, collate
+from pipeline.mixing.rates import UNIT
+from pipeline.model.prompt import DeepPrompt
 from pipeline.params import TrainParams
-from pipeline.prompt import DeepPrompt
-from pipeline.trainer import Run, steps_of, train
+from pipeline.training.trainer import Run, steps_of, train
 
 EPOCHS, CHECKS = 3, 10  # Trainer's epochs; how often F1 is looked at, which is not in the times
 RATE = 1e-2  # of peft's own example of prefix tuning; Trainer's 5e-5 leaves a random prefix as it was

@@ -1,4 +1,4 @@
-"""Evaluation: `pipeline.evaluate.decode`, against a plain loop over the same rows, sorted by length, that keeps no prediction."""
+"""Evaluation: `pipeline.evaluation.evaluate.decode`, against a plain loop over the same rows, sorted by length, that keeps no prediction."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ import torch
 from benchmarks.speed.setting import Corpus, Setting, corpus
 from benchmarks.speed.timing import alternate, ratio, table
 from benchmarks.speed.ways import ours
-from pipeline.batches import collate, sorted_rows
-from pipeline.evaluate import decode
-from pipeline.model import PromptedModel
+from pipeline.evaluation.evaluate import decode
+from pipeline.mixing.batches import collate, sorted_rows
+from pipeline.model.prompted_model import PromptedModel
 
 ROWS = {"ner": 300, "qa": 30}
 BATCH_TOKENS = 2048  # as the stages have it

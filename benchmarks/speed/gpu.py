@@ -14,11 +14,12 @@ from transformers import AutoModel, AutoModelForTokenClassification, BertConfig,
 from benchmarks.speed.setting import SEED, Setting
 from benchmarks.speed.timing import table
 from benchmarks.speed.ways import Step, peft_step, step_of
-from pipeline.attention import ATTENTION
-from pipeline.backbone import Backbone
-from pipeline.batches import Batch
-from pipeline.model import Heads, PromptedModel
-from pipeline.prompt import DeepPrompt
+from pipeline.mixing.batches import Batch
+from pipeline.model.attention import ATTENTION
+from pipeline.model.backbone import Backbone
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
 
 CLASSES = 9
 DASH = "—"

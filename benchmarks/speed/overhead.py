@@ -6,12 +6,12 @@ from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
 from benchmarks.speed.step import TOKENS, batches_of, on
 from benchmarks.speed.timing import against, alternate, table
 from benchmarks.speed.ways import RATES, Step, ours, step_of
-from pipeline.batches import Batch, TrainBatches, collate
-from pipeline.cluster import Cluster, Ranks
-from pipeline.collective import device
-from pipeline.engine import Engine
-from pipeline.launch import joined
-from pipeline.mixture import UNIT
+from pipeline.distributed.cluster import Cluster, Ranks
+from pipeline.distributed.collectives import device
+from pipeline.distributed.process_group import joined
+from pipeline.mixing.batches import Batch, TrainBatches, collate
+from pipeline.mixing.rates import UNIT
+from pipeline.training.engine import Engine
 
 PLAIN = "plain loop"
 

@@ -7,7 +7,7 @@ from benchmarks.speed.setting import Setting, corpus
 from benchmarks.speed.step import TOKENS, batches_of, on
 from benchmarks.speed.timing import alternate, table
 from benchmarks.speed.ways import fine_tuned, ours, step_of
-from pipeline.model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel
 
 RANKS = (8, 64, 1024)
 LINKS = {"10 Gbit/s Ethernet": (10e9 / 8, 50e-6), "100 Gbit/s InfiniBand": (100e9 / 8, 2e-6)}

@@ -9,15 +9,15 @@ from tempfile import mkdtemp
 
 import numpy as np
 
+from pipeline.data.readers import READERS
+from pipeline.data.readers.base import paths
+from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
-from pipeline.evaluate import Split
-from pipeline.features import FeatureTable, write_features
-from pipeline.readers import READERS
-from pipeline.readers.base import paths
-from pipeline.recipe import load_recipe
-from pipeline.row import Row
+from pipeline.evaluation.evaluate import Split
+from pipeline.features.table import FeatureTable, write_features
+from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
-from pipeline.tokenizer import Tokenizer
+from pipeline.tasks.base.row import Row
 from pipeline.world import write_corpus
 
 SEED = 7

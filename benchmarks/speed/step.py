@@ -8,10 +8,10 @@ import torch
 from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
 from benchmarks.speed.timing import Times, against, alternate, ratio, table
 from benchmarks.speed.ways import Step, fine_tuned, ours, peft_model, peft_step, step_of
-from pipeline.batches import Batch, TrainBatches, collate
 from pipeline.config import load_json
-from pipeline.mixture import UNIT
-from pipeline.stored import Stored
+from pipeline.mixing.batches import Batch, TrainBatches, collate
+from pipeline.mixing.rates import UNIT
+from pipeline.training.hidden_state_cache import Stored
 
 TOKENS = {"ner": 512, "qa": 1536}  # of a batch
 TUNED, TOP, STORED = "full fine-tuning", "deep prompt, top half", "the same, lower half stored"

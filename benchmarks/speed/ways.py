@@ -9,12 +9,13 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification
 
 from benchmarks.speed.setting import Corpus, Setting
-from pipeline.backbone import Backbone
-from pipeline.batches import IGNORED, Batch
-from pipeline.model import Heads, PromptedModel
-from pipeline.optim import optimizer
-from pipeline.prompt import DeepPrompt
-from pipeline.task import HeadKind
+from pipeline.mixing.batches import IGNORED, Batch
+from pipeline.model.backbone import Backbone
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.tasks.base.task import HeadKind
+from pipeline.training.optim import optimizer
 
 RATES = {"prompt": 0.01, "head": 0.001, "backbone": 1e-4}
 Step = Callable[[Batch], object]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.bootstrap import Samples, over_seeds, resampled
+from pipeline.analysis.bootstrap import Samples, over_seeds, resampled
 from pipeline.errors import UserError
 from pipeline.metrics.base import UnitCounts, figure
-from pipeline.report.outputs import RERUN, Scores, document, numbers, parquet, table, typed
+from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parquet, table, typed
 
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
 CONFIDENCES = ("kind", "raw", "calibrated", "right")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from pipeline.bootstrap import Difference, difference, interval
+from pipeline.analysis.bootstrap import Difference, difference, interval
 from pipeline.report.collect import Run
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.report.collect import Mixture
-from pipeline.report.outputs import Scores
+from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, Cell, Table, count, factor, learning_rates, percent
 
 

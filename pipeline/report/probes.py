@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report import outputs, plots
-from pipeline.report.outputs import Scores
+from pipeline.report import plots, stage_outputs
 from pipeline.report.plots import Plot
 from pipeline.report.render import Section
+from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, METRICS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
@@ -45,21 +45,21 @@ class Probe:
 def probe_of(results: Path, arm: str, task: str) -> Probe | None:
     """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
     folder = results / "probe" / arm / task
-    values = outputs.document(folder / "metrics.json")
-    suites = outputs.table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
-    layers = outputs.table(folder / "layers.tsv", ("layer", "score", "loss"))
+    values = stage_outputs.document(folder / "metrics.json")
+    suites = stage_outputs.table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
+    layers = stage_outputs.table(folder / "layers.tsv", ("layer", "score", "loss"))
     if values is None or suites is None or layers is None:
         return None
-    figures = outputs.numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
+    figures = stage_outputs.numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
     return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
     """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`, `rows`; None where absent."""
     path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
-    values = outputs.document(path)
+    values = stage_outputs.document(path)
     keys = ("home", "there", "loss", "rows")
-    return None if values is None else outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
+    return None if values is None else stage_outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Transfer:
 def transfer_of(results: Path, task: str) -> Transfer | None:
     """What `results/transfer/TASK` says; None where it is absent."""
     folder = results / "transfer" / task
-    values = outputs.document(folder / "metrics.json")
-    cosines = outputs.table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
+    values = stage_outputs.document(folder / "metrics.json")
+    cosines = stage_outputs.table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
     if values is None or cosines is None:
         return None
-    return Transfer(task, outputs.numbers(values, "scores", folder / "metrics.json"), cosines)
+    return Transfer(task, stage_outputs.numbers(values, "scores", folder / "metrics.json"), cosines)
 
 
 def sections(results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]) -> list[Section]:

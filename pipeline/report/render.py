@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from pipeline.report import mixtures, plots, tables, trust, words
+from pipeline.report import confidence, mixtures, plots, prose, tables
 from pipeline.report.collect import Evidence, Mixture, Published, Run, collect
 from pipeline.report.plots import Line, Plot
 from pipeline.report.tables import Table
@@ -54,7 +54,7 @@ def write_report(
     sections += more
     output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        text = page(name, "Arms and tasks compared", words.summary(evidence), sections, words.glossary(evidence))
+        text = page(name, "Arms and tasks compared", prose.summary(evidence), sections, prose.glossary(evidence))
         (output / name).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -86,7 +86,7 @@ def markdown(text: str) -> str:
 
 def _comparison(evidence: Evidence) -> Section:
     shown = tuple(table for table in (tables.comparison(evidence), tables.differences(evidence)) if table)
-    return Section("Comparison", words.about_cost(evidence), shown)
+    return Section("Comparison", prose.about_cost(evidence), shown)
 
 
 def _task(task: str, runs: Sequence[Run]) -> Section:
@@ -95,15 +95,15 @@ def _task(task: str, runs: Sequence[Run]) -> Section:
     if frame is not None:
         drawn.append(plots.label_dots(f"{task}: F1 by label, test", frame))
     shown = tuple(table for table in (tables.test_metrics(runs), tables.cost(runs)) if table)
-    return Section(task, words.about_task(runs), shown, tuple(drawn), by_label)
+    return Section(task, prose.about_task(runs), shown, tuple(drawn), by_label)
 
 
 def _trust(task: str, runs: Sequence[Run]) -> Iterator[Section]:
     """How sure the arms are, how well that is founded, and what ours got wrong."""
-    made = (trust.calibration(runs), trust.measures(runs), trust.confusion(runs), trust.mistakes(runs))
+    made = (confidence.calibration(runs), confidence.measures(runs), confidence.confusion(runs), confidence.mistakes(runs))
     shown = tuple(table for table in made if table)
     if shown:
-        yield Section(f"{task}: confidence and mistakes", trust.about(runs), shown, tuple(trust.plots_of(task, runs)))
+        yield Section(f"{task}: confidence and mistakes", confidence.about(runs), shown, tuple(confidence.plots_of(task, runs)))
 
 
 def _validation(task: str, runs: Sequence[Run]) -> Plot | None:
@@ -143,7 +143,7 @@ def _mixture(mixture: Mixture) -> Section:
     realized = mixtures.drawn_shares(mixture)
     if realized:
         drawn.append(plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized))
-    return Section(f"Shared prompt: {mixture.name}", words.about_mixture(mixture), tuple(shown), tuple(drawn))
+    return Section(f"Shared prompt: {mixture.name}", prose.about_mixture(mixture), tuple(shown), tuple(drawn))
 
 
 def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -> dict[str, Line]:

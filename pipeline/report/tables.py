@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline.report.collect import Evidence, Metrics, Run
 from pipeline.report.intervals import gap, interval_of, level
-from pipeline.report.outputs import Scores
 from pipeline.report.plots import arm_color
+from pipeline.report.stage_outputs import Scores
 
 DASH = "—"
 OURS = "multitask"

@@ -9,9 +9,9 @@ from pkgutil import iter_modules
 from typing import Any
 
 from pipeline.errors import UserError, did_you_mean
-from pipeline.task import Task
+from pipeline.tasks.base.task import Task
 
-NAMES = tuple(sorted(module.name for module in iter_modules(__path__)))
+NAMES = tuple(sorted(module.name for module in iter_modules(__path__) if not module.ispkg))
 
 
 def task_named(name: str) -> Task[Any, Any, Any]:
@@ -23,7 +23,7 @@ def task_named(name: str) -> Task[Any, Any, Any]:
 
 
 def code_of(name: str) -> str:
-    """A hash of the code that is only this task's: its file, and what it imports of `tasks`, `tagging`, `checks` and `metrics`.
+    """A hash of the code that is only this task's: its file, and what it imports of `tasks.shared`, other tasks and `metrics`.
 
     Stages take it from their input in place of these files, so that an edit of one task's code reruns no other task.
     """
@@ -34,14 +34,15 @@ def code_of(name: str) -> str:
         file = root.joinpath(*module.split(".")).with_suffix(".py")
         if module not in files and file.is_file():
             files[module] = file
-            todo += [name for name in _imported(file) if name.startswith(_OWN)]
+            todo += [name for name in _imported(file) if name.startswith(_OWN) and not name.startswith(_SHARED)]
     digest = hashlib.sha256()
     for module, file in sorted(files.items()):
         digest.update(f"{module}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
-_OWN = ("pipeline.tasks.", "pipeline.tagging", "pipeline.checks", "pipeline.metrics.")
+_OWN = ("pipeline.tasks.", "pipeline.metrics.")
+_SHARED = "pipeline.tasks.base"  # by all tasks: declared by every stage that runs one
 
 
 def _imported(file: Path) -> Iterator[str]:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checks import check_nfc, check_text, check_whole
-from pipeline.confidence import Claim, Floats, softmax
-from pipeline.edit import Edit
 from pipeline.errors import Problems
-from pipeline.features import Feature, WindowLogits, windows
 from pipeline.metrics import Metrics, UnitCounts, answers
-from pipeline.row import Row
-from pipeline.task import Task, is_text_list
+from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.edits import Edit
+from pipeline.tasks.base.features import Feature, WindowLogits, windows
+from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.task import Task, is_text_list
+from pipeline.tasks.shared.validation import check_nfc, check_text, check_whole
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
 NOWHERE = -1e9  # the logit of a choice that no sub-word stands for
 Encoding = tuple[list[int], list[tuple[int, int]]]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checks import check_nfc, check_text
-from pipeline.confidence import Claim, Floats, softmax
-from pipeline.edit import Edit
 from pipeline.errors import Problems
-from pipeline.features import Feature, WindowLogits
 from pipeline.metrics import Metrics, UnitCounts, classification
-from pipeline.row import Row
-from pipeline.task import HeadKind, Task
+from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.edits import Edit
+from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.task import HeadKind, Task
+from pipeline.tasks.shared.validation import check_nfc, check_text
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

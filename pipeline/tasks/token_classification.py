@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import Problems
-from pipeline.features import WindowLogits
 from pipeline.metrics import Metrics, UnitCounts, spans
-from pipeline.row import Row
-from pipeline.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
+from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.base.row import Row
+from pipeline.tasks.shared.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
 
 
 @dataclass(frozen=True)

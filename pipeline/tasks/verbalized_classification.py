@@ -7,7 +7,7 @@ from pipeline.errors import UserError
 from pipeline.tasks.sequence_classification import SequenceClassification
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
-    from pipeline.tokenizer import Tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
 
 class VerbalizedClassification(SequenceClassification):

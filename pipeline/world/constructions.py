@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.world import verbs
-from pipeline.world.dice import Dice, Pool
 from pipeline.world.grammar import Event, Frame, Sentence, any_view, clause, invent, predicate, relative_clause
 from pipeline.world.phrases import Phrase, filler, person
+from pipeline.world.sampling import Dice, Pool
 from pipeline.world.verbs import BY_BASE, BY_OBJECT
 
 Construction = Callable[[Sentence, Dice], object]

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pipeline.errors import UserError
 from pipeline.world.constructions import compose
-from pipeline.world.dice import Dice, mix
 from pipeline.world.grammar import Frame
 from pipeline.world.questions import compose_question
+from pipeline.world.sampling import Dice, mix
 
 Kind = Literal["ner", "qa", "srl"]
 SPLITS = ("train", "validation", "test")

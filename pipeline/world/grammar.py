@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from pipeline.world import lexicon
-from pipeline.world.dice import Dice
 from pipeline.world.phrases import Entity, Phrase, filler, manner, moment, whereabouts
+from pipeline.world.sampling import Dice
 from pipeline.world.verbs import BY_SUBJECT, Slot, Verb, View
 
 Span = tuple[int, int]

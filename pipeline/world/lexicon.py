@@ -4,7 +4,7 @@
 `ADJECTIVES` and `NOUNS` may be an organization, an event or a plain thing.
 """
 
-from pipeline.world.dice import split_names
+from pipeline.world.sampling import split_names
 
 
 def words(text: str) -> list[str]:

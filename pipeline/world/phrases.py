@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pipeline.world import lexicon
-from pipeline.world.dice import Dice
+from pipeline.world.sampling import Dice
 
 TYPES = {"P": "PER", "O": "ORG", "L": "LOC", "E": "EVENT"}
 

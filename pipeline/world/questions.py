@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from pipeline.world import lexicon
 from pipeline.world.constructions import JOINS, coordinate, finish
-from pipeline.world.dice import Dice
 from pipeline.world.grammar import Event, Frame, Sentence, active_words, clause, passive_words
 from pipeline.world.lexicon import barred, words
 from pipeline.world.phrases import Phrase, event, named, organization, person, thing, timed
+from pipeline.world.sampling import Dice
 from pipeline.world.verbs import VIEWS, View
 
 # Verbs of one line say the same of the same fillers, so a question may use another one than the text.

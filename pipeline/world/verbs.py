@@ -10,7 +10,7 @@ syntax decide what a name that could be anything is.
 from collections import defaultdict
 from typing import NamedTuple
 
-from pipeline.world.dice import Pool
+from pipeline.world.sampling import Pool
 
 FRAMES = """
 praise.01 praised praised praising 0P 1P

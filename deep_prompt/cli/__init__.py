@@ -1,0 +1,1 @@
+"""The command deep-prompt: one module per command."""

@@ -1,0 +1,1 @@
+"""Beyond one score: calibration, bootstrap, agreement, probing, perturbations and paraphrases."""

@@ -1,0 +1,1 @@
+"""What training leaves behind: an artifact with its prompt, heads and config."""

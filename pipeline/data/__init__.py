@@ -1,0 +1,1 @@
+"""From raw files to checked examples: recipes, readers, duplicates, leakage and statistics."""

@@ -1,0 +1,1 @@
+"""Ranks, their process group and collectives, and the set-up of DeepSpeed."""

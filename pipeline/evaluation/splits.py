@@ -1,0 +1,19 @@
+"""A split of a task as it lies on disk: its examples and their features."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.evaluate import Split, choose
+from pipeline.features.table import FeatureTable
+from pipeline.tasks import task_named
+from pipeline.tasks.base.examples import read_examples
+
+SUBSET_SEED = 7  # not the run's seed: runs with other seeds are scored on the same examples
+
+
+def load_split(features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None) -> Split:
+    """Some (or all) examples of a split with their features."""
+    task = task_named(summary["task"])
+    read = partial(read_examples, examples / f"{split}.parquet", task)
+    return choose(read, FeatureTable(features / split), task, tuple(summary["classes"]), limit, SUBSET_SEED)

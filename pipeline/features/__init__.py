@@ -1,0 +1,1 @@
+"""Features: the table on disk, subsets of it, and making it from examples."""

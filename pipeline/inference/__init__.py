@@ -1,0 +1,1 @@
+"""Prediction with artifacts of one or many tasks over one backbone."""

@@ -1,0 +1,1 @@
+"""Which corpus and which of its rows make each micro-batch."""

@@ -1,0 +1,1 @@
+"""The model: deep prompts, attention, the frozen backbone and the heads."""

@@ -1,0 +1,1 @@
+"""What every task has: the contract, rows, examples, edits, claims and features."""

@@ -1,0 +1,1 @@
+"""What several tasks use: tagging, and the validation of texts and words."""

@@ -1,0 +1,1 @@
+"""What the evaluating stages share: loading models and splits."""

@@ -1,0 +1,48 @@
+"""Where everything is in a project's folder: no other module of `stages` and `deep_prompt` spells these paths.
+
+A run is at ARM/TASK below ARTIFACTS, RUNS, RESULTS and PREDICTIONS, and at repeat/SEED/ARM/TASK when it repeats another.
+"""
+
+from pathlib import Path
+
+from pipeline.params import PARAMS_FILE, Arm
+
+PARAMS = Path(PARAMS_FILE)
+CLUSTER = Path("cluster.yaml")
+SEARCH_SPACE = Path("search.yaml")
+RECIPES = Path("data_recipes")
+PRESETS = Path("presets")
+DVC_YAML = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+WORLD = Path("data/world")
+CORPORA = Path("data/corpora")
+EXAMPLES = Path("data/examples")
+PROBLEMS = Path("data/problems")
+FEATURES = Path("data/features")
+MEMBERS = Path("data/members")
+MIXTURES = Path("data/mixtures")
+
+ARTIFACTS = Path("artifacts")
+MODELS = Path("models")
+RUNS = Path("runs")
+RESULTS = Path("results")
+PREDICTIONS = Path("predictions")
+REPORT = Path("report")
+TUNING = Path("tuning")
+
+WORK = Path(".work")
+LAUNCHES = WORK / "launch"
+STOPPED = WORK / "stopped"  # a job script finds this file when the run was asked to stop and must be queued again
+LOGS = Path("logs")
+
+
+def recipe_of(task: str) -> Path:
+    """The recipe of a task's corpus."""
+    return RECIPES / f"{task}.yaml"
+
+
+
+def run_folder(arm: Arm, task: str, seed: str = "") -> Path:
+    """A run's folder below ARTIFACTS, RUNS, RESULTS and PREDICTIONS; with `seed`, that of a run that repeats another."""
+    return Path("repeat", seed, arm, task) if seed else Path(arm, task)

@@ -1,0 +1,1 @@
+"""Processes that make shards, on this machine or in a Ray cluster."""

@@ -1,0 +1,86 @@
+"""Tasks side by side: the whole pipeline in one command, each task in one process of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deep_prompt.cli.parallel import _jobs
+from stages.runtime.params import check_params
+from tests.support.small_project import environment, make_project, python, write_params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], dict[str, Any]]:
+    home = tmp_path_factory.mktemp("parallel")
+    folder, env = (home / "project").resolve(), environment(home)
+    values = make_project(folder)
+    for training in values["pretrain"].values():
+        training["micro_batches"] = 2
+    values["tasks"]["world_ner"]["start"] = "multitask/world_srl"
+    write_params(folder, values)
+    (folder / "cluster.yaml").write_text("ranks: 2\n", encoding="utf-8")
+    python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
+    return folder, env, values
+
+
+def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+    """Once it has been interrupted, too."""
+    folder, env, _ = project
+    running = subprocess.Popen([sys.executable, "-m", "deep_prompt", "parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE,
+                               text=True)
+    deadline = time.monotonic() + 600
+    while not list((folder / ".work").glob("finetune-*/*/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.terminate()
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGTERM, output
+    assert not (folder / "report").exists()
+    done = python(folder, env, "-m", "deep_prompt", "parallel", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.strip() for line in (output + done.stdout).splitlines()]
+    for mixture in ("all", "ner_only"):
+        assert f"repro: > exec python -m stages.pretrain {mixture}" in output
+    assert output.count("repro: 2 ranks on") == 2
+    assert "repro: 2 ranks on" not in done.stdout, "what is done is done"
+    trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
+    for stage in trained:
+        assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), f"{stage}: one process"
+    assert not any(line.startswith("repro: 1 rank on") for line in lines), "nothing was left to train"
+    order = [line.split(":")[0] for line in lines if ": done in" in line]
+    assert order.index("finetune@world_srl") < order.index("finetune@world_ner"), "which starts from it"
+    status = python(folder, env, "-m", "dvc", "status")
+    assert "up to date" in status.stdout, status.stdout
+    assert list((folder / ".work/launch").iterdir()) == []
+
+
+def test_what_fails_is_told_and_the_others_go_on(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+    folder, env, values = project
+    values["tasks"]["world_srl"]["multitask"] = {"projection": 7}
+    values["arms"]["head_only"]["head_lr"] = 0.004
+    write_params(folder, values)
+    done = python(folder, env, "-m", "deep_prompt", "parallel", "2")
+    assert done.returncode == 1
+    assert "error: failed: multitask/world_srl, multitask/world_ner; the errors above say why" in done.stderr
+    (error,) = [line for line in done.stdout.splitlines() if "artifacts/pretrain/all/config.json: projection is 0" in line]
+    assert error.startswith("  finetune@world_srl: error: ")
+    assert any(line.strip().startswith("evaluate_baseline@head_only-world_ner: done in") for line in done.stdout.splitlines())
+
+
+def test_a_number_that_is_none(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+    done = python(project[0], project[1], "-m", "deep_prompt", "parallel", "all")
+    assert done.returncode == 2
+    assert "'all' is not a whole number above 0" in done.stderr
+
+
+def test_jobs_come_after_what_they_start_from(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+    jobs = _jobs(check_params(project[2], "params"))
+    assert list(jobs) == [("head_only", "world_ner"), ("multitask", "world_srl"), ("multitask", "world_ner")]
+    assert jobs[("multitask", "world_ner")] == ("multitask", "world_srl")
+    repeated = _jobs(check_params({**project[2], "repeat": {**project[2]["repeat"], "seeds": [8]}}, "params"))
+    assert {job: before for job, before in repeated.items() if job not in jobs} == {
+        ("head_only", "world_ner", "8"): ("head_only", "world_ner"), ("multitask", "world_ner", "8"): ("multitask", "world_ner")}

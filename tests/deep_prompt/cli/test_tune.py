@@ -1,0 +1,237 @@
+"""deep-prompt tune: the space is checked, trials count over runs, interrupted ones are taken up, the best is written back."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from deep_prompt.cli import search_space as search
+from deep_prompt.cli.search_space import Range, Target
+from deep_prompt.cli.tune import tune
+from pipeline.config import load_yaml
+from pipeline.errors import Diverged, UserError
+from pipeline.params import TrainParams
+from pipeline.report.tuning_page import Tried, best_of, write_tuning
+from pipeline.training.trainer import Run
+from stages.runtime.params import check_params
+from tests.support.small_project import ROOT, TUNING, environment, make_project, params, python, write_params
+
+COMMAND = ["-m", "deep_prompt", "tune", "world_ner", "--arm", "head_only", "--space", "small.yaml"]
+SPACE: dict[str, Any] = {"pruner": "none", "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}, "epochs": [0.2]}}}
+
+
+def write_space(folder: Path, values: dict[str, Any]) -> Path:
+    path = folder / "small.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(values, file)
+    return path
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A small project with features of world_ner."""
+    home = tmp_path_factory.mktemp("tune")
+    folder, env = home / "project", environment(home)
+    folder.mkdir()
+    make_project(folder)
+    write_space(folder, SPACE)
+    for words in (["generate", "ner"], ["prepare", "world_ner"], ["featurize", "world_ner"]):
+        done = python(folder, env, "-m", f"stages.{words[0]}", *words[1:])
+        assert done.returncode == 0, done.stderr
+    return folder, env
+
+
+def trials(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "tuning/head_only-world_ner/trials.tsv", sep="\t")
+
+
+def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str, str]]) -> None:
+    folder, env = project
+    before = (folder / "params.yaml").read_bytes()
+    done = python(folder, env, *COMMAND, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    first = trials(folder)
+    assert list(first["trial"]) == [0, 1]
+    assert sorted(first.columns) == ["epochs", "head_lr", "pruned", "score", "scored", "trial"]
+    assert first["head_lr"][0] == TUNING["head_lr"], "the first trial has what params.yaml has"
+    assert 0.001 <= first["head_lr"][1] <= 0.1
+    assert set(first["epochs"]) == {0.2}
+    assert (folder / "params.yaml").read_bytes() == before, "nothing is written back unasked"
+    done = python(folder, env, *COMMAND, "--trials", "4", "--workers", "2", "--apply")
+    assert done.returncode == 0, done.stderr
+    more = trials(folder)
+    pd.testing.assert_frame_equal(more.head(2), first, check_dtype=False)
+    assert len(more) == 4
+    assert more["head_lr"].nunique() == 4
+    best = more.loc[more["score"].idxmax()]
+    written = load_yaml(folder / "params.yaml")
+    assert written["tasks"]["world_ner"]["head_only"] == {"head_lr": pytest.approx(best["head_lr"], rel=1e-5)}
+    assert f"best validation {best['score']:.2f}" in done.stdout
+    page = (folder / "tuning/head_only-world_ner/tuning.html").read_text(encoding="utf-8")
+    assert "Score by head_lr" in page
+    assert "History" in page
+    # Under params that the trials depend on, it is another study: nothing of this one counts.
+    values = params(written["backbone"]["sha256"])
+    values["arms"]["head_only"]["weight_decay"] = 0.1
+    write_params(folder, values)
+    done = python(folder, env, *COMMAND, "--trials", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(trials(folder)) == 1
+    assert not list((folder / ".work/tune").rglob("*.safetensors")), "no checkpoint of a finished trial stays"
+
+
+def test_an_interrupted_trial_is_taken_up_where_it_was(project: tuple[Path, dict[str, str]]) -> None:
+    folder, env = project
+    values = params(load_yaml(folder / "params.yaml")["backbone"]["sha256"])
+    values["arms"]["head_only"] |= {"epochs": 40, "validations": 40}
+    write_params(folder, values)
+    space = {"pruner": "none", "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}}}}
+    write_space(folder, space)
+    with subprocess.Popen([sys.executable, *COMMAND, "--trials", "1"], cwd=folder, env=env, stdout=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.search(r"step \d+: validation", line):
+                break
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate()  # whoever reads its output reads it to the end
+    assert process.returncode == 128 + signal.SIGTERM
+    done = python(folder, env, *COMMAND, "--trials", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resuming at step \d+", done.stdout)
+    found = trials(folder)
+    assert len(found) == 1
+    assert found["head_lr"][0] == TUNING["head_lr"]
+    write_space(folder, SPACE)
+
+
+def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search around a training that is made up: its score falls with the rate, and from 0.05 on it diverges."""
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, params("0" * 64))
+    rates = [0.003, 0.002, 0.004, 0.001, 0.03, 0.06, 0.0005]
+    path = write_space(tmp_path, {"arms": {"head_only": {"head_lr": rates}}})
+    summary = tmp_path / "data/features/world_ner/summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}", encoding="utf-8")
+
+    def fit(stage: str, arm: str, begun: Any, training: TrainParams, given: Any, validated: Any) -> tuple[Run, bool]:
+        if training.head_lr > 0.05:
+            raise UserError("it diverged") from Diverged(3, "the loss is nan", [])
+        run = Run(20)
+        for step in (10, 20):
+            run.add_validation(step, {"world_ner": 50 + step - 1000 * training.head_lr})
+            validated(run)
+        return run, True
+
+    monkeypatch.setattr("stages.training.run.fit", fit)
+    monkeypatch.setattr("stages.finetune.begin", lambda *_: None)
+    given = Namespace(target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False)
+    tune(given)
+    found = trials(tmp_path)
+    assert len(found) == 40
+    assert set(found["score"][found["head_lr"] == 0.06]) <= {0.0}
+    finished = found[(found["pruned"] == 0) & (found["head_lr"] < 0.05)]
+    assert np.allclose(finished["score"], 70 - 1000 * finished["head_lr"])
+    pruned = found[found["pruned"] == 1]
+    assert len(pruned) >= 1
+    assert np.allclose(pruned["score"], 60 - 1000 * pruned["head_lr"])
+    assert set(pruned["scored"]) == {1}
+    assert 0.0005 not in set(pruned["head_lr"]), "the best is never pruned"
+    assert found.loc[found["score"].idxmax(), "head_lr"] == 0.0005
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"arms": {"head_only": {"head_lr": {"low": 0.1, "high": 0.01}}}}, "low is 0.1 and high 0.01; give two that rise"),
+    ({"arms": {"head_only": {"head_lr": {"low": 0, "high": 0.01}}}}, "above 0 where log is true"),
+    ({"arms": {"head_only": {"head_lr": []}}}, "head_only.head_lr: an empty list"),
+    ({"arms": {"head_only": {"prompt_lr": [0.1]}}}, "head_only trains no prompt"),
+    ({"arms": {"head_only": {"batch_tokens": {"low": 8, "high": 64}}}}, "batch_tokens: found a number 8.0, expected an integer"),
+    ({"arms": {"head_only": {"hed_lr": [0.1]}}}, "unknown key 'hed_lr'; did you mean 'head_lr'?"),
+    ({"arms": {"deep_prompt": {}}}, "no 'head_only'"),
+    ({"arms": {}, "pruner": "mean"}, "'mean' is not one of the allowed values"),
+])
+def test_a_space_that_does_not_fit_is_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    path = write_space(tmp_path, values)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        search.load_search(path, Target("head_only", "world_ner"), check_params(params("0" * 64), "params.yaml"))
+    assert str(path) in str(caught.value)
+
+
+def test_what_a_study_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    summary = tmp_path / "data/features/world_ner/summary.json"
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}", encoding="utf-8")
+    target, space = Target("head_only", "world_ner"), {"head_lr": Range(0.001, 0.1)}
+
+    def digest(change: dict[str, Any], asked: search.Space = space) -> str:
+        values = params("0" * 64)
+        values["arms"]["head_only"] |= change
+        return search.digest(target, check_params(values, "params.yaml"), asked)
+
+    assert digest({}) == digest({"head_lr": 0.05}), "what is searched may stand in params.yaml as it likes"
+    assert len({digest({}), digest({"epochs": 2.0}), digest({}, {"head_lr": Range(0.001, 0.2)})}) == 3
+    before = digest({})
+    summary.write_text('{"other": 1}', encoding="utf-8")
+    assert digest({}) != before
+
+
+def test_values_are_written_beside_comments(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    before = path.read_text(encoding="utf-8").splitlines()
+    search.apply(Target("deep_prompt", "world_ner"), {"prompt_lr": 0.0123}, path)
+    search.apply(Target("pretrain", "all"), {"head_lr": 0.003}, path)
+    after = path.read_text(encoding="utf-8").splitlines()
+    changed = [line for line in after if line not in before]
+    assert len(after) == len(before)
+    assert len(changed) == 2
+    assert "deep_prompt: {prompt_lr: 0.0123}" in changed[0]
+    assert "head_lr: 0.003" in changed[1]
+    with pytest.raises(UserError, match="prompt_lr: found text"):
+        search.apply(Target("deep_prompt", "world_ner"), {"prompt_lr": "fast"}, path)
+    assert path.read_text(encoding="utf-8").splitlines() == after
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ({"target": "world_nr"}, "no task 'world_nr'; did you mean 'world_ner'?"),
+    ({"target": "world_ner", "arm": "heads"}, "no arm 'heads'"),
+    ({"target": "multitask/world_ner"}, "give a task's name, or pretrain/MIXTURE"),
+    ({"target": "pretrain/al"}, "no mixture 'al'"),
+    ({"target": "world_ner", "trials": 0}, "--trials is 0"),
+    ({"target": "world_ner"}, "data/features/world_ner/summary.json: no such file; run the stage that makes it"),
+])
+def test_mistakes_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, params("0" * 64))
+    space = write_space(tmp_path, {**SPACE, "arms": {**SPACE["arms"], "pretrain": {"head_lr": [0.1, 0.2]}}})
+    given = {"arm": "head_only", "space": space, "trials": 1, "workers": 1, "apply": False, **words}
+    with pytest.raises(UserError, match=re.escape(message)):
+        tune(Namespace(**given))
+
+
+def test_the_best_is_a_finished_trial_and_pages_have_the_same_bytes(tmp_path: Path) -> None:
+    tried = [Tried(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}), Tried(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
+             Tried(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"})]
+    assert best_of(tried).number == 2
+    assert best_of(tried[1:2]).number == 1
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_tuning(tmp_path / folder, "multitask-ner", tried, {"lr": 0.7, "init": 0.3})
+    pages = [(tmp_path / folder / "tuning.html").read_bytes() for folder in ("one", "two")]
+    assert pages[0] == pages[1]
+    text = pages[0].decode()
+    assert "3 trials, 1 of them pruned" in text
+    assert "init: normal, text" in text

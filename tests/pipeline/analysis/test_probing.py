@@ -1,0 +1,159 @@
+"""What is read out of a model: attention mass against the references' own attention, a layer without prompt, cosines by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.analysis.probing import WithoutLayer, added, attention_mass, cosines, readings, split_of
+from pipeline.evaluation.evaluate import Split
+from pipeline.model.attention import Masses
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.pretrained.families import FAMILIES
+from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import token_classification as ner
+from tests.support import references, tiny
+
+EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
+SHAPE = (3, 2, 4, 5, 4)
+
+
+def masses_by_hand(family: str, model: Any, inputs: tuple[Tensor, ...], prompt: DeepPrompt,
+                   monkeypatch: pytest.MonkeyPatch) -> dict[int, Tensor]:
+    """Layer -> [B, heads, T], from the reference: where prompt values are 1 and the text's are 0, attention gives the mass."""
+    found: dict[int, Tensor] = {}
+    plain = references.attend
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, keys: Any, layer: int, **more: Any) -> Tensor:
+        ones = [torch.stack([each[0], torch.ones_like(each[1])]) for each in keys]
+        mass = plain(query, key, torch.zeros_like(value), visible, ones, layer, **more)
+        found[layer] = references.heads_of(mass, query.shape[1])[..., 0]
+        return plain(query, key, value, visible, keys, layer, **more)
+
+    monkeypatch.setattr(references, "attend", watched)
+    references.REFERENCES[family](model, *inputs, prompt.key_values)
+    return found
+
+
+@EVERY
+def test_the_attention_that_a_prompt_gets_is_the_references(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", made)
+    assert isinstance(prompt, DeepPrompt)
+    inputs = tiny.texts([9, 4, 7], pad=made.config.pad_token_id or 0)
+    masses: Masses = {}
+    with torch.no_grad():
+        hidden = made(*inputs, prompt(), masses)
+        expected = masses_by_hand(family, made.model, inputs, prompt, monkeypatch)
+        assert torch.equal(made(*inputs, prompt()), hidden), "to look changes nothing"
+    assert sorted(masses) == sorted(expected) == list(range(made.num_layers))
+    real = inputs[1].bool()
+    for layer, mass in masses.items():
+        torch.testing.assert_close(mass.transpose(1, 2)[real], expected[layer].transpose(1, 2)[real], atol=1e-5, rtol=1e-4)
+
+
+@EVERY
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -> None:
+    made = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", made)
+    assert isinstance(prompt, DeepPrompt)
+    inputs = tiny.texts([9, 4, 7], pad=made.config.pad_token_id or 0)
+    parts = [values[:, :, :0] if number == layer else values for number, values in enumerate(prompt.key_values)]
+    with torch.no_grad():
+        found = made(*inputs, WithoutLayer(prompt, layer)())
+        expected = references.REFERENCES[family](made.model, *inputs, parts)
+    real = inputs[1].bool()
+    torch.testing.assert_close(found[real], expected[real], atol=3e-5, rtol=1e-4)
+
+
+def test_a_layer_without_prompt_is_counted_from_the_backbones_first() -> None:
+    made = tiny.backbone()
+    upper = DeepPrompt(torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=1)
+    inputs = tiny.texts([5, 3])
+    with torch.no_grad():
+        found = made(*inputs, WithoutLayer(upper, 2)())
+        expected = made(*inputs, DeepPrompt(upper.key_values[:1], first_layer=1)())
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_mean_is_over_tokens_that_are_there(tmp_path: Path) -> None:
+    """Whatever the batches: one with padding, or each row alone."""
+    model = tiny.prompted("multitask")
+    table = tiny.table(tmp_path, "classes", 5, seed=0)
+    split = Split(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, table, np.arange(5))
+    assert isinstance(model.prompt, DeepPrompt)
+    sums, tokens = torch.zeros(3, 4), 0
+    for row in range(5):
+        ids = torch.from_numpy(table.column("input_ids", row).astype(np.int64))[None]
+        masses: Masses = {}
+        with torch.no_grad():
+            model.backbone(ids, torch.ones_like(ids), torch.zeros_like(ids), model.prompt(), masses)
+        sums += torch.stack([masses[layer][0].sum(-1) for layer in range(3)])
+        tokens += ids.shape[1]
+    for batch_tokens in (1, 1000):
+        found = attention_mass(model, split, 0, batch_tokens)
+        torch.testing.assert_close(torch.tensor([found[layer] for layer in range(3)]), sums / tokens)
+
+
+def test_a_prompt_of_the_top_layers_has_no_mass_below(tmp_path: Path) -> None:
+    made = tiny.prompted("multitask")
+    upper = DeepPrompt(torch.randn(1, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=2)
+    model = PromptedModel(made.backbone, upper, made.heads, train_backbone=False)
+    split = Split(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, tiny.table(tmp_path, "classes", 5, seed=0), np.arange(5))
+    assert list(attention_mass(model, split, 0)) == [2]
+
+
+def test_keys_that_are_all_alike_share_attention_evenly(tmp_path: Path) -> None:
+    """A query of zeros: P / (P + T) of it goes to the prompt."""
+    model = tiny.prompted("multitask")
+    with torch.no_grad():
+        for layer in model.backbone.model.encoder.layer:
+            layer.attention.self.query.weight.zero_()
+            layer.attention.self.query.bias.zero_()
+    table = tiny.table(tmp_path, "classes", 1, seed=0)
+    found = attention_mass(model, Split(ner.TASK, ("O", "B-X", "I-X"), [None], table, np.arange(1)), 0)
+    torch.testing.assert_close(torch.tensor(list(found.values())), torch.full((3, 4), 3 / (3 + table.longest)))
+
+
+def test_cosines_by_hand() -> None:
+    values = torch.zeros(2, 2, 1, 1, 2)
+    values[0, 0, 0, 0] = torch.tensor([3.0, 4.0])
+    values[1, 1, 0, 0] = torch.tensor([1.0, 0.0])
+    other = torch.zeros_like(values)
+    other[0, 0, 0, 0] = torch.tensor([4.0, 3.0])
+    other[1, 1, 0, 0] = torch.tensor([-2.0, 0.0])
+    assert cosines(DeepPrompt(values), DeepPrompt(other)) == pytest.approx({0: 24 / 25, 1: -1.0})
+    assert cosines(DeepPrompt(values, first_layer=1), DeepPrompt(other)) == pytest.approx({1: 0.0}), "layer 1 of both"
+
+
+def test_what_tuning_added_by_hand() -> None:
+    start = DeepPrompt(torch.full(SHAPE, 2.0), first_layer=1)
+    change = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    found = added(DeepPrompt(start.key_values + change, first_layer=1), start)
+    torch.testing.assert_close(found.key_values.detach(), change)
+    assert found.first_layer == 1
+
+
+def test_prompts_of_other_lengths_or_layers_have_no_cosine() -> None:
+    prompt = DeepPrompt(torch.ones(SHAPE))
+    assert cosines(prompt, DeepPrompt(torch.ones(3, 2, 4, 6, 4))) == {}
+    assert cosines(prompt, DeepPrompt(torch.ones(SHAPE), first_layer=3)) == {}
+
+
+def test_readings_tell_what_the_backbone_does_not_see(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """An uncased backbone sees no case; a sentence in several windows is one reading."""
+    def read(number: int, sentence: str) -> list[bytes]:
+        words = tuple(sentence.split())
+        examples = [ner.Example("a", words, ("O",) * len(words)), ner.Example("b", words[:1], ("O",))]
+        split = split_of(examples, ner.TASK, ("O",), tokenizer, 8, 2, tmp_path / str(number))
+        return readings(split)
+
+    long, short = read(0, "the cat saw the dog and the dog saw the cat")
+    assert read(1, "THE CAT SAW THE DOG AND THE DOG SAW THE CAT") == [long, short]
+    other = read(2, "the cat saw the dog and the dog saw the man")
+    assert (other[0] == long, other[1] == short) == (False, True)

@@ -1,0 +1,134 @@
+"""Recipes: the ones in data_recipes load, and each mistake is named with its key, value and remedy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.data.readers.conll_columns import Options
+from pipeline.data.recipe import Recipe, load_recipe
+from pipeline.errors import UserError
+from pipeline.tasks import task_named
+from tests.support.paths import ROOT
+
+RECIPES = sorted((ROOT / "data_recipes").glob("*.yaml"))
+NER = {
+    "task": "token_classification", "license": "CC0", "source": "ours", "reader": "conll_columns",
+    "options": {"columns": 2, "token": 0, "tag": 1, "tag_scheme": "iob2"},
+    "files": {"train": "train.conll", "validation": "dev.conll", "test": ["test.conll", "more.conll"]},
+    "labels": ["PER", "LOC"],
+}
+QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "records",
+      "options": {"fields": dict.fromkeys(["context", "question", "answers"])},
+      "files": {"train": "a.jsonl", "test": "c.jsonl"}, "carve_validation": 0.1}
+HUB = {"id": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
+
+
+def load(folder: Path, values: Mapping[str, Any]) -> Recipe:
+    path = folder / "ours.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump({key: value for key, value in values.items() if value is not None}, file)
+    return load_recipe(path)
+
+
+def refuse(folder: Path, values: Mapping[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(folder, values)
+    return [problem.removeprefix(str(folder) + "/") for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert task_named(recipe.task).classes(recipe.labels)
+
+
+def test_squad_recipes_carve_the_same_articles() -> None:
+    one, two = (load_recipe(path) for path in RECIPES if path.stem in ("squad", "squad_v2"))
+    assert (one.carve_validation, one.seed) == (two.carve_validation, two.seed)
+
+
+def test_good_recipe(tmp_path: Path) -> None:
+    recipe = load(tmp_path, NER)
+    assert recipe.name == "ours"
+    assert recipe.options == Options(2, 0, 1, "iob2")
+    assert recipe.labels == ("PER", "LOC")
+    assert [recipe.files.of(split) for split in ("train", "validation", "test")] == [
+        ("train.conll",), ("dev.conll",), ("test.conll", "more.conll")]
+    carved = load(tmp_path, QA | {"hub": HUB})
+    assert carved.files.of("validation") == ()
+    assert carved.hub is not None
+    assert carved.hub.splits.of("test") == ("validation",)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?"),
+    ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
+    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
+                                                "but token_classification needs tokens, tags too; correct the reader"),
+    ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
+    ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
+    ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
+    ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
+    ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
+    ({"labels": ["B-PER"]}, "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-"),
+    ({"files": {"train": "a", "test": "b"}}, "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
+                                             "it from train"),
+    ({"files": {"train": 3, "validation": "b", "test": "b"}}, "ours.yaml: files: train: found an integer 3, expected text or a"),
+    ({"files": {"train": "a", "dev": "b", "test": "b"}}, "ours.yaml: files: unknown key 'dev'; known are test, train, valid"),
+    ({"carve_validation": 0.1}, "ours.yaml: carve_validation: there is a validation split already; remove one of the two"),
+    ({"carve_validation": 10}, "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1"),
+    ({"on_problem": "warn"}, "ours.yaml: on_problem: 'warn' is not one of the allowed values; known are drop, fail"),
+    ({"allow": ["unseen-lable"]}, "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; did you mean 'unseen-"),
+    ({"max_dropped": "many"}, "ours.yaml: max_dropped: 'many' is no share of the rows; write 0.1% or 0.001"),
+    ({"max_dropped": 1.5}, "ours.yaml: max_dropped: 1.5 is no share of the rows; write 0.1% or 0.001"),
+    ({"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
+     "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
+    ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
+     "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
+    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer or one of auto)"),
+    ({"metric": "f2"}, "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall"),
+    ({"words": {"PER": "who"}}, "ours.yaml: words: token_classification reads no words; remove the key"),
+    ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
+    ({"hub": HUB}, "ours.yaml: files: validation is missing"),
+])
+def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refuse(tmp_path, NER | changes)[0].startswith(message)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"files": {"train": "a"}}, "files: test is missing; add it, or carve_test: 0.1 to take it from train"),
+    ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
+    ({"files": {"train": "a"}, "carve_test": 1}, "carve_test: 1.0 is not a share between 0 and 1"),
+    ({"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5}, "carve_validation and carve_test leave nothing to"),
+])
+def test_bad_carving(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert refuse(tmp_path, QA | changes)[0].startswith(f"ours.yaml: {message}")
+
+
+def test_each_share_is_drawn_by_itself(tmp_path: Path) -> None:
+    """Taking test out of train moves no row of validation, and a greater share keeps what a smaller one has."""
+    shares = [(0.1, None), (0.1, 0.2), (0.3, 0.2)]
+    drawn = []
+    for validation, test in shares:
+        files = {"train": "a"} | ({} if test else {"test": "c"})
+        recipe = load(tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test})
+        drawn.append({split: {group for group in map(str, range(3000)) if recipe.carved(group) == split}
+                      for split in ("train", "validation", "test")})
+    assert drawn[0]["validation"] == drawn[1]["validation"] < drawn[2]["validation"]
+    assert drawn[1]["test"] == drawn[2]["test"]
+    assert [len(drawn[2][split]) for split in ("validation", "test")] == [pytest.approx(900, abs=90), pytest.approx(600, abs=90)]
+
+
+def test_bad_question_recipe(tmp_path: Path) -> None:
+    assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
+    assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [
+        "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    problems = refuse(tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None})
+    assert len(problems) == 4

@@ -1,0 +1,97 @@
+"""Evaluation: chosen examples with all their windows, decoded in order whatever the batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.evaluation import evaluate
+from pipeline.evaluation.evaluate import Split, choose, decode, scored
+from pipeline.features.table import FeatureTable, write_features
+from pipeline.mixing.batches import collate
+from pipeline.tasks import task_named
+from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.token_classification import Example
+from tests.support import tiny
+
+
+class Echo:
+    """A task whose prediction is what it was shown."""
+
+    def decode(self, example: str, seen: Sequence[WindowLogits], classes: Sequence[str]) -> tuple[str, list[WindowLogits]]:
+        return example, list(seen)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> FeatureTable:
+    """Ten examples of one to three windows."""
+    made, generator = [], np.random.default_rng(0)
+    for number in range(10):
+        for window in range(1 + number % 3):
+            length = int(generator.integers(4, 12))
+            ids = generator.integers(3, tiny.VOCABULARY, length).tolist()
+            at = range(100 * number + 10 * window, 100 * number + 10 * window + length - 2)
+            made.append(Feature(number, ids, [0] * length, list(range(1, length - 1)), [0] * (length - 2), at, at, length - 2))
+    write_features(made, tmp_path / "a.arrow")
+    return FeatureTable(tmp_path / "a.arrow")
+
+
+EXAMPLES = [f"example {number}" for number in range(10)]
+
+
+def read(numbers: Any) -> list[str]:
+    return EXAMPLES if numbers is None else [EXAMPLES[number] for number in numbers]
+
+
+def test_all_examples_are_chosen_in_their_order(table: FeatureTable) -> None:
+    split = choose(read, table, Echo(), ("O",), None, seed=1)
+    assert list(split.examples) == EXAMPLES
+    assert split.rows.tolist() == list(range(len(table)))
+    assert list(choose(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
+
+
+def test_some_are_chosen_by_the_seed_with_all_their_windows(table: FeatureTable) -> None:
+    split = choose(read, table, Echo(), ("O",), 4, seed=1)
+    numbers = [EXAMPLES.index(example) for example in split.examples]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 4
+    assert split.rows.tolist() == [row for row in range(len(table)) if table.examples[row] in numbers]
+    again = choose(read, table, Echo(), ("O",), 4, seed=1)
+    assert list(again.examples) == list(split.examples)
+    more = choose(read, table, Echo(), ("O",), 7, seed=1)
+    assert set(split.examples) < set(more.examples), "a larger choice holds the smaller"
+    others = [choose(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)]
+    assert any(list(other) != list(split.examples) for other in others)
+
+
+@pytest.mark.parametrize("block", [1, 4, 4096])
+@pytest.mark.parametrize("budget", [1, 30, 2048])
+def test_each_example_is_decoded_from_its_own_windows(block: int, budget: int, table: FeatureTable,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "BLOCK", block)
+    model = tiny.prompted("deep_prompt")
+    split = choose(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
+    decoded = decode(model, split, 0, 0, budget)
+    assert [example for example, _ in decoded] == list(split.examples)
+    for example, seen in decoded:
+        rows = np.flatnonzero(table.examples == EXAMPLES.index(example))
+        assert [window.begins.tolist() for window in seen] == [table.column("begins", row).tolist() for row in rows]
+        for row, window in zip(rows, seen, strict=True):
+            with torch.no_grad():
+                alone = model(collate(table, np.array([row]), 0, 0))[0].numpy()
+            assert window.logits.shape == (int(table.label_counts[row]), 3)
+            np.testing.assert_allclose(window.logits, alone, atol=1e-5)
+
+
+def test_nothing_to_decode(table: FeatureTable) -> None:
+    assert decode(tiny.prompted("deep_prompt"), choose(read, table, Echo(), ("O",), 0, seed=1), 0, 0) == []
+
+
+def test_a_score_is_the_tasks(table: FeatureTable) -> None:
+    task = task_named("token_classification")
+    examples = [Example("a", ("in", "Rome"), ("O", "B-LOC")), Example("b", ("in", "Bonn"), ("O", "B-LOC"))]
+    split = Split(task, task.classes(("LOC",)), examples, table, table.examples)
+    assert scored(split, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0

@@ -1,0 +1,117 @@
+"""Windows own every unit once; features come back from Arrow as they went in."""
+
+import os
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.features import table as features
+from pipeline.features.table import FeatureTable, join_shards, write_features, write_shard
+from pipeline.tasks.base.features import Feature, Window, windows
+
+
+@settings(max_examples=300, deadline=None)
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=60), room=st.integers(1, 20), stride=st.integers(0, 25))
+@example(sizes=[1] * 40 + [10] + [1] * 5, room=10, stride=8)
+def test_windows(sizes: list[int], room: int, stride: int) -> None:
+    cut = windows(sizes, room, stride)
+    owned = [unit for window in cut for unit in range(window.own_start, window.own_end)]
+    assert owned == list(range(len(sizes)))
+    for window in cut:
+        assert window.start <= window.own_start < window.own_end <= window.end, "a window owns something, and what it shows"
+        assert sum(sizes[window.start : window.end]) <= room or window.end == window.start + 1
+    for left, right in pairwise(cut):
+        assert left.start < right.start <= left.end < right.end
+        overlap = sum(sizes[right.start : left.end])
+        assert overlap <= stride
+        one_more = overlap + sizes[right.start - 1]
+        assert one_more > stride or one_more + sizes[left.end] > room or right.start == left.start + 1, "it could overlap more"
+        assert left.end == len(sizes) or sum(sizes[left.start : left.end + 1]) > room, "it could show more"
+
+
+def test_overlap_is_split_in_the_middle() -> None:
+    assert windows([1] * 10, 6, 2) == [Window(0, 6, 0, 5), Window(4, 10, 5, 10)]
+
+
+def test_what_fits_is_one_window() -> None:
+    assert windows([2, 3, 1], 6, 3) == [Window(0, 3, 0, 3)]
+    assert windows([], 6, 3) == [Window(0, 0, 0, 0)]
+
+
+def test_a_unit_larger_than_the_room_stands_alone() -> None:
+    assert windows([1, 9, 1], 4, 1) == [Window(0, 1, 0, 1), Window(1, 2, 1, 2), Window(2, 3, 2, 3)]
+
+
+def row(number: int) -> Feature:
+    """A feature whose every list has another length, empty ones included."""
+    n = number % 4
+    ids, types, positions, labels = list(range(n + 2)), [1] * (n + 2), list(range(n)), list(range(2 * n))
+    return Feature(number, ids, types, positions, labels, [number] * n, [70_000 + number] * n, n)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 5, 8, 11])
+def test_features_come_back(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
+    assert write_features(map(row, range(rows)), tmp_path / "a.arrow") == rows
+    table = FeatureTable(tmp_path / "a.arrow")
+    assert len(table) == rows
+    assert table.lengths.tolist() == [len(row(i).input_ids) for i in range(rows)]
+    assert table.label_counts.tolist() == [row(i).label_count for i in range(rows)]
+    assert table.examples.tolist() == list(range(rows))
+    for name in ("input_ids", "token_types", "positions", "labels", "begins", "ends"):
+        assert [table.column(name, i).tolist() for i in range(rows)] == [getattr(row(i), name) for i in range(rows)]
+
+
+def test_rows_beyond_a_real_chunk(tmp_path: Path) -> None:
+    rows = features.ROWS_PER_CHUNK + 3
+    write_features(map(row, range(rows)), tmp_path / "a.arrow")
+    table = FeatureTable(tmp_path / "a.arrow")
+    for number in (0, features.ROWS_PER_CHUNK - 1, features.ROWS_PER_CHUNK, rows - 1):
+        assert table.column("begins", number).tolist() == row(number).begins
+        assert table.column("ends", number).tolist() == row(number).ends
+
+
+def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_features(map(row, range(50)), tmp_path / name)
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")
+    assert first == second
+    assert sorted(first) == ["00000.arrow", "examples.npy", "index.json", "label_counts.npy", "lengths.npy"]
+
+
+@pytest.mark.parametrize("sizes", [[3, 4, 5], [0, 1, 0], [9, 0, 2]])
+def test_shards_are_one_table(sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
+    made = [row(number) for number in range(sum(sizes))]
+    left = iter(made)
+    paths = [tmp_path / f"{number}.arrow" for number in range(len(sizes))]
+    about = [write_shard(islice(left, size), path) for size, path in zip(sizes, paths, strict=True)]
+    assert join_shards(paths, about, tmp_path / "joined") == len(made)
+    table = FeatureTable(tmp_path / "joined")
+    lengths = [len(feature.input_ids) for feature in made]
+    assert (table.tokens, table.longest, table.lengths.tolist()) == (sum(lengths), max(lengths), lengths)
+    assert [table.column("ends", number).tolist() for number in range(len(made))] == [feature.ends for feature in made]
+
+
+def test_a_shard_that_lacks_rows_is_told(tmp_path: Path) -> None:
+    about = write_shard(map(row, range(5)), tmp_path / "a.arrow")
+    with pytest.raises(UserError, match="has 5 rows, expected 6"):
+        join_shards([tmp_path / "a.arrow"], [about | {"rows": 6}], tmp_path / "joined")
+
+
+def test_opening_a_table_reads_no_column(tmp_path: Path) -> None:
+    """Its files may be without their contents, as long as nobody asks for a row."""
+    write_features(map(row, range(50)), tmp_path / "a")
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix != ".json":
+            os.truncate(path, 128 if path.suffix == ".npy" else 0)
+            os.truncate(path, 1 << 20)
+    table = FeatureTable(tmp_path / "a")
+    assert (len(table), table.longest) == (50, 5)
+    with pytest.raises(pa.ArrowInvalid):
+        table.column("labels", 3)

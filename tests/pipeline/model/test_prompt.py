@@ -1,0 +1,155 @@
+"""What a prompt is made of, each part against its formula computed by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.mixing.batches import collate
+from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors, together
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import TrainParams, useless_keys
+from tests.support import tiny
+
+SHAPE = (3, 2, 4, 5, 4)
+WIDTH = 3 * 2 * 4 * 4
+
+
+def projected(seed: int = 1) -> DeepPrompt:
+    embedding = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(torch.zeros(SHAPE), projection=Projection(embedding, 7, WIDTH, seed))
+
+
+def factored(rank: int = 2) -> DeepPrompt:
+    shared = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(shared, factors=TaskFactors(2, 5, rank, WIDTH, seed=3))
+
+
+def model_of(prompt: DeepPrompt) -> PromptedModel:
+    made = tiny.prompted("multitask")
+    return PromptedModel(made.backbone, prompt, made.heads, train_backbone=False)
+
+
+def test_a_projection_by_hand() -> None:
+    prompt = projected().requires_grad_(False)
+    mlp = prompt.projection
+    assert mlp is not None
+    for token in range(5):
+        hidden = [float(torch.tanh(mlp.inner.weight[unit] @ mlp.embedding[token] + mlp.inner.bias[unit])) for unit in range(7)]
+        row = [float(mlp.outer.weight[out] @ torch.tensor(hidden) + mlp.outer.bias[out]) for out in range(WIDTH)]
+        expected = torch.tensor(row).view(3, 2, 4, 4)  # layer, key or value, head, number
+        torch.testing.assert_close(prompt.flat()[:, :, :, token], expected)
+
+
+def test_a_projection_starts_from_its_seed() -> None:
+    assert torch.equal(projected().flat(), projected().flat())
+    assert not torch.equal(projected().flat(), projected(2).flat())
+
+
+@pytest.mark.parametrize(("prompt", "names"), [
+    (projected(), {"prompt.projection.embedding", "prompt.projection.inner.weight", "prompt.projection.inner.bias",
+                   "prompt.projection.outer.weight", "prompt.projection.outer.bias"}),
+    (factored(), {"prompt.key_values", "prompt.factors.u", "prompt.factors.v"}),
+    (DeepPrompt(torch.zeros(SHAPE), dropout=0.5, first_layer=0, position_offset=5), {"prompt.key_values"}),
+])
+def test_what_is_trained(prompt: DeepPrompt, names: set[str], tmp_path: Path) -> None:
+    """The same set is trained, has a gradient in every micro-batch of every task, and is saved."""
+    model = model_of(prompt)
+    assert set(model.trainable_state()) == names | {"heads.weight", "heads.bias"}
+    for task, kind in enumerate(("classes", "positions")):
+        model.zero_grad()
+        one = collate(tiny.table(tmp_path, kind, 12, 3), np.arange(6), task, 0)
+        model.heads.loss(model(one), one).backward()
+        moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+        assert moved == set(model.trainable_state())
+
+
+def test_factors_start_as_a_no_op_and_are_a_tasks_own() -> None:
+    prompt = factored()
+    assert torch.equal(prompt.flat(0), prompt.flat())
+    assert torch.equal(prompt.flat(1), prompt.flat())
+    factors = prompt.factors
+    assert factors is not None
+    with torch.no_grad():
+        factors.v[1] = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(prompt.flat(0), prompt.flat())
+    for token in range(5):
+        scale = 1 + sum(factors.u[1, token, r] * factors.v[1, r] for r in range(2))
+        torch.testing.assert_close(prompt.flat(1)[:, :, :, token], prompt.flat()[:, :, :, token] * scale.view(3, 2, 4, 4))
+
+
+def test_factors_learn_from_their_first_step() -> None:
+    prompt = factored()
+    prompt.flat(0).square().sum().backward()
+    assert prompt.factors is not None
+    assert prompt.factors.v.grad is not None
+    assert (prompt.factors.v.grad[0].abs() > 0).all()
+    assert not prompt.factors.v.grad[1].any(), "another task's"
+
+
+def test_a_batch_of_a_task_has_its_factors(tmp_path: Path) -> None:
+    prompt = factored()
+    assert prompt.factors is not None
+    torch.nn.init.normal_(prompt.factors.v)
+    model = model_of(prompt)
+    one = collate(tiny.table(tmp_path, "positions", 12, 3), np.arange(6), 1, 0)
+    own = model_of(DeepPrompt(prompt.flat(1)))
+    torch.testing.assert_close(model(one), own(one))
+    assert not torch.allclose(model(one), model_of(DeepPrompt(prompt.flat()))(one), atol=1e-3)
+
+
+def test_dropout_is_of_training_only() -> None:
+    prompt = DeepPrompt(torch.ones(SHAPE), dropout=0.25)
+    torch.manual_seed(1)
+    dropped = prompt().key_values
+    kept = dropped != 0
+    assert 0.6 < float(kept.float().mean()) < 0.9
+    assert torch.equal(dropped[kept], torch.full_like(dropped[kept], 1 / 0.75)), "its mean stays"
+    torch.manual_seed(1)
+    assert torch.equal(prompt().key_values, dropped)
+    assert torch.equal(prompt.eval()().key_values, torch.ones(1, *SHAPE))
+    assert torch.equal(prompt.train().flat(), torch.ones(SHAPE)), "what is saved has no dropout"
+
+
+def test_prompts_together() -> None:
+    one = DeepPrompt(torch.randn(3, 2, 4, 2, 4))
+    two = DeepPrompt(torch.randn(1, 2, 4, 3, 4), first_layer=2, position_offset=3)
+    rows = torch.tensor([0, 2, 1])
+    bank = together([one, None, two], rows)
+    assert bank is not None
+    assert bank.key_values.shape == (3, 3, 2, 4, 3, 4)
+    assert bank.rows is rows
+    assert torch.equal(bank.key_values[0, :, :, :, :2], one.flat())
+    assert torch.equal(bank.key_values[2, 2], two.flat()[0])
+    assert bank.visible is not None
+    assert bank.visible.tolist() == [[[True, True, False]] * 3, [[False] * 3] * 3, [[False] * 3, [False] * 3, [True] * 3]]
+    assert bank.position_offsets is not None
+    assert bank.position_offsets.tolist() == [0, 0, 3]
+
+
+def test_equal_prompts_need_no_mask() -> None:
+    bank = together([DeepPrompt(torch.randn(SHAPE)), DeepPrompt(torch.randn(SHAPE))], torch.tensor([0, 1]))
+    assert bank is not None
+    assert (bank.visible, bank.position_offsets) == (None, None)
+    assert together([None, DeepPrompt(torch.zeros(3, 2, 4, 0, 4))], torch.tensor([0, 1])) is None
+
+
+@pytest.mark.parametrize(("layers", "expected"), [("all", range(6)), (2, range(4, 6)), (6, range(6)), ((1, 3), range(1, 3))])
+def test_layers(layers: object, expected: range) -> None:
+    assert TrainParams(1.0, 0.1, prompt_layers=layers).layers(6) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layers", [0, 7, -1, (3, 3), (4, 7), (2,), (-1, 2)])
+def test_layers_that_are_not_there(layers: object) -> None:
+    with pytest.raises(ValueError, match=r"the backbone has layers 0 to 5: give all, how many of the top ones"):
+        TrainParams(1.0, 0.1, prompt_layers=layers).layers(6)  # type: ignore[arg-type]
+
+
+def test_keys_that_are_not_an_arms_to_set() -> None:
+    keys = ["epochs", "num_virtual_tokens", "init", "projection", "prompt_dropout", "factor_rank", "stored_megabytes"]
+    assert useless_keys("multitask", keys) == ["factor_rank", "init", "num_virtual_tokens"]
+    assert useless_keys("deep_prompt", keys) == ["factor_rank"]
+    assert useless_keys("soft_prompt", keys) == ["factor_rank", "init", "projection", "prompt_dropout", "stored_megabytes"]
+    assert useless_keys("fine_tune", keys) == sorted(keys[1:])
+

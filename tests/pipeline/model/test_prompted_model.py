@@ -1,0 +1,180 @@
+"""What each arm trains, and its loss against one computed by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.mixing.batches import Batch, collate
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt, SoftPrompt, initial_key_values
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import TRAINED_PARTS, Arm
+from pipeline.seeding import Ints
+from tests.support import tiny
+
+HEADS = {"heads.weight", "heads.bias"}
+ARMS = pytest.mark.parametrize("arm", list(TRAINED_PARTS))
+
+
+def batch(folder: Path, kind: str, rows: Ints | None = None, task: int | None = None) -> Batch:
+    table = tiny.table(folder, kind, 12, 3)
+    return collate(table, np.arange(6) if rows is None else rows, (0 if kind == "classes" else 1) if task is None else task, 0)
+
+
+@ARMS
+def test_what_is_trained(arm: Arm) -> None:
+    model = tiny.prompted(arm)
+    prompts: dict[str, set[str]] = {"multitask": {"prompt.key_values"}, "deep_prompt": {"prompt.key_values"},
+                                    "soft_prompt": {"prompt.vectors"}, "fine_tune": set(), "head_only": set()}
+    backbone = {f"backbone.model.{name}" for name, _ in model.backbone.model.named_parameters()}
+    assert len(backbone) > 40
+    assert set(model.trainable_state()) == prompts[arm] | HEADS | (backbone if arm == "fine_tune" else set())
+    assert list(model.trainable_state()) == list(tiny.prompted(arm).trainable_state())
+    parts = {name.split(".")[0] for name in model.trainable_state()}
+    assert parts == {part.replace("head", "heads") for part in TRAINED_PARTS[arm]}
+
+
+@ARMS
+@pytest.mark.parametrize("kind", ["classes", "positions"])
+def test_every_trained_parameter_has_a_gradient_in_every_batch(arm: Arm, kind: str, tmp_path: Path) -> None:
+    """Also where the batch is of one task: ranks with other tasks must have the same parameters to average."""
+    model = tiny.prompted(arm)
+    one = batch(tmp_path, kind)
+    model.heads.loss(model(one), one).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (name in model.trainable_state()), name
+    gradient = model.heads.weight.grad
+    assert gradient is not None
+    mine, other = (0, 1) if kind == "classes" else (1, 0)
+    assert (gradient[mine, : model.heads.classes[mine]].abs().amax(-1) > 0).all()
+    assert not gradient[other].any()
+    if kind == "positions":
+        assert not gradient[1, 2].any(), "the third class only pads"
+        assert not model.heads.bias.grad.any(), "it shifts all positions alike: rounding errors would be its gradient"
+
+
+@pytest.mark.parametrize("arm", ["multitask", "deep_prompt", "soft_prompt", "head_only"])
+def test_the_frozen_backbone_keeps_its_bytes(arm: Arm, tmp_path: Path) -> None:
+    model = tiny.prompted(arm)
+    before = {name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()}
+    trained = {name: value.detach().clone() for name, value in model.trainable_state().items()}
+    adam = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    for kind in ("classes", "positions", "classes"):
+        one = batch(tmp_path, kind)
+        adam.zero_grad()
+        model.heads.loss(model(one), one).backward()
+        adam.step()
+    assert {name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()} == before
+    assert all(not torch.equal(value, trained[name]) for name, value in model.trainable_state().items())
+
+
+def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
+    model = tiny.prompted("deep_prompt")
+    one = batch(tmp_path, "classes")
+    logits = model(one).detach()
+    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
+    expected = 0.0
+    for row in range(6):
+        for at in range(int(one.position_mask[row].sum())):
+            state = hidden[row, int(one.positions[row, at])].detach()
+            scores = (model.heads.weight[0].detach() @ state + model.heads.bias[0].detach()).tolist()
+            torch.testing.assert_close(logits[row, at], torch.tensor(scores), atol=1e-5, rtol=1e-5)
+            expected += math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, at])]
+    assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_of_spans_by_hand(tmp_path: Path) -> None:
+    model = tiny.prompted("deep_prompt")
+    one = batch(tmp_path, "positions")
+    logits = model(one).detach()
+    assert logits.shape == (*one.positions.shape, 2)
+    expected = 0.0
+    for row in range(6):
+        for end in (0, 1):
+            scores = logits[row, : int(one.position_mask[row].sum()), end].tolist()
+            expected += (math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, end])]) / 2
+    assert not one.position_mask.all(), "some rows are padded, and padding is no answer"
+    assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classes", "positions"])
+def test_loss_does_not_depend_on_the_batch_a_row_is_in(kind: str, tmp_path: Path) -> None:
+    model = tiny.prompted("deep_prompt")
+    together = batch(tmp_path, kind)
+    alone = [batch(tmp_path, kind, np.array([row])) for row in range(6)]
+    total = sum(model.heads.loss(model(one), one).item() for one in alone)
+    assert model.heads.loss(model(together), together).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_classes_that_pad_are_never_predicted() -> None:
+    heads = Heads(["classes", "positions"], [5, 2], 4, seed=0)
+    assert heads.weight.shape == (2, 5, 4)
+    with torch.no_grad():
+        heads.bias[1, 2:] = 1e9
+    assert heads(torch.randn(3, 7, 4), 0).shape == (3, 7, 5)
+    assert heads(torch.randn(3, 7, 4), 1).shape == (3, 7, 2)
+
+
+def test_heads_start_from_the_seed_and_ahead_of_more_classes() -> None:
+    first = Heads(["classes"], [5], 4, seed=3)
+    assert torch.equal(first.weight, Heads(["classes"], [5], 4, seed=3).weight)
+    assert not torch.equal(first.weight, Heads(["classes"], [5], 4, seed=4).weight)
+    assert not first.bias.any()
+
+
+def test_a_saved_state_comes_back() -> None:
+    one, two = tiny.prompted("deep_prompt", seed=0), tiny.prompted("deep_prompt", seed=1)
+    two.load_trainable_state({name: value.detach().clone() for name, value in one.trainable_state().items()})
+    for name, value in one.trainable_state().items():
+        assert torch.equal(value, two.trainable_state()[name])
+    with pytest.raises(AssertionError, match="another arm"):
+        tiny.prompted("soft_prompt").load_trainable_state(dict(one.trainable_state()))
+
+
+def test_a_prompt_owns_its_numbers() -> None:
+    values = torch.zeros(3, 2, 4, 5, 4)
+    deep, soft = DeepPrompt(values), SoftPrompt(values[0, 0, 0])
+    assert (deep.num_virtual_tokens, soft.num_virtual_tokens) == (5, 5)
+    with torch.no_grad():
+        deep.key_values.add_(1)
+        soft.vectors.add_(1)
+    assert not values.any()
+
+
+def test_starts_of_a_prompt() -> None:
+    text = torch.randn(3, 2, 4, 5, 4)
+    assert torch.equal(initial_key_values("text", text, 0), text)
+    zero = initial_key_values("zero_values", text, 0)
+    assert torch.equal(zero[:, 0], text[:, 0])
+    assert not zero[:, 1].any()
+    normal = initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 5)
+    assert (float(normal.std()), float(normal.mean())) == pytest.approx((0.02, 0.0), abs=1e-3)
+    assert torch.equal(normal, initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 5))
+    assert not torch.equal(normal, initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 6))
+
+
+def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
+    assert not any(parameter.requires_grad for parameter in tiny.prompted("deep_prompt").backbone.parameters())
+    model: PromptedModel = tiny.prompted("fine_tune")
+    assert all(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+def test_a_verbalizer_reads_the_lm_head_and_trains_the_prompt_alone(tmp_path: Path) -> None:
+    made = tiny.prompted("deep_prompt")
+    made.backbone.word_logits = lambda hidden, words: hidden[..., list(words)]  # type: ignore[method-assign]
+    heads = Heads(["verbalizer"], [3], 16, seed=0, words=[[4, 2, 7]])
+    model = PromptedModel(made.backbone, made.prompt, heads, train_backbone=False)
+    one = batch(tmp_path, "classes")
+    logits = model(one)
+    assert isinstance(model.prompt, DeepPrompt)
+    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
+    read = hidden.gather(1, one.positions.unsqueeze(-1).expand(-1, -1, 16))
+    torch.testing.assert_close(logits, read[..., [4, 2, 7]])
+    heads.loss(logits, one).backward()
+    assert heads.weight.grad is not None
+    assert not heads.weight.grad.any(), "there is one, for the ranks to average, and it is 0"
+    assert model.prompt.key_values.grad is not None
+    assert model.prompt.key_values.grad.any()

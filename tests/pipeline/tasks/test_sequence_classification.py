@@ -1,0 +1,183 @@
+"""Sequence classification: what the model is shown, where it is read, and what is said of a text."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import Problems, UserError
+from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import task_named
+from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.sequence_classification import Example, Label, Mark
+
+TASK = task_named("sequence_classification")
+CLASSES = ("no", "yes")
+CLS, SEP = 101, 102
+EVERY = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
+
+
+def text(text: str, pair: str = "", *spans: Mark, label: str = "yes", question: str = "") -> Example:
+    return Example("a", text, pair, spans, label, question)
+
+
+def featurize(tokenizer: Tokenizer, *examples: Example, max_length: int = 64) -> tuple[list[Feature], Counter[str]]:
+    counts: Counter[str] = Counter()
+    made = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, 8, counts))
+    for feature in made:
+        assert len(feature.input_ids) == len(feature.token_types) <= max_length
+        assert (len(feature.positions), len(feature.labels), feature.label_count) == (1, 1, 1)
+    return made, +counts
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.texts([text])[0][0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_one_text(name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    (feature,), counts = featurize(tokenizer, text("the cat sat"))
+    assert feature.input_ids == [*tokenizer.prefix, *ids(tokenizer, "the cat sat"), *tokenizer.suffix]
+    assert feature.positions == [len(feature.input_ids) - 1 if tokenizer.causal else 0]
+    assert feature.labels == [1]
+    assert not any(feature.token_types)
+    assert not counts
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_two_texts_are_two_segments(name: str, request: pytest.FixtureRequest) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    (feature, other), _ = featurize(tokenizer, text("the cat", "a dog", label="no"), text("the cat"))
+    first, second = ids(tokenizer, "the cat"), ids(tokenizer, "a dog")
+    head = [*tokenizer.prefix, *first, *tokenizer.middle]
+    assert feature.input_ids == [*head, *second, *tokenizer.suffix]
+    assert list(feature.token_types) == [0] * len(head) + [tokenizer.second_type] * (len(second) + len(tokenizer.suffix))
+    assert (feature.labels, feature.example, other.example) == ([0], 0, 1)
+
+
+def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
+    """WiC has a span in each text, WSC both in one; a span is widened to whole sub-words."""
+    star, sign = tokenizer.marker, tokenizer.second_marker
+    assert star != sign
+    one, two = "the cat sat", "a cat ran"
+    (feature,), _ = featurize(tokenizer, text(one, two, Mark(0, 4, 7), Mark(1, 2, 5)))
+    words = {word: ids(tokenizer, word) for word in ("the", "cat", "sat", "a", "ran")}
+    assert feature.input_ids == [CLS, *words["the"], *star, *words["cat"], *star, *words["sat"], SEP,
+                                 *words["a"], *sign, *words["cat"], *sign, *words["ran"], SEP]
+    (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 8, 11), Mark(0, 0, 7)))
+    assert feature.input_ids == [CLS, *sign, *words["the"], *words["cat"], *sign, *star, *words["sat"], *star, SEP]
+    (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 0, 11), Mark(0, 4, 6)))
+    assert feature.input_ids == [CLS, *star, *words["the"], *sign, *words["cat"], *sign, *words["sat"], *star, SEP]
+
+
+@settings(max_examples=80, deadline=None)
+@given(one=st.integers(1, 60), two=st.integers(0, 60), max_length=st.integers(8, 40))
+def test_the_longer_text_loses_its_end_first(tokenizer: Tokenizer, one: int, two: int, max_length: int) -> None:
+    words = [" ".join("abcdefghij"[at % 10] for at in range(count)) for count in (one, two)]
+    (feature,), counts = featurize(tokenizer, text(words[0], words[1]), max_length=max_length)
+    first, second = (ids(tokenizer, word) for word in words)
+    room = max_length - (3 if two else 2)
+    at = feature.input_ids.index(SEP)
+    kept = feature.input_ids[1:at], feature.input_ids[at + 1 : -1] if two else []
+    assert kept == (first[: len(kept[0])], second[: len(kept[1])])
+    assert sum(map(len, kept)) == min(room, one + two)
+    if one + two <= room:
+        assert not counts
+    else:
+        assert counts == {"texts cut": 1}
+        for index, length in enumerate((one, two)):
+            if len(kept[index]) < length:
+                assert len(kept[index]) >= len(kept[1 - index]) - 1, "it was the longer one, or both are as long"
+
+
+def test_marked_words_that_are_cut_are_counted(tokenizer: Tokenizer) -> None:
+    long = " ".join("abcdefghij" * 3)
+    _, counts = featurize(tokenizer, text(long, "", Mark(0, 2, 3)), max_length=16)
+    assert counts == {"texts cut": 1}
+    _, counts = featurize(tokenizer, text(long, "", Mark(0, 50, 51)), max_length=16)
+    assert counts == {"texts cut": 1, "marked words cut": 1}
+
+
+# Rows
+
+
+def made(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
+    problems = Problems()
+    row = {"id": "1", "where": "f:1"} | row
+    example = TASK.example(row, CLASSES, problems) if task == "example" else TASK.query(row, problems)
+    try:
+        problems.raise_if_any()
+    except UserError as error:
+        assert example is None
+        return None, list(error.problems)
+    return example, []
+
+
+def test_a_row_becomes_an_example_and_comes_back() -> None:
+    row = {"text": "a cat", "text_pair": "b", "spans": [{"segment": 0, "start": 2, "end": 5}], "label": "no", "question": "7"}
+    example, wrong = made(row)
+    assert not wrong
+    assert example == Example("1", "a cat", "b", (Mark(0, 2, 5),), "no", "7")
+    assert TASK.restore(TASK.record(example)) == example
+    plain, _ = made({"text": "a", "label": "yes"})
+    assert plain == Example("1", "a", "", (), "yes", "")
+    asked, _ = made({"text": "a", "text_pair": "b"}, "query")
+    assert asked == Example("1", "a", "b", (), "", "")
+
+
+def test_spacing_and_case_part_no_texts() -> None:
+    """WSC has sentences twice: "the captain , who" and "the captain, who"; one in train and one in validation would be a leak."""
+    assert TASK.group({"text": "The captain , who"}) == TASK.group({"text": "the captain, who"})
+    assert TASK.group({"text": "The captain"}) != TASK.group({"text": "The captains"})
+
+
+@pytest.mark.parametrize(("row", "parts"), [
+    ({"text": "a", "label": "maybe"}, ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"]),
+    ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
+    ({"text": 3, "label": "no"}, ["text: found int '3', expected text"]),
+    ({"text": "a", "text_pair": ["b"], "label": "no"}, ["text_pair: found list", "expected text"]),
+    ({"text": "a", "spans": "b", "label": "no"}, ["spans: found 'b', expected a list of at most two"]),
+    ({"text": "a", "spans": [{"segment": 0, "start": 0}], "label": "no"}, ["spans: found", "segment, start and end"]),
+    ({"text": "abc", "spans": [{"segment": 0, "start": 1, "end": 9}], "label": "no"}, ["characters 1 to 9", "'abc'", "correct"]),
+    ({"text": "abc", "spans": [{"segment": 2, "start": 0, "end": 1}], "label": "no"}, ["segment 2"]),
+    ({"text": "abc", "spans": [{"segment": 0, "start": 0, "end": 1}] * 3, "label": "no"}, ["at most two"]),
+])
+def test_a_bad_row_is_told(row: dict[str, Any], parts: list[str]) -> None:
+    _, wrong = made(row)
+    assert any(all(part in problem for part in parts) for problem in wrong), wrong
+
+
+def test_labels_are_two_or_more() -> None:
+    assert TASK.check_labels(("no", "yes")) == []
+    assert "leaves nothing to tell" in TASK.check_labels(("no",))[0]
+    assert "'no' is there twice" in TASK.check_labels(("no", "no"))[0]
+
+
+# Decoding
+
+
+def seen(*logits: float) -> list[WindowLogits]:
+    return [WindowLogits(np.array([0]), np.array([1]), np.array([logits], dtype=np.float32))]
+
+
+def test_the_likeliest_label_is_predicted() -> None:
+    assert TASK.decode(text("a"), seen(0.5, -1.0), CLASSES) == "no"
+    result = TASK.result(text("a", label=""), seen(0.0, np.log(3.0)), CLASSES, {})
+    assert isinstance(result, Label)
+    assert result.label == "yes"
+    assert result.probabilities == pytest.approx({"no": 0.25, "yes": 0.75})
+
+
+def test_scores_are_by_question_where_there_are_questions() -> None:
+    gold = ["yes", "no", "yes", "no"]
+    plain = [text("a", label=label) for label in gold]
+    assert TASK.score(plain, ["yes", "no", "no", "no"], CLASSES).overall == pytest.approx(
+        {"accuracy": 75.0, "f1_macro": (200 / 3 + 80) / 2, "total": 4})
+    asked = [text("a", label=label, question=question) for label, question in zip(gold, "aabb", strict=True)]
+    scored = TASK.score(asked, ["yes", "no", "no", "no"], CLASSES).overall
+    assert (scored["f1_answers"], scored["exact_match"]) == pytest.approx((200 / 3, 50.0))
+    assert set(TASK.figures) == set(scored) - {"total"}

@@ -1,0 +1,66 @@
+"""What is wrong with one row's words and texts; what is only a warning stays one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import WARNINGS, Problems, UserError
+from pipeline.tasks.shared.validation import check_nfc, check_text, check_words
+
+
+@pytest.mark.parametrize(("tokens", "kinds"), [
+    (["Ada", "ran"], []),
+    (["a\u00a0b", "5\u00a0000", "日本"], []),  # a no-break space is part of a word
+    (["a", ""], ["empty-token"]),
+    (["a", " \u3000"], ["empty-token"]),
+    (["a\x00b", "\x80"], ["control-character", "control-character"]),
+    (["\u200b", "a\u200bb"], ["invisible-token"]),
+])
+def test_words(tokens: list[str], kinds: list[str]) -> None:
+    problems = Problems()
+    assert check_words(tokens, "f:1", problems) == (not set(kinds) - WARNINGS)
+    assert [problem.kind for problem in problems.kept] == kinds
+
+
+@given(tokens=st.lists(st.text(), max_size=6))
+def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
+    """The short way through printable rows finds what the long way would."""
+    assert check_words(tokens, "f:1", Problems()) == all(check_words([token], "f:1", Problems()) for token in tokens)
+
+
+@pytest.mark.parametrize(("value", "kind"), [
+    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "wrong-type")])
+def test_texts(value: object, kind: str | None) -> None:
+    problems = Problems()
+    assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)
+    assert list(problems.counts) == ([kind] if kind else [])
+
+
+def test_normal_form() -> None:
+    problems = Problems()
+    check_nfc("context", "é", "f:1", problems)
+    assert not problems.counts
+    check_nfc("context", "e\u0301", "f:1", problems)
+    assert (len(problems), dict(problems.counts)) == (0, {"not-nfc": 1})
+
+
+def test_warnings_are_counted_and_kept_and_never_fail() -> None:
+    problems = Problems(shown=2)
+    for line in range(5):
+        problems.add(f"f:{line}", "looks odd", "not-nfc")
+    problems.raise_if_any()
+    problems.add("f:9", "is wrong", "answer-offset")
+    assert (len(problems), problems.counts.total()) == (1, 6)
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    assert str(caught.value) == "f:9: is wrong"
+    assert problems.summary() == ["answer-offset: 1", "  f:9: is wrong", "not-nfc: 5 (warning)", "  f:0: looks odd",
+                                  "  f:1: looks odd", "  f:2: looks odd"]
+
+
+def test_a_few_of_each_kind_are_kept_however_many_there_are_of_others() -> None:
+    problems = Problems(shown=5)
+    for line in range(100):
+        problems.add(f"f:{line}", "is wrong", "one")
+    problems.add("f:100", "is wrong too", "two")
+    assert [problem.kind for problem in problems.kept] == ["one"] * 5 + ["two"]

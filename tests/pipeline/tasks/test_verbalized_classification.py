@@ -1,0 +1,55 @@
+"""The verbalizer: the mask, or a causal backbone's next word, and the words that stand for labels."""
+
+from collections import Counter
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import task_named
+from pipeline.tasks.base.features import Feature
+from pipeline.tasks.sequence_classification import Example
+
+TASK = task_named("verbalized_classification")
+
+
+def featurize(tokenizer: Tokenizer, *pairs: tuple[str, str]) -> list[Feature]:
+    examples = [Example("a", text, pair, (), "yes", "") for text, pair in pairs]
+    made = list(TASK.featurize(examples, 0, tokenizer, ("no", "yes"), 64, 8, Counter()))
+    assert all(len(feature.input_ids) <= 64 for feature in made)
+    return made
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.texts([text])[0][0]
+
+
+def test_the_mask_stands_behind_the_texts(tokenizer: Tokenizer) -> None:
+    features = featurize(tokenizer, ("the cat", "a dog"), ("the cat", ""), ("cat " * 90, ""))
+    assert tokenizer.mask is not None
+    for feature in features:
+        assert feature.input_ids[-2:] == [tokenizer.mask, *tokenizer.suffix]
+        assert feature.positions == [len(feature.input_ids) - 2]
+    assert features[0].input_ids[-4:-2] == ids(tokenizer, "a dog")
+
+
+def test_a_causal_backbone_guesses_the_next_word(numbering_tokenizer: Tokenizer) -> None:
+    (feature,) = featurize(numbering_tokenizer, ("the cat", ""))
+    assert feature.input_ids == [*numbering_tokenizer.prefix, *ids(numbering_tokenizer, "the cat")]
+    assert feature.positions == [len(feature.input_ids) - 1]
+
+
+def test_without_a_mask_there_is_nothing_to_guess(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "mask", None)
+    with pytest.raises(UserError, match="has no mask; use sequence_classification"):
+        featurize(tokenizer, ("a", ""))
+
+
+def test_labels_words_are_one_number_each(tokenizer: Tokenizer) -> None:
+    words = ["the", "cat"]
+    assert tokenizer.single_words(words) == [pieces[0] for pieces in tokenizer.words([words])[0]]
+    with pytest.raises(UserError) as caught:
+        tokenizer.single_words(["the", "unbelievablyzzz", "The"])
+    told = str(caught.value)
+    assert "'unbelievablyzzz' is" in told
+    assert "choose a word that is one" in told

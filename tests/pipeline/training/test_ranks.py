@@ -1,0 +1,184 @@
+"""Several processes train as one: in every ZeRO stage, for every arm, and when their number changes on the way."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.config import load_json
+from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.process_group import joined
+from pipeline.mixing.batches import sorted_rows
+from pipeline.params import Arm
+from pipeline.training.trainer import Run
+from tests.support import one_rank
+from tests.support.paths import ROOT
+
+Alone = tuple[dict[str, Tensor], Run, list[list[float]]]
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def together(folder: Path, world: int, *jobs: str) -> None:
+    """Do the jobs in so many processes, one after another."""
+    environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    processes = [subprocess.Popen([sys.executable, "-m", "tests.support.one_rank", folder, *jobs],
+                                  env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(world)]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+
+
+def trained_alone(folder: Path, arm: Arm, precision: str = "float32", stored: int = 0) -> Alone:
+    with joined(Ranks(), 60):
+        model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
+        values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
+        return values, run, one_rank.predicted(model, folder, Ranks())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """What one process makes of it."""
+    return trained_alone(tmp_path_factory.mktemp("alone"), "multitask")
+
+
+def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> None:
+    """Every rank ended where one process did, within what sums in another order make of it."""
+    values, run, _ = alone
+    first, *others = (load_file(folder / f"{rank}.safetensors") for rank in range(world))
+    assert first.keys() == values.keys()
+    for name, value in values.items():
+        assert all(torch.equal(first[name], other[name]) for other in others)
+        torch.testing.assert_close(first[name], value, atol=atol, rtol=1e-3)
+    for rank in range(world):
+        for row, expected in zip(load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True):
+            assert row == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The same, with the backbone's weights in bfloat16."""
+    return trained_alone(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
+
+
+STAGES = ("0", "1", "2", "3", "3 offload")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two ranks have done everything that is asked of them below."""
+    folder = tmp_path_factory.mktemp("two")
+    with joined(Ranks(), 60):
+        (folder / "1-to-2").mkdir()
+        one_rank.work(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
+    together(
+        folder, 2,
+        *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
+        *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
+        *(f"stored-{stage} multitask {stage} stored" for stage in ("0", "3")),
+        *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
+        *(f"predict-{stage.replace(' ', '-')} multitask {stage} predict" for stage in ("0", "3", "3 offload")),
+        "apart multitask 0 apart", "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
+        "2-to-3 multitask 2 until=4", "2-to-3 multitask 3")
+    return folder
+
+
+def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Path) -> None:
+    batches = one_rank.batches(tmp_path)
+    tasks = [[micro.task for micro in batches.step(step)] for step in range(alone[1].steps)]
+    assert any(step[0::2] == [0, 0] and step[1::2] == [1, 1] for step in tasks)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_train_as_one(stage: str, alone: Alone, two: Path) -> None:
+    assert_same(two / f"stage-{stage.replace(' ', '-')}", 2, alone)
+
+
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_two_ranks_store_as_one(stage: str, two: Path, tmp_path: Path) -> None:
+    assert_same(two / f"stored-{stage}", 2, trained_alone(tmp_path, "multitask", stored=1))
+
+
+def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> None:
+    """Of the batches to predict, one rank has one more than the others."""
+    together(tmp_path, 4, "trained multitask 0", "untrained multitask 0 predict")
+    assert_same(tmp_path / "trained", 4, alone)
+    expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
+    table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
+    assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
+    assert all(load_json(tmp_path / f"untrained/{rank}.predicted.json") == expected for rank in range(4))
+
+
+def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Path) -> None:
+    with joined(Ranks(), 60):
+        one_rank.work(tmp_path, Ranks(), "multitask", "0")
+    rows = load_json(tmp_path / "0.rows.json")
+    first, second = (load_json(two / f"stage-0/{rank}.rows.json") for rank in range(2))
+    assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
+
+
+def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
+    for rank in range(2):
+        assert "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same" in load_json(
+            two / f"apart/{rank}.error.json")
+
+
+def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:
+    (_, run, _), (rounded, other, _) = alone, alone_bfloat16
+    assert {value.dtype for value in rounded.values()} == {torch.float32}, "what is trained is not rounded"
+    assert [row["loss"] for row in other.train] == pytest.approx([row["loss"] for row in run.train], rel=0.02)
+    assert [row["loss"] for row in other.train] != [row["loss"] for row in run.train]
+
+
+@pytest.mark.parametrize("stage", ["0", "1", "2", "3"])
+def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, two: Path) -> None:
+    """To the digits of bfloat16 only: the order of its sums depends on where weights lie in memory."""
+    first, second = (load_json(two / f"bfloat16-{stage}/{rank}.json") for rank in range(2))
+    assert first == second
+    expected = [row["loss"] for row in alone_bfloat16[1].train]
+    assert [row["loss"] for row in first] == pytest.approx(expected, rel=0.01)
+    assert first[0]["loss"] == pytest.approx(expected[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])
+def test_other_arms_with_all_weights_parted(arm: Arm, two: Path, tmp_path: Path) -> None:
+    """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last digits count for more."""
+    assert_same(two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5)
+
+
+@pytest.mark.parametrize("name", ["1-to-2", "2-to-3"])
+def test_it_goes_on_in_more_ranks_and_another_stage(name: str, alone: Alone, two: Path) -> None:
+    assert not (two / name / "checkpoints/step-000000001").exists(), "it did not start again"
+    assert_same(two / name, 2, alone)
+
+
+@pytest.mark.parametrize("name", ["2-to-1", "parted-to-1"])
+def test_it_goes_on_in_one_rank(name: str, alone: Alone, two: Path) -> None:
+    assert (two / name / "checkpoints/step-000000004").is_dir()
+    with joined(Ranks(), 60):
+        one_rank.work(two / name, Ranks(), "multitask", "0")
+    assert_same(two / name, 1, alone)
+
+
+@pytest.mark.parametrize("stage", ["0", "3", "3 offload"])
+def test_predictions_are_one_ranks_to_the_bit(stage: str, two: Path, tmp_path: Path) -> None:
+    expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
+    assert len(expected) == 40
+    for rank in range(2):
+        assert load_json(two / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json") == expected

@@ -1,0 +1,283 @@
+"""One stage command for one process and for many: the same result, and nobody left over, whoever is killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.config import load_json, load_yaml
+from tests.support.small_project import (
+    IN_ONE_PROCESS,
+    MEASURED,
+    ROOT,
+    contents,
+    curves,
+    environment,
+    make_project,
+    python,
+    write_params,
+)
+
+BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl", "members all",
+          "mix all")
+PRETRAIN = ("-m", "stages.pretrain", "all")
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@dataclass
+class Place:
+    """A project whose mixture is ready to be trained on."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def ranks(self, count: int, timeout_minutes: float = 10) -> None:
+        """Ask for so many processes."""
+        (self.folder / "cluster.yaml").write_text(f"ranks: {count}\ntimeout_minutes: {timeout_minutes}\n", encoding="utf-8")
+
+    def forget(self) -> None:
+        """As if nothing had been trained."""
+        for name in ("artifacts", "runs", ".work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def made(self) -> dict[str, bytes | str]:
+        """What training leaves, but for what was measured."""
+        return contents(self.folder / "artifacts") | curves(self.folder / "runs")
+
+    def processes(self) -> dict[int, list[str]]:
+        """The processes that work in the folder, and their words."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                alive = (path / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+                if alive and (path / "cwd").resolve() == self.folder:
+                    found[int(path.name)] = (path / "cmdline").read_bytes().decode().split("\0")
+            except OSError:  # it has just ended
+                continue
+        return found
+
+    def rank(self, number: int) -> int | None:
+        """The process that is a rank."""
+        for process in self.processes():
+            try:
+                words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"RANK={number}".encode() in words:
+                return process
+        return None
+
+    def launcher(self) -> int | None:
+        """DeepSpeed's middle process."""
+        return next((process for process, words in self.processes().items() if "deepspeed.launcher.launch" in words), None)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    home = tmp_path_factory.mktemp("launching")
+    folder = (home / "project").resolve()
+    values = make_project(folder)
+    values["pretrain"]["all"].update(micro_batches=4, epochs=8, validations=8, batch_tokens=64)
+    write_params(folder, values)
+    env = environment(home)
+    done = python(folder, env, "-c", IN_ONE_PROCESS, *BEFORE)
+    assert done.returncode == 0, done.stderr
+    python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
+    return Place(folder, env)
+
+
+@pytest.fixture(scope="module")
+def two(place: Place) -> dict[str, bytes | str]:
+    """What two ranks make of it, undisturbed."""
+    place.ranks(2)
+    done = python(place.folder, place.env, *PRETRAIN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 ranks on" in done.stdout
+    assert done.stdout.count("best validation") == 1, "one rank speaks"
+    assert place.processes() == {}
+    assert list((place.folder / ".work/launch").iterdir()) == []
+    return place.made()
+
+
+def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes | str], tmp_path: Path) -> None:
+    shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
+    curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(columns=list(MEASURED))
+    place.forget()
+    place.ranks(1)
+    done = python(place.folder, place.env, *PRETRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "1 rank on" in done.stdout
+    one = place.folder / "artifacts/pretrain/all"
+    assert load_json(one / "config.json") == load_json(tmp_path / "two/config.json")
+    for name in ("prompt", "heads"):
+        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (one, tmp_path / "two"))
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
+    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(columns=list(MEASURED))
+    pd.testing.assert_frame_equal(alone, curve, rtol=1e-2, atol=1e-4)
+
+
+def test_two_ranks_evaluate_as_one(place: Place) -> None:
+    place.forget()
+    place.ranks(1)
+    for words in ("finetune", "evaluate"):
+        python(place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner").check_returncode()
+    one = contents(place.folder / "results", place.folder / "predictions")
+    assert len(one) == 7
+    for zero in (0, 3):
+        shutil.rmtree(place.folder / "results")
+        shutil.rmtree(place.folder / "predictions")
+        (place.folder / "cluster.yaml").write_text(f"ranks: 2\nzero: {zero}\n", encoding="utf-8")
+        done = python(place.folder, place.env, "-m", "stages.evaluate", "head_only", "world_ner")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("test f1") == 1, "one rank speaks"
+        assert contents(place.folder / "results", place.folder / "predictions") == one
+
+
+def test_a_frozen_backbone_in_bfloat16(place: Place) -> None:
+    place.forget()
+    place.ranks(1)
+    before = (place.folder / "params.yaml").read_text(encoding="utf-8")
+    values = load_yaml(place.folder / "params.yaml")
+    values["pretrain"]["all"]["precision"] = values["arms"]["head_only"]["precision"] = "bfloat16"
+    write_params(place.folder, values)
+    try:
+        done = python(place.folder, place.env, *PRETRAIN)
+        assert done.returncode == 0, done.stderr
+        assert "1 rank on" in done.stdout
+        assert "; ZeRO stage 0, bfloat16; 4 of a step's 4 micro-batches each" in done.stdout
+        prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
+        assert {value.dtype for value in prompt.values()} == {torch.float32}
+        for stage in ("finetune", "evaluate"):
+            python(place.folder, place.env, "-m", f"stages.{stage}", "head_only", "world_ner").check_returncode()
+    finally:
+        (place.folder / "params.yaml").write_text(before, encoding="utf-8")
+
+
+@pytest.fixture
+def running(place: Place, two: object) -> Iterator[Start]:
+    """Starts the stage in some ranks; what is left of it in the end is killed."""
+    place.forget()
+    started: list[subprocess.Popen[str]] = []
+
+    def start(ranks: int, *words: str, timeout_minutes: float = 10) -> "subprocess.Popen[str]":
+        place.ranks(ranks, timeout_minutes)
+        started.append(subprocess.Popen([sys.executable, *(words or PRETRAIN)], cwd=place.folder, env=place.env,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in [*(process.pid for process in started if process.poll() is None), *place.processes()]:
+        os.kill(process, signal.SIGKILL)
+
+
+def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def checkpoints(place: Place) -> list[Path]:
+    return list((place.folder / ".work/pretrain-all").glob("*/step-*"))
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
+def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
+        ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes | str],
+        running: Start) -> None:
+    process = running(ranks)
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + (signal.SIGTERM if ranks == 1 else number), output
+    stopped = output.split("stopped after step ")[1].split()[0]
+    assert place.processes() == {}
+    assert not (place.folder / "artifacts").exists()
+    again = python(place.folder, place.env, *PRETRAIN)
+    assert again.returncode == 0, again.stderr
+    assert f"resuming at step {stopped} of" in again.stdout
+    if ranks == 2:
+        assert place.made() == two
+
+
+@pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
+def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place, running: Start) -> None:
+    process = running(2)
+    wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
+    victim = {"rank": place.rank(1), "launcher": place.launcher(), "supervisor": process.pid}[who]
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == (-signal.SIGKILL if who == "supervisor" else 1), output
+    wait_for(lambda: not place.processes(), 60)
+    if who != "supervisor":  # ranks look for theirs once a second, and may be done by then
+        assert "error: pretrain: the ranks ended before rank 0 was done" in output
+        assert "Traceback" not in output
+        assert not (place.folder / "artifacts").exists()
+        assert checkpoints(place)
+
+
+def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
+    """The other hears nothing of it for the time-out, and DeepSpeed's launcher kills what is left half a minute later."""
+    process = running(2, timeout_minutes=0.1)
+    wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
+    hung = place.rank(1)
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 1, output
+    assert place.processes() == {}
+    assert "rank 0 on " in output
+    assert "lost touch with another rank" in output
+    assert "Traceback" not in output
+    assert checkpoints(place)
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
+def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number: signal.Signals, place: Place,
+                                                              running: Start) -> None:
+    process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    wait_for(lambda: not place.processes(), 60)
+    assert "stopped after step " in output
+    assert not (place.folder / "artifacts").exists()
+    step = int(output.split("stopped after step ")[1].split()[0])
+    assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
+
+
+def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(place: Place, running: Start) -> None:
+    process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    wait_for(lambda: any("stages.pretrain" in words for words in place.processes().values()))
+    process.kill()
+    process.communicate(timeout=60)
+    wait_for(lambda: not place.processes(), 10)
+    assert not checkpoints(place)
+
+
+def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -> None:
+    """The script of examples/kubernetes.yaml, but for its virtual environment."""
+    (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["bash", "-c"]
+    script = container["args"][0].replace("source .venv/bin/activate\n", "")
+    process = running(1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script)
+    wait_for(lambda: checkpoints(place))
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, -signal.SIGTERM), output
+    assert "stopped after step " in output
+    wait_for(lambda: not place.processes(), 10)  # the script's shell looks every five seconds whether to ask again

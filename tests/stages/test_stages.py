@@ -1,0 +1,837 @@
+"""A user's mistakes, through the stages: one message that names place, value and remedy, no traceback, nothing written over."""
+
+import errno
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from deep_prompt.cli.check_project import check_project
+from deep_prompt.cli.preset import preset
+from pipeline.config import load_yaml
+from pipeline.data.recipe import load_recipe
+from pipeline.errors import Stopped, UserError
+from pipeline.evaluation.evaluate import Split
+from pipeline.tasks import token_classification as ner
+from stages.prepare import prepare
+from stages.runtime.entry import errors_shown, stops
+from stages.runtime.params import check_params, load_params
+from tests.support.small_project import ROOT, contents, environment, make_project, params, python, write_params
+
+Values = dict[str, Any]
+NER = "A\tB-PER\nb\tO\n\n"
+SRL = "d\t0\t0\tIt\t-\t-\t-\t-\t(ARG0*)\nd\t0\t1\tended\t-\t-\tend\tend.01\t(V*)\n\n"
+MARK = {"mark": "an earlier result"}
+
+
+def problems(call: Callable[..., Any], *words: str) -> list[str]:
+    """What a user is told."""
+    with pytest.raises(UserError) as caught:
+        call(*words)
+    return caught.value.problems
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with params, recipes, raw files of three corpora, and an earlier result of `prepare`."""
+    monkeypatch.chdir(tmp_path)
+    values = params("0" * 64)
+    values["tasks"]["world_qa"] = {**values["tasks"]["world_ner"], "data": "world/qa", "start": "pretrain/all"}
+    write_params(tmp_path, values)
+    shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
+    for split in ("train", "validation", "test"):
+        for folder, name, text in (("world/ner", "conll", NER.replace("A", f"A{split}")),
+                                   ("raw/srl", "conll", SRL.replace("d", split, 1).replace("It", split)),
+                                   ("world/qa", "jsonl", question(split) + "\n")):
+            path = tmp_path / "data" / folder / f"{split}.{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    for task in ("world_ner", "world_srl", "world_qa"):
+        (tmp_path / "data/examples" / task).mkdir(parents=True)
+        (tmp_path / "data/examples" / task / "summary.json").write_text(json.dumps(MARK))
+    return tmp_path
+
+
+def question(name: str, start: int = 2) -> str:
+    answers = [{"text": "cat", "answer_start": start}]
+    return json.dumps({"id": name, "context": "A cat.", "question": f"Who, {name}?", "answers": answers})
+
+
+def edit(folder: Path, change: Callable[[Values], object], name: str = "params.yaml") -> None:
+    """Change a YAML file by a function on its values."""
+    values = load_yaml(folder / name)
+    change(values)
+    with (folder / name).open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(values, file)
+
+
+# Each: how params.yaml is spoiled, and what must be in one of the messages.
+PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
+    "unknown key": (lambda v: v.update(sead=1), ("params.yaml", "'sead'", "did you mean 'seed'?")),
+    "missing key": (lambda v: v.pop("data_root"), ("params.yaml", "'data_root' is missing", "add it")),
+    "unknown key of a task": (lambda v: v["tasks"]["world_ner"].update(max_lenght=9), ("did you mean 'max_length'?",)),
+    "wrong type": (lambda v: v.update(seed="seven"), ("params.yaml: seed", "'seven'", "an integer")),
+    "true is no number": (lambda v: v["mixtures"]["all"].update(cap=True), ("all", "cap", "true/false True", "an integer")),
+    "nothing where a mapping belongs": (lambda v: v.update(tasks=None), ("tasks", "found nothing", "a mapping")),
+    "stride too large": (lambda v: v["tasks"]["world_ner"].update(stride=40), ("world_ner", "stride 40", "below half")),
+    "unknown task in compare": (lambda v: v["compare"]["tasks"].append("world_nre"), ("did you mean 'world_ner'?",)),
+    "unknown task of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tune": {"world_nre": 1.0}}}),
+                                          ("compare.published: They: no task 'world_nre'", "did you mean 'world_ner'?")),
+    "unknown arm of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tun": {}}}),
+                                         ("compare.published: They: no arm 'fine_tun'", "did you mean 'fine_tune'?")),
+    "unknown arm in compare": (lambda v: v["compare"]["arms"].append("fine_tun"), ("compare", "did you mean 'fine_tune'?")),
+    "no such mixture": (lambda v: v["tasks"]["world_ner"].update(start="pretrain/al"), ("world_ner", "did you mean 'all'?")),
+    "no such start": (lambda v: v["tasks"]["world_ner"].update(start="all"), ("start is 'all'; give pretrain/MIXTURE",)),
+    "start of an unknown task": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_slr"),
+                                 ("did you mean 'world_srl'",)),
+    "start of itself": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_ner"), ("no other task 'world_ner'",)),
+    "start of an arm that is not run": (lambda v: v["tasks"]["world_ner"].update(start="deep_prompt/world_srl"),
+                                        ("deep_prompt is not run on 'world_srl'",)),
+    "key that an arm cannot use": (lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
+                                   ("num_virtual_tokens is set, but multitask has no use for it; remove it",)),
+    "nothing to store by an arm without layers below": (lambda v: v["arms"]["head_only"].update(stored_megabytes=9),
+                                                        ("stored_megabytes is set, but head_only has no use for it; remove it",)),
+    "negative megabytes": (lambda v: v["pretrain"]["all"].update(stored_megabytes=-1), ("stored_megabytes is -1; it cannot be",)),
+    "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(start="pretrain/ner_only"), ("does not hold",)),
+    "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
+    "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
+    "mixture that is not trained": (lambda v: v["pretrain"].pop("ner_only"), ("pretrain: key 'ner_only' is missing",)),
+    "arm that is not described": (lambda v: v["arms"].pop("head_only"), ("arms: key 'head_only' is missing",)),
+    "unknown arm": (lambda v: v["arms"].update(multi_task={}), ("arms: unknown key 'multi_task'", "did you mean 'multitask'?")),
+    "no learning rate": (lambda v: v["arms"]["multitask"].pop("prompt_lr"), ("arms.multitask", "prompt_lr is missing")),
+    "useless learning rate": (lambda v: v["arms"]["head_only"].update(prompt_lr=1.0), ("head_only trains no prompt; remove",)),
+    "useless rate in pretrain": (lambda v: v["pretrain"]["all"].update(backbone_lr=1.0), ("pretrain.all", "trains no backbone")),
+    "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
+    "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
+    "unknown task in repeat": (lambda v: v["repeat"]["tasks"].append("world_nre"),
+                               ("repeat.tasks: no task", "did you mean 'world_ner'?")),
+    "arm in repeat that is not run": (lambda v: v["repeat"]["tasks"].append("world_srl"),
+                                      ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",)),
+    "a seed twice": (lambda v: v["repeat"].update(seeds=[8, 9, 8]), ("repeat.seeds: found 8, 9, 8; give each seed once",)),
+    "the seed that is run anyway": (lambda v: v["repeat"].update(seeds=[7]), ("repeat.seeds: has 7, which is `seed`",)),
+    "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"),
+                              ("probe.tasks: no task", "did you mean 'world_ner'?")),
+    "arm in probe that is not run": (lambda v: v["probe"]["arms"].append("head_only"), ("head_only is not run on 'world_srl'",)),
+    "unknown arm in probe": (lambda v: v["probe"]["arms"].append("fine_tun"), ("probe", "did you mean 'fine_tune'?")),
+    "no rows to probe": (lambda v: v["probe"].update(rows=0), ("probe: rows is 0", "at least one row")),
+    "more typos than words": (lambda v: v["probe"].update(typos=1.5), ("typos 1.5", "up to 1")),
+    "domain of an unknown task": (lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
+                                  ("probe.out_of_domain: no task 'world_n'",)),
+    "unpinned hub model": (lambda v: v["backbone"].update(source="hub:bert-base-cased"), ("pinned revision", "40 hex digits")),
+    "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
+}
+
+
+@pytest.mark.parametrize("case", PARAMS)
+def test_a_mistake_in_params_is_told(case: str, place: Path) -> None:
+    load_params()  # it is sound before
+    change, wanted = PARAMS[case]
+    edit(place, change)
+    told = problems(prepare, "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert json.loads((place / "data/examples/world_ner/summary.json").read_text()) == MARK
+
+
+def test_several_mistakes_are_told_at_once(place: Path) -> None:
+    def spoil(values: Values) -> None:
+        values["seed"] = "seven"
+        values["tasks"]["world_ner"]["test_row"] = 3
+        values["mixtures"]["all"]["temperature"] = 0
+        del values["backbone"]["source"]
+
+    edit(place, spoil)
+    told = problems(load_params)
+    assert len(told) == 4
+    for part in ("seed", "test_row", "temperature is 0", "'source' is missing"):
+        assert sum(part in problem for problem in told) >= 1, (part, told)
+
+
+def test_mistakes_between_sections_are_told_at_once(place: Path) -> None:
+    def spoil(values: Values) -> None:
+        values["compare"]["tasks"].append("nowhere")
+        values["tasks"]["world_srl"]["start"] = "pretrain/nothing"
+        values["arms"]["head_only"]["backbone_lr"] = 1.0
+
+    edit(place, spoil)
+    assert len(problems(load_params)) == 3
+
+
+def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
+    path = place / "params.yaml"
+    path.write_text(path.read_text().replace("prompt_lr: 0.02", "prompt_lr: 2e-2"))
+    assert load_params().pretrain["all"].prompt_lr == 0.02
+
+
+# Each: the task, the file that is spoiled and how, and what must be in one of the messages.
+RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]] = {
+    "missing file": ("world_ner", "data/world/ner/test.conll", lambda _: None, ("data/world/ner/test.conll", "no such file")),
+    "too few columns": ("world_ner", "data/world/ner/train.conll", lambda raw: raw + b"alone\n",
+                        ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator")),
+    "no tag of the scheme": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"B-PER", b"S-PER"),
+                             ("train.conll:1", "'S-PER' is not IOB2", "tag_scheme")),
+    "unknown label": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"PER", b"PRE"),
+                      ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there")),
+    "label in validation alone": ("world_ner", "data/world/ner/validation.conll", lambda raw: raw.replace(b"PER", b"LOC"),
+                                  ("validation.conll:1", "'LOC' is never in train", "allow: [unseen-label]")),
+    "not UTF-8": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"b", b"\xe9"),
+                  ("train.conll:2", "0xe9", "not UTF-8", "iconv")),
+    "empty split": ("world_ner", "data/world/ner/validation.conll", lambda _: b"\n\n",
+                    ("'validation'", "validation.conll", "is empty")),
+    "duplicate ids": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw * 2,
+                      ("train.conll:5", "'train/0/0'", "train.conll:2")),
+    "no predicate": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw.replace(b"(V*)", b"*"),
+                     ("train.conll:1", "0 spans (V*)")),
+    "ill-formed brackets": ("world_srl", "data/raw/srl/test.conll", lambda raw: raw.replace(b"(ARG0*)", b"(ARG0*"),
+                            ("test.conll:2", "'(V*)' opens inside (ARG0*")),
+    "answer elsewhere": ("world_qa", "data/world/qa/train.jsonl", lambda _: question("q", 3).encode(),
+                         ("train.jsonl:1", "'cat'", "3")),
+    "not JSON": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw[:-5], ("train.jsonl:1", "not valid JSON")),
+    "question twice": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw * 2, ("train.jsonl:2", "'train' is taken")),
+    "unknown reader": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"conll_columns", b"conll_column"),
+                       ("world_ner.yaml: reader", "did you mean 'conll_columns'?")),
+    "unknown task": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"token_class", b"tokens_class"),
+                     ("world_ner.yaml: task", "did you mean 'token_classification'?")),
+    "unknown key": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"licence: x\n", ("did you mean 'license'?",)),
+    "unknown scheme": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"iob2", b"iob3"),
+                       ("world_ner.yaml: options: tag_scheme", "did you mean 'iob2'?")),
+    "missing recipe": ("world_ner", "data_recipes/world_ner.yaml", lambda _: None, ("no such file", "create it")),
+    "broken YAML": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"labels: [",
+                    ("world_ner.yaml:", "not valid YAML")),
+}
+
+
+@pytest.mark.parametrize("case", RAW)
+def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
+    task, name, change, wanted = RAW[case]
+    content = change((place / name).read_bytes())
+    (place / name).unlink()
+    if content is not None:
+        (place / name).write_bytes(content)
+    before = contents(place / "data", place / "data_recipes")
+    told = problems(prepare, task)
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    listed = place / "data/problems" / task / "problems.jsonl"
+    if listed.exists():
+        lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+        assert [f"{line['where']}: {line['message']}" for line in lines] == list(told)
+        shutil.rmtree(listed.parent)
+    assert contents(place / "data", place / "data_recipes") == before
+
+
+def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
+    for task in ("world_ner", "world_srl", "world_qa"):
+        prepare(task)
+        assert json.loads((place / "data/examples" / task / "summary.json").read_text())["rows"]["train"] == 1
+
+
+def test_what_a_recipe_leaves_to_be_found_out_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    auto = {"columns": "auto", "token": 0, "tag": 1, "tag_scheme": "auto", "separator": "auto"}
+    edit(place, lambda values: values.update(options=auto), "data_recipes/world_ner.yaml")
+    prepare("world_ner")
+    assert r"detected separator: '\t', columns: 2, tag_scheme: 'iob2'" in capsys.readouterr().out
+
+
+def test_all_mistakes_in_a_corpus_are_told_at_once(place: Path) -> None:
+    (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
+    (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())
+    told = problems(prepare, "world_ner")
+    for place_of in ("train.conll:1", "train.conll:2", "train.conll:4", "test.conll:1"):
+        assert sum(place_of + ":" in problem for problem in told) == 1, (place_of, told)
+
+
+def test_an_absent_corpus_names_folder_and_source(place: Path) -> None:
+    shutil.rmtree(place / "data/world/ner")
+    (told,) = problems(prepare, "world_ner")
+    assert "data/world/ner: no such folder" in told
+    assert load_recipe(place / "data_recipes/world_ner.yaml").source in told
+
+
+def test_a_task_that_params_have_not(place: Path) -> None:
+    (told,) = problems(prepare, "world_nre")
+    assert "no task 'world_nre'" in told
+    assert "did you mean 'world_ner'?" in told
+
+
+@pytest.mark.parametrize(("spoil", "words", "wanted"), [
+    (lambda folder: edit(folder, lambda values: values.update(sead=1)), ("stages.prepare", "world_ner"), "did you mean 'seed'?"),
+    (lambda folder: (folder / "params.yaml").unlink(), ("stages.members", "all"), "params.yaml: no such file"),
+    (lambda folder: (folder / "data/world/ner/train.conll").write_text("a\n" * 50), ("stages.prepare", "world_ner"), "more"),
+    (lambda folder: None, ("stages.members", "all"), "run the stage that makes it"),
+    (lambda folder: None, ("deep_prompt", "preset", "nothing"), "no preset 'nothing'"),
+    (lambda folder: None, ("stages.prepare",), "python -m stages.prepare NAME"),
+    (lambda folder: None, ("stages.prepare", "world_ner", "world_srl"), "python -m stages.prepare NAME"),
+])
+def test_a_command_ends_with_1_and_no_traceback(spoil: Callable[[Path], object], words: tuple[str, ...], wanted: str,
+                                                place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    spoil(place)
+    env = environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": str(ROOT)}
+    done = python(place, env, "-m", *words)
+    assert done.returncode == 1
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines()), done.stderr
+    assert len(done.stderr.splitlines()) <= 22
+
+
+# What needs a model: one small project, trained once; each test works on a copy.
+
+IN_ONE_PROCESS = """
+import importlib, sys
+for words in sys.argv[1:]:
+    name, *arguments = words.split()
+    getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
+"""
+TRAINED = ("generate ner", "prepare world_ner", "featurize world_ner", "members ner_only", "mix ner_only", "pretrain ner_only",
+           "finetune multitask world_ner", "evaluate multitask world_ner")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one task is trained and evaluated."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_project(folder)
+    edit(folder, lambda values: values["pretrain"]["ner_only"].update(epochs=0.1))
+    edit(folder, lambda values: values["arms"]["multitask"].update(epochs=0.1))
+    done = python(folder, environment(folder / "home"), "-c", IN_ONE_PROCESS, *TRAINED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to spoil, as the working folder."""
+    folder = tmp_path / "copied"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def edit_json(path: Path, change: Callable[[Values], object]) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "other sizes": (lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
+                    ("hidden_size is 768, the backbone's is 32", "make it again")),
+    "other family": (lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
+                     ("model_type is 'roberta', the backbone's is 'bert'",)),
+    "other weights": (lambda a: edit_json(a / "config.json", lambda v: v["backbone"].update(sha256="f" * 64)),
+                      ("made for backbone folder:backbone (sha256 fff",)),
+    "other prompt": (lambda a: edit_json(a / "config.json", lambda v: v.update(prompt_shape=[2, 2, 2, 5, 16])),
+                     ("prompt.safetensors", "(2, 2, 2, 4, 16)", "(2, 2, 2, 5, 16)")),
+    "other classes": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].pop()),
+                      ("config.json", "the classes of 'world_ner' are O, B-PER", "make the artifact again")),
+    "other labels": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()),
+                     ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again")),
+    "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=-4)),
+                        ("position_offset is -4; it cannot be negative",)),
+    "newer format": (lambda a: edit_json(a / "config.json", lambda v: v.update(format=3)), ("format is 3, this version",)),
+    "unknown key": (lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)), ("config.json", "unknown key 'shape'")),
+    "torn prompt": (lambda a: cut(a / "prompt.safetensors"), ("prompt.safetensors", "not a safetensors file")),
+    "torn heads": (lambda a: cut(a / "heads.safetensors"), ("heads.safetensors", "not a safetensors file")),
+    "torn config": (lambda a: cut(a / "config.json"), ("config.json", "not valid JSON")),
+    "no prompt": (lambda a: (a / "prompt.safetensors").unlink(), ("prompt.safetensors", "no such file")),
+    "no artifact": (shutil.rmtree, ("config.json", "no such file", "run the stage")),
+}
+
+
+def test_out_of_domain_only_shared_labels_count() -> None:
+    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of 2 without the ORG."""
+    from stages import out_of_domain
+    from stages.evaluation.load_model import Subject
+
+    class Told(Subject):
+        def decoded(self, split: Split) -> list[Any]:
+            return [["B-PER", "O", "B-LOC", "B-ORG"]]
+
+    split = Split(ner.TASK, (), [ner.Example("a", tuple("abcd"), ("B-PER", "B-LOC", "O", "O"))], None, np.arange(1))
+    subject = Told(None, split, "f1", 0, 64, 16, {})
+    assert out_of_domain._score(subject, split, {}) == pytest.approx(100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    assert out_of_domain._score(subject, split, {"PER": "PER", "LOC": "LOC"}) == pytest.approx(50)
+    assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
+
+
+# Each: how the labels of probe.out_of_domain are spoiled, and what a user is told.
+SHIFTS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
+    "unknown label of the data": (lambda s: s.update(labels={"PRE": "PER"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
+    "unknown label of the model": (lambda s: s.update(labels={"PER": "PRE"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
+    "another pair of tasks": (lambda s: s.update(data="world_srl"), ("has no world_ner on world_ner; add it",)),
+}
+
+
+@pytest.mark.parametrize("case", SHIFTS)
+def test_a_mistake_in_out_of_domain_is_told(case: str, copied: Path) -> None:
+    from stages.out_of_domain import out_of_domain
+
+    spoil, wanted = SHIFTS[case]
+    edit(copied, lambda values: spoil(values["probe"]["out_of_domain"][0]))
+    told = problems(out_of_domain, "multitask", "world_ner", "world_ner")
+    assert any(all(part in problem for part in ("params.yaml", *wanted)) for problem in told), told
+    assert not (copied / "results/out_of_domain").exists()
+
+
+@pytest.mark.parametrize("case", ARTIFACT)
+def test_an_artifact_that_does_not_fit_is_refused(case: str, copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    spoil, wanted = ARTIFACT[case]
+    spoil(copied / "artifacts/multitask/world_ner")
+    before = contents(copied / "results", copied / "predictions")
+    assert before
+    told = problems(evaluate, "multitask", "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert contents(copied / "results", copied / "predictions") == before
+
+
+def test_every_way_in_which_an_artifact_does_not_fit_is_told_at_once(copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    edit_json(copied / "artifacts/multitask/world_ner/config.json", lambda v: v.update(hidden_size=768, model_type="x"))
+    assert len(problems(evaluate, "multitask", "world_ner")) == 2
+
+
+def test_an_artifact_without_the_task_is_refused(copied: Path) -> None:
+    from stages.evaluate import evaluate
+
+    path = copied / "artifacts/multitask/world_ner/config.json"
+    edit_json(path, lambda v: v["heads"].update(other=v["heads"].pop("world_ner")))
+    (told,) = problems(evaluate, "multitask", "world_ner")
+    assert "world_ner" in told
+
+
+BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "absent": (lambda f: shutil.rmtree(f / "backbone"), ("folder:backbone", "holds no config.json")),
+    "no package": (lambda f: edit(f, lambda v: v["backbone"].update(source="package:no_such_package/x")), ("not installed",)),
+    "other weights": (lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)), ("params say 000", "backbone.sha256")),
+    "torn weights": (lambda f: cut(f / "backbone/model.safetensors"), ("sha256 of", "get the right weights")),
+    "no weights": (lambda f: (f / "backbone/model.safetensors").unlink(), ("model.safetensors is missing",)),
+}
+
+
+@pytest.mark.parametrize("case", BACKBONE)
+def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> None:
+    from stages.evaluate import evaluate
+    from stages.featurize import featurize
+    from stages.finetune import finetune
+
+    spoil, wanted = BACKBONE[case]
+    spoil(copied)
+    before = contents(copied / "artifacts", copied / "results", copied / "data")
+    for call, arms in ((featurize, ()), (finetune, ("multitask",)), (evaluate, ("multitask",))):
+        (told,) = problems(call, *arms, "world_ner")
+        assert all(part in told for part in wanted), told
+    assert contents(copied / "artifacts", copied / "results", copied / "data") == before
+
+
+def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
+    edit(copied, lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup=0.0, epochs=1))
+    done = python(copied, environment(copied / "home"), "-m", "stages.finetune", "multitask", "world_ner")
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    found = re.fullmatch(r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
+                         r"learning rate, or look at these rows; the last checkpoint is kept", line)
+    assert found, line
+    ids = set(pq.read_table(copied / "data/examples/world_ner/train.parquet")["id"].to_pylist())
+    assert set(found[1].split(", ")) <= ids
+
+
+def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
+    from stages.finetune import finetune
+    from stages.pretrain import pretrain
+
+    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
+    edit(copied, lambda values: values["pretrain"]["ner_only"].update(stored_megabytes=9))
+    before = contents(copied / "artifacts")
+    for call, words in ((finetune, ("multitask", "world_ner")), (pretrain, ("ner_only",))):
+        where = "pretrain.ner_only" if call is pretrain else "arms.multitask"
+        assert problems(call, *words) == (f"params.yaml: {where}: stored_megabytes is 9, but no layer is below its prompt; "
+                                          "remove it, or set prompt_layers where that prompt is made",)
+    assert contents(copied / "artifacts") == before
+
+
+def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
+    """In both stages: what a mixture's prompt begins with, a multitask arm goes on with."""
+    edit(copied, lambda values: values["pretrain"]["ner_only"].update(prompt_layers=1, stored_megabytes=9))
+    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
+    done = python(copied, environment(copied / "home"), "-c", IN_ONE_PROCESS, "pretrain ner_only", "finetune multitask world_ner")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"storing what the layers below the prompt give: \d+\.\d MB", done.stdout)) == 2
+    assert not [path for path in (copied / ".work").rglob("*") if path.is_file() and path.name.startswith("tmp")]
+
+
+def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
+    from stages.pretrain import pretrain
+
+    edit_json(copied / "data/features/world_ner/summary.json", lambda v: v["splits"]["train"].update(sha256="0"))
+    before = contents(copied / "artifacts")
+    (told,) = problems(pretrain, "ner_only")
+    assert "other features of world_ner" in told
+    assert "run members and mix again" in told
+    assert contents(copied / "artifacts") == before
+
+
+@pytest.mark.parametrize(("stage", "words"), [("finetune", ("multitsk", "world_ner")), ("evaluate", ("multitsk", "world_ner")),
+                                              ("finetune", ("multitask", "world_nre")), ("evaluate", ("multitask", "world_nre")),
+                                              ("finetune", ("multitask", "world_ner", "8")),
+                                              ("evaluate", ("multitask", "world_ner", "eight")),
+                                              ("pretrain", ("ner_onli",)), ("mix", ("ner_onli",)), ("members", ("ner_onli",)),
+                                              ("featurize", ("world_nre",)), ("generate", ("nerr",))])
+def test_a_word_that_names_nothing_is_told(stage: str, words: tuple[str, ...], copied: Path) -> None:
+    import importlib
+
+    before = contents(copied)
+    told = problems(getattr(importlib.import_module(f"stages.{stage}"), stage), *words)
+    assert any(repr(word) in problem for word in words for problem in told), told
+    assert contents(copied) == before
+
+
+# Presets.
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda path: path.stem)
+def test_presets_are_sound_and_name_recipes(path: Path) -> None:
+    checked = check_params(load_yaml(path), str(path))
+    for name in checked.tasks:
+        assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem)
+def test_the_papers_presets_pass_a_dry_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With empty folders for the corpora: params and recipes are sound, and DVC finds all that dvc.yaml asks params for.
+
+    (`dvc repro --dry` ends at the first stage whose inputs are yet to be made.)
+    """
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(path, tmp_path / "params.yaml")
+    values = load_yaml(path)
+    for task in values["tasks"].values():
+        (tmp_path / values["data_root"] / task["data"]).mkdir(parents=True, exist_ok=True)
+    check_project()
+    env = environment(tmp_path / "home")
+    assert python(tmp_path, env, "-m", "dvc", "init", "--no-scm", "--quiet").returncode == 0
+    listed = python(tmp_path, env, "-m", "dvc", "stage", "list", "--name-only").stdout.split()
+    arms = values["compare"]["arms"]
+    assert {f"{stage}@{task}" for stage in ("prepare", "finetune", "evaluate") for task in values["tasks"]} <= set(listed)
+    assert {f"baseline@{arm}-{task}" for arm in arms for task in values["tasks"]} <= set(listed)
+    assert {f"pretrain@{mixture}" for mixture in values["mixtures"]} <= set(listed)
+
+
+@pytest.fixture
+def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the presets and a params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "corpora").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_preset_becomes_params_with_its_data_root(by_environment: bool, switch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = (switch / "params.yaml").read_bytes()
+    root = str(switch / "corpora")
+    if by_environment:
+        monkeypatch.setenv("DATA_ROOT", root)
+    preset("real_small", *([] if by_environment else [root]))
+    source, now = load_yaml(switch / "presets/real_small.yaml"), load_yaml(switch / "params.yaml")
+    assert source["data_root"] != root
+    assert now == {**source, "data_root": root}
+    assert (switch / "params.yaml.before").read_bytes() == former
+    load_params()
+
+
+def test_a_preset_without_a_data_root_keeps_its_own(switch: Path) -> None:
+    preset("real_small")
+    assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
+
+
+@pytest.mark.parametrize(("words", "wanted"), [
+    (("real_smal",), ("'real_smal'", "did you mean 'real_small'?")),
+    ((), ("no preset ''", "real_small")),
+    (("real_small", "nowhere"), ("DATA_ROOT: 'nowhere' is not a folder",)),
+    (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
+])
+def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wanted: tuple[str, ...], switch: Path) -> None:
+    if "broken" in words:
+        shutil.copy(switch / "presets/real_small.yaml", switch / "presets/broken.yaml")
+        edit(switch, lambda values: values["arms"]["multitask"].update(head_lr=-1), "presets/broken.yaml")
+    before = contents(switch)
+    told = problems(preset, *words)
+    assert any(all(part in problem for part in wanted) for problem in told), told
+    assert contents(switch) == before
+
+
+# A full disk, and being asked to stop.
+
+
+@pytest.mark.parametrize(("error", "code", "said"), [
+    (OSError(errno.ENOSPC, "No space left on device", "x/y"), 1, "error: rank 1: x/y: No space left on device; make room"),
+    (Stopped("stopped after step 3 of 9, with a checkpoint"), 143, "stopped after step 3 of 9, with a checkpoint; run it again"),
+])
+def test_it_ends_with_a_line_and_no_traceback(error: BaseException, code: int, said: str,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught, errors_shown("rank 1: "):
+        raise error
+    assert caught.value.code == code
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+
+
+def test_other_errors_of_the_system_are_no_users_mistake() -> None:
+    with pytest.raises(PermissionError), errors_shown():
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+
+def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
+    with stops() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# Progress.
+
+
+def rows_of(first: int, last: int) -> list[dict[str, float]]:
+    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step, f"share_{'ab'[step % 2]}": 1.0}
+            for step in range(first, last + 1)]
+
+
+def run_of(steps: int, folder: Path) -> None:
+    from pipeline.training.trainer import Run
+    from stages.training.progress import Progress
+
+    run = Run(steps)
+    with Progress("pretrain-all", True, folder / "work/train.tsv", ["a", "b"]) as progress:
+        for row in rows_of(1, steps):
+            run.train.append(row)
+            progress.step(run, 8, 100)
+            if row["step"] == 2:
+                run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
+                progress.validated(run)
+
+
+def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_of(4, tmp_path)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "  step 2: validation 3.00 (a 2.00, b 4.00)"
+    assert last.startswith("  step 4/4  loss 1.250 (a 5.00, b 4.00)  ")
+    assert " tokens/s  0 s left" in last
+
+
+def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                                       tmp_path: Path) -> None:
+    from pipeline.training.trainer import Run
+    from stages.training import progress
+
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    run = Run(10)
+    with progress.Progress("x", True, tmp_path / "train.tsv", ["x"]) as shown:
+        for step in range(1, 9):
+            run.train.append({"step": step, "loss": 0.5})
+            shown.step(run, 12, 60)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["3/10", "6/10"]
+    assert lines[0] == "  step 3/10  loss 0.500  2 rows/s  10 tokens/s  42 s left"
+
+
+def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -> None:
+    """A second run that resumes after step 2 of what had come to step 4."""
+    from pipeline.training.trainer import Run
+    from stages.training.progress import Progress
+
+    run_of(4, tmp_path)
+    path = tmp_path / "work/train.tsv"
+    before = path.read_text()
+    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
+                                       "1\t1.25\t0.5\t\t\t2\t1", "2\t1.25\t0.5\t3\t1\t\t"]
+    run = Run(4, train=rows_of(1, 3))
+    progress = Progress("x", True, path, ["a", "b"])
+    progress.step(run, 8, 100)
+    assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
+    run.train += rows_of(4, 4)
+    progress.step(run, 8, 100)
+    assert path.read_text() == before
+
+
+def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from pipeline.training.trainer import Run
+    from stages.training.progress import Progress
+
+    with Progress("x", False, tmp_path / "train.tsv", ["a"]) as progress:
+        progress.step(Run(1, train=rows_of(1, 1)), 8, 100)
+        progress.say("hello")
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "train.tsv").exists()
+
+
+def test_that_nobody_reads_its_lines_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    run_of(4, tmp_path)
+    assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
+
+
+def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.training.trainer import Run
+    from stages.training.progress import Progress
+
+    class Away:
+        def log(self, row: dict[str, float]) -> None:
+            raise ConnectionError("the server is away\nand more")
+
+        def close(self) -> None:
+            raise AssertionError("it has been given up")
+
+    run = Run(3)
+    with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
+        for row in rows_of(1, 3):
+            run.train.append(row)
+            progress.step(run, 8, 100)
+    assert capsys.readouterr().out.splitlines()[0] == "  tracking has ended: the server is away"
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import threading
+
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                return
+            shown.extend(part)
+            if not part:
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "160")):
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    with io.TextIOWrapper(os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True) as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        run_of(4, tmp_path)
+        monkeypatch.undo()
+    reader.join(timeout=10)
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "pretrain-all" in text
+    assert "━" in text
+    assert "4/4" in text
+    assert re.search(r"loss 1\.250 \(a 5\.00, b 4\.00\) +\d+ rows/s +\d+ tokens/s", text)
+    assert re.search(r"\d+:\d\d:\d\d", text), "no time left"
+    assert "  step 2: validation 3.00" in text
+
+
+def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DVC, killed while it writes dvc.lock, leaves the beginning of it."""
+    from deep_prompt.cli.check_project import check_project
+
+    whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    lock, aside = place / "dvc.lock", place / "dvc.lock.torn"
+    for text in (whole, "schema: '2.0'\nstages: {}\n"):
+        lock.write_text(text)
+        check_project()
+        assert (lock.read_text(), aside.exists()) == (text, False)
+    for text in ("", whole[:40], whole[: whole.index("md5:") + 2]):
+        lock.write_text(text)
+        check_project()
+        assert not lock.exists()
+        assert aside.read_text() == text
+    assert "dvc.lock is torn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("content", "stays"), [("", False), ('{"a": ', False), ("{}", True), ('{"a": {"read": []}}', True)])
+def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place: Path) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    path = place / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    check_project()
+    assert path.exists() == stays
+
+
+def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(place: Path) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    for name in ("world_ner", "gone"):
+        (place / "data/features" / name).mkdir(parents=True)
+    check_project()
+    assert [path.name for path in (place / "data/features").iterdir()] == ["world_ner"]
+    (place / "data_recipes/world_ner.yaml").unlink()
+    assert any("world_ner.yaml: no such file" in problem for problem in problems(check_project))
+
+
+def test_a_task_needs_a_key_for_each_arm_it_is_compared_in(place: Path) -> None:
+    values = load_yaml(place / "params.yaml")
+    del values["tasks"]["world_ner"]["head_only"]
+    assert problems(check_params, values, "p.yaml") == ("p.yaml: tasks.world_ner: key 'head_only' is missing; add head_only: {}",)
+
+
+def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:
+    from stages.featurize import featurize
+
+    values = load_yaml(copied / "params.yaml")
+    values["tasks"]["world_ner"]["max_length"] = 6000
+    write_params(copied, values)
+    (told,) = problems(featurize, "world_ner")
+    assert "tasks.world_ner.max_length is 6000, but the backbone has" in told
+
+
+def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: Path) -> None:
+    from stages.finetune import finetune
+
+    values = load_yaml(copied / "params.yaml")
+    values["tasks"]["world_ner"] |= {"max_length": 63, "start": "pretrain/ner_only"}
+    write_params(copied, values)
+    edit_json(copied / "artifacts/pretrain/ner_only/config.json", lambda v: v.update(position_offset=4))
+    (told,) = problems(finetune, "multitask", "world_ner")
+    assert told == ("params.yaml: tasks.world_ner.max_length is 63; its prompt shifts texts by 4 of the backbone's 64 positions, "
+                    "make it smaller")
+
+
+def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path) -> None:
+    from stages.report import report
+
+    path = copied / "data/mixtures/all.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("all", "ner_only"):
+        (path.parent / f"{name}.json").write_text(json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8")
+    (told,) = problems(report)
+    assert "all, ner_only: made of other corpora" in told
+    assert "deep-prompt check" in told

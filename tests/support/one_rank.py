@@ -1,0 +1,138 @@
+"""One of several processes that train tiny models together, one after another: starting them costs more than training.
+
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart] [stored]"...
+
+It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those of an untrained model.
+With `apart` each rank has checkpoints of its own, and what is said of that is left. With `stored` the prompt is of upper layers,
+and what those below give is stored.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import pipeline.training.engine
+import pipeline.training.trainer
+from pipeline.config import parse
+from pipeline.distributed.cluster import Cluster, Ranks
+from pipeline.distributed.process_group import joined
+from pipeline.errors import Stopped, UserError
+from pipeline.evaluation.evaluate import Split, decode
+from pipeline.features.table import FeatureTable
+from pipeline.files import write_json
+from pipeline.mixing.batches import Batch, TrainBatches
+from pipeline.mixing.rates import UNIT
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.seeding import Ints
+from pipeline.training.engine import place
+from pipeline.training.trainer import Run, Scores, train
+from tests.support import tiny
+from tests.support.small_project import MEASURED
+
+RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
+PARAMS = {"epochs": 2.0, "batch_tokens": 48, "micro_batches": 4, "validations": 3, "clip": 0.5}
+TOKENS = 52  # of a batch to predict
+ALONE = Cluster()
+pipeline.training.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
+
+
+class Sums:
+    """A task whose predictions are the logits, added up."""
+
+    def decode(self, example: int, seen: list, classes: tuple[str, ...]) -> list[float]:
+        return [float(window.logits.astype("float64").sum()) for window in seen]
+
+
+def batches(folder: Path) -> TrainBatches:
+    """Micro-batches of two tasks in turn, so that two ranks hold different tasks in a step."""
+    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
+    return TrainBatches(tables, [UNIT // 2, UNIT // 2], PARAMS["batch_tokens"], PARAMS["micro_batches"], seed=5)
+
+
+def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
+    """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
+    table = tiny.table(folder, "classes", 40, 1)
+    split = Split(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
+    return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
+
+
+def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE, until: int = 0,
+        precision: str = "float32", checkpoints: str = "checkpoints", stored: int = 0) -> tuple[PromptedModel, Run]:
+    """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
+    model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
+
+    model.backbone.model.to(getattr(torch, precision))
+    if stored:
+        model.prompt = DeepPrompt(model.prompt.key_values[1:], first_layer=1)
+
+    def validate(trained: PromptedModel) -> Scores:
+        return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
+
+    values = PARAMS | {"stored_megabytes": stored} | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
+    made = train(model, arm, batches(data), parse(TrainParams, values, "params"), names=["ner", "qa"], pad=0, validate=validate,
+                 checkpoints=folder / checkpoints, ranks=ranks, watcher=watcher, cluster=cluster,
+                 stopping=lambda: len(watcher.steps) + 1 == until)
+    return model, made
+
+
+@contextmanager
+def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
+    """The task and rows of each micro-batch that this rank trains on."""
+    rows: list[tuple[int, list[int]]] = []
+    collate = pipeline.training.trainer.collate
+
+    def noted(table: FeatureTable, chosen: Ints, task: int, pad: int) -> Batch:
+        rows.append((task, chosen.tolist()))
+        return collate(table, chosen, task, pad)
+
+    pipeline.training.trainer.collate = noted
+    try:
+        yield rows
+    finally:
+        pipeline.training.trainer.collate = collate
+
+
+def curve(run: Run) -> list[dict[str, float]]:
+    """All of train.tsv that is a function of the inputs."""
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+
+
+def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
+    """One job."""
+    cluster = Cluster(zero=int(zero), offload="offload" in words)
+    if "predict" in words:
+        model = place(tiny.prompted(arm), ranks, cluster)
+    else:
+        until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+        checkpoints = f"checkpoints-{ranks.rank}" if "apart" in words else "checkpoints"
+        precision = "bfloat16" if "bfloat16" in words else "float32"
+        try:
+            with seen_rows() as rows:
+                model, made = run(folder, ranks, arm, cluster, until, precision, checkpoints, int("stored" in words))
+        except Stopped:
+            return
+        except UserError as error:
+            write_json(folder / f"{ranks.rank}.error.json", str(error))
+            return
+        write_json(folder / f"{ranks.rank}.rows.json", rows)
+        values = {name: value.detach() for name, value in model.trainable_state().items()}
+        save_file(values, folder / f"{ranks.rank}.safetensors")
+        write_json(folder / f"{ranks.rank}.json", curve(made))
+    if "predict" in words or cluster.zero < 3:
+        write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+
+
+if __name__ == "__main__":
+    ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
+    with joined(ranks, 60):
+        for job in sys.argv[2:]:
+            name, *words = job.split()
+            (folder / name).mkdir(exist_ok=True)
+            work(folder / name, ranks, *words)

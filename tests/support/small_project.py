@@ -1,0 +1,133 @@
+"""A small project: the pipeline's own code, two generated corpora of a few sentences, a random backbone; it trains in a blink."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from tests.support.paths import ROOT
+
+WORDS = 300  # of the generated corpora; the others are spelled
+TUNING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "validation_rows": 20, "validations": 2}
+TRAINING = {**TUNING, "num_virtual_tokens": 4, "micro_batches": 1}
+IN_ONE_PROCESS = """
+import importlib, sys
+for words in sys.argv[1:]:
+    name, *arguments = words.split()
+    getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
+"""
+MEASURED = ("seconds", "memory")  # columns of a curve that are no function of its inputs
+TASK = {"max_length": 48, "stride": 8, "test_rows": 20, "multitask": {}, "head_only": {}}
+
+
+def params(sha256: str) -> dict[str, Any]:
+    """world_srl is read from raw files of its own; world_ner is generated, and starts from a mixture of itself alone."""
+    return {
+        "seed": 7,
+        "data_root": "data",
+        "backbone": {"source": "folder:backbone", "sha256": sha256},
+        "generate": {"corpora": ["ner"], "rows": 40, "seed": 7},
+        "tasks": {
+            "world_ner": {"data": "world/ner", "start": "pretrain/ner_only", **TASK},
+            "world_srl": {"data": "raw/srl", "start": "pretrain/all", **TASK},
+        },
+        "mixtures": {
+            "all": {"corpora": "all", "temperature": 2.0, "cap": 1000, "weights": {}},
+            "ner_only": {"corpora": ["world_ner"], "temperature": 2.0, "cap": 1000, "weights": {}},
+        },
+        "pretrain": {"all": {**TRAINING, "epochs": 0.4, "validations": 8}, "ner_only": dict(TRAINING)},
+        "arms": {"multitask": dict(TUNING), "head_only": {k: v for k, v in TUNING.items() if k != "prompt_lr"}},
+        "compare": {"arms": ["head_only"], "tasks": ["world_ner"]},
+        "repeat": {"arms": ["multitask", "head_only"], "tasks": ["world_ner"], "seeds": []},
+        "probe": {"arms": ["multitask"], "tasks": ["world_srl"], "rows": 10, "typos": 0.2,
+                  "out_of_domain": [{"data": "world_ner", "model": "world_ner", "labels": {"PER": "PER", "LOC": "LOC"}}]},
+    }
+
+
+def write_params(folder: Path, values: dict[str, Any]) -> None:
+    """params.yaml of a project."""
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(values, file)
+
+
+def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
+    """A random BERT of two layers, with a tokenizer that has the most frequent words of `corpus`; the hash of its weights."""
+    import tokenizers
+    import torch
+    import transformers
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    text = " ".join(path.read_text(encoding="utf-8") for path in sorted(corpus.iterdir())).lower().split()
+    words = sorted(set(text), key=lambda word: (-text.count(word), word))[:WORDS]
+    characters = sorted(set("".join(text)))
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters, *(f"##{c}" for c in characters), *words]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(entries))}
+    made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+                                                        special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+                                                sep_token="[SEP]")
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                     intermediate_size=48, max_position_embeddings=64, pad_token_id=0, initializer_range=0.2)
+    transformers.BertModel(config).save_pretrained(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def make_project(folder: Path) -> dict[str, Any]:
+    """Fill `folder` with all that the stages need; returns what its params.yaml says."""
+    from pipeline.world import write_corpus
+
+    for name in ("pipeline", "stages", "deep_prompt", "data_recipes"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    write_corpus("srl", folder / "data/raw/srl", 40, 7)
+    values = params(make_backbone(folder / "backbone", folder / "data/raw/srl"))
+    write_params(folder, values)
+    return values
+
+
+def environment(home: Path) -> dict[str, str]:
+    """One process, one thread, this Python, and no settings of DVC's but the project's."""
+    clean = {key: value for key, value in os.environ.items()
+             if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DATA_ROOT", "PYTHONPATH")}
+    return clean | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                    "DVC_SITE_CACHE_DIR": str(home / "site"), "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
+                    "DVC_SYSTEM_CONFIG_DIR": str(home / "system"), "DVC_NO_ANALYTICS": "1"}
+
+
+def python(folder: Path, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """`python WORDS` in `folder`."""
+    return subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Path -> bytes of all files under some folders, with paths from each folder's parent."""
+    return {str(file.relative_to(place.parent)): file.read_bytes()
+            for place in places for file in sorted(place.rglob(pattern)) if file.is_file()}
+
+
+def curves(runs: Path) -> dict[str, str]:
+    """Path -> text of all curves under `runs`, without what was measured: seconds and memory differ from run to run."""
+    found = {}
+    for path in sorted(runs.rglob("*.tsv")):
+        frame = pd.read_csv(path, sep="\t", dtype=str).drop(columns=list(MEASURED), errors="ignore")
+        found[str(path.relative_to(runs.parent))] = frame.to_csv(sep="\t", index=False)
+    return found
+
+
+def made(folder: Path) -> dict[str, bytes | str]:
+    """All that a project has made which is a function of params and raw files: but for what was measured, and the report."""
+    places = [folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
+    found = contents(*places) | curves(folder / "runs")
+    return {name: value for name, value in found.items() if not name.endswith(".gitignore")}

@@ -1,0 +1,154 @@
+"""Tiny random models and features: what tests of training need, small enough to train in a blink."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from pipeline.features.table import FeatureTable, write_features
+from pipeline.model.attention import ATTENTION
+from pipeline.model.backbone import Backbone
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt, SoftPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import Arm
+from pipeline.tasks.base.features import Feature
+from pipeline.training.trainer import Run
+
+torch.set_num_threads(1)  # threads wait for each other longer than such small matrices take
+
+VOCABULARY = 60
+SIZES: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+                         "intermediate_size": 24, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.3}
+
+
+def config(family: str) -> Any:
+    """The configuration of a tiny model of a family; windows of attention are narrower than the texts here."""
+    roberta = {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}
+    few_heads = {**SIZES, "num_key_value_heads": 2}
+    specials = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    distances = {"relative_attention": True, "type_vocab_size": 0}
+    makers = {
+        "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=8),
+        "bert": lambda: transformers.BertConfig(**SIZES),
+        "camembert": lambda: transformers.CamembertConfig(**roberta),
+        "deberta": lambda: transformers.DebertaConfig(**SIZES | distances, pos_att_type=["c2p", "p2c"]),
+        "deberta-v2": lambda: transformers.DebertaV2Config(
+            **SIZES | distances, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",
+            position_biased_input=False),
+        "distilbert": lambda: transformers.DistilBertConfig(
+            vocab_size=VOCABULARY, dim=16, n_layers=3, n_heads=4, hidden_dim=24, max_position_embeddings=64,
+            initializer_range=0.3),
+        "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=8),
+        "ernie": lambda: transformers.ErnieConfig(**SIZES),
+        "eurobert": lambda: transformers.EuroBertConfig(**few_heads | specials, mask_token_id=3),
+        "glm": lambda: transformers.GlmConfig(**few_heads | specials, head_dim=4),
+        "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=4, n_positions=64,
+                                                initializer_range=0.3, **specials),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES | specials, rotary_pct=0.5),
+        "llama": lambda: transformers.LlamaConfig(**few_heads),
+        "mistral": lambda: transformers.MistralConfig(**few_heads, sliding_window=4),
+        "modernbert": lambda: transformers.ModernBertConfig(**SIZES, local_attention=4, global_attn_every_n_layers=3,
+                                                            bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+        "mpnet": lambda: transformers.MPNetConfig(**SIZES | {"pad_token_id": 1}),
+        "qwen2": lambda: transformers.Qwen2Config(**few_heads),
+        "qwen3": lambda: transformers.Qwen3Config(**few_heads, head_dim=4),
+        "roberta": lambda: transformers.RobertaConfig(**roberta),
+        "xlm-roberta": lambda: transformers.XLMRobertaConfig(**roberta),
+        "t5": lambda: transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4),
+    }
+    return makers[family]()
+
+
+def model(family: str = "bert", seed: int = 0, attention: str = ATTENTION) -> Any:
+    """A random model of a family, without dropout; no two numbers in it are equal but by chance."""
+    torch.manual_seed(seed)
+    made = transformers.AutoModel.from_config(config(family), attn_implementation=attention).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():  # norms and biases too: at 1 and 0 they would hide mistakes
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return made
+
+
+def backbone(family: str = "bert", seed: int = 0) -> Backbone:
+    """The same, as a backbone without pooler."""
+    made = model(family, seed)
+    made.pooler = None
+    return Backbone(made)
+
+
+def prompt_for(kind: str, made: Backbone, count: int = 3, seed: int = 1) -> DeepPrompt | SoftPrompt:
+    """A random prompt, large enough to matter."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "soft":
+        return SoftPrompt(torch.randn(count, made.embedding_size, generator=generator))
+    return DeepPrompt(torch.randn(made.prompt_shape(count), generator=generator))
+
+
+def texts(lengths: list[int], seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """`input_ids`, `attention_mask` and `token_types` [B, T] of random texts, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    mask = (torch.arange(shape[1]) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.randint(3, VOCABULARY, shape, generator=generator)
+    types = (torch.arange(shape[1]) >= torch.tensor(lengths)[:, None] // 2).long()
+    return torch.where(mask.bool(), ids, pad), mask, types * mask
+
+
+def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
+    """Random windows of 5 to 14 tokens whose labels can be learned from their tokens."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for number in range(rows):
+        length = int(generator.integers(5, 15))
+        ids = generator.integers(3, VOCABULARY, length).tolist()
+        positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
+        labels = [ids[position] % classes for position in positions]
+        if kind == "positions":
+            start = int(generator.integers(0, len(positions)))
+            labels = [start, int(generator.integers(start, len(positions)))]
+        made.append(Feature(number, ids, [0] * length, positions, labels, positions, [at + 1 for at in positions],
+                            len(labels) if kind == "classes" else 1))
+    return made
+
+
+def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
+    """The same, written and opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}-{rows}-{seed}"
+    shutil.rmtree(path, ignore_errors=True)
+    write_features(features(kind, rows, seed, classes), path)
+    return FeatureTable(path)
+
+
+def prompted(arm: Arm, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:
+    """A model of an arm with a head of 3 classes and a span head."""
+    made = backbone(family, seed)
+    kinds = {"multitask": "deep", "deep_prompt": "deep", "soft_prompt": "soft"}
+    prompt = prompt_for(kinds[arm], made, count) if arm in kinds else None
+    heads = Heads(["classes", "positions"], [3, 2], made.hidden_size, seed)
+    return PromptedModel(made, prompt, heads, train_backbone=arm == "fine_tune")
+
+
+class Watcher:
+    """Keeps what a run says, and raises `stop` after step `at`."""
+
+    def __init__(self, at: int = 0, stop: type[BaseException] = KeyboardInterrupt) -> None:
+        self.at, self.stop = at, stop
+        self.steps: list[int] = []
+        self.lines: list[str] = []
+
+    def step(self, run: Run, rows: int, tokens: int) -> None:
+        self.steps.append(int(run.train[-1]["step"]))
+        if self.steps[-1] == self.at:
+            raise self.stop
+
+    def validated(self, run: Run) -> None:
+        self.lines.append(f"validated {run.validation[-1]['step']}")
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
