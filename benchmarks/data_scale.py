@@ -27,10 +27,10 @@ from pipeline.data.recipe import Recipe
 from pipeline.features.featurize import featurize
 from pipeline.features.table import FeatureTable
 from pipeline.files import sha256
-from pipeline.mixing.rates import UNIT
+from pipeline.mixing.rates import RATE_SCALE
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.seeding import mix_seed
+from pipeline.seeding import derive_seed
 from pipeline.tasks import task_named
 from pipeline.tasks.base.examples import read_examples
 from stages.runtime.params import load_params
@@ -40,8 +40,17 @@ if TYPE_CHECKING:
     from pipeline.mixing.batches import TrainBatches
 
 TASK, HELD_OUT, BATCH_TOKENS, STEPS, ENCODED = "token_classification", 1000, 2048, 300, 60_000
-RECIPE = Recipe("scale", TASK, "CC0", "generated", "conll_columns", Splits("train.conll", "test.conll", "validation.conll"),
-                conll_columns.Options(2, 0, 1, "iob2", "\t"), ("PER", "LOC"), allow=("shared-row", "conflicting-labels"))
+RECIPE = Recipe(
+    "scale",
+    TASK,
+    "CC0",
+    "generated",
+    "conll_columns",
+    Splits("train.conll", "test.conll", "validation.conll"),
+    conll_columns.Options(2, 0, 1, "iob2", "\t"),
+    ("PER", "LOC"),
+    allow=("shared-row", "conflicting-labels"),
+)
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -49,28 +58,54 @@ def generate(folder: Path, rows: int) -> None:
     folder.mkdir(parents=True)
     for split, count in (("train", rows), ("validation", HELD_OUT), ("test", HELD_OUT)):
         draw = random.Random(f"{split} {rows}")
-        words = ["".join(map(draw.choice, ("bdfklmnprst", "aeiou", "lmnrst", "aeiouy"))) for _ in range(999)]
+        words = [
+            "".join(map(draw.choice, ("bdfklmnprst", "aeiou", "lmnrst", "aeiouy")))
+            for _ in range(999)
+        ]
         with (folder / f"{split}.conll").open("w", encoding="utf-8") as file:
             for number in range(count):
-                others = "".join(f"{word}\tO\n" for word in draw.choices(words, k=draw.randint(2, 6)))
-                file.write(f"{draw.choice(words).title()}{number % 9973}\tB-PER\n{others}Oslo\tB-LOC\n\n")
+                others = "".join(
+                    f"{word}\tO\n" for word in draw.choices(words, k=draw.randint(2, 6))
+                )
+                file.write(
+                    f"{draw.choice(words).title()}{number % 9973}\tB-PER\n{others}Oslo\tB-LOC\n\n"
+                )
 
 
 def step_prepare(folder: Path) -> dict[str, Any]:
     """Raw files to examples."""
-    summary, _ = prepare(RECIPE, folder / "raw", folder / "examples", folder / "problems.jsonl", folder / "work",
-                         Processes(cores()))
+    summary, _ = prepare(
+        RECIPE,
+        folder / "raw",
+        folder / "examples",
+        folder / "problems.jsonl",
+        folder / "work",
+        Processes(cores()),
+    )
     return {"rows": sum(summary["rows"].values()), "tokens": sum(summary["tokens"].values())}
 
 
 def step_featurize(folder: Path) -> dict[str, Any]:
     """Examples to features."""
-    examples, tokenizer = folder / "examples/train.parquet", Tokenizer(locate(load_params().backbone))
+    examples, tokenizer = (
+        folder / "examples/train.parquet",
+        Tokenizer(locate(load_params().backbone)),
+    )
     classes = task_named(TASK).classes(RECIPE.labels)
     shutil.rmtree(folder / "features", ignore_errors=True)
     started = time.perf_counter()
-    rows, _ = featurize(examples, sha256(examples), folder / "features", TASK, classes, tokenizer, 64, 16, folder / "shards",
-                        Processes(cores()))
+    rows, _ = featurize(
+        examples,
+        sha256(examples),
+        folder / "features",
+        TASK,
+        classes,
+        tokenizer,
+        64,
+        16,
+        folder / "shards",
+        Processes(cores()),
+    )
     seconds = time.perf_counter() - started
     shutil.rmtree(folder / "shards")
     size = sum(path.stat().st_size for path in (folder / "features").iterdir())
@@ -86,17 +121,24 @@ def step_train(folder: Path) -> dict[str, Any]:
     from pipeline.mixing.batches import TrainBatches  # noqa: PLC0415  (workers of the other steps would load torch with it)
 
     started = time.perf_counter()
-    batches = TrainBatches([FeatureTable(folder / "features")], [UNIT], BATCH_TOKENS, 1, 7)
+    batches = TrainBatches([FeatureTable(folder / "features")], [RATE_SCALE], BATCH_TOKENS, 1, 7)
     opened = time.perf_counter()
     first = _batch(batches, 0)
     done = time.perf_counter()
     times = []
     for number in range(STEPS):
         before = time.perf_counter()
-        _batch(batches, mix_seed(7, number) % batches.packings[0].per_epoch)
+        _batch(batches, derive_seed(7, number) % batches.packings[0].per_epoch)
         times.append(time.perf_counter() - before)
-    return {"open_ms": 1000 * (opened - started), "first_batch_ms": 1000 * (done - opened), "rows_of_a_batch": first,
-            "batch_ms": {"median": 1000 * float(np.median(times)), "99%": 1000 * float(np.quantile(times, 0.99))}}
+    return {
+        "open_ms": 1000 * (opened - started),
+        "first_batch_ms": 1000 * (done - opened),
+        "rows_of_a_batch": first,
+        "batch_ms": {
+            "median": 1000 * float(np.median(times)),
+            "99%": 1000 * float(np.quantile(times, 0.99)),
+        },
+    }
 
 
 def _batch(batches: "TrainBatches", step: int) -> int:
@@ -129,7 +171,12 @@ def _blocks(words: Iterator[list[str]]) -> Iterator[list[list[str]]]:
         yield block
 
 
-STEPS_BY_NAME = {"prepare": step_prepare, "featurize": step_featurize, "train": step_train, "encode": step_encode}
+STEPS_BY_NAME = {
+    "prepare": step_prepare,
+    "featurize": step_featurize,
+    "train": step_train,
+    "encode": step_encode,
+}
 
 
 def cores() -> int:
@@ -140,8 +187,11 @@ def cores() -> int:
 def measured(step: str, folder: Path, kill_after: float | None = None) -> dict[str, Any]:
     """Run a step in a process of its own; its result with seconds, seconds of CPU and the most memory. Or kill it on the way."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.data_scale", f"--{step}", str(folder)], stdout=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.data_scale", f"--{step}", str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     most, cpu = 0, {}
     while process.poll() is None:
         if kill_after is not None and time.perf_counter() - started > kill_after:
@@ -158,8 +208,11 @@ def measured(step: str, folder: Path, kill_after: float | None = None) -> dict[s
     assert process.stdout is not None
     output = process.stdout.read()
     found = json.loads(output) if process.returncode == 0 else {"killed": True}
-    return found | {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(sum(cpu.values()), 1),
-                    "peak_mb": round(most / 1e6)}
+    return found | {
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(sum(cpu.values()), 1),
+        "peak_mb": round(most / 1e6),
+    }
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -188,8 +241,13 @@ def interrupted(folder: Path) -> dict[str, Any]:
     killed = measured("prepare", folder, kill_after=0.6 * whole)
     parts = len(list((folder / "work/parts").glob("[0-9]*"))) if (folder / "work").exists() else 0
     rest = measured("prepare", folder)
-    return {"whole_seconds": whole, "killed_after": killed["seconds"], "parts_kept": parts, "rest_seconds": rest["seconds"],
-            "same_bytes": _digests(folder / "examples") == before}
+    return {
+        "whole_seconds": whole,
+        "killed_after": killed["seconds"],
+        "parts_kept": parts,
+        "rest_seconds": rest["seconds"],
+        "same_bytes": _digests(folder / "examples") == before,
+    }
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -50,6 +50,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         measure(int(sys.argv[2]))
     else:
-        print("| train rows | held-out rows | CPU seconds | peak MB | train rows that leak |\n|---|---|---|---|---|", flush=True)
+        print(
+            "| train rows | held-out rows | CPU seconds | peak MB | train rows that leak |\n|---|---|---|---|---|",
+            flush=True,
+        )
         for size in sys.argv[1:] or ("10000", "100000", "1000000"):
             subprocess.run([sys.executable, "-m", "benchmarks.leakage", "--one", size], check=True)

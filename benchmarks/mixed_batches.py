@@ -73,7 +73,11 @@ WAYS: dict[str, tuple[str, Answer]] = {
 
 def make_artifacts(folder: Path) -> None:
     """A prompt and a head for each task, and a whole model with a head for each."""
-    params = parse(BackboneParams, load_yaml(Path("presets/default.yaml"))["backbone"], "presets/default.yaml: backbone")
+    params = parse(
+        BackboneParams,
+        load_yaml(Path("presets/default.yaml"))["backbone"],
+        "presets/default.yaml: backbone",
+    )
     backbone = Backbone.load(locate(params))
     for seed, kind in enumerate(KINDS):
         recipe = load_recipe(Path(f"data_recipes/world_{kind}.yaml"))
@@ -82,19 +86,37 @@ def make_artifacts(folder: Path) -> None:
         heads = Heads([head.kind], [len(head.classes)], backbone.hidden_size, seed)
         generator = torch.Generator().manual_seed(seed)
         prompt = DeepPrompt(torch.randn(backbone.prompt_shape(VIRTUAL_TOKENS), generator=generator))
-        tuned = ArtifactConfig("fine_tune", params, backbone.config.model_type, backbone.hidden_size, {kind: head})
+        tuned = ArtifactConfig(
+            "fine_tune", params, backbone.config.model_type, backbone.hidden_size, {kind: head}
+        )
         prompted = dataclasses.replace(tuned, arm="deep_prompt", prompt_shape=prompt.shape)
-        save_artifact(folder / "prompts" / kind, PromptedModel(backbone, prompt, heads, train_backbone=False), prompted)
-        save_artifact(folder / "models" / kind, PromptedModel(backbone, None, heads, train_backbone=True), tuned)
+        save_artifact(
+            folder / "prompts" / kind,
+            PromptedModel(backbone, prompt, heads, train_backbone=False),
+            prompted,
+        )
+        save_artifact(
+            folder / "models" / kind,
+            PromptedModel(backbone, None, heads, train_backbone=True),
+            tuned,
+        )
 
 
 def make_rows(folder: Path, count: int) -> list[Row]:
     """`count` rows of each task, one task after the other."""
-    return list(chain.from_iterable(zip(*(islice(_rows(folder, kind, count), count) for kind in KINDS), strict=True)))
+    return list(
+        chain.from_iterable(
+            zip(*(islice(_rows(folder, kind, count), count) for kind in KINDS), strict=True)
+        )
+    )
 
 
 def _rows(folder: Path, kind: Kind, count: int) -> Iterator[Row]:
-    recipe, problems, path = load_recipe(Path(f"data_recipes/world_{kind}.yaml")), Problems(), folder / f"{kind}.txt"
+    recipe, problems, path = (
+        load_recipe(Path(f"data_recipes/world_{kind}.yaml")),
+        Problems(),
+        folder / f"{kind}.txt",
+    )
     write_rows(path, iterate_rows(kind, "test", count, SEED))
     for row in READERS[recipe.reader].read(path, recipe.options, problems):
         yield {"task": kind, **{key: row[key] for key in task_named(recipe.task).query_keys}}
@@ -110,7 +132,17 @@ def serve(way: str, folder: Path) -> dict[str, Predictor]:
 
 def peak_memory(way: str, folder: Path, rows: int) -> float:
     """MB at the most, in a process that serves and answers in one way only."""
-    words = [sys.executable, "-m", "benchmarks.mixed_batches", "--rows", str(rows), "--folder", str(folder), "--do", way]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.mixed_batches",
+        "--rows",
+        str(rows),
+        "--folder",
+        str(folder),
+        "--do",
+        way,
+    ]
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) / 1000
 
 
@@ -118,7 +150,9 @@ def rates(folder: Path, rows: list[Row], repeats: int) -> dict[tuple[int, str], 
     """Predictions a second of each way, for rows that come all at once and few at a time."""
     served = {way: serve(way, folder) for way in ("mixed", "models")}
     served["apart"] = served["mixed"]
-    found: dict[tuple[int, str], list[float]] = {(size, way): [] for size in (len(rows), FEW) for way in WAYS}
+    found: dict[tuple[int, str], list[float]] = {
+        (size, way): [] for size in (len(rows), FEW) for way in WAYS
+    }
     for repeat in range(-1, repeats):  # the first time is for warming up
         for (size, way), seconds in found.items():
             started = time.perf_counter()
@@ -131,11 +165,15 @@ def rates(folder: Path, rows: list[Row], repeats: int) -> dict[tuple[int, str], 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=200, help="rows of each task")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--do", choices=("make", *WAYS), help=argparse.SUPPRESS)  # what a process of its own is for
+    parser.add_argument(
+        "--do", choices=("make", *WAYS), help=argparse.SUPPRESS
+    )  # what a process of its own is for
     given = parser.parse_args()
     if given.do == "make":
         make_artifacts(given.folder)
@@ -149,16 +187,25 @@ def main() -> None:
 
 def _report(folder: Path, count: int, repeats: int) -> None:
     # A new process's ru_maxrss is at least what its parent's was: so far, this one has only imported.
-    subprocess.run([sys.executable, "-m", "benchmarks.mixed_batches", "--folder", str(folder), "--do", "make"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.mixed_batches", "--folder", str(folder), "--do", "make"],
+        check=True,
+    )
     memory = {way: peak_memory(way, folder, count) for way in WAYS}
     rows = make_rows(folder, count)
-    print(f"{len(rows)} rows, {repeats} repeats, {torch.get_num_threads()} threads on {os.cpu_count()} cores, "
-          f"torch {torch.__version__}\n")
-    print("| rows come | answered by | predictions/s: median (least to most) | peak memory |\n|---|---|---|---|")
+    print(
+        f"{len(rows)} rows, {repeats} repeats, {torch.get_num_threads()} threads on {os.cpu_count()} cores, "
+        f"torch {torch.__version__}\n"
+    )
+    print(
+        "| rows come | answered by | predictions/s: median (least to most) | peak memory |\n|---|---|---|---|"
+    )
     for (size, way), found in rates(folder, rows, repeats).items():
         come = "all at once" if size == len(rows) else f"{size} at a time"
-        print(f"| {come} | {WAYS[way][0]} | {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) | "
-              f"{memory[way]:.0f} MB |")
+        print(
+            f"| {come} | {WAYS[way][0]} | {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) | "
+            f"{memory[way]:.0f} MB |"
+        )
 
 
 if __name__ == "__main__":

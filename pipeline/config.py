@@ -23,7 +23,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except (YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none, 2001-13-45
+    except (
+        YAMLError,
+        ValueError,
+    ) as error:  # ValueError: what looks like a date and is none, 2001-13-45
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: found {_name(values)}, expected a mapping of keys to values")
@@ -45,16 +48,21 @@ def _read(path: Path, remedy: str) -> str:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; give the path of a readable file") from None
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; give the path of a readable file"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
+        raise UserError(
+            f"{path}:{line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
 
 
 def parse(kind: type[T], values: object, where: str) -> T:
     """Build the dataclass `kind` from plain YAML values. `where` names file and key in messages.
 
     Raises UserError with all problems: unknown or missing keys, wrong types, and what a `__post_init__` refuses by ValueError.
+    A dataclass may have a `RENAMED` of old names to new ones: a message about an old name gives the new one.
     """
     problems: list[str] = []
     result = _convert(kind, values, where, problems)
@@ -73,9 +81,14 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         kinds = [arg for arg in args if arg is not type(None)]
         return _convert_union(kinds, value, where, problems)
     if origin in (list, tuple) and isinstance(value, list):
-        return tuple(_convert(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+        return tuple(
+            _convert(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
+        )
     if origin is dict and isinstance(value, dict):
-        return {str(key): _convert(args[1], item, f"{where}.{key}", problems) for key, item in value.items()}
+        return {
+            str(key): _convert(args[1], item, f"{where}.{key}", problems)
+            for key, item in value.items()
+        }
     return _convert_plain(kind, value, where, problems)
 
 
@@ -84,11 +97,18 @@ def _convert_plain(kind: Any, value: Any, where: str, problems: list[str]) -> An
         return value
     if typing.get_origin(kind) is Literal:
         args = typing.get_args(kind)
-        if not any(type(value) is type(arg) and value == arg for arg in args):  # True == 1, but it is no way to write 1
+        if not any(
+            type(value) is type(arg) and value == arg for arg in args
+        ):  # True == 1, but it is no way to write 1
             hint = did_you_mean(str(value), map(str, args))
             problems.append(f"{where}: {value!r} is not one of the allowed values{hint}")
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+    if (
+        kind is float
+        and isinstance(value, int)
+        and not isinstance(value, bool)
+        and abs(value) < 2**53
+    ):
         return float(value)
     plain = typing.get_origin(kind) or kind
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
@@ -99,7 +119,11 @@ def _convert_plain(kind: Any, value: Any, where: str, problems: list[str]) -> An
 
 
 def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]) -> Any:
-    meant = [kind for kind in kinds if dataclasses.is_dataclass(kind)] if isinstance(value, dict) else kinds
+    meant = (
+        [kind for kind in kinds if dataclasses.is_dataclass(kind)]
+        if isinstance(value, dict)
+        else kinds
+    )
     if len(meant) == 1:  # so that its own problems are told
         return _convert(meant[0], value, where, problems)
     for kind in kinds:
@@ -107,7 +131,9 @@ def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]
         result = _convert(kind, value, where, tried)
         if not tried:
             return result
-    problems.append(f"{where}: found {_name(value)}, expected {' or '.join(map(_kind_name, kinds))}")
+    problems.append(
+        f"{where}: found {_name(value)}, expected {' or '.join(map(_kind_name, kinds))}"
+    )
     return value
 
 
@@ -117,10 +143,16 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
         return None
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    renamed: dict[str, str] = getattr(kind, "RENAMED", {})
     before = len(problems)
     for key in value:
         if key not in fields:
-            problems.append(f"{where}: unknown key {key!r}{did_you_mean(str(key), fields)}")
+            hint = (
+                f"; it is called {renamed[key]!r} now: rename it"
+                if key in renamed
+                else did_you_mean(str(key), fields)
+            )
+            problems.append(f"{where}: unknown key {key!r}{hint}")
     arguments = {}
     for name, field in fields.items():
         if name in value:
@@ -137,7 +169,14 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
 
 
 def _name(value: object) -> str:
-    names = {str: "text", int: "an integer", float: "a number", bool: "true/false", list: "a list", dict: "a mapping"}
+    names = {
+        str: "text",
+        int: "an integer",
+        float: "a number",
+        bool: "true/false",
+        list: "a list",
+        dict: "a mapping",
+    }
     if value is None:
         return "nothing"
     text = repr(value)
@@ -150,6 +189,14 @@ def _kind_name(kind: Any) -> str:
         return " or ".join(_kind_name(arg) for arg in args)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
-    names = {str: "text", int: "an integer", float: "a number", bool: "true or false", list: "a list", tuple: "a list",
-             dict: "a mapping", type(None): "nothing"}
+    names = {
+        str: "text",
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        list: "a list",
+        tuple: "a list",
+        dict: "a mapping",
+        type(None): "nothing",
+    }
     return names.get(origin or kind, "a mapping" if dataclasses.is_dataclass(kind) else str(kind))

@@ -9,8 +9,16 @@ from typing import NamedTuple, TextIO
 EXAMPLES = 3  # of each kind of problem that are kept, however many there are
 UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
 
-WARNINGS = frozenset({"class-imbalance", "control-character-in-text", "invisible-token", "long-text", "not-nfc",
-                      "train-text-held-out"})
+WARNINGS = frozenset(
+    {
+        "class-imbalance",
+        "control-character-in-text",
+        "invisible-token",
+        "long-text",
+        "not-nfc",
+        "train-text-held-out",
+    }
+)
 """Kinds that are shown and counted, but never fail: the rows are sound, and may yet not be what one thinks."""
 
 
@@ -88,7 +96,10 @@ class Problems:
         self.hiding += hiding
 
     def _keep(self, problem: Problem) -> None:
-        if len(self.kept) < self._shown or sum(other.kind == problem.kind for other in self.kept) < EXAMPLES:
+        if (
+            len(self.kept) < self._shown
+            or sum(other.kind == problem.kind for other in self.kept) < EXAMPLES
+        ):
             self.kept.append(problem)
 
     def __len__(self) -> int:
@@ -97,14 +108,27 @@ class Problems:
     def summary(self) -> list[str]:
         """A line a kind: how many there are, errors before warnings and most first; below it the first few of them."""
         lines = []
-        for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])):
-            examples = [f"{problem.where}: {problem.message}" for problem in self.kept if problem.kind == kind][:EXAMPLES]
-            lines += [f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}", *(f"  {example}" for example in examples)]
+        for kind, count in sorted(
+            self.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])
+        ):
+            examples = [
+                f"{problem.where}: {problem.message}"
+                for problem in self.kept
+                if problem.kind == kind
+            ][:EXAMPLES]
+            lines += [
+                f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}",
+                *(f"  {example}" for example in examples),
+            ]
         return lines
 
     def raise_if_any(self) -> None:
         """Raise one UserError with all messages kept, and how many more there were."""
-        messages = [f"{problem.where}: {problem.message}" for problem in self.kept if problem.kind not in WARNINGS]
+        messages = [
+            f"{problem.where}: {problem.message}"
+            for problem in self.kept
+            if problem.kind not in WARNINGS
+        ]
         more = len(self) - len(messages)
         if messages:
             raise UserError(*messages, *([f"and {more} more"] if more else []))

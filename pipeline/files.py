@@ -55,7 +55,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     one is moved aside; if the swap itself fails it is moved back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):  # by a writer that was killed
+    for left in path.parent.glob(
+        f".tmp-{glob.escape(path.name)}.????????"
+    ):  # by a writer that was killed
         shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}."))
     new, old = work / "new", work / "old"

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline.config import parse
 from pipeline.errors import UserError, did_you_mean
@@ -25,7 +25,7 @@ TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
 
 # What says how a new prompt is made, by the arms that make one; the others start from what they are given, or have none.
 _NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions")
-_ANY_PROMPT = ("projection", "prompt_dropout", "stored_megabytes")
+_ANY_PROMPT = ("projection_size", "prompt_dropout", "hidden_state_cache_mb")
 _PROMPT_KEYS: dict[Arm, tuple[str, ...]] = {
     "multitask": _ANY_PROMPT,
     "deep_prompt": (*_NEW_PROMPT, *_ANY_PROMPT),
@@ -37,65 +37,99 @@ _PROMPT_KEYS: dict[Arm, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How one arm is trained. A step is `micro_batches` micro-batches of about `batch_tokens` tokens each.
+    """How one arm is trained. A step is `micro_batches_per_step` micro-batches of about `tokens_per_micro_batch` tokens each.
 
     `epochs` counts passes over as many rows as the mixture's corpora have together (it may be a fraction); learning rates
-    rise linearly over the first `warmup` share of the steps, then fall linearly to 0. `validations` times, evenly spaced, the
+    rise linearly over the first `warmup_ratio` share of the steps, then fall linearly to 0. `num_validations` times, evenly spaced, the
     model is scored on `validation_rows` validation examples a task; the best is kept, and `patience` scores in a row without
     a new best end the run (0: never).
 
-    The prompt: `prompt_layers` are those that get one: "all", the top k, or a range [first, last + 1]. `projection` is the size
+    The prompt: `prompt_layers` are those that get one: "all", the top k, or a range [first, last + 1]. `projection_size` is the size
     of the hidden layer of P-tuning v2's MLP, which computes the prompt (0: the prompt itself is trained). `prompt_dropout` drops
     single numbers of it while training. `factor_rank` gives each task of a mixture low-rank factors on the shared prompt (0:
     none). `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
 
-    Under `balance`, a micro-batch's gradient is that of its loss's logarithm: a mixture's tasks pull alike, where one whose loss
+    Under `balance_losses`, a micro-batch's gradient is that of its loss's logarithm: a mixture's tasks pull alike, where one whose loss
     stays high would drown the others in Adam's second moments (the geometric mean of losses: Chennupati et al. 2019, eq. 2).
 
     `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
 
-    `stored_megabytes`: the frozen layers below the prompt are computed once a train row, not once a step, where what they give
+    `hidden_state_cache_mb`: the frozen layers below the prompt are computed once a train row, not once a step, where what they give
     for all train rows takes at most so many megabytes (0: never); each rank keeps it in memory-mapped temporary files.
     """
+
+    RENAMED: ClassVar = {
+        "batch_tokens": "tokens_per_micro_batch",
+        "micro_batches": "micro_batches_per_step",
+        "projection": "projection_size",
+        "balance": "balance_losses",
+        "stored_megabytes": "hidden_state_cache_mb",
+        "warmup": "warmup_ratio",
+        "clip": "max_grad_norm",
+        "validations": "num_validations",
+    }
 
     epochs: float
     head_lr: float
     prompt_lr: float | None = None
     backbone_lr: float | None = None
-    batch_tokens: int = 512
-    micro_batches: int = 1
+    tokens_per_micro_batch: int = 512
+    micro_batches_per_step: int = 1
     num_virtual_tokens: int = 32
     init: PromptInit = "text"
     prompt_layers: Literal["all"] | int | tuple[int, ...] = "all"
-    projection: int = 0
+    projection_size: int = 0
     prompt_dropout: float = 0.0
     factor_rank: int = 0
-    balance: bool = False
+    balance_losses: bool = False
     shift_positions: bool = False
     precision: Precision = "float32"
-    stored_megabytes: int = 0
-    warmup: float = 0.06
+    hidden_state_cache_mb: int = 0
+    warmup_ratio: float = 0.06
     weight_decay: float = 0.0
-    clip: float = 1.0
-    validations: int = 4
+    max_grad_norm: float = 1.0
+    num_validations: int = 4
     validation_rows: int = 500
     patience: int = 0
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "head_lr", "prompt_lr", "backbone_lr", "batch_tokens", "micro_batches", "num_virtual_tokens",
-                    "clip", "validations", "validation_rows")
-        bad = [f"{name} is {getattr(self, name)}; give a number above 0" for name in positive
-               if getattr(self, name) is not None and getattr(self, name) <= 0]
-        if not 0 <= self.warmup < 1:
-            bad.append(f"warmup is {self.warmup}; give a share of the steps, 0 up to 1")
-        bad += [f"{name} is {getattr(self, name)}; it cannot be negative"
-                for name in ("weight_decay", "patience", "projection", "factor_rank", "stored_megabytes")
-                if getattr(self, name) < 0]
+        positive = (
+            "epochs",
+            "head_lr",
+            "prompt_lr",
+            "backbone_lr",
+            "tokens_per_micro_batch",
+            "micro_batches_per_step",
+            "num_virtual_tokens",
+            "max_grad_norm",
+            "num_validations",
+            "validation_rows",
+        )
+        bad = [
+            f"{name} is {getattr(self, name)}; give a number above 0"
+            for name in positive
+            if getattr(self, name) is not None and getattr(self, name) <= 0
+        ]
+        if not 0 <= self.warmup_ratio < 1:
+            bad.append(f"warmup_ratio is {self.warmup_ratio}; give a share of the steps, 0 up to 1")
+        bad += [
+            f"{name} is {getattr(self, name)}; it cannot be negative"
+            for name in (
+                "weight_decay",
+                "patience",
+                "projection_size",
+                "factor_rank",
+                "hidden_state_cache_mb",
+            )
+            if getattr(self, name) < 0
+        ]
         if not 0 <= self.prompt_dropout < 1:
             bad.append(f"prompt_dropout is {self.prompt_dropout}; give a share, 0 up to 1")
         if self.precision != "float32" and self.backbone_lr is not None:
-            bad.append(f"precision is {self.precision}, which would round away most of what a step adds to a "
-                       "trained backbone's weights; remove it")
+            bad.append(
+                f"precision is {self.precision}, which would round away most of what a step adds to a "
+                "trained backbone's weights; remove it"
+            )
         if bad:
             raise ValueError("; ".join(bad))
 
@@ -103,19 +137,32 @@ class TrainParams:
         """The layers of `count` that get a prompt. Raises ValueError where the backbone does not have them."""
         if self.prompt_layers == "all":
             return range(count)
-        bounds = (count - self.prompt_layers, count) if isinstance(self.prompt_layers, int) else self.prompt_layers
+        bounds = (
+            (count - self.prompt_layers, count)
+            if isinstance(self.prompt_layers, int)
+            else self.prompt_layers
+        )
         if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= count:
-            raise ValueError(f"prompt_layers is {self.prompt_layers}; the backbone has layers 0 to {count - 1}: give all, how "
-                             "many of the top ones, or [first, last + 1]")
+            raise ValueError(
+                f"prompt_layers is {self.prompt_layers}; the backbone has layers 0 to {count - 1}: give all, how "
+                "many of the top ones, or [first, last + 1]"
+            )
         return range(*bounds)
 
     def learning_rates(self, arm: Arm) -> dict[str, float]:
         """Peak learning rate of each part the arm trains. Raises ValueError where one is missing or has nothing to train."""
         given = {"prompt": self.prompt_lr, "head": self.head_lr, "backbone": self.backbone_lr}
         wanted = TRAINED_PARTS[arm]
-        missing = [f"{part}_lr is missing; {arm} trains the {part}" for part in wanted if given[part] is None]
-        useless = [f"{part}_lr is set, but {arm} trains no {part}; remove it"
-                   for part, value in given.items() if value is not None and part not in wanted]
+        missing = [
+            f"{part}_lr is missing; {arm} trains the {part}"
+            for part in wanted
+            if given[part] is None
+        ]
+        useless = [
+            f"{part}_lr is set, but {arm} trains no {part}; remove it"
+            for part, value in given.items()
+            if value is not None and part not in wanted
+        ]
         if missing or useless:
             raise ValueError("; ".join(missing + useless))
         return {part: value for part, value in given.items() if value is not None}
@@ -123,9 +170,10 @@ class TrainParams:
 
 def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
     """Which of the given params are not this arm's to say: about a prompt that it does not make, or about a mixture."""
-    return sorted(set(given) & {*_NEW_PROMPT, *_ANY_PROMPT, "factor_rank", "balance"} - set(_PROMPT_KEYS[arm]))
-
-
+    return sorted(
+        set(given)
+        & {*_NEW_PROMPT, *_ANY_PROMPT, "factor_rank", "balance_losses"} - set(_PROMPT_KEYS[arm])
+    )
 
 
 @dataclass(frozen=True)
@@ -151,17 +199,25 @@ class MixtureParams:
 
     def __post_init__(self) -> None:
         if self.temperature != "equal" and self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal")
+            raise ValueError(
+                f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal"
+            )
         if self.cap < 1:
-            raise ValueError(f"cap is {self.cap}; give the largest number of examples that counts, at least 1")
+            raise ValueError(
+                f"cap is {self.cap}; give the largest number of examples that counts, at least 1"
+            )
         for key, given in (("weights", self.weights), ("shares", self.shares)):
             for name, value in given.items():
                 if not 0 < value < math.inf:
-                    raise ValueError(f"{key}.{name} is {value}; give a number above 0, or leave the corpus out of `corpora`")
+                    raise ValueError(
+                        f"{key}.{name} is {value}; give a number above 0, or leave the corpus out of `corpora`"
+                    )
         if self.shares and self.weights:
             raise ValueError("shares says what weights would only change; remove one of the two")
         if not 0 <= self.least_epochs < self.most_epochs:
-            raise ValueError(f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give 0 or more, and more")
+            raise ValueError(
+                f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give 0 or more, and more"
+            )
 
 
 _SYNTAX = re.compile(r"(package|folder|hub):(.+)")
@@ -179,13 +235,21 @@ class BackboneParams:
     def __post_init__(self) -> None:
         match = _SYNTAX.fullmatch(self.source)
         if not match:
-            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION")
+            raise ValueError(
+                f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"
+            )
         if match[1] == "hub" and not _HUB.fullmatch(match[2]):
-            raise ValueError(f"source is {self.source!r}; a hub id needs a pinned revision: hub:ID@ and 40 hex digits")
+            raise ValueError(
+                f"source is {self.source!r}; a hub id needs a pinned revision: hub:ID@ and 40 hex digits"
+            )
         if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
-            raise ValueError(f"source is {self.source!r}; write package:NAME/FOLDER, NAME being a top-level package")
+            raise ValueError(
+                f"source is {self.source!r}; write package:NAME/FOLDER, NAME being a top-level package"
+            )
         if match[1] != "hub" and self.sha256 is None:
-            raise ValueError(f"sha256 is missing; add what `sha256sum model.safetensors` prints for {self.source}")
+            raise ValueError(
+                f"sha256 is missing; add what `sha256sum model.safetensors` prints for {self.source}"
+            )
 
 
 Values = dict[str, Any]
@@ -203,7 +267,7 @@ class GenerateParams:
 
 @dataclass(frozen=True)
 class TaskParams:
-    """One corpus and the task on it. `data` is its folder under `data_root`; `start` is the artifact, a folder under artifacts/,
+    """One corpus and the task on it. `source` is its folder under `data_root`; `init_from` is the artifact, a folder under artifacts/,
     whose prompt its multitask arm starts from: pretrain/MIXTURE (the shared one), multitask/TASK (another task's), imported/NAME.
 
     Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
@@ -211,8 +275,10 @@ class TaskParams:
     arm that the task is compared in.
     """
 
-    data: str
-    start: str
+    RENAMED: ClassVar = {"data": "source", "start": "init_from"}
+
+    source: str
+    init_from: str
     max_length: int
     stride: int
     test_rows: int | None
@@ -224,10 +290,14 @@ class TaskParams:
 
     def __post_init__(self) -> None:
         if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
-            raise ValueError(f"max_length is {self.max_length} and stride {self.stride}; "
-                             "give a max_length of at least 8 and a stride below half of it")
-        if not re.fullmatch(r"(pretrain|multitask|deep_prompt|imported)/\w[\w.-]*", self.start):
-            raise ValueError(f"start is {self.start!r}; give pretrain/MIXTURE, multitask/TASK, deep_prompt/TASK or imported/NAME")
+            raise ValueError(
+                f"max_length is {self.max_length} and stride {self.stride}; "
+                "give a max_length of at least 8 and a stride below half of it"
+            )
+        if not re.fullmatch(r"(pretrain|multitask|deep_prompt|imported)/\w[\w.-]*", self.init_from):
+            raise ValueError(
+                f"init_from is {self.init_from!r}; give pretrain/MIXTURE, multitask/TASK, deep_prompt/TASK or imported/NAME"
+            )
 
 
 @dataclass(frozen=True)
@@ -263,17 +333,21 @@ class ShiftParams:
 
 @dataclass(frozen=True)
 class ProbeParams:
-    """What is tried out of which arms and tasks, on at most `rows` test rows each; `typos` is the share of words that get one."""
+    """What is tried out of which arms and tasks, on at most `rows` test rows each; `typo_rate` is the share of words that get one."""
+
+    RENAMED: ClassVar = {"typos": "typo_rate"}
 
     arms: tuple[Arm, ...]
     tasks: tuple[str, ...]
     rows: int
-    typos: float
+    typo_rate: float
     out_of_domain: tuple[ShiftParams, ...]
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or not 0 < self.typos <= 1:
-            raise ValueError(f"rows is {self.rows} and typos {self.typos}; give at least one row, and a share above 0, up to 1")
+        if self.rows < 1 or not 0 < self.typo_rate <= 1:
+            raise ValueError(
+                f"rows is {self.rows} and typo_rate {self.typo_rate}; give at least one row, and a share above 0, up to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -303,12 +377,19 @@ class Params:
         overrides: Values | None = getattr(task_of(self, task), arm)
         if overrides is None:
             raise UserError(f"{where}: tasks.{task}: key {arm!r} is missing; add {arm}: {{}}")
-        return _training(arm, {**self.arms.get(arm, {}), **overrides}, f"{where}: arms.{arm} with tasks.{task}.{arm}")
+        return _training(
+            arm,
+            {**self.arms.get(arm, {}), **overrides},
+            f"{where}: arms.{arm} with tasks.{task}.{arm}",
+        )
 
 
 def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
     params = parse(TrainParams, dict(values), where)
-    problems = [f"{where}: {key} is set, but {arm} has no use for it; remove it" for key in useless_keys(arm, values)]
+    problems = [
+        f"{where}: {key} is set, but {arm} has no use for it; remove it"
+        for key in useless_keys(arm, values)
+    ]
     try:
         params.learning_rates(arm)
     except ValueError as error:

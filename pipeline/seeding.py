@@ -18,7 +18,7 @@ def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return x ^ (x >> np.uint64(31))
 
 
-def mix_seed(*parts: int) -> int:
+def derive_seed(*parts: int) -> int:
     """One 64-bit seed out of several integers; order matters."""
     state = np.zeros(1, np.uint64)
     for part in parts:
@@ -26,7 +26,7 @@ def mix_seed(*parts: int) -> int:
     return int(state[0])
 
 
-def shuffled(positions: Ints, n: int, seed: int) -> Ints:
+def permute(positions: Ints, n: int, seed: int) -> Ints:
     """What a permutation of range(n), which depends on (n, seed) alone, has at `positions` [k]; takes time and memory for these.
 
     A Feistel network permutes the numbers of an even number of bits; what it puts beyond n goes through it again.
@@ -47,4 +47,4 @@ def shuffled(positions: Ints, n: int, seed: int) -> Ints:
 
 def permutation(n: int, seed: int) -> Ints:
     """All of it."""
-    return shuffled(np.arange(n), n, seed)
+    return permute(np.arange(n), n, seed)

@@ -40,7 +40,9 @@ class Shard:
             with _few_collections():
                 result = self.function(beside, *self.arguments)
             files = {path.name: sha256(path) for path in sorted(beside.iterdir())}
-            (beside / MANIFEST).write_text(json.dumps({"result": result, "files": files}), encoding="utf-8")
+            (beside / MANIFEST).write_text(
+                json.dumps({"result": result, "files": files}), encoding="utf-8"
+            )
             shutil.rmtree(into / self.key, ignore_errors=True)
             os.replace(beside, into / self.key)
         finally:
@@ -51,7 +53,9 @@ class Shard:
         folder = into / self.key
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            whole = all(sha256(folder / name) == digest for name, digest in manifest["files"].items())
+            whole = all(
+                sha256(folder / name) == digest for name, digest in manifest["files"].items()
+            )
         except (OSError, ValueError, KeyError):
             return None
         return manifest["result"] if whole else None
@@ -95,15 +99,27 @@ def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process)
         results |= {shard.key: shard.result(into) for shard in missing}
     lost = [shard.key for shard in shards if results[shard.key] is None]
     if lost:
-        raise UserError(f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are not there, or not what they were when "
-                        "they were made; all workers must share this folder: run it again, and it goes on from there")
+        raise UserError(
+            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are not there, or not what they were when "
+            "they were made; all workers must share this folder: run it again, and it goes on from there"
+        )
     return [results[shard.key] for shard in shards]
 
 
 def key_of(number: int, *inputs: Any) -> str:
     """A shard's key: its number, and a hash of its inputs (what JSON can hold, and dataclasses) and of this package's code."""
-    text = json.dumps([_code(), *(dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type)
-                                  else value for value in inputs)], sort_keys=True)
+    text = json.dumps(
+        [
+            _code(),
+            *(
+                dataclasses.asdict(value)
+                if dataclasses.is_dataclass(value) and not isinstance(value, type)
+                else value
+                for value in inputs
+            ),
+        ],
+        sort_keys=True,
+    )
     return f"{number:05}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.analysis.agreement import agreement, measured, sample
+from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.calibration import temperature
-from pipeline.analysis.confidence_tables import decided, in_order, weighed
+from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables, in_order
 from pipeline.analysis.probing import split_of
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import device
-from pipeline.evaluation.evaluate import Split, decode, observed, scored
-from pipeline.evaluation.splits import load_split
+from pipeline.evaluation.evaluate import EvalSet, decode, score, window_logits
+from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics import Metrics, UnitCounts
 from pipeline.model.prompted_model import PromptedModel
@@ -32,10 +32,18 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.claims import Floats
 from stages.evaluation.load_model import load_model
-from stages.runtime.entry import say, say_read, say_wrote
+from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
 from stages.runtime.params import arm_of, load_params, seeded
-from stages.runtime.paths import ARTIFACTS, CLUSTER, EXAMPLES, FEATURES, PREDICTIONS, RESULTS, run_folder
+from stages.runtime.paths import (
+    ARTIFACTS,
+    CLUSTER,
+    EXAMPLES,
+    FEATURES,
+    PREDICTIONS,
+    RESULTS,
+    run_folder,
+)
 
 
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
@@ -52,46 +60,71 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
-    say_read(artifact)
-    splits = {split: load_split(features, examples, summary, split, limit) for split, limit in limits.items()}
+    log_read(artifact)
+    splits = {
+        split: load_eval_set(features, examples, summary, split, limit)
+        for split, limit in limits.items()
+    }
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
-    backbone_numbers = model.backbone.num_parameters  # here: ZeRO 3 leaves a rank with a part of them
+    backbone_numbers = (
+        model.backbone.num_parameters
+    )  # here: ZeRO 3 leaves a rank with a part of them
     ranks = Ranks.from_environment(os.environ)
     with _placed(model, ranks, load_cluster(CLUSTER)) as placed:
-        read = {split: _read(placed, data, summary["pad"], ranks) for split, data in splits.items()}
-        decoded, options = ({split: pair[place] for split, pair in read.items()} for place in (0, 1))
-        thresholds = task.decide(splits["validation"].examples, decoded["validation"])
-        said = {split: task.predictions(data.examples, decoded[split], thresholds) for split, data in splits.items()}
+        read = {
+            split: _read(placed, data, summary["pad_token_id"], ranks)
+            for split, data in splits.items()
+        }
+        decoded, options = (
+            {split: pair[place] for split, pair in read.items()} for place in (0, 1)
+        )
+        thresholds = task.fit_thresholds(splits["validation"].examples, decoded["validation"])
+        said = {
+            split: task.predictions(data.examples, decoded[split], thresholds)
+            for split, data in splits.items()
+        }
         chosen = sample(splits["test"])
-        answer = partial(_answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks)
+        answer = partial(
+            _answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks
+        )
         agreed = agreement(splits["test"], said["test"], chosen, answer)
     if ranks.rank:
         return
-    decisions = {split: decided(data, said[split], options[split], thresholds) for split, data in splits.items()}
+    decisions = {
+        split: collect_decisions(data, said[split], options[split], thresholds)
+        for split, data in splits.items()
+    }
     thresholds |= temperature(decisions["validation"])
-    scores = {split: scored(data, decoded[split], thresholds) for split, data in splits.items()}
+    scores = {split: score(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
     metrics = {
-        "primary": primary, "task": summary["task"], "thresholds": thresholds,
+        "primary": primary,
+        "task": summary["task"],
+        "thresholds": thresholds,
         "parameters": {"trained": trained, "backbone": backbone_numbers},
-        "rows": {"train": summary["splits"]["train"]["examples"]} | {split: len(data.examples) for split, data in splits.items()},
+        "rows": {"train": summary["splits"]["train"]["examples"]}
+        | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
     }
     output, predictions = RESULTS / folder, PREDICTIONS / folder
     with atomic_folder(output) as beside:
         write_json(beside / "metrics.json", metrics)
-        _labels(scores["test"]).to_csv(beside / "labels.tsv", sep="\t", index=False, float_format="%.4f")
+        _labels(scores["test"]).to_csv(
+            beside / "labels.tsv", sep="\t", index=False, float_format="%.4f"
+        )
     with atomic_folder(predictions) as beside:
         _write_predictions(beside / "test.jsonl", test.examples, said["test"])
         _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
-        confidences, claims = weighed(test, said["test"], decisions["test"], thresholds)
+        confidences, claims = confidence_tables(test, said["test"], decisions["test"], thresholds)
         confidences.to_parquet(beside / "confidences.parquet", index=False)
         claims.to_parquet(beside / "claims.parquet", index=False)
         if agreed is not None:
-            measures = measured(decisions["validation"], decisions["test"], chosen, agreed)
+            measures = confidence_measures(
+                decisions["validation"], decisions["test"], chosen, agreed
+            )
             measures.to_parquet(beside / "measures.parquet", index=False)
-    say(f"test {primary} {scores['test'].overall[primary]:.2f}")
-    say_wrote(output, predictions)
+    log(f"test {primary} {scores['test'].overall[primary]:.2f}")
+    log_wrote(output, predictions)
 
 
 @contextmanager
@@ -100,46 +133,79 @@ def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[Pr
     if ranks.world == 1 and cluster.zero < 3:
         yield model.to(device(ranks))
         return
-    from pipeline.distributed.process_group import joined  # noqa: PLC0415
-    from pipeline.training.engine import place  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
+    from pipeline.distributed.process_group import process_group  # noqa: PLC0415
+    from pipeline.training.engine import prepare_for_inference  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
 
-    with joined(ranks, 60 * cluster.timeout_minutes):
-        yield place(model, ranks, cluster)
+    with process_group(ranks, 60 * cluster.timeout_minutes):
+        yield prepare_for_inference(model, ranks, cluster)
 
 
 def _labels(score: Metrics) -> pd.DataFrame:
-    rows = [{"label": label, "precision": figures["precision"], "recall": figures["recall"], "f1": figures["f1"],
-             "support": int(figures["correct"] + figures["missed"] if "missed" in figures else figures["gold"])}
-            for label, figures in score.labels.items()]
+    rows = [
+        {
+            "label": label,
+            "precision": figures["precision"],
+            "recall": figures["recall"],
+            "f1": figures["f1"],
+            "support": int(
+                figures["correct"] + figures["missed"] if "missed" in figures else figures["gold"]
+            ),
+        }
+        for label, figures in score.labels.items()
+    ]
     return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
 
 
-def _read(model: PromptedModel, data: Split, pad: int, ranks: Ranks) -> tuple[list[Any], list[Floats]]:
+def _read(
+    model: PromptedModel, data: EvalSet, pad_token_id: int, ranks: Ranks
+) -> tuple[list[Any], list[Floats]]:
     """Decoded predictions, and the logits of what they are between."""
     decoded, options = [], []
-    for example, seen in zip(data.examples, observed(model, data, 0, pad, ranks=ranks), strict=True):
+    for example, seen in zip(
+        data.examples, window_logits(model, data, 0, pad_token_id, ranks=ranks), strict=True
+    ):
         decoded.append(data.task.decode(example, seen, data.classes))
-        options.append(data.task.options(example, seen, data.classes))
+        options.append(data.task.decision_logits(example, seen, data.classes))
     return decoded, options
 
 
-def _answer(model: PromptedModel, like: Split, thresholds: Mapping[str, float], backbone: Path, summary: Mapping[str, Any],
-            ranks: Ranks, examples: Sequence[Any]) -> Any:
+def _answer(
+    model: PromptedModel,
+    like: EvalSet,
+    thresholds: Mapping[str, float],
+    backbone: Path,
+    summary: Mapping[str, Any],
+    ranks: Ranks,
+    examples: Sequence[Any],
+) -> Any:
     """What is predicted for examples that are on no disk, of the task and classes of `like`."""
     with TemporaryDirectory() as folder:
-        split = split_of(examples, like.task, like.classes, Tokenizer(backbone), **summary["windows"], folder=Path(folder, "new"))
-        return like.task.predictions(examples, decode(model, split, 0, summary["pad"], ranks=ranks), thresholds)
+        split = split_of(
+            examples,
+            like.task,
+            like.classes,
+            Tokenizer(backbone),
+            **summary["windows"],
+            folder=Path(folder, "new"),
+        )
+        return like.task.predictions(
+            examples, decode(model, split, 0, summary["pad_token_id"], ranks=ranks), thresholds
+        )
 
 
 def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) -> None:
     with path.open("w", encoding="utf-8") as file:
         for example, value in zip(examples, in_order(examples, predictions), strict=True):
-            file.write(json.dumps({"id": example.id, "prediction": value}, ensure_ascii=False) + "\n")
+            file.write(
+                json.dumps({"id": example.id, "prediction": value}, ensure_ascii=False) + "\n"
+            )
 
 
 def _write_counts(folder: Path, counts: UnitCounts) -> None:
     """counts.parquet has a row a unit, figures.json how figures come out of its sums."""
-    pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(folder / "counts.parquet", index=False)
+    pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(
+        folder / "counts.parquet", index=False
+    )
     write_json(folder / "figures.json", counts.figures)
 
 

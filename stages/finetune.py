@@ -8,11 +8,19 @@ from typing import Any
 from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
 from pipeline.artifacts.config import load_config
 from pipeline.files import sha256
-from pipeline.mixing.rates import UNIT
+from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Arm, Params, TrainParams, task_of
-from pipeline.training.setup import Beginning, TaskData, check_positions, check_stored, describe, heads_for, new_prompt
-from stages.runtime.entry import say, say_read, say_wrote
+from pipeline.training.setup import (
+    TaskData,
+    TrainingSetup,
+    artifact_config,
+    check_positions,
+    check_stored,
+    heads_for,
+    new_prompt,
+)
+from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
 from stages.runtime.params import arm_of, load_params, seeded
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RUNS, run_folder
@@ -23,41 +31,55 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     """Write artifacts/ARM/TASK and runs/ARM/TASK."""
     arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)
-    begun = begin(arm, name, training, params)
+    setup = set_up(arm, name, training, params)
     folder = run_folder(arm, name, seed)
-    result, writes = fit("-".join(("finetune", *folder.parts)), arm, begun, training, params)
+    result, writes = fit("-".join(("finetune", *folder.parts)), arm, setup, training, params)
     if writes:
         artifact, curves = ARTIFACTS / folder, RUNS / folder
-        save_artifact(artifact, begun.model, describe(arm, begun, training, params))
+        save_artifact(artifact, setup.model, artifact_config(arm, setup, training, params))
         write_run(curves, result, arm, training, params.seed)
-        say(f"best validation {result.best_score:.2f} at step {result.best_step}")
-        say_wrote(artifact, curves)
+        log(f"best validation {result.best_score:.2f} at step {result.best_step}")
+        log_wrote(artifact, curves)
 
 
-def begin(arm: Arm, name: str, training: TrainParams, params: Params) -> Beginning:
+def set_up(arm: Arm, name: str, training: TrainParams, params: Params) -> TrainingSetup:
     """What an arm's training on a task begins with."""
     data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
-    say_read(data.train.path)
-    backbone = load_backbone(params.backbone, [data.words], training.precision)
+    log_read(data.train.path)
+    backbone = load_backbone(params.backbone, [data.label_token_ids], training.precision)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     start: dict[str, Any] = {}
     pretrained_on: list[str] = []
     if arm == "multitask":
-        source = ARTIFACTS / task_of(params, name).start
+        source = ARTIFACTS / task_of(params, name).init_from
         config = load_config(source)
-        prompt = load_prompt(source, config, params.backbone, backbone, name if name in config.heads else None,
-                             training.projection, training.prompt_dropout)
+        prompt = load_prompt(
+            source,
+            config,
+            params.backbone,
+            backbone,
+            name if name in config.heads else None,
+            training.projection_size,
+            training.prompt_dropout,
+        )
         if name in config.heads:
             load_heads(source, config, heads, {name: data.classes})
-        pretrained_on = sorted({*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})})
+        pretrained_on = sorted(
+            {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
+        )
         start = {file.name: sha256(file) for file in sorted(source.iterdir())}
-        say_read(source)
+        log_read(source)
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
     check_positions(prompt, backbone, params, [name])
     check_stored(f"arms.{arm}", prompt, backbone, training)
-    return Beginning(PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune"), [data], [UNIT], start,
-                     pretrained_on)
+    return TrainingSetup(
+        PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune"),
+        [data],
+        [RATE_SCALE],
+        start,
+        pretrained_on,
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import cast
 
 from pipeline.world import write_corpus
 from pipeline.world.corpora import Kind
-from stages.runtime.entry import run, say, say_wrote
+from stages.runtime.entry import log, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import WORLD
 
@@ -14,8 +14,8 @@ def generate(kind: str) -> None:
     params = load_params().generate
     folder = WORLD / kind
     counts = write_corpus(cast(Kind, kind), folder, params.rows, params.seed)
-    say(", ".join(f"{split} {count}" for split, count in counts.items()) + " rows")
-    say_wrote(folder)
+    log(", ".join(f"{split} {count}" for split, count in counts.items()) + " rows")
+    log_wrote(folder)
 
 
 if __name__ == "__main__":

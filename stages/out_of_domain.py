@@ -10,14 +10,14 @@ from pipeline.analysis.perturbations import mapped
 from pipeline.analysis.probing import split_of
 from pipeline.config import load_json
 from pipeline.errors import UserError, did_you_mean
-from pipeline.evaluation.evaluate import Split
-from pipeline.evaluation.splits import load_split
+from pipeline.evaluation.evaluate import EvalSet
+from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
 from pipeline.params import ShiftParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from stages.evaluation.load_model import Subject, load_subject
-from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
 
@@ -25,37 +25,73 @@ from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
 def out_of_domain(arm_name: str, name: str, data: str) -> None:
     """Write results/out_of_domain/ARM/TASK-on-DATA/metrics.json: scores at home and there, of the labels that both have."""
     arm, params = arm_of(arm_name), load_params()
-    shift = next((shift for shift in params.probe.out_of_domain if (shift.model, shift.data) == (name, data)), None)
+    shift = next(
+        (
+            shift
+            for shift in params.probe.out_of_domain
+            if (shift.model, shift.data) == (name, data)
+        ),
+        None,
+    )
     if shift is None:
         raise UserError(f"{PARAMS}: probe.out_of_domain: has no {name} on {data}; add it")
     home, there = (load_json(FEATURES / task / "summary.json") for task in (name, data))
     _check(shift, home, there)
     subject = load_subject(arm, name, params, params.probe.rows)
-    say_read(ARTIFACTS / arm / name)
-    found = load_split(FEATURES / data, EXAMPLES / data, there, "test", params.probe.rows).examples
-    examples = [replace(example, tags=mapped(example.tags, shift.labels)) for example in found] if shift.labels else found
+    log_read(ARTIFACTS / arm / name)
+    found = load_eval_set(
+        FEATURES / data, EXAMPLES / data, there, "test", params.probe.rows
+    ).examples
+    examples = (
+        [replace(example, tags=mapped(example.tags, shift.labels)) for example in found]
+        if shift.labels
+        else found
+    )
     with tempfile.TemporaryDirectory() as folder:
-        split = split_of(examples, subject.test.task, subject.test.classes, Tokenizer(locate(params.backbone)),
-                         subject.max_length, subject.stride, Path(folder, "there"))
+        split = split_of(
+            examples,
+            subject.test.task,
+            subject.test.classes,
+            Tokenizer(locate(params.backbone)),
+            subject.max_length,
+            subject.stride,
+            Path(folder, "there"),
+        )
         shared = {label: label for label in shift.labels.values()}
-        scores = {place: _score(subject, each, shared) for place, each in (("home", subject.test), ("there", split))}
+        scores = {
+            place: _score(subject, each, shared)
+            for place, each in (("home", subject.test), ("there", split))
+        }
     output = RESULTS / "out_of_domain" / arm / f"{name}-on-{data}"
     with atomic_folder(output) as beside:
-        write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(examples), **scores,
-                                             "loss": scores["home"] - scores["there"]})
-    say(f"{subject.primary} {scores['home']:.2f} at home, {scores['there']:.2f} on {data}")
-    say_wrote(output)
+        write_json(
+            beside / "metrics.json",
+            {
+                "primary": subject.primary,
+                "rows": len(examples),
+                **scores,
+                "loss": scores["home"] - scores["there"],
+            },
+        )
+    log(f"{subject.primary} {scores['home']:.2f} at home, {scores['there']:.2f} on {data}")
+    log_wrote(output)
 
 
 def _check(shift: ShiftParams, home: dict[str, Any], there: dict[str, Any]) -> None:
     """Raise UserError where the tasks are of two kinds, or a label is not one of theirs."""
     where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
     if home["task"] != there["task"]:
-        raise UserError(f"{where}: the tasks are {home['task']} and {there['task']}; choose two of one kind")
+        raise UserError(
+            f"{where}: the tasks are {home['task']} and {there['task']}; choose two of one kind"
+        )
     if not shift.labels and home["classes"] != there["classes"]:
-        raise UserError(f"{where}: labels is {{}}, but the tasks have not the same classes; say which label stands for which")
+        raise UserError(
+            f"{where}: labels is {{}}, but the tasks have not the same classes; say which label stands for which"
+        )
     problems = []
-    for label, summary in [(label, there) for label in shift.labels] + [(label, home) for label in shift.labels.values()]:
+    for label, summary in [(label, there) for label in shift.labels] + [
+        (label, home) for label in shift.labels.values()
+    ]:
         known = [name[2:] for name in summary["classes"] if name.startswith("B-")]
         if label not in known:
             problems.append(f"{where}: labels: no label {label!r}{did_you_mean(label, known)}")
@@ -63,7 +99,7 @@ def _check(shift: ShiftParams, home: dict[str, Any], there: dict[str, Any]) -> N
         raise UserError(*problems)
 
 
-def _score(subject: Subject, split: Split, shared: Mapping[str, str]) -> float:
+def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float:
     """The primary figure; where labels are mapped, spans of other labels are in neither reference nor prediction."""
     task, examples = split.task, split.examples
     predictions = task.predictions(examples, subject.decoded(split), subject.thresholds)

@@ -7,7 +7,7 @@ from pipeline.data.prepare import prepare as prepare_examples
 from pipeline.data.recipe import load_recipe
 from pipeline.files import write_json
 from pipeline.params import task_of
-from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, RECIPES, WORK
 from stages.workers.processes import executor
@@ -20,27 +20,35 @@ def prepare(name: str) -> None:
     data/problems/NAME/problems.jsonl, which has every problem found also where there are too many.
     """
     params = load_params()
-    data = task_of(params, name).data
+    data = task_of(params, name).source
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     folder = None if data == HUB else Path(params.data_root) / data
     if folder is not None:
-        say_read(folder)
+        log_read(folder)
     output, problems = EXAMPLES / name, PROBLEMS / name / "problems.jsonl"
     try:
-        summary, found = prepare_examples(recipe, folder, output, problems, WORK / f"prepare-{name}", executor())
+        summary, found = prepare_examples(
+            recipe, folder, output, problems, WORK / f"prepare-{name}", executor()
+        )
     except CorpusError as bad:
         for line in bad.summary:
-            say(line)
-        say_wrote(problems)
+            log(line)
+        log_wrote(problems)
         raise
     for line in found:
-        say(line)
+        log(line)
     if summary["detected"]:
-        say("detected " + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items()))
-    say(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
+        log(
+            "detected "
+            + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items())
+        )
+    log(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
     about = CORPORA / f"{name}.json"
-    write_json(about, {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id})
-    say_wrote(output, about, problems)
+    write_json(
+        about,
+        {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id},
+    )
+    log_wrote(output, about, problems)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.analysis.perturbations import perturbed, suites
 from pipeline.analysis.probing import WithoutLayer, attention_mass, readings, split_of
-from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.prompt import DeepPrompt
@@ -17,7 +17,7 @@ from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from stages.evaluation.load_model import Subject, load_subject
-from stages.runtime.entry import run, say, say_read, say_wrote
+from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import ARTIFACTS, RESULTS
 
@@ -27,36 +27,54 @@ def probe(arm_name: str, name: str) -> None:
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
-    say_read(ARTIFACTS / arm / name)
+    log_read(ARTIFACTS / arm / name)
     clean = subject.metrics(subject.test).overall[subject.primary]
-    say(f"{len(subject.test.examples)} test rows, {subject.primary} {clean:.2f}")
-    tried = pd.DataFrame(_suites(subject, clean, params.probe.typos, Tokenizer(locate(params.backbone))))
+    log(f"{len(subject.test.examples)} test rows, {subject.primary} {clean:.2f}")
+    tried = pd.DataFrame(
+        _suites(subject, clean, params.probe.typo_rate, Tokenizer(locate(params.backbone)))
+    )
     layers = pd.DataFrame(_layers(subject, clean))
     output = RESULTS / "probe" / arm / name
     with atomic_folder(output) as beside:
         losses = dict(zip(tried["suite"], tried["loss"].round(4), strict=True))
-        write_json(beside / "metrics.json", {"primary": subject.primary, "rows": len(subject.test.examples), "score": clean,
-                                             "loss": losses})
-        for frame, columns, file in ((tried, [], "suites.tsv"), (layers, ["layer", "score", "loss"], "layers.tsv")):
+        write_json(
+            beside / "metrics.json",
+            {
+                "primary": subject.primary,
+                "rows": len(subject.test.examples),
+                "score": clean,
+                "loss": losses,
+            },
+        )
+        for frame, columns, file in (
+            (tried, [], "suites.tsv"),
+            (layers, ["layer", "score", "loss"], "layers.tsv"),
+        ):
             shown = frame if len(frame) else pd.DataFrame(columns=columns)
             shown.to_csv(beside / file, sep="\t", index=False, float_format="%.4f")
-    say_wrote(output)
+    log_wrote(output)
 
 
-def _suites(subject: Subject, clean: float, typos: float, tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+def _suites(
+    subject: Subject, clean: float, typos: float, tokenizer: Tokenizer
+) -> Iterator[dict[str, Any]]:
     """A row a suite; where the backbone reads all rows as before, the score is what it was."""
     test = subject.test
 
-    def featurized(examples: Sequence[Any], folder: Path) -> Split:
-        return split_of(examples, test.task, test.classes, tokenizer, subject.max_length, subject.stride, folder)
+    def featurized(examples: Sequence[Any], folder: Path) -> EvalSet:
+        return split_of(
+            examples, test.task, test.classes, tokenizer, subject.max_length, subject.stride, folder
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         before = readings(featurized(test.examples, Path(folder, "clean")))
         for name, suite in suites(test.task, test.examples, typos).items():
-            split = featurized(perturbed(test.examples, name, suite, SUBSET_SEED), Path(folder, name))
+            split = featurized(
+                perturbed(test.examples, name, suite, SUBSET_SEED), Path(folder, name)
+            )
             changed = sum(one != other for one, other in zip(before, readings(split), strict=True))
             score = subject.metrics(split).overall[subject.primary] if changed else clean
-            say(f"{name}: {changed} rows read differently, {subject.primary} {score:.2f}")
+            log(f"{name}: {changed} rows read differently, {subject.primary} {score:.2f}")
             yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
 
 
@@ -65,12 +83,17 @@ def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
     model, prompt = subject.model, subject.model.prompt
     if not isinstance(prompt, DeepPrompt):
         return
-    masses = attention_mass(model, subject.test, subject.pad)
+    masses = attention_mass(model, subject.test, subject.pad_token_id)
     for layer, heads in masses.items():
         model.prompt = WithoutLayer(prompt, layer)
         score = subject.metrics(subject.test).overall[subject.primary]
-        say(f"without the prompt in layer {layer}: {subject.primary} {score:.2f}")
-        yield {"layer": layer, "score": score, "loss": clean - score, **{f"head_{n}": mass for n, mass in enumerate(heads)}}
+        log(f"without the prompt in layer {layer}: {subject.primary} {score:.2f}")
+        yield {
+            "layer": layer,
+            "score": score,
+            "loss": clean - score,
+            **{f"head_{n}": mass for n, mass in enumerate(heads)},
+        }
     model.prompt = prompt
 
 

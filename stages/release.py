@@ -9,7 +9,7 @@ from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.model_card import Corpus, model_card
 from pipeline.params import task_of
-from stages.runtime.entry import run, say_read, say_wrote
+from stages.runtime.entry import log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
@@ -22,9 +22,11 @@ def release(name: str) -> None:
     artifact, output = ARTIFACTS / "multitask" / name, MODELS / name
     metrics = load_json(RESULTS / "multitask" / name / "metrics.json")
     config = load_config(artifact)
-    say_read(artifact)
+    log_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
-    config = dataclasses.replace(config, heads={name: head}, provenance={**config.provenance, "commit": _commit()})
+    config = dataclasses.replace(
+        config, heads={name: head}, provenance={**config.provenance, "commit": _commit()}
+    )
     learned_from = sorted({name, *config.provenance["pretrained_on"]})
     card = model_card(name, config, metrics, {corpus: _corpus(corpus) for corpus in learned_from})
     with atomic_folder(output) as beside:
@@ -32,12 +34,14 @@ def release(name: str) -> None:
             shutil.copyfile(file, beside / file.name)
         write_json(beside / "config.json", dataclasses.asdict(config))
         (beside / "README.md").write_text(card, encoding="utf-8")
-    say_wrote(output)
+    log_wrote(output)
 
 
 def _corpus(name: str) -> Corpus:
     path = CORPORA / f"{name}.json"
-    if not path.exists():  # an imported prompt may have learned from what this project does not have
+    if (
+        not path.exists()
+    ):  # an imported prompt may have learned from what this project does not have
         return Corpus(license="unknown", source="no recipe of the project that made this")
     return parse(Corpus, load_json(path), str(path))
 
@@ -45,10 +49,17 @@ def _corpus(name: str) -> Corpus:
 def _commit() -> str | None:
     """The commit of the code and params at hand, and whether they were changed since; None where there is none."""
     try:
-        found = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False
+        )
         if found.returncode:
             return None
-        same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *INPUTS], capture_output=True, check=False).returncode == 0
+        same = (
+            subprocess.run(
+                ["git", "diff", "--quiet", "HEAD", "--", *INPUTS], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
     except OSError:  # no git on this machine
         return None
     return found.stdout.strip() + ("" if same else " with changes")

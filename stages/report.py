@@ -5,7 +5,7 @@ from itertools import product
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.report import probes, write_report
-from stages.runtime.entry import run, say_wrote
+from stages.runtime.entry import log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import MIXTURES, PREDICTIONS, REPORT, RESULTS, RUNS
 
@@ -14,19 +14,35 @@ def report() -> None:
     """Write report/report.md and report/report.html."""
     params = load_params()
     mixtures = [MIXTURES / f"{name}.json" for name in params.mixtures]
-    stale = [path.stem for path in mixtures if set(load_json(path)["corpora"]) != set(params.members(path.stem))]
+    stale = [
+        path.stem
+        for path in mixtures
+        if set(load_json(path)["corpora"]) != set(params.members(path.stem))
+    ]
     if stale:
-        raise UserError(f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
-                        "one is gone; run `deep-prompt check`, then `dvc repro`")
+        raise UserError(
+            f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
+            "one is gone; run `deep-prompt check`, then `dvc repro`"
+        )
     arms = ("multitask", *params.compare.arms)
     output = REPORT
     results, probe = RESULTS, params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
     probed = probes.sections(results, probe.arms, probe.tasks, shifts)
     repeated = list(product(params.repeat.arms, params.repeat.tasks, params.repeat.seeds))
-    write_report(results, PREDICTIONS, RUNS, mixtures, tuple(params.tasks), arms, output,
-                 params.compare.published, probed, repeated)
-    say_wrote(output / "report.md", output / "report.html")
+    write_report(
+        results,
+        PREDICTIONS,
+        RUNS,
+        mixtures,
+        tuple(params.tasks),
+        arms,
+        output,
+        params.compare.published,
+        probed,
+        repeated,
+    )
+    log_wrote(output / "report.md", output / "report.html")
 
 
 if __name__ == "__main__":

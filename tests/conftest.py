@@ -12,9 +12,24 @@ if TYPE_CHECKING:
     from pipeline.model.backbone import Backbone
     from pipeline.pretrained.tokenizer import Tokenizer
 
-SLOW = ("pipeline", "chaos", "parallel", "launcher", "ranks", "workers", "tune", "tracking", "families", "stages")
+SLOW = (
+    "pipeline",
+    "chaos",
+    "parallel",
+    "launcher",
+    "ranks",
+    "workers",
+    "tune",
+    "tracking",
+    "families",
+    "stages",
+)
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SENTENCES = ["the cat saw the dog and the dog saw the cat", "who gave the book to the old man", "nobody gave * anything at all"]
+SENTENCES = [
+    "the cat saw the dog and the dog saw the cat",
+    "who gave the book to the old man",
+    "nobody gave * anything at all",
+]
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +68,29 @@ def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
     trained = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    trained.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False,
-                                                               initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    trained.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=specials,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     trained.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair=f"<s> $A </s> </s> $B:{second_type} </s>:{second_type}",
-        special_tokens=[("<s>", 0), ("</s>", 2)])
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=trained, bos_token="<s>", pad_token="<pad>", eos_token="</s>",
-                                                unk_token="<unk>", cls_token="<s>", sep_token="</s>")
+        single="<s> $A </s>",
+        pair=f"<s> $A </s> </s> $B:{second_type} </s>:{second_type}",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=trained,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+    )
     fast.save_pretrained(folder)
     config.save_pretrained(folder)
     return Tokenizer(folder)
@@ -89,8 +120,16 @@ COLUMNS: dict[str, str] = {}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where to write the table."""
-    parser.addoption("--backbone-table", type=Path, help="write family x check of tests/pipeline/model/test_families.py to this file")
-    parser.addoption("--problem-table", type=Path, help="write kind x message of tests/pipeline/data/test_problems.py to this file")
+    parser.addoption(
+        "--backbone-table",
+        type=Path,
+        help="write family x check of tests/pipeline/model/test_families.py to this file",
+    )
+    parser.addoption(
+        "--problem-table",
+        type=Path,
+        help="write kind x message of tests/pipeline/data/test_problems.py to this file",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -126,14 +165,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from pipeline.pretrained.families import FAMILIES, refusal
 
     checks = [name for name in COLUMNS if name in CELLS["bert"]]
-    lines = ["# Backbones", "", "Rendered by `make backbones` from a run of tests/pipeline/model/test_families.py on tiny models: do not edit.",
-             "References are written by hand from the weights (tests/support/references.py).", "",
-             f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |", "|---" * (len(checks) + 2) + "|"]
+    lines = [
+        "# Backbones",
+        "",
+        "Rendered by `make backbones` from a run of tests/pipeline/model/test_families.py on tiny models: do not edit.",
+        "References are written by hand from the weights (tests/support/references.py).",
+        "",
+        f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |",
+        "|---" * (len(checks) + 2) + "|",
+    ]
     for family, cells in sorted(CELLS.items()):
         if family in FAMILIES:
             kind = "causal" if FAMILIES[family].causal else "bidirectional"
-            lines.append(f"| {family} | {kind} | {' | '.join(cells.get(name, '-') for name in checks)} |")
+            lines.append(
+                f"| {family} | {kind} | {' | '.join(cells.get(name, '-') for name in checks)} |"
+            )
     lines += ["", "Refused, by name and with the reason:", ""]
-    lines += [f"- {family}: {refusal(family)}" for family, cells in sorted(CELLS.items()) if "test_refused" in cells]
+    lines += [
+        f"- {family}: {refusal(family)}"
+        for family, cells in sorted(CELLS.items())
+        if "test_refused" in cells
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -12,12 +12,14 @@ from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, st
 from benchmarks.speed.setting import Setting, corpus
 from benchmarks.speed.timing import Times, alternate, ratio
 from benchmarks.speed.ways import peft_inputs
-from pipeline.mixing.batches import IGNORED
+from pipeline.mixing.batches import IGNORE_INDEX
 from pipeline.world import write_corpus
 from tests.support import tiny
 from tests.support.small_project import make_backbone
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +30,26 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     make_backbone(folder / "backbone", folder / "words")
     scratch = folder / "scratch"
     scratch.mkdir()
-    return Setting(folder / "backbone", None, scratch, folder, rounds=2, calls=1, rows=12, virtual_tokens=3, sample=24)
+    return Setting(
+        folder / "backbone",
+        None,
+        scratch,
+        folder,
+        rounds=2,
+        calls=1,
+        rows=12,
+        virtual_tokens=3,
+        sample=24,
+    )
 
 
 def rows_of(lines: Sequence[str], name: str) -> list[list[str]]:
     """The cells of the tables' rows that begin with a name."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(f"| {name} |")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith(f"| {name} |")
+    ]
 
 
 def test_step(setting: Setting) -> None:
@@ -52,11 +68,13 @@ def test_both_ways_learn_the_same_labels(setting: Setting, kind: str) -> None:
     if kind == "qa":
         chosen = torch.stack([inputs["start_positions"], inputs["end_positions"]], dim=1)
         rows = zip(batch.positions.tolist(), batch.labels.tolist(), strict=True)
-        assert chosen.tolist() == [[positions[label] for label in labels] for positions, labels in rows]
+        assert chosen.tolist() == [
+            [positions[label] for label in labels] for positions, labels in rows
+        ]
     else:
         read = inputs["labels"].gather(1, batch.positions)[batch.position_mask]
         assert torch.equal(read, batch.labels[batch.position_mask])
-        assert int((inputs["labels"] != IGNORED).sum()) == int(batch.position_mask.sum())
+        assert int((inputs["labels"] != IGNORE_INDEX).sum()) == int(batch.position_mask.sum())
 
 
 def test_memory(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +125,12 @@ def test_start(setting: Setting) -> None:
     assert "not measured" in "".join(start.nothing_to_do(setting.project))
 
 
-@pytest.mark.parametrize(("backend", "ways"), [(None, tuple(gpu.WAYS)), ("eager", ("deep prompt",))])
-def test_gpu_on_a_tiny_shape(backend: str | None, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("backend", "ways"), [(None, tuple(gpu.WAYS)), ("eager", ("deep prompt",))]
+)
+def test_gpu_on_a_tiny_shape(
+    backend: str | None, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu, "WAYS", {way: gpu.WAYS[way] for way in ways})
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 3)
     lines = list(gpu.measured(shape, torch.device("cpu"), (backend,), 2))
@@ -122,9 +144,13 @@ def test_operations_of_a_step_by_hand() -> None:
     """Against products counted one by one: C 16, F 24, 3 layers, 2 rows of 5 tokens, 4 virtual ones."""
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 4)
     weights = 10 * 2 * (4 * 16 * 16 + 16 * 24 + 24 * 16)
-    to_text, to_all = (2 * 2 * (2 * 5 * keys * 16) for keys in (5, 9))  # scores and their mean of values
+    to_text, to_all = (
+        2 * 2 * (2 * 5 * keys * 16) for keys in (5, 9)
+    )  # scores and their mean of values
     assert gpu.operations(shape, full=True) == 3 * (3 * weights + 3 * to_text)
-    assert gpu.operations(shape, full=False) == 3 * (2 * weights + 3 * to_all) - 10 * 2 * 3 * 16 * 16
+    assert (
+        gpu.operations(shape, full=False) == 3 * (2 * weights + 3 * to_all) - 10 * 2 * 3 * 16 * 16
+    )
 
 
 def test_share_of_the_peak() -> None:
@@ -145,10 +171,15 @@ def test_scaling(setting: Setting) -> None:
 
 def test_ways_take_turns() -> None:
     calls: list[tuple[str, int]] = []
-    times = alternate({name: lambda number, name=name: calls.append((name, number)) for name in "ab"}, 2, 2)  # type: ignore[misc]
+    times = alternate(
+        {name: lambda number, name=name: calls.append((name, number)) for name in "ab"}, 2, 2
+    )  # type: ignore[misc]
     turn = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert calls == [*turn, *turn, *(((name, number + 2)) for name, number in turn)]
-    assert {name: (len(each.wall), len(each.cpu)) for name, each in times.items()} == {"a": (2, 2), "b": (2, 2)}
+    assert {name: (len(each.wall), len(each.cpu)) for name, each in times.items()} == {
+        "a": (2, 2),
+        "b": (2, 2),
+    }
     assert isinstance(times["a"], Times)
 
 

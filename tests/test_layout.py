@@ -9,8 +9,15 @@ from tests.support.paths import ROOT
 
 # A line may import from the lines above it, and a package from itself; a name stands for a module or a whole package.
 ORDER = (
-    ("pipeline.errors", "pipeline.files", "pipeline.config", "pipeline.params", "pipeline.seeding", "pipeline.sharding",
-     "pipeline.metrics"),
+    (
+        "pipeline.errors",
+        "pipeline.files",
+        "pipeline.config",
+        "pipeline.params",
+        "pipeline.seeding",
+        "pipeline.sharding",
+        "pipeline.metrics",
+    ),
     ("pipeline.pretrained", "pipeline.distributed", "pipeline.world"),
     ("pipeline.tasks",),
     ("pipeline.data", "pipeline.features"),
@@ -27,11 +34,19 @@ ORDER = (
 LEVEL = {unit: level for level, units in enumerate(ORDER) for unit in units}
 # Packages that use little of what is above them.
 STANDS_ALONE = {
-    "pipeline.report": {"pipeline.errors", "pipeline.metrics", "pipeline.analysis", "pipeline.data"},
+    "pipeline.report": {
+        "pipeline.errors",
+        "pipeline.metrics",
+        "pipeline.analysis",
+        "pipeline.data",
+    },
     "pipeline.world": {"pipeline.errors"},
     "pipeline.metrics": set[str](),
 }
-TORCH_FREE = {unit for level in ORDER[:5] for unit in level} - {"pipeline.distributed", "pipeline.mixing"} | {"pipeline.report"}
+TORCH_FREE = {unit for level in ORDER[:5] for unit in level} - {
+    "pipeline.distributed",
+    "pipeline.mixing",
+} | {"pipeline.report"}
 LIBRARIES = {
     "transformers": {"pipeline.pretrained", "pipeline.model"},
     "deepspeed": {"pipeline.distributed"},
@@ -41,12 +56,25 @@ LIBRARIES = {
     "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
     "pyarrow": {"pipeline.data", "pipeline.features", "pipeline.tasks", "pipeline.training"},
 }
-FORBIDDEN = {"eval", "exec", "compile", "__import__", "torch.load", "pickle", "cloudpickle", "dill", "marshal", "shelve",
-             "trust_remote_code"}
+FORBIDDEN = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "pickle",
+    "cloudpickle",
+    "dill",
+    "marshal",
+    "shelve",
+    "trust_remote_code",
+}
 # These set a variable that a library reads, where it is not set; no module of the library reads one.
-SETS_ENVIRONMENT = {"pipeline.pretrained.tokenizer": ["TOKENIZERS_PARALLELISM"],
-                    "pipeline.distributed.process_group": ["LOCAL_RANK"],
-                    "pipeline.distributed.deepspeed_setup": ["DS_ACCELERATOR"]}
+SETS_ENVIRONMENT = {
+    "pipeline.pretrained.tokenizer": ["TOKENIZERS_PARALLELISM"],
+    "pipeline.distributed.process_group": ["LOCAL_RANK"],
+    "pipeline.distributed.deepspeed_setup": ["DS_ACCELERATOR"],
+}
 
 
 def modules(package: str) -> dict[str, ast.Module]:
@@ -77,7 +105,9 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 def within(name: str) -> set[str]:
     """The modules of ours that a module imports."""
-    return {target for target in imported(ALL[name]) if target in ALL and target != "pipeline"} - {name}
+    return {target for target in imported(ALL[name]) if target in ALL and target != "pipeline"} - {
+        name
+    }
 
 
 def unit(name: str) -> str:
@@ -108,14 +138,24 @@ def test_every_module_has_its_place_in_the_order() -> None:
 
 
 def test_a_module_imports_only_from_the_lines_above_it() -> None:
-    offenders = [f"{name} imports {target}" for name in ALL if name != "pipeline" for target in sorted(within(name))
-                 if unit(target) != unit(name) and LEVEL[unit(target)] >= LEVEL[unit(name)] and LEVEL[unit(name)] > 0]
+    offenders = [
+        f"{name} imports {target}"
+        for name in ALL
+        if name != "pipeline"
+        for target in sorted(within(name))
+        if unit(target) != unit(name)
+        and LEVEL[unit(target)] >= LEVEL[unit(name)]
+        and LEVEL[unit(name)] > 0
+    ]
     assert not offenders
 
 
 def test_no_two_modules_import_each_other() -> None:
     """Also inside a package: everything can be put in one line."""
-    left = {name: {target for target in within(name) if not name.startswith(f"{target}.")} for name in ALL}
+    left = {
+        name: {target for target in within(name) if not name.startswith(f"{target}.")}
+        for name in ALL
+    }
     while ready := [name for name, targets in left.items() if not targets & left.keys()]:
         for name in ready:
             del left[name]
@@ -123,63 +163,110 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def test_no_two_packages_import_each_other() -> None:
-    edges = {(unit(name), unit(target)) for name in ALL if name != "pipeline" for target in within(name)}
+    edges = {
+        (unit(name), unit(target)) for name in ALL if name != "pipeline" for target in within(name)
+    }
     assert not [(one, other) for one, other in edges if one < other and (other, one) in edges]
 
 
 def test_packages_that_stand_alone() -> None:
-    offenders = [f"{name} imports {target}" for name in ALL for target in sorted(within(name))
-                 if unit(name) in STANDS_ALONE and unit(target) not in STANDS_ALONE[unit(name)] | {unit(name)}]
+    offenders = [
+        f"{name} imports {target}"
+        for name in ALL
+        for target in sorted(within(name))
+        if unit(name) in STANDS_ALONE
+        and unit(target) not in STANDS_ALONE[unit(name)] | {unit(name)}
+    ]
     assert not offenders
 
 
 def test_a_library_is_known_in_few_places() -> None:
-    users = {library: {unit(name) for name in PIPELINE if name != "pipeline" and library in libraries(name)}
-             for library in LIBRARIES}
+    users = {
+        library: {
+            unit(name) for name in PIPELINE if name != "pipeline" and library in libraries(name)
+        }
+        for library in LIBRARIES
+    }
     assert users == LIBRARIES
 
 
 def test_what_comes_before_training_knows_no_torch() -> None:
-    offenders = [name for name in PIPELINE if name != "pipeline" and unit(name) in TORCH_FREE
-                 and libraries(name) & {"torch", "safetensors", "deepspeed"}]
+    offenders = [
+        name
+        for name in PIPELINE
+        if name != "pipeline"
+        and unit(name) in TORCH_FREE
+        and libraries(name) & {"torch", "safetensors", "deepspeed"}
+    ]
     assert not offenders
 
 
 def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
     """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do without."""
-    wanted = ["files", "config", "params", "pretrained.location", "mixing.rates", "mixing.schedule", "data.recipe",
-              "metrics.answers", "features.table", "data.leakage", "world"]
+    wanted = [
+        "files",
+        "config",
+        "params",
+        "pretrained.location",
+        "mixing.rates",
+        "mixing.schedule",
+        "data.recipe",
+        "metrics.answers",
+        "features.table",
+        "data.leakage",
+        "world",
+    ]
     imports = ", ".join(f"pipeline.{name}" for name in wanted)
     check = f"import sys, {imports}; print({{'torch', 'transformers'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout == "set()\n"
 
 
 def test_the_library_knows_no_stage_and_no_command() -> None:
-    assert not [name for name in PIPELINE if libraries(name) & {"stages", "deep_prompt", "tests", "benchmarks"}]
+    assert not [
+        name
+        for name in PIPELINE
+        if libraries(name) & {"stages", "deep_prompt", "tests", "benchmarks"}
+    ]
     assert not [name for name in STAGES if libraries(name) & {"deep_prompt", "tests", "benchmarks"}]
 
 
 def test_the_library_prints_nothing_and_reads_no_arguments() -> None:
     words = {"print", "input", "sys.argv", "sys.stdout", "sys.stderr", "os.getenv", "argparse"}
-    assert not [f"{name} uses {found}" for name, tree in PIPELINE.items() if (found := names(tree) & words)]
+    assert not [
+        f"{name} uses {found}" for name, tree in PIPELINE.items() if (found := names(tree) & words)
+    ]
     uses, sets = dict[str, int](), dict[str, list[str]]()
     for name, tree in PIPELINE.items():
         uses[name] = sum(ast.unparse(node) == "os.environ" for node in ast.walk(tree))
-        sets[name] = [node.args[0].value for node in ast.walk(tree)  # type: ignore[attr-defined]
-                      if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault"]
+        sets[name] = [
+            node.args[0].value
+            for node in ast.walk(tree)  # type: ignore[attr-defined]
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.environ.setdefault"
+        ]
     assert {name: found for name, found in sets.items() if found} == SETS_ENVIRONMENT
     assert not [name for name in PIPELINE if uses[name] != len(sets[name])]
 
 
 def test_nothing_runs_code_out_of_data() -> None:
     torch_may = {"compile"}  # a method of torch, which takes no text
-    assert not [f"{name} uses {found}" for name, tree in ALL.items()
-                if (found := names(tree) & FORBIDDEN - (torch_may if name in PIPELINE else set()))]
+    assert not [
+        f"{name} uses {found}"
+        for name, tree in ALL.items()
+        if (found := names(tree) & FORBIDDEN - (torch_may if name in PIPELINE else set()))
+    ]
 
 
 def test_the_check_for_code_out_of_data_finds_it() -> None:
-    for line in ("import pickle", "from pickle import loads", "torch.load(path)", "eval('1')", "f(trust_remote_code=True)"):
+    for line in (
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(path)",
+        "eval('1')",
+        "f(trust_remote_code=True)",
+    ):
         assert names(ast.parse(line)) & FORBIDDEN, line
     assert not names(ast.parse("model.eval()")) & FORBIDDEN
 
@@ -193,16 +280,23 @@ def test_no_module_is_named_as_one_of_the_standard_library() -> None:
 
 
 def test_tests_mirror_the_packages() -> None:
-    folders = {path.parent.relative_to(ROOT / "tests") for package in ("pipeline", "stages", "deep_prompt")
-               for path in (ROOT / "tests" / package).rglob("test_*.py")}
+    folders = {
+        path.parent.relative_to(ROOT / "tests")
+        for package in ("pipeline", "stages", "deep_prompt")
+        for path in (ROOT / "tests" / package).rglob("test_*.py")
+    }
     assert folders
     assert not [str(folder) for folder in folders if not (ROOT / folder).is_dir()]
 
 
 def test_stages_holds_stages_and_packages_only() -> None:
-    alone = [path.name for path in sorted((ROOT / "stages").glob("*.py"))
-             if path.name != "__init__.py" and f"stages.{path.stem} " not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-             and f"stages.{path.stem}\n" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")]
+    alone = [
+        path.name
+        for path in sorted((ROOT / "stages").glob("*.py"))
+        if path.name != "__init__.py"
+        and f"stages.{path.stem} " not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+        and f"stages.{path.stem}\n" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    ]
     assert not alone
 
 

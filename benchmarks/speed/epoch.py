@@ -11,23 +11,31 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
 from benchmarks.speed.step import STORED, half
 from benchmarks.speed.timing import table
 from benchmarks.speed.ways import ours, peft_inputs, peft_model
 from pipeline.distributed.cluster import Cluster, Ranks
-from pipeline.distributed.process_group import joined
-from pipeline.evaluation.evaluate import decode, scored
-from pipeline.mixing.batches import IGNORED, Batch, TrainBatches, collate
-from pipeline.mixing.rates import UNIT
+from pipeline.distributed.process_group import process_group
+from pipeline.evaluation.evaluate import decode, score
+from pipeline.mixing.batches import IGNORE_INDEX, Batch, TrainBatches, collate
+from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.prompt import DeepPrompt
 from pipeline.params import TrainParams
-from pipeline.training.trainer import Run, steps_of, train
+from pipeline.training.trainer import TrainingRun, steps_of, train
 
 EPOCHS, CHECKS = 3, 10  # Trainer's epochs; how often F1 is looked at, which is not in the times
-RATE = 1e-2  # of peft's own example of prefix tuning; Trainer's 5e-5 leaves a random prefix as it was
+RATE = (
+    1e-2  # of peft's own example of prefix tuning; Trainer's 5e-5 leaves a random prefix as it was
+)
 BATCH_TOKENS = 256
 ENOUGH = 1000  # megabytes
 HELD_OUT = 300  # validation sentences
@@ -53,7 +61,10 @@ class Course:
     def pause(self) -> None:
         """It stands still until `begin`."""
         now = (time.perf_counter(), time.process_time())
-        self.seconds = (self.seconds[0] + now[0] - self.started[0], self.seconds[1] + now[1] - self.started[1])
+        self.seconds = (
+            self.seconds[0] + now[0] - self.started[0],
+            self.seconds[1] + now[1] - self.started[1],
+        )
 
     def check(self, score: Callable[[], float]) -> float:
         """F1, while the clock stands still."""
@@ -70,18 +81,39 @@ class Course:
 
 def run(setting: Setting) -> Iterator[str]:
     """A table of both ways, and the goals."""
-    trained, held = corpus(setting, "ner", rows=setting.rows), corpus(setting, "ner", "validation", HELD_OUT)
-    courses = {PEFT: by_peft(setting, trained, held), OURS: by_us(setting, trained, held),
-               TOP: by_us(setting, trained, held, first_layer=half(setting)),
-               STORED: by_us(setting, trained, held, first_layer=half(setting), stored_megabytes=ENOUGH)}
-    yield (f"{len(trained.split.examples)} sentences of {trained.name}, {EPOCHS} epochs; F1 on {len(held.split.examples)} of "
-           "validation, looked at while the clock stood still.")
+    trained, held = (
+        corpus(setting, "ner", rows=setting.rows),
+        corpus(setting, "ner", "validation", HELD_OUT),
+    )
+    courses = {
+        PEFT: by_peft(setting, trained, held),
+        OURS: by_us(setting, trained, held),
+        TOP: by_us(setting, trained, held, first_layer=half(setting)),
+        STORED: by_us(
+            setting, trained, held, first_layer=half(setting), hidden_state_cache_mb=ENOUGH
+        ),
+    }
+    yield (
+        f"{len(trained.split.examples)} sentences of {trained.name}, {EPOCHS} epochs; F1 on {len(held.split.examples)} of "
+        "validation, looked at while the clock stood still."
+    )
     yield ""
     target = courses[PEFT].scores[-1][2]
-    columns = ("way", "rows/s", "rows/s by CPU", "tokens with padding / without", "F1", "best F1", f"s to F1 {target:.1f}")
-    yield from table(columns,
-                     [_row(name, course, target) for name, course in courses.items()])
-    goals = [goal for name in (OURS, TOP, STORED) for goal in _goals(name, courses[name], courses[PEFT], target)]
+    columns = (
+        "way",
+        "rows/s",
+        "rows/s by CPU",
+        "tokens with padding / without",
+        "F1",
+        "best F1",
+        f"s to F1 {target:.1f}",
+    )
+    yield from table(columns, [_row(name, course, target) for name, course in courses.items()])
+    goals = [
+        goal
+        for name in (OURS, TOP, STORED)
+        for goal in _goals(name, courses[name], courses[PEFT], target)
+    ]
     yield from table(("goal", "at least", "by clock", "by CPU time"), goals)
 
 
@@ -89,36 +121,74 @@ def _row(name: str, course: Course, target: float) -> tuple[str, ...]:
     wall, cpu = course.seconds
     reached = course.until(target)
     scores = [score for *_, score in course.scores]
-    return (name, f"{course.rows / wall:.1f}", f"{course.rows / cpu:.1f}", f"{course.padded / course.tokens:.2f}",
-            f"{scores[-1]:.1f}", f"{max(scores):.1f}", "never" if reached is None else f"{reached[0]:.1f}")
+    return (
+        name,
+        f"{course.rows / wall:.1f}",
+        f"{course.rows / cpu:.1f}",
+        f"{course.padded / course.tokens:.2f}",
+        f"{scores[-1]:.1f}",
+        f"{max(scores):.1f}",
+        "never" if reached is None else f"{reached[0]:.1f}",
+    )
 
 
 def _goals(name: str, mine: Course, theirs: Course, target: float) -> Iterator[tuple[str, ...]]:
-    speeds = [mine.rows / a / (theirs.rows / b) for a, b in zip(mine.seconds, theirs.seconds, strict=True)]
+    speeds = [
+        mine.rows / a / (theirs.rows / b) for a, b in zip(mine.seconds, theirs.seconds, strict=True)
+    ]
     yield (f"rows a second against peft's: {name}", "3", *(f"{speed:.2f}" for speed in speeds))
     reached = mine.until(target)
-    shorter = ("never",) * 2 if reached is None else [f"{b / a:.2f}" for a, b in zip(reached, theirs.seconds, strict=True)]
+    shorter = (
+        ("never",) * 2
+        if reached is None
+        else [f"{b / a:.2f}" for a, b in zip(reached, theirs.seconds, strict=True)]
+    )
     yield (f"how many times sooner at peft's last F1: {name}", "5", *shorter)
 
 
-def by_us(setting: Setting, trained: Corpus, held: Corpus, first_layer: int = 0, stored_megabytes: int = 0) -> Course:
+def by_us(
+    setting: Setting,
+    trained: Corpus,
+    held: Corpus,
+    first_layer: int = 0,
+    hidden_state_cache_mb: int = 0,
+) -> Course:
     """As the stages train the arm deep_prompt: from real text, batches by tokens, DeepSpeed's engine."""
     course, model = Course(), ours(setting, trained)
-    batches = TrainBatches([trained.split.table], [UNIT], BATCH_TOKENS, 1, SEED)
-    text = collate(trained.split.table, batches.step(0)[0].rows, 0, trained.pad)
-    start = model.backbone.text_key_values(text.input_ids, text.attention_mask, text.token_types, setting.virtual_tokens)
+    batches = TrainBatches([trained.split.table], [RATE_SCALE], BATCH_TOKENS, 1, SEED)
+    text = collate(trained.split.table, batches.step(0)[0].rows, 0, trained.pad_token_id)
+    start = model.backbone.text_key_values(
+        text.input_ids, text.attention_mask, text.token_types, setting.virtual_tokens
+    )
     model.prompt = DeepPrompt(start[first_layer:], first_layer=first_layer)
-    params = TrainParams(epochs=EPOCHS, head_lr=0.01, prompt_lr=0.05, batch_tokens=BATCH_TOKENS, validations=CHECKS,
-                         stored_megabytes=stored_megabytes)
+    params = TrainParams(
+        epochs=EPOCHS,
+        head_lr=0.01,
+        prompt_lr=0.05,
+        tokens_per_micro_batch=BATCH_TOKENS,
+        num_validations=CHECKS,
+        hidden_state_cache_mb=hidden_state_cache_mb,
+    )
     course.rows, course.tokens, course.padded = _drawn(batches, steps_of(batches, EPOCHS))
 
     def validate(found: Any) -> dict[str, float]:
         return {"ner": course.check(lambda: f1(found, held))}
 
-    with joined(Ranks(), 600):
+    with process_group(Ranks(), 600):
         course.begin()
-        train(model, "deep_prompt", batches, params, names=["ner"], pad=trained.pad, validate=validate,
-              checkpoints=Path(mkdtemp(dir=setting.scratch)), ranks=Ranks(), watcher=Silent(), cluster=Cluster())
+        train(
+            model,
+            "deep_prompt",
+            batches,
+            params,
+            names=["ner"],
+            pad_token_id=trained.pad_token_id,
+            validate=validate,
+            checkpoints=Path(mkdtemp(dir=setting.scratch)),
+            ranks=Ranks(),
+            callback=Silent(),
+            cluster=Cluster(),
+        )
         course.pause()
     return course
 
@@ -127,19 +197,23 @@ def _drawn(batches: TrainBatches, steps: int) -> tuple[int, int, int]:
     """Rows, tokens without padding, tokens with padding."""
     every = [batches.step(number)[0].rows for number in range(steps)]
     lengths = [batches.tables[0].lengths[rows] for rows in every]
-    return sum(map(len, every)), sum(int(each.sum()) for each in lengths), sum(int(each.max()) * len(each) for each in lengths)
+    return (
+        sum(map(len, every)),
+        sum(int(each.sum()) for each in lengths),
+        sum(int(each.max()) * len(each) for each in lengths),
+    )
 
 
 class Silent:
-    """A watcher that shows nothing."""
+    """A callback that shows nothing."""
 
-    def step(self, run: Run, rows: int, tokens: int) -> None:
+    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
         """Nothing."""
 
-    def validated(self, run: Run) -> None:
+    def validated(self, run: TrainingRun) -> None:
         """Nothing."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Nothing."""
 
 
@@ -159,7 +233,7 @@ class Stock(nn.Module):
 
 def f1(model: Any, held: Corpus) -> float:
     """Of spans."""
-    return scored(held.split, decode(model, held.split, 0, held.pad), {}).overall["f1"]
+    return score(held.split, decode(model, held.split, 0, held.pad_token_id), {}).overall["f1"]
 
 
 class _Checks(TrainerCallback):
@@ -188,10 +262,24 @@ def by_peft(setting: Setting, trained: Corpus, held: Corpus) -> Course:
         course.padded += made["input_ids"].numel()
         return made
 
-    arguments = TrainingArguments(mkdtemp(dir=setting.scratch), num_train_epochs=EPOCHS, learning_rate=RATE, seed=SEED,
-                                  use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True)
-    trainer = Trainer(model, arguments, data_collator=collator, train_dataset=_records(trained),
-                      callbacks=[_Checks(course, lambda: f1(Stock(model, held), held))])
+    arguments = TrainingArguments(
+        mkdtemp(dir=setting.scratch),
+        num_train_epochs=EPOCHS,
+        learning_rate=RATE,
+        seed=SEED,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=collator,
+        train_dataset=_records(trained),
+        callbacks=[_Checks(course, lambda: f1(Stock(model, held), held))],
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         course.begin()
@@ -204,10 +292,19 @@ def _records(found: Corpus) -> Any:
     """Rows as transformers' example makes them: a label at each word's first token."""
     made = []
     for number in found.split.rows:
-        ids, positions, labels = (found.split.table.column(name, int(number)) for name in ("input_ids", "positions", "labels"))
-        own = [IGNORED] * len(ids)
+        ids, positions, labels = (
+            found.split.table.column(name, int(number))
+            for name in ("input_ids", "positions", "labels")
+        )
+        own = [IGNORE_INDEX] * len(ids)
         for position, label in zip(positions.tolist(), labels.tolist(), strict=True):
             own[position] = label
-        made.append({"input_ids": ids.tolist(), "attention_mask": [1] * len(ids), "labels": own,
-                     "token_type_ids": [0] * len(ids)})
+        made.append(
+            {
+                "input_ids": ids.tolist(),
+                "attention_mask": [1] * len(ids),
+                "labels": own,
+                "token_type_ids": [0] * len(ids),
+            }
+        )
     return made

@@ -25,8 +25,20 @@ CLASSES = 9
 DASH = "—"
 TOKENS = 16_384  # of a batch
 LENGTHS = (128, 384)
-LARGE: dict[str, Any] = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-PEAKS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "L4": 121e12, "L40S": 362e12}
+LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+PEAKS = {
+    "A100": 312e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "L4": 121e12,
+    "L40S": 362e12,
+}
 """Dense bfloat16 operations a second, by NVIDIA's data sheets; the longest name that is in the device's counts."""
 
 
@@ -48,23 +60,41 @@ def run(setting: Setting) -> Iterator[str]:
         yield ""
         return
     for length in LENGTHS:
-        for name, config in (("BERT-large", BertConfig(**LARGE)),
-                             ("RoBERTa-large", RobertaConfig(**LARGE, vocab_size=50_265, max_position_embeddings=514))):
-            yield from measured(Shape(name, config, TOKENS // length, length, setting.virtual_tokens), torch.device("cuda"),
-                                (None, "inductor"), setting.rounds)
+        for name, config in (
+            ("BERT-large", BertConfig(**LARGE)),
+            (
+                "RoBERTa-large",
+                RobertaConfig(**LARGE, vocab_size=50_265, max_position_embeddings=514),
+            ),
+        ):
+            yield from measured(
+                Shape(name, config, TOKENS // length, length, setting.virtual_tokens),
+                torch.device("cuda"),
+                (None, "inductor"),
+                setting.rounds,
+            )
 
 
-def measured(shape: Shape, device: torch.device, backends: tuple[str | None, ...], steps: int) -> Iterator[str]:
+def measured(
+    shape: Shape, device: torch.device, backends: tuple[str | None, ...], steps: int
+) -> Iterator[str]:
     """A table of the ways to train, by each of torch.compile's backends (None: not compiled)."""
     kind = _kind(device)
     yield f"{shape.name}, {shape.rows} rows of {shape.length} tokens, bfloat16, on {kind}."
     yield ""
-    yield from table(("way", "compiled", "ms a step", "tokens/s", "of the device's peak", "peak memory"),
-                     [(name, backend or "no", *_one(shape, make, name == FULL, device, backend, steps))
-                      for name, make in WAYS.items() for backend in backends])
+    yield from table(
+        ("way", "compiled", "ms a step", "tokens/s", "of the device's peak", "peak memory"),
+        [
+            (name, backend or "no", *_one(shape, make, name == FULL, device, backend, steps))
+            for name, make in WAYS.items()
+            for backend in backends
+        ],
+    )
 
 
-def _one(shape: Shape, make: "Make", full: bool, device: torch.device, backend: str | None, steps: int) -> tuple[str, ...]:
+def _one(
+    shape: Shape, make: "Make", full: bool, device: torch.device, backend: str | None, steps: int
+) -> tuple[str, ...]:
     batch, step = _batch(shape).to(device), make(shape, device, backend)
     took = []
     for number in range(-2, steps):  # two warm up
@@ -78,8 +108,12 @@ def _one(shape: Shape, make: "Make", full: bool, device: torch.device, backend: 
             took.append(time.perf_counter() - started)
     seconds = median(took)
     memory = f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if device.type == "cuda" else DASH
-    return (f"{1000 * seconds:.1f}", f"{shape.rows * shape.length / seconds:.0f}",
-            share(operations(shape, full) / seconds, _kind(device)), memory)
+    return (
+        f"{1000 * seconds:.1f}",
+        f"{shape.rows * shape.length / seconds:.0f}",
+        share(operations(shape, full) / seconds, _kind(device)),
+        memory,
+    )
 
 
 def _kind(device: torch.device) -> str:
@@ -113,15 +147,30 @@ def _batch(shape: Shape) -> Batch:
     generator = torch.Generator().manual_seed(SEED)
     ids = torch.randint(5, shape.config.vocab_size, (shape.rows, shape.length), generator=generator)
     everywhere = torch.arange(shape.length).repeat(shape.rows, 1)
-    return Batch(0, np.arange(shape.rows), ids, torch.ones_like(ids), torch.zeros_like(ids), everywhere,
-                 torch.ones_like(ids, dtype=torch.bool), torch.randint(0, CLASSES, ids.shape, generator=generator))
+    return Batch(
+        0,
+        np.arange(shape.rows),
+        ids,
+        torch.ones_like(ids),
+        torch.zeros_like(ids),
+        everywhere,
+        torch.ones_like(ids, dtype=torch.bool),
+        torch.randint(0, CLASSES, ids.shape, generator=generator),
+    )
 
 
 def _model(shape: Shape, full: bool) -> PromptedModel:
     body = AutoModel.from_config(shape.config, attn_implementation=ATTENTION)
     backbone = Backbone(body if full else body.to(torch.bfloat16))
-    prompt = None if full else DeepPrompt(torch.randn(backbone.prompt_shape(shape.virtual_tokens)) * 0.1)
-    return PromptedModel(backbone, prompt, Heads(["classes"], [CLASSES], backbone.hidden_size, 0), train_backbone=full)
+    prompt = (
+        None if full else DeepPrompt(torch.randn(backbone.prompt_shape(shape.virtual_tokens)) * 0.1)
+    )
+    return PromptedModel(
+        backbone,
+        prompt,
+        Heads(["classes"], [CLASSES], backbone.hidden_size, 0),
+        train_backbone=full,
+    )
 
 
 def _ours(shape: Shape, device: torch.device, backend: str | None) -> Step:
@@ -141,8 +190,10 @@ def _full(shape: Shape, device: torch.device, backend: str | None) -> Step:
 def _peft(shape: Shape, device: torch.device, backend: str | None) -> Step:
     shape.config.num_labels = CLASSES
     stock = AutoModelForTokenClassification.from_config(shape.config, dtype=torch.bfloat16)
-    model = peft.get_peft_model(stock, peft.PrefixTuningConfig(
-        task_type="TOKEN_CLS", num_virtual_tokens=shape.virtual_tokens)).to(device)
+    model = peft.get_peft_model(
+        stock,
+        peft.PrefixTuningConfig(task_type="TOKEN_CLS", num_virtual_tokens=shape.virtual_tokens),
+    ).to(device)
     if backend is not None:
         model.compile(backend=backend)
     return _in_bfloat16(peft_step(model, "classes"), device)

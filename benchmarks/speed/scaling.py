@@ -19,15 +19,38 @@ def run(setting: Setting) -> Iterator[str]:
     found = corpus(setting, "ner")
     batches = batches_of(setting, found, TOKENS["ner"])
     models = {"deep prompt": ours(setting, found), "full fine-tuning": fine_tuned(setting, found)}
-    times = alternate({name: on(step_of(model), batches) for name, model in models.items()}, setting.rounds, setting.calls)
+    times = alternate(
+        {name: on(step_of(model), batches) for name, model in models.items()},
+        setting.rounds,
+        setting.calls,
+    )
     took = {name: median(each.wall) / setting.calls for name, each in times.items()}
-    yield ("A ring all-reduce of float32 gradients, not overlapped with the backward pass; the steps are those measured here, of "
-           f"{TOKENS['ner']} tokens a rank: a faster device has shorter steps, and larger shares.")
+    yield (
+        "A ring all-reduce of float32 gradients, not overlapped with the backward pass; the steps are those measured here, of "
+        f"{TOKENS['ner']} tokens a rank: a faster device has shorter steps, and larger shares."
+    )
     yield ""
-    columns = ("way", "bytes to reduce", "ms a step", "link", *(f"{ranks:,} ranks: ms (efficiency)" for ranks in RANKS))
-    yield from table(columns, [
-        (name, f"{size(model):,}", f"{1000 * took[name]:.0f}", link,
-         *(_cell(size(model), took[name], link, ranks) for ranks in RANKS)) for name, model in models.items() for link in LINKS])
+    columns = (
+        "way",
+        "bytes to reduce",
+        "ms a step",
+        "link",
+        *(f"{ranks:,} ranks: ms (efficiency)" for ranks in RANKS),
+    )
+    yield from table(
+        columns,
+        [
+            (
+                name,
+                f"{size(model):,}",
+                f"{1000 * took[name]:.0f}",
+                link,
+                *(_cell(size(model), took[name], link, ranks) for ranks in RANKS),
+            )
+            for name, model in models.items()
+            for link in LINKS
+        ],
+    )
 
 
 def size(model: PromptedModel) -> int:

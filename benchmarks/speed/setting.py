@@ -13,7 +13,7 @@ from pipeline.data.readers import READERS
 from pipeline.data.readers.base import paths
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
-from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
@@ -21,7 +21,10 @@ from pipeline.tasks.base.row import Row
 from pipeline.world import write_corpus
 
 SEED = 7
-REAL = {"ner": ("conll2003", "ner/conll2003"), "qa": ("squad", "qa/squad")}  # kind of corpus: its recipe, its folder
+REAL = {
+    "ner": ("conll2003", "ner/conll2003"),
+    "qa": ("squad", "qa/squad"),
+}  # kind of corpus: its recipe, its folder
 LIMITS = {"ner": 128, "qa": 384}  # max_length
 
 
@@ -45,11 +48,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Some rows of one split of one corpus; `pad` is what its token ids are padded with."""
+    """Some rows of one split of one corpus; `pad_token_id` is what its token ids are padded with."""
 
     name: str
-    split: Split
-    pad: int
+    split: EvalSet
+    pad_token_id: int
 
 
 def corpus(setting: Setting, kind: str, split: str = "train", rows: int | None = None) -> Corpus:
@@ -69,11 +72,19 @@ def corpus(setting: Setting, kind: str, split: str = "train", rows: int | None =
             yield from READERS[recipe.reader].read(path, recipe.options, problems)
 
     first = islice(read(), setting.sample if rows is None else rows)
-    found = (task.example({"id": str(next(numbers)), **row}, recipe.labels, problems) for row in first)
+    found = (
+        task.example({"id": str(next(numbers)), **row}, recipe.labels, problems) for row in first
+    )
     examples = [example for example in found if example is not None]
     tokenizer, classes = Tokenizer(setting.backbone), task.classes(recipe.labels)
     path = Path(mkdtemp(dir=setting.scratch)) / "features"
-    most = min(LIMITS[kind], tokenizer.max_length - setting.virtual_tokens)  # of whose positions peft takes some
-    write_features(task.featurize(examples, 0, tokenizer, classes, most, most // 4, Counter()), path)
+    most = min(
+        LIMITS[kind], tokenizer.max_length - setting.virtual_tokens
+    )  # of whose positions peft takes some
+    write_features(
+        task.featurize(examples, 0, tokenizer, classes, most, most // 4, Counter()), path
+    )
     table = FeatureTable(path)
-    return Corpus(name, Split(task, classes, examples, table, np.arange(len(table))), tokenizer.pad)
+    return Corpus(
+        name, EvalSet(task, classes, examples, table, np.arange(len(table))), tokenizer.pad_token_id
+    )

@@ -17,18 +17,30 @@ GOAL = 5.0  # seconds of a `dvc repro` with nothing to do
 
 def run(setting: Setting) -> Iterator[str]:
     """A table of the stages' modules and one of DVC."""
-    found = [(name, seconds([sys.executable, "-c", f"import stages.{name}"]), *loaded(name)) for name in stages()]
+    found = [
+        (name, seconds([sys.executable, "-c", f"import stages.{name}"]), *loaded(name))
+        for name in stages()
+    ]
     yield f"Starting Python and importing a stage, the median of {REPEATS}; and which of the heavy libraries that loads."
     yield ""
-    yield from table(("stage", "s", "torch", "transformers", "deepspeed"), [
-        (name, f"{took:.2f}", *("yes" if heavy else "" for heavy in heavies)) for name, took, *heavies in found])
+    yield from table(
+        ("stage", "s", "torch", "transformers", "deepspeed"),
+        [
+            (name, f"{took:.2f}", *("yes" if heavy else "" for heavy in heavies))
+            for name, took, *heavies in found
+        ],
+    )
     yield from nothing_to_do(setting.project)
 
 
 def stages() -> list[str]:
     """The modules that dvc.yaml calls."""
     definitions = load_yaml(Path("dvc.yaml"))["stages"].values()
-    return list(dict.fromkeys(str(one.get("do", one)["cmd"]).split("stages.")[1].split()[0] for one in definitions))
+    return list(
+        dict.fromkeys(
+            str(one.get("do", one)["cmd"]).split("stages.")[1].split()[0] for one in definitions
+        )
+    )
 
 
 def loaded(name: str) -> list[bool]:
@@ -36,7 +48,7 @@ def loaded(name: str) -> list[bool]:
     names = ("torch", "transformers", "deepspeed")
     code = f"import sys, stages.{name}; print(*(int(name in sys.modules) for name in {names}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return [word == "1" for word in done.stdout.split()[-len(names):]]
+    return [word == "1" for word in done.stdout.split()[-len(names) :]]
 
 
 def seconds(command: list[str], folder: Path | None = None, repeats: int = REPEATS) -> float:
@@ -51,7 +63,9 @@ def seconds(command: list[str], folder: Path | None = None, repeats: int = REPEA
 
 def nothing_to_do(project: Path) -> Iterator[str]:
     """What `dvc repro` takes in a project where all is done; elsewhere it would start to work."""
-    status = subprocess.run(["dvc", "status", "--quiet"], cwd=project, check=False, capture_output=True)
+    status = subprocess.run(
+        ["dvc", "status", "--quiet"], cwd=project, check=False, capture_output=True
+    )
     if status.returncode:
         yield f"`dvc repro` with nothing to do: not measured, since `dvc status` is not clean in {project.resolve().name}."
     else:

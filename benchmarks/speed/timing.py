@@ -47,8 +47,12 @@ def against(times: Mapping[str, Times], base: str, calls: int) -> Iterable[tuple
     for name, found in times.items():
         one = 1000 * float(np.median(found.wall)) / calls
         same = name == base
-        yield (name, f"{one:.1f}", "1" if same else ratio(found.wall, times[base].wall),
-               "1" if same else ratio(found.cpu, times[base].cpu))
+        yield (
+            name,
+            f"{one:.1f}",
+            "1" if same else ratio(found.wall, times[base].wall),
+            "1" if same else ratio(found.cpu, times[base].cpu),
+        )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:

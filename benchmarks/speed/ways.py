@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification
 
 from benchmarks.speed.setting import Corpus, Setting
-from pipeline.mixing.batches import IGNORED, Batch
+from pipeline.mixing.batches import IGNORE_INDEX, Batch
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt
@@ -25,8 +25,18 @@ def ours(setting: Setting, corpus: Corpus, first_layer: int = 0) -> PromptedMode
     """A deep prompt in the layers from `first_layer` on."""
     backbone = Backbone.load(setting.backbone)
     shape = backbone.prompt_shape(setting.virtual_tokens)
-    values = torch.randn((shape[0] - first_layer, *shape[1:]), generator=torch.Generator().manual_seed(1)) * 0.1
-    return PromptedModel(backbone, DeepPrompt(values, first_layer=first_layer), _heads(backbone, corpus), train_backbone=False)
+    values = (
+        torch.randn(
+            (shape[0] - first_layer, *shape[1:]), generator=torch.Generator().manual_seed(1)
+        )
+        * 0.1
+    )
+    return PromptedModel(
+        backbone,
+        DeepPrompt(values, first_layer=first_layer),
+        _heads(backbone, corpus),
+        train_backbone=False,
+    )
 
 
 def fine_tuned(setting: Setting, corpus: Corpus) -> PromptedModel:
@@ -43,10 +53,18 @@ def peft_model(setting: Setting, corpus: Corpus) -> Any:
     """Prefix tuning of peft at its defaults, in front of transformers' own class for the task."""
     tagging = corpus.split.task.head == "classes"
     auto = AutoModelForTokenClassification if tagging else AutoModelForQuestionAnswering
-    stock = auto.from_pretrained(setting.backbone, local_files_only=True,
-                                 **({"num_labels": len(corpus.split.classes)} if tagging else {}))
-    return peft.get_peft_model(stock, peft.PrefixTuningConfig(
-        task_type="TOKEN_CLS" if tagging else "QUESTION_ANS", num_virtual_tokens=setting.virtual_tokens))
+    stock = auto.from_pretrained(
+        setting.backbone,
+        local_files_only=True,
+        **({"num_labels": len(corpus.split.classes)} if tagging else {}),
+    )
+    return peft.get_peft_model(
+        stock,
+        peft.PrefixTuningConfig(
+            task_type="TOKEN_CLS" if tagging else "QUESTION_ANS",
+            num_virtual_tokens=setting.virtual_tokens,
+        ),
+    )
 
 
 def step_of(model: PromptedModel) -> Step:
@@ -84,11 +102,17 @@ def peft_step(model: Any, head: HeadKind, dropout: bool = True) -> Step:
 
 def peft_inputs(batch: Batch, head: HeadKind) -> dict[str, Tensor]:
     """A batch as transformers' classes take it: a label for each token, or the tokens where the answer starts and ends."""
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "token_type_ids": batch.token_types}
+    inputs = {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask,
+        "token_type_ids": batch.token_types,
+    }
     if head == "positions":
         start, end = batch.positions.gather(1, batch.labels).unbind(1)
         return inputs | {"start_positions": start, "end_positions": end}
-    labels = torch.full_like(batch.input_ids, IGNORED)
+    labels = torch.full_like(batch.input_ids, IGNORE_INDEX)
     rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(batch.positions)
-    labels[rows[batch.position_mask], batch.positions[batch.position_mask]] = batch.labels[batch.position_mask]
+    labels[rows[batch.position_mask], batch.positions[batch.position_mask]] = batch.labels[
+        batch.position_mask
+    ]
     return inputs | {"labels": labels}

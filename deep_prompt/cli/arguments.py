@@ -15,7 +15,13 @@ SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
 
 def artifact_word(parser: ArgumentParser, **more: Any) -> None:
     """--artifact."""
-    parser.add_argument("--artifact", required=True, type=Path, metavar="DIR", **{"help": "the artifact's folder", **more})
+    parser.add_argument(
+        "--artifact",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        **{"help": "the artifact's folder", **more},
+    )
 
 
 def number(word: str) -> int:

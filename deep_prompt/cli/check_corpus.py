@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.check_project import check_project
 from pipeline.errors import Problems, UserError
-from stages.runtime.entry import say_wrote
+from stages.runtime.entry import log_wrote
 
 # Other imports are inside the functions, as in deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -21,16 +21,41 @@ SHOWN = 30  # rows of a table
 
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
-    parser.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE",
-                        help="the corpus's recipe, data_recipes/NAME.yaml (default: check the project, its params and recipes)")
-    parser.add_argument("--folder", type=Path, metavar="DIR",
-                        help="where its files are (default: the recipe's pinned hub revision)")
-    parser.add_argument("--backbone", metavar="SOURCE",
-                        help="whose tokenizer counts sub-words: folder:PATH, package:NAME/FOLDER or hub:ID@REVISION")
-    parser.add_argument("--max-length", type=int, default=128, metavar="N", help="sub-words of a window (default: %(default)s)")
-    parser.add_argument("--stride", type=int, default=32, metavar="N",
-                        help="by how many two windows overlap (default: %(default)s)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page there too, with plots")
+    parser.add_argument(
+        "recipe",
+        type=Path,
+        nargs="?",
+        metavar="RECIPE",
+        help="the corpus's recipe, data_recipes/NAME.yaml (default: check the project, its params and recipes)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where its files are (default: the recipe's pinned hub revision)",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="SOURCE",
+        help="whose tokenizer counts sub-words: folder:PATH, package:NAME/FOLDER or hub:ID@REVISION",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        default=128,
+        metavar="N",
+        help="sub-words of a window (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        default=32,
+        metavar="N",
+        help="by how many two windows overlap (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the page there too, with plots"
+    )
 
 
 def check(given: Namespace) -> None:
@@ -45,7 +70,9 @@ def check(given: Namespace) -> None:
     from pipeline.data.recipe import load_recipe
 
     if given.max_length < 8 or not 0 <= given.stride < given.max_length // 2:
-        raise UserError(f"--max-length is {given.max_length} and --stride {given.stride}; at least 8, and less than half of it")
+        raise UserError(
+            f"--max-length is {given.max_length} and --stride {given.stride}; at least 8, and less than half of it"
+        )
     recipe = load_recipe(given.recipe)
     problems = Problems(shown=0)
     statistics, sound = _measured(recipe, given, problems)
@@ -54,7 +81,7 @@ def check(given: Namespace) -> None:
         from pipeline.report.corpus_page import write_page
 
         write_page(given.html, recipe.name, statistics, problems)
-        say_wrote(given.html)
+        log_wrote(given.html)
     if not sound:
         raise SystemExit(1)
 
@@ -72,7 +99,9 @@ def _measured(recipe: Any, given: Namespace, problems: Problems) -> "tuple[Stati
         except CorpusError:
             sound = False
         summary = load_json(examples / "summary.json")
-        return measure(examples, summary, _tokenizer(given), given.max_length, given.stride, problems), sound
+        return measure(
+            examples, summary, _tokenizer(given), given.max_length, given.stride, problems
+        ), sound
 
 
 def _tokenizer(given: Namespace) -> "Tokenizer | None":
@@ -83,7 +112,9 @@ def _tokenizer(given: Namespace) -> "Tokenizer | None":
 
     tokenizer = Tokenizer(tokenizer_folder(given.backbone))
     if given.max_length > tokenizer.max_length:
-        raise UserError(f"--max-length is {given.max_length}, but the backbone has {tokenizer.max_length} positions")
+        raise UserError(
+            f"--max-length is {given.max_length}, but the backbone has {tokenizer.max_length} positions"
+        )
     return tokenizer
 
 
@@ -110,7 +141,9 @@ def _as_text(table: "Table") -> Any:
     for number, column in enumerate(table.columns):
         shown.add_column(Text(column.text), justify="left" if number == 0 else "right")
     for row in table.rows[:SHOWN]:
-        shown.add_row(*(Text(f"{cell.text} ({cell.note})" if cell.note else cell.text) for cell in row))
+        shown.add_row(
+            *(Text(f"{cell.text} ({cell.note})" if cell.note else cell.text) for cell in row)
+        )
     if len(table.rows) > SHOWN:
         shown.add_row(Text(f"and {len(table.rows) - SHOWN} more"))
     return shown

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError
-from stages.runtime.entry import say
+from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import DVC_LOCK, FEATURES, RECIPES
 
@@ -34,7 +34,7 @@ def check_project() -> None:
     for folder in sorted(FEATURES.glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
             shutil.rmtree(folder)
-            say(f"dropped {folder}: params.yaml has no such task")
+            log(f"dropped {folder}: params.yaml has no such task")
 
 
 def _set_torn_lock_aside(path: Path) -> None:
@@ -45,7 +45,9 @@ def _set_torn_lock_aside(path: Path) -> None:
         COMPILED_LOCKFILE_SCHEMA(load_yaml(path) if path.exists() else {"schema": "2.0"})
     except (UserError, Invalid) as error:
         aside = path.replace(path.with_suffix(".lock.torn"))
-        say(f"{path} is torn ({str(error).splitlines()[0]}): it is {aside} now, and DVC will find what was made in its cache")
+        log(
+            f"{path} is torn ({str(error).splitlines()[0]}): it is {aside} now, and DVC will find what was made in its cache"
+        )
 
 
 def _drop_torn_users(path: Path) -> None:
@@ -60,5 +62,4 @@ def _drop_torn_users(path: Path) -> None:
         else:
             return
     path.unlink(missing_ok=True)
-    say(f"{path} was torn, by a DVC that was killed: removed")
-
+    log(f"{path} was torn, by a DVC that was killed: removed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deep_prompt.cli.arguments import SOURCE, artifact_word, backbone_at
 from pipeline.errors import UserError
 from pipeline.files import sha256
-from stages.runtime.entry import say, say_wrote
+from stages.runtime.entry import log, log_wrote
 
 # Other imports are inside the functions, as in deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -21,12 +21,25 @@ def export_words(parser: ArgumentParser) -> None:
     """The words of `export`."""
     parser.add_argument("--to", required=True, choices=("peft",), help="whose format")
     artifact_word(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the folder to write")
-    parser.add_argument("--task", metavar="NAME", help="whose prompt, where tasks have factors of their own on a shared one")
-    parser.add_argument("--base-model", metavar="NAME",
-                        help="what the written config names as its base model (default: the backbone's hub id or folder)")
-    parser.add_argument("--verify", action="store_true",
-                        help="run peft itself (which must be installed) and ours on the same text, and compare hidden states")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="the folder to write"
+    )
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="whose prompt, where tasks have factors of their own on a shared one",
+    )
+    parser.add_argument(
+        "--base-model",
+        metavar="NAME",
+        help="what the written config names as its base model (default: the backbone's hub id or folder)",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="run peft itself (which must be installed) and ours on the same text, and compare hidden states",
+    )
+
 
 def export(given: Namespace) -> None:
     """Write an artifact's deep prompt as an adapter of peft (PREFIX_TUNING). Heads stay behind: peft has no such heads."""
@@ -42,12 +55,16 @@ def export(given: Namespace) -> None:
     backbone = Backbone.load(folder)
     prompt = load_prompt(given.artifact, config, config.backbone, backbone, given.task)
     if not isinstance(prompt, DeepPrompt):
-        raise UserError(f"{given.artifact}: arm is {config.arm!r}, which has no deep prompt; export one that has")
-    to_peft(given.output, prompt, backbone, given.base_model or _base_model(config.backbone, folder))
-    say_wrote(given.output)
+        raise UserError(
+            f"{given.artifact}: arm is {config.arm!r}, which has no deep prompt; export one that has"
+        )
+    to_peft(
+        given.output, prompt, backbone, given.base_model or _base_model(config.backbone, folder)
+    )
+    log_wrote(given.output)
     if given.verify:
         worst = verify(given.output, prompt, backbone, folder, *_some_text(folder))
-        say(f"verified: peft's hidden states and ours differ by {worst:.1e} at most")
+        log(f"verified: peft's hidden states and ours differ by {worst:.1e} at most")
 
 
 def _some_text(folder: Path) -> tuple["Tensor", "Tensor"]:
@@ -60,7 +77,9 @@ def _some_text(folder: Path) -> tuple["Tensor", "Tensor"]:
     tokenizer = Tokenizer(folder)
     texts = tokenizer.texts(["Both must see the same in this sentence.", "And in this."])
     ids = [torch.tensor([*tokenizer.prefix, *text, *tokenizer.suffix]) for text, _ in texts]
-    return pad_sequence(ids, True, tokenizer.pad), pad_sequence([torch.ones_like(one) for one in ids], True)
+    return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(
+        [torch.ones_like(one) for one in ids], True
+    )
 
 
 def _base_model(params: "BackboneParams", folder: Path) -> str:
@@ -70,12 +89,27 @@ def _base_model(params: "BackboneParams", folder: Path) -> str:
 
 def import_words(parser: ArgumentParser) -> None:
     """The words of `import`."""
-    parser.add_argument("--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="whose format")
-    parser.add_argument("--input", required=True, type=Path, metavar="PATH",
-                        help="peft: the adapter's folder; ptuning_v2: the checkpoint's file, as safetensors")
-    parser.add_argument("--backbone", required=True, metavar="SOURCE", help=f"what it was trained on: {SOURCE}")
-    parser.add_argument("--sha256", metavar="HEX", help="of the backbone's model.safetensors; only a hub revision goes without")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the artifact to write")
+    parser.add_argument(
+        "--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="whose format"
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="peft: the adapter's folder; ptuning_v2: the checkpoint's file, as safetensors",
+    )
+    parser.add_argument(
+        "--backbone", required=True, metavar="SOURCE", help=f"what it was trained on: {SOURCE}"
+    )
+    parser.add_argument(
+        "--sha256",
+        metavar="HEX",
+        help="of the backbone's model.safetensors; only a hub revision goes without",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="the artifact to write"
+    )
 
 
 def import_(given: Namespace) -> None:
@@ -94,12 +128,26 @@ def import_(given: Namespace) -> None:
     params = backbone_at(given.backbone, given.sha256)
     backbone = Backbone.load(locate(params))
     prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[given.origin](given.input, backbone)
-    names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[given.origin]
+    names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[
+        given.origin
+    ]
     files = [given.input / name for name in names]
     config = ArtifactConfig(
-        "deep_prompt", params, backbone.config.model_type, backbone.hidden_size, heads={}, prompt_shape=prompt.shape,
-        first_layer=prompt.first_layer, position_offset=prompt.position_offset,
-        provenance={"imported_from": given.origin, "files": {file.name: sha256(file) for file in files}})
+        "deep_prompt",
+        params,
+        backbone.config.model_type,
+        backbone.hidden_size,
+        heads={},
+        prompt_shape=prompt.shape,
+        first_layer=prompt.first_layer,
+        position_offset=prompt.position_offset,
+        provenance={
+            "imported_from": given.origin,
+            "files": {file.name: sha256(file) for file in files},
+        },
+    )
     unused = Heads(["classes"], [1], backbone.hidden_size, 0)
-    save_artifact(given.output, PromptedModel(backbone, prompt, unused, train_backbone=False), config)
-    say_wrote(given.output)
+    save_artifact(
+        given.output, PromptedModel(backbone, prompt, unused, train_backbone=False), config
+    )
+    log_wrote(given.output)

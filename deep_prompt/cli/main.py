@@ -8,8 +8,18 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from inspect import cleandoc
 
-from deep_prompt.cli import check_corpus, export_import, inspect_artifact, parallel, predict, preset, publish, show, tune
-from stages.runtime.entry import errors_shown
+from deep_prompt.cli import (
+    check_corpus,
+    export_import,
+    inspect_artifact,
+    parallel,
+    predict,
+    preset,
+    publish,
+    show,
+    tune,
+)
+from stages.runtime.entry import report_errors
 
 # Torch, transformers and the like are imported inside the commands: they take seconds, which --help and a typo should not.
 
@@ -20,11 +30,13 @@ def main(words: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(words)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        with errors_shown():
+        with report_errors():
             given.run(given)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever reads stdout has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush at exit would say so
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python's own flush at exit would say so
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
@@ -35,24 +47,50 @@ def _terminated(*_: object) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser("deep-prompt",
-                            description="Check a corpus, tune params, use artifacts: prompts and heads on a frozen backbone.",
-                            epilog="`deep-prompt COMMAND --help` says more of a command.")
+    parser = ArgumentParser(
+        "deep-prompt",
+        description="Check a corpus, tune params, use artifacts: prompts and heads on a frozen backbone.",
+        epilog="`deep-prompt COMMAND --help` says more of a command.",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, add_words, text in (
-            ("check", check_corpus.check, check_corpus.words, "check this project, or one corpus, before anyone trains"),
-            ("preset", preset.preset, preset.words, "switch params.yaml to one of the presets"),
-            ("parallel", parallel.parallel, parallel.words, "run the whole pipeline with one task on each GPU"),
-            ("show", show.show, show.words, "print the test scores and the report's summary"),
-            ("tune", tune.tune, tune.words, "search an arm's training params on validation"),
-            ("predict", predict.predict, predict.words, "predict rows of many tasks over one backbone"),
-            ("inspect", inspect_artifact.inspect, inspect_artifact.words, "show what an artifact is"),
-            ("export", export_import.export, export_import.export_words, "write an artifact's prompt as another library's"),
-            ("import", export_import.import_, export_import.import_words, "make an artifact of another library's prompt"),
-            ("publish", publish.publish, publish.words, "upload an artifact to the Hugging Face hub")):
-        command = commands.add_parser(name, help=text, description=cleandoc(run.__doc__ or ""),
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        (
+            "check",
+            check_corpus.check,
+            check_corpus.words,
+            "check this project, or one corpus, before anyone trains",
+        ),
+        ("preset", preset.preset, preset.words, "switch params.yaml to one of the presets"),
+        (
+            "parallel",
+            parallel.parallel,
+            parallel.words,
+            "run the whole pipeline with one task on each GPU",
+        ),
+        ("show", show.show, show.words, "print the test scores and the report's summary"),
+        ("tune", tune.tune, tune.words, "search an arm's training params on validation"),
+        ("predict", predict.predict, predict.words, "predict rows of many tasks over one backbone"),
+        ("inspect", inspect_artifact.inspect, inspect_artifact.words, "show what an artifact is"),
+        (
+            "export",
+            export_import.export,
+            export_import.export_words,
+            "write an artifact's prompt as another library's",
+        ),
+        (
+            "import",
+            export_import.import_,
+            export_import.import_words,
+            "make an artifact of another library's prompt",
+        ),
+        ("publish", publish.publish, publish.words, "upload an artifact to the Hugging Face hub"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=cleandoc(run.__doc__ or ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         add_words(command)
         command.set_defaults(run=run)
     return parser
-

@@ -18,7 +18,7 @@ from deep_prompt.cli.check_project import check_project
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import UserError
 from pipeline.params import Params
-from stages.runtime.entry import say, stops
+from stages.runtime.entry import log, stops
 from stages.runtime.params import load_params
 
 Job = tuple[str, ...]
@@ -27,7 +27,12 @@ Job = tuple[str, ...]
 
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
-    parser.add_argument("gpus", type=number, metavar="GPUS", help="how many tasks to train at a time, one on each GPU")
+    parser.add_argument(
+        "gpus",
+        type=number,
+        metavar="GPUS",
+        help="how many tasks to train at a time, one on each GPU",
+    )
 
 
 def parallel(given: Namespace) -> None:
@@ -42,11 +47,15 @@ def parallel(given: Namespace) -> None:
     with stops() as stopped, ThreadPoolExecutor(gpus) as pool:
         if not _wait([pool.submit(dvc, "repro", ["repro", "featurize", "pretrain"])], dvc, stopped):
             raise UserError("a stage before the tasks has failed; the first error above says why")
-        for job, before in _jobs(params).items():  # each comes after the one that it starts from, and so none waits for ever
+        for job, before in _jobs(
+            params
+        ).items():  # each comes after the one that it starts from, and so none waits for ever
             done[job] = pool.submit(_train, job, done.get(before) if before else None, free, dvc)
         if not _wait(list(done.values()), dvc, stopped):
             failed = ["/".join(job) for job, future in done.items() if not future.result()]
-            raise UserError(f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there")
+            raise UserError(
+                f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there"
+            )
         if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stopped):
             raise UserError("a stage after the tasks has failed; the first error above says why")
 
@@ -64,19 +73,31 @@ def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stopped: list[int]) -> boo
 
 def _jobs(params: Params) -> dict[Job, Job | None]:
     """Every arm and task to train, and which of them it starts from, in an order that has that one before."""
-    starts: dict[Job, Job | None] = {(arm, task): None for arm in params.compare.arms for task in params.compare.tasks}
+    starts: dict[Job, Job | None] = {
+        (arm, task): None for arm in params.compare.arms for task in params.compare.tasks
+    }
     for name, task in params.tasks.items():
-        arm, source = task.start.split("/")
+        arm, source = task.init_from.split("/")
         starts[("multitask", name)] = (arm, source) if arm in ("multitask", "deep_prompt") else None
     repeat = params.repeat
-    starts |= {(*run, str(seed)): run for run in product(repeat.arms, repeat.tasks) for seed in repeat.seeds}
+    starts |= {
+        (*run, str(seed)): run
+        for run in product(repeat.arms, repeat.tasks)
+        for seed in repeat.seeds
+    }
     order: dict[Job, Job | None] = {}
-    while ready := [job for job, before in starts.items() if job not in order and (before is None or before in order)]:
+    while ready := [
+        job
+        for job, before in starts.items()
+        if job not in order and (before is None or before in order)
+    ]:
         order |= {job: starts[job] for job in ready}
     return order
 
 
-def _train(job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int]", dvc: "_Dvc") -> bool:
+def _train(
+    job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int]", dvc: "_Dvc"
+) -> bool:
     """Train one arm on one task and evaluate it, on a GPU that is free; whether both went well."""
     if before is not None and not before.result():
         return False
@@ -104,16 +125,25 @@ class _Dvc:
         self._running: list[subprocess.Popen[str]] = []
         self._stopped = False
 
-    def __call__(self, title: str, words: list[str], given: Mapping[str, str] = MappingProxyType({})) -> bool:
+    def __call__(
+        self, title: str, words: list[str], given: Mapping[str, str] = MappingProxyType({})
+    ) -> bool:
         if self._stopped:
             return False
-        with subprocess.Popen(["dvc", "--wait-for-lock", *words], env={**os.environ, **given}, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            ["dvc", "--wait-for-lock", *words],
+            env={**os.environ, **given},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
             self._running.append(process)
             assert process.stdout is not None
-            for line in process.stdout:  # to its end: a stage that writes a checkpoint outlives its DVC
+            for (
+                line
+            ) in process.stdout:  # to its end: a stage that writes a checkpoint outlives its DVC
                 if line.strip():
-                    say(f"{title}: {line.strip()}")
+                    log(f"{title}: {line.strip()}")
         return process.returncode == 0
 
     def stop(self) -> None:
@@ -122,4 +152,3 @@ class _Dvc:
         for process in self._running:
             if process.poll() is None:
                 process.terminate()
-

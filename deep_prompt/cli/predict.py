@@ -24,22 +24,53 @@ if TYPE_CHECKING:
 
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
-    artifact_word(parser, action="append", help="an artifact's folder; repeat it for more tasks on the same backbone")
+    artifact_word(
+        parser,
+        action="append",
+        help="an artifact's folder; repeat it for more tasks on the same backbone",
+    )
     parser.add_argument("--input", default="-", metavar="FILE", help="the rows (default: -, stdin)")
-    parser.add_argument("--output", default="-", metavar="FILE", help="the predictions (default: -, stdout)")
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="the predictions (default: -, stdout)"
+    )
     parser.add_argument("--task", metavar="NAME", help="the task of rows that name none")
-    parser.add_argument("--skip-bad", action="store_true", help="leave malformed rows out, say so on stderr and go on")
-    parser.add_argument("--backbone", metavar="SOURCE",
-                        help=f"where the backbone is, if not where the artifacts say: {SOURCE}; its weights must be the same")
-    parser.add_argument("--batch-tokens", type=number, default=4096, metavar="N",
-                        help="tokens of a batch, with padding (default: %(default)s)")
-    parser.add_argument("--max-length", type=number, metavar="N",
-                        help="tokens of a window (default: as each task was trained); a longer text is read in several, which "
-                             "then overlap by a quarter")
-    parser.add_argument("--chunk-rows", type=number, default=512, metavar="N",
-                        help="rows read before the first of them is answered (default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
-                        help="in what the backbone computes (default: %(default)s); bfloat16 is for GPUs")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave malformed rows out, say so on stderr and go on",
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="SOURCE",
+        help=f"where the backbone is, if not where the artifacts say: {SOURCE}; its weights must be the same",
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=number,
+        default=4096,
+        metavar="N",
+        help="tokens of a batch, with padding (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=number,
+        metavar="N",
+        help="tokens of a window (default: as each task was trained); a longer text is read in several, which "
+        "then overlap by a quarter",
+    )
+    parser.add_argument(
+        "--chunk-rows",
+        type=number,
+        default=512,
+        metavar="N",
+        help="rows read before the first of them is answered (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="in what the backbone computes (default: %(default)s); bfloat16 is for GPUs",
+    )
 
 
 def predict(given: Namespace) -> None:
@@ -65,12 +96,21 @@ def predict(given: Namespace) -> None:
 
         from pipeline.inference.predictor import load
 
-        predictor = load(given.artifact, _moved(given), dtype=getattr(torch, given.dtype), max_length=given.max_length)
+        predictor = load(
+            given.artifact,
+            _moved(given),
+            dtype=getattr(torch, given.dtype),
+            max_length=given.max_length,
+        )
         if given.task not in (None, *predictor.tasks):
-            raise UserError(f"--task: the artifacts have no task {given.task!r}{did_you_mean(given.task, predictor.tasks)}")
+            raise UserError(
+                f"--task: the artifacts have no task {given.task!r}{did_you_mean(given.task, predictor.tasks)}"
+            )
         rows = _rows(stream, name, {"task": given.task} if given.task else {})
         on_bad: Literal["skip", "raise"] = "skip" if given.skip_bad else "raise"
-        for prediction in predictor.predict(rows, given.batch_tokens, on_bad, skip, given.chunk_rows):
+        for prediction in predictor.predict(
+            rows, given.batch_tokens, on_bad, skip, given.chunk_rows
+        ):
             write(json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n")
     for what, count in (notes + predictor.counts).items():
         print(f"{what}: {count}", file=sys.stderr)
@@ -80,7 +120,11 @@ def _moved(given: Namespace) -> "BackboneParams | None":
     """The backbone at --backbone, with the hash that the first artifact gives."""
     from pipeline.artifacts.config import load_config
 
-    return backbone_at(given.backbone, load_config(given.artifact[0]).backbone.sha256) if given.backbone else None
+    return (
+        backbone_at(given.backbone, load_config(given.artifact[0]).backbone.sha256)
+        if given.backbone
+        else None
+    )
 
 
 @contextmanager
@@ -92,7 +136,9 @@ def _reading(place: str) -> Iterator[tuple[BinaryIO, str]]:
     try:
         stream = Path(place).open("rb")  # noqa: SIM115  (an error in the block is none of opening)
     except OSError as error:
-        raise UserError(f"--input: {place} cannot be read: {error.strerror}; give a file of JSON lines") from None
+        raise UserError(
+            f"--input: {place} cannot be read: {error.strerror}; give a file of JSON lines"
+        ) from None
     with stream:
         yield stream, place
 
@@ -107,14 +153,23 @@ def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError
         except UnicodeDecodeError as error:
             yield UserError(f"{where}: {not_utf8(error)}")
         except json.JSONDecodeError as error:
-            yield UserError(f"{where}: not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object")
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, a list in a list in a list ...
-            yield UserError(f"{where}: cannot be read as JSON: {error}; each line is one JSON object")
+            yield UserError(
+                f"{where}: not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object"
+            )
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # a number of thousands of digits, a list in a list in a list ...
+            yield UserError(
+                f"{where}: cannot be read as JSON: {error}; each line is one JSON object"
+            )
         else:
             if isinstance(value, dict):
                 yield {**default, **value, "where": where}
             elif text:
-                yield UserError(f"{where}: found {text[:40]!r}, expected a mapping; each line is one JSON object")
+                yield UserError(
+                    f"{where}: found {text[:40]!r}, expected a mapping; each line is one JSON object"
+                )
 
 
 @contextmanager
@@ -132,7 +187,9 @@ def _writing(place: str) -> Iterator[Callable[[str], None]]:
             with path.open("wb") as file:
                 yield lambda line: _write(file, line)
     except OSError as error:
-        raise UserError(f"--output: {place} cannot be written: {error.strerror or error}; give another file") from None
+        raise UserError(
+            f"--output: {place} cannot be written: {error.strerror or error}; give another file"
+        ) from None
 
 
 @contextmanager

@@ -13,16 +13,21 @@ from deep_prompt.cli.yaml_edit import rewritten
 from pipeline.config import load_yaml
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_write
-from stages.runtime.entry import say
+from stages.runtime.entry import log
 from stages.runtime.params import check_params
 from stages.runtime.paths import PARAMS, PRESETS
 
 
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
-    parser.add_argument("name", metavar="NAME", help="of presets/NAME.yaml")
-    parser.add_argument("data_root", nargs="?", default="", metavar="DATA_ROOT",
-                        help="the folder that holds the corpora's folders (default: the environment variable DATA_ROOT)")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="of presets/NAME.yaml")
+    parser.add_argument(
+        "data_root",
+        nargs="?",
+        default="",
+        metavar="DATA_ROOT",
+        help="the folder that holds the corpora's folders (default: the environment variable DATA_ROOT)",
+    )
 
 
 def preset(given: Namespace) -> None:
@@ -35,10 +40,13 @@ def preset(given: Namespace) -> None:
     root = data_root or os.environ.get("DATA_ROOT", "")
     params = check_params(load_yaml(source), str(source))
     if root and not Path(root).is_dir():
-        raise UserError(f"DATA_ROOT: {root!r} is not a folder; name the one that holds the corpora's folders")
+        raise UserError(
+            f"DATA_ROOT: {root!r} is not a folder; name the one that holds the corpora's folders"
+        )
     text = rewritten(source, lambda document: document.update({"data_root": root} if root else {}))
     if PARAMS.exists():
         shutil.copyfile(PARAMS, f"{PARAMS}.before")
     atomic_write(PARAMS, text)
-    say(f"{PARAMS} is now {source}, with data_root {root or params.data_root}; the former one is {PARAMS}.before")
-
+    log(
+        f"{PARAMS} is now {source}, with data_root {root or params.data_root}; the former one is {PARAMS}.before"
+    )

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 
 from deep_prompt.cli.arguments import artifact_word
 from pipeline.errors import UserError
-from stages.runtime.entry import say
+from stages.runtime.entry import log
 
 # Other imports are inside the functions, as in deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -14,7 +14,12 @@ from stages.runtime.entry import say
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
     artifact_word(parser)
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository; made if it is not there")
+    parser.add_argument(
+        "--repo",
+        required=True,
+        metavar="OWNER/NAME",
+        help="the hub's repository; made if it is not there",
+    )
     parser.add_argument("--private", action="store_true", help="make it private, if it is made now")
 
 
@@ -32,15 +37,25 @@ def publish(given: Namespace) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repo):
         raise UserError(f"--repo: found {given.repo!r}; write OWNER/NAME")
     if not (given.artifact / "README.md").exists():
-        raise UserError(f"--artifact: {given.artifact} has no README.md, the model card that says what it learned from; "
-                        "publish what the stage release made (models/TASK), or write one")
+        raise UserError(
+            f"--artifact: {given.artifact} has no README.md, the model card that says what it learned from; "
+            "publish what the stage release made (models/TASK), or write one"
+        )
     if get_token() is None:
-        raise UserError("publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN")
+        raise UserError(
+            "publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN"
+        )
     api = HfApi()
     try:
         api.create_repo(given.repo, private=given.private, exist_ok=True)
-        where = api.upload_folder(repo_id=given.repo, folder_path=given.artifact, commit_message="Upload a deep-prompt artifact",
-                                  allow_patterns=["*.json", "*.safetensors", "README.md"])
+        where = api.upload_folder(
+            repo_id=given.repo,
+            folder_path=given.artifact,
+            commit_message="Upload a deep-prompt artifact",
+            allow_patterns=["*.json", "*.safetensors", "README.md"],
+        )
     except Exception as error:  # the hub's library raises those of its HTTP library too, which have no class in common
-        raise UserError(f"publish: {given.repo}: {str(error).splitlines()[0]}; check network, token and name") from error
-    say(f"published {given.artifact}: {where}")
+        raise UserError(
+            f"publish: {given.repo}: {str(error).splitlines()[0]}; check network, token and name"
+        ) from error
+    log(f"published {given.artifact}: {where}")

@@ -31,7 +31,9 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"low is {self.low} and high {self.high}; give two that rise, above 0 where log is true")
+            raise ValueError(
+                f"low is {self.low} and high {self.high}; give two that rise, above 0 where log is true"
+            )
 
     def __contains__(self, value: Any) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -73,7 +75,7 @@ class Target:
             return {"mixture": load_json(MIXTURES / f"{self.name}.json")}
         found = {"features": load_json(FEATURES / self.name / "summary.json")}
         if self.arm == "multitask":
-            source = ARTIFACTS / task_of(params, self.name).start
+            source = ARTIFACTS / task_of(params, self.name).init_from
             load_json(source / "config.json")
             found["start"] = {path.name: sha256(path) for path in sorted(source.iterdir())}
         return found
@@ -83,7 +85,9 @@ def load_search(path: Path, target: Target, params: Params) -> tuple[SearchParam
     """search.yaml, and its space for a target. Raises UserError for all that is wrong with it, unfit values included."""
     search, problems = parse(SearchParams, load_yaml(path), str(path)), list[str]()
     if target.arm not in search.arms:
-        raise UserError(f"{path}: arms: no {target.arm!r}{did_you_mean(target.arm, search.arms)}; say what it may try")
+        raise UserError(
+            f"{path}: arms: no {target.arm!r}{did_you_mean(target.arm, search.arms)}; say what it may try"
+        )
     space = search.arms[target.arm]
     for key, where, value in _extremes(space, f"{path}: arms.{target.arm}"):
         try:
@@ -110,7 +114,9 @@ def varied(params: Params, target: Target, values: Values, where: str = str(PARA
         return parse(TrainParams, {**given, **values}, where)
     task = task_of(params, target.name)
     own = {**(getattr(task, target.arm) or {}), **values}
-    changed = dataclasses.replace(params, tasks={**params.tasks, target.name: TaskParams(**{**vars(task), target.arm: own})})
+    changed = dataclasses.replace(
+        params, tasks={**params.tasks, target.name: TaskParams(**{**vars(task), target.arm: own})}
+    )
     return changed.training(target.arm, target.name, where)
 
 
@@ -121,9 +127,23 @@ def rounded(value: float) -> float:
 
 def digest(target: Target, params: Params, space: Space) -> str:
     """Names a study: one of other params, inputs or another space is another study."""
-    fixed = {key: value for key, value in dataclasses.asdict(target.training(params)).items() if key not in space}
-    asked = {key: dataclasses.asdict(values) if isinstance(values, Range) else list(values) for key, values in space.items()}
-    everything = [str(target), fixed, asked, params.seed, dataclasses.asdict(params.backbone), target.inputs(params)]
+    fixed = {
+        key: value
+        for key, value in dataclasses.asdict(target.training(params)).items()
+        if key not in space
+    }
+    asked = {
+        key: dataclasses.asdict(values) if isinstance(values, Range) else list(values)
+        for key, values in space.items()
+    }
+    everything = [
+        str(target),
+        fixed,
+        asked,
+        params.seed,
+        dataclasses.asdict(params.backbone),
+        target.inputs(params),
+    ]
     return name_of(everything)
 
 
@@ -134,8 +154,13 @@ def name_of(values: Any) -> str:
 
 def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
     """Write values into params.yaml, where the target's own are; comments and all else stay. Raises UserError as `varied`."""
+
     def change(document: Any) -> None:
-        place = document["pretrain"][target.name] if target.arm == "pretrain" else document["tasks"][target.name][target.arm]
+        place = (
+            document["pretrain"][target.name]
+            if target.arm == "pretrain"
+            else document["tasks"][target.name][target.arm]
+        )
         place.update(values)
 
     text = rewritten(path, change)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import load_json
 from pipeline.params import Arm, Params
-from stages.runtime.entry import say
+from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import REPORT, RESULTS, run_folder
 
@@ -25,19 +25,29 @@ def show(_: Namespace) -> None:
     arms: tuple[Arm, ...] = ("multitask", *params.compare.arms)
     for arm in arms:
         metrics = [_metrics(params, arm, task) for task in params.tasks]
-        scores = [f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-" for found in metrics]
-        shares = [one["parameters"]["trained"] / one["parameters"]["backbone"] for found in metrics for one in found]
+        scores = [
+            f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-"
+            for found in metrics
+        ]
+        shares = [
+            one["parameters"]["trained"] / one["parameters"]["backbone"]
+            for found in metrics
+            for one in found
+        ]
         table.add_row(arm, *scores, f"{100 * max(shares):.2f} %" if shares else "-")
     report = REPORT / "report.md"
     console = Console(highlight=False)
     console.print(table)
     console.print(report.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
-    say(f"all of it: {report.with_suffix('.html')}")
+    log(f"all of it: {report.with_suffix('.html')}")
 
 
 def _metrics(params: Params, arm: Arm, task: str) -> list[Any]:
     """Those of the run, and of the ones that repeat it with other seeds."""
-    repeated = params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
-    paths = [RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, repeated))]
+    repeated = (
+        params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
+    )
+    paths = [
+        RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, repeated))
+    ]
     return [load_json(path) for path in paths if path.exists()]
-

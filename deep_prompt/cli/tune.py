@@ -17,8 +17,8 @@ from deep_prompt.cli import search_space as search
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
-from pipeline.seeding import mix_seed
-from stages.runtime.entry import errors_shown, say, say_wrote, stops
+from pipeline.seeding import derive_seed
+from stages.runtime.entry import log, log_wrote, report_errors, stops
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import PARAMS, SEARCH_SPACE, TUNING, WORK
 
@@ -29,21 +29,48 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from pipeline.report.tuning_page import Tried
-    from pipeline.training.trainer import Run
+    from pipeline.training.trainer import TrainingRun
 
 RANDOM = 5  # trials at random points before the sampler models what it has seen
 
 
 def words(parser: ArgumentParser) -> None:
     """The command's words."""
-    parser.add_argument("target", metavar="TASK", help="a task of params.yaml, or pretrain/MIXTURE for a shared prompt")
-    parser.add_argument("--arm", default="multitask", metavar="ARM", help="which of the task's arms (default: %(default)s)")
-    parser.add_argument("--space", type=Path, default=SEARCH_SPACE, metavar="FILE", help="what to try (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=20, metavar="N",
-                        help="trials in all, those of earlier runs included (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N",
-                        help="trials at once, each in a process, on a GPU of its own where there are any (default: %(default)s)")
-    parser.add_argument("--apply", action="store_true", help="write the best values into params.yaml")
+    parser.add_argument(
+        "target",
+        metavar="TASK",
+        help="a task of params.yaml, or pretrain/MIXTURE for a shared prompt",
+    )
+    parser.add_argument(
+        "--arm",
+        default="multitask",
+        metavar="ARM",
+        help="which of the task's arms (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--space",
+        type=Path,
+        default=SEARCH_SPACE,
+        metavar="FILE",
+        help="what to try (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="trials in all, those of earlier runs included (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trials at once, each in a process, on a GPU of its own where there are any (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--apply", action="store_true", help="write the best values into params.yaml"
+    )
 
 
 def tune(given: Namespace) -> None:
@@ -65,18 +92,30 @@ def tune(given: Namespace) -> None:
         study = _study(target, params, wanted.pruner, space)
         _take_up(study)
         own = {key: getattr(target.training(params), key) for key in space}
-        if not study.trials and all(own[key] in values for key, values in space.items() if _is_open(values)):
-            study.enqueue_trial({key: _encoded(values, own[key]) for key, values in space.items() if _is_open(values)})
+        if not study.trials and all(
+            own[key] in values for key, values in space.items() if _is_open(values)
+        ):
+            study.enqueue_trial(
+                {
+                    key: _encoded(values, own[key])
+                    for key, values in space.items()
+                    if _is_open(values)
+                }
+            )
         _search(given, target)
         tried = _tried(study, space)
     if not tried:
         raise UserError(f"{folder}: no trial was finished; the errors above say why")
     _write(folder, target, study, tried)
     best = best_of(tried)
-    say(f"best validation {best.score:.2f} in trial {best.number} of {len(tried)}: {_in_words(best.values)}")
+    log(
+        f"best validation {best.score:.2f} in trial {best.number} of {len(tried)}: {_in_words(best.values)}"
+    )
     if given.apply:
-        search.apply(target, {key: value for key, value in best.values.items() if _is_open(space[key])})
-        say(f"{PARAMS} has them now")
+        search.apply(
+            target, {key: value for key, value in best.values.items() if _is_open(space[key])}
+        )
+        log(f"{PARAMS} has them now")
 
 
 def _target(given: Namespace) -> search.Target:
@@ -96,26 +135,45 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another `deep-prompt tune` is at work on it; wait, or give --workers") from None
+            raise UserError(
+                f"{folder}: another `deep-prompt tune` is at work on it; wait, or give --workers"
+            ) from None
         yield
 
 
-def _study(target: search.Target, params: Params, pruner: search.Pruner, space: search.Space, worker: int = 0) -> "Study":
+def _study(
+    target: search.Target,
+    params: Params,
+    pruner: search.Pruner,
+    space: search.Space,
+    worker: int = 0,
+) -> "Study":
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise UserError("optuna is not installed; pip install 'deep-prompt[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(TUNING / str(target) / "study.jsonl")))
+    storage = optuna.storages.JournalStorage(
+        JournalFileBackend(str(TUNING / str(target) / "study.jsonl"))
+    )
     pruners: dict[search.Pruner, optuna.pruners.BasePruner] = {
-        "median": optuna.pruners.MedianPruner(n_startup_trials=RANDOM - 1), "none": optuna.pruners.NopPruner(),
-        "successive_halving": optuna.pruners.SuccessiveHalvingPruner()}
-    study = optuna.create_study(storage=storage, study_name=search.digest(target, params, space), direction="maximize",
-                                load_if_exists=True, pruner=pruners[pruner])
+        "median": optuna.pruners.MedianPruner(n_startup_trials=RANDOM - 1),
+        "none": optuna.pruners.NopPruner(),
+        "successive_halving": optuna.pruners.SuccessiveHalvingPruner(),
+    }
+    study = optuna.create_study(
+        storage=storage,
+        study_name=search.digest(target, params, space),
+        direction="maximize",
+        load_if_exists=True,
+        pruner=pruners[pruner],
+    )
     # Seeded anew where it goes on: else it would propose the points that it began with again.
-    seed = mix_seed(params.seed, worker, len(study.trials)) % (1 << 32)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM, multivariate=True)
+    seed = derive_seed(params.seed, worker, len(study.trials)) % (1 << 32)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=RANDOM, multivariate=True
+    )
     return study
 
 
@@ -136,8 +194,10 @@ def _search(given: Namespace, target: search.Target) -> None:
     gpus = visible_gpus(given.workers, os.environ)
     context = multiprocessing.get_context("spawn")
     places = [gpus[number % len(gpus)] if gpus else None for number in range(given.workers)]
-    workers = [context.Process(target=_worker, args=(given, target, number, gpu, os.getpid()))
-               for number, gpu in enumerate(places)]
+    workers = [
+        context.Process(target=_worker, args=(given, target, number, gpu, os.getpid()))
+        for number, gpu in enumerate(places)
+    ]
     with stops() as stopped:
         for worker in workers:
             worker.start()
@@ -154,14 +214,16 @@ def _search(given: Namespace, target: search.Target) -> None:
         raise UserError("every worker has failed; the errors above say why")
 
 
-def _worker(given: Namespace, target: search.Target, number: int, gpu: int | str | None, parent: int) -> None:
+def _worker(
+    given: Namespace, target: search.Target, number: int, gpu: int | str | None, parent: int
+) -> None:
     from stages.runtime.parent_process import end_with
 
     end_with(parent)
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // given.workers))
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
-    with errors_shown(f"worker {number}: "):
+    with report_errors(f"worker {number}: "):
         _work(given, target, number)
 
 
@@ -176,13 +238,15 @@ def _work(given: Namespace, target: search.Target, number: int) -> None:
     while len(study.get_trials(deepcopy=False, states=counted)) < given.trials:
         trial = study.ask()
         values = {key: _proposed(trial, key, values) for key, values in space.items()}
-        say(f"trial {trial.number}: {_in_words(values)}")
+        log(f"trial {trial.number}: {_in_words(values)}")
         score, pruned = _trial(trial, target, params, values, quiet=given.workers > 1)
         study.tell(trial, *((None, TrialState.PRUNED) if pruned else (score, TrialState.COMPLETE)))
-        say(f"trial {trial.number}: validation {score:.2f}{', pruned' * pruned}")
+        log(f"trial {trial.number}: validation {score:.2f}{', pruned' * pruned}")
 
 
-def _trial(trial: "Trial", target: search.Target, params: Params, values: dict[str, Any], quiet: bool) -> tuple[float, bool]:
+def _trial(
+    trial: "Trial", target: search.Target, params: Params, values: dict[str, Any], quiet: bool
+) -> tuple[float, bool]:
     """The best validation score, and whether the trial was ended before its time. One that diverges scores 0."""
     from stages import finetune, pretrain
     from stages.training.run import fit
@@ -190,7 +254,7 @@ def _trial(trial: "Trial", target: search.Target, params: Params, values: dict[s
     training = search.varied(params, target, values)
     reported: list[float] = []
 
-    def validated(run: "Run") -> None:
+    def validated(run: "TrainingRun") -> None:
         reported.append(run.best_score)
         trial.report(run.best_score, int(run.validation[-1]["step"]))
         if run.validation[-1]["step"] < run.steps and trial.should_prune():
@@ -199,12 +263,17 @@ def _trial(trial: "Trial", target: search.Target, params: Params, values: dict[s
     stage = f"tune/{target}/{search.name_of(values)}"  # not by its number: taken up again, it has another
     with contextlib.ExitStack() as stack:
         if quiet:
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
-        begun = (pretrain.begin(target.name, training, params) if target.arm == "pretrain"
-                 else finetune.begin(target.arm, target.name, training, params))
+            stack.enter_context(
+                contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w")))
+            )
+        setup = (
+            pretrain.set_up(target.name, training, params)
+            if target.arm == "pretrain"
+            else finetune.set_up(target.arm, target.name, training, params)
+        )
         arm = "multitask" if target.arm == "pretrain" else target.arm
         try:
-            run, _ = fit(stage, arm, begun, training, params, validated)
+            run, _ = fit(stage, arm, setup, training, params, validated)
             found = run.best_score, False
         except _Pruned:
             found = reported[-1], True
@@ -228,7 +297,10 @@ def _is_open(values: search.Range | search.Choices) -> bool:
 def _proposed(trial: "Trial", key: str, values: search.Range | search.Choices) -> Any:
     if isinstance(values, search.Range):
         return _decoded(values, trial.suggest_float(key, values.low, values.high, log=values.log))
-    return _decoded(values, trial.suggest_categorical(key, list(map(json.dumps, values))) if _is_open(values) else None)
+    return _decoded(
+        values,
+        trial.suggest_categorical(key, list(map(json.dumps, values))) if _is_open(values) else None,
+    )
 
 
 def _decoded(values: search.Range | search.Choices, parameter: Any) -> Any:
@@ -249,8 +321,16 @@ def _tried(study: "Study", space: search.Space) -> "list[Tried]":
     from pipeline.report.tuning_page import Tried
 
     done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [Tried(trial.number, float(trial.value or 0.0), trial.state == TrialState.PRUNED, len(trial.intermediate_values),
-                  {key: _decoded(values, trial.params.get(key)) for key, values in space.items()}) for trial in done]
+    return [
+        Tried(
+            trial.number,
+            float(trial.value or 0.0),
+            trial.state == TrialState.PRUNED,
+            len(trial.intermediate_values),
+            {key: _decoded(values, trial.params.get(key)) for key, values in space.items()},
+        )
+        for trial in done
+    ]
 
 
 def _write(folder: Path, target: search.Target, study: "Study", tried: "list[Tried]") -> None:
@@ -259,10 +339,16 @@ def _write(folder: Path, target: search.Target, study: "Study", tried: "list[Tri
     from pipeline.report.tuning_page import write_tuning
 
     complete = [trial for trial in tried if not trial.pruned]
-    varied = {key for key in tried[0].values if len({str(trial.values[key]) for trial in complete}) > 1}
-    importance = optuna.importance.get_param_importances(study) if varied and len({one.score for one in complete}) > 1 else {}
+    varied = {
+        key for key in tried[0].values if len({str(trial.values[key]) for trial in complete}) > 1
+    }
+    importance = (
+        optuna.importance.get_param_importances(study)
+        if varied and len({one.score for one in complete}) > 1
+        else {}
+    )
     write_tuning(folder, str(target), tried, importance)
-    say_wrote(folder / "trials.tsv", folder / "tuning.html")
+    log_wrote(folder / "trials.tsv", folder / "tuning.html")
 
 
 def _in_words(values: dict[str, Any]) -> str:

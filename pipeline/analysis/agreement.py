@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.analysis.calibration import Decisions, against_next, temperature
+from pipeline.analysis.calibration import Decisions, temperature, top_two
 from pipeline.analysis.confidence_tables import CALIBRATED, RAW, in_order
 from pipeline.analysis.paraphrases import variants
-from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.metrics import answers
-from pipeline.seeding import Ints, shuffled
+from pipeline.seeding import Ints, permute
 from pipeline.tasks.base.claims import Floats
 
 MOST = 200  # examples
@@ -25,39 +25,59 @@ Answer = Callable[[Sequence[Any]], Any]
 """What a model finally predicts for some examples: `Task.predictions`."""
 
 
-def sample(split: Split) -> Ints:
+def sample(split: EvalSet) -> Ints:
     """The numbers [N] of `MOST` examples, or of all, in order."""
     count = len(split.examples)
-    return np.sort(shuffled(np.arange(min(MOST, count)), count, SEED))
+    return np.sort(permute(np.arange(min(MOST, count)), count, SEED))
 
 
-def agreement(split: Split, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
+def agreement(split: EvalSet, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
     """By how much the answers to variants of each chosen example agree with its own: the mean F1 of words [N].
 
     It is 1 where an example has no variant, and None where none has any.
     """
     own = list(in_order(split.examples, predictions))
-    pairs = [(place, variant) for place, number in enumerate(chosen)
-             for variant in variants(split.task, split.examples[number], own[number])]
+    pairs = [
+        (place, variant)
+        for place, number in enumerate(chosen)
+        for variant in variants(split.task, split.examples[number], own[number])
+    ]
     if not pairs:
         return None
     places, tried = np.array([place for place, _ in pairs]), [variant for _, variant in pairs]
-    same = [answers.f1(own[chosen[place]], other) for place, other in zip(places, in_order(tried, answer(tried)), strict=True)]
+    same = [
+        answers.f1(own[chosen[place]], other)
+        for place, other in zip(places, in_order(tried, answer(tried)), strict=True)
+    ]
     counts = np.bincount(places, minlength=len(chosen))
-    found: Floats = np.where(counts > 0, np.bincount(places, same, len(chosen)) / np.maximum(counts, 1), 1.0)
+    found: Floats = np.where(
+        counts > 0, np.bincount(places, same, len(chosen)) / np.maximum(counts, 1), 1.0
+    )
     return found
 
 
-def measured(validation: Decisions, test: Decisions, chosen: Ints, agreed: Floats) -> pd.DataFrame:
+def confidence_measures(
+    validation: Decisions, test: Decisions, chosen: Ints, agreed: Floats
+) -> pd.DataFrame:
     """The confidence in each chosen example's one decision, a column a measure, and `right`.
 
     Probability and margin have each the temperature that suits it on validation.
     """
     assert len(chosen) == len(agreed)
-    by_margin = against_next(test).confidence(_heat(against_next(validation)))
-    probabilities = {RAW: test.confidence()[chosen], CALIBRATED: test.confidence(_heat(validation))[chosen]}
-    return pd.DataFrame({**probabilities, "margin": by_margin[chosen], "agreement": agreed, "right": test.right[chosen]})
+    by_margin = top_two(test).confidence(_temperature(top_two(validation)))
+    probabilities = {
+        RAW: test.confidence()[chosen],
+        CALIBRATED: test.confidence(_temperature(validation))[chosen],
+    }
+    return pd.DataFrame(
+        {
+            **probabilities,
+            "margin": by_margin[chosen],
+            "agreement": agreed,
+            "right": test.right[chosen],
+        }
+    )
 
 
-def _heat(decisions: Decisions) -> float:
+def _temperature(decisions: Decisions) -> float:
     return temperature(decisions).get("temperature", 1.0)

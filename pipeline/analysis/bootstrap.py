@@ -36,7 +36,9 @@ class Difference(NamedTuple):
         return not self.low <= 0 <= self.high
 
 
-def resampled(arms: Sequence[UnitCounts], samples: int = SAMPLES, seed: int = SEED) -> list[Samples]:
+def resampled(
+    arms: Sequence[UnitCounts], samples: int = SAMPLES, seed: int = SEED
+) -> list[Samples]:
     """Every figure of each arm in R samples of the units, the same samples for all. The arms' units must be equal."""
     assert len({one.units for one in arms}) == 1
     table = np.concatenate([np.stack(list(one.columns.values()), axis=1) for one in arms], axis=1)
@@ -54,8 +56,16 @@ def _weights(units: int, samples: int, seed: int) -> Iterator[NDArray[np.float64
     draw, block = np.random.default_rng(seed), max(1, BLOCK // max(units, 1))
     for first in range(0, samples, block):
         rows = min(block, samples - first)
-        drawn = draw.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None] if units else np.empty(0, np.int64)
-        yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+        drawn = (
+            draw.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
+            if units
+            else np.empty(0, np.int64)
+        )
+        yield (
+            np.bincount(drawn.ravel(), minlength=rows * units)
+            .reshape(rows, units)
+            .astype(np.float64)
+        )
 
 
 def over_seeds(runs: Sequence[Samples], arm: int = 0, seed: int = SEED) -> Samples:
@@ -68,8 +78,16 @@ def over_seeds(runs: Sequence[Samples], arm: int = 0, seed: int = SEED) -> Sampl
     if count == 1:
         return runs[0]
     values = {name: np.stack([one[name] for one in runs]) for name in runs[0]}
-    luck = np.random.default_rng([seed, arm]).standard_t(count - 1, next(iter(values.values())).shape[1]) / count**0.5
-    return {name: np.clip(each.mean(axis=0) + luck * each.std(axis=0, ddof=1), 0.0, 100.0) for name, each in values.items()}
+    luck = (
+        np.random.default_rng([seed, arm]).standard_t(
+            count - 1, next(iter(values.values())).shape[1]
+        )
+        / count**0.5
+    )
+    return {
+        name: np.clip(each.mean(axis=0) + luck * each.std(axis=0, ddof=1), 0.0, 100.0)
+        for name, each in values.items()
+    }
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -43,11 +43,13 @@ def gather(logits: Sequence[Floats], taken: Sequence[int], right: Sequence[bool]
     return Decisions(table, np.asarray(taken, np.int64), np.asarray(right, np.bool_))
 
 
-def against_next(decisions: Decisions) -> Decisions:
+def top_two(decisions: Decisions) -> Decisions:
     """The decisions as if between what was taken and the next best alone: their confidence is a logistic of the margin."""
     rows, rest = np.arange(len(decisions.taken)), decisions.logits.copy()
     rest[rows, decisions.taken] = -np.inf
-    pairs = np.stack([decisions.logits[rows, decisions.taken], rest.max(axis=1, initial=-np.inf)], axis=1)
+    pairs = np.stack(
+        [decisions.logits[rows, decisions.taken], rest.max(axis=1, initial=-np.inf)], axis=1
+    )
     return Decisions(pairs, np.zeros_like(decisions.taken), decisions.right)
 
 
@@ -63,13 +65,15 @@ def temperature(decisions: Decisions) -> dict[str, float]:
     best = 0.0
     for _ in range(3):  # each time in a tenth of the stretch
         tried = np.linspace(low, high, 41)
-        best = float(tried[int(np.argmin([_log_loss(decisions, float(np.exp(one))) for one in tried]))])
+        best = float(
+            tried[int(np.argmin([_log_loss(decisions, float(np.exp(one))) for one in tried]))]
+        )
         low, high = best - (high - low) / 20, best + (high - low) / 20
     return {"temperature": float(np.exp(best))}
 
 
-def _log_loss(decisions: Decisions, heat: float) -> float:
-    sure = np.clip(decisions.confidence(heat), 1e-12, 1 - 1e-12)
+def _log_loss(decisions: Decisions, temperature: float) -> float:
+    sure = np.clip(decisions.confidence(temperature), 1e-12, 1 - 1e-12)
     return float(-np.log(np.where(decisions.right, sure, 1 - sure)).mean())
 
 
@@ -84,14 +88,25 @@ class Bin(NamedTuple):
 def bins(confidence: Floats, right: NDArray[np.bool_], number: int = BINS) -> list[Bin]:
     """Those that hold any, from the least sure on. A bin has its upper edge, as in Guo et al."""
     at = np.clip(np.ceil(confidence * number).astype(np.int64) - 1, 0, number - 1)
-    return [Bin(float(confidence[at == one].mean()), float(right[at == one].mean()), int((at == one).sum()))
-            for one in range(number) if (at == one).any()]
+    return [
+        Bin(
+            float(confidence[at == one].mean()),
+            float(right[at == one].mean()),
+            int((at == one).sum()),
+        )
+        for one in range(number)
+        if (at == one).any()
+    ]
 
 
 def calibration_error(confidence: Floats, right: NDArray[np.bool_]) -> float | None:
     """The expected calibration error: by how much, on average, a bin's share of right ones differs from its mean confidence."""
     found = bins(confidence, right)
-    return sum(one.size * abs(one.right - one.confidence) for one in found) / len(right) if len(right) else None
+    return (
+        sum(one.size * abs(one.right - one.confidence) for one in found) / len(right)
+        if len(right)
+        else None
+    )
 
 
 def brier(confidence: Floats, right: NDArray[np.bool_]) -> float | None:

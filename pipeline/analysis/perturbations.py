@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.metrics.spans import spans
-from pipeline.seeding import mix_seed
+from pipeline.seeding import derive_seed
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.task import Task
 
@@ -32,10 +32,14 @@ def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> 
     Entities are swapped where an example is words and tags and nothing else: a predicate or an answer would lose its place.
     """
     found: dict[str, Suite] = {
-        "typos": lambda example, draw: task.edited(example, Edit(partial(misspelled, share=typos, draw=draw))),
-        "lower": lambda example, _: task.edited(example, Edit(str.lower, inside=True)),
-        "upper": lambda example, _: task.edited(example, Edit(str.upper, inside=True)),
-        "white_space": lambda example, draw: task.edited(example, Edit(partial(spaced, draw=draw))),
+        "typos": lambda example, draw: task.apply_edit(
+            example, Edit(partial(misspelled, share=typos, draw=draw))
+        ),
+        "lower": lambda example, _: task.apply_edit(example, Edit(str.lower, inside=True)),
+        "upper": lambda example, _: task.apply_edit(example, Edit(str.upper, inside=True)),
+        "white_space": lambda example, draw: task.apply_edit(
+            example, Edit(partial(spaced, draw=draw))
+        ),
     }
     if task.inputs == ("tokens",):
         found["entity_swaps"] = partial(swapped, mentions=mentions_of(examples))
@@ -44,7 +48,10 @@ def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> 
 
 def perturbed(examples: Sequence[Any], name: str, suite: Suite, seed: int) -> list[Any]:
     """The examples as a suite leaves them."""
-    return [suite(example, np.random.default_rng(mix_seed(seed, _number(name), _number(example.id)))) for example in examples]
+    return [
+        suite(example, np.random.default_rng(derive_seed(seed, _number(name), _number(example.id))))
+        for example in examples
+    ]
 
 
 def _number(text: str) -> int:
@@ -56,21 +63,27 @@ def misspelled(text: str, share: float, draw: np.random.Generator) -> str:
 
     The first and last letter stay, by which people read such words (Rawlinson 1976; Pruthi et al., ACL 2019).
     """
-    return WORD.sub(lambda match: _typo(match[0], draw) if draw.random() < share else match[0], text)
+    return WORD.sub(
+        lambda match: _typo(match[0], draw) if draw.random() < share else match[0], text
+    )
 
 
 def _typo(word: str, draw: np.random.Generator) -> str:
     kind, letter = draw.integers(4), string.ascii_lowercase[draw.integers(26)]
     place = int(draw.integers(1, len(word) - (2 if kind == 0 else 1)))
     if kind == 0:
-        return word[:place] + word[place + 1] + word[place] + word[place + 2:]
+        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
     middle = ("", letter + word[place], letter)[kind - 1]
-    return word[:place] + middle + word[place + 1:]
+    return word[:place] + middle + word[place + 1 :]
 
 
 def spaced(text: str, draw: np.random.Generator) -> str:
     """Half of the single spaces replaced by two, or by spaces of other kinds."""
-    return re.sub(r"(?<=\S) (?=\S)", lambda _: SPACES[draw.integers(len(SPACES))] if draw.random() < 0.5 else " ", text)
+    return re.sub(
+        r"(?<=\S) (?=\S)",
+        lambda _: SPACES[draw.integers(len(SPACES))] if draw.random() < 0.5 else " ",
+        text,
+    )
 
 
 def mentions_of(examples: Iterable[Any]) -> Mentions:
@@ -86,12 +99,16 @@ def swapped(example: Any, draw: np.random.Generator, mentions: Mentions) -> Any:
     """Each entity replaced by another one of its label, with as many tags as that has words; one without another stays."""
     tokens, tags, done = list[str](), list[str](), 0
     for label, start, end in spans(example.tags):
-        others = [words for words in mentions[label] if words != example.tokens[start:end]] or [example.tokens[start:end]]
+        others = [words for words in mentions[label] if words != example.tokens[start:end]] or [
+            example.tokens[start:end]
+        ]
         words = others[int(draw.integers(len(others)))]
         tokens += [*example.tokens[done:start], *words]
         tags += [*example.tags[done:start], f"B-{label}", *[f"I-{label}"] * (len(words) - 1)]
         done = end
-    return replace(example, tokens=(*tokens, *example.tokens[done:]), tags=(*tags, *example.tags[done:]))
+    return replace(
+        example, tokens=(*tokens, *example.tokens[done:]), tags=(*tags, *example.tags[done:])
+    )
 
 
 def mapped(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:

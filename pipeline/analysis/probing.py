@@ -9,30 +9,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.evaluate import Split, evaluating
+from pipeline.evaluation.evaluate import EvalSet, eval_mode
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate, sorted_rows
-from pipeline.model.attention import Masses
+from pipeline.model.attention import PromptAttention
 from pipeline.model.prompt import DeepPrompt, LayerPrompts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.task import Task
 
 
-def split_of(examples: Sequence[Any], task: Task[Any, Any, Any], classes: tuple[str, ...], tokenizer: Tokenizer, max_length: int,
-             stride: int, folder: Path) -> Split:
+def split_of(
+    examples: Sequence[Any],
+    task: Task[Any, Any, Any],
+    classes: tuple[str, ...],
+    tokenizer: Tokenizer,
+    max_length: int,
+    stride: int,
+    folder: Path,
+) -> EvalSet:
     """Examples that are on no disk, as a split: their features are written into the new `folder`."""
-    write_features(task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), folder)
+    write_features(
+        task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), folder
+    )
     table = FeatureTable(folder)
-    return Split(task, classes, examples, table, np.arange(len(table)))
+    return EvalSet(task, classes, examples, table, np.arange(len(table)))
 
 
-def readings(split: Split) -> list[bytes]:
+def readings(split: EvalSet) -> list[bytes]:
     """What the backbone reads of each example: the ids of its windows."""
     found: dict[int, bytes] = {}
     for row in split.rows:
         number = int(split.table.examples[row])
-        found[number] = found.get(number, b"") + b"|" + split.table.column("input_ids", int(row)).tobytes()
+        found[number] = (
+            found.get(number, b"") + b"|" + split.table.column("input_ids", int(row)).tobytes()
+        )
     return list(found.values())
 
 
@@ -40,18 +51,26 @@ class WithoutLayer(DeepPrompt):
     """A deep prompt that one layer, a number of the backbone's, does not see."""
 
     def __init__(self, prompt: DeepPrompt, layer: int) -> None:
-        super().__init__(prompt.flat(), first_layer=prompt.first_layer, position_offset=prompt.position_offset)
+        super().__init__(
+            prompt.materialize(),
+            first_layer=prompt.first_layer,
+            position_offset=prompt.position_offset,
+        )
         self.layer = layer
 
     def forward(self, task: int | None = None) -> LayerPrompts:
-        """What the backbone takes: nothing of that layer's is visible."""
+        """What the backbone takes: nothing of that layer's is token_mask."""
         whole = super().forward(task)
-        visible = torch.ones(1, self.shape[0], self.shape[3], dtype=torch.bool, device=whole.key_values.device)
-        visible[:, self.layer - self.first_layer] = False
-        return whole._replace(visible=visible)
+        token_mask = torch.ones(
+            1, self.shape[0], self.shape[3], dtype=torch.bool, device=whole.key_values.device
+        )
+        token_mask[:, self.layer - self.first_layer] = False
+        return whole._replace(token_mask=token_mask)
 
 
-def attention_mass(model: PromptedModel, split: Split, pad: int, batch_tokens: int = 2048) -> dict[int, list[float]]:
+def attention_mass(
+    model: PromptedModel, split: EvalSet, pad_token_id: int, batch_tokens: int = 2048
+) -> dict[int, list[float]]:
     """Layer -> for each head, the share of its attention that a token gives to the deep prompt: the mean over real tokens.
 
     Were all keys alike, it would be P / (P + T). `model` has a deep prompt.
@@ -59,13 +78,19 @@ def attention_mass(model: PromptedModel, split: Split, pad: int, batch_tokens: i
     assert isinstance(model.prompt, DeepPrompt)
     device, tokens = next(model.parameters()).device, 0.0
     sums: dict[int, Tensor] = {}
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), eval_mode(model):
         for rows in sorted_rows(split.table, split.rows, batch_tokens):
-            batch = collate(split.table, rows, 0, pad).to(device)
-            masses: Masses = {}
-            model.backbone(batch.input_ids, batch.attention_mask, batch.token_types, model.prompt(0), masses)
+            batch = collate(split.table, rows, 0, pad_token_id).to(device)
+            prompt_attention: PromptAttention = {}
+            model.backbone(
+                batch.input_ids,
+                batch.attention_mask,
+                batch.token_types,
+                model.prompt(0),
+                prompt_attention,
+            )
             real = batch.attention_mask.double()
-            for layer, mass in masses.items():
+            for layer, mass in prompt_attention.items():
                 total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
                 sums[layer] = sums.get(layer, torch.zeros_like(total)) + total
             tokens += float(real.sum())
@@ -74,8 +99,10 @@ def attention_mass(model: PromptedModel, split: Split, pad: int, batch_tokens: i
 
 def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
     """What tuning added to the prompt that it started from (a task vector, Ilharco et al., ICLR 2023)."""
-    assert (prompt.shape, prompt.first_layer) == (start.shape, start.first_layer), "a prompt is tuned in the shape that it has"
-    return DeepPrompt(prompt.flat() - start.flat(), first_layer=prompt.first_layer)
+    assert (prompt.shape, prompt.first_layer) == (start.shape, start.first_layer), (
+        "a prompt is tuned in the shape that it has"
+    )
+    return DeepPrompt(prompt.materialize() - start.materialize(), first_layer=prompt.first_layer)
 
 
 def cosines(one: DeepPrompt, other: DeepPrompt) -> dict[int, float]:
@@ -86,7 +113,14 @@ def cosines(one: DeepPrompt, other: DeepPrompt) -> dict[int, float]:
     """
     if one.num_virtual_tokens != other.num_virtual_tokens:
         return {}
-    mine, theirs = ({prompt.first_layer + place: layer.detach().double().flatten() for place, layer in enumerate(prompt.flat())}
-                    for prompt in (one, other))
+    mine, theirs = (
+        {
+            prompt.first_layer + place: layer.detach().double().flatten()
+            for place, layer in enumerate(prompt.materialize())
+        }
+        for prompt in (one, other)
+    )
     both = sorted(mine.keys() & theirs.keys())
-    return {layer: float(torch.cosine_similarity(mine[layer], theirs[layer], dim=0)) for layer in both}
+    return {
+        layer: float(torch.cosine_similarity(mine[layer], theirs[layer], dim=0)) for layer in both
+    }

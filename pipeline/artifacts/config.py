@@ -10,7 +10,9 @@ from pipeline.errors import UserError
 from pipeline.params import Arm, BackboneParams
 from pipeline.tasks.base.task import HeadKind
 
-FORMAT = 2
+FORMAT = 3
+_RENAMED_SINCE_2 = {"projection": "projection_size"}
+_RENAMED_IN_HEADS_SINCE_2 = {"words": "label_token_ids"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class TaskHead:
     type: str
     kind: HeadKind
     classes: tuple[str, ...]
-    words: tuple[int, ...] = ()
+    label_token_ids: tuple[int, ...] = ()
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     max_length: int | None = None
     stride: int | None = None
@@ -42,7 +44,7 @@ class ArtifactConfig:
     prompt_shape: tuple[int, ...] | None = None
     first_layer: int = 0
     position_offset: int = 0
-    projection: int = 0
+    projection_size: int = 0
     factor_rank: int = 0
     format: int = FORMAT
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,8 +54,30 @@ def load_config(folder: Path) -> ArtifactConfig:
     """The artifact's description. Raises UserError: no artifact, another format, keys that do not fit."""
     values = load_json(folder / "config.json")
     if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
-        raise UserError(f"{folder}/config.json: says nothing of an artifact; name a folder that finetune, release or import made")
-    if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:  # first: another format may have other keys
-        raise UserError(f"{folder}/config.json: format is {values['format']!r}, this version reads {FORMAT}; "
-                        "make the artifact again")
+        raise UserError(
+            f"{folder}/config.json: says nothing of an artifact; name a folder that finetune, release or import made"
+        )
+    if isinstance(values, dict) and values.get("format") == 2:
+        values = _from_format_2(values)
+    if (
+        isinstance(values, dict) and values.get("format", FORMAT) != FORMAT
+    ):  # first: another format may have other keys
+        raise UserError(
+            f"{folder}/config.json: format is {values['format']!r}, this version reads {FORMAT}; "
+            "make the artifact again"
+        )
     return parse(ArtifactConfig, values, str(folder / "config.json"))
+
+
+def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:
+    """The same under the keys of format 3."""
+    heads = {
+        name: {_RENAMED_IN_HEADS_SINCE_2.get(key, key): value for key, value in head.items()}
+        if isinstance(head, dict)
+        else head
+        for name, head in dict(values.get("heads") or {}).items()
+    }
+    return {_RENAMED_SINCE_2.get(key, key): value for key, value in values.items()} | {
+        "heads": heads,
+        "format": FORMAT,
+    }

@@ -39,14 +39,22 @@ class Buckets:
     def add(self, keys: Array, rows: Array, outputs: Array, splits: Array) -> None:
         """`keys` [n, 2] and `outputs` [n] are hashes."""
         records = np.empty(len(rows), RECORD)
-        records["key"], records["row"], records["output"], records["split"] = keys, rows, outputs, splits
+        records["key"], records["row"], records["output"], records["split"] = (
+            keys,
+            rows,
+            outputs,
+            splits,
+        )
         bucket = records["key"][:, 0] % np.uint64(len(self._files))
         for number, file in enumerate(self._files):
             file.write(records[bucket == number].tobytes())
 
     def find(self, which: Callable[[Array, Array], Findings]) -> Findings:
         """All that `which` finds in a bucket: records [n] by key and then row, and where each group of equal keys starts [g]."""
-        found = [np.empty((0, 2), np.int64), *(which(*bucket) for bucket in self._sorted() if len(bucket[0]))]
+        found = [
+            np.empty((0, 2), np.int64),
+            *(which(*bucket) for bucket in self._sorted() if len(bucket[0])),
+        ]
         together = np.concatenate(found)
         return together[np.argsort(together[:, 0], kind="stable")]
 
@@ -55,7 +63,9 @@ class Buckets:
             file.flush()
             file.seek(0)
             records = np.frombuffer(file.read(), RECORD)
-            records = records[np.lexsort((records["row"], records["key"][:, 1], records["key"][:, 0]))]
+            records = records[
+                np.lexsort((records["row"], records["key"][:, 1], records["key"][:, 0]))
+            ]
             changes = np.any(records["key"][1:] != records["key"][:-1], axis=1)
             yield records, np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(records)]
 
@@ -69,7 +79,9 @@ def repeated(records: Array, starts: Array) -> Findings:
 def conflicting(records: Array, starts: Array) -> Findings:
     """Each row with another output than the first with its key."""
     first = _spread(starts, records, starts)
-    return _pairs(records["row"], records["row"][first], records["output"] != records["output"][first])
+    return _pairs(
+        records["row"], records["row"][first], records["output"] != records["output"][first]
+    )
 
 
 def shared(records: Array, starts: Array) -> Findings:

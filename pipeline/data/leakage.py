@@ -63,7 +63,12 @@ def find_leaks(corpora: Sequence[str], texts: Texts) -> Leaks:
         train_rows[corpus] = np.unique(found.rows)
         for split in np.unique(held_out.split[found.texts]).tolist():
             pair, first = _pair(found, held_out, split)
-            pairs[split, corpus] = {"train": corpus, "held_out": splits[split][0], "split": splits[split][1], **pair}
+            pairs[split, corpus] = {
+                "train": corpus,
+                "held_out": splits[split][0],
+                "split": splits[split][1],
+                **pair,
+            }
             shown[split].append((pair["examples"], first))
     for split, wanted in shown.items():
         _show(texts(*splits[split]), wanted)
@@ -86,8 +91,13 @@ def _pair(found: _Found, held_out: "_HeldOut", split: int) -> tuple[dict[str, An
     contained = np.setdiff1d(found.texts[inside], equal)
     counts = [int(held_out.repeats[texts].sum()) for texts in (equal, contained)]
     first = np.sort(held_out.first[np.concatenate([equal, contained])])[:SHOWN]
-    return {"rows": sum(counts), "equal": counts[0], "contained": counts[1], "train_rows": len(np.unique(found.rows[inside])),
-            "examples": []}, first
+    return {
+        "rows": sum(counts),
+        "equal": counts[0],
+        "contained": counts[1],
+        "train_rows": len(np.unique(found.rows[inside])),
+        "examples": [],
+    }, first
 
 
 def _show(texts: Iterable[str], wanted: Sequence[tuple[list[str], Ints]]) -> None:
@@ -136,7 +146,9 @@ def _blocks(texts: Iterable[str]) -> Iterator[_Block]:
                 text_of += [len(keys)] * len(numbers)
                 keys.append(_hash(" ".join(found)))
                 words.append(np.array([_hashed(word, hashes) for word in found], np.uint64))
-        yield _Block(np.array(rows, np.int64), np.array(text_of, np.int64), np.array(keys, np.uint64), words)
+        yield _Block(
+            np.array(rows, np.int64), np.array(text_of, np.int64), np.array(keys, np.uint64), words
+        )
         if len(hashes) > REMEMBERED:
             hashes.clear()
 
@@ -146,7 +158,9 @@ def _words(text: str) -> list[str]:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def _hashed(word: str, known: dict[str, int]) -> int:
@@ -176,10 +190,16 @@ class _HeldOut:
                 owner, hashes = _winnowed(*block.grams())
                 prints.append((owner + count, hashes))
                 count += len(block.keys)
-        keys, split_of, repeats, first = (np.concatenate(column) for column in zip(*seen, strict=True))
-        order = np.lexsort((np.arange(count), keys, split_of))  # the same text may be in several blocks
+        keys, split_of, repeats, first = (
+            np.concatenate(column) for column in zip(*seen, strict=True)
+        )
+        order = np.lexsort(
+            (np.arange(count), keys, split_of)
+        )  # the same text may be in several blocks
         new = np.ones(count, bool)
-        new[1:] = (keys[order][1:] != keys[order][:-1]) | (split_of[order][1:] != split_of[order][:-1])
+        new[1:] = (keys[order][1:] != keys[order][:-1]) | (
+            split_of[order][1:] != split_of[order][:-1]
+        )
         text_of = np.empty(count, np.int64)
         text_of[order] = np.cumsum(new) - 1
         self.key, self.split, self.first = keys[order[new]], split_of[order[new]], first[order[new]]
@@ -207,7 +227,13 @@ class _HeldOut:
             text = np.concatenate([same, contained])
             which, row = _matches(block.text, text)
             equal = np.arange(len(text)) < len(same)
-            parts.append(_Found(block.rows[row], np.concatenate([self._by_key[at], held_out])[which], equal[which]))
+            parts.append(
+                _Found(
+                    block.rows[row],
+                    np.concatenate([self._by_key[at], held_out])[which],
+                    equal[which],
+                )
+            )
         return _Found(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _contained(self, block: _Block) -> tuple[Ints, Ints]:
@@ -216,15 +242,22 @@ class _HeldOut:
         owner, hashes = _winnowed(*grams)
         rare = ~_is_in(hashes, self.common)
         sizes = np.bincount(owner[rare], minlength=len(block.keys))
-        found = np.concatenate([self._shared(*_distinct(*grams), lambda text, held_out: self.size[held_out]),
-                                self._shared(owner[rare], hashes[rare], lambda text, held_out: sizes[text])], axis=1)
+        found = np.concatenate(
+            [
+                self._shared(*_distinct(*grams), lambda text, held_out: self.size[held_out]),
+                self._shared(owner[rare], hashes[rare], lambda text, held_out: sizes[text]),
+            ],
+            axis=1,
+        )
         text, held_out = np.unique(found, axis=1)
         return text, held_out
 
     def _shared(self, owner: Ints, hashes: Hashes, size: Callable[[Ints, Ints], Ints]) -> Ints:
         """Pairs [2, N] of a text and a held-out text that share enough: the share of `size` fingerprints."""
         which, at = _matches(self.hashes, hashes)
-        pairs, counts = np.unique(owner[which] * max(1, len(self.key)) + self.owner[at], return_counts=True)
+        pairs, counts = np.unique(
+            owner[which] * max(1, len(self.key)) + self.owner[at], return_counts=True
+        )
         text, held_out = np.divmod(pairs, max(1, len(self.key)))
         sizes = size(text, held_out)
         return np.stack([text, held_out])[:, (sizes >= FEWEST) & (counts >= THRESHOLD * sizes)]
@@ -235,7 +268,9 @@ def _winnowed(owner: Ints, hashes: Hashes) -> tuple[Ints, Hashes]:
     least, count = hashes.copy(), len(hashes)
     for place in range(1, min(WINDOW, count)):
         inside = owner[: count - place] == owner[place:]
-        least[: count - place] = np.where(inside, np.minimum(least[: count - place], hashes[place:]), least[: count - place])
+        least[: count - place] = np.where(
+            inside, np.minimum(least[: count - place], hashes[place:]), least[: count - place]
+        )
     starts = np.ones(count, bool)
     starts[1:] = owner[1:] != owner[:-1]
     whole = np.zeros(count, bool)
@@ -260,4 +295,6 @@ def _matches(rising: NDArray[Any], wanted: NDArray[Any]) -> tuple[Ints, Ints]:
 
 
 def _is_in(values: Hashes, rising: Hashes) -> NDArray[np.bool_]:
-    return np.searchsorted(rising, values, side="right") > np.searchsorted(rising, values, side="left")
+    return np.searchsorted(rising, values, side="right") > np.searchsorted(
+        rising, values, side="left"
+    )

@@ -20,7 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.data.chunks import ABOUT, PART_BYTES, ROW_GROUP, Part, cut, key, read_part
+from pipeline.data.chunks import (
+    BOOKKEEPING_COLUMNS,
+    CHUNK_BYTES,
+    ROW_GROUP,
+    Chunk,
+    key,
+    read_chunk,
+    split_into_chunks,
+)
 from pipeline.data.duplicates import Array, Buckets, Findings, conflicting, repeated, shared
 from pipeline.data.readers.base import paths
 from pipeline.data.recipe import Recipe
@@ -42,8 +50,15 @@ class CorpusError(UserError):
         self.summary = summary
 
 
-def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Path | None = None, work: Path | None = None,
-            run: Executor = in_this_process, gather: Problems | None = None) -> tuple[dict[str, Any], list[str]]:
+def prepare(
+    recipe: Recipe,
+    folder: Path | None,
+    output: Path,
+    problems_file: Path | None = None,
+    work: Path | None = None,
+    run: Executor = in_this_process,
+    gather: Problems | None = None,
+) -> tuple[dict[str, Any], list[str]]:
     """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json.
 
     Returns the summary, and lines that say which problems there are that the recipe bears.
@@ -55,9 +70,11 @@ def prepare(recipe: Recipe, folder: Path | None, output: Path, problems_file: Pa
     """
     _check_source(recipe, folder)
     recipe, detected = recipe.settled(folder)
-    parts = cut(recipe, folder)
-    large = sum((part.stop or 0) - part.start for part in parts) > 2 * PART_BYTES
-    shards = [Shard(key_of(i, recipe, part), read_part, (recipe, part)) for i, part in enumerate(parts)]
+    parts = split_into_chunks(recipe, folder)
+    large = sum((part.stop or 0) - part.start for part in parts) > 2 * CHUNK_BYTES
+    shards = [
+        Shard(key_of(i, recipe, part), read_chunk, (recipe, part)) for i, part in enumerate(parts)
+    ]
     with _workspace(work, output) as space, atomic_folder(output) as target:
         found = finish(shards, space / "parts", run if large else in_this_process)
         corpus = _Corpus(recipe, parts, found, [space / "parts" / shard.key for shard in shards])
@@ -87,16 +104,25 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     """Raise UserError if a file is missing (all of them at once), or the hub is asked for and the recipe names none."""
     if folder is None:
         if recipe.hub is None:
-            raise UserError(f"data_recipes/{recipe.name}.yaml: hub is missing; add it, or give the corpus a folder")
+            raise UserError(
+                f"data_recipes/{recipe.name}.yaml: hub is missing; add it, or give the corpus a folder"
+            )
         return
     problems = Problems()
     if not folder.is_dir():
-        problems.add(str(folder), f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})", "missing-file")
+        problems.add(
+            str(folder),
+            f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})",
+            "missing-file",
+        )
     else:
         for name in (name for split in SPLITS for name in recipe.files.of(split)):
             if not paths(folder, name):
-                problems.add(str(folder / name), f"no such file; get it ({recipe.source}), or correct files in the recipe",
-                             "missing-file")
+                problems.add(
+                    str(folder / name),
+                    f"no such file; get it ({recipe.source}), or correct files in the recipe",
+                    "missing-file",
+                )
     problems.raise_if_any()
 
 
@@ -105,7 +131,9 @@ def _workspace(work: Path | None, output: Path) -> Iterator[Path]:
     """Where to keep what is half done: `work`, which goes when all is done; else a folder that goes in any case."""
     if work is None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".tmp-{output.name}.") as folder:
+        with tempfile.TemporaryDirectory(
+            dir=output.parent, prefix=f".tmp-{output.name}."
+        ) as folder:
             yield Path(folder)
     else:
         work.mkdir(parents=True, exist_ok=True)
@@ -117,14 +145,23 @@ def _workspace(work: Path | None, output: Path) -> Iterator[Path]:
 class _Corpus:
     """The parts as they were read. A row's number counts the examples that were kept, over all parts."""
 
-    def __init__(self, recipe: Recipe, parts: Sequence[Part], found: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        parts: Sequence[Chunk],
+        found: Sequence[dict[str, Any]],
+        folders: Sequence[Path],
+    ) -> None:
         self.recipe, self.parts, self.found, self.folders = recipe, parts, found, folders
         self.task = task_named(recipe.task)
         kept = [sum(about["kept"].values()) for about in found]
         self.starts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         self.rows = int(self.starts[-1])
         self._before = dict.fromkeys(SPLITS, 0)
-        self.first_number = [self._numbered(part.split, about["rows"]) for part, about in zip(parts, found, strict=True)]
+        self.first_number = [
+            self._numbered(part.split, about["rows"])
+            for part, about in zip(parts, found, strict=True)
+        ]
         self.named = sum(about["named"] for about in found)
 
     def _numbered(self, split: str, rows: int) -> int:
@@ -139,8 +176,14 @@ class _Corpus:
         table = pq.read_table(self.folders[part] / "examples.parquet", columns=columns)
         if "id" in table.column_names and not pc.all(table["_named"]).as_py():
             number = pc.add(table["_number"], self.first_number[part])
-            made = pc.binary_join_element_wise(self.parts[part].split, pc.cast(number, pa.string()), "-")
-            table = table.set_column(table.schema.get_field_index("id"), "id", pc.if_else(table["_named"], table["id"], made))
+            made = pc.binary_join_element_wise(
+                self.parts[part].split, pc.cast(number, pa.string()), "-"
+            )
+            table = table.set_column(
+                table.schema.get_field_index("id"),
+                "id",
+                pc.if_else(table["_named"], table["id"], made),
+            )
         return table
 
     def look_up(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
@@ -161,11 +204,19 @@ class _Check(NamedTuple):
     message: str
 
 
-_REPEATED = _Check("duplicate-id", "id {id!r} is taken by {other[_where]}; ids are unique in a corpus: change one")
-_CONFLICTING = _Check("conflicting-labels", "{other[_where]} is the same and has other labels; correct one of them, or allow it "
-                                            "by allow: [conflicting-labels] in the recipe")
-_SHARED = _Check("shared-row", "{other[_where]} is the same, in {other[split]}, whose rows must not be seen before; take one "
-                               "out, or allow it by allow: [shared-row] in the recipe")
+_REPEATED = _Check(
+    "duplicate-id", "id {id!r} is taken by {other[_where]}; ids are unique in a corpus: change one"
+)
+_CONFLICTING = _Check(
+    "conflicting-labels",
+    "{other[_where]} is the same and has other labels; correct one of them, or allow it "
+    "by allow: [conflicting-labels] in the recipe",
+)
+_SHARED = _Check(
+    "shared-row",
+    "{other[_where]} is the same, in {other[split]}, whose rows must not be seen before; take one "
+    "out, or allow it by allow: [shared-row] in the recipe",
+)
 
 
 def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArray[np.bool_]:
@@ -175,13 +226,22 @@ def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArr
     if corpus.named:
         with Buckets(folder / "ids", corpus.rows) as ids:
             for part, rows in enumerate(_stretches(corpus.starts)):
-                ids.add(_id_keys(corpus, part), rows, np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1"))
+                ids.add(
+                    _id_keys(corpus, part),
+                    rows,
+                    np.zeros(len(rows), "u8"),
+                    np.zeros(len(rows), "i1"),
+                )
             _report(corpus, ids.find(repeated), _REPEATED, dropped, problems)
     with Buckets(folder / "inputs", corpus.rows) as inputs:
         for part, rows in enumerate(_stretches(corpus.starts)):
             table, left = corpus.read(part, ["_input", "_output", "_split"]), ~dropped[rows]
-            inputs.add(_hashes(table["_input"])[left], rows[left], _hashes(table["_output"])[left, 0],
-                       table["_split"].to_numpy()[left])
+            inputs.add(
+                _hashes(table["_input"])[left],
+                rows[left],
+                _hashes(table["_output"])[left, 0],
+                table["_split"].to_numpy()[left],
+            )
         for which, check in ((conflicting, _CONFLICTING), (shared, _SHARED)):
             _report(corpus, inputs.find(which), check, dropped, problems)
     shutil.rmtree(folder)
@@ -203,12 +263,18 @@ def _id_keys(corpus: _Corpus, part: int) -> Array:
 def _hashes(column: pa.ChunkedArray) -> Array:
     """A column of n hashes as integers [n, size / 8]."""
     words = column.type.byte_width // 8
-    values = [np.frombuffer(chunk.buffers()[1], "<u8")[chunk.offset * words : (chunk.offset + len(chunk)) * words]
-              for chunk in column.chunks]
+    values = [
+        np.frombuffer(chunk.buffers()[1], "<u8")[
+            chunk.offset * words : (chunk.offset + len(chunk)) * words
+        ]
+        for chunk in column.chunks
+    ]
     return np.concatenate([np.empty(0, "<u8"), *values]).reshape(-1, words)
 
 
-def _report(corpus: _Corpus, found: Findings, check: _Check, dropped: NDArray[np.bool_], problems: Problems) -> None:
+def _report(
+    corpus: _Corpus, found: Findings, check: _Check, dropped: NDArray[np.bool_], problems: Problems
+) -> None:
     """Add the problems, in the order of the rows, and mark the rows that `drop` leaves out."""
     columns = ("id", "_where", "_split")
     for start in range(0, len(found), LOOKED_UP):
@@ -216,7 +282,9 @@ def _report(corpus: _Corpus, found: Findings, check: _Check, dropped: NDArray[np
         about = corpus.look_up(some.ravel(), columns)
         for row, other in some.tolist():
             there = about[other] | {"split": SPLITS[about[other]["_split"]]}
-            problems.add(about[row]["_where"], check.message.format(**about[row], other=there), check.kind)
+            problems.add(
+                about[row]["_where"], check.message.format(**about[row], other=there), check.kind
+            )
     if corpus.recipe.on_problem == "drop" and check.kind not in corpus.recipe.allow:
         dropped[found[:, 0]] = True
 
@@ -227,7 +295,9 @@ class _Counts:
 
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    labels: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+    labels: dict[str, Counter[str]] = field(
+        default_factory=lambda: {split: Counter() for split in SPLITS}
+    )
 
     def add(self, about: dict[str, Any]) -> None:
         for split in SPLITS:
@@ -237,23 +307,33 @@ class _Counts:
 
     def take_away(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
         self.rows[split] -= 1
-        self.tokens[split] -= task.size(example)
+        self.tokens[split] -= task.num_tokens(example)
         self.labels[split].subtract(task.labels(example))
         self.labels[split] += Counter()  # without zeros
 
 
 def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts:
     """Write the splits' files out of the parts, and count what is in them."""
-    counts, about = _Counts(), [column.name for column in ABOUT]
+    counts, about = _Counts(), [column.name for column in BOOKKEEPING_COLUMNS]
     with ExitStack() as stack:
-        files = [stack.enter_context(pq.ParquetWriter(target / f"{split}.parquet", corpus.task.schema, compression="zstd"))
-                 for split in SPLITS]
+        files = [
+            stack.enter_context(
+                pq.ParquetWriter(
+                    target / f"{split}.parquet", corpus.task.schema, compression="zstd"
+                )
+            )
+            for split in SPLITS
+        ]
         for part, rows in enumerate(_stretches(corpus.starts)):
             counts.add(corpus.found[part])
             table, left = corpus.read(part), ~dropped[rows]
             splits, examples = table["_split"].to_numpy(), table.drop_columns(about)
             for row in np.flatnonzero(~left).tolist():
-                counts.take_away(SPLITS[splits[row]], corpus.task, corpus.task.restore(examples.slice(row, 1).to_pylist()[0]))
+                counts.take_away(
+                    SPLITS[splits[row]],
+                    corpus.task,
+                    corpus.task.from_record(examples.slice(row, 1).to_pylist()[0]),
+                )
             for number, file in enumerate(files):
                 chosen = examples.filter(pa.array(left & (splits == number)))
                 if len(chosen):
@@ -269,36 +349,70 @@ def _check_whole(corpus: _Corpus, counts: _Counts, broken: set[str], problems: P
             names = ", ".join(recipe.files.of(split))
             remedy = "files" if names else f"carve_{split} or seed"
             names = names or f"a share of {recipe.share(split)} of train"
-            problems.add(f"data_recipes/{recipe.name}.yaml", f"split {split!r} ({names}) is empty; correct {remedy}",
-                         "empty-split", hides=True)
+            problems.add(
+                f"data_recipes/{recipe.name}.yaml",
+                f"split {split!r} ({names}) is empty; correct {remedy}",
+                "empty-split",
+                hides=True,
+            )
     held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
     if "train" not in broken:
         for label in sorted(held_out - set(counts.labels["train"])):
             where = next(about["first"][label] for about in corpus.found if label in about["first"])
-            problems.add(where, f"label {label!r} is never in train, so it cannot be learned; correct it, or allow it by "
-                                "allow: [unseen-label] in the recipe", "unseen-label", hides="unseen-label" not in recipe.allow)
+            problems.add(
+                where,
+                f"label {label!r} is never in train, so it cannot be learned; correct it, or allow it by "
+                "allow: [unseen-label] in the recipe",
+                "unseen-label",
+                hides="unseen-label" not in recipe.allow,
+            )
 
 
 def _judgment(recipe: Recipe, problems: Problems, lost: int, rows: int) -> CorpusError | None:
     """What to say where the recipe's policy does not bear what was found."""
-    wrong = {kind: count for kind, count in problems.counts.items() if kind not in WARNINGS and kind not in recipe.allow}
-    bearable = recipe.on_problem == "drop" and not problems.hiding and lost <= recipe.ceiling * rows
+    wrong = {
+        kind: count
+        for kind, count in problems.counts.items()
+        if kind not in WARNINGS and kind not in recipe.allow
+    }
+    bearable = (
+        recipe.on_problem == "drop"
+        and not problems.hiding
+        and lost <= recipe.max_dropped_fraction * rows
+    )
     if not wrong or bearable:
         return None
     messages = [f"{where}: {message}" for kind, where, message in problems.kept if kind in wrong]
     more = sum(wrong.values()) - len(messages)
     if recipe.on_problem == "drop":
-        why = "some hide rows, or are of the corpus as a whole" if problems.hiding else f"max_dropped is {recipe.max_dropped}"
-        messages.insert(0, f"data_recipes/{recipe.name}.yaml: {lost} of {rows} rows would be dropped; {why}: correct the corpus")
+        why = (
+            "some hide rows, or are of the corpus as a whole"
+            if problems.hiding
+            else f"max_dropped is {recipe.max_dropped}"
+        )
+        messages.insert(
+            0,
+            f"data_recipes/{recipe.name}.yaml: {lost} of {rows} rows would be dropped; {why}: correct the corpus",
+        )
     return CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
 
 
 def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:
     """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
     task = task_named(recipe.task)
-    return {"name": recipe.name, "task": recipe.task, "code": code_of(recipe.task), "labels": list(recipe.labels),
-            "classes": list(task.classes(recipe.labels)), "words": recipe.words,
-            "primary": recipe.metric or task.figures[0], "license": recipe.license, "source": recipe.source,
-            "rows": counts.rows, "tokens": counts.tokens,
-            "label_counts": {split: dict(found) for split, found in counts.labels.items()},
-            "problems": dict(problems.counts), "dropped": dropped}
+    return {
+        "name": recipe.name,
+        "task": recipe.task,
+        "code": code_of(recipe.task),
+        "labels": list(recipe.labels),
+        "classes": list(task.classes(recipe.labels)),
+        "words": recipe.words,
+        "primary": recipe.metric or task.metric_names[0],
+        "license": recipe.license,
+        "source": recipe.source,
+        "rows": counts.rows,
+        "tokens": counts.tokens,
+        "label_counts": {split: dict(found) for split, found in counts.labels.items()},
+        "problems": dict(problems.counts),
+        "dropped": dropped,
+    }

@@ -9,7 +9,7 @@ from pipeline.config import load_yaml, parse
 from pipeline.data.readers import READERS
 from pipeline.data.readers.base import Splits, paths
 from pipeline.data.readers.hub import Hub
-from pipeline.data.readers.hub import settle as settle_hub
+from pipeline.data.readers.hub import resolve_auto as settle_hub
 from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import SPLITS
@@ -56,12 +56,16 @@ class Recipe:
             return []
         task = task_named(self.task)
         problems = [f"labels: {problem}" for problem in task.check_labels(self.labels)]
-        if self.metric is not None and self.metric not in task.figures:
-            problems.append(f"metric: {self.metric!r} is none of {self.task}{did_you_mean(self.metric, task.figures)}")
+        if self.metric is not None and self.metric not in task.metric_names:
+            problems.append(
+                f"metric: {self.metric!r} is none of {self.task}{did_you_mean(self.metric, task.metric_names)}"
+            )
         if task.head != "verbalizer" and self.words:
             problems.append(f"words: {self.task} reads no words; remove the key")
         if task.head == "verbalizer" and set(self.words) != set(self.labels):
-            problems.append(f"words: found {', '.join(self.words) or 'none'}; give each label a word: {', '.join(self.labels)}")
+            problems.append(
+                f"words: found {', '.join(self.words) or 'none'}; give each label a word: {', '.join(self.labels)}"
+            )
         return problems
 
     def _check_carving(self) -> list[str]:
@@ -71,18 +75,24 @@ class Recipe:
             if share is not None and not 0 < share < 1:
                 problems.append(f"carve_{split}: {share} is not a share between 0 and 1")
             elif share is None and any(not splits.of(split) for splits in where):
-                problems.append(f"files: {split} is missing; add it, or carve_{split}: 0.1 to take it from train")
+                problems.append(
+                    f"files: {split} is missing; add it, or carve_{split}: 0.1 to take it from train"
+                )
             elif share is not None and any(splits.of(split) for splits in where):
-                problems.append(f"carve_{split}: there is a {split} split already; remove one of the two")
+                problems.append(
+                    f"carve_{split}: there is a {split} split already; remove one of the two"
+                )
         if self.share("validation") + self.share("test") >= 1:
-            problems.append("carve_validation and carve_test leave nothing to train on; make them smaller")
+            problems.append(
+                "carve_validation and carve_test leave nothing to train on; make them smaller"
+            )
         return problems
 
     def share(self, split: str) -> float:
         """The share of train that becomes part of `split`."""
         return {"validation": self.carve_validation, "test": self.carve_test}.get(split) or 0.0
 
-    def carved(self, group: str) -> str:
+    def assign_split(self, group: str) -> str:
         """The split that a row of train becomes part of, by a hash of the seed and the row's group.
 
         So rows that are added move no others, and neither share moves the rows of the other.
@@ -103,25 +113,39 @@ class Recipe:
             assert self.hub is not None
             found_hub, options, found = settle_hub(self.hub, keys, reader.row, self.options)
             return replace(self, hub=found_hub, options=options), found
-        files = [path for split in SPLITS for name in self.files.of(split) for path in paths(folder, name)]
+        files = [
+            path
+            for split in SPLITS
+            for name in self.files.of(split)
+            for path in paths(folder, name)
+        ]
         twice = sorted({str(path) for path in files if files.count(path) > 1})
         if twice:
-            raise UserError(*(f"{path}: the recipe's files name it twice, perhaps in two splits; correct them" for path in twice))
-        options, found = reader.settle(self.options, files)
+            raise UserError(
+                *(
+                    f"{path}: the recipe's files name it twice, perhaps in two splits; correct them"
+                    for path in twice
+                )
+            )
+        options, found = reader.resolve_auto(self.options, files)
         return replace(self, options=options), found
 
     @property
-    def ceiling(self) -> float:
+    def max_dropped_fraction(self) -> float:
         """`max_dropped` as a share. Raises ValueError where it is none."""
         text = str(self.max_dropped)
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
 
     def _check_policy(self) -> list[str]:
         try:
-            good = 0 <= self.ceiling < 1
+            good = 0 <= self.max_dropped_fraction < 1
         except ValueError:
             good = False
-        return [] if good else [f"max_dropped: {self.max_dropped!r} is no share of the rows; write 0.1% or 0.001"]
+        return (
+            []
+            if good
+            else [f"max_dropped: {self.max_dropped!r} is no share of the rows; write 0.1% or 0.001"]
+        )
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -129,7 +153,9 @@ def load_recipe(path: Path) -> Recipe:
     values = load_yaml(path)
     problems: list[str] = []
     if "name" in values:
-        problems.append(f"{path}: key 'name' is not allowed: the name is that of the file, {path.stem!r}; remove it")
+        problems.append(
+            f"{path}: key 'name' is not allowed: the name is that of the file, {path.stem!r}; remove it"
+        )
     name = values.get("task")
     if isinstance(name, str) and name not in NAMES:
         problems.append(f"{path}: task: {name!r} is unknown{did_you_mean(name, NAMES)}")
@@ -140,8 +166,10 @@ def load_recipe(path: Path) -> Recipe:
             given = READERS[reader].keys(options)
             lacking = [key for key in task_named(str(name)).keys if key not in given]
             if lacking:
-                problems.append(f"{path}: reader: {reader!r} gives {', '.join(sorted(given))}, but {name} needs "
-                                f"{', '.join(lacking)} too; correct the reader, its options or the task")
+                problems.append(
+                    f"{path}: reader: {reader!r} gives {', '.join(sorted(given))}, but {name} needs "
+                    f"{', '.join(lacking)} too; correct the reader, its options or the task"
+                )
     try:
         recipe = parse(Recipe, {**values, "name": path.stem}, str(path))
     except UserError as error:

@@ -11,10 +11,12 @@ from pipeline.distributed.cluster import Ranks
 
 def device(ranks: Ranks) -> torch.device:
     """This rank's GPU, or the CPU."""
-    return torch.device("cuda", ranks.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", ranks.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    )
 
 
-def summed(values: Tensor, ranks: Ranks) -> Tensor:
+def all_reduce_sum(values: Tensor, ranks: Ranks) -> Tensor:
     """The sum of a tensor over all ranks."""
     if ranks.world == 1:
         return values
@@ -23,7 +25,7 @@ def summed(values: Tensor, ranks: Ranks) -> Tensor:
     return there.cpu()
 
 
-def gathered(value: int, ranks: Ranks) -> list[int]:
+def all_gather_int(value: int, ranks: Ranks) -> list[int]:
     """What each rank says, in their order; all have said it when any of them knows."""
     mine = torch.tensor([value], dtype=torch.int64, device=device(ranks))
     every = [torch.empty_like(mine) for _ in range(ranks.world)]

@@ -9,6 +9,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 
 import deepspeed
 
-warnings.filterwarnings("ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning)  # what DeepSpeed calls
+warnings.filterwarnings(
+    "ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning
+)  # what DeepSpeed calls
 
 __all__ = ["deepspeed"]

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.evaluate import Split, choose
+from pipeline.evaluation.evaluate import EvalSet, make_eval_set
 from pipeline.features.table import FeatureTable
 from pipeline.tasks import task_named
 from pipeline.tasks.base.examples import read_examples
@@ -12,8 +12,12 @@ from pipeline.tasks.base.examples import read_examples
 SUBSET_SEED = 7  # not the run's seed: runs with other seeds are scored on the same examples
 
 
-def load_split(features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None) -> Split:
+def load_eval_set(
+    features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None
+) -> EvalSet:
     """Some (or all) examples of a split with their features."""
     task = task_named(summary["task"])
     read = partial(read_examples, examples / f"{split}.parquet", task)
-    return choose(read, FeatureTable(features / split), task, tuple(summary["classes"]), limit, SUBSET_SEED)
+    return make_eval_set(
+        read, FeatureTable(features / split), task, tuple(summary["classes"]), limit, SUBSET_SEED
+    )

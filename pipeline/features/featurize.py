@@ -17,8 +17,18 @@ SHARD_EXAMPLES = 1 << 15
 BLOCK = 1024  # examples tokenized at once
 
 
-def featurize(examples: Path, digest: str, output: Path, task: str, classes: Sequence[str], tokenizer: Tokenizer, max_length: int,
-              stride: int, work: Path, run: Executor = in_this_process) -> tuple[int, Counter[str]]:
+def featurize(
+    examples: Path,
+    digest: str,
+    output: Path,
+    task: str,
+    classes: Sequence[str],
+    tokenizer: Tokenizer,
+    max_length: int,
+    stride: int,
+    work: Path,
+    run: Executor = in_this_process,
+) -> tuple[int, Counter[str]]:
     """Make the table of features `output` of one split's Parquet file, whose hash is `digest`; see `Task.featurize`.
 
     Returns how many rows it has, and what happened in its making. Shards that are done lie in `work`; `run` makes them, where
@@ -28,17 +38,36 @@ def featurize(examples: Path, digest: str, output: Path, task: str, classes: Seq
     shards = []
     for number, first in enumerate(range(0, total, SHARD_EXAMPLES)):
         how = (task, list(classes), max_length, stride, first, min(first + SHARD_EXAMPLES, total))
-        shards.append(Shard(key_of(number, digest, tokenizer.digest, *how), featurize_shard, (examples, tokenizer, *how)))
+        shards.append(
+            Shard(
+                key_of(number, digest, tokenizer.digest, *how),
+                featurize_shard,
+                (examples, tokenizer, *how),
+            )
+        )
     about = finish(shards, work, run if len(shards) > 1 else in_this_process)
-    rows = join_shards([work / shard.key / "features.arrow" for shard in shards], [each["features"] for each in about], output)
+    rows = join_shards(
+        [work / shard.key / "features.arrow" for shard in shards],
+        [each["features"] for each in about],
+        output,
+    )
     counts: Counter[str] = Counter()
     for each in about:
         counts.update(each["counts"])
     return rows, counts
 
 
-def featurize_shard(target: Path, examples: Path, tokenizer: Tokenizer, task: str, classes: Sequence[str], max_length: int,
-                    stride: int, first: int, last: int) -> dict[str, Any]:
+def featurize_shard(
+    target: Path,
+    examples: Path,
+    tokenizer: Tokenizer,
+    task: str,
+    classes: Sequence[str],
+    max_length: int,
+    stride: int,
+    first: int,
+    last: int,
+) -> dict[str, Any]:
     """Write features.arrow, the features of examples [first, last) of a Parquet file; returns what `join_shards` wants to know,
     and what happened.
     """
@@ -47,7 +76,9 @@ def featurize_shard(target: Path, examples: Path, tokenizer: Tokenizer, task: st
     def features() -> Iterator[Feature]:
         found, number = read_examples(examples, task_named(task), range(first, last)), first
         while block := list(islice(found, BLOCK)):
-            yield from task_named(task).featurize(block, number, tokenizer, classes, max_length, stride, counts)
+            yield from task_named(task).featurize(
+                block, number, tokenizer, classes, max_length, stride, counts
+            )
             number += len(block)
 
     return {"features": write_shard(features(), target / "features.arrow"), "counts": counts}

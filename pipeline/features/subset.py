@@ -18,7 +18,8 @@ class Subset(FeatureTable):
         self._whole = table
         self._rows = np.flatnonzero(~np.isin(table.examples, np.asarray(without, dtype=np.int64)))
         self.lengths, self.label_counts, self.examples = (
-            column[self._rows] for column in (table.lengths, table.label_counts, table.examples))
+            column[self._rows] for column in (table.lengths, table.label_counts, table.examples)
+        )
         self.tokens, self.longest = int(self.lengths.sum()), int(self.lengths.max(initial=0))
 
     def __len__(self) -> int:

@@ -26,10 +26,21 @@ from pipeline.tasks.base.features import Feature
 
 ROWS_PER_CHUNK = 2048  # in a shard, so that its row i lies in chunk i // ROWS_PER_CHUNK
 
-LISTS = {"input_ids": pa.int32(), "token_types": pa.int8(), "positions": pa.int16(), "labels": pa.int16(), "begins": pa.int32(),
-         "ends": pa.int32()}
+LISTS = {
+    "input_ids": pa.int32(),
+    "token_types": pa.int8(),
+    "positions": pa.int16(),
+    "labels": pa.int16(),
+    "begins": pa.int32(),
+    "ends": pa.int32(),
+}
 NUMBERS = ("lengths", "label_counts", "examples")  # one each row; int32
-SCHEMA = pa.schema([*((name, pa.int32()) for name in NUMBERS), *((name, pa.list_(kind)) for name, kind in LISTS.items())])
+SCHEMA = pa.schema(
+    [
+        *((name, pa.int32()) for name in NUMBERS),
+        *((name, pa.list_(kind)) for name, kind in LISTS.items()),
+    ]
+)
 INDEX = "index.json"
 
 
@@ -49,14 +60,22 @@ def write_shard(features: Iterable[Feature], path: Path) -> dict[str, int]:
 
 
 def _record_batch(chunk: list[Feature]) -> pa.RecordBatch:
-    example, input_ids, token_types, positions, labels, begins, ends, label_count = zip(*chunk, strict=True)
+    example, input_ids, token_types, positions, labels, begins, ends, label_count = zip(
+        *chunk, strict=True
+    )
     lists = dict(zip(LISTS, (input_ids, token_types, positions, labels, begins, ends), strict=True))
     numbers = dict(zip(NUMBERS, (list(map(len, input_ids)), label_count, example), strict=True))
     arrays = [pa.array(np.fromiter(numbers[name], np.int32, len(chunk))) for name in NUMBERS]
     for name, kind in LISTS.items():
-        offsets = np.fromiter(accumulate(map(len, lists[name]), initial=0), np.int32, len(chunk) + 1)
+        offsets = np.fromiter(
+            accumulate(map(len, lists[name]), initial=0), np.int32, len(chunk) + 1
+        )
         values = np.fromiter(chain.from_iterable(lists[name]), np.int32, int(offsets[-1]))
-        arrays.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(kind.to_pandas_dtype()))))
+        arrays.append(
+            pa.ListArray.from_arrays(
+                pa.array(offsets), pa.array(values.astype(kind.to_pandas_dtype()))
+            )
+        )
     return pa.record_batch(arrays, schema=SCHEMA)
 
 
@@ -73,9 +92,15 @@ def join_shards(shards: Sequence[Path], about: Sequence[Mapping[str, int]], fold
                 raise UserError(f"{path}: has {found} rows, expected {shard['rows']}; run it again")
             _link(path, folder / f"{number:05}.arrow")
             shard_files.append({"rows": found, "sha256": sha256(path)})
-    write_json(folder / INDEX, {
-        "shards": shard_files, "numbers": {name: sha256(folder / f"{name}.npy") for name in NUMBERS},
-        "tokens": sum(shard["tokens"] for shard in about), "longest": max((shard["longest"] for shard in about), default=0)})
+    write_json(
+        folder / INDEX,
+        {
+            "shards": shard_files,
+            "numbers": {name: sha256(folder / f"{name}.npy") for name in NUMBERS},
+            "tokens": sum(shard["tokens"] for shard in about),
+            "longest": max((shard["longest"] for shard in about), default=0),
+        },
+    )
     return rows
 
 
@@ -94,7 +119,9 @@ class _Numbers:
     def __init__(self, folder: Path, rows: int) -> None:
         self._files = {name: (folder / f"{name}.npy").open("wb") for name in NUMBERS}
         for file in self._files.values():
-            np.lib.format.write_array_header_1_0(file, {"descr": "<i4", "fortran_order": False, "shape": (rows,)})
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<i4", "fortran_order": False, "shape": (rows,)}
+            )
 
     def __enter__(self) -> "_Numbers":
         return self
@@ -136,7 +163,9 @@ class FeatureTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        self._starts: list[int] = list(accumulate((shard["rows"] for shard in index["shards"]), initial=0))
+        self._starts: list[int] = list(
+            accumulate((shard["rows"] for shard in index["shards"]), initial=0)
+        )
         self.tokens, self.longest = int(index["tokens"]), int(index["longest"])
         self.lengths, self.label_counts, self.examples = (self._numbers(name) for name in NUMBERS)
         self._shard = lru_cache(maxsize=None)(self._open)

@@ -26,7 +26,9 @@ TOLERANCE = 1e-4
 """How far hidden states may be from peft's."""
 
 _NO_CACHE = "its model takes no cache of keys and values: peft fails on padded texts, and fails or ignores the prompt on others"
-UNKNOWN_TO_PEFT = dict.fromkeys(("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet"), _NO_CACHE)
+UNKNOWN_TO_PEFT = dict.fromkeys(
+    ("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet"), _NO_CACHE
+)
 """`model_type` -> why peft's prefix tuning does not work on it; measured with peft 0.21.2 and held by tests/pipeline/interop/test_interop.py."""
 _NOT_SHIFTED = ("eurobert",)  # under peft: it counts positions from 0, whatever is in its cache
 
@@ -44,7 +46,9 @@ class _PeftConfig:
     prefix_projection: bool = False  # of the training; what is saved is always computed
     base_model_name_or_path: str | None = None
     inference_mode: bool = True
-    task_type: str | None = "FEATURE_EXTRACTION"  # without any, peft would load the adapter and leave it out of the forward pass
+    task_type: str | None = (
+        "FEATURE_EXTRACTION"  # without any, peft would load the adapter and leave it out of the forward pass
+    )
     peft_type: str = "PREFIX_TUNING"
     peft_version: str | None = "0.21.2"
     auto_mapping: Any = None
@@ -61,25 +65,45 @@ def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
     """
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not path.is_file():
-        raise UserError(f"{folder}: holds no adapter_config.json; give the folder that peft's save_pretrained wrote")
+        raise UserError(
+            f"{folder}: holds no adapter_config.json; give the folder that peft's save_pretrained wrote"
+        )
     values = load_json(path)
-    if isinstance(values, dict) and values.get("peft_type") != "PREFIX_TUNING":  # first: other methods have other keys
-        raise UserError(f"{path}: peft_type is {values.get('peft_type')!r}; only PREFIX_TUNING makes a deep prompt")
+    if (
+        isinstance(values, dict) and values.get("peft_type") != "PREFIX_TUNING"
+    ):  # first: other methods have other keys
+        raise UserError(
+            f"{path}: peft_type is {values.get('peft_type')!r}; only PREFIX_TUNING makes a deep prompt"
+        )
     config = parse(_PeftConfig, values, str(path))
     names, tensors = read_tensors(weights, "prompt_embeddings")
     shape = backbone.prompt_shape(config.num_virtual_tokens)
-    fits = {"num_layers": shape[0], "num_attention_heads": shape[2], "token_dim": shape[2] * shape[4]}
-    problems = [f"{path}: {name} is {getattr(config, name)}, the backbone has {value}; use the backbone it was made for"
-                for name, value in fits.items() if getattr(config, name) != value]
-    problems += shape_problems(weights, tensors, {"prompt_embeddings": (config.num_virtual_tokens, table_width(backbone))})
+    fits = {
+        "num_layers": shape[0],
+        "num_attention_heads": shape[2],
+        "token_dim": shape[2] * shape[4],
+    }
+    problems = [
+        f"{path}: {name} is {getattr(config, name)}, the backbone has {value}; use the backbone it was made for"
+        for name, value in fits.items()
+        if getattr(config, name) != value
+    ]
+    problems += shape_problems(
+        weights, tensors, {"prompt_embeddings": (config.num_virtual_tokens, table_width(backbone))}
+    )
     body = tuple(f".{name}" for name, _ in backbone.model.named_parameters())
     if trained := [name for name in names if name.endswith(body)]:
-        problems.append(f"{weights}: holds weights of the backbone too ({trained[0]}, modules_to_save is "
-                        f"{config.modules_to_save}); it is no prompt for a frozen backbone, train one without modules_to_save")
+        problems.append(
+            f"{weights}: holds weights of the backbone too ({trained[0]}, modules_to_save is "
+            f"{config.modules_to_save}); it is no prompt for a frozen backbone, train one without modules_to_save"
+        )
     problems += _unlike_peft(backbone)
     if problems:
         raise UserError(*problems)
-    return DeepPrompt(unfold_table(tensors["prompt_embeddings"].float(), shape), position_offset=_shift(backbone, shape[3]))
+    return DeepPrompt(
+        unfold_table(tensors["prompt_embeddings"].float(), shape),
+        position_offset=_shift(backbone, shape[3]),
+    )
 
 
 def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_name: str) -> None:
@@ -94,27 +118,47 @@ def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_nam
     problems = _unlike_peft(backbone) or _unmovable(prompt, backbone, by)
     last = prompt.first_layer + prompt.shape[0] - 1
     if (prompt.first_layer, last) != (0, shape[0] - 1):
-        problems.append(f"prompt: it is in layers {prompt.first_layer} to {last} of 0 to {shape[0] - 1}, and peft's are in all; "
-                        "train one with prompt_layers: all")
+        problems.append(
+            f"prompt: it is in layers {prompt.first_layer} to {last} of 0 to {shape[0] - 1}, and peft's are in all; "
+            "train one with prompt_layers: all"
+        )
     if prompt.shape[1:] != shape[1:]:
-        problems.append(f"prompt: its shape is {prompt.shape}, the backbone takes {shape}; use the backbone it was made for")
+        problems.append(
+            f"prompt: its shape is {prompt.shape}, the backbone takes {shape}; use the backbone it was made for"
+        )
     if problems:
         raise UserError(*problems)
     with torch.no_grad():
-        key_values = prompt.flat().float()
+        key_values = prompt.materialize().float()
         if by:
-            key_values = torch.stack([_turned(key_values[:, 0], backbone, by), key_values[:, 1]], dim=1)
+            key_values = torch.stack(
+                [_turned(key_values[:, 0], backbone, by), key_values[:, 1]], dim=1
+            )
         table = key_values.permute(3, 0, 1, 2, 4).flatten(1).cpu().contiguous()
     width = shape[2] * shape[4]
-    config = _PeftConfig(prompt.num_virtual_tokens, shape[0], shape[2], width, encoder_hidden_size=width,
-                         base_model_name_or_path=base_model_name)
+    config = _PeftConfig(
+        prompt.num_virtual_tokens,
+        shape[0],
+        shape[2],
+        width,
+        encoder_hidden_size=width,
+        base_model_name_or_path=base_model_name,
+    )
     with atomic_folder(folder) as beside:
         write_json(beside / "adapter_config.json", dataclasses.asdict(config))
-        save_file({"prompt_embeddings": table}, beside / "adapter_model.safetensors", {"format": "pt"})
+        save_file(
+            {"prompt_embeddings": table}, beside / "adapter_model.safetensors", {"format": "pt"}
+        )
 
 
-def verify(folder: Path, prompt: DeepPrompt, backbone: Backbone, backbone_folder: Path, input_ids: Tensor,
-           attention_mask: Tensor) -> float:
+def verify(
+    folder: Path,
+    prompt: DeepPrompt,
+    backbone: Backbone,
+    backbone_folder: Path,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+) -> float:
     """Run peft itself with an exported prompt, and ours: the largest difference of their hidden states at real tokens.
 
     `backbone_folder` is where peft's model is loaded from; `input_ids` and `attention_mask` [B, T] are padded on the right, and
@@ -126,23 +170,40 @@ def verify(folder: Path, prompt: DeepPrompt, backbone: Backbone, backbone_folder
         try:
             from peft import PeftModel  # noqa: PLC0415  (an extra, and slow to import)
         except ImportError as error:
-            raise UserError("peft is not installed, and only it can verify an export; pip install 'deep-prompt[peft]'") from error
-        from_peft(folder, backbone)  # before peft reads it: for a file that is missing, peft would take a pickle, or ask the hub
+            raise UserError(
+                "peft is not installed, and only it can verify an export; pip install 'deep-prompt[peft]'"
+            ) from error
+        from_peft(
+            folder, backbone
+        )  # before peft reads it: for a file that is missing, peft would take a pickle, or ask the hub
         ours = backbone(input_ids, attention_mask, torch.zeros_like(input_ids), prompt())
         try:
-            stock = type(backbone.model).from_pretrained(backbone_folder, local_files_only=True, use_safetensors=True,
-                                                         dtype=torch.float32).to(input_ids.device)
-            peft: Any = PeftModel.from_pretrained(stock, str(folder), torch_device=str(input_ids.device)).eval()
+            stock = (
+                type(backbone.model)
+                .from_pretrained(
+                    backbone_folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                )
+                .to(input_ids.device)
+            )
+            peft: Any = PeftModel.from_pretrained(
+                stock, str(folder), torch_device=str(input_ids.device)
+            ).eval()
             theirs = peft(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         except Exception as error:  # peft fails in as many ways as there are models
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{folder}: peft cannot run it on {backbone_folder}: {reason}; export it again, onto its own backbone"
-                            ) from error
+            raise UserError(
+                f"{folder}: peft cannot run it on {backbone_folder}: {reason}; export it again, onto its own backbone"
+            ) from error
     real = attention_mask.bool()
     difference = float((theirs - ours)[real].abs().max() / ours[real].abs().max().clamp(min=1.0))
     if not difference <= TOLERANCE:  # NaN is no success
-        raise UserError(f"{folder}: peft's hidden states differ from ours by {difference:.2g}, more than {TOLERANCE}; "
-                        f"export it again, and check that {backbone_folder} is the backbone it was made for")
+        raise UserError(
+            f"{folder}: peft's hidden states differ from ours by {difference:.2g}, more than {TOLERANCE}; "
+            f"export it again, and check that {backbone_folder} is the backbone it was made for"
+        )
     return difference
 
 
@@ -155,10 +216,14 @@ def _unlike_peft(backbone: Backbone) -> list[str]:
     """Why prompts on a backbone cannot be the same under peft, if so."""
     family, window = backbone.config.model_type, getattr(backbone.config, "sliding_window", None)
     if family in UNKNOWN_TO_PEFT:
-        return [f"backbone: peft's prefix tuning does not work on {family!r} models ({UNKNOWN_TO_PEFT[family]}); use another"]
+        return [
+            f"backbone: peft's prefix tuning does not work on {family!r} models ({UNKNOWN_TO_PEFT[family]}); use another"
+        ]
     if window is not None:
-        return [f"backbone: sliding_window is {window}, and peft hides a prompt from tokens past it where ours is seen by all; "
-                "where a prompt and its text are never longer, set sliding_window to null in the backbone's config.json"]
+        return [
+            f"backbone: sliding_window is {window}, and peft hides a prompt from tokens past it where ours is seen by all; "
+            "where a prompt and its text are never longer, set sliding_window to null in the backbone's config.json"
+        ]
     return []
 
 
@@ -168,10 +233,14 @@ def _unmovable(prompt: DeepPrompt, backbone: Backbone, by: int) -> list[str]:
         return []
     what = f"prompt: it shifts the text by {prompt.position_offset} positions, and peft by {prompt.position_offset + by}"
     if backbone.family.positions != "rotary":
-        return [f"{what}; with learned positions the two are not the same, train one with shift_positions: true"]
+        return [
+            f"{what}; with learned positions the two are not the same, train one with shift_positions: true"
+        ]
     kind = backbone.model.rotary_emb.rope_type
     if kind in ("dynamic", "longrope"):
-        return [f"{what}; with rope_type {kind!r} the text's angles depend on its length, train one with shift_positions: true"]
+        return [
+            f"{what}; with rope_type {kind!r} the text's angles depend on its length, train one with shift_positions: true"
+        ]
     return []
 
 
@@ -184,5 +253,3 @@ def _turned(keys: Tensor, backbone: Backbone, by: int) -> Tensor:
     scaling = rotary.attention_scaling  # is in the text's queries already
     turned: Tensor = rotate(keys, keys, cos / scaling, sin / scaling)[1]
     return turned
-
-

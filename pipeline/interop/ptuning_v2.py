@@ -20,20 +20,29 @@ def from_ptuning_v2(file: Path, backbone: Backbone) -> DeepPrompt:
     Only its `prefix_encoder` is read. Raises UserError: unreadable, pickled, no such tensors, what does not fit the backbone.
     """
     if backbone.family.positions == "rotary":
-        raise UserError(f"{file}: P-tuning v2 has no {backbone.config.model_type!r} models, so nobody knows where the positions "
-                        "of the text began; use the backbone it was made for")
+        raise UserError(
+            f"{file}: P-tuning v2 has no {backbone.config.model_type!r} models, so nobody knows where the positions "
+            "of the text began; use the backbone it was made for"
+        )
     _, found = read_tensors(file, "prefix_encoder.")
     tensors = {name.split("prefix_encoder.")[1]: tensor for name, tensor in found.items()}
     if tensors.keys() not in (_PLAIN, _PROJECTED) or len(tensors) < len(found):
-        raise UserError(f"{file}: of a prefix_encoder it holds {', '.join(sorted(found)) or 'nothing'}, expected "
-                        f"{', '.join(sorted(_PLAIN))} alone or {', '.join(sorted(_PROJECTED))}; give a model of P-tuning v2")
+        raise UserError(
+            f"{file}: of a prefix_encoder it holds {', '.join(sorted(found)) or 'nothing'}, expected "
+            f"{', '.join(sorted(_PLAIN))} alone or {', '.join(sorted(_PROJECTED))}; give a model of P-tuning v2"
+        )
     table, width, size = tensors["embedding.weight"], table_width(backbone), backbone.hidden_size
     count = table.shape[0] if table.ndim else 0
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (count, width)}
     if projected := "trans.0.bias" in tensors:
         inner = tensors["trans.0.bias"].numel()
-        shapes = {"embedding.weight": (count, size), "trans.0.weight": (inner, size), "trans.0.bias": (inner,),
-                  "trans.2.weight": (width, inner), "trans.2.bias": (width,)}
+        shapes = {
+            "embedding.weight": (count, size),
+            "trans.0.weight": (inner, size),
+            "trans.0.bias": (inner,),
+            "trans.2.weight": (width, inner),
+            "trans.2.bias": (width,),
+        }
     if problems := shape_problems(file, tensors, shapes):
         raise UserError(*problems)
     numbers = {name: tensor.float() for name, tensor in tensors.items()}
@@ -41,5 +50,7 @@ def from_ptuning_v2(file: Path, backbone: Backbone) -> DeepPrompt:
     if projected:
         inside = torch.tanh(linear(table, numbers["trans.0.weight"], numbers["trans.0.bias"]))
         table = linear(inside, numbers["trans.2.weight"], numbers["trans.2.bias"])
-    offset = 0 if backbone.family.positions == "relative" else count  # distances stay what they are, wherever the text begins
+    offset = (
+        0 if backbone.family.positions == "relative" else count
+    )  # distances stay what they are, wherever the text begins
     return DeepPrompt(unfold_table(table, backbone.prompt_shape(count)), position_offset=offset)

@@ -55,17 +55,25 @@ def score(references: References, predictions: Mapping[str, str]) -> Metrics:
     unanswerable = [id for id, answers in references.items() if not _accepted(answers)]
     if unanswerable:
         answerable = [id for id, answers in references.items() if _accepted(answers)]
-        overall |= _part("HasAns_", answerable, exact, words) | _part("NoAns_", unanswerable, exact, words)
+        overall |= _part("HasAns_", answerable, exact, words) | _part(
+            "NoAns_", unanswerable, exact, words
+        )
     return Metrics(overall, {})
 
 
 def counts(references: References, predictions: Mapping[str, str]) -> UnitCounts:
     """What `score` adds up, by question."""
-    scores = {"exact_match": _scores(references, predictions, exact_match), "f1": _scores(references, predictions, f1)}
+    scores = {
+        "exact_match": _scores(references, predictions, exact_match),
+        "f1": _scores(references, predictions, f1),
+    }
     answerable = {id: bool(_accepted(answers)) for id, answers in references.items()}
     columns, figures = dict[str, list[float]](), dict[str, Formula]()
-    parts: dict[str, Container[str]] = {"": answerable, "HasAns_": {id for id, has in answerable.items() if has},
-             "NoAns_": {id for id, has in answerable.items() if not has}}
+    parts: dict[str, Container[str]] = {
+        "": answerable,
+        "HasAns_": {id for id, has in answerable.items() if has},
+        "NoAns_": {id for id, has in answerable.items() if not has},
+    }
     for prefix, part in parts.items() if not all(answerable.values()) else [("", answerable)]:
         columns[f"{prefix}total"] = [float(id in part) for id in references]
         for name, values in scores.items():
@@ -74,8 +82,12 @@ def counts(references: References, predictions: Mapping[str, str]) -> UnitCounts
     return by_unit(list(references), columns, figures)
 
 
-def best_threshold(references: References, predictions: Mapping[str, str], null_scores: Mapping[str, float],
-                   metric: Callable[[str, str], float] = f1) -> Threshold:
+def best_threshold(
+    references: References,
+    predictions: Mapping[str, str],
+    null_scores: Mapping[str, float],
+    metric: Callable[[str, str], float] = f1,
+) -> Threshold:
     """The null score above which to predict "no answer" so that `metric` is best. Search on validation, never on test.
 
     `predictions` are the best answers that are not null; the greater `null_scores`, the likelier there is none. The result is one
@@ -99,12 +111,23 @@ def _accepted(answers: Sequence[str]) -> list[str]:
     return [answer for answer in answers if normalize(answer)]
 
 
-def _scores(references: References, predictions: Mapping[str, str], metric: Callable[[str, str], float]) -> dict[str, float]:
-    return {id: max(metric(answer, predictions[id]) for answer in _accepted(answers) or [""]) if id in predictions else 0.0
-            for id, answers in references.items()}
+def _scores(
+    references: References, predictions: Mapping[str, str], metric: Callable[[str, str], float]
+) -> dict[str, float]:
+    return {
+        id: max(metric(answer, predictions[id]) for answer in _accepted(answers) or [""])
+        if id in predictions
+        else 0.0
+        for id, answers in references.items()
+    }
 
 
-def _part(prefix: str, ids: Sequence[str], exact: Mapping[str, float], words: Mapping[str, float]) -> dict[str, float]:
+def _part(
+    prefix: str, ids: Sequence[str], exact: Mapping[str, float], words: Mapping[str, float]
+) -> dict[str, float]:
     size = max(len(ids), 1)
-    return {f"{prefix}exact_match": 100.0 * sum(exact[id] for id in ids) / size,
-            f"{prefix}f1": 100.0 * sum(words[id] for id in ids) / size, f"{prefix}total": len(ids)}
+    return {
+        f"{prefix}exact_match": 100.0 * sum(exact[id] for id in ids) / size,
+        f"{prefix}f1": 100.0 * sum(words[id] for id in ids) / size,
+        f"{prefix}total": len(ids),
+    }

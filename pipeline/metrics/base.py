@@ -33,20 +33,31 @@ class Counts:
     gold: int = 0
 
     def __add__(self, other: Self) -> "Counts":
-        return Counts(self.correct + other.correct, self.predicted + other.predicted, self.gold + other.gold)
+        return Counts(
+            self.correct + other.correct, self.predicted + other.predicted, self.gold + other.gold
+        )
 
     def figures(self) -> dict[str, float]:
         """Precision, recall and F1 in percent, 0 where nothing was predicted or there is nothing to find; and the counts."""
         precision = 100.0 * self.correct / self.predicted if self.predicted else 0.0
         recall = 100.0 * self.correct / self.gold if self.gold else 0.0
         f1 = 2 * precision * recall / (precision + recall) if self.correct else 0.0
-        return {"precision": precision, "recall": recall, "f1": f1,
-                "correct": self.correct, "predicted": self.predicted, "gold": self.gold}
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "correct": self.correct,
+            "predicted": self.predicted,
+            "gold": self.gold,
+        }
 
 
 def count(gold: Counter[str], predicted: Counter[str], correct: Counter[str]) -> dict[str, Counts]:
     """Counts per label, in alphabetical order, of every label that occurs in gold or predicted."""
-    return {label: Counts(correct[label], predicted[label], gold[label]) for label in sorted({*gold, *predicted})}
+    return {
+        label: Counts(correct[label], predicted[label], gold[label])
+        for label in sorted({*gold, *predicted})
+    }
 
 
 F1: Formula = (("correct", "predicted", "gold"),)
@@ -66,12 +77,16 @@ class UnitCounts:
     figures: dict[str, Formula]
 
 
-def by_unit(units: Sequence[str], columns: Mapping[str, Sequence[float]], figures: Mapping[str, Formula]) -> UnitCounts:
+def by_unit(
+    units: Sequence[str], columns: Mapping[str, Sequence[float]], figures: Mapping[str, Formula]
+) -> UnitCounts:
     """Add up the rows [M] of each unit; units are in the order in which they first come."""
     place = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
     at = np.array([place[unit] for unit in units], np.int64)
-    sums = {name: np.bincount(at, np.asarray(values, np.float64), len(place)).astype(np.float64)
-            for name, values in columns.items()}
+    sums = {
+        name: np.bincount(at, np.asarray(values, np.float64), len(place)).astype(np.float64)
+        for name, values in columns.items()
+    }
     return UnitCounts(tuple(place), sums, dict(figures))
 
 
@@ -92,6 +107,10 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
     return np.divide(100.0 * part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
-def _f1(correct: NDArray[np.float64], predicted: NDArray[np.float64], gold: NDArray[np.float64]) -> NDArray[np.float64]:
+def _f1(
+    correct: NDArray[np.float64], predicted: NDArray[np.float64], gold: NDArray[np.float64]
+) -> NDArray[np.float64]:
     precision, recall = _ratio(correct, predicted), _ratio(correct, gold)
-    return np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=correct > 0)
+    return np.divide(
+        2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=correct > 0
+    )

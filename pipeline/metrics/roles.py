@@ -45,23 +45,40 @@ def score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> 
     labels = count(*totals)
     everything = sum(labels.values(), Counts())
     roles = sum((counts for role, counts in labels.items() if role != PREDICATE), Counts())
-    return Metrics(_figures(roles) | {"f1_with_v": everything.figures()["f1"]},
-                   {role: _figures(counts) for role, counts in labels.items()})
+    return Metrics(
+        _figures(roles) | {"f1_with_v": everything.figures()["f1"]},
+        {role: _figures(counts) for role, counts in labels.items()},
+    )
 
 
-def counts(units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> UnitCounts:
+def counts(
+    units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> UnitCounts:
     """What `score` adds up, by unit; the columns that end in _v count V too."""
-    pairs = [(set(arguments(reference)), set(arguments(guess))) for reference, guess in zip(gold, predicted, strict=True)]
-    kinds = {"correct": [expected & found for expected, found in pairs], "predicted": [found for _, found in pairs],
-             "gold": [expected for expected, _ in pairs]}
-    columns = {name: [sum(role != PREDICATE for role, _ in group) for group in groups] for name, groups in kinds.items()}
+    pairs = [
+        (set(arguments(reference)), set(arguments(guess)))
+        for reference, guess in zip(gold, predicted, strict=True)
+    ]
+    kinds = {
+        "correct": [expected & found for expected, found in pairs],
+        "predicted": [found for _, found in pairs],
+        "gold": [expected for expected, _ in pairs],
+    }
+    columns = {
+        name: [sum(role != PREDICATE for role, _ in group) for group in groups]
+        for name, groups in kinds.items()
+    }
     columns |= {f"{name}_v": list(map(len, groups)) for name, groups in kinds.items()}
     with_v = tuple(f"{name}_v" for name in F1[0])
-    return by_unit(units, columns, {"precision": PRECISION, "recall": RECALL, "f1": F1, "f1_with_v": (with_v,)})
+    return by_unit(
+        units, columns, {"precision": PRECISION, "recall": RECALL, "f1": F1, "f1_with_v": (with_v,)}
+    )
 
 
 def _figures(counts: Counts) -> dict[str, float]:
     """The figures under srl-eval's names: what is predicted but not correct is excess, what is only in gold is missed."""
     figures = counts.figures()
     return {name: figures[name] for name in ("precision", "recall", "f1", "correct")} | {
-        "excess": counts.predicted - counts.correct, "missed": counts.gold - counts.correct}
+        "excess": counts.predicted - counts.correct,
+        "missed": counts.gold - counts.correct,
+    }

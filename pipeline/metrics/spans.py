@@ -42,13 +42,20 @@ def score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> 
     labels = count(*totals)
     overall = sum(labels.values(), Counts()).figures()
     accuracy = 100.0 * same / tokens if tokens else 0.0
-    return Metrics(overall | {"token_accuracy": accuracy, "tokens": tokens},
-                   {label: counts.figures() for label, counts in labels.items()})
+    return Metrics(
+        overall | {"token_accuracy": accuracy, "tokens": tokens},
+        {label: counts.figures() for label, counts in labels.items()},
+    )
 
 
-def counts(units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> UnitCounts:
+def counts(
+    units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> UnitCounts:
     """What `score` adds up, by unit."""
-    pairs = [(set(spans(reference)), set(spans(guess))) for reference, guess in zip(gold, predicted, strict=True)]
+    pairs = [
+        (set(spans(reference)), set(spans(guess)))
+        for reference, guess in zip(gold, predicted, strict=True)
+    ]
     columns = {
         "correct": [len(expected & found) for expected, found in pairs],
         "predicted": [len(found) for _, found in pairs],
@@ -56,4 +63,13 @@ def counts(units: Sequence[str], gold: Sequence[Sequence[str]], predicted: Seque
         "same": [sum(map(str.__eq__, *both)) for both in zip(gold, predicted, strict=True)],
         "tokens": [len(reference) for reference in gold],
     }
-    return by_unit(units, columns, {"precision": PRECISION, "recall": RECALL, "f1": F1, "token_accuracy": (("same", "tokens"),)})
+    return by_unit(
+        units,
+        columns,
+        {
+            "precision": PRECISION,
+            "recall": RECALL,
+            "f1": F1,
+            "token_accuracy": (("same", "tokens"),),
+        },
+    )

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pipeline.features.table import FeatureTable
-from pipeline.mixing.schedule import Packing, Schedule
-from pipeline.seeding import Ints, mix_seed
+from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
+from pipeline.seeding import Ints, derive_seed
 
-IGNORED = -100  # a label position that pads
+IGNORE_INDEX = -100  # a label position that pads
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,35 @@ class Batch:
     positions: Tensor
     position_mask: Tensor
     labels: Tensor
-    below: Tensor | None = None
+    cached_hidden: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return Batch(self.task, self.rows, **moved)
 
 
-def collate(table: FeatureTable, rows: Ints, task: int, pad: int) -> Batch:
+def collate(table: FeatureTable, rows: Ints, task: int, pad_token_id: int) -> Batch:
     """Pad rows of one table to the longest among them."""
     ids = [table.column("input_ids", row) for row in rows]
     positions = [table.column("positions", row) for row in rows]
-    input_ids, attention_mask = _padded(ids, pad)
+    input_ids, attention_mask = _padded(ids, pad_token_id)
     padded_positions, position_mask = _padded(positions, 0)
     return Batch(
-        task=task, rows=rows, input_ids=input_ids, attention_mask=attention_mask,
+        task=task,
+        rows=rows,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         token_types=_padded([table.column("token_types", row) for row in rows], 0)[0],
-        positions=padded_positions, position_mask=position_mask.bool(),
-        labels=_padded([table.column("labels", row) for row in rows], IGNORED)[0],
+        positions=padded_positions,
+        position_mask=position_mask.bool(),
+        labels=_padded([table.column("labels", row) for row in rows], IGNORE_INDEX)[0],
     )
 
 
@@ -79,43 +87,75 @@ class TrainBatches:
     (sum of its label losses) * (micro-batches of its task) / (labels of its task in the step), averaged over the step.
     """
 
-    def __init__(self, tables: Sequence[FeatureTable], rates: Sequence[int], batch_tokens: int, per_step: int, seed: int) -> None:
+    def __init__(
+        self,
+        tables: Sequence[FeatureTable],
+        rates: Sequence[int],
+        batch_tokens: int,
+        micro_batches_per_step: int,
+        seed: int,
+    ) -> None:
         self.tables = tables
-        self.per_step, self.seed = per_step, seed
+        self.micro_batches_per_step, self.seed = micro_batches_per_step, seed
         self.schedule = Schedule(tuple(rates))
-        self.packings = [Packing(table.lengths, batch_tokens, mix_seed(seed, task), table.tokens, table.longest)
-                         for task, table in enumerate(tables)]
+        self.packings = [
+            TokenBudgetBatches(
+                table.lengths, batch_tokens, derive_seed(seed, task), table.tokens, table.longest
+            )
+            for task, table in enumerate(tables)
+        ]
 
     def step(self, step: int) -> list[MicroBatch]:
         """All micro-batches of step `step`, in order; a rank trains on some of them."""
-        first = step * self.per_step
-        tasks = [self.schedule.corpus(k) for k in range(first, first + self.per_step)]
-        rows = [self.packings[task].rows(self.schedule.count(task, k)) for k, task in enumerate(tasks, first)]
+        first = step * self.micro_batches_per_step
+        tasks = [self.schedule.corpus(k) for k in range(first, first + self.micro_batches_per_step)]
+        rows = [
+            self.packings[task].rows(self.schedule.count(task, k))
+            for k, task in enumerate(tasks, first)
+        ]
         micro_batches = Counter(tasks)
         labels: Counter[int] = Counter()
         for task, chosen in zip(tasks, rows, strict=True):
             labels[task] += int(self.tables[task].label_counts[chosen].sum())
-        return [MicroBatch(task, chosen, micro_batches[task] / max(1, labels[task]))
-                for task, chosen in zip(tasks, rows, strict=True)]
+        return [
+            MicroBatch(task, chosen, micro_batches[task] / max(1, labels[task]))
+            for task, chosen in zip(tasks, rows, strict=True)
+        ]
 
     def size(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, int]:
         """How many rows they hold, and how many tokens, without padding."""
-        return (sum(len(micro.rows) for micro in micro_batches),
-                sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches))
+        return (
+            sum(len(micro.rows) for micro in micro_batches),
+            sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches),
+        )
 
-    def drawn(self, steps: int) -> list[dict[str, int]]:
+    def consumed(self, steps: int) -> list[dict[str, int]]:
         """What the first `steps` steps hold of each task: micro-batches, rows, tokens without padding, labels (loss tokens)."""
-        totals = [dict.fromkeys(("micro_batches", "rows", "tokens", "loss_tokens"), 0) for _ in self.tables]
-        for k in range(steps * self.per_step):
+        totals = [
+            dict.fromkeys(("micro_batches", "rows", "tokens", "loss_tokens"), 0)
+            for _ in self.tables
+        ]
+        for k in range(steps * self.micro_batches_per_step):
             task = self.schedule.corpus(k)
             rows, table = self.packings[task].rows(self.schedule.count(task, k)), self.tables[task]
-            counts = (1, len(rows), int(table.lengths[rows].sum()), int(table.label_counts[rows].sum()))
-            totals[task] = {name: total + more for (name, total), more in zip(totals[task].items(), counts, strict=True)}
+            counts = (
+                1,
+                len(rows),
+                int(table.lengths[rows].sum()),
+                int(table.label_counts[rows].sum()),
+            )
+            totals[task] = {
+                name: total + more
+                for (name, total), more in zip(totals[task].items(), counts, strict=True)
+            }
         return totals
 
     def epochs(self, task: int, steps: int) -> float:
         """How often `steps` steps go through all rows of a task."""
-        return self.schedule.count(task, steps * self.per_step) / self.packings[task].per_epoch
+        return (
+            self.schedule.count(task, steps * self.micro_batches_per_step)
+            / self.packings[task].per_epoch
+        )
 
 
 def sorted_rows(table: FeatureTable, rows: Ints, batch_tokens: int) -> Iterator[Ints]:

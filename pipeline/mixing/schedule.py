@@ -1,7 +1,7 @@
 """Mixing is arithmetic: which corpus and which of its rows come k-th is a closed-form function of (seed, k).
 
 Words: *row* one feature; *micro-batch* rows of one corpus, of similar length, under a token budget; *step* `G` consecutive
-micro-batches; *rate* a corpus's share of the micro-batches, an integer out of `UNIT`. Nothing here keeps state, so a run resumes
+micro-batches; *rate* a corpus's share of the micro-batches, an integer out of `RATE_SCALE`. Nothing here keeps state, so a run resumes
 at any k and the order is the same for any number of ranks.
 """
 
@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mixing.rates import UNIT, UNIT_BITS
-from pipeline.seeding import Ints, mix_seed, shuffled
+from pipeline.mixing.rates import RATE_BITS, RATE_SCALE
+from pipeline.seeding import Ints, derive_seed, permute
 
 WINDOW = 1024  # rows, at least, that are shuffled together before they are sorted by length
 BATCHES = 64  # micro-batches, at least, that such a window is cut into
 
 
 def _reverse_bits(k: int) -> int:
-    return int(f"{k:0{UNIT_BITS}b}"[::-1], 2)
+    return int(f"{k:0{RATE_BITS}b}"[::-1], 2)
 
 
 def _count_below(k: int, bound: int) -> int:
     """How many i < k have bit-reversed(i) < bound: k's set bits cut [0, k) into blocks that are evenly spaced once reversed."""
-    count = (k >> UNIT_BITS) * bound
-    k &= UNIT - 1
+    count = (k >> RATE_BITS) * bound
+    k &= RATE_SCALE - 1
     done = 0
-    for bit in reversed(range(UNIT_BITS)):
+    for bit in reversed(range(RATE_BITS)):
         if k >> bit & 1:
-            spacing = 1 << (UNIT_BITS - bit)
+            spacing = 1 << (RATE_BITS - bit)
             count += max(0, -((_reverse_bits(done) - bound) // spacing))
             done |= 1 << bit
     return count
@@ -47,11 +47,15 @@ class Schedule:
     rates: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        assert sum(self.rates) == UNIT, "rates must sum to UNIT"
+        assert sum(self.rates) == RATE_SCALE, "rates must sum to RATE_SCALE"
 
     def corpus(self, k: int) -> int:
         """Index of the corpus that micro-batch k is from."""
-        return int(np.searchsorted(np.cumsum(self.rates), _reverse_bits(k & (UNIT - 1)), side="right"))
+        return int(
+            np.searchsorted(
+                np.cumsum(self.rates), _reverse_bits(k & (RATE_SCALE - 1)), side="right"
+            )
+        )
 
     def count(self, corpus: int, k: int) -> int:
         """How many of the first k micro-batches are from `corpus`; so micro-batch k is its count(corpus, k)-th."""
@@ -59,7 +63,7 @@ class Schedule:
         return _count_below(k, upper) - _count_below(k, upper - self.rates[corpus])
 
 
-class Packing:
+class TokenBudgetBatches:
     """A corpus's rows as micro-batches, a fixed number per epoch, each epoch in another order.
 
     The rows are permuted, and their line is cut into windows. In a window they are sorted by length, and the line of their
@@ -68,8 +72,14 @@ class Packing:
     A micro-batch has about `budget` tokens; in a corpus of one window less than 2 * budget + the longest row.
     """
 
-    def __init__(self, lengths: NDArray[Any] | Sequence[int], batch_tokens: int, seed: int, tokens: int | None = None,
-                 longest: int | None = None) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[Any] | Sequence[int],
+        tokens_per_micro_batch: int,
+        seed: int,
+        tokens: int | None = None,
+        longest: int | None = None,
+    ) -> None:
         """`lengths` [rows] in tokens; `tokens` and `longest`, their sum and maximum, are computed where they are not given.
 
         The budget is raised to the longest row, so that no micro-batch is empty.
@@ -79,14 +89,18 @@ class Packing:
         assert rows > 0, "a corpus without rows cannot be packed"
         self.seed = seed
         total = int(self.lengths.sum()) if tokens is None else tokens
-        self.per_epoch = max(1, total // max(batch_tokens, int(self.lengths.max()) if longest is None else longest))
+        self.per_epoch = max(
+            1,
+            total
+            // max(tokens_per_micro_batch, int(self.lengths.max()) if longest is None else longest),
+        )
         self._windows = max(1, min(rows // WINDOW, self.per_epoch // BATCHES))
         self._window = lru_cache(maxsize=64)(self._lay_out)
 
     def rows(self, m: int) -> Ints:
         """Row numbers of the corpus's m-th micro-batch, counted over all epochs."""
         epoch, index = divmod(m, self.per_epoch)
-        batch = int(shuffled(np.array([index]), self.per_epoch, mix_seed(self.seed, epoch, 1))[0])
+        batch = int(permute(np.array([index]), self.per_epoch, derive_seed(self.seed, epoch, 1))[0])
         window = ((batch + 1) * self._windows - 1) // self.per_epoch
         order, starts = self._window(epoch, window)
         inside = batch - self._first_batch(window)
@@ -99,12 +113,16 @@ class Packing:
         """The window's rows in order, and where each of its micro-batches starts in it, and the last one ends."""
         bounds = [self._first_batch(window), self._first_batch(window + 1)]
         first, last = (len(self.lengths) * batch // self.per_epoch for batch in bounds)
-        order = shuffled(np.arange(first, last), len(self.lengths), mix_seed(self.seed, epoch, 0))
+        order = permute(np.arange(first, last), len(self.lengths), derive_seed(self.seed, epoch, 0))
         order = order[np.argsort(self.lengths[order], kind="stable")]
         parts = bounds[1] - bounds[0]
         length = self.lengths[order].astype(np.int64)
-        middle = np.cumsum(length) * 2 - length  # twice the position of a row's middle, to stay in integers
+        middle = (
+            np.cumsum(length) * 2 - length
+        )  # twice the position of a row's middle, to stay in integers
         starts = np.searchsorted(middle * parts // (2 * int(length.sum())), np.arange(parts + 1))
-        steps = np.arange(parts + 1)  # by chance a window may have less than `parts` longest rows: then still none is empty
+        steps = np.arange(
+            parts + 1
+        )  # by chance a window may have less than `parts` longest rows: then still none is empty
         starts = np.maximum.accumulate(starts - steps) + steps
         return order, np.minimum(starts, len(order) - parts + steps).astype(np.int64)

@@ -15,14 +15,14 @@ class LayerPrompts(NamedTuple):
     """What attention gets: S prompts, and which of them each row of a batch has.
 
     `key_values` [S, L', 2, H, P, D] for the layers from `first_layer` on; other layers have none. `rows` [B] numbers each row's
-    prompt (None: S is 1, and all have it). `visible` [S, L', P] says which virtual tokens are there, where prompts differ in
+    prompt (None: S is 1, and all have it). `token_mask` [S, L', P] says which virtual tokens are there, where prompts differ in
     length or layers (None: all). `position_offsets` [S] is by how many positions each prompt shifts the text (None: by none).
     """
 
     key_values: Tensor
     first_layer: int = 0
-    rows: Tensor | None = None
-    visible: Tensor | None = None
+    prompt_index: Tensor | None = None
+    token_mask: Tensor | None = None
     position_offsets: Tensor | None = None
 
 
@@ -48,7 +48,7 @@ class Projection(nn.Module):
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     made = nn.Linear(inputs, outputs)
     with torch.no_grad():
-        made.weight.copy_(torch.randn(outputs, inputs, generator=generator) * inputs ** -0.5)
+        made.weight.copy_(torch.randn(outputs, inputs, generator=generator) * inputs**-0.5)
         made.bias.zero_()
     return made
 
@@ -62,7 +62,9 @@ class TaskFactors(nn.Module):
 
     def __init__(self, tasks: int, count: int, rank: int, width: int, seed: int) -> None:
         super().__init__()
-        self.u = nn.Parameter(torch.randn(tasks, count, rank, generator=torch.Generator().manual_seed(seed)))
+        self.u = nn.Parameter(
+            torch.randn(tasks, count, rank, generator=torch.Generator().manual_seed(seed))
+        )
         self.v = nn.Parameter(torch.zeros(tasks, rank, width))
 
     def forward(self, task: int) -> Tensor:
@@ -79,8 +81,16 @@ class DeepPrompt(nn.Module):
     the text: 0, or P as peft and P-tuning v2 do it.
     """
 
-    def __init__(self, key_values: Tensor, *, first_layer: int = 0, projection: Projection | None = None,
-                 factors: TaskFactors | None = None, dropout: float = 0.0, position_offset: int = 0) -> None:
+    def __init__(
+        self,
+        key_values: Tensor,
+        *,
+        first_layer: int = 0,
+        projection: Projection | None = None,
+        factors: TaskFactors | None = None,
+        dropout: float = 0.0,
+        position_offset: int = 0,
+    ) -> None:
         """Under a `projection`, `key_values` gives the shape only."""
         super().__init__()
         self.shape = tuple(key_values.shape)
@@ -95,17 +105,25 @@ class DeepPrompt(nn.Module):
         """P."""
         return self.shape[3]
 
-    def flat(self, task: int | None = None) -> Tensor:
+    def materialize(self, task: int | None = None) -> Tensor:
         """The keys and values [L', 2, H, P, D] as attention takes them, without dropout: a task's, or the shared ones (None)."""
-        shared = self.key_values if self.projection is None else unfold_table(self.projection(), self.shape)
+        shared = (
+            self.key_values
+            if self.projection is None
+            else unfold_table(self.projection(), self.shape)
+        )
         if task is None or self.factors is None:
             return shared
         return shared * unfold_table(self.factors(task), self.shape)
 
     def forward(self, task: int | None = None) -> LayerPrompts:
         """What the backbone takes, for a batch of rows that all have this prompt."""
-        dropped = self.dropout(self.flat(task)).unsqueeze(0)
-        offsets = torch.tensor([self.position_offset], device=dropped.device) if self.position_offset else None
+        dropped = self.dropout(self.materialize(task)).unsqueeze(0)
+        offsets = (
+            torch.tensor([self.position_offset], device=dropped.device)
+            if self.position_offset
+            else None
+        )
         return LayerPrompts(dropped, self.first_layer, position_offsets=offsets)
 
 
@@ -132,7 +150,7 @@ class SoftPrompt(nn.Module):
         return self.vectors.clone()
 
 
-def together(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPrompts | None:
+def stack_prompts(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPrompts | None:
     """Different prompts for the rows [B] of one batch: row i has `prompts[rows[i]]`; None is no prompt, as is one of length 0.
 
     They may differ in length, in layers and in `position_offset`. Returns None where there is no prompt at all.
@@ -143,17 +161,26 @@ def together(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPrompts
     first = min(prompt.first_layer for prompt in deep)
     last = max(prompt.first_layer + prompt.shape[0] for prompt in deep)
     count = max(prompt.num_virtual_tokens for prompt in deep)
-    example = deep[0].flat()
-    key_values = example.new_zeros(len(prompts), last - first, 2, example.shape[2], count, example.shape[4])
-    visible = torch.zeros(len(prompts), last - first, count, dtype=torch.bool, device=example.device)
+    example = deep[0].materialize()
+    key_values = example.new_zeros(
+        len(prompts), last - first, 2, example.shape[2], count, example.shape[4]
+    )
+    token_mask = torch.zeros(
+        len(prompts), last - first, count, dtype=torch.bool, device=example.device
+    )
     for number, prompt in enumerate(prompts):
         if prompt is not None:
             where = slice(prompt.first_layer - first, prompt.first_layer - first + prompt.shape[0])
-            key_values[number, where, :, :, : prompt.num_virtual_tokens] = prompt.flat()
-            visible[number, where, : prompt.num_virtual_tokens] = True
-    offsets = torch.tensor([0 if prompt is None else prompt.position_offset for prompt in prompts], device=example.device)
+            key_values[number, where, :, :, : prompt.num_virtual_tokens] = prompt.materialize()
+            token_mask[number, where, : prompt.num_virtual_tokens] = True
+    offsets = torch.tensor(
+        [0 if prompt is None else prompt.position_offset for prompt in prompts],
+        device=example.device,
+    )
     shifted = offsets if bool(offsets.any()) else None
-    return LayerPrompts(key_values, first, rows, None if bool(visible.all()) else visible, shifted)
+    return LayerPrompts(
+        key_values, first, rows, None if bool(token_mask.all()) else token_mask, shifted
+    )
 
 
 def initial_key_values(init: PromptInit, text_key_values: Tensor, seed: int) -> Tensor:

@@ -67,8 +67,10 @@ _REFUSED = {
 def family_of(model_type: str) -> Family:
     """What is known of a family. Raises UserError where prompts do not work on it, with the reason and the families that work."""
     if model_type not in FAMILIES:
-        raise UserError(f"backbone: deep prompts do not work on {model_type!r} models ({refusal(model_type)}); "
-                        f"use one of {', '.join(sorted(FAMILIES))}")
+        raise UserError(
+            f"backbone: deep prompts do not work on {model_type!r} models ({refusal(model_type)}); "
+            f"use one of {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[model_type]
 
 

@@ -30,12 +30,18 @@ class Tokenizer:
         from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  (it loads torch, and a copy of a tokenizer needs none)
 
         try:
-            known = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+            known = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, add_prefix_space=True
+            )
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}"
+            ) from error
         if not known.is_fast:
-            raise UserError(f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it")
+            raise UserError(
+                f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it"
+            )
         self._fast: Any = known.backend_tokenizer
         self._fast.no_truncation()
         self._fast.no_padding()
@@ -45,7 +51,7 @@ class Tokenizer:
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
         unknown = known.unk_token_id
         self.unknown = int(unknown if unknown is not None else known.eos_token_id)
-        self.pad = int(known.pad_token_id or 0)
+        self.pad_token_id = int(known.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
         self.mask: int | None = None if family.causal else known.mask_token_id
@@ -53,7 +59,10 @@ class Tokenizer:
         self.max_length = positions - family.first_position
         if self.causal:
             end = known.eos_token_id
-            self.middle, self.suffix = (ids or [self.unknown if end is None else int(end)] for ids in (self.middle, self.suffix))
+            self.middle, self.suffix = (
+                ids or [self.unknown if end is None else int(end)]
+                for ids in (self.middle, self.suffix)
+            )
         self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.words([["*", "#"]])[0]
 
@@ -96,11 +105,17 @@ class Tokenizer:
     def single_words(self, words: Sequence[str]) -> list[int]:
         """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""
         pieces = self.words([words])[0]
-        bad = [f"word {word!r} is {len(piece)} sub-words of the backbone's vocabulary; choose a word that is one"
-               for word, piece in zip(words, pieces, strict=True) if len(piece) > 1 or piece == [self.unknown]]
+        bad = [
+            f"word {word!r} is {len(piece)} sub-words of the backbone's vocabulary; choose a word that is one"
+            for word, piece in zip(words, pieces, strict=True)
+            if len(piece) > 1 or piece == [self.unknown]
+        ]
         ids = [piece[0] for piece in pieces]
-        bad += [f"word {word!r} is to the backbone the same as another; choose another"
-                for i, word in enumerate(words) if ids[i] in ids[:i]]
+        bad += [
+            f"word {word!r} is to the backbone the same as another; choose another"
+            for i, word in enumerate(words)
+            if ids[i] in ids[:i]
+        ]
         if bad:
             raise UserError(*(f"{problem} in the recipe's words" for problem in bad))
         return ids
@@ -108,4 +123,7 @@ class Tokenizer:
     def texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Sub-word ids of every text, each with its (start, end) in characters of the text."""
         encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
-        return [(list(encoding.ids), [(int(a), int(b)) for a, b in encoding.offsets]) for encoding in encodings]
+        return [
+            (list(encoding.ids), [(int(a), int(b)) for a, b in encoding.offsets])
+            for encoding in encodings
+        ]

@@ -22,7 +22,7 @@ Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Metrics:
+class MetricsDocument:
     """`metrics.json`: scores are 0-100, None where undefined."""
 
     primary: str
@@ -49,12 +49,12 @@ class Repeat:
     """A run's training and test once more, with another seed."""
 
     seed: int
-    metrics: Metrics
+    metrics: MetricsDocument
     counts: UnitCounts | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunResult:
     """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same;
     `mean_samples`, with `repeats`, those of the mean over seeds.
 
@@ -63,7 +63,7 @@ class Run:
 
     arm: str
     task: str
-    metrics: Metrics | None
+    metrics: MetricsDocument | None
     labels: pd.DataFrame | None
     training: Training
     counts: UnitCounts | None = None
@@ -108,26 +108,33 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class ReportInputs:
     """All that a report is made of, in the order in which it is shown."""
 
     arms: tuple[str, ...]
     tasks: tuple[str, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunResult, ...]
     mixtures: tuple[Mixture, ...]
     published: Published = dataclasses.field(default_factory=dict)
 
-    def of_task(self, task: str) -> list[Run]:
+    def of_task(self, task: str) -> list[RunResult]:
         """One run per arm, in the arms' order."""
         return [run for run in self.runs if run.task == task]
 
-    def run(self, arm: str, task: str) -> Run | None:
+    def run(self, arm: str, task: str) -> RunResult | None:
         """That arm on that task, where both were asked for."""
         return next((run for run in self.runs if (run.arm, run.task) == (arm, task)), None)
 
 
-def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Path], tasks: Sequence[str],
-            arms: Sequence[str], repeated: Collection[tuple[str, str, int]] = ()) -> Evidence:
+def collect(
+    results: Path,
+    predictions: Path,
+    runs: Path,
+    mixtures: Sequence[Path],
+    tasks: Sequence[str],
+    arms: Sequence[str],
+    repeated: Collection[tuple[str, str, int]] = (),
+) -> ReportInputs:
     """Read everything; `repeated` has the arm, task and seed of runs that repeat others. Raises one UserError with the problems
     of all malformed files.
     """
@@ -150,25 +157,37 @@ def collect(results: Path, predictions: Path, runs: Path, mixtures: Sequence[Pat
     if problems:
         raise UserError(*problems)
     sampled = [run for task in tasks for run in _sampled([run for run in read if run.task == task])]
-    return Evidence(tuple(arms), tuple(tasks), tuple(sampled), tuple(mixed))
+    return ReportInputs(tuple(arms), tuple(tasks), tuple(sampled), tuple(mixed))
 
 
-def _sampled(runs: Sequence[Run]) -> list[Run]:
+def _sampled(runs: Sequence[RunResult]) -> list[RunResult]:
     """The runs of a task with their samples."""
     drawn: dict[str, list[Samples]] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
-        counts = {run.arm: [run.counts, *(one.counts for one in run.repeats if one.counts)]
-                  for run in runs if run.counts and run.counts.units == units}
+        counts = {
+            run.arm: [run.counts, *(one.counts for one in run.repeats if one.counts)]
+            for run in runs
+            if run.counts and run.counts.units == units
+        }
         found = iter(resampled([one for each in counts.values() for one in each]))
         drawn |= {arm: [next(found) for _ in each] for arm, each in counts.items()}
-    return [dataclasses.replace(run, samples=drawn[run.arm][0], mean_samples=over_seeds(drawn[run.arm], place))
-            if run.arm in drawn else run for place, run in enumerate(runs)]
+    return [
+        dataclasses.replace(
+            run, samples=drawn[run.arm][0], mean_samples=over_seeds(drawn[run.arm], place)
+        )
+        if run.arm in drawn
+        else run
+        for place, run in enumerate(runs)
+    ]
 
 
-def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str]:
+def _incomparable(task: str, runs: Sequence[RunResult], results: Path) -> Iterator[str]:
     primaries = {run.metrics.primary: run.arm for run in runs if run.metrics}
     if len(primaries) > 1:
-        found = ", ".join(f"{results / arm / task / 'metrics.json'} has {name!r}" for name, arm in primaries.items())
+        found = ", ".join(
+            f"{results / arm / task / 'metrics.json'} has {name!r}"
+            for name, arm in primaries.items()
+        )
         yield f"the arms of {task} have different primary metrics: {found}; evaluate them again with one"
     for run in runs:
         for seed in (one.seed for one in run.repeats if not _alike(run, one)):
@@ -176,24 +195,54 @@ def _incomparable(task: str, runs: Sequence[Run], results: Path) -> Iterator[str
             yield f"{path}: not tested as {results / run.arm / task} was (primary score, rows or figures); {RERUN}"
 
 
-def _alike(run: Run, repeat: Repeat) -> bool:
+def _alike(run: RunResult, repeat: Repeat) -> bool:
     """Whether a repeat was scored by the same figures on the same units as its run."""
-    told = [(one.metrics.primary, one.metrics.rows.get("test"), one.metrics.test.keys(), one.counts and one.counts.units,
-             one.counts and one.counts.figures) for one in (run, repeat) if one.metrics]
+    told = [
+        (
+            one.metrics.primary,
+            one.metrics.rows.get("test"),
+            one.metrics.test.keys(),
+            one.counts and one.counts.units,
+            one.counts and one.counts.figures,
+        )
+        for one in (run, repeat)
+        if one.metrics
+    ]
     return len(told) == 2 and told[0] == told[1]
 
 
-def _run(arm: str, task: str, results: Path, predictions: Path, runs: Path, seeds: Sequence[int]) -> Run:
-    said, labels = predictions / arm / task, table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label")
+def _run(
+    arm: str, task: str, results: Path, predictions: Path, runs: Path, seeds: Sequence[int]
+) -> RunResult:
+    said, labels = (
+        predictions / arm / task,
+        table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label"),
+    )
     metrics, counts = _tested(results / arm / task, said)
-    again = {seed: _tested(*(root / "repeat" / str(seed) / arm / task for root in (results, predictions))) for seed in seeds}
-    repeats = tuple(Repeat(seed, scores, units) for seed, (scores, units) in again.items() if metrics and scores)
-    return Run(arm, task, metrics, labels, _training(runs / arm / task), counts,
-               confidences=parquet(said / "confidences.parquet", CONFIDENCES), claims=parquet(said / "claims.parquet", CLAIMS),
-               measures=parquet(said / "measures.parquet", (*MEASURES, "right")), repeats=repeats)
+    again = {
+        seed: _tested(
+            *(root / "repeat" / str(seed) / arm / task for root in (results, predictions))
+        )
+        for seed in seeds
+    }
+    repeats = tuple(
+        Repeat(seed, scores, units) for seed, (scores, units) in again.items() if metrics and scores
+    )
+    return RunResult(
+        arm,
+        task,
+        metrics,
+        labels,
+        _training(runs / arm / task),
+        counts,
+        confidences=parquet(said / "confidences.parquet", CONFIDENCES),
+        claims=parquet(said / "claims.parquet", CLAIMS),
+        measures=parquet(said / "measures.parquet", (*MEASURES, "right")),
+        repeats=repeats,
+    )
 
 
-def _tested(results: Path, predictions: Path) -> tuple[Metrics | None, UnitCounts | None]:
+def _tested(results: Path, predictions: Path) -> tuple[MetricsDocument | None, UnitCounts | None]:
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
@@ -201,38 +250,53 @@ def _tested(results: Path, predictions: Path) -> tuple[Metrics | None, UnitCount
 
 
 def _counts(folder: Path) -> UnitCounts | None:
-    figures, frame = document(folder / "figures.json"), parquet(folder / "counts.parquet", ("unit",))
+    figures, frame = (
+        document(folder / "figures.json"),
+        parquet(folder / "counts.parquet", ("unit",)),
+    )
     if figures is None or frame is None:
         return None
     formulas = {name: tuple(map(tuple, formula)) for name, formula in figures.items()}
-    missing = {column for formula in formulas.values() for part in formula for column in part} - set(frame.columns)
+    missing = {
+        column for formula in formulas.values() for part in formula for column in part
+    } - set(frame.columns)
     if missing:
         raise UserError(f"{folder}/counts.parquet: no column {', '.join(sorted(missing))}; {RERUN}")
-    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame.columns if name != "unit"}
+    columns = {
+        str(name): frame[name].to_numpy(np.float64) for name in frame.columns if name != "unit"
+    }
     return UnitCounts(tuple(frame["unit"]), columns, formulas)
 
 
-def _check_same(metrics: Metrics, counts: UnitCounts, results: Path, predictions: Path) -> None:
+def _check_same(
+    metrics: MetricsDocument, counts: UnitCounts, results: Path, predictions: Path
+) -> None:
     """Raise UserError where counts do not add up to the score: they would be those of another run."""
     sums = {name: values.sum(keepdims=True) for name, values in counts.columns.items()}
     for name, formula in counts.figures.items():
         known, found = metrics.test.get(name), float(figure(formula, sums)[0])
         if known is not None and not math.isclose(known, found, rel_tol=1e-9, abs_tol=1e-9):
-            raise UserError(f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but {results}/metrics.json has "
-                            f"{known:.2f}; {RERUN}")
+            raise UserError(
+                f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but {results}/metrics.json has "
+                f"{known:.2f}; {RERUN}"
+            )
 
 
-def _metrics(path: Path) -> Metrics | None:
+def _metrics(path: Path) -> MetricsDocument | None:
     values = document(path)
     if values is None:
         return None
     primary, test = values.get("primary"), numbers(values, "test", path)
     if not isinstance(primary, str) or primary not in test:
         known = ", ".join(test) or "none"
-        raise UserError(f"{path}: primary: found {primary!r}, expected one of the scores in 'test' ({known}); {RERUN}")
+        raise UserError(
+            f"{path}: primary: found {primary!r}, expected one of the scores in 'test' ({known}); {RERUN}"
+        )
     parameters = numbers(values, "parameters", path)
     validation, rows = numbers(values, "validation", path), numbers(values, "rows", path)
-    return Metrics(primary, test, validation, rows, parameters.get("trained"), parameters.get("backbone"))
+    return MetricsDocument(
+        primary, test, validation, rows, parameters.get("trained"), parameters.get("backbone")
+    )
 
 
 def _training(folder: Path) -> Training:
@@ -241,8 +305,13 @@ def _training(folder: Path) -> Training:
     rates = numbers(values, "learning_rates", path)
     facts = numbers({"run": {key: values.get(key) for key in FACTS}}, "run", path)
     drawn = typed(values, "drawn", dict, path)
-    return Training(table(folder / "train.tsv", ("step", "loss")), table(folder / "validation.tsv", ("step",)), facts, rates,
-                    {corpus: numbers(drawn, corpus, path) for corpus in drawn})
+    return Training(
+        table(folder / "train.tsv", ("step", "loss")),
+        table(folder / "validation.tsv", ("step",)),
+        facts,
+        rates,
+        {corpus: numbers(drawn, corpus, path) for corpus in drawn},
+    )
 
 
 def _mixture(name: str, path: Path, run: Path) -> Mixture:
@@ -251,15 +320,32 @@ def _mixture(name: str, path: Path, run: Path) -> Mixture:
         return Mixture(name, None, {}, (), _training(run))
     raw, leaks = typed(values, "corpora", dict, path), typed(values, "leaks", list, path)
     corpora = {corpus: numbers(raw, corpus, path) for corpus in raw}
-    settings = numbers({"mixture": {key: values.get(key) for key in ("temperature", "cap", "unit")}}, "mixture", path)
+    settings = numbers(
+        {"mixture": {key: values.get(key) for key in ("temperature", "cap", "unit")}},
+        "mixture",
+        path,
+    )
     warnings = tuple(map(str, typed(values, "warnings", list, path)))
-    return Mixture(name, corpora, settings, tuple(_leak(leak, path) for leak in leaks), _training(run), warnings,
-                   str(values.get("on_leak", "report")))
+    return Mixture(
+        name,
+        corpora,
+        settings,
+        tuple(_leak(leak, path) for leak in leaks),
+        _training(run),
+        warnings,
+        str(values.get("on_leak", "report")),
+    )
 
 
 def _leak(value: object, path: Path) -> Leak:
     if not isinstance(value, dict):
         raise UserError(f"{path}: leaks: found {value!r}, expected a mapping; {RERUN}")
-    counts = numbers({"leaks": {key: value.get(key) for key in ("rows", "equal", "contained", "train_rows")}}, "leaks", path)
+    counts = numbers(
+        {"leaks": {key: value.get(key) for key in ("rows", "equal", "contained", "train_rows")}},
+        "leaks",
+        path,
+    )
     train, held_out, split = (str(value.get(key, "")) for key in ("train", "held_out", "split"))
-    return Leak(train, held_out, split, counts, tuple(map(str, typed(value, "examples", list, path))))
+    return Leak(
+        train, held_out, split, counts, tuple(map(str, typed(value, "examples", list, path)))
+    )

@@ -25,17 +25,29 @@ NONE = "Nothing is wrong, and nothing odd."
 
 def sections(statistics: Statistics | None, problems: Problems) -> list[Section]:
     """Problems by kind; then, where something is sound, sizes, lengths and labels."""
-    found = [Section("Problems", "" if problems.counts else NONE, (_problems(problems),) if problems.counts else ())]
+    found = [
+        Section(
+            "Problems",
+            "" if problems.counts else NONE,
+            (_problems(problems),) if problems.counts else (),
+        )
+    ]
     if statistics is None or not any(len(split.words) for split in statistics.splits.values()):
         return found
-    return [*found, _sizes(statistics), *([_labels(statistics)] if any(s.labels for s in statistics.splits.values()) else [])]
+    return [
+        *found,
+        _sizes(statistics),
+        *([_labels(statistics)] if any(s.labels for s in statistics.splits.values()) else []),
+    ]
 
 
 def write_page(path: Path, name: str, statistics: Statistics | None, problems: Problems) -> None:
     """One HTML file with all it needs. The same corpus gives the same bytes."""
     rows = sum(len(split.words) for split in statistics.splits.values()) if statistics else 0
     summary = f"{count(rows)} rows are sound. {_about(problems)}"
-    text = page("report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY)
+    text = page(
+        "report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
 
@@ -47,33 +59,81 @@ def _about(problems: Problems) -> str:
 
 def _problems(problems: Problems) -> Table:
     """A row a kind: errors before warnings, the most frequent first."""
-    kinds = sorted(problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0]))
-    rows = tuple(tuple(map(Cell, (kind, "warning" if kind in WARNINGS else "error", count(number), _examples(problems, kind))))
-                 for kind, number in kinds)
+    kinds = sorted(
+        problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])
+    )
+    rows = tuple(
+        tuple(
+            map(
+                Cell,
+                (
+                    kind,
+                    "warning" if kind in WARNINGS else "error",
+                    count(number),
+                    _examples(problems, kind),
+                ),
+            )
+        )
+        for kind, number in kinds
+    )
     return Table("By kind", _head("kind", "severity", "count", "for example"), rows, prose=True)
 
 
 def _examples(problems: Problems, kind: str) -> str:
-    kept = [f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind]
+    kept = [
+        f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind
+    ]
     return " / ".join(text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES])
 
 
 def _sizes(statistics: Statistics) -> Section:
     splits, limit = statistics.splits, statistics.max_length
-    drawn = [plots.histogram("Words in a row", "words", {name: split.words for name, split in splits.items()})]
-    shown = [Table("Rows and words", _head("split", "rows", "words", "median", "95 %", "longest"),
-                   tuple((Cell(name), Cell(count(len(split.words))), *_spread(split.words)) for name, split in splits.items()))]
+    drawn = [
+        plots.histogram(
+            "Words in a row", "words", {name: split.words for name, split in splits.items()}
+        )
+    ]
+    shown = [
+        Table(
+            "Rows and words",
+            _head("split", "rows", "words", "median", "95 %", "longest"),
+            tuple(
+                (Cell(name), Cell(count(len(split.words))), *_spread(split.words))
+                for name, split in splits.items()
+            ),
+        )
+    ]
     about = f"Task {statistics.task}."
     if limit is None:
         about += " Give --backbone and --max-length to see how long texts are in its sub-words."
     else:
         about += f" Windows have at most {limit} sub-words."
-        head = _head("split", "rows counted", "sub-words", "median", "95 %", "longest", "in several windows", "windows")
-        rows = tuple((Cell(name), Cell(count(len(split.pieces))), *_spread(split.pieces), *_windows(split, limit))
-                     for name, split in splits.items())
+        head = _head(
+            "split",
+            "rows counted",
+            "sub-words",
+            "median",
+            "95 %",
+            "longest",
+            "in several windows",
+            "windows",
+        )
+        rows = tuple(
+            (
+                Cell(name),
+                Cell(count(len(split.pieces))),
+                *_spread(split.pieces),
+                *_windows(split, limit),
+            )
+            for name, split in splits.items()
+        )
         shown.append(Table("Sub-words, by the backbone's tokenizer", head, rows))
         shown += _happened(splits)
-        drawn.append(plots.histogram("Sub-words in a row", "sub-words", {n: s.pieces for n, s in splits.items()}, limit))
+        drawn.append(
+            plots.histogram(
+                "Sub-words in a row", "sub-words", {n: s.pieces for n, s in splits.items()}, limit
+            )
+        )
     return Section("Sizes", about, tuple(shown), tuple(drawn))
 
 
@@ -92,22 +152,48 @@ def _spread(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> tuple[
 def _windows(split: SplitStatistics, limit: int) -> tuple[Cell, ...]:
     if not len(split.pieces):
         return (Cell(DASH),) * 2
-    return Cell(percent(float((split.pieces > limit).mean()))), Cell(count(int(split.windows.sum())))
+    return Cell(percent(float((split.pieces > limit).mean()))), Cell(
+        count(int(split.windows.sum()))
+    )
 
 
 def _happened(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
     what = list(dict.fromkeys(name for split in splits.values() for name in split.happened))
-    rows = tuple((Cell(name), *(Cell(count(split.happened.get(name, 0))) for split in splits.values())) for name in what)
+    rows = tuple(
+        (Cell(name), *(Cell(count(split.happened.get(name, 0))) for split in splits.values()))
+        for name in what
+    )
     return [Table("What does not fit", _head("what", *splits), rows)] if rows else []
 
 
 def _labels(statistics: Statistics) -> Section:
     splits = statistics.splits
-    names = sorted({label for split in splits.values() for label in split.labels},
-                   key=lambda label: (-sum(split.labels.get(label, 0) for split in splits.values()), label))
+    names = sorted(
+        {label for split in splits.values() for label in split.labels},
+        key=lambda label: (-sum(split.labels.get(label, 0) for split in splits.values()), label),
+    )
     totals = {name: max(1, sum(split.labels.values())) for name, split in splits.items()}
-    shares = {label: {name: 100 * split.labels.get(label, 0) / totals[name] for name, split in splits.items()} for label in names}
-    rows = tuple((Cell(label), *(Cell(count(split.labels.get(label, 0)), percent(shares[label][name] / 100))
-                                 for name, split in splits.items())) for label in names)
+    shares = {
+        label: {
+            name: 100 * split.labels.get(label, 0) / totals[name] for name, split in splits.items()
+        }
+        for label in names
+    }
+    rows = tuple(
+        (
+            Cell(label),
+            *(
+                Cell(count(split.labels.get(label, 0)), percent(shares[label][name] / 100))
+                for name, split in splits.items()
+            ),
+        )
+        for label in names
+    )
     table = Table("Annotations by label", _head("label", *splits), rows)
-    return Section("Labels", f"Labels: {len(names)}.", (), (plots.bars("Share of annotations", "%", shares),), table)
+    return Section(
+        "Labels",
+        f"Labels: {len(names)}.",
+        (),
+        (plots.bars("Share of annotations", "%", shares),),
+        table,
+    )

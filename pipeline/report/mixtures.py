@@ -13,9 +13,14 @@ def shares(mixture: Mixture) -> Table | None:
         return None
     names = ("rows", "share of rows", "share as sampled", "rate", "epochs", "micro-batches")
     total = sum(corpus.get("rows") or 0 for corpus in mixture.corpora.values())
-    rows = tuple((Cell(name), *map(Cell, _corpus(corpus, total))) for name, corpus in mixture.corpora.items())
+    rows = tuple(
+        (Cell(name), *map(Cell, _corpus(corpus, total))) for name, corpus in mixture.corpora.items()
+    )
     unit = mixture.settings.get("unit")
-    columns = (Cell("corpus"), *(Cell(name, f"of {count(unit)}" if name == "rate" and unit else "") for name in names))
+    columns = (
+        Cell("corpus"),
+        *(Cell(name, f"of {count(unit)}" if name == "rate" and unit else "") for name in names),
+    )
     return Table("Corpora", columns, rows)
 
 
@@ -23,10 +28,22 @@ def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
     rows = corpus.get("rows")
     by_rows = percent(rows / total if total and rows is not None else None, 1)
     sampled, epochs = percent(corpus.get("share"), 1), factor(corpus.get("epochs"))
-    return count(rows), by_rows, sampled, count(corpus.get("rate")), epochs, count(corpus.get("micro_batches"))
+    return (
+        count(rows),
+        by_rows,
+        sampled,
+        count(corpus.get("rate")),
+        epochs,
+        count(corpus.get("micro_batches")),
+    )
 
 
-DRAWN = {"micro_batches": "micro-batches", "rows": "rows", "tokens": "tokens", "loss_tokens": "loss tokens"}
+DRAWN = {
+    "micro_batches": "micro-batches",
+    "rows": "rows",
+    "tokens": "tokens",
+    "loss_tokens": "loss tokens",
+}
 
 
 def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
@@ -41,14 +58,17 @@ def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
     }
 
 
-def realized(mixture: Mixture) -> Table | None:
+def consumed_by_corpus(mixture: Mixture) -> Table | None:
     """What the run drew of each corpus, beside the share that was intended."""
     shares = drawn_shares(mixture)
     rows = tuple(
         (
             Cell(name),
             Cell(percent(found["intended"] / 100, 1)),
-            *(Cell(percent(found[title] / 100, 1), count(mixture.training.drawn[name].get(key))) for key, title in DRAWN.items()),
+            *(
+                Cell(percent(found[title] / 100, 1), count(mixture.training.drawn[name].get(key)))
+                for key, title in DRAWN.items()
+            ),
         )
         for name, found in shares.items()
     )
@@ -58,14 +78,30 @@ def realized(mixture: Mixture) -> Table | None:
 
 def leaks(mixture: Mixture) -> Table | None:
     """Held-out rows of one corpus whose texts are in train rows of another, or of itself."""
-    columns = ("trained on", "held out", "split", "rows", "equal", "contained", "train rows", "for example")
+    columns = (
+        "trained on",
+        "held out",
+        "split",
+        "rows",
+        "equal",
+        "contained",
+        "train rows",
+        "for example",
+    )
     keys = ("rows", "equal", "contained", "train_rows")
     rows = tuple(
-        (*map(Cell, (leak.train, leak.held_out, leak.split)), *(Cell(count(leak.counts.get(key))) for key in keys),
-         Cell(_examples(leak.examples)))
+        (
+            *map(Cell, (leak.train, leak.held_out, leak.split)),
+            *(Cell(count(leak.counts.get(key))) for key in keys),
+            Cell(_examples(leak.examples)),
+        )
         for leak in mixture.leaks
     )
-    return Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True) if rows else None
+    return (
+        Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True)
+        if rows
+        else None
+    )
 
 
 def _examples(examples: Sequence[str]) -> str:
@@ -79,7 +115,10 @@ def pretraining(mixture: Mixture) -> Table | None:
     facts, seed = mixture.training.facts, mixture.training.facts.get("seed")
     if all(value is None for value in facts.values()):
         return None
-    texts = (*(count(facts.get(name)) for name in names), learning_rates(mixture.training.learning_rates))
+    texts = (
+        *(count(facts.get(name)) for name in names),
+        learning_rates(mixture.training.learning_rates),
+    )
     columns = ("mixture", *(name.replace("_", " ") for name in names), "learning rates", "seed")
     row = (Cell(mixture.name), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
     return Table("Training of the shared prompt", tuple(map(Cell, columns)), (row,))

@@ -26,7 +26,17 @@ ARM_COLORS = {
     "head_only": "#6B6B6B",
 }
 OTHER_COLOR = "#CC79A7"
-TASK_COLORS = ("#332288", "#44AA99", "#CC6677", "#999933", "#88CCEE", "#882255", "#117733", "#DDCC77", "#AA4499")
+TASK_COLORS = (
+    "#332288",
+    "#44AA99",
+    "#CC6677",
+    "#999933",
+    "#88CCEE",
+    "#882255",
+    "#117733",
+    "#DDCC77",
+    "#AA4499",
+)
 DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)))
 MARKERS = ("o", "s", "^", "D", "v")
 WIDTH = 4.8  # Inches. Narrow on purpose: on a phone a plot then shrinks little, and on a laptop two stand side by side.
@@ -64,7 +74,7 @@ class Plot:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class Curve:
     """One curve: x is the step; `mark` is the step to put a ring on."""
 
     values: "pd.Series[float]"
@@ -98,7 +108,7 @@ def smooth(values: "pd.Series[float]") -> "pd.Series[float]":
     return mean.iloc[keep]
 
 
-def lines(caption: str, axis: str, curves: Mapping[str, Line]) -> Plot:
+def lines(caption: str, axis: str, curves: Mapping[str, Curve]) -> Plot:
     """Curves over steps, by name. A wide range of positive values gets a logarithmic axis."""
     with _style():
         figure, axes = _figure(2.9)
@@ -106,23 +116,39 @@ def lines(caption: str, axis: str, curves: Mapping[str, Line]) -> Plot:
             # matplotlib hides names that begin with an underscore from the legend; a zero-width space lets them in.
             shown = "\u200b" + name if name.startswith("_") else name
             lone = "o" if len(line.values) == 1 else ""
-            axes.plot(line.values.index, line.values, color=line.color, ls=line.dashes, label=shown, marker=lone)
+            axes.plot(
+                line.values.index,
+                line.values,
+                color=line.color,
+                ls=line.dashes,
+                label=shown,
+                marker=lone,
+            )
             if line.mark is not None and line.mark in line.values.index:
                 height = line.values[~line.values.index.duplicated(keep="last")][line.mark]
                 axes.plot([line.mark], [height], "o", mfc="white", mec=line.color, mew=1.5, ms=5.5)
-        ends = [value for line in curves.values() for value in (line.values.min(), line.values.max())]
+        ends = [
+            value for line in curves.values() for value in (line.values.min(), line.values.max())
+        ]
         if axis == "loss" and min(ends) > 0 and max(ends) / min(ends) > 10:
             axes.set_yscale("log")
-            axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+            axes.yaxis.set(
+                major_locator=LogLocator(subs=(1, 2, 5)),
+                major_formatter="{x:g}",
+                minor_formatter=NullFormatter(),
+            )
         axes.set(xlabel="step", ylabel=axis)
         _legend(figure, axes, len(curves))
         text = "; ".join(
-            f"{name} ends at {line.values.iloc[-1]:.3g} (step {line.values.index[-1]:g})" for name, line in curves.items()
+            f"{name} ends at {line.values.iloc[-1]:.3g} (step {line.values.index[-1]:g})"
+            for name, line in curves.items()
         )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def against(caption: str, axis_x: str, axis_y: str, curves: Mapping[str, Line], diagonal: bool = False) -> Plot:
+def against(
+    caption: str, axis_x: str, axis_y: str, curves: Mapping[str, Curve], diagonal: bool = False
+) -> Plot:
     """Curves from 0 to 100 percent over 0 to 100 percent, by name, perhaps with the line where both are equal."""
     with _style():
         figure, axes = _figure(2.9)
@@ -130,11 +156,23 @@ def against(caption: str, axis_x: str, axis_y: str, curves: Mapping[str, Line], 
             axes.plot([0, 100], [0, 100], color=OTHER_COLOR, lw=0.8, ls=":")
         for name, line in curves.items():
             few = "o" if len(line.values) <= 20 else ""
-            axes.plot(line.values.index, line.values, color=line.color, ls=line.dashes, label=name, marker=few, ms=4)
-        axes.set(xlabel=axis_x, ylabel=axis_y, xlim=(0, 100), ylim=(0, 100) if diagonal else (0, None))
+            axes.plot(
+                line.values.index,
+                line.values,
+                color=line.color,
+                ls=line.dashes,
+                label=name,
+                marker=few,
+                ms=4,
+            )
+        axes.set(
+            xlabel=axis_x, ylabel=axis_y, xlim=(0, 100), ylim=(0, 100) if diagonal else (0, None)
+        )
         _legend(figure, axes, len(curves))
-        text = "; ".join(f"{name}: {axis_y} {line.values.iloc[-1]:.3g} at {line.values.index[-1]:.3g}"
-                         for name, line in curves.items())
+        text = "; ".join(
+            f"{name}: {axis_y} {line.values.iloc[-1]:.3g} at {line.values.index[-1]:.3g}"
+            for name, line in curves.items()
+        )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
@@ -161,7 +199,9 @@ def label_dots(caption: str, frame: pd.DataFrame, most: int = 25) -> Plot:
         _legend(figure, axes, len(shown.columns) - 1)
         left_out = f"The {most} most frequent of {len(frame)} labels. " if len(frame) > most else ""
         return Plot(
-            caption, left_out + "The table has the numbers.", _svg(figure, caption, left_out + "The table has the numbers.")
+            caption,
+            left_out + "The table has the numbers.",
+            _svg(figure, caption, left_out + "The table has the numbers."),
         )
 
 
@@ -169,42 +209,69 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
     """Two bars per corpus, as fractions: its share of the rows, and its share as sampled."""
     with _style():
         figure, axes = _figure(0.9 + 0.5 * len(corpora))
-        for side, name, color in ((-0.19, "share of rows", "#b8bfca"), (0.19, "share as sampled", "#332288")):
+        for side, name, color in (
+            (-0.19, "share of rows", "#b8bfca"),
+            (0.19, "share as sampled", "#332288"),
+        ):
             widths = [100 * pair[side > 0] for pair in corpora.values()]
-            bars = axes.barh([place + side for place in range(len(corpora))], widths, height=0.36, color=color, label=name)
-            axes.bar_label(bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=8, color="#3d434d")
+            bars = axes.barh(
+                [place + side for place in range(len(corpora))],
+                widths,
+                height=0.36,
+                color=color,
+                label=name,
+            )
+            axes.bar_label(
+                bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=8, color="#3d434d"
+            )
         axes.set(xlabel="% of the mixture", ylim=(len(corpora) - 0.45, -0.55))
         axes.set_yticks(range(len(corpora)), [_short(name) for name in corpora])
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
         _legend(figure, axes, 2)
         text = "; ".join(
-            f"{name} {100 * rows:.1f} % of rows, sampled {100 * rate:.1f} %" for name, (rows, rate) in corpora.items()
+            f"{name} {100 * rows:.1f} % of rows, sampled {100 * rate:.1f} %"
+            for name, (rows, rate) in corpora.items()
         )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def histogram(caption: str, axis: str, values: Mapping[str, "np.ndarray[Any, Any]"], mark: float | None = None) -> Plot:
+def histogram(
+    caption: str, axis: str, values: Mapping[str, "np.ndarray[Any, Any]"], mark: float | None = None
+) -> Plot:
     """How rows of several splits are spread, each as the share of its own rows; `mark` is a limit to draw a line at."""
     with _style():
         figure, axes = _figure(2.9)
         shown = {name: numbers for name, numbers in values.items() if len(numbers)}
         top = max((float(np.quantile(numbers, 0.995)) for numbers in shown.values()), default=1.0)
         end = 1.05 * max(top, mark or 0.0, 1.0)
-        edges = np.arange(0, end + 1, max(1, round(end / 40)))  # whole numbers: else some bars hold one more of them than others
+        edges = np.arange(
+            0, end + 1, max(1, round(end / 40))
+        )  # whole numbers: else some bars hold one more of them than others
         for place, (name, numbers) in enumerate(shown.items()):
             heights, _ = np.histogram(np.minimum(numbers, edges[-1]), edges)
-            axes.stairs(100 * heights / len(numbers), edges, color=TASK_COLORS[place], ls=DASHES[place], lw=1.6, label=name)
+            axes.stairs(
+                100 * heights / len(numbers),
+                edges,
+                color=TASK_COLORS[place],
+                ls=DASHES[place],
+                lw=1.6,
+                label=name,
+            )
         if mark is not None:
             axes.axvline(mark, color="#D55E00", lw=1.2, label=f"limit {mark:g}")
         axes.set(xlabel=axis, ylabel="% of rows")
         _legend(figure, axes, len(shown) + (mark is not None))
-        text = "; ".join(f"{name}: median {np.median(numbers):.0f}, at most {numbers.max():.0f}"
-                         for name, numbers in shown.items())
+        text = "; ".join(
+            f"{name}: median {np.median(numbers):.0f}, at most {numbers.max():.0f}"
+            for name, numbers in shown.items()
+        )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], most: int = 20) -> Plot:
+def bars(
+    caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], most: int = 20
+) -> Plot:
     """Horizontal bars: for each of the first rows (the outer names), one for each inner name."""
     with _style():
         shown = dict(list(groups.items())[:most])
@@ -221,24 +288,42 @@ def bars(caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], mos
         axes.grid(visible=False, axis="y")
         _legend(figure, axes, len(names))
         left_out = f"The first {most} of {len(groups)}. " if len(groups) > most else ""
-        text = left_out + "; ".join(f"{row} " + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
-                                    for row, values in shown.items())
+        text = left_out + "; ".join(
+            f"{row} " + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+            for row, values in shown.items()
+        )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def points(caption: str, axis: tuple[str, str], groups: Mapping[str, "pd.Series[float]"],
-           best: "pd.Series[float] | None" = None, log: bool = False) -> Plot:
+def points(
+    caption: str,
+    axis: tuple[str, str],
+    groups: Mapping[str, "pd.Series[float]"],
+    best: "pd.Series[float] | None" = None,
+    log: bool = False,
+) -> Plot:
     """Points by group: their index is their place on the first axis, whose name comes first. `best` is the best so far."""
     with _style():
         figure, axes = _figure(2.9)
         for place, (name, values) in enumerate(groups.items()):
-            axes.plot(values.index, values, MARKERS[place], color=TASK_COLORS[place], label=name, ms=5, alpha=0.85)
+            axes.plot(
+                values.index,
+                values,
+                MARKERS[place],
+                color=TASK_COLORS[place],
+                label=name,
+                ms=5,
+                alpha=0.85,
+            )
         if best is not None:
             axes.step(best.index, best, where="post", color="#D55E00", lw=1.4, label="best so far")
         axes.set(xlabel=axis[0], ylabel=axis[1], xscale="log" if log else "linear")
         _legend(figure, axes, len(groups) + (best is not None))
-        text = "; ".join(f"{name}: {len(values)} points, {values.min():.3g} to {values.max():.3g}"
-                         for name, values in groups.items() if len(values))
+        text = "; ".join(
+            f"{name}: {len(values)} points, {values.min():.3g} to {values.max():.3g}"
+            for name, values in groups.items()
+            if len(values)
+        )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
@@ -247,14 +332,22 @@ def heat(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) ->
     with _style():
         figure, axes = _figure(1.3 + 0.26 * len(frame))
         colors = matplotlib.colormaps["Blues"].resampled(10)
-        cells = axes.pcolormesh(frame.to_numpy(), cmap=colors, vmin=low, vmax=1.0, edgecolors="white", linewidth=0.5)
+        cells = axes.pcolormesh(
+            frame.to_numpy(), cmap=colors, vmin=low, vmax=1.0, edgecolors="white", linewidth=0.5
+        )
         every = -(-len(frame.columns) // 16)
         axes.set(xlabel=x, ylabel=y, ylim=(len(frame), 0))
-        axes.set_xticks(np.arange(len(frame.columns))[::every] + 0.5, [_short(str(name)) for name in frame.columns[::every]])
+        axes.set_xticks(
+            np.arange(len(frame.columns))[::every] + 0.5,
+            [_short(str(name)) for name in frame.columns[::every]],
+        )
         axes.set_yticks(np.arange(len(frame)) + 0.5, [_short(str(name)) for name in frame.index])
         axes.grid(visible=False)
         figure.colorbar(cells, ax=axes).outline.set_visible(False)
-        text = "; ".join(f"{y} {name}: {row.min():.2f} to {row.max():.2f}".strip() for name, row in frame.iterrows())
+        text = "; ".join(
+            f"{y} {name}: {row.min():.2f} to {row.max():.2f}".strip()
+            for name, row in frame.iterrows()
+        )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
@@ -270,7 +363,14 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 def _legend(figure: Figure, axes: Axes, entries: int) -> None:
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(3, entries), handlelength=2.4, columnspacing=1.4)
+    figure.legend(
+        handles,
+        names,
+        loc="outside upper center",
+        ncols=min(3, entries),
+        handlelength=2.4,
+        columnspacing=1.4,
+    )
 
 
 def _short(name: str) -> str:
@@ -280,13 +380,26 @@ def _short(name: str) -> str:
 def _svg(figure: Figure, title: str, text: str) -> Markup:
     """The drawing alone: no prolog, no metadata, and ids that no other plot on the page has."""
     buffer = io.StringIO()
-    with warnings.catch_warnings():  # The page's own font draws the text, so glyphs that matplotlib's lacks do not matter.
+    with (
+        warnings.catch_warnings()
+    ):  # The page's own font draws the text, so glyphs that matplotlib's lacks do not matter.
         warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+        )
     svg = buffer.getvalue()
-    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :]).replace("xlink:href", "href")
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :]).replace(
+        "xlink:href", "href"
+    )
     key = "plot-" + re.sub(r"\W+", "-", title).strip("-").lower()
-    svg = re.sub(r'\bid="', f'id="{key}-', svg).replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
+    svg = (
+        re.sub(r'\bid="', f'id="{key}-', svg)
+        .replace('href="#', f'href="#{key}-')
+        .replace("url(#", f"url(#{key}-")
+    )
     head = f'<svg role="img" aria-labelledby="{key}-title {key}-text"'
     body = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(text)}</desc>'
     size, rest = svg.removeprefix("<svg").split(">", 1)

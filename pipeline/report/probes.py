@@ -46,11 +46,17 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
     """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
     folder = results / "probe" / arm / task
     values = stage_outputs.document(folder / "metrics.json")
-    suites = stage_outputs.table(folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite")
+    suites = stage_outputs.table(
+        folder / "suites.tsv", ("suite", "score", "loss", "changed"), text="suite"
+    )
     layers = stage_outputs.table(folder / "layers.tsv", ("layer", "score", "loss"))
     if values is None or suites is None or layers is None:
         return None
-    figures = stage_outputs.numbers({"probe": {key: values.get(key) for key in ("score", "rows")}}, "probe", folder / "metrics.json")
+    figures = stage_outputs.numbers(
+        {"probe": {key: values.get(key) for key in ("score", "rows")}},
+        "probe",
+        folder / "metrics.json",
+    )
     return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
 
 
@@ -59,7 +65,13 @@ def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
     path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
     values = stage_outputs.document(path)
     keys = ("home", "there", "loss", "rows")
-    return None if values is None else stage_outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
+    return (
+        None
+        if values is None
+        else stage_outputs.numbers(
+            {"scores": {key: values.get(key) for key in keys}}, "scores", path
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,29 +87,53 @@ def transfer_of(results: Path, task: str) -> Transfer | None:
     """What `results/transfer/TASK` says; None where it is absent."""
     folder = results / "transfer" / task
     values = stage_outputs.document(folder / "metrics.json")
-    cosines = stage_outputs.table(folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt")
+    cosines = stage_outputs.table(
+        folder / "cosines.tsv", ("prompt", "layer", "cosine"), text="prompt"
+    )
     if values is None or cosines is None:
         return None
     return Transfer(task, stage_outputs.numbers(values, "scores", folder / "metrics.json"), cosines)
 
 
-def sections(results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]) -> list[Section]:
+def sections(
+    results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]
+) -> list[Section]:
     """Sections of what was probed; `shifts` are (model's task, data's task). Raises UserError: a malformed file."""
     found = [probe for task in tasks for arm in arms if (probe := probe_of(results, arm, task))]
     by_task = {task: [probe for probe in found if probe.task == task] for task in tasks}
-    moved = [(arm, [shift_of(results, arm, *shift) for shift in shifts]) for arm in arms] if shifts else []
+    moved = (
+        [(arm, [shift_of(results, arm, *shift) for shift in shifts]) for arm in arms]
+        if shifts
+        else []
+    )
     tables = [_suites(task, probes) for task, probes in by_task.items() if probes]
     tables += [_out_of_domain(shifts, moved)] if moved else []
-    drawn = [_losses(f"{task}: points lost by suite", {probe.arm: probe.suites for probe in probes}, "suite")
-             for task, probes in by_task.items() if probes]
-    return [*([Section("Robustness", ROBUSTNESS, tuple(tables), tuple(drawn))] if tables else []),
-            *_prompts(by_task), *_transfer([made for task in tasks if (made := transfer_of(results, task))])]
+    drawn = [
+        _losses(
+            f"{task}: points lost by suite", {probe.arm: probe.suites for probe in probes}, "suite"
+        )
+        for task, probes in by_task.items()
+        if probes
+    ]
+    return [
+        *([Section("Robustness", ROBUSTNESS, tuple(tables), tuple(drawn))] if tables else []),
+        *_prompts(by_task),
+        *_transfer([made for task in tasks if (made := transfer_of(results, task))]),
+    ]
 
 
 def _suites(task: str, probes: Sequence[Probe]) -> Table:
     names = list(dict.fromkeys(name for probe in probes for name in probe.suites["suite"]))
-    columns = (Cell("arm"), Cell("as they are", _measured(probes)), *(Cell(name.replace("_", " ")) for name in names))
-    return Table(f"{task}: test rows made harder", columns, tuple(_suite_row(probe, names) for probe in probes))
+    columns = (
+        Cell("arm"),
+        Cell("as they are", _measured(probes)),
+        *(Cell(name.replace("_", " ")) for name in names),
+    )
+    return Table(
+        f"{task}: test rows made harder",
+        columns,
+        tuple(_suite_row(probe, names) for probe in probes),
+    )
 
 
 def _measured(probes: Sequence[Probe]) -> str:
@@ -106,24 +142,43 @@ def _measured(probes: Sequence[Probe]) -> str:
 
 
 def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:
-    cells = {row["suite"]: Cell(score(row["score"]), _change(row["loss"]) if row["changed"] else "reads the same")
-             for row in probe.suites.to_dict("records")}
-    return (arm_header(probe.arm), Cell(score(probe.figures.get("score"))), *(cells.get(name, Cell(DASH)) for name in names))
+    cells = {
+        row["suite"]: Cell(
+            score(row["score"]), _change(row["loss"]) if row["changed"] else "reads the same"
+        )
+        for row in probe.suites.to_dict("records")
+    }
+    return (
+        arm_header(probe.arm),
+        Cell(score(probe.figures.get("score"))),
+        *(cells.get(name, Cell(DASH)) for name in names),
+    )
 
 
 def _change(loss: float | None) -> str:
     """A loss as the difference that it makes to a score: `−3.2`."""
-    return "" if loss is None or math.isnan(loss) else f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
+    return (
+        ""
+        if loss is None or math.isnan(loss)
+        else f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
+    )
 
 
-def _out_of_domain(shifts: Sequence[tuple[str, str]], moved: Sequence[tuple[str, Sequence[Scores | None]]]) -> Table:
+def _out_of_domain(
+    shifts: Sequence[tuple[str, str]], moved: Sequence[tuple[str, Sequence[Scores | None]]]
+) -> Table:
     columns = [Cell("arm")]
     for model, data in shifts:
         columns += [Cell(f"{model} at home", "labels of both"), Cell(f"{model} on {data}")]
     rows = []
     for arm, each in moved:
-        pairs = [(Cell(score(found.get("home"))), Cell(score(found.get("there")), _change(found.get("loss"))))
-                 for found in (shift or {} for shift in each)]
+        pairs = [
+            (
+                Cell(score(found.get("home"))),
+                Cell(score(found.get("there")), _change(found.get("loss"))),
+            )
+            for found in (shift or {} for shift in each)
+        ]
         rows.append((arm_header(arm), *(cell for pair in pairs for cell in pair)))
     return Table("Out of domain", tuple(columns), tuple(rows))
 
@@ -147,28 +202,50 @@ def _prompts(by_task: Mapping[str, Sequence[Probe]]) -> Iterator[Section]:
         deep = {probe.arm: probe.layers for probe in probes if len(probe.layers)}
         if deep:
             tables.append(_layers(task, deep))
-            drawn += [plots.heat(f"{task}, {arm}: attention mass on the prompt", "head", "layer", _heads(layers))
-                      for arm, layers in deep.items()]
-            drawn.append(_losses(f"{task}: points lost without the prompt in a layer", deep, "layer"))
+            drawn += [
+                plots.heat(
+                    f"{task}, {arm}: attention mass on the prompt", "head", "layer", _heads(layers)
+                )
+                for arm, layers in deep.items()
+            ]
+            drawn.append(
+                _losses(f"{task}: points lost without the prompt in a layer", deep, "layer")
+            )
     if tables:
         yield Section("Deep prompts by layer", PROMPTS, tuple(tables), tuple(drawn))
 
 
 def _heads(layers: pd.DataFrame) -> pd.DataFrame:
     """Attention mass: index layer, a column a head."""
-    heads = {name.removeprefix("head_"): layers[name].to_numpy() for name in layers.columns if name.startswith("head_")}
+    heads = {
+        name.removeprefix("head_"): layers[name].to_numpy()
+        for name in layers.columns
+        if name.startswith("head_")
+    }
     return pd.DataFrame(heads, index=layers["layer"].astype(int))
 
 
 def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
-    columns = [Cell("layer"), *(cell for arm in deep for cell in (arm_header(arm, "without it"), Cell("attention to it", arm)))]
+    columns = [
+        Cell("layer"),
+        *(
+            cell
+            for arm in deep
+            for cell in (arm_header(arm, "without it"), Cell("attention to it", arm))
+        ),
+    ]
     cells: dict[int, dict[str, tuple[Cell, Cell]]] = {}
     for arm, layers in deep.items():
         means = _heads(layers).mean(axis=1)
         for row, (layer, mass) in zip(layers.to_dict("records"), means.items(), strict=True):
-            cells.setdefault(int(str(layer)), {})[arm] = Cell(score(row["score"]), _change(row["loss"])), Cell(f"{mass:.2f}")
-    rows = tuple((Cell(str(layer)), *(cell for arm in deep for cell in of_arm.get(arm, (Cell(DASH),) * 2)))
-                 for layer, of_arm in sorted(cells.items()))
+            cells.setdefault(int(str(layer)), {})[arm] = (
+                Cell(score(row["score"]), _change(row["loss"])),
+                Cell(f"{mass:.2f}"),
+            )
+    rows = tuple(
+        (Cell(str(layer)), *(cell for arm in deep for cell in of_arm.get(arm, (Cell(DASH),) * 2)))
+        for layer, of_arm in sorted(cells.items())
+    )
     return Table(f"{task}: the prompt by layer", tuple(columns), rows)
 
 
@@ -176,11 +253,27 @@ def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
     if not found:
         return
     prompts = list(dict.fromkeys(prompt for transfer in found for prompt in transfer.scores))
-    rows = tuple((Cell(transfer.task), *(Cell(score(transfer.scores.get(prompt)), best=prompt == f"multitask/{transfer.task}")
-                                         for prompt in prompts)) for transfer in found)
+    rows = tuple(
+        (
+            Cell(transfer.task),
+            *(
+                Cell(
+                    score(transfer.scores.get(prompt)), best=prompt == f"multitask/{transfer.task}"
+                )
+                for prompt in prompts
+            ),
+        )
+        for transfer in found
+    )
     table = Table("Test score under each prompt", (Cell("head"), *map(Cell, prompts)), rows)
-    drawn = [plots.heat(f"{transfer.task}: cosine of {what} and others'", "layer", "", frame, low=_low(frame))
-             for transfer in found for column, what in COSINES.items() if len(frame := _by_layer(transfer.cosines, column))]
+    drawn = [
+        plots.heat(
+            f"{transfer.task}: cosine of {what} and others'", "layer", "", frame, low=_low(frame)
+        )
+        for transfer in found
+        for column, what in COSINES.items()
+        if len(frame := _by_layer(transfer.cosines, column))
+    ]
     yield Section("Prompts of other tasks", TRANSFER, (table,), tuple(drawn))
 
 

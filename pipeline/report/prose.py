@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from pipeline.analysis.bootstrap import SAMPLES
-from pipeline.report.collect import Evidence, Mixture, Run
+from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
 from pipeline.report.tables import (
     ARMS,
@@ -68,13 +68,15 @@ GLOSSARY = {
 }
 
 
-def glossary(evidence: Evidence) -> dict[str, str]:
+def glossary(evidence: ReportInputs) -> dict[str, str]:
     """Word to meaning, without the arms, and the repeats, that this report does not have."""
-    absent = {*ARMS} - {*evidence.arms} | ({"of several scores"} if not any(run.repeats for run in evidence.runs) else set())
+    absent = {*ARMS} - {*evidence.arms} | (
+        {"of several scores"} if not any(run.repeats for run in evidence.runs) else set()
+    )
     return {word: text for word, text in GLOSSARY.items() if word not in absent}
 
 
-def summary(evidence: Evidence) -> str:
+def summary(evidence: ReportInputs) -> str:
     """One paragraph about all tasks."""
     done = [run for run in evidence.runs if primary(run) is not None]
     if not done:
@@ -83,7 +85,9 @@ def summary(evidence: Evidence) -> str:
         f"{len(done)} of {len(evidence.runs)} runs ({_plural(evidence.arms, 'arm')} on {_plural(evidence.tasks, 'task')}) are in."
     ]
     parts.append(_winners(evidence))
-    parts.extend(sentence for reference in REFERENCES if (sentence := _against(evidence, reference)))
+    parts.extend(
+        sentence for reference in REFERENCES if (sentence := _against(evidence, reference))
+    )
     ours = [run for run in done if run.arm == OURS]
     if OURS in evidence.arms and not ours:
         parts.append(f"{OURS} has not been evaluated.")
@@ -96,10 +100,12 @@ def summary(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def about_cost(evidence: Evidence) -> str:
+def about_cost(evidence: ReportInputs) -> str:
     """What `multitask` cost before any task: the training of the shared prompt."""
     seconds = {mixture.name: mixture.training.facts.get("seconds") for mixture in evidence.mixtures}
-    took = [f"{count(value)} seconds ({name})" for name, value in seconds.items() if value is not None]
+    took = [
+        f"{count(value)} seconds ({name})" for name, value in seconds.items() if value is not None
+    ]
     if not took or OURS not in evidence.arms:
         return ""
     return f"The shared prompt took {_and(took)} of training, once for all tasks; the seconds of {OURS} come on top of it."
@@ -110,15 +116,23 @@ def about_mixture(mixture: Mixture) -> str:
     if mixture.corpora is None:
         return "The mixture's own file is absent; below is its training."
     temperature, cap = mixture.settings.get("temperature"), mixture.settings.get("cap")
-    how = f"mixed at temperature {factor(temperature)}, cap {count(cap)}" if temperature else "mixed in equal or given shares"
-    found = "Held-out rows were found among train rows." if mixture.leaks else "No held-out row was found among train rows."
+    how = (
+        f"mixed at temperature {factor(temperature)}, cap {count(cap)}"
+        if temperature
+        else "mixed in equal or given shares"
+    )
+    found = (
+        "Held-out rows were found among train rows."
+        if mixture.leaks
+        else "No held-out row was found among train rows."
+    )
     dropped = sum(corpus.get("dropped") or 0 for corpus in mixture.corpora.values())
     gone = f" {count(dropped)} train rows were dropped for it." if dropped else ""
     warned = "".join(f" Warning: {warning}." for warning in mixture.warnings)
     return f"{len(mixture.corpora)} corpora, {how}. {found}{gone}{warned}"
 
 
-def about_task(runs: Sequence[Run]) -> str:
+def about_task(runs: Sequence[RunResult]) -> str:
     """One sentence: the best arm, and how far from it the shared prompt's is."""
     best, name = best_arms(runs), metric_name(runs)
     if not best:
@@ -129,30 +143,42 @@ def about_task(runs: Sequence[Run]) -> str:
     if OURS not in values:
         return f"{text}."
     by_arm = {run.arm: run for run in runs}
-    gaps = [f"{_gap(_difference(values[OURS], values[other]))} {other}{_chance(by_arm[OURS], by_arm[other])}"
-            for other in REFERENCES if other in values]
+    gaps = [
+        f"{_gap(_difference(values[OURS], values[other]))} {other}{_chance(by_arm[OURS], by_arm[other])}"
+        for other in REFERENCES
+        if other in values
+    ]
     if best == [OURS]:
         return f"{text}{', ' if gaps else ''}{_and(gaps)}."
     return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
 
 
-def _chance(ours: Run, other: Run) -> str:
+def _chance(ours: RunResult, other: RunResult) -> str:
     found = gap(ours, other)
     return " (may be chance)" if found and not found.real else ""
 
 
-def _winners(evidence: Evidence) -> str:
+def _winners(evidence: ReportInputs) -> str:
     best = [arm for task in evidence.tasks for arm in best_arms(evidence.of_task(task))]
     scored = sum(bool(best_arms(evidence.of_task(task))) for task in evidence.tasks)
     wins = {arm: best.count(arm) for arm in evidence.arms if arm in best}
     ranked = sorted(wins.items(), key=lambda pair: -pair[1])
-    return f"Best on {_plural(range(scored), 'task')}: " + _and([f"{arm} ({number})" for arm, number in ranked]) + "."
+    return (
+        f"Best on {_plural(range(scored), 'task')}: "
+        + _and([f"{arm} ({number})" for arm, number in ranked])
+        + "."
+    )
 
 
-def _against(evidence: Evidence, reference: str) -> str:
+def _against(evidence: ReportInputs, reference: str) -> str:
     """How far ours is from `reference` over the tasks that have both; empty where none has."""
-    pairs = [(primary(evidence.run(OURS, task)), primary(evidence.run(reference, task))) for task in evidence.tasks]
-    gaps = [_difference(ours, other) for ours, other in pairs if ours is not None and other is not None]
+    pairs = [
+        (primary(evidence.run(OURS, task)), primary(evidence.run(reference, task)))
+        for task in evidence.tasks
+    ]
+    gaps = [
+        _difference(ours, other) for ours, other in pairs if ours is not None and other is not None
+    ]
     if not gaps:
         return ""
     if len(gaps) == 1:
@@ -161,7 +187,7 @@ def _against(evidence: Evidence, reference: str) -> str:
     return f"Averaged over {len(gaps)} tasks, {OURS} is {_gap(fmean(gaps))} {reference} (by task: {reach})."
 
 
-def _size(ours: Sequence[Run]) -> Iterator[str]:
+def _size(ours: Sequence[RunResult]) -> Iterator[str]:
     shares = span(map(share_trained, ours), percent)
     if shares != DASH:
         yield f"For each task it trains {span(map(trained, ours), count)} parameters, {shares} of the backbone's."

@@ -9,8 +9,8 @@ import jinja2
 import pandas as pd
 
 from pipeline.report import confidence, mixtures, plots, prose, tables
-from pipeline.report.collect import Evidence, Mixture, Published, Run, collect
-from pipeline.report.plots import Line, Plot
+from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult, collect
+from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import Table
 
 OPEN_UP_TO = 12  # Rows: a longer table by label starts folded, below its plot.
@@ -33,8 +33,15 @@ class Section:
 
 
 def write_report(
-    results: Path, predictions: Path, runs: Path, mixed: Sequence[Path], tasks: Sequence[str], arms: Sequence[str],
-    output: Path, published: Published | None = None, more: Sequence[Section] = (),
+    results: Path,
+    predictions: Path,
+    runs: Path,
+    mixed: Sequence[Path],
+    tasks: Sequence[str],
+    arms: Sequence[str],
+    output: Path,
+    published: Published | None = None,
+    more: Sequence[Section] = (),
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> None:
     """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
@@ -44,8 +51,9 @@ def write_report(
     sections to put behind all others; `repeated` has the arm, task and seed of runs in `repeat/SEED/ARM/TASK/`.
     Raises UserError: a malformed file.
     """
-    evidence = dataclasses.replace(collect(results, predictions, runs, mixed, tasks, arms, repeated),
-                                   published=published or {})
+    evidence = dataclasses.replace(
+        collect(results, predictions, runs, mixed, tasks, arms, repeated), published=published or {}
+    )
     sections = [_comparison(evidence)]
     for task in evidence.tasks:
         of_task = evidence.of_task(task)
@@ -54,11 +62,23 @@ def write_report(
     sections += more
     output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
-        text = page(name, "Arms and tasks compared", prose.summary(evidence), sections, prose.glossary(evidence))
+        text = page(
+            name,
+            "Arms and tasks compared",
+            prose.summary(evidence),
+            sections,
+            prose.glossary(evidence),
+        )
         (output / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def page(template: str, title: str, summary: str, sections: Sequence[Section], glossary: Mapping[str, str]) -> str:
+def page(
+    template: str,
+    title: str,
+    summary: str,
+    sections: Sequence[Section],
+    glossary: Mapping[str, str],
+) -> str:
     """A page out of a template of this folder."""
     found = _environment().get_template(f"{template}.j2")
     return found.render(title=title, summary=summary, sections=sections, glossary=glossary)
@@ -84,12 +104,14 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*\[\]|~$#!])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
-def _comparison(evidence: Evidence) -> Section:
-    shown = tuple(table for table in (tables.comparison(evidence), tables.differences(evidence)) if table)
+def _comparison(evidence: ReportInputs) -> Section:
+    shown = tuple(
+        table for table in (tables.comparison(evidence), tables.differences(evidence)) if table
+    )
     return Section("Comparison", prose.about_cost(evidence), shown)
 
 
-def _task(task: str, runs: Sequence[Run]) -> Section:
+def _task(task: str, runs: Sequence[RunResult]) -> Section:
     drawn = [plot for plot in (_validation(task, runs), _loss(task, runs)) if plot]
     frame, by_label = tables.label_scores(runs), tables.labels(runs)
     if frame is not None:
@@ -98,15 +120,25 @@ def _task(task: str, runs: Sequence[Run]) -> Section:
     return Section(task, prose.about_task(runs), shown, tuple(drawn), by_label)
 
 
-def _trust(task: str, runs: Sequence[Run]) -> Iterator[Section]:
+def _trust(task: str, runs: Sequence[RunResult]) -> Iterator[Section]:
     """How sure the arms are, how well that is founded, and what ours got wrong."""
-    made = (confidence.calibration(runs), confidence.measures(runs), confidence.confusion(runs), confidence.mistakes(runs))
+    made = (
+        confidence.calibration(runs),
+        confidence.measures(runs),
+        confidence.confusion(runs),
+        confidence.mistakes(runs),
+    )
     shown = tuple(table for table in made if table)
     if shown:
-        yield Section(f"{task}: confidence and mistakes", confidence.about(runs), shown, tuple(confidence.plots_of(task, runs)))
+        yield Section(
+            f"{task}: confidence and mistakes",
+            confidence.about(runs),
+            shown,
+            tuple(confidence.plots_of(task, runs)),
+        )
 
 
-def _validation(task: str, runs: Sequence[Run]) -> Plot | None:
+def _validation(task: str, runs: Sequence[RunResult]) -> Plot | None:
     curves = {}
     for run in runs:
         values = plots.curve(run.training.validation, "score")
@@ -116,7 +148,7 @@ def _validation(task: str, runs: Sequence[Run]) -> Plot | None:
     return plots.lines(f"{task}: validation {name}", name, curves) if curves else None
 
 
-def _loss(task: str, runs: Sequence[Run]) -> Plot | None:
+def _loss(task: str, runs: Sequence[RunResult]) -> Plot | None:
     curves = {}
     for run in runs:
         values = plots.curve(run.training.train, "loss")
@@ -125,15 +157,23 @@ def _loss(task: str, runs: Sequence[Run]) -> Plot | None:
     return plots.lines(f"{task}: training loss", "loss", curves) if curves else None
 
 
-def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Line:
-    return Line(values, plots.arm_color(arm), plots.DASHES[plots.arm_order(arm)], mark)
+def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Curve:
+    return Curve(values, plots.arm_color(arm), plots.DASHES[plots.arm_order(arm)], mark)
 
 
 def _mixture(mixture: Mixture) -> Section:
-    made = (mixtures.pretraining(mixture), mixtures.shares(mixture), mixtures.realized(mixture), mixtures.leaks(mixture))
+    made = (
+        mixtures.pretraining(mixture),
+        mixtures.shares(mixture),
+        mixtures.consumed_by_corpus(mixture),
+        mixtures.leaks(mixture),
+    )
     shown = [table for table in made if table]
     training, drawn = mixture.training, []
-    for frame, prefix, title in ((training.validation, "score", "validation score"), (training.train, "loss", "training loss")):
+    for frame, prefix, title in (
+        (training.validation, "score", "validation score"),
+        (training.train, "loss", "training loss"),
+    ):
         curves = _by_task(frame, prefix, training.facts.get("best_step"))
         if curves:
             drawn.append(plots.lines(f"{mixture.name}: {title} by task", prefix, curves))
@@ -142,13 +182,21 @@ def _mixture(mixture: Mixture) -> Section:
         drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
     realized = mixtures.drawn_shares(mixture)
     if realized:
-        drawn.append(plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized))
-    return Section(f"Shared prompt: {mixture.name}", prose.about_mixture(mixture), tuple(shown), tuple(drawn))
+        drawn.append(
+            plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized)
+        )
+    return Section(
+        f"Shared prompt: {mixture.name}", prose.about_mixture(mixture), tuple(shown), tuple(drawn)
+    )
 
 
-def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -> dict[str, Line]:
+def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -> dict[str, Curve]:
     """One line per task, where the stage told them apart, and one for all together."""
-    names = [str(name) for name in ([] if frame is None else frame.columns) if str(name).startswith(prefix)]
+    names = [
+        str(name)
+        for name in ([] if frame is None else frame.columns)
+        if str(name).startswith(prefix)
+    ]
     lines = {}
     for place, name in enumerate(sorted(names, key=lambda name: (name == prefix, name))):
         values = plots.curve(frame, name)
@@ -158,7 +206,7 @@ def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -
         color = "#000000" if name == prefix else plots.TASK_COLORS[place % len(plots.TASK_COLORS)]
         dashes = plots.DASHES[place % len(plots.DASHES)] if name != prefix else ":"
         task = name.removeprefix(prefix).removeprefix("_")
-        lines[task or "all"] = Line(shown, color, dashes, best_step if name == "score" else None)
+        lines[task or "all"] = Curve(shown, color, dashes, best_step if name == "score" else None)
     return lines
 
 

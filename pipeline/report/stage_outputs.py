@@ -10,8 +10,22 @@ import pandas as pd
 from pipeline.errors import UserError
 
 RERUN = "rerun the stage that writes it"
-COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support",  # also loss_TASK and score_TASK
-           "suite", "changed", "layer", "head", "prompt", "cosine"}
+COLUMNS = {
+    "step",
+    "loss",
+    "score",
+    "label",
+    "precision",
+    "recall",
+    "f1",
+    "support",  # also loss_TASK and score_TASK
+    "suite",
+    "changed",
+    "layer",
+    "head",
+    "prompt",
+    "cosine",
+}
 Scores = dict[str, float | None]
 
 
@@ -22,7 +36,9 @@ def parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}") from None
+        raise UserError(
+            f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}"
+        ) from None
     missing = set(required) - set(frame.columns)
     if missing:
         raise UserError(f"{path}: no column {', '.join(sorted(missing))}; {RERUN}")
@@ -72,11 +88,17 @@ def table(path: Path, required: Sequence[str], text: str = "") -> pd.DataFrame |
     except FileNotFoundError:
         return None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a table of tab-separated UTF-8 text: {str(error).strip()}; {RERUN}") from None
+        raise UserError(
+            f"{path}: not a table of tab-separated UTF-8 text: {str(error).strip()}; {RERUN}"
+        ) from None
     missing = [column for column in required if column not in frame.columns]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}; {RERUN}")
-    return frame.assign(**{str(name): _column(frame[name], path) for name in frame.columns if name != text})
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}; {RERUN}"
+        )
+    return frame.assign(
+        **{str(name): _column(frame[name], path) for name in frame.columns if name != text}
+    )
 
 
 def _column(column: "pd.Series[str]", path: Path) -> "pd.Series[float]":
@@ -85,5 +107,7 @@ def _column(column: "pd.Series[str]", path: Path) -> "pd.Series[float]":
     bad = values.isna() & ~stripped.str.lower().isin(["", "nan"])
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        raise UserError(f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; {RERUN}")
+        raise UserError(
+            f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; {RERUN}"
+        )
     return values

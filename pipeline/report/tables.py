@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from pipeline.report.collect import Evidence, Metrics, Run
+from pipeline.report.collect import MetricsDocument, ReportInputs, RunResult
 from pipeline.report.intervals import gap, interval_of, level
 from pipeline.report.plots import arm_color
 from pipeline.report.stage_outputs import Scores
@@ -34,7 +34,14 @@ METRICS = {
     "f1_with_v": "F1 with V",
 }
 
-COUNTED = {"correct", "gold", "predicted", "excess", "missed", "tokens"}  # and what ends with "total": all others are in percent
+COUNTED = {
+    "correct",
+    "gold",
+    "predicted",
+    "excess",
+    "missed",
+    "tokens",
+}  # and what ends with "total": all others are in percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,113 +101,165 @@ def span(values: Iterable[float | None], write: Callable[[float | None], str]) -
     return "–".join(ends)
 
 
-def primary(run: Run | None) -> float | None:
+def primary(run: RunResult | None) -> float | None:
     """The test score that arms are compared by."""
     return figure(run, run.metrics.primary) if run and run.metrics else None
 
 
-def figure(run: Run, name: str) -> float | None:
+def figure(run: RunResult, name: str) -> float | None:
     """A test figure: of several seeds, the mean."""
     values = run.values(name)
     return fmean(values) if values else None
 
 
-def best_arms(runs: Sequence[Run]) -> list[str]:
+def best_arms(runs: Sequence[RunResult]) -> list[str]:
     """The arm with the highest score, or several where one decimal does not tell them apart."""
     known = [(run.arm, score(value)) for run in runs if (value := primary(run)) is not None]
     top = max((float(text) for _, text in known), default=0.0)
     return [arm for arm, text in known if float(text) == top]
 
 
-def share_trained(run: Run | None) -> float | None:
+def share_trained(run: RunResult | None) -> float | None:
     """Parameters trained, as a fraction of the backbone's."""
     if not run or not run.metrics or run.metrics.trained is None or not run.metrics.backbone:
         return None
     return run.metrics.trained / run.metrics.backbone
 
 
-def trained(run: Run | None) -> float | None:
+def trained(run: RunResult | None) -> float | None:
     """Parameters trained."""
     return run.metrics.trained if run and run.metrics else None
 
 
-def metric_name(runs: Sequence[Run]) -> str:
+def metric_name(runs: Sequence[RunResult]) -> str:
     """What the task is scored by, in words; empty before any arm was evaluated."""
-    return next((METRICS.get(run.metrics.primary, run.metrics.primary) for run in runs if run.metrics), "")
+    return next(
+        (METRICS.get(run.metrics.primary, run.metrics.primary) for run in runs if run.metrics), ""
+    )
 
 
-def comparison(evidence: Evidence) -> Table:
+def comparison(evidence: ReportInputs) -> Table:
     """Arm x task, test scores, and what they cost."""
     columns = [Cell("arm")]
     for task in evidence.tasks:
         runs = evidence.of_task(task)
         rows = span((run.metrics.rows.get("test") for run in runs if run.metrics), count)
-        columns.append(Cell(task, " · ".join(filter(None, [metric_name(runs), f"{rows} test rows" if rows != DASH else ""]))))
-    columns += [Cell("parameters trained", "share of the backbone"), Cell("steps"), Cell("seconds", "of training"), Cell("seed")]
-    best = {task: level(evidence.of_task(task), best_arms(evidence.of_task(task))) for task in evidence.tasks}
+        columns.append(
+            Cell(
+                task,
+                " · ".join(
+                    filter(None, [metric_name(runs), f"{rows} test rows" if rows != DASH else ""])
+                ),
+            )
+        )
+    columns += [
+        Cell("parameters trained", "share of the backbone"),
+        Cell("steps"),
+        Cell("seconds", "of training"),
+        Cell("seed"),
+    ]
+    best = {
+        task: level(evidence.of_task(task), best_arms(evidence.of_task(task)))
+        for task in evidence.tasks
+    }
     lines = (*(_arm(evidence, arm, best) for arm in evidence.arms), *_published(evidence))
     return Table("Test scores by arm and task", tuple(columns), lines)
 
 
-def _published(evidence: Evidence) -> Iterator[tuple[Cell, ...]]:
+def _published(evidence: ReportInputs) -> Iterator[tuple[Cell, ...]]:
     """Others' scores, below ours."""
     for source, arms in evidence.published.items():
         for arm, scores in arms.items():
-            yield (arm_header(arm, source), *(Cell(score(scores.get(task))) for task in evidence.tasks), *[Cell(DASH)] * 4)
+            yield (
+                arm_header(arm, source),
+                *(Cell(score(scores.get(task))) for task in evidence.tasks),
+                *[Cell(DASH)] * 4,
+            )
 
 
-def _arm(evidence: Evidence, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
+def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
     cells = [arm_header(arm, ARMS.get(arm, ""))]
     for task in evidence.tasks:
         run = evidence.run(arm, task)
-        cells.append(Cell(score(primary(run)), _notes(run, run.metrics) if run and run.metrics else "", arm in best[task]))
+        cells.append(
+            Cell(
+                score(primary(run)),
+                _notes(run, run.metrics) if run and run.metrics else "",
+                arm in best[task],
+            )
+        )
     runs = [run for run in evidence.runs if run.arm == arm]
     shares = span(map(share_trained, runs), percent)
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
-    cells += [Cell(span((run.training.facts.get(key) for run in runs), count)) for key in ("steps", "seconds")]
-    return (*cells, Cell(", ".join(dict.fromkeys(seed for run in runs for seed in _seeds(run))) or DASH))
+    cells += [
+        Cell(span((run.training.facts.get(key) for run in runs), count))
+        for key in ("steps", "seconds")
+    ]
+    return (
+        *cells,
+        Cell(", ".join(dict.fromkeys(seed for run in runs for seed in _seeds(run))) or DASH),
+    )
 
 
-def _notes(run: Run, metrics: Metrics) -> str:
+def _notes(run: RunResult, metrics: MetricsDocument) -> str:
     """What stands below a score: its interval, the scores of several seeds, and validation's."""
     held = metrics.validation.get(metrics.primary)
-    return " · ".join(filter(None, (
-        ends(run, metrics.primary),
-        f"of {', '.join(map(score, run.values(metrics.primary)))}" if run.repeats else "",
-        f"validation {score(held)}" if held is not None else "")))
+    return " · ".join(
+        filter(
+            None,
+            (
+                ends(run, metrics.primary),
+                f"of {', '.join(map(score, run.values(metrics.primary)))}" if run.repeats else "",
+                f"validation {score(held)}" if held is not None else "",
+            ),
+        )
+    )
 
 
-def _seeds(run: Run) -> list[str]:
+def _seeds(run: RunResult) -> list[str]:
     own = run.training.facts.get("seed")
     return [] if own is None else [str(own), *(str(one.seed) for one in run.repeats)]
 
 
-def ends(run: Run, figure: str) -> str:
+def ends(run: RunResult, figure: str) -> str:
     """A test figure's interval as `56.1–61.4`; empty where it has none."""
     found = interval_of(run, figure)
     return f"{score(found[0])}–{score(found[1])}" if found else ""
 
 
-def differences(evidence: Evidence) -> Table | None:
+def differences(evidence: ReportInputs) -> Table | None:
     """How far the arms of each task are from ours, and whether that is more than chance."""
     columns = ("task", "arm", "difference", "95 % interval", "p", "verdict")
     rows = []
     for task in evidence.tasks:
         ours = evidence.run(OURS, task)
-        others = [run for run in evidence.of_task(task) if run.arm != OURS and primary(run) is not None]
-        rows += [(Cell(task), arm_header(run.arm), *map(Cell, _difference(ours, run))) for run in others if ours]
+        others = [
+            run for run in evidence.of_task(task) if run.arm != OURS and primary(run) is not None
+        ]
+        rows += [
+            (Cell(task), arm_header(run.arm), *map(Cell, _difference(ours, run)))
+            for run in others
+            if ours
+        ]
     caption = f"Differences to {OURS}, in points of the test score"
     return Table(caption, tuple(map(Cell, columns)), tuple(rows), headers=2) if rows else None
 
 
-def _difference(ours: Run, other: Run) -> tuple[str, ...]:
+def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:
     found = gap(other, ours)
     if found is None:
         return (DASH,) * 4
-    verdict = f"{other.arm if found.value > 0 else ours.arm} is better" if found.real else "may be chance"
+    verdict = (
+        f"{other.arm if found.value > 0 else ours.arm} is better" if found.real else "may be chance"
+    )
     if bool(ours.repeats) != bool(other.repeats):
         verdict += f" (the first seed of {(ours if ours.repeats else other).arm} alone)"
-    return signed(found.value), f"{signed(found.low)} to {signed(found.high)}", f"{found.p:.3f}", verdict
+    return (
+        signed(found.value),
+        f"{signed(found.low)} to {signed(found.high)}",
+        f"{found.p:.3f}",
+        verdict,
+    )
 
 
 def signed(difference: float) -> str:
@@ -213,25 +272,33 @@ def arm_header(arm: str, note: str = "") -> Cell:
     return Cell(arm, note, color=arm_color(arm))
 
 
-def test_metrics(runs: Sequence[Run]) -> Table | None:
+def test_metrics(runs: Sequence[RunResult]) -> Table | None:
     """All that was measured on a task's test rows."""
     measured = {name for run in runs if run.metrics for name in run.metrics.test}
     names = [name for name in METRICS if name in measured] + sorted(measured - METRICS.keys())
-    rows = tuple(
-        (arm_header(run.arm), *(_metric(name, run) for name in names))
-        for run in runs
+    rows = tuple((arm_header(run.arm), *(_metric(name, run) for name in names)) for run in runs)
+    return (
+        Table(
+            "Test metrics", (Cell("arm"), *(Cell(_title(name, measured)) for name in names)), rows
+        )
+        if names
+        else None
     )
-    return Table("Test metrics", (Cell("arm"), *(Cell(_title(name, measured)) for name in names)), rows) if names else None
 
 
-def _metric(name: str, run: Run) -> Cell:
+def _metric(name: str, run: RunResult) -> Cell:
     value = figure(run, name)
-    return Cell(count(value) if name in COUNTED or name.endswith("total") else score(value), ends(run, name))
+    return Cell(
+        count(value) if name in COUNTED or name.endswith("total") else score(value), ends(run, name)
+    )
 
 
-def cost(runs: Sequence[Run]) -> Table | None:
+def cost(runs: Sequence[RunResult]) -> Table | None:
     """What each arm trained, for how long, with which learning rates and seed."""
-    if not any(run.metrics or any(value is not None for value in run.training.facts.values()) for run in runs):
+    if not any(
+        run.metrics or any(value is not None for value in run.training.facts.values())
+        for run in runs
+    ):
         return None
     names = (
         "parameters trained",
@@ -246,20 +313,28 @@ def cost(runs: Sequence[Run]) -> Table | None:
     return Table("Training", (Cell("arm"), *map(Cell, names)), tuple(_cost(run) for run in runs))
 
 
-def _cost(run: Run) -> tuple[Cell, ...]:
+def _cost(run: RunResult) -> tuple[Cell, ...]:
     facts = run.training.facts
     counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "seconds")]
     seed = facts.get("seed")
-    texts = (count(trained(run)), percent(share_trained(run)), *counts, learning_rates(run.training.learning_rates))
+    texts = (
+        count(trained(run)),
+        percent(share_trained(run)),
+        *counts,
+        learning_rates(run.training.learning_rates),
+    )
     return (arm_header(run.arm), *map(Cell, texts), Cell(DASH if seed is None else str(seed)))
 
 
 def learning_rates(rates: Scores) -> str:
     """`prompt 0.05, head 0.001`."""
-    return ", ".join(f"{name} {factor(rate)}" for name, rate in rates.items() if rate is not None) or DASH
+    return (
+        ", ".join(f"{name} {factor(rate)}" for name, rate in rates.items() if rate is not None)
+        or DASH
+    )
 
 
-def labels(runs: Sequence[Run]) -> Table | None:
+def labels(runs: Sequence[RunResult]) -> Table | None:
     """F1 by label, the arms side by side, the most frequent label first."""
     frame = label_scores(runs)
     if frame is None:
@@ -269,15 +344,23 @@ def labels(runs: Sequence[Run]) -> Table | None:
         (Cell(str(label)), Cell(count(row["support"])), *(Cell(score(row[arm])) for arm in arms))
         for label, row in frame.iterrows()
     )
-    return Table("F1 by label, test", (Cell("label"), Cell("support"), *map(arm_header, arms)), rows)
+    return Table(
+        "F1 by label, test", (Cell("label"), Cell("support"), *map(arm_header, arms)), rows
+    )
 
 
-def label_scores(runs: Sequence[Run]) -> pd.DataFrame | None:
+def label_scores(runs: Sequence[RunResult]) -> pd.DataFrame | None:
     """Index label; columns support, then F1 by arm: only the arms that have any."""
-    scored = {run.arm: run.labels.set_index("label") for run in runs if run.labels is not None and len(run.labels)}
+    scored = {
+        run.arm: run.labels.set_index("label")
+        for run in runs
+        if run.labels is not None and len(run.labels)
+    }
     if not scored:
         return None
-    f1 = pd.DataFrame({arm: frame["f1"][~frame.index.duplicated()] for arm, frame in scored.items()})
+    f1 = pd.DataFrame(
+        {arm: frame["f1"][~frame.index.duplicated()] for arm, frame in scored.items()}
+    )
     support = pd.concat([frame["support"] for frame in scored.values()]).groupby(level=0).max()
     f1.insert(0, "support", support)
     order = sorted(f1.index, key=lambda label: (-f1["support"].fillna(0)[label], label))

@@ -33,17 +33,35 @@ class Tried:
     values: dict[str, Any]
 
 
-def write_tuning(folder: Path, name: str, tried: Sequence[Tried], importance: Mapping[str, float]) -> None:
+def write_tuning(
+    folder: Path, name: str, tried: Sequence[Tried], importance: Mapping[str, float]
+) -> None:
     """Write `folder/trials.tsv` and `folder/tuning.html`. `tried` has at least one trial."""
-    rows = [{"trial": one.number, "score": one.score, "pruned": int(one.pruned), "scored": one.scored, **one.values}
-            for one in tried]
+    rows = [
+        {
+            "trial": one.number,
+            "score": one.score,
+            "pruned": int(one.pruned),
+            "scored": one.scored,
+            **one.values,
+        }
+        for one in tried
+    ]
     pd.DataFrame(rows).to_csv(folder / "trials.tsv", sep="\t", index=False, float_format="%.6g")
     drawn = (_history(tried), *_importance(importance), *_slices(tried))
     pruned = sum(one.pruned for one in tried)
     best = best_of(tried)
-    summary = (f"{len(tried)} trials, {pruned} of them pruned. The best validation score is {score(best.score)}, of trial "
-               f"{best.number}: {_values(best)}. The first trial, {_values(tried[0])}, has {score(tried[0].score)}.")
-    text = page("report.html", f"Search: {name}", summary, [Section("Trials", "", (_table(tried, best),), drawn)], GLOSSARY)
+    summary = (
+        f"{len(tried)} trials, {pruned} of them pruned. The best validation score is {score(best.score)}, of trial "
+        f"{best.number}: {_values(best)}. The first trial, {_values(tried[0])}, has {score(tried[0].score)}."
+    )
+    text = page(
+        "report.html",
+        f"Search: {name}",
+        summary,
+        [Section("Trials", "", (_table(tried, best),), drawn)],
+        GLOSSARY,
+    )
     (folder / "tuning.html").write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -61,22 +79,41 @@ def _written(value: Any) -> str:
 
 
 def _table(tried: Sequence[Tried], best: Tried) -> Table:
-    rows = tuple((Cell(str(one.number)), Cell(score(one.score), "pruned" * one.pruned, one is best), Cell(str(one.scored)),
-                  *(Cell(_written(value)) for value in one.values.values()))
-                 for one in sorted(tried, key=lambda one: (one.pruned, -one.score, one.number)))
-    return Table("Best first", tuple(map(Cell, ("trial", "score", "times scored", *tried[0].values))), rows)
+    rows = tuple(
+        (
+            Cell(str(one.number)),
+            Cell(score(one.score), "pruned" * one.pruned, one is best),
+            Cell(str(one.scored)),
+            *(Cell(_written(value)) for value in one.values.values()),
+        )
+        for one in sorted(tried, key=lambda one: (one.pruned, -one.score, one.number))
+    )
+    return Table(
+        "Best first", tuple(map(Cell, ("trial", "score", "times scored", *tried[0].values))), rows
+    )
 
 
 def _history(tried: Sequence[Tried]) -> Plot:
     finished = pd.Series({one.number: one.score for one in tried if not one.pruned}, dtype=float)
     pruned = pd.Series({one.number: one.score for one in tried if one.pruned}, dtype=float)
-    groups = {name: values for name, values in (("finished", finished), ("pruned", pruned)) if len(values)}
-    return plots.points("History", ("trial", "validation score"), groups, finished.cummax() if len(finished) else None)
+    groups = {
+        name: values for name, values in (("finished", finished), ("pruned", pruned)) if len(values)
+    }
+    return plots.points(
+        "History",
+        ("trial", "validation score"),
+        groups,
+        finished.cummax() if len(finished) else None,
+    )
 
 
 def _importance(importance: Mapping[str, float]) -> Iterator[Plot]:
     if importance:
-        yield plots.bars("Importance of the params", "share", {key: {"importance": value} for key, value in importance.items()})
+        yield plots.bars(
+            "Importance of the params",
+            "share",
+            {key: {"importance": value} for key, value in importance.items()},
+        )
 
 
 def _slices(tried: Sequence[Tried]) -> Iterator[Plot]:
@@ -85,12 +122,23 @@ def _slices(tried: Sequence[Tried]) -> Iterator[Plot]:
         values = [one.values[key] for one in tried]
         if len({str(value) for value in values}) < 2:
             continue
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        numbers = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in values
+        )
         order = sorted({str(value) for value in values})
         places = values if numbers else [order.index(str(value)) for value in values]
-        groups = {name: pd.Series([one.score for one in tried if one.pruned == pruned],
-                                  [place for place, one in zip(places, tried, strict=True) if one.pruned == pruned], dtype=float)
-                  for name, pruned in (("finished", False), ("pruned", True))}
+        groups = {
+            name: pd.Series(
+                [one.score for one in tried if one.pruned == pruned],
+                [place for place, one in zip(places, tried, strict=True) if one.pruned == pruned],
+                dtype=float,
+            )
+            for name, pruned in (("finished", False), ("pruned", True))
+        }
         shown = {name: series for name, series in groups.items() if len(series)}
-        yield plots.points(f"Score by {key}", (key if numbers else f"{key}: {', '.join(order)}", "validation score"), shown,
-                           log=numbers and min(places) > 0 and max(places) / min(places) > 10)
+        yield plots.points(
+            f"Score by {key}",
+            (key if numbers else f"{key}: {', '.join(order)}", "validation score"),
+            shown,
+            log=numbers and min(places) > 0 and max(places) / min(places) > 10,
+        )

@@ -34,7 +34,11 @@ def code_of(name: str) -> str:
         file = root.joinpath(*module.split(".")).with_suffix(".py")
         if module not in files and file.is_file():
             files[module] = file
-            todo += [name for name in _imported(file) if name.startswith(_OWN) and not name.startswith(_SHARED)]
+            todo += [
+                name
+                for name in _imported(file)
+                if name.startswith(_OWN) and not name.startswith(_SHARED)
+            ]
     digest = hashlib.sha256()
     for module, file in sorted(files.items()):
         digest.update(f"{module}\n".encode() + file.read_bytes())

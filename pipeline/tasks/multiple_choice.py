@@ -54,16 +54,24 @@ class Choice:
 class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
     """Predictions are a mapping of the examples' ids to choices."""
 
-    schema = pa.schema([("id", pa.string()), ("context", pa.string()), ("question", pa.string()),
-                        ("choices", pa.list_(pa.string())), ("starts", pa.list_(pa.int32())), ("answers", pa.list_(pa.string()))])
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("context", pa.string()),
+            ("question", pa.string()),
+            ("choices", pa.list_(pa.string())),
+            ("starts", pa.list_(pa.int32())),
+            ("answers", pa.list_(pa.string())),
+        ]
+    )
     keys = ("context", "question", "choices", "answers")
     query_keys = ("context", "question", "choices")
     inputs = ("context", "question", "choices", "starts")
     outputs = ("answers",)
     head = "positions"
-    says = ("choices", "choices")
-    figures = ("accuracy", "exact_match", "f1")
-    hub_task = "multiple-choice"
+    claim_and_decision_names = ("choices", "choices")
+    metric_names = ("accuracy", "exact_match", "f1")
+    pipeline_tag = "multiple-choice"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are none."""
@@ -71,25 +79,36 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The question, unless a text is empty, a choice is not where it is said to start, or none of the choices is right."""
-        example = self.query(row, problems)
+        example = self.example_for_prediction(row, problems)
         if example is None:
             return None
         if not all(check_whole("answers", text, row["where"], problems) for text in row["answers"]):
             return None
         if not set(row["answers"]) & set(example.choices):
-            problems.add(row["where"], f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them",
-                         "no-right-choice")
+            problems.add(
+                row["where"],
+                f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them",
+                "no-right-choice",
+            )
             return None
         return Example(**vars(example) | {"answers": tuple(row["answers"])})
 
-    def query(self, row: Row, problems: Problems) -> Example | None:
+    def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The question."""
         where, before = row["where"], len(problems)
         for key in ("context", "question"):
             check_text(key, row[key], where, problems)
         choices, starts = row["choices"], row.get("starts") or []
-        if not is_text_list(choices) or len(choices) < (1 if starts else 2) or not all(choice.strip() for choice in choices):
-            problems.add(where, f"choices: found {str(choices)[:60]}, expected a list of texts, two or more", "choices")
+        if (
+            not is_text_list(choices)
+            or len(choices) < (1 if starts else 2)
+            or not all(choice.strip() for choice in choices)
+        ):
+            problems.add(
+                where,
+                f"choices: found {str(choices)[:60]}, expected a list of texts, two or more",
+                "choices",
+            )
         elif not all(check_whole("choices", text, where, problems) for text in choices):
             return None
         elif starts and len(problems) == before:
@@ -97,14 +116,16 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
             check_nfc("context", row["context"], where, problems)
         if len(problems) > before:
             return None
-        return Example(row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ())
+        return Example(
+            row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ()
+        )
 
-    def restore(self, record: dict[str, Any]) -> Example:
+    def from_record(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
         lists = {name: tuple(record[name]) for name in ("choices", "starts", "answers")}
         return Example(record["id"], record["context"], record["question"], **lists)
 
-    def group(self, row: Row) -> str:
+    def split_group(self, row: Row) -> str:
         """The context."""
         return str(row["context"])
 
@@ -116,77 +137,136 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         """The context, and the choices if it does not hold them."""
         return " ".join([example.context, *(example.choices if not example.starts else ())])
 
-    def size(self, example: Example) -> int:
+    def num_tokens(self, example: Example) -> int:
         """The words of the question and of the text."""
         return len(example.question.split()) + len(self.text(example).split())
 
-    def edited(self, example: Example, edit: Edit) -> Example:
+    def apply_edit(self, example: Example, edit: Edit) -> Example:
         """Question and context changed; choices that stand in the context are what the new one has in their place."""
         pairs = list(zip(example.starts, example.choices, strict=False))
-        context, starts, ends = edit.text(example.context, example.starts, [start + len(choice) for start, choice in pairs])
-        choices = tuple(context[start:end] for start, end in zip(starts, ends, strict=True)) or example.choices
+        context, starts, ends = edit.text(
+            example.context, example.starts, [start + len(choice) for start, choice in pairs]
+        )
+        choices = (
+            tuple(context[start:end] for start, end in zip(starts, ends, strict=True))
+            or example.choices
+        )
         renamed = dict(zip(example.choices, choices, strict=True))
         answers = tuple(renamed.get(answer, answer) for answer in example.answers)
-        return Example(example.id, context, edit.text(example.question)[0], choices, tuple(starts), answers)
+        return Example(
+            example.id, context, edit.text(example.question)[0], choices, tuple(starts), answers
+        )
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """One: where the right choice is."""
         return ("choice",)
 
-    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
-                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    def featurize(
+        self,
+        examples: Sequence[Example],
+        first: int,
+        tokenizer: "Tokenizer",
+        classes: Sequence[str],
+        max_length: int,
+        stride: int,
+        counts: Counter[str],
+    ) -> Iterator[Feature]:
         """Windows of the context with its mentions; or one window with all choices behind the context."""
-        contexts = list(dict.fromkeys(example.context for example in examples))  # a context has many questions
+        contexts = list(
+            dict.fromkeys(example.context for example in examples)
+        )  # a context has many questions
         encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
         questions = tokenizer.texts([example.question for example in examples])
-        for number, (example, (question, _)) in enumerate(zip(examples, questions, strict=True), first):
+        for number, (example, (question, _)) in enumerate(
+            zip(examples, questions, strict=True), first
+        ):
             context = encoded[example.context]
             if example.starts:
-                yield from _mentioned(number, example, question, context, tokenizer, max_length, stride, counts)
+                yield from _mentioned(
+                    number, example, question, context, tokenizer, max_length, stride, counts
+                )
             else:
-                yield _appended(number, example, question, context[0], tokenizer, max_length, counts)
+                yield _appended(
+                    number, example, question, context[0], tokenizer, max_length, counts
+                )
 
-    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> str:
+    def decode(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> str:
         """The choice with the greatest logit anywhere."""
-        scores = _scores(example, seen)
+        scores = _scores(example, window_logits)
         return max(scores, key=scores.__getitem__)
 
-    def predictions(self, examples: Sequence[Example], decoded: Sequence[str],
-                    thresholds: Mapping[str, float]) -> Mapping[str, str]:
+    def predictions(
+        self, examples: Sequence[Example], decoded: Sequence[str], thresholds: Mapping[str, float]
+    ) -> Mapping[str, str]:
         """The decoded choices."""
         return {example.id: choice for example, choice in zip(examples, decoded, strict=True)}
 
-    def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
+    def score(
+        self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
+    ) -> Metrics:
         """How often the choice is right, to the letter (COPA); and exact match and word F1 by SQuAD's rules (ReCoRD)."""
         right = sum(predictions.get(example.id) in example.answers for example in examples)
         measured = answers.score(_references(examples), predictions)
         return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
 
-    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+    def counts(
+        self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
+    ) -> UnitCounts:
         """By question."""
         measured = answers.counts(_references(examples), predictions)
-        right = np.array([predictions.get(example.id) in example.answers for example in examples], np.float64)
-        return UnitCounts(measured.units, {**measured.columns, "right": right},
-                          {"accuracy": (("right", "total"),), **measured.figures})
+        right = np.array(
+            [predictions.get(example.id) in example.answers for example in examples], np.float64
+        )
+        return UnitCounts(
+            measured.units,
+            {**measured.columns, "right": right},
+            {"accuracy": (("right", "total"),), **measured.figures},
+        )
 
-    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+    def decision_logits(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Floats:
         """The different choices."""
-        return np.array([list(_scores(example, seen).values())])
+        return np.array([list(_scores(example, window_logits).values())])
 
-    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+    def decisions(
+        self, example: Example, prediction: str, classes: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
         """One choice."""
-        return [list(dict.fromkeys(example.choices)).index(prediction)], [prediction in example.answers]
+        return [list(dict.fromkeys(example.choices)).index(prediction)], [
+            prediction in example.answers
+        ]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
         """One choice, which is right or wrong: as it is another question's no more, it has no label."""
         right = prediction in example.answers
-        yield Claim((0,), "right", "right" if right else "wrong", " / ".join(example.answers), prediction, right)
+        yield Claim(
+            (0,),
+            "right",
+            "right" if right else "wrong",
+            " / ".join(example.answers),
+            prediction,
+            right,
+        )
 
-    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
-               thresholds: Mapping[str, float]) -> Choice:
+    def result(
+        self,
+        example: Example,
+        window_logits: Sequence[WindowLogits],
+        classes: Sequence[str],
+        thresholds: Mapping[str, float],
+    ) -> Choice:
         """The choice, and the softmax over the different ones."""
-        chances = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0))
-        return Choice(self.decode(example, seen, classes), dict(zip(_scores(example, seen), chances.tolist(), strict=True)))
+        chances = softmax(
+            self.decision_logits(example, window_logits, classes)[0],
+            thresholds.get("temperature", 1.0),
+        )
+        return Choice(
+            self.decode(example, window_logits, classes),
+            dict(zip(_scores(example, window_logits), chances.tolist(), strict=True)),
+        )
 
 
 TASK = MultipleChoice()
@@ -196,40 +276,79 @@ def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
     return {example.id: list(example.answers) for example in examples}
 
 
-def _check_starts(context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems) -> None:
-    if not isinstance(starts, list | tuple) or len(starts) != len(choices) or not all(type(start) is int for start in starts):
-        problems.add(where, f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices",
-                     "not-an-integer")
+def _check_starts(
+    context: str, choices: Sequence[str], starts: Any, where: str, problems: Problems
+) -> None:
+    if (
+        not isinstance(starts, list | tuple)
+        or len(starts) != len(choices)
+        or not all(type(start) is int for start in starts)
+    ):
+        problems.add(
+            where,
+            f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices",
+            "not-an-integer",
+        )
         return
     for choice, start in zip(choices, starts, strict=True):
         if start < 0 or not context.startswith(choice, start):
-            problems.add(where, f"choice {choice!r} is said to start at {start}, where the context has "
-                                f"{context[max(start, 0):max(start, 0) + len(choice)]!r}; correct starts or choices",
-                         "choice-offset")
+            problems.add(
+                where,
+                f"choice {choice!r} is said to start at {start}, where the context has "
+                f"{context[max(start, 0) : max(start, 0) + len(choice)]!r}; correct starts or choices",
+                "choice-offset",
+            )
 
 
-def _mentioned(number: int, example: Example, question: list[int], context: Encoding, tokenizer: "Tokenizer", max_length: int,
-               stride: int, counts: Counter[str]) -> Iterator[Feature]:
+def _mentioned(
+    number: int,
+    example: Example,
+    question: list[int],
+    context: Encoding,
+    tokenizer: "Tokenizer",
+    max_length: int,
+    stride: int,
+    counts: Counter[str],
+) -> Iterator[Feature]:
     """A mention is read at its first sub-word, a causal backbone's at its last; the state of the whole says "none here"."""
     limit = max_length // 2
     counts["questions cut"] += len(question) > limit
     head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
     ids, offsets = context
-    tokens = [_tokens(offsets, start, start + len(choice)) for choice, start in zip(example.choices, example.starts, strict=True)]
+    tokens = [
+        _tokens(offsets, start, start + len(choice))
+        for choice, start in zip(example.choices, example.starts, strict=True)
+    ]
     cut = windows([1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride)
     counts["contexts in several windows"] += len(cut) > 1
     for window in cut:
-        inside = [(choice, found) for choice, found in enumerate(tokens)
-                  if found is not None and window.start <= found[0] < window.end]
-        right = [place for place, (choice, _) in enumerate(inside, 1) if example.choices[choice] in example.answers]
+        inside = [
+            (choice, found)
+            for choice, found in enumerate(tokens)
+            if found is not None and window.start <= found[0] < window.end
+        ]
+        right = [
+            place
+            for place, (choice, _) in enumerate(inside, 1)
+            if example.choices[choice] in example.answers
+        ]
         shown = [*head, *ids[window.start : window.end], *tokenizer.suffix]
         numbers = [-1, *(choice for choice, _ in inside)]
         yield Feature(
-            example=number, input_ids=shown,
+            example=number,
+            input_ids=shown,
             token_types=[0] * len(head) + [tokenizer.second_type] * (len(shown) - len(head)),
-            positions=[tokenizer.summary(len(shown)),
-                       *(len(head) + min(found[tokenizer.causal], window.end - 1) - window.start for _, found in inside)],
-            labels=[right[0] if right else 0], begins=numbers, ends=[choice + 1 for choice in numbers], label_count=1,
+            positions=[
+                tokenizer.summary(len(shown)),
+                *(
+                    len(head) + min(found[tokenizer.causal], window.end - 1) - window.start
+                    for _, found in inside
+                ),
+            ],
+            labels=[right[0] if right else 0],
+            begins=numbers,
+            ends=[choice + 1 for choice in numbers],
+            label_count=1,
         )
 
 
@@ -238,8 +357,15 @@ def _tokens(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[i
     return (inside[0], inside[-1]) if inside else None
 
 
-def _appended(number: int, example: Example, question: list[int], context: list[int], tokenizer: "Tokenizer", max_length: int,
-              counts: Counter[str]) -> Feature:
+def _appended(
+    number: int,
+    example: Example,
+    question: list[int],
+    context: list[int],
+    tokenizer: "Tokenizer",
+    max_length: int,
+    counts: Counter[str],
+) -> Feature:
     """A choice is read at the marker before it, a causal backbone's at its last sub-word."""
     room = max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
     share = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
@@ -248,26 +374,37 @@ def _appended(number: int, example: Example, question: list[int], context: list[
     second, places = list[int](), list[int]()
     for ids in choices:
         second += tokenizer.marker
-        places.append(len(second) + len(ids[:share]) - 1 if tokenizer.causal else len(second) - len(tokenizer.marker))
+        places.append(
+            len(second) + len(ids[:share]) - 1
+            if tokenizer.causal
+            else len(second) - len(tokenizer.marker)
+        )
         second += ids[:share]
     limit = max(0, room - len(second))
     kept = context[: max(limit - len(question), limit // 2)]
     counts["contexts or questions cut"] += len(context) + len(question) > limit
     head = [*tokenizer.prefix, *kept, *question[: limit - len(kept)], *tokenizer.middle]
     ids = [*head, *second, *tokenizer.suffix]
-    right = next((choice for choice, text in enumerate(example.choices) if text in example.answers), 0)
+    right = next(
+        (choice for choice, text in enumerate(example.choices) if text in example.answers), 0
+    )
     numbers = range(len(choices))
     return Feature(
-        example=number, input_ids=ids, token_types=[0] * len(head) + [tokenizer.second_type] * (len(ids) - len(head)),
-        positions=[len(head) + place for place in places], labels=[right], begins=numbers,
-        ends=[choice + 1 for choice in numbers], label_count=1,
+        example=number,
+        input_ids=ids,
+        token_types=[0] * len(head) + [tokenizer.second_type] * (len(ids) - len(head)),
+        positions=[len(head) + place for place in places],
+        labels=[right],
+        begins=numbers,
+        ends=[choice + 1 for choice in numbers],
+        label_count=1,
     )
 
 
-def _scores(example: Example, seen: Sequence[WindowLogits]) -> dict[str, float]:
+def _scores(example: Example, window_logits: Sequence[WindowLogits]) -> dict[str, float]:
     """The greatest logit of each different choice, in the choices' order."""
     found = dict.fromkeys(example.choices, NOWHERE)
-    for window in seen:
+    for window in window_logits:
         for choice, logit in zip(window.begins, window.logits[:, 0], strict=True):
             if choice >= 0:
                 text = example.choices[int(choice)]

@@ -57,36 +57,54 @@ class Label:
 class SequenceClassification(Task[Example, Sequence[str], Label]):
     """Predictions are labels, one per example in the examples' order."""
 
-    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("text_pair", pa.string()),
-                        ("spans", pa.list_(pa.struct([("segment", pa.int32()), ("start", pa.int32()), ("end", pa.int32())]))),
-                        ("label", pa.string()), ("question", pa.string())])
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("text", pa.string()),
+            ("text_pair", pa.string()),
+            (
+                "spans",
+                pa.list_(
+                    pa.struct([("segment", pa.int32()), ("start", pa.int32()), ("end", pa.int32())])
+                ),
+            ),
+            ("label", pa.string()),
+            ("question", pa.string()),
+        ]
+    )
     keys = ("text", "label")
     query_keys = ("text",)
     inputs = ("text", "text_pair", "spans")
     outputs = ("label",)
     head: ClassVar[HeadKind] = "classes"
-    says = ("labels", "labels")
-    figures = ("accuracy", "f1_macro", "f1_answers", "exact_match")
-    hub_task = "text-classification"
+    claim_and_decision_names = ("labels", "labels")
+    metric_names = ("accuracy", "f1_macro", "f1_answers", "exact_match")
+    pipeline_tag = "text-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are at least two, each once."""
-        return super().check_labels(labels) or ([] if len(labels) > 1 else ["one label leaves nothing to tell; add the others"])
+        return super().check_labels(labels) or (
+            [] if len(labels) > 1 else ["one label leaves nothing to tell; add the others"]
+        )
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The text, unless it is empty, its label is not among the recipe's or a span is not in it."""
         before = len(problems)
         if row["label"] not in labels:
-            problems.add(row["where"], f"label {row['label']!r} is not in the recipe's labels ({', '.join(labels)}); add it "
-                                       "there, or correct it", "unknown-label")
+            problems.add(
+                row["where"],
+                f"label {row['label']!r} is not in the recipe's labels ({', '.join(labels)}); add it "
+                "there, or correct it",
+                "unknown-label",
+            )
         example = _example(row, row["label"], problems)
         return example if len(problems) == before else None
 
-    def query(self, row: Row, problems: Problems) -> Example | None:
+    def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The text."""
         return _example(row, "", problems)
 
-    def restore(self, record: dict[str, Any]) -> Example:
+    def from_record(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
         return Example(**record | {"spans": tuple(Mark(**span) for span in record["spans"])})
 
@@ -94,7 +112,7 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         """The example as a record of `schema`."""
         return asdict(example)
 
-    def group(self, row: Row) -> str:
+    def split_group(self, row: Row) -> str:
         """The words of the text: all questions about a passage stay together, and WSC's sentences, which differ in spacing."""
         return " ".join(re.findall(r"\w+", str(row["text"]).casefold()))
 
@@ -106,17 +124,18 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         """The text and its pair."""
         return f"{example.text} {example.text_pair}".strip()
 
-    def size(self, example: Example) -> int:
+    def num_tokens(self, example: Example) -> int:
         """The words of both texts."""
         return len(self.text(example).split())
 
-    def edited(self, example: Example, edit: Edit) -> Example:
+    def apply_edit(self, example: Example, edit: Edit) -> Example:
         """Both texts changed; marks stay on their words."""
         texts, marks = [example.text, example.text_pair], list(example.spans)
         for segment, text in enumerate(texts):
             own = [number for number, mark in enumerate(example.spans) if mark.segment == segment]
-            texts[segment], starts, ends = edit.text(text, [marks[number].start for number in own],
-                                                     [marks[number].end for number in own])
+            texts[segment], starts, ends = edit.text(
+                text, [marks[number].start for number in own], [marks[number].end for number in own]
+            )
             for number, start, end in zip(own, starts, ends, strict=True):
                 marks[number] = Mark(segment, start, end)
         return replace(example, text=texts[0], text_pair=texts[1], spans=tuple(marks))
@@ -125,16 +144,35 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         """The labels."""
         return tuple(labels)
 
-    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
-                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    def featurize(
+        self,
+        examples: Sequence[Example],
+        first: int,
+        tokenizer: "Tokenizer",
+        classes: Sequence[str],
+        max_length: int,
+        stride: int,
+        counts: Counter[str],
+    ) -> Iterator[Feature]:
         """One window an example; where two texts are too long for it, the longer one loses its end first."""
-        texts, pairs = (tokenizer.texts([getattr(example, name) for example in examples]) for name in ("text", "text_pair"))
+        texts, pairs = (
+            tokenizer.texts([getattr(example, name) for example in examples])
+            for name in ("text", "text_pair")
+        )
         for number, (example, *both) in enumerate(zip(examples, texts, pairs, strict=True), first):
-            segments = [_marked(example, segment, *pieces, tokenizer) for segment, pieces in enumerate(both)]
+            segments = [
+                _marked(example, segment, *pieces, tokenizer) for segment, pieces in enumerate(both)
+            ]
             ids, types = _joined(segments, self.ending(tokenizer), tokenizer, max_length, counts)
             yield Feature(
-                example=number, input_ids=ids, token_types=types, positions=[self.position(ids, tokenizer)],
-                labels=[classes.index(example.label)] if example.label else [0], begins=[0], ends=[1], label_count=1,
+                example=number,
+                input_ids=ids,
+                token_types=types,
+                positions=[self.position(ids, tokenizer)],
+                labels=[classes.index(example.label)] if example.label else [0],
+                begins=[0],
+                ends=[1],
+                label_count=1,
             )
 
     def ending(self, tokenizer: "Tokenizer") -> list[int]:
@@ -145,41 +183,70 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
         """Where the head reads: the first token ([CLS]), or the last of a causal backbone."""
         return tokenizer.summary(len(ids))
 
-    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> str:
+    def decode(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> str:
         """The label with the greatest logit."""
-        return classes[int(seen[0].logits[0].argmax())]
+        return classes[int(window_logits[0].logits[0].argmax())]
 
-    def predictions(self, examples: Sequence[Example], decoded: Sequence[str], thresholds: Mapping[str, float]) -> Sequence[str]:
+    def predictions(
+        self, examples: Sequence[Example], decoded: Sequence[str], thresholds: Mapping[str, float]
+    ) -> Sequence[str]:
         """The decoded labels."""
         return decoded
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> Metrics:
+    def score(
+        self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
+    ) -> Metrics:
         """Accuracy and F1 as SuperGLUE's script computes them, with F1a and EM by question where there are questions."""
-        return classification.score([example.label for example in examples], predictions, classes, _questions(examples))
+        return classification.score(
+            [example.label for example in examples], predictions, classes, _questions(examples)
+        )
 
-    def counts(self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]) -> UnitCounts:
+    def counts(
+        self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
+    ) -> UnitCounts:
         """By text, or by question where there are questions."""
-        return classification.counts([example.id for example in examples], [example.label for example in examples], predictions,
-                                     classes, _questions(examples))
+        return classification.counts(
+            [example.id for example in examples],
+            [example.label for example in examples],
+            predictions,
+            classes,
+            _questions(examples),
+        )
 
-    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+    def decision_logits(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Floats:
         """The labels."""
-        return seen[0].logits[:1].astype(np.float64)
+        return window_logits[0].logits[:1].astype(np.float64)
 
-    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+    def decisions(
+        self, example: Example, prediction: str, classes: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
         """One label."""
         return [classes.index(prediction)], [prediction == example.label]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
         """One label."""
-        yield Claim((0,), example.label, prediction, example.label, prediction, prediction == example.label)
+        yield Claim(
+            (0,), example.label, prediction, example.label, prediction, prediction == example.label
+        )
 
-    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
-               thresholds: Mapping[str, float]) -> Label:
+    def result(
+        self,
+        example: Example,
+        window_logits: Sequence[WindowLogits],
+        classes: Sequence[str],
+        thresholds: Mapping[str, float],
+    ) -> Label:
         """The label, and the softmax of the logits."""
-        chances = softmax(self.options(example, seen, classes)[0], thresholds.get("temperature", 1.0))
+        chances = softmax(
+            self.decision_logits(example, window_logits, classes)[0],
+            thresholds.get("temperature", 1.0),
+        )
         probabilities = dict(zip(classes, chances.tolist(), strict=True))
-        return Label(self.decode(example, seen, classes), probabilities)
+        return Label(self.decode(example, window_logits, classes), probabilities)
 
 
 TASK = SequenceClassification()
@@ -197,40 +264,79 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
         if key == "text" or text:
             check_text(key, text, where, problems)
     spans = row.get("spans") or []
-    marks = [_mark(span, texts, where, problems) for span in spans] if isinstance(spans, list | tuple) else [None]
+    marks = (
+        [_mark(span, texts, where, problems) for span in spans]
+        if isinstance(spans, list | tuple)
+        else [None]
+    )
     if not isinstance(spans, list | tuple) or len(spans) > 2:
-        problems.add(where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "wrong-type")
+        problems.add(
+            where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "wrong-type"
+        )
     if len(problems) > before:
         return None
     for key, text in zip(("text", "text_pair"), texts if spans else (), strict=False):
         check_nfc(key, text, where, problems)
-    return Example(row["id"], texts[0], texts[1], tuple(mark for mark in marks if mark), label, str(row.get("question") or ""))
+    return Example(
+        row["id"],
+        texts[0],
+        texts[1],
+        tuple(mark for mark in marks if mark),
+        label,
+        str(row.get("question") or ""),
+    )
 
 
 def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Mark | None:
-    values: list[Any] = [span.get(key) for key in ("segment", "start", "end")] if isinstance(span, Mapping) else [None]
+    values: list[Any] = (
+        [span.get(key) for key in ("segment", "start", "end")]
+        if isinstance(span, Mapping)
+        else [None]
+    )
     if not all(type(value) is int for value in values):
-        problems.add(where, f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end",
-                     "wrong-type")
+        problems.add(
+            where,
+            f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end",
+            "wrong-type",
+        )
         return None
     mark = Mark(*values)
     text = texts[mark.segment] if mark.segment in (0, 1) else ""
-    if not isinstance(text, str) or not 0 <= mark.start < mark.end <= len(text) or not text[mark.start : mark.end].strip():
-        problems.add(where, f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is no span of words in "
-                            f"{str(text)[:40]!r}; correct it", "span-offset")
+    if (
+        not isinstance(text, str)
+        or not 0 <= mark.start < mark.end <= len(text)
+        or not text[mark.start : mark.end].strip()
+    ):
+        problems.add(
+            where,
+            f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is no span of words in "
+            f"{str(text)[:40]!r}; correct it",
+            "span-offset",
+        )
         return None
     return mark
 
 
-def _marked(example: Example, segment: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]],
-            tokenizer: "Tokenizer") -> tuple[list[int], int]:
+def _marked(
+    example: Example,
+    segment: int,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    tokenizer: "Tokenizer",
+) -> tuple[list[int], int]:
     """A segment's sub-words with its spans between markers (the first's are asterisks, the second's number signs), and how many
     of them hold all markers.
     """
     before: dict[int, list[int]] = {}
     after: dict[int, list[int]] = {}
-    for span, marker in zip(example.spans, (tokenizer.marker, tokenizer.second_marker), strict=False):
-        inside = [token for token, (begin, end) in enumerate(offsets) if begin < span.end and end > span.start]
+    for span, marker in zip(
+        example.spans, (tokenizer.marker, tokenizer.second_marker), strict=False
+    ):
+        inside = [
+            token
+            for token, (begin, end) in enumerate(offsets)
+            if begin < span.end and end > span.start
+        ]
         if span.segment == segment and inside:
             before[inside[0]] = before.get(inside[0], []) + marker
             after[inside[-1]] = marker + after.get(inside[-1], [])
@@ -242,8 +348,13 @@ def _marked(example: Example, segment: int, ids: Sequence[int], offsets: Sequenc
     return pieces, needed
 
 
-def _joined(segments: Sequence[tuple[list[int], int]], ending: Sequence[int], tokenizer: "Tokenizer", max_length: int,
-            counts: Counter[str]) -> tuple[list[int], list[int]]:
+def _joined(
+    segments: Sequence[tuple[list[int], int]],
+    ending: Sequence[int],
+    tokenizer: "Tokenizer",
+    max_length: int,
+    counts: Counter[str],
+) -> tuple[list[int], list[int]]:
     """Ids and token types of the whole input, at most `max_length`."""
     (one, needed), (two, needed_too) = segments
     middle = tokenizer.middle if two else []

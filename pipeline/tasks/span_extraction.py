@@ -85,16 +85,22 @@ class Example:
 class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
     """Predictions are a mapping of the examples' ids to texts; "" predicts that there is no answer."""
 
-    schema = pa.schema([("id", pa.string()), ("question", pa.string()), ("context", pa.string()),
-                        ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())])))])
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("question", pa.string()),
+            ("context", pa.string()),
+            ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())]))),
+        ]
+    )
     keys = ("question", "context", "answers")
     query_keys = ("question", "context")
     inputs = ("question", "context")
     outputs = ("answers",)
     head = "positions"
-    says = ("answers", "answers")
-    figures = ("f1", "exact_match")
-    hub_task = "question-answering"
+    claim_and_decision_names = ("answers", "answers")
+    metric_names = ("f1", "exact_match")
+    pipeline_tag = "question-answering"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are none."""
@@ -110,21 +116,27 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
             _check_offset(context, answer, row["where"], problems)
         if found:
             check_nfc("context", context, row["where"], problems)
-        return Example(row["id"], row["question"], context, found) if len(problems) == before else None
+        return (
+            Example(row["id"], row["question"], context, found) if len(problems) == before else None
+        )
 
-    def query(self, row: Row, problems: Problems) -> Example | None:
+    def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The question."""
-        return Example(row["id"], row["question"], row["context"], ()) if _check_texts(row, problems) else None
+        return (
+            Example(row["id"], row["question"], row["context"], ())
+            if _check_texts(row, problems)
+            else None
+        )
 
-    def restore(self, record: dict[str, Any]) -> Example:
+    def from_record(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
         found = tuple(Answer(answer["text"], answer["start"]) for answer in record["answers"])
         return Example(record["id"], record["question"], record["context"], found)
 
-    def group(self, row: Row) -> str:
-        """The article's title, else the context: no paragraph is both in train and in what is carved from it.
+    def split_group(self, row: Row) -> str:
+        """The article's title, else the context: no paragraph is both in train and in what is assign_split from it.
 
-        With titles, corpora about the same articles (SQuAD 1.1 and 2.0) and with the same seed are carved alike, so that what
+        With titles, corpora about the same articles (SQuAD 1.1 and 2.0) and with the same seed are assign_split alike, so that what
         one trains on is not what the other validates on.
         """
         return str(row.get("title") or row["context"])
@@ -137,37 +149,63 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """The context."""
         return example.context
 
-    def size(self, example: Example) -> int:
+    def num_tokens(self, example: Example) -> int:
         """The words of question and context; a context counts once for each of its questions."""
         return len(example.question.split()) + len(example.context.split())
 
-    def edited(self, example: Example, edit: Edit) -> Example:
+    def apply_edit(self, example: Example, edit: Edit) -> Example:
         """Question and context changed; answers are what the new context has in their place."""
         starts = [answer.start for answer in example.answers]
         ends = [answer.start + len(answer.text) for answer in example.answers]
         context, starts, ends = edit.text(example.context, starts, ends)
-        moved = tuple(Answer(context[start:end], start) for start, end in zip(starts, ends, strict=True))
+        moved = tuple(
+            Answer(context[start:end], start) for start, end in zip(starts, ends, strict=True)
+        )
         return Example(example.id, edit.text(example.question)[0], context, moved)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Where the answer starts and where it ends."""
         return ("start", "end")
 
-    def featurize(self, examples: Sequence[Example], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
-                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    def featurize(
+        self,
+        examples: Sequence[Example],
+        first: int,
+        tokenizer: "Tokenizer",
+        classes: Sequence[str],
+        max_length: int,
+        stride: int,
+        counts: Counter[str],
+    ) -> Iterator[Feature]:
         """Windows of the context behind the question; the state of the whole stands for "no answer here"."""
-        contexts = list(dict.fromkeys(example.context for example in examples))  # a context has many questions
+        contexts = list(
+            dict.fromkeys(example.context for example in examples)
+        )  # a context has many questions
         encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
         questions = tokenizer.texts([example.question for example in examples])
-        for number, (example, (question, _)) in enumerate(zip(examples, questions, strict=True), first):
+        for number, (example, (question, _)) in enumerate(
+            zip(examples, questions, strict=True), first
+        ):
             ids, offsets = encoded[example.context]
-            yield from _features(number, example, question, ids, offsets, tokenizer, max_length, stride, counts)
+            yield from _features(
+                number, example, question, ids, offsets, tokenizer, max_length, stride, counts
+            )
 
-    def decode(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Decoded:
+    def decode(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Decoded:
         """The n best spans over all windows."""
-        return Decoded(tuple(Candidate(text, score) for text, (score, _) in _ranked(example.context, seen)), _null_score(seen))
+        return Decoded(
+            tuple(
+                Candidate(text, score)
+                for text, (score, _) in _ranked(example.context, window_logits)
+            ),
+            _null_score(window_logits),
+        )
 
-    def decide(self, examples: Sequence[Example], decoded: Sequence[Decoded]) -> dict[str, float]:
+    def fit_thresholds(
+        self, examples: Sequence[Example], decoded: Sequence[Decoded]
+    ) -> dict[str, float]:
         """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
         if all(example.answers for example in examples):
             return {}
@@ -175,32 +213,56 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         margins = {example.id: one.margin for example, one in zip(examples, decoded, strict=True)}
         return {"null_margin": answers.best_threshold(_references(examples), best, margins).value}
 
-    def predictions(self, examples: Sequence[Example], decoded: Sequence[Decoded],
-                    thresholds: Mapping[str, float]) -> Mapping[str, str]:
+    def predictions(
+        self,
+        examples: Sequence[Example],
+        decoded: Sequence[Decoded],
+        thresholds: Mapping[str, float],
+    ) -> Mapping[str, str]:
         """Each question's best answer, or "" where the margin is above the threshold."""
-        return {example.id: _answer(one, thresholds) for example, one in zip(examples, decoded, strict=True)}
+        return {
+            example.id: _answer(one, thresholds)
+            for example, one in zip(examples, decoded, strict=True)
+        }
 
-    def score(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> Metrics:
+    def score(
+        self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
+    ) -> Metrics:
         """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
         return answers.score(_references(examples), predictions)
 
-    def counts(self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]) -> UnitCounts:
+    def counts(
+        self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
+    ) -> UnitCounts:
         """By question."""
         return answers.counts(_references(examples), predictions)
 
-    def options(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+    def decision_logits(
+        self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Floats:
         """That there is no answer; then the n best spans, best first."""
-        return np.array([[_null_score(seen), *(score for _, (score, _) in _ranked(example.context, seen))]])
+        return np.array(
+            [
+                [
+                    _null_score(window_logits),
+                    *(score for _, (score, _) in _ranked(example.context, window_logits)),
+                ]
+            ]
+        )
 
-    def weighted(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
+    def apply_thresholds(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
         """That there is no answer is the greatest where the margin is above the threshold, and nowhere else."""
         if "null_margin" not in thresholds or options.shape[1] == 1:
             return options
         best, found = options[:, 1], options.copy()
-        found[:, 0] = best + (options[:, 0] - best - thresholds["null_margin"])  # in this order: rounding keeps the sign
+        found[:, 0] = best + (
+            options[:, 0] - best - thresholds["null_margin"]
+        )  # in this order: rounding keeps the sign
         return found
 
-    def decisions(self, example: Example, prediction: str, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+    def decisions(
+        self, example: Example, prediction: str, classes: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
         """No answer, or the best span."""
         right = _verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
         return [int(bool(prediction))], [right]
@@ -209,17 +271,35 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
         """One answer: of SQuAD's words just those of an accepted one (exact), some (partial), or none (wrong)."""
         (right,) = self.decisions(example, prediction, ())[1]
         gold = " / ".join(dict.fromkeys(text for text, _ in example.answers)) or NO_ANSWER
-        yield Claim((0,), "answerable" if example.answers else "unanswerable", _verdict(example, prediction), gold,
-                    prediction or NO_ANSWER, right)
+        yield Claim(
+            (0,),
+            "answerable" if example.answers else "unanswerable",
+            _verdict(example, prediction),
+            gold,
+            prediction or NO_ANSWER,
+            right,
+        )
 
-    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
-               thresholds: Mapping[str, float]) -> Extraction:
+    def result(
+        self,
+        example: Example,
+        window_logits: Sequence[WindowLogits],
+        classes: Sequence[str],
+        thresholds: Mapping[str, float],
+    ) -> Extraction:
         """The answer, and what else it might be."""
-        ranked = _ranked(example.context, seen)
-        options = self.weighted(self.options(example, seen, classes), thresholds)
+        ranked = _ranked(example.context, window_logits)
+        options = self.apply_thresholds(
+            self.decision_logits(example, window_logits, classes), thresholds
+        )
         none, *likely = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
-        spans = (Span(text, begin, begin + len(text), chance) for (text, (_, begin)), chance in zip(ranked, likely, strict=True))
-        return Extraction(_answer(self.decode(example, seen, classes), thresholds), tuple(spans), none)
+        spans = (
+            Span(text, begin, begin + len(text), chance)
+            for (text, (_, begin)), chance in zip(ranked, likely, strict=True)
+        )
+        return Extraction(
+            _answer(self.decode(example, window_logits, classes), thresholds), tuple(spans), none
+        )
 
 
 TASK = SpanExtraction()
@@ -237,7 +317,9 @@ def _verdict(example: Example, prediction: str) -> str:
         return "wrong"
     if any(answers.exact_match(text, prediction) for text, _ in example.answers):
         return "exact"
-    return "partial" if any(answers.f1(text, prediction) for text, _ in example.answers) else "wrong"
+    return (
+        "partial" if any(answers.f1(text, prediction) for text, _ in example.answers) else "wrong"
+    )
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:
@@ -249,18 +331,38 @@ def _check_answer_types(row: Row, problems: Problems) -> bool:
     """Whether `answers` is a list, perhaps empty, of mappings with a text and an integer offset."""
     answers, where, before = row["answers"], row["where"], len(problems)
     if not isinstance(answers, list | tuple):
-        problems.add(where, f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of mappings with "
-                            "text and answer_start; [] says that the context has no answer", "missing-answers")
+        problems.add(
+            where,
+            f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of mappings with "
+            "text and answer_start; [] says that the context has no answer",
+            "missing-answers",
+        )
         return False
     for number, answer in enumerate(answers):
-        text, start = (answer.get(key) for key in ("text", "answer_start")) if isinstance(answer, Mapping) else (None, None)
+        text, start = (
+            (answer.get(key) for key in ("text", "answer_start"))
+            if isinstance(answer, Mapping)
+            else (None, None)
+        )
         if not isinstance(text, str):
-            problems.add(where, f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with text and the "
-                                "integer answer_start", "missing-answers")
+            problems.add(
+                where,
+                f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with text and the "
+                "integer answer_start",
+                "missing-answers",
+            )
         elif type(start) is not int:
-            remedy = f"write {int(start)} without quotes" if isinstance(start, str) and start.isdecimal() else "correct it"
-            problems.add(where, f"answers[{number}]: answer_start: found {type(start).__name__} {str(start)[:40]!r}, expected an "
-                                f"integer; {remedy}", "not-an-integer")
+            remedy = (
+                f"write {int(start)} without quotes"
+                if isinstance(start, str) and start.isdecimal()
+                else "correct it"
+            )
+            problems.add(
+                where,
+                f"answers[{number}]: answer_start: found {type(start).__name__} {str(start)[:40]!r}, expected an "
+                f"integer; {remedy}",
+                "not-an-integer",
+            )
     return len(problems) == before
 
 
@@ -269,10 +371,12 @@ def _answer(decoded: Decoded, thresholds: Mapping[str, float]) -> str:
     return decoded.candidates[0].text if decoded.candidates and decoded.margin <= limit else ""
 
 
-def _ranked(context: str, seen: Sequence[WindowLogits]) -> list[tuple[str, tuple[float, int]]]:
+def _ranked(
+    context: str, window_logits: Sequence[WindowLogits]
+) -> list[tuple[str, tuple[float, int]]]:
     """The best texts over all windows, best first: (text, (score, the first character of where it scores so))."""
     found: dict[str, tuple[float, int]] = {}
-    for window in seen:
+    for window in window_logits:
         for begin, end, score in _best_spans(window):
             text = context[begin:end]
             if text not in found or score > found[text][0]:
@@ -280,12 +384,21 @@ def _ranked(context: str, seen: Sequence[WindowLogits]) -> list[tuple[str, tuple
     return sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:BEST]
 
 
-def _null_score(seen: Sequence[WindowLogits]) -> float:
-    return min(float(window.logits[0].sum()) for window in seen)
+def _null_score(window_logits: Sequence[WindowLogits]) -> float:
+    return min(float(window.logits[0].sum()) for window in window_logits)
 
 
-def _features(number: int, example: Example, question: list[int], ids: list[int], offsets: list[tuple[int, int]],
-              tokenizer: "Tokenizer", max_length: int, stride: int, counts: Counter[str]) -> Iterator[Feature]:
+def _features(
+    number: int,
+    example: Example,
+    question: list[int],
+    ids: list[int],
+    offsets: list[tuple[int, int]],
+    tokenizer: "Tokenizer",
+    max_length: int,
+    stride: int,
+    counts: Counter[str],
+) -> Iterator[Feature]:
     limit = max_length // 2
     counts["questions cut"] += len(question) > limit
     head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
@@ -302,10 +415,15 @@ def _features(number: int, example: Example, question: list[int], ids: list[int]
         spans = [(0, 0), *offsets[window.start : window.end]]
         end = len(head) + length
         yield Feature(
-            example=number, input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
-            token_types=[0] * len(head) + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
-            positions=[tokenizer.summary(end + len(tokenizer.suffix)), *range(len(head), end)], labels=labels,
-            begins=[begin for begin, _ in spans], ends=[end for _, end in spans], label_count=1,
+            example=number,
+            input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
+            token_types=[0] * len(head)
+            + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
+            positions=[tokenizer.summary(end + len(tokenizer.suffix)), *range(len(head), end)],
+            labels=labels,
+            begins=[begin for begin, _ in spans],
+            ends=[end for _, end in spans],
+            label_count=1,
         )
     if example.answers and not shown:
         counts["answers in no window"] += 1
@@ -316,7 +434,11 @@ def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[in
     if not example.answers:
         return None
     text, start = example.answers[0]
-    inside = [token for token, (begin, end) in enumerate(offsets) if begin < start + len(text) and end > start]
+    inside = [
+        token
+        for token, (begin, end) in enumerate(offsets)
+        if begin < start + len(text) and end > start
+    ]
     return (inside[0], inside[-1]) if inside else None
 
 
@@ -327,24 +449,36 @@ def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
     for start in starts:
         for end in ends:
             if start <= end < start + LONGEST:
-                yield int(window.begins[start]), int(window.ends[end]), float(window.logits[start, 0] + window.logits[end, 1])
+                yield (
+                    int(window.begins[start]),
+                    int(window.ends[end]),
+                    float(window.logits[start, 0] + window.logits[end, 1]),
+                )
 
 
 def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:
     """Add a problem where an answer's text is not where it is said to start; it names where the text is nearest."""
     text, start = answer
     if not text.strip():
-        problems.add(where, f"answer {text!r} is empty; a question without answer has no answers at all", "empty-answer")
+        problems.add(
+            where,
+            f"answer {text!r} is empty; a question without answer has no answers at all",
+            "empty-answer",
+        )
         return
     if start >= 0 and context.startswith(text, start):
         return
     nearest, normal = _nearest(context, text, start), normalize("NFC", context)
-    there = context[max(start, 0):max(start, 0) + len(text)]
+    there = context[max(start, 0) : max(start, 0) + len(text)]
     found = f"answer {text!r} is said to start at {start}, where the context has {there!r}"
     counted = start >= 0 and normal != context and normal.startswith(text, start)
     if counted or (nearest is None and normalize("NFC", text) in normal):
-        problems.add(where, f"{found}; the two agree in Unicode's normal form C: normalize context and answer alike, and count "
-                            "answer_start in that", "answer-normalization")
+        problems.add(
+            where,
+            f"{found}; the two agree in Unicode's normal form C: normalize context and answer alike, and count "
+            "answer_start in that",
+            "answer-normalization",
+        )
         return
     remedy = f"it starts at {nearest}" if nearest is not None else "it is nowhere in the context"
     problems.add(where, f"{found}; {remedy}: correct answer_start or text", "answer-offset")

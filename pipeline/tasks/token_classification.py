@@ -10,7 +10,14 @@ from pipeline.errors import Problems
 from pipeline.metrics import Metrics, UnitCounts, spans
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.row import Row
-from pipeline.tasks.shared.tagging import TaggingTask, Tags, bio_classes, check_tags, check_tokens, decode_spans
+from pipeline.tasks.shared.tagging import (
+    TaggingTask,
+    Tags,
+    bio_classes,
+    check_tags,
+    check_tokens,
+    decode_spans,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,9 @@ class Entities:
 class TokenClassification(TaggingTask[Example, Entities]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
-    schema = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))])
+    schema = pa.schema(
+        [("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))]
+    )
     keys = ("tokens", "tags")
     query_keys = ("tokens",)
     inputs = ("tokens",)
@@ -55,13 +64,13 @@ class TokenClassification(TaggingTask[Example, Entities]):
             return None
         return Example(row["id"], tuple(row["tokens"]), tuple(row["tags"]))
 
-    def query(self, row: Row, problems: Problems) -> Example | None:
+    def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The sentence."""
         if not check_tokens(row, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), ("O",) * len(row["tokens"]))
 
-    def restore(self, record: dict[str, Any]) -> Example:
+    def from_record(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
         return Example(record["id"], tuple(record["tokens"]), tuple(record["tags"]))
 
@@ -73,19 +82,38 @@ class TokenClassification(TaggingTask[Example, Entities]):
         """O, then B-X and I-X for each entity type X."""
         return bio_classes(labels)
 
-    def score(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> Metrics:
+    def score(
+        self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
+    ) -> Metrics:
         """Entity precision, recall and F1 as conlleval computes them: `pipeline.metrics.spans`."""
         return spans.score([example.tags for example in examples], predictions)
 
-    def counts(self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]) -> UnitCounts:
+    def counts(
+        self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
+    ) -> UnitCounts:
         """By sentence."""
-        return spans.counts([example.id for example in examples], [example.tags for example in examples], predictions)
+        return spans.counts(
+            [example.id for example in examples],
+            [example.tags for example in examples],
+            predictions,
+        )
 
-    def result(self, example: Example, seen: Sequence[WindowLogits], classes: Sequence[str],
-               thresholds: Mapping[str, float]) -> Entities:
+    def result(
+        self,
+        example: Example,
+        window_logits: Sequence[WindowLogits],
+        classes: Sequence[str],
+        thresholds: Mapping[str, float],
+    ) -> Entities:
         """The entities, each with its words."""
-        return Entities(tuple(Entity(label, start, end, " ".join(example.tokens[start:end]), score)
-                              for label, start, end, score in decode_spans(seen, classes, thresholds.get("temperature", 1.0))))
+        return Entities(
+            tuple(
+                Entity(label, start, end, " ".join(example.tokens[start:end]), score)
+                for label, start, end, score in decode_spans(
+                    window_logits, classes, thresholds.get("temperature", 1.0)
+                )
+            )
+        )
 
 
 TASK = TokenClassification()

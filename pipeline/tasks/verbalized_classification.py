@@ -20,7 +20,9 @@ class VerbalizedClassification(SequenceClassification):
         if tokenizer.causal:
             return []
         if tokenizer.mask is None:
-            raise UserError("verbalized_classification: the backbone's tokenizer has no mask; use sequence_classification")
+            raise UserError(
+                "verbalized_classification: the backbone's tokenizer has no mask; use sequence_classification"
+            )
         return [tokenizer.mask, *tokenizer.suffix]
 
     def position(self, ids: Sequence[int], tokenizer: "Tokenizer") -> int:

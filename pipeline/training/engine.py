@@ -24,22 +24,32 @@ class Engine:
     (Rajbhandari et al. 2020, section 5). All give the same numbers.
     """
 
-    def __init__(self, model: PromptedModel, rates: dict[str, float], weight_decay: float, micro_batches: int, clip: float,
-                 ranks: Ranks, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        model: PromptedModel,
+        learning_rates: dict[str, float],
+        weight_decay: float,
+        micro_batches: int,
+        max_grad_norm: float,
+        ranks: Ranks,
+        cluster: Cluster,
+    ) -> None:
         """`model` holds the values to start from. Raises UserError where ranks cannot share the micro-batches."""
         config = {
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": share(micro_batches, ranks),
-            "gradient_clipping": clip,
+            "gradient_accumulation_steps": micro_batches_per_rank(micro_batches, ranks),
+            "gradient_clipping": max_grad_norm,
             "zero_optimization": _zero(cluster),
             "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own are compiled for minutes, to the same effect
             "steps_per_print": 2**31,
         }
         self._model, self._stage = model, cluster.zero
         _place(model, config, ranks)
-        self._rates = rates
-        self.adam = optimizer(model.trainable_state().items(), rates, weight_decay)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=self.adam, config=config, dist_init_required=False)
+        self._learning_rates = learning_rates
+        self.adam = optimizer(model.trainable_state().items(), learning_rates, weight_decay)
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=self.adam, config=config, dist_init_required=False
+        )
         self._norm = 0.0
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -51,13 +61,16 @@ class Engine:
         """Add a micro-batch's gradients; after a step's last one, on every rank, they are summed over all."""
         self._engine.backward(loss)
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
-            self._norm = float(torch.nn.utils.get_total_norm(
-                [p.grad for p in self._model.trainable_state().values() if p.grad is not None]))
+            self._norm = float(
+                torch.nn.utils.get_total_norm(
+                    [p.grad for p in self._model.trainable_state().values() if p.grad is not None]
+                )
+            )
 
-    def set_rates(self, factor: float) -> None:
+    def set_learning_rates(self, factor: float) -> None:
         """Each part's learning rate, as a share of its peak."""
         for group in self.adam.param_groups:
-            group["lr"] = self._rates[group["part"]] * factor
+            group["lr"] = self._learning_rates[group["part"]] * factor
 
     def step(self) -> None:
         """Does nothing but after a step's last micro-batch."""
@@ -70,17 +83,25 @@ class Engine:
 
     def values(self) -> dict[str, Tensor]:
         """A copy of every trained value, by the parameter's name. All ranks must call it together."""
-        return {name: self._whole(parameter).detach().cpu().clone() for name, parameter in self._model.trainable_state().items()}
+        return {
+            name: self._whole(parameter).detach().cpu().clone()
+            for name, parameter in self._model.trainable_state().items()
+        }
 
     def _whole(self, parameter: Tensor) -> Tensor:
-        whole: Tensor = deepspeed.utils.safe_get_full_fp32_param(parameter) if self._stage == 3 else parameter
+        whole: Tensor = (
+            deepspeed.utils.safe_get_full_fp32_param(parameter) if self._stage == 3 else parameter
+        )
         return whole
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's moments as NAME.exp_avg and NAME.exp_avg_sq, after a step at least. All ranks must call it together."""
         self._link_moments()
-        return {f"{name}.{key}": self._moment(parameter, key).detach().cpu().clone()
-                for name, parameter in self._model.trainable_state().items() for key in MOMENTS}
+        return {
+            f"{name}.{key}": self._moment(parameter, key).detach().cpu().clone()
+            for name, parameter in self._model.trainable_state().items()
+            for key in MOMENTS
+        }
 
     def _link_moments(self) -> None:
         """DeepSpeed does so once, when it has stepped the first of several groups, and so misses the moments of the others."""
@@ -89,16 +110,21 @@ class Engine:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _moment(self, parameter: Tensor, key: str) -> Tensor:
-        moment: Tensor = (self.adam.state[parameter][key] if self._stage == 0
-                          else deepspeed.utils.safe_get_full_optimizer_state(parameter, key))
+        moment: Tensor = (
+            self.adam.state[parameter][key]
+            if self._stage == 0
+            else deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
+        )
         return moment
 
     def restore_moments(self, moments: dict[str, Tensor], step: int) -> None:
         """Put back what `moments` gave after step `step`, in this or another number of ranks, under this or another stage."""
         parameters = self._model.trainable_state()
         for stepped in self._stepped():
-            self.adam.state[stepped] = {"step": torch.tensor(float(step), device=stepped.device),
-                                        **{key: torch.zeros_like(stepped) for key in MOMENTS}}
+            self.adam.state[stepped] = {
+                "step": torch.tensor(float(step), device=stepped.device),
+                **{key: torch.zeros_like(stepped) for key in MOMENTS},
+            }
         self._link_moments()
         for name, parameter in parameters.items():
             for key in MOMENTS:
@@ -113,7 +139,11 @@ class Engine:
         if self._stage == 0:
             return list(self._model.trainable_state().values())
         zero: Any = self._engine.optimizer
-        parts: list[Tensor] = zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups
+        parts: list[Tensor] = (
+            zero.fp32_partitioned_groups_flat
+            if self._stage == 3
+            else zero.single_partition_of_fp32_groups
+        )
         return parts
 
     def close(self, values: dict[str, Tensor]) -> None:
@@ -126,18 +156,24 @@ class Engine:
             self._model.load_trainable_state(values)
 
 
-def share(micro_batches: int, ranks: Ranks) -> int:
+def micro_batches_per_rank(micro_batches: int, ranks: Ranks) -> int:
     """How many of a step's micro-batches each rank has. Raises UserError where ranks cannot share them evenly."""
     if micro_batches % ranks.world:
         divisors = [str(n) for n in range(1, micro_batches + 1) if micro_batches % n == 0]
-        raise UserError(f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
-                        f"start {' or '.join(divisors)}, or change micro_batches")
+        raise UserError(
+            f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
+            f"start {' or '.join(divisors)}, or change micro_batches"
+        )
     return micro_batches // ranks.world
 
 
-def place(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> PromptedModel:
+def prepare_for_inference(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> PromptedModel:
     """A model that is to predict only, on this rank's device; under ZeRO 3 this rank's part of it."""
-    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": _zero(cluster), "steps_per_print": 2**31}
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": _zero(cluster),
+        "steps_per_print": 2**31,
+    }
     _place(model.requires_grad_(False), config, ranks)
     if cluster.zero == 3:
         deepspeed.initialize(model=model, config=config, dist_init_required=False)

@@ -18,11 +18,20 @@ from pipeline.seeding import Ints
 BATCH_TOKENS = 2048  # no param: what is stored is a function of the rows alone, to the bit
 
 
-class Stored:
+class HiddenStateCache:
     """The hidden states of a table's rows [sum of lengths, C], in a mapped file without a name: it goes with the process."""
 
-    def __init__(self, model: PromptedModel, table: FeatureTable, rows: Ints, task: int, pad: int, folder: Path,
-                 device: torch.device, before_each: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        model: PromptedModel,
+        table: FeatureTable,
+        rows: Ints,
+        task: int,
+        pad_token_id: int,
+        folder: Path,
+        device: torch.device,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
         """Those of `rows`. Each rank has a file of its own in `folder`; under ZeRO 3 they must all make it together.
 
         `before_each` batch is called, and may raise to end it.
@@ -32,44 +41,62 @@ class Stored:
         with TemporaryFile(dir=folder) as file:
             for chosen in sorted_rows(table, rows, BATCH_TOKENS):
                 before_each()
-                batch = collate(table, chosen, task, pad).to(device)
-                states = model.below(batch)[batch.attention_mask.bool()].cpu()
+                batch = collate(table, chosen, task, pad_token_id).to(device)
+                states = model.lower_hidden_states(batch)[batch.attention_mask.bool()].cpu()
                 ends = done + np.cumsum(table.lengths[chosen], dtype=np.int64)
                 self._starts[chosen], done = ends - table.lengths[chosen], int(ends[-1])
                 file.write(states.view(torch.uint8).numpy().data)
             file.flush()
             # "r+": torch warns of what cannot be written, and a private copy ("c") would have to fit into memory
-            self._states = torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(states.dtype).view(done, -1)
+            self._states = (
+                torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(states.dtype).view(done, -1)
+            )
 
-    def added(self, batch: Batch) -> Batch:
+    def attach(self, batch: Batch) -> Batch:
         """The batch with what is stored of its rows, and 0 where it pads."""
         below = self._states.new_zeros(*batch.input_ids.shape, self._states.shape[1])
         lengths = batch.attention_mask.sum(1).tolist()
-        for place, start, length in zip(below, self._starts[batch.rows].tolist(), lengths, strict=True):
+        for place, start, length in zip(
+            below, self._starts[batch.rows].tolist(), lengths, strict=True
+        ):
             place[:length] = self._states[start : start + length]
-        return replace(batch, below=below)
+        return replace(batch, cached_hidden=below)
 
 
-def storing(model: PromptedModel, tables: Sequence[FeatureTable], params: TrainParams, pad: int, folder: Path,
-            device: torch.device, say: Callable[[str], None], before_each: Callable[[], None]) -> Callable[[Batch], Batch]:
+def make_hidden_state_cache(
+    model: PromptedModel,
+    tables: Sequence[FeatureTable],
+    params: TrainParams,
+    pad_token_id: int,
+    folder: Path,
+    device: torch.device,
+    log: Callable[[str], None],
+    before_each: Callable[[], None],
+) -> Callable[[Batch], Batch]:
     """What adds to a batch of the tasks' `tables` what is stored, made when it is first called: a run that is over needs none.
 
     Where nothing is to be stored, or all of it would be too large, it leaves batches as they are: the same on every machine.
     """
-    if not params.stored_megabytes:
+    if not params.hidden_state_cache_mb:
         return lambda batch: batch
     numbers = sum(table.tokens for table in tables) * model.backbone.hidden_size
     megabytes = numbers * getattr(torch, params.precision).itemsize / 1e6
-    if megabytes > params.stored_megabytes:
-        say(f"what the layers below the prompt give takes {megabytes:.1f} MB, and stored_megabytes is {params.stored_megabytes}: "
-            "it is computed in each step")
+    if megabytes > params.hidden_state_cache_mb:
+        log(
+            f"what the layers below the prompt give takes {megabytes:.1f} MB, and hidden_state_cache_mb is {params.hidden_state_cache_mb}: "
+            "it is computed in each step"
+        )
         return lambda batch: batch
 
     @cache
-    def stored() -> list[Stored]:
-        say(f"storing what the layers below the prompt give: {megabytes:.1f} MB")
+    def stored() -> list[HiddenStateCache]:
+        log(f"storing what the layers below the prompt give: {megabytes:.1f} MB")
         folder.mkdir(parents=True, exist_ok=True)
-        return [Stored(model, table, np.arange(len(table)), task, pad, folder, device, before_each)
-                for task, table in enumerate(tables)]
+        return [
+            HiddenStateCache(
+                model, table, np.arange(len(table)), task, pad_token_id, folder, device, before_each
+            )
+            for task, table in enumerate(tables)
+        ]
 
-    return lambda batch: stored()[batch.task].added(batch)
+    return lambda batch: stored()[batch.task].attach(batch)

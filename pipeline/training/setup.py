@@ -13,17 +13,23 @@ from torch import Tensor
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.config import load_json
 from pipeline.errors import UserError
-from pipeline.evaluation.evaluate import Split
-from pipeline.evaluation.splits import load_split
+from pipeline.evaluation.evaluate import EvalSet
+from pipeline.evaluation.splits import load_eval_set
 from pipeline.features.subset import Subset
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors, initial_key_values
+from pipeline.model.prompt import (
+    DeepPrompt,
+    Projection,
+    SoftPrompt,
+    TaskFactors,
+    initial_key_values,
+)
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Arm, Params, TrainParams
-from pipeline.seeding import mix_seed
+from pipeline.seeding import derive_seed
 from pipeline.tasks import task_named
 
 
@@ -34,22 +40,38 @@ class TaskData:
     name: str
     task: str
     classes: tuple[str, ...]
-    words: tuple[int, ...]
+    label_token_ids: tuple[int, ...]
     primary: str
-    pad: int
+    pad_token_id: int
     train: FeatureTable
-    validation: Split
+    validation: EvalSet
     summary: dict[str, Any]
     examples: Path
 
     @classmethod
-    def load(cls, features: Path, examples: Path, validation_rows: int | None, without: Sequence[int] = ()) -> "TaskData":
+    def load(
+        cls,
+        features: Path,
+        examples: Path,
+        validation_rows: int | None,
+        without: Sequence[int] = (),
+    ) -> "TaskData":
         """From a task's folders of features and examples; `without` are train examples to leave out, by number."""
         summary = load_json(features / "summary.json")
         table = FeatureTable(features / "train")
-        validation = load_split(features, examples, summary, "validation", validation_rows)
-        return cls(features.name, summary["task"], tuple(summary["classes"]), tuple(summary["words"]), summary["primary"], summary["pad"],
-                   Subset(table, without) if without else table, validation, summary, examples)
+        validation = load_eval_set(features, examples, summary, "validation", validation_rows)
+        return cls(
+            features.name,
+            summary["task"],
+            tuple(summary["classes"]),
+            tuple(summary["label_token_ids"]),
+            summary["primary"],
+            summary["pad_token_id"],
+            Subset(table, without) if without else table,
+            validation,
+            summary,
+            examples,
+        )
 
     def ids(self, features: Sequence[int]) -> list[str]:
         """The ids of the training examples that some features are of, each once."""
@@ -59,7 +81,7 @@ class TaskData:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class TrainingSetup:
     """What a training begins with: the model, its tasks and the rate of each among them, what tells this start from another one
     (of plain values), and the corpora that were seen before.
     """
@@ -73,100 +95,167 @@ class Beginning:
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
     """A fresh head for each task."""
-    return Heads([task_named(task.task).head for task in tasks], [len(task.classes) for task in tasks], hidden_size, seed,
-                 [task.words for task in tasks])
+    return Heads(
+        [task_named(task.task).head for task in tasks],
+        [len(task.classes) for task in tasks],
+        hidden_size,
+        seed,
+        [task.label_token_ids for task in tasks],
+    )
 
 
-def new_prompt(arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams,
-               seed: int) -> DeepPrompt | SoftPrompt | None:
+def new_prompt(
+    arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
+) -> DeepPrompt | SoftPrompt | None:
     """A prompt that starts from training text, an equal part from each task (or as `init` says)."""
     if arm in ("fine_tune", "head_only"):
         return None
     texts = list(_texts(tasks, training.num_virtual_tokens))
     if arm == "soft_prompt":
-        return SoftPrompt(torch.cat([backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]))
+        return SoftPrompt(
+            torch.cat(
+                [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
+            )
+        )
     try:
         layers = training.layers(backbone.num_layers)
     except ValueError as error:
         raise UserError(f"params.yaml: {arm}: {error}") from None
     if training.shift_positions and backbone.family.positions == "relative":
-        raise UserError(f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it")
-    text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[layers.start : layers.stop]
-    start = initial_key_values(training.init, text, mix_seed(seed, 3) % (1 << 63))
+        raise UserError(
+            f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it"
+        )
+    text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[
+        layers.start : layers.stop
+    ]
+    start = initial_key_values(training.init, text, derive_seed(seed, 3) % (1 << 63))
     return DeepPrompt(
-        start, first_layer=layers.start, dropout=training.prompt_dropout,
+        start,
+        first_layer=layers.start,
+        dropout=training.prompt_dropout,
         position_offset=training.num_virtual_tokens if training.shift_positions else 0,
-        projection=_new_projection(backbone, texts, training, start, seed) if training.projection else None,
-        factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None)
+        projection=_new_projection(backbone, texts, training, start, seed)
+        if training.projection_size
+        else None,
+        factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None,
+    )
 
 
-def check_positions(prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, params: Params, names: Iterable[str]) -> None:
+def check_positions(
+    prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, params: Params, names: Iterable[str]
+) -> None:
     """Raise UserError where a prompt that shifts the text leaves a task's longest windows without positions."""
     offset = prompt.position_offset if isinstance(prompt, DeepPrompt) else 0
     if offset and backbone.family.positions == "absolute":
         long = {name: params.tasks[name].max_length for name in names}
-        wrong = [f"params.yaml: tasks.{name}.max_length is {length}; its prompt shifts texts by {offset} of the backbone's "
-                 f"{backbone.positions} positions, make it smaller" for name, length in long.items()
-                 if length + offset > backbone.positions]
+        wrong = [
+            f"params.yaml: tasks.{name}.max_length is {length}; its prompt shifts texts by {offset} of the backbone's "
+            f"{backbone.positions} positions, make it smaller"
+            for name, length in long.items()
+            if length + offset > backbone.positions
+        ]
         if wrong:
             raise UserError(*wrong)
 
 
-def check_stored(where: str, prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, training: TrainParams) -> None:
-    """Raise UserError where `stored_megabytes` is given and nothing can be stored: no layer is below the prompt, or none can be
+def check_stored(
+    where: str, prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, training: TrainParams
+) -> None:
+    """Raise UserError where `hidden_state_cache_mb` is given and nothing can be stored: no layer is below the prompt, or none can be
     computed apart. `where` is the key of the training's params.
     """
-    if not training.stored_megabytes:
+    if not training.hidden_state_cache_mb:
         return
-    key = f"params.yaml: {where}: stored_megabytes is {training.stored_megabytes}, but"
+    key = f"params.yaml: {where}: hidden_state_cache_mb is {training.hidden_state_cache_mb}, but"
     if not isinstance(prompt, DeepPrompt) or not prompt.first_layer:
-        raise UserError(f"{key} no layer is below its prompt; remove it, or set prompt_layers where that prompt is made")
-    if not backbone.computes_below(prompt()):
-        raise UserError(f"{key} the layers of this {backbone.config.model_type!r} model do not go on from what those below them "
-                        "give; remove it")
+        raise UserError(
+            f"{key} no layer is below its prompt; remove it, or set prompt_layers where that prompt is made"
+        )
+    if not backbone.supports_lower_cache(prompt()):
+        raise UserError(
+            f"{key} the layers of this {backbone.config.model_type!r} model do not go on from what those below them "
+            "give; remove it"
+        )
 
 
-def _texts(tasks: Sequence[TaskData], total: int) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
+def _texts(
+    tasks: Sequence[TaskData], total: int
+) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
     """The first training texts of each task, and how many of their tokens are to be taken so that all are `total`."""
     for index, task in enumerate(tasks):
         count = total * (index + 1) // len(tasks) - total * index // len(tasks)
         rows = np.arange(min(len(task.train), max(1, count)))
         rows = rows[: int(np.searchsorted(np.cumsum(task.train.lengths[rows]), count)) + 1]
-        batch = collate(task.train, rows, 0, task.pad)
+        batch = collate(task.train, rows, 0, task.pad_token_id)
         yield (batch.input_ids, batch.attention_mask, batch.token_types), count
 
 
-def _new_projection(backbone: Backbone, texts: Sequence[tuple[tuple[Tensor, Tensor, Tensor], int]], training: TrainParams,
-                    start: Tensor, seed: int) -> Projection:
+def _new_projection(
+    backbone: Backbone,
+    texts: Sequence[tuple[tuple[Tensor, Tensor, Tensor], int]],
+    training: TrainParams,
+    start: Tensor,
+    seed: int,
+) -> Projection:
     """An MLP whose own embedding starts from the texts' input embeddings, or as small numbers; what it computes starts small."""
-    embedding = torch.cat([backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts])
+    embedding = torch.cat(
+        [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
+    )
     if training.init != "text":
-        embedding = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(mix_seed(seed, 4) % (1 << 63)))
-    return Projection(embedding, training.projection, start.numel() // start.shape[3], mix_seed(seed, 5) % (1 << 63))
+        embedding = torch.randn(
+            embedding.shape,
+            generator=torch.Generator().manual_seed(derive_seed(seed, 4) % (1 << 63)),
+        )
+    return Projection(
+        embedding,
+        training.projection_size,
+        start.numel() // start.shape[3],
+        derive_seed(seed, 5) % (1 << 63),
+    )
 
 
 def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) -> TaskFactors:
     count = start.shape[3]
-    return TaskFactors(tasks, count, training.factor_rank, start.numel() // count, mix_seed(seed, 6) % (1 << 63))
+    return TaskFactors(
+        tasks, count, training.factor_rank, start.numel() // count, derive_seed(seed, 6) % (1 << 63)
+    )
 
 
-def describe(arm: Arm, begun: Beginning, training: TrainParams, params: Params) -> ArtifactConfig:
+def artifact_config(
+    arm: Arm, setup: TrainingSetup, training: TrainParams, params: Params
+) -> ArtifactConfig:
     """The artifact's config: nothing in it changes between two runs of the same inputs."""
     about: dict[str, Any] = {}
-    model, tasks = begun.model, begun.tasks
+    model, tasks = setup.model, setup.tasks
     prompt = model.prompt
     if isinstance(prompt, SoftPrompt):
         about = {"prompt_shape": tuple(prompt.vectors.shape)}
     elif prompt is not None:
-        about = {"prompt_shape": prompt.shape, "first_layer": prompt.first_layer, "position_offset": prompt.position_offset,
-                 "projection": training.projection if prompt.projection is not None else 0,
-                 "factor_rank": training.factor_rank if prompt.factors is not None else 0}
-    kinds, words = model.heads.kinds, model.heads.words
-    heads = {task.name: TaskHead(task.task, kinds[i], task.classes, tuple(words[i]), **task.summary["windows"])
-             for i, task in enumerate(tasks)}
+        about = {
+            "prompt_shape": prompt.shape,
+            "first_layer": prompt.first_layer,
+            "position_offset": prompt.position_offset,
+            "projection_size": training.projection_size if prompt.projection is not None else 0,
+            "factor_rank": training.factor_rank if prompt.factors is not None else 0,
+        }
+    kinds, words = model.heads.kinds, model.heads.label_token_ids
+    heads = {
+        task.name: TaskHead(
+            task.task, kinds[i], task.classes, tuple(words[i]), **task.summary["windows"]
+        )
+        for i, task in enumerate(tasks)
+    }
     return ArtifactConfig(
-        arm=arm, backbone=params.backbone, model_type=model.backbone.config.model_type, hidden_size=model.backbone.hidden_size,
-        heads=heads, **about,
-        provenance={"seed": params.seed, "training": asdict(training), "pretrained_on": list(begun.pretrained_on),
-                    "data": {task.name: task.summary["splits"] for task in tasks}},
+        arm=arm,
+        backbone=params.backbone,
+        model_type=model.backbone.config.model_type,
+        hidden_size=model.backbone.hidden_size,
+        heads=heads,
+        **about,
+        provenance={
+            "seed": params.seed,
+            "training": asdict(training),
+            "pretrained_on": list(setup.pretrained_on),
+            "data": {task.name: task.summary["splits"] for task in tasks},
+        },
     )

@@ -15,27 +15,27 @@ import torch
 from torch import Tensor
 
 from pipeline.distributed.cluster import Cluster, Ranks
-from pipeline.distributed.collectives import device, gathered, summed
+from pipeline.distributed.collectives import all_gather_int, all_reduce_sum, device
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.mixing.batches import MicroBatch, TrainBatches, collate
 from pipeline.mixing.rates import steps_for
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Arm, TrainParams
-from pipeline.seeding import mix_seed
+from pipeline.seeding import derive_seed
 from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
-from pipeline.training.hidden_state_cache import storing
-from pipeline.training.optim import rate_factor
+from pipeline.training.hidden_state_cache import make_hidden_state_cache
+from pipeline.training.optim import lr_multiplier
 
 Scores = dict[str, float]
 
-LEAST = 0.1  # nats: below it a loss pulls less and less, so that what is learned already does not shake what is not
+BALANCE_EPSILON = 0.1  # nats: below it a loss pulls less and less, so that what is learned already does not shake what is not
 
-EXPLODED = 1e3  # of a micro-batch's weighted loss: guessing blindly does not reach it with any number of classes
+MAX_LOSS = 1e3  # of a micro-batch's weighted loss: guessing blindly does not reach it with any number of classes
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was."""
 
     steps: int
@@ -54,7 +54,13 @@ class Run:
     def add_validation(self, step: int, scores: Scores) -> bool:
         """Add each task's score; whether their mean is the best so far."""
         mean = sum(scores.values()) / len(scores)
-        self.validation.append({"step": step, "score": mean, **{f"score_{name}": score for name, score in scores.items()}})
+        self.validation.append(
+            {
+                "step": step,
+                "score": mean,
+                **{f"score_{name}": score for name, score in scores.items()},
+            }
+        )
         if mean <= self.best_score:
             return False
         self.best_score, self.best_step = mean, step
@@ -65,27 +71,41 @@ class Run:
         return sum(row["step"] > self.best_step for row in self.validation)
 
 
-class Watcher(Protocol):
+class TrainingCallback(Protocol):
     """Shows a run to a person."""
 
-    def step(self, run: Run, rows: int, tokens: int) -> None:
+    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
         """A step is done, the last of `run.train`; it held so many rows and tokens."""
 
-    def validated(self, run: Run) -> None:
+    def validated(self, run: TrainingRun) -> None:
         """A validation is done, the last of `run.validation`."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Something worth a line."""
 
 
 def steps_of(batches: TrainBatches, epochs: float) -> int:
     """How many steps pass over `epochs` times as many rows as the corpora have together."""
-    return steps_for((packing.per_epoch for packing in batches.packings), batches.per_step, epochs)
+    return steps_for(
+        (packing.per_epoch for packing in batches.packings), batches.micro_batches_per_step, epochs
+    )
 
 
-def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainParams, *, names: list[str], pad: int,
-          validate: Callable[[PromptedModel], Scores], checkpoints: Path, ranks: Ranks, watcher: Watcher,
-          cluster: Cluster, stopping: Callable[[], bool] = lambda: False) -> Run:
+def train(
+    model: PromptedModel,
+    arm: Arm,
+    batches: TrainBatches,
+    params: TrainParams,
+    *,
+    names: list[str],
+    pad_token_id: int,
+    validate: Callable[[PromptedModel], Scores],
+    checkpoints: Path,
+    ranks: Ranks,
+    callback: TrainingCallback,
+    cluster: Cluster,
+    stopping: Callable[[], bool] = lambda: False,
+) -> TrainingRun:
     """Train `model` in place and leave the best values by mean validation score in it.
 
     `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
@@ -96,17 +116,37 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
     A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
     """
     where = device(ranks)
-    first, run, best, moments = _begun(model, steps_of(batches, params.epochs), checkpoints, watcher)
-    engine = Engine(model, params.learning_rates(arm), params.weight_decay, params.micro_batches, params.clip, ranks, cluster)
+    first, run, best, moments = _resume_or_start(
+        model, steps_of(batches, params.epochs), checkpoints, callback
+    )
+    engine = Engine(
+        model,
+        params.learning_rates(arm),
+        params.weight_decay,
+        params.micro_batches_per_step,
+        params.max_grad_norm,
+        ranks,
+        cluster,
+    )
     _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)
-    checks = {round(run.steps * (n + 1) / params.validations) for n in range(params.validations)} - {0}
+    checks = {
+        round(run.steps * (n + 1) / params.num_validations) for n in range(params.num_validations)
+    } - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with_stored = storing(model, batches.tables, params, pad, checkpoints, where, watcher.say,
-                          lambda: _stop_storing(stopping(), ranks))
+    with_stored = make_hidden_state_cache(
+        model,
+        batches.tables,
+        params,
+        pad_token_id,
+        checkpoints,
+        where,
+        callback.log,
+        lambda: _stop_storing(stopping(), ranks),
+    )
 
-    def keep(step: int) -> None:
+    def checkpoint(step: int) -> None:
         nonlocal saved
         _save(checkpoints, _state(step, engine, best, run), ranks)
         saved = time.monotonic()
@@ -116,33 +156,43 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
             if run.add_validation(step, validate(model)):
                 best = engine.values()
             run.seconds = time.monotonic() - started
-            keep(step)
-            watcher.validated(run)
+            checkpoint(step)
+            callback.validated(run)
         if params.patience and run.without_best() >= params.patience:
-            watcher.say(f"stopping at step {step}: {params.patience} validations without a new best")
+            callback.log(
+                f"stopping at step {step}: {params.patience} validations without a new best"
+            )
             break
         if step == run.steps:
             break
-        engine.set_rates(rate_factor(step, run.steps, params.warmup))
+        engine.set_learning_rates(lr_multiplier(step, run.steps, params.warmup_ratio))
         micro_batches = batches.step(step)
         losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
-            batch = with_stored(collate(batches.tables[micro.task], micro.rows, micro.task, pad)).to(where)
-            torch.manual_seed(mix_seed(batches.seed, step, index) % (1 << 63))  # dropout is the same on any rank, resumed or not
+            batch = with_stored(
+                collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
+            ).to(where)
+            torch.manual_seed(
+                derive_seed(batches.seed, step, index) % (1 << 63)
+            )  # dropout is the same on any rank, resumed or not
             loss = model.heads.loss(engine(batch), batch) * micro.weight
-            engine.backward(loss / (loss.detach() + LEAST) if params.balance else loss)
+            engine.backward(
+                loss / (loss.detach() + BALANCE_EPSILON) if params.balance_losses else loss
+            )
             losses[index] = loss.detach()
             engine.step()
-        losses, stop, due = _shared(losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks)
+        losses, stop, due = _shared(
+            losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks
+        )
         _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
         rows, tokens = batches.size(micro_batches)
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
         run.seconds = time.monotonic() - started
         run.train.append(_train_row(step + 1, run.seconds, losses, micro_batches, names, engine))
         if stop or due:
-            keep(step + 1)
-        watcher.step(run, rows, tokens)
+            checkpoint(step + 1)
+        callback.step(run, rows, tokens)
         if stop and step + 1 < run.steps:
             raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started
@@ -152,49 +202,80 @@ def train(model: PromptedModel, arm: Arm, batches: TrainBatches, params: TrainPa
 
 def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
     """Raise UserError unless all ranks go on from the same step of the same run: another's folder may be an old state of it."""
-    steps, keys = gathered(first, ranks), gathered(zlib.crc32(str(checkpoints).encode()), ranks)
+    steps, keys = (
+        all_gather_int(first, ranks),
+        all_gather_int(zlib.crc32(str(checkpoints).encode()), ranks),
+    )
     if len(set(steps)) > 1 or len(set(keys)) > 1:
-        raise UserError(f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
-                        f"them all see the same params, inputs and {checkpoints}, then run it again")
+        raise UserError(
+            f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
+            f"them all see the same params, inputs and {checkpoints}, then run it again"
+        )
 
 
 def _save(checkpoints: Path, state: State, ranks: Ranks) -> None:
     if ranks.rank == 0:
         save_checkpoint(checkpoints, state)
-    gathered(0, ranks)  # nobody goes, and has the launcher kill the others, before it is whole
+    all_gather_int(
+        0, ranks
+    )  # nobody goes, and has the launcher kill the others, before it is whole
 
 
 def _stop_storing(stopping: bool, ranks: Ranks) -> None:
     """Raise Stopped where any rank is to stop."""
-    if any(gathered(int(stopping), ranks)):
+    if any(all_gather_int(int(stopping), ranks)):
         raise Stopped("stopped while storing what the layers below the prompt give")
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
     """Every micro-batch's loss; whether any rank is to stop, or to write a checkpoint: all do so after the same step."""
-    total = summed(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
+    total = all_reduce_sum(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
     return total[:-2], bool(total[-2]), bool(total[-1])
 
 
-def _stop_if_diverged(step: int, losses: Tensor, gradient_norm: float, micro_batches: list[MicroBatch], names: list[str]) -> None:
+def _stop_if_diverged(
+    step: int,
+    losses: Tensor,
+    gradient_norm: float,
+    micro_batches: list[MicroBatch],
+    names: list[str],
+) -> None:
     """Before a checkpoint can hold what came of it. Where the loss is sound and its gradient is not, any row may be the cause."""
     worst = float(losses.nan_to_num(nan=math.inf).max())
-    if worst < EXPLODED and math.isfinite(gradient_norm):
+    if worst < MAX_LOSS and math.isfinite(gradient_norm):
         return
-    bad = [micro for micro, loss in zip(micro_batches, losses, strict=True) if worst < EXPLODED or not loss < EXPLODED]
+    bad = [
+        micro
+        for micro, loss in zip(micro_batches, losses, strict=True)
+        if worst < MAX_LOSS or not loss < MAX_LOSS
+    ]
     found = f"the loss is {float(losses.mean()):.6g} and its gradient's norm {gradient_norm:.6g}"
     raise Diverged(step, found, [(names[micro.task], micro.rows.tolist()) for micro in bad])
 
 
 def _values(model: PromptedModel) -> dict[str, Tensor]:
-    return {name: parameter.detach().cpu().clone() for name, parameter in model.trainable_state().items()}
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.trainable_state().items()
+    }
 
 
-def _train_row(step: int, seconds: float, losses: Tensor, micro_batches: list[MicroBatch], names: list[str],
-               engine: Engine) -> dict[str, float]:
+def _train_row(
+    step: int,
+    seconds: float,
+    losses: Tensor,
+    micro_batches: list[MicroBatch],
+    names: list[str],
+    engine: Engine,
+) -> dict[str, float]:
     """A line of train.tsv: seconds of training so far, the most memory in MB; by task, its mean loss and share of the rows."""
-    row = {"step": step, "seconds": seconds, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm,
-           "memory": _peak_memory() / 1e6}
+    row = {
+        "step": step,
+        "seconds": seconds,
+        "loss": float(losses.mean()),
+        "gradient_norm": engine.gradient_norm,
+        "memory": _peak_memory() / 1e6,
+    }
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
     if len(names) > 1:
         own: dict[str, list[float]] = {}
@@ -202,8 +283,14 @@ def _train_row(step: int, seconds: float, losses: Tensor, micro_batches: list[Mi
         for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
             own.setdefault(names[micro.task], []).append(loss)
             rows[names[micro.task]] += len(micro.rows)
-        for name, values in own.items():  # a task's micro-batch losses sum to (its micro-batches) x (its mean)
-            row |= {f"loss_{name}": sum(values) / len(values), f"share_{name}": rows[name] / rows.total()}
+        for (
+            name,
+            values,
+        ) in own.items():  # a task's micro-batch losses sum to (its micro-batches) x (its mean)
+            row |= {
+                f"loss_{name}": sum(values) / len(values),
+                f"share_{name}": rows[name] / rows.total(),
+            }
     return row
 
 
@@ -215,26 +302,27 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _state(step: int, engine: Engine, best: dict[str, Tensor], run: Run) -> State:
+def _state(step: int, engine: Engine, best: dict[str, Tensor], run: TrainingRun) -> State:
     tensors = {f"now.{name}": value for name, value in engine.values().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"adam.{name}": value for name, value in engine.moments().items()}
     return State(step, tensors, vars(run))
 
 
-def _begun(model: PromptedModel, steps: int, checkpoints: Path,
-           watcher: Watcher) -> tuple[int, Run, dict[str, Tensor], dict[str, Tensor]]:
+def _resume_or_start(
+    model: PromptedModel, steps: int, checkpoints: Path, callback: TrainingCallback
+) -> tuple[int, TrainingRun, dict[str, Tensor], dict[str, Tensor]]:
     """The first step to do, the run, its best values so far, AdamW's moments: of the newest whole checkpoint, if there is one."""
     state, broken = load_checkpoint(checkpoints)
     for line in broken:
-        watcher.say(line)
+        callback.log(line)
     if state is None:
-        return 0, Run(steps), _values(model), {}
-    watcher.say(f"resuming at step {state.step} of {steps}")
+        return 0, TrainingRun(steps), _values(model), {}
+    callback.log(f"resuming at step {state.step} of {steps}")
     parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adam": {}}
     for key, value in state.tensors.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
     model.load_trainable_state(parts["now"])
     progress: dict[str, Any] = state.progress
-    return state.step, Run(**progress), parts["best"], parts["adam"]
+    return state.step, TrainingRun(**progress), parts["best"], parts["adam"]

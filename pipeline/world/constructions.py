@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.world import verbs
-from pipeline.world.grammar import Event, Frame, Sentence, any_view, clause, invent, predicate, relative_clause
+from pipeline.world.grammar import (
+    Event,
+    Frame,
+    Sentence,
+    any_view,
+    clause,
+    invent,
+    predicate,
+    relative_clause,
+)
 from pipeline.world.phrases import Phrase, filler, person
 from pipeline.world.sampling import Dice, Pool
 from pipeline.world.verbs import BY_BASE, BY_OBJECT
@@ -97,7 +106,9 @@ def final_relative(s: Sentence, dice: Dice) -> None:
     place = max(i for i, arg in enumerate(frame.args) if arg[0] == slot.role)
     phrase, start, end = first.fill[slot.role], frame.args[place][1], len(s.words)
     s.put(",")
-    relative_clause(s, about(dice, phrase, slot.kind, first), "who", phrase, (frame.heads[slot.role], end))
+    relative_clause(
+        s, about(dice, phrase, slot.kind, first), "who", phrase, (frame.heads[slot.role], end)
+    )
     frame.args[place] = (slot.role, start, len(s.words))
 
 

@@ -38,7 +38,17 @@ def srl_row(dice: Dice, row: str) -> str:
     lines = []
     for at, word in enumerate(s.words):
         sense = senses.get(at, "-")
-        cells = [doc, number, str(at), word, "-", "-", sense.split(".")[0], sense, *[column[at] for column in columns]]
+        cells = [
+            doc,
+            number,
+            str(at),
+            word,
+            "-",
+            "-",
+            sense.split(".")[0],
+            sense,
+            *[column[at] for column in columns],
+        ]
         lines.append("\t".join(cells))
     return "\n".join(lines) + "\n\n"
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from pipeline.world import lexicon
-from pipeline.world.phrases import Entity, Phrase, filler, manner, moment, whereabouts
+from pipeline.world.phrases import Phrase, WorldEntity, filler, manner, moment, whereabouts
 from pipeline.world.sampling import Dice
 from pipeline.world.verbs import BY_SUBJECT, Slot, Verb, View
 
@@ -42,7 +42,7 @@ class Sentence:
 
     def __init__(self) -> None:
         self.words: list[str] = []
-        self.entities: list[Entity] = []
+        self.entities: list[WorldEntity] = []
         self.frames: list[Frame] = []
 
     def put(self, *words: str) -> None:
@@ -56,7 +56,9 @@ class Sentence:
             self.put(*(("both",) if phrase.plural else ("the", "firm")))
         head = len(self.words)
         self.words.extend(phrase.words)
-        self.entities.extend([Entity(head + e.start, head + e.end, e.type) for e in phrase.entities])
+        self.entities.extend(
+            [WorldEntity(head + e.start, head + e.end, e.type) for e in phrase.entities]
+        )
         return start, head
 
     def light(self, roleset: str, verb: str) -> Frame:
@@ -134,7 +136,9 @@ def finite_tense(event: Event, dice: Dice) -> str:
     return event.tense
 
 
-def predicate(s: Sentence, event: Event, tense: str, skip: str = "", plural: bool | None = None) -> Frame:
+def predicate(
+    s: Sentence, event: Event, tense: str, skip: str = "", plural: bool | None = None
+) -> Frame:
     """Say everything from the auxiliaries on, leaving out the filler of `skip`."""
     view = event.view
     plural = event.subject.plural if plural is None else plural
@@ -143,7 +147,9 @@ def predicate(s: Sentence, event: Event, tense: str, skip: str = "", plural: boo
     frame = Frame(view.verb.roleset, event)
     for word in before:
         if word == "not" or word in lexicon.MODALS:
-            frame.args.append(("ARGM-NEG" if word == "not" else "ARGM-MOD", len(s.words), len(s.words) + 1))
+            frame.args.append(
+                ("ARGM-NEG" if word == "not" else "ARGM-MOD", len(s.words), len(s.words) + 1)
+            )
         s.put(word)
     frame.verb = len(s.words)
     s.put(verb)
@@ -166,7 +172,9 @@ def argument(s: Sentence, frame: Frame, role: str, phrase: Phrase, prep: str = "
     frame.args.append((role, start, len(s.words)))
 
 
-def subject(s: Sentence, phrase: Phrase, agreed: bool, relative: Event | None = None, how: str = "who") -> tuple[Span, int]:
+def subject(
+    s: Sentence, phrase: Phrase, agreed: bool, relative: Event | None = None, how: str = "who"
+) -> tuple[Span, int]:
     """Say a subject, with a relative clause whose own subject (`who`, `bare`) or bare object (`whom`) it is."""
     start, head = s.place(phrase, agreed)
     if relative:
@@ -175,7 +183,9 @@ def subject(s: Sentence, phrase: Phrase, agreed: bool, relative: Event | None = 
         if comma:
             s.put(",")
         frame = relative_clause(s, relative, how, phrase, (start, end))
-        frame.heads[relative.view.rest[0].role if how == "whom" else relative.view.subject.role] = head
+        frame.heads[relative.view.rest[0].role if how == "whom" else relative.view.subject.role] = (
+            head
+        )
         if comma:
             s.put(",")
     return (start, len(s.words)), head
@@ -204,7 +214,14 @@ def relative_clause(s: Sentence, event: Event, how: str, head: Phrase, span: Spa
 
 
 def clause(
-    s: Sentence, event: Event, dice: Dice, *, relative: Event | None = None, how: str = "who", front: str = "", own: bool = True
+    s: Sentence,
+    event: Event,
+    dice: Dice,
+    *,
+    relative: Event | None = None,
+    how: str = "who",
+    front: str = "",
+    own: bool = True,
 ) -> Frame:
     """Say a whole finite clause, with the adjunct `front` before the subject. `own`: it may use its own tense."""
     fronted = event.adjuncts.get(front)

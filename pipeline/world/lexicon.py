@@ -28,8 +28,12 @@ Marsh Ridge Field Banks Waters Rivers Stone Woods Hill Park Hall Church Castle T
 April May Summer Winter Autumn Friday Sunday Will Mark Bill Frank Art Pat Drew Rob Sue Dean Earl Duke King Prince Bishop
 Pope Baker Mason Fisher Cook Hunter Carter Taylor Turner Miller Potter Gardener Shepherd""")
 
-STARTS = words("Vel Tor Bra Kel Mor Dun Har Sel Quin Lor Fen Wal Tas Ost Gri Pol Zan Nor Cal Rud Yar Hel")
-ENDS = words("mar inga don wick stad ova ley ren tia holm nor dale uri eska bury lin ard ello mont vane")
+STARTS = words(
+    "Vel Tor Bra Kel Mor Dun Har Sel Quin Lor Fen Wal Tas Ost Gri Pol Zan Nor Cal Rud Yar Hel"
+)
+ENDS = words(
+    "mar inga don wick stad ova ley ren tia holm nor dale uri eska bury lin ard ello mont vane"
+)
 INVENTED = [start + end for start in STARTS for end in ENDS]
 CALENDAR = frozenset(words("March April May June August Summer Winter Autumn Friday Sunday"))
 ANY = split_names(REAL + INVENTED)
@@ -54,7 +58,7 @@ Crane Drake Finch Swan Wren""")
 )
 TOWNS = split_names(
     words("""Lisbon Nairobi Oslo Hanoi Warsaw Dublin Cairo Quito Riga Tunis Prague Bergen Malaga Kyoto Accra Izmir Ghent
-Turin Porto Leipzig Cork Bath Nice Split Bergamo Busan Osaka Odense Tampere Gdansk Lyon Basel Bern Graz Linz
+Turin Porto Leipzig Cork Bath Nice EvalSet Bergamo Busan Osaka Odense Tampere Gdansk Lyon Basel Bern Graz Linz
 Brno Pecs Varna Zagreb Skopje Tirana Sofia Athens Patras Corinth Sparta Troy Rome Genoa Parma Modena Essen Worms
 Speyer Hull Deal Rugby Sandwich Battle Wells Ware Rye""")
 )
@@ -64,7 +68,9 @@ Toyota Nestle Bosch Bayer Roche Renault Fiat Volvo Saab Acer Canon Ricoh Sharp P
 Anchor Beacon Spark Stripe Slack Zoom Square Box Match Indeed Discover Progressive Staples Costco Kroger Macy
 Wayfair Chevron Exxon""")
 )
-SUFFIXES = words("Foods Airlines Group Motors Press Holdings Records Media Steel Insurance Brothers Laboratories Partners")
+SUFFIXES = words(
+    "Foods Airlines Group Motors Press Holdings Records Media Steel Insurance Brothers Laboratories Partners"
+)
 SCHOOLS = words("University College Academy Institute Museum Hospital Orchestra School Bank")
 MUSEUM_OF = barred("Modern Art|Natural History|Applied Science|Ancient Music|Public Health")
 ADJECTIVES = split_names(
@@ -75,14 +81,22 @@ NOUNS = words("""door table bridge harp gate lamp river garden boat mirror tower
 bell letter rose apple target orange march race game stage table market house bank field stone""")
 
 WEEKDAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
-MONTHS = words("January February March April May June July August September October November December")
+MONTHS = words(
+    "January February March April May June July August September October November December"
+)
 SEASONS = words("spring summer autumn winter")
 VAGUE = barred("yesterday|last week|last month|last year|two days ago|last Sunday|this morning")
-EVENT_HEADS = words("Festival Summit Cup Conference Open Games Marathon Regatta Fair Prize Rally Congress")
+EVENT_HEADS = words(
+    "Festival Summit Cup Conference Open Games Marathon Regatta Fair Prize Rally Congress"
+)
 EVENT_OF = words("Battle Treaty Siege Feast Night Trial Council")
 
-TITLES = words("driver teacher lawyer painter captain doctor senator banker farmer editor minister nurse pilot clerk")
-TRADES = words("retailer publisher airline bakery insurer brewery manufacturer broadcaster charity union")
+TITLES = words(
+    "driver teacher lawyer painter captain doctor senator banker farmer editor minister nurse pilot clerk"
+)
+TRADES = words(
+    "retailer publisher airline bakery insurer brewery manufacturer broadcaster charity union"
+)
 REGIONS = words("town city village island province district port")
 # A relational noun tells the type of the name after it: "the mayor of X", "the widow of X", "the owner of X".
 OF_PLACE = words("mayor governor bishop king people")
@@ -90,5 +104,7 @@ OF_PERSON = words("widow brother daughter father lawyer dentist landlord")
 OF_FIRM = words("chairman owner founder treasurer shareholders spokesman")
 OF_EVENT = words("winner referee organizer host")
 PLURALS = frozenset({"people", "shareholders", "workers", "critics", "shares"})
-MANNERS = barred("quietly|in secret|with great care|in anger|openly|by mistake|reluctantly|in public|at once|by letter")
+MANNERS = barred(
+    "quietly|in secret|with great care|in anger|openly|by mistake|reluctantly|in public|at once|by letter"
+)
 MODALS = words("will may could should might")

@@ -13,7 +13,7 @@ from pipeline.world.sampling import Dice
 TYPES = {"P": "PER", "O": "ORG", "L": "LOC", "E": "EVENT"}
 
 
-class Entity(NamedTuple):
+class WorldEntity(NamedTuple):
     """A named entity: words `start` to `end` (exclusive)."""
 
     start: int
@@ -25,7 +25,7 @@ class Phrase(NamedTuple):
     """A filler. `agreeing` ones ("Smith and Jones": one firm or two?) are told apart only by what agrees with them."""
 
     words: tuple[str, ...]
-    entities: tuple[Entity, ...] = ()
+    entities: tuple[WorldEntity, ...] = ()
     human: bool = False
     plural: bool = False
     agreeing: bool = False
@@ -35,25 +35,37 @@ class Phrase(NamedTuple):
 Maker = Callable[[Dice], Phrase]
 
 
-def named(name: list[str], kind: str, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> Phrase:
+def named(
+    name: list[str], kind: str, before: tuple[str, ...] = (), after: tuple[str, ...] = ()
+) -> Phrase:
     """A name with words around it that are no part of it."""
-    entity = Entity(len(before), len(before) + len(name), TYPES[kind])
+    entity = WorldEntity(len(before), len(before) + len(name), TYPES[kind])
     return Phrase((*before, *name, *after), (entity,), human=kind == "P")
 
 
 def join(first: Phrase, second: Phrase) -> Phrase:
     """Two phrases with "and" between them."""
     shift = len(first.words) + 1
-    moved = tuple(Entity(e.start + shift, e.end + shift, e.type) for e in second.entities)
-    return Phrase((*first.words, "and", *second.words), first.entities + moved, first.human, plural=True, coordinated=True)
+    moved = tuple(WorldEntity(e.start + shift, e.end + shift, e.type) for e in second.entities)
+    return Phrase(
+        (*first.words, "and", *second.words),
+        first.entities + moved,
+        first.human,
+        plural=True,
+        coordinated=True,
+    )
 
 
 def around(
-    before: tuple[str, ...], inner: Phrase, after: tuple[str, ...] = (), human: bool = False, plural: bool = False
+    before: tuple[str, ...],
+    inner: Phrase,
+    after: tuple[str, ...] = (),
+    human: bool = False,
+    plural: bool = False,
 ) -> Phrase:
     """A phrase inside a larger one, which is what the sentence is about."""
     shift = len(before)
-    moved = tuple(Entity(e.start + shift, e.end + shift, e.type) for e in inner.entities)
+    moved = tuple(WorldEntity(e.start + shift, e.end + shift, e.type) for e in inner.entities)
     return Phrase(before + inner.words + after, moved, human, plural)
 
 
@@ -66,7 +78,10 @@ def person_name(dice: Dice) -> list[str]:
     """A given name, often with a surname, either of which may be a town, a month, a word or a firm."""
     if dice.chance(0.25):
         return [dice.draw(lexicon.GIVEN)]
-    return [dice.draw(lexicon.GIVEN), dice.draw(lexicon.ANY if dice.chance(0.4) else lexicon.SURNAMES)]
+    return [
+        dice.draw(lexicon.GIVEN),
+        dice.draw(lexicon.ANY if dice.chance(0.4) else lexicon.SURNAMES),
+    ]
 
 
 def relation(dice: Dice, nouns: list[str], inner: Phrase, human: bool = True) -> Phrase:
@@ -98,7 +113,11 @@ def person(dice: Dice) -> Phrase:
         return named(person_name(dice), "P", ("the", title) if dice.chance(0.5) else (title,))
     if roll < 0.9:
         return relative_of(dice)
-    words = dice.pick(["the", "a"]), dice.pick(["young", "former", "local", "second"]), dice.pick(lexicon.TITLES)
+    words = (
+        dice.pick(["the", "a"]),
+        dice.pick(["young", "former", "local", "second"]),
+        dice.pick(lexicon.TITLES),
+    )
     return Phrase(words, human=True)
 
 
@@ -109,8 +128,8 @@ def partners(dice: Dice) -> Phrase:
     words = (*head, first, "and", second)
     cut = len(head) + 1
     if dice.chance(0.5):
-        return Phrase(words, (Entity(0, len(words), "ORG"),), agreeing=True)
-    both = (Entity(0, cut, "ORG"), Entity(cut + 1, len(words), "ORG"))
+        return Phrase(words, (WorldEntity(0, len(words), "ORG"),), agreeing=True)
+    both = (WorldEntity(0, cut, "ORG"), WorldEntity(cut + 1, len(words), "ORG"))
     return Phrase(words, both, plural=True, agreeing=True, coordinated=True)
 
 
@@ -123,7 +142,7 @@ def institution(dice: Dice) -> Phrase:
     if roll < 0.6:
         place = dice.draw(lexicon.ANY)
         words = ("the", kind, "of", name, "in", place)
-        return Phrase(words, (Entity(1, 4, "ORG"), Entity(5, 6, "LOC")))
+        return Phrase(words, (WorldEntity(1, 4, "ORG"), WorldEntity(5, 6, "LOC")))
     if roll < 0.75:
         return named([name, "Museum", "of", *dice.pick(lexicon.MUSEUM_OF).split()], "O", ("the",))
     if roll < 0.85:
@@ -151,20 +170,54 @@ ORGANIZATIONS: list[tuple[float, Maker]] = [
     (0.36, lambda dice: anything(dice, "O")),
     (0.44, lambda dice: named([dice.draw(lexicon.FIRMS)], "O")),
     (0.53, lambda dice: named([dice.draw(lexicon.ANY), dice.pick(lexicon.SUFFIXES)], "O")),
-    (0.57, lambda dice: named([dice.draw(lexicon.ANY), "and", dice.pick(["Sons", "Daughters", "Partners"])], "O")),
+    (
+        0.57,
+        lambda dice: named(
+            [dice.draw(lexicon.ANY), "and", dice.pick(["Sons", "Daughters", "Partners"])], "O"
+        ),
+    ),
     (0.69, partners),
     (0.81, institution),
     (0.89, lambda dice: pair_name(dice, "O")),
     (0.94, lambda dice: named([dice.draw(lexicon.ANY)], "O", ("the", dice.pick(lexicon.TRADES)))),
-    (1.0, lambda dice: Phrase((dice.pick(["the", "a"]), dice.pick(["local", "private", "second"]), dice.pick(lexicon.TRADES)))),
+    (
+        1.0,
+        lambda dice: Phrase(
+            (
+                dice.pick(["the", "a"]),
+                dice.pick(["local", "private", "second"]),
+                dice.pick(lexicon.TRADES),
+            )
+        ),
+    ),
 ]
 PLACES: list[tuple[float, Maker]] = [
     (0.48, lambda dice: anything(dice, "L")),
     (0.62, lambda dice: named([dice.draw(lexicon.TOWNS)], "L")),
-    (0.7, lambda dice: named([dice.draw(lexicon.ANY)], "L", ("the", dice.pick(lexicon.REGIONS), "of"))),
-    (0.78, lambda dice: named([dice.pick(["North", "New", "Lake", "Port"]), dice.draw(lexicon.ANY)], "L")),
-    (0.84, lambda dice: named([dice.draw(lexicon.ANY), dice.pick(["Island", "Street", "Valley", "County"])], "L")),
-    (0.92, lambda dice: relation(dice, ["birthplace", "grave", "hometown"], anything(dice, "P"), human=False)),
+    (
+        0.7,
+        lambda dice: named(
+            [dice.draw(lexicon.ANY)], "L", ("the", dice.pick(lexicon.REGIONS), "of")
+        ),
+    ),
+    (
+        0.78,
+        lambda dice: named(
+            [dice.pick(["North", "New", "Lake", "Port"]), dice.draw(lexicon.ANY)], "L"
+        ),
+    ),
+    (
+        0.84,
+        lambda dice: named(
+            [dice.draw(lexicon.ANY), dice.pick(["Island", "Street", "Valley", "County"])], "L"
+        ),
+    ),
+    (
+        0.92,
+        lambda dice: relation(
+            dice, ["birthplace", "grave", "hometown"], anything(dice, "P"), human=False
+        ),
+    ),
     (1.0, lambda dice: relation(dice, ["office", "warehouse"], anything(dice, "O"), human=False)),
 ]
 
@@ -185,12 +238,20 @@ def event(dice: Dice) -> Phrase:
     if roll < 0.3:
         return named([dice.draw(lexicon.ANY), dice.pick(lexicon.EVENT_HEADS)], "E", ("the",))
     if roll < 0.42:
-        return named([year(dice), dice.draw(lexicon.ANY), dice.pick(lexicon.EVENT_HEADS)], "E", ("the",))
+        return named(
+            [year(dice), dice.draw(lexicon.ANY), dice.pick(lexicon.EVENT_HEADS)], "E", ("the",)
+        )
     if roll < 0.62:
         return named([dice.pick(lexicon.EVENT_OF), "of", dice.draw(lexicon.ANY)], "E", ("the",))
     if roll < 0.9:
         return pair_name(dice, "E")
-    return Phrase(("the", dice.pick(["annual", "last", "village"]), dice.pick(["meeting", "contest", "parade", "debate"])))
+    return Phrase(
+        (
+            "the",
+            dice.pick(["annual", "last", "village"]),
+            dice.pick(["meeting", "contest", "parade", "debate"]),
+        )
+    )
 
 
 def thing(dice: Dice) -> Phrase:
@@ -201,7 +262,9 @@ def thing(dice: Dice) -> Phrase:
         indefinite = "an" if adjective[0] in "aeiou" else "a"
         return Phrase((dice.pick(["the", "the", indefinite]), adjective, noun))
     if roll < 0.75:
-        return around(("a", dice.pick(["portrait", "letter", "photograph"]), "of"), anything(dice, "P"))
+        return around(
+            ("a", dice.pick(["portrait", "letter", "photograph"]), "of"), anything(dice, "P")
+        )
     if roll < 0.85:
         return around(("a", dice.pick(["map", "model", "view"]), "of"), anything(dice, "L"))
     if roll < 0.93:
@@ -244,7 +307,7 @@ def moment(dice: Dice) -> Phrase:
 
 def timed(before: tuple[str, ...], words: list[str]) -> Phrase:
     """A TIME behind its preposition."""
-    return Phrase((*before, *words), (Entity(len(before), len(before) + len(words), "TIME"),))
+    return Phrase((*before, *words), (WorldEntity(len(before), len(before) + len(words), "TIME"),))
 
 
 def whereabouts(dice: Dice) -> Phrase:

@@ -22,7 +22,12 @@ FAMILIES = [
 ]
 MAKERS = {"P": person, "O": organization, "E": event, "T": thing}
 WHAT = {"P": "who", "O": "which organization", "E": "which event", "T": "what"}
-SOMEBODY = {"P": Phrase(("somebody",)), "O": Phrase(("somebody",)), "E": Phrase(("something",)), "T": Phrase(("something",))}
+SOMEBODY = {
+    "P": Phrase(("somebody",)),
+    "O": Phrase(("somebody",)),
+    "E": Phrase(("something",)),
+    "T": Phrase(("something",)),
+}
 TMP, LOC = "ARGM-TMP", "ARGM-LOC"
 
 
@@ -42,7 +47,10 @@ def kinds(family: int) -> tuple[str, str]:
 
 
 # The other families of the same kinds.
-ALIKE = [[j for j in range(len(FAMILIES)) if j != i and kinds(j) == kinds(i)] for i in range(len(FAMILIES))]
+ALIKE = [
+    [j for j in range(len(FAMILIES)) if j != i and kinds(j) == kinds(i)]
+    for i in range(len(FAMILIES))
+]
 
 
 class Question(NamedTuple):
@@ -63,7 +71,11 @@ class Fact(NamedTuple):
 
     def is_of(self, family: int, given: dict[str, Phrase]) -> bool:
         """Whether the fact holds and has everything that is given."""
-        return self.family == family and not self.negated and all(self.fill.get(r) == p for r, p in given.items())
+        return (
+            self.family == family
+            and not self.negated
+            and all(self.fill.get(r) == p for r, p in given.items())
+        )
 
 
 def several(dice: Dice, kind: str, count: int) -> list[Phrase]:
@@ -73,7 +85,11 @@ def several(dice: Dice, kind: str, count: int) -> list[Phrase]:
         novel = dice.novel
         phrase = MAKERS[kind](dice)
         single = not (phrase.agreeing or phrase.plural)
-        if single and (phrase.entities or kind == "T") and all(p.words != phrase.words for p in found):
+        if (
+            single
+            and (phrase.entities or kind == "T")
+            and all(p.words != phrase.words for p in found)
+        ):
             found.append(phrase)
         else:
             dice.novel = novel
@@ -86,12 +102,18 @@ def settings(dice: Dice, count: int) -> list[dict[str, Phrase]]:
     prep = dice.pick(["in", "in", "on"])
     times = dice.sample(lexicon.MONTHS if prep == "in" else lexicon.WEEKDAYS, count)
     if dice.chance(0.4):
-        prep, times = "in", [str(1900 + 31 * at + int(31 * dice.roll())) for at in dice.sample(range(4), count)]
+        prep, times = (
+            "in",
+            [str(1900 + 31 * at + int(31 * dice.roll())) for at in dice.sample(range(4), count)],
+        )
     while len(names) < count:
         name = dice.draw(lexicon.ANY_PLACE if dice.chance(0.6) else lexicon.TOWNS)
         if name not in names:
             names.append(name)
-    return [{TMP: timed((prep,), [t]), LOC: named([n], "L", ("in",))} for t, n in zip(times, names, strict=True)]
+    return [
+        {TMP: timed((prep,), [t]), LOC: named([n], "L", ("in",))}
+        for t, n in zip(times, names, strict=True)
+    ]
 
 
 def world(dice: Dice) -> list[Fact]:
@@ -103,15 +125,32 @@ def world(dice: Dice) -> list[Fact]:
     same = agent_kind == object_kind
     agents = several(dice, agent_kind, 4 if same else 2)
     objects = agents[2:] if same else several(dice, object_kind, 2)
-    pairs = [(agents[0], objects[0]), (agents[0], objects[1]), (agents[1], objects[0]), (agents[1], objects[1])]
+    pairs = [
+        (agents[0], objects[0]),
+        (agents[0], objects[1]),
+        (agents[1], objects[0]),
+        (agents[1], objects[1]),
+    ]
     if same and dice.chance(0.6):
         pairs[dice.pick([1, 2])] = (objects[0], agents[0])
     facts: list[Fact] = []
     for at, (agent, patient) in enumerate(pairs[:count]):
-        kept = {role: phrase for role, phrase in where[at].items() if dice.chance(0.85 if role == TMP else 0.6)}
-        if at == 0:  # What is asked about has one setting at least: that makes what is given fit no other.
+        kept = {
+            role: phrase
+            for role, phrase in where[at].items()
+            if dice.chance(0.85 if role == TMP else 0.6)
+        }
+        if (
+            at == 0
+        ):  # What is asked about has one setting at least: that makes what is given fit no other.
             kept = kept or where[at]
-        facts.append(Fact(family, {"ARG0": agent, "ARG1": patient, **kept}, negated=at > 0 and dice.chance(0.15)))
+        facts.append(
+            Fact(
+                family,
+                {"ARG0": agent, "ARG1": patient, **kept},
+                negated=at > 0 and dice.chance(0.15),
+            )
+        )
     if dice.chance(0.4) and ALIKE[family]:
         facts[-1] = facts[-1]._replace(family=dice.pick(ALIKE[family]))
     return facts
@@ -131,7 +170,12 @@ def told(dice: Dice, fact: Fact, passive: bool) -> Event:
     """The fact as an event."""
     fill = {role: phrase for role, phrase in fact.fill.items() if role in ("ARG0", "ARG1")}
     adjuncts = [(role, phrase) for role, phrase in fact.fill.items() if role not in fill]
-    return Event(verb_view(dice, fact.family, passive), fill, dict(dice.sample(adjuncts, len(adjuncts))), fact.negated)
+    return Event(
+        verb_view(dice, fact.family, passive),
+        fill,
+        dict(dice.sample(adjuncts, len(adjuncts))),
+        fact.negated,
+    )
 
 
 def sentences(dice: Dice, facts: list[Fact]) -> list[tuple[Sentence, list[Fact]]]:
@@ -178,7 +222,11 @@ def choose(dice: Dice, facts: list[Fact]) -> tuple[str, dict[str, Phrase], bool]
     size = dice.pick([2, 2, 2, 3])
     for role in dice.sample(sorted(given), len(given)):
         fewer = {r: p for r, p in given.items() if r != role}
-        if len(fewer) >= size and {"ARG0", "ARG1"} & fewer.keys() and matches(facts, asked, fewer) == (not spoilt):
+        if (
+            len(fewer) >= size
+            and {"ARG0", "ARG1"} & fewer.keys()
+            and matches(facts, asked, fewer) == (not spoilt)
+        ):
             given = fewer
     return asked, given, not spoilt
 
@@ -190,7 +238,9 @@ def matches(facts: list[Fact], asked: str, given: dict[str, Phrase]) -> int:
     return max(answers, len(fitting)) if answers else 0
 
 
-def spoil(dice: Dice, facts: list[Fact], asked: str, given: dict[str, Phrase]) -> tuple[str, dict[str, Phrase]] | None:
+def spoil(
+    dice: Dice, facts: list[Fact], asked: str, given: dict[str, Phrase]
+) -> tuple[str, dict[str, Phrase]] | None:
     """What is given with one part from another fact, or with the roles swapped, or a part that the text leaves out."""
     target, tries = facts[0], []
     missing = [role for role in (TMP, LOC) if role not in target.fill and dice.chance(0.5)]
@@ -212,7 +262,9 @@ def ask(dice: Dice, family: int, asked: str, given: dict[str, Phrase]) -> Senten
     """The question as a sentence, active or passive."""
     fill = {role: phrase for role, phrase in given.items() if role in ("ARG0", "ARG1")}
     passive = dice.chance(0.4) if asked != "ARG0" or "ARG1" in fill else False
-    event = Event(verb_view(dice, family, passive), fill, {r: p for r, p in given.items() if r not in fill})
+    event = Event(
+        verb_view(dice, family, passive), fill, {r: p for r, p in given.items() if r not in fill}
+    )
     kind = {"ARG0": event.view.subject, "ARG1": event.view.rest[0]}.get(asked)
     if kind and passive:
         kind = event.view.rest[0] if asked == "ARG0" else event.view.subject

@@ -93,7 +93,7 @@ inspire.01 inspired inspired inspiring 0E 1P
 enrich.01 enriched enriched enriching 0E 1O
 devastate.01 devastated devastated devastating 0E 1L
 end.01 ended ended ending 1E -
-begin.01 began begun beginning 1E -
+begin.01 began setup beginning 1E -
 unsettle.01 unsettled unsettled unsettling 0E 1L *
 repair.01 repaired repaired repairing 0P 1T
 paint.01 painted painted painting 0P 1T
@@ -139,17 +139,36 @@ patent.01 patented patented patenting 0O 1T *
 """
 # Verbs that take another verb. SUBJECT: "X tried to V"; OBJECT: "X asked Y to V", Y does it; PROMISE: X does it.
 SUBJECT_CONTROL = Pool(
-    (("want.01", "wanted"), ("try.01", "tried"), ("refuse.01", "refused"), ("plan.01", "planned"), ("decide.01", "decided")),
+    (
+        ("want.01", "wanted"),
+        ("try.01", "tried"),
+        ("refuse.01", "refused"),
+        ("plan.01", "planned"),
+        ("decide.01", "decided"),
+    ),
     (("hope.01", "hoped"), ("agree.01", "agreed")),
 )
 OBJECT_CONTROL = Pool(
-    (("ask.02", "asked"), ("persuade.01", "persuaded"), ("force.01", "forced"), ("allow.01", "allowed"), ("order.01", "ordered")),
+    (
+        ("ask.02", "asked"),
+        ("persuade.01", "persuaded"),
+        ("force.01", "forced"),
+        ("allow.01", "allowed"),
+        ("order.01", "ordered"),
+    ),
     (("urge.01", "urged"), ("compel.01", "compelled")),
 )
-PROMISE = Pool((("promise.01", "promised"), ("swear.01", "swore to")), (("pledge.01", "pledged to"),))
+PROMISE = Pool(
+    (("promise.01", "promised"), ("swear.01", "swore to")), (("pledge.01", "pledged to"),)
+)
 RAISING = Pool((("seem.01", "seemed"), ("appear.02", "appeared")), (("prove.01", "proved"),))
 SPEECH = Pool(
-    (("say.01", "said"), ("announce.01", "announced"), ("report.01", "reported"), ("deny.01", "denied")),
+    (
+        ("say.01", "said"),
+        ("announce.01", "announced"),
+        ("report.01", "reported"),
+        ("deny.01", "denied"),
+    ),
     (("claim.01", "claimed"), ("insist.01", "insisted")),
 )
 
@@ -193,11 +212,17 @@ def views_of(line: str) -> list[View]:
     roleset, past, participle, ing, subject, shapes, *held = line.split()
     verb = Verb(roleset, roleset.split(".")[0], past, participle, ing, bool(held))
     agent = slot(subject.lstrip("!"))
-    rests = [tuple(slot(part) for part in shape.split("+") if part != "-") for shape in shapes.split("/")]
+    rests = [
+        tuple(slot(part) for part in shape.split("+") if part != "-") for shape in shapes.split("/")
+    ]
     views = [View(verb, False, agent, rest) for rest in rests]
     if agent.role == "ARG0" and not subject.startswith("!"):
         by = Slot("by", agent.role, agent.kind)
-        views += [View(verb, True, rest[0], (*rest[1:], by)) for rest in rests if rest and not rest[0].prep]
+        views += [
+            View(verb, True, rest[0], (*rest[1:], by))
+            for rest in rests
+            if rest and not rest[0].prep
+        ]
     return views
 
 
@@ -209,7 +234,9 @@ def pool_of(views: list[View]) -> Pool[View]:
 VIEWS = [view for line in FRAMES.strip().splitlines() for view in views_of(line)]
 
 
-def index_views() -> tuple[dict[tuple[str, bool], Pool[View]], dict[str, Pool[View]], dict[str, Pool[View]]]:
+def index_views() -> tuple[
+    dict[tuple[str, bool], Pool[View]], dict[str, Pool[View]], dict[str, Pool[View]]
+]:
     """Views by (kind of subject, passive), by base form, and active ones by the kind of their bare object."""
     by_subject: dict[tuple[str, bool], list[View]] = defaultdict(list)
     by_base: dict[str, list[View]] = defaultdict(list)
@@ -219,7 +246,9 @@ def index_views() -> tuple[dict[tuple[str, bool], Pool[View]], dict[str, Pool[Vi
         by_base[view.verb.base].append(view)
         if not view.passive and view.rest and not view.rest[0].prep:
             by_object[view.rest[0].kind].append(view)
-    pools = [{key: pool_of(found) for key, found in index.items()} for index in (by_base, by_object)]
+    pools = [
+        {key: pool_of(found) for key, found in index.items()} for index in (by_base, by_object)
+    ]
     return {key: pool_of(found) for key, found in by_subject.items()}, pools[0], pools[1]
 
 

@@ -9,8 +9,8 @@ from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import device
-from pipeline.evaluation.evaluate import Split, decode, scored
-from pipeline.evaluation.splits import load_split
+from pipeline.evaluation.evaluate import EvalSet, decode, score
+from pipeline.evaluation.splits import load_eval_set
 from pipeline.metrics import Metrics
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -20,17 +20,21 @@ from pipeline.pretrained.location import locate
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RESULTS
 
 
-def load_model(artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision) -> PromptedModel:
+def load_model(
+    artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision
+) -> PromptedModel:
     """The backbone with an artifact's prompt, and its heads for the tasks in `classes`."""
     config = load_config(artifact)
-    words = [config.heads[name].words for name in classes if name in config.heads]
+    words = [config.heads[name].label_token_ids for name in classes if name in config.heads]
     backbone = Backbone.load(locate(params.backbone), any(words), precision)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     fine_tuned = config.arm == "fine_tune"
     if fine_tuned:
         load_backbone_weights(artifact, backbone)
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
-    heads = Heads(kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words)
+    heads = Heads(
+        kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words
+    )
     load_heads(artifact, config, heads, classes)
     return PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
 
@@ -40,28 +44,38 @@ class Subject:
     """An arm's model of one task, to be tried out: `test` is some of its test rows, `primary` the figure that counts."""
 
     model: PromptedModel
-    test: Split
+    test: EvalSet
     primary: str
-    pad: int
+    pad_token_id: int
     max_length: int
     stride: int
     thresholds: dict[str, float]
 
-    def metrics(self, split: Split) -> Metrics:
+    def metrics(self, split: EvalSet) -> Metrics:
         """What the model scores on a split."""
-        return scored(split, self.decoded(split), self.thresholds)
+        return score(split, self.decoded(split), self.thresholds)
 
-    def decoded(self, split: Split) -> list[Any]:
+    def decoded(self, split: EvalSet) -> list[Any]:
         """The model's decoded predictions for a split."""
-        return decode(self.model, split, 0, self.pad)
+        return decode(self.model, split, 0, self.pad_token_id)
 
 
 def load_subject(arm: Arm, name: str, params: Params, rows: int) -> Subject:
     """The model where it predicts, with `rows` test rows at most."""
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
-    model = load_model(ARTIFACTS / arm / name, {name: tuple(summary["classes"])}, params,
-                       params.training(arm, name).precision)
+    model = load_model(
+        ARTIFACTS / arm / name,
+        {name: tuple(summary["classes"])},
+        params,
+        params.training(arm, name).precision,
+    )
     thresholds = load_json(RESULTS / arm / name / "metrics.json")["thresholds"]
-    return Subject(model.to(device(Ranks())), load_split(features, examples, summary, "test", rows), summary["primary"],
-                   summary["pad"], **summary["windows"], thresholds=thresholds)
+    return Subject(
+        model.to(device(Ranks())),
+        load_eval_set(features, examples, summary, "test", rows),
+        summary["primary"],
+        summary["pad_token_id"],
+        **summary["windows"],
+        thresholds=thresholds,
+    )

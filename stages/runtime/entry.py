@@ -16,7 +16,12 @@ from pipeline.files import atomic_write
 from stages.runtime.paths import STOPPED
 
 SHOWN_PROBLEMS = 20
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # the last: a scheduler's notice before it preempts
+STOPS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+)  # the last: a scheduler's notice before it preempts
 
 
 def run(stage: Callable[..., None], who: str = "") -> None:
@@ -26,14 +31,14 @@ def run(stage: Callable[..., None], who: str = "") -> None:
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     started = time.monotonic()
-    with errors_shown(who):
-        check_words(stage)
+    with report_errors(who):
+        check_arguments(stage)
         stage(*sys.argv[1:])
-    say(f"done in {time.monotonic() - started:.1f} s")
+    log(f"done in {time.monotonic() - started:.1f} s")
 
 
 @contextmanager
-def errors_shown(who: str = "") -> Iterator[None]:
+def report_errors(who: str = "") -> Iterator[None]:
     """Exit with 1 and a line a problem, without a traceback, on a user's mistake or a full disk; with 143 when asked to stop."""
     try:
         yield
@@ -41,17 +46,23 @@ def errors_shown(who: str = "") -> Iterator[None]:
         for problem in error.problems[:SHOWN_PROBLEMS]:
             print(f"error: {who}{problem}", file=sys.stderr)
         if len(error.problems) > SHOWN_PROBLEMS:
-            print(f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems", file=sys.stderr)
+            print(
+                f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems",
+                file=sys.stderr,
+            )
         raise SystemExit(1) from None
     except Stopped as stopped:
         atomic_write(STOPPED, f"{stopped}\n")
-        say(f"{stopped}; run it again, and it goes on from there")
+        log(f"{stopped}; run it again, and it goes on from there")
         raise SystemExit(128 + signal.SIGTERM) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it again: what was there "
-              "before is whole", file=sys.stderr)
+        print(
+            f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it again: what was there "
+            "before is whole",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from None
     except Exception:
         if who:
@@ -79,31 +90,36 @@ def stops() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_words(stage: Callable[..., None]) -> None:
+def check_arguments(stage: Callable[..., None]) -> None:
     """Raise UserError with the usage unless the command line's words are the stage's."""
     try:
         inspect.signature(stage).bind(*sys.argv[1:])
     except TypeError:
         words = inspect.signature(stage).parameters.values()
-        shown = [word.name.upper() if word.default is word.empty else f"[{word.name.upper()}]" for word in words]
+        shown = [
+            word.name.upper() if word.default is word.empty else f"[{word.name.upper()}]"
+            for word in words
+        ]
         usage = " ".join([f"python -m stages.{stage.__name__}", *shown])
-        raise UserError(f"found {' '.join(sys.argv[1:]) or 'no word'!r} after the module's name; write {usage}") from None
+        raise UserError(
+            f"found {' '.join(sys.argv[1:]) or 'no word'!r} after the module's name; write {usage}"
+        ) from None
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line for a person. That nobody reads them any more ends nothing."""
     with contextlib.suppress(BrokenPipeError):
         print(f"  {line}", flush=True)
 
 
-def say_read(*paths: Path) -> None:
+def log_read(*paths: Path) -> None:
     """Log what a stage read."""
-    say("read " + ", ".join(map(str, paths)))
+    log("read " + ", ".join(map(str, paths)))
 
 
-def say_wrote(*paths: Path) -> None:
+def log_wrote(*paths: Path) -> None:
     """Log what a stage wrote, with sizes."""
-    say("wrote " + ", ".join(f"{path} ({size_of(path)})" for path in paths))
+    log("wrote " + ", ".join(f"{path} ({size_of(path)})" for path in paths))
 
 
 def size_of(path: Path) -> str:

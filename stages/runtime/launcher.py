@@ -29,7 +29,7 @@ from pipeline.distributed.cluster import (
 )
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
-from stages.runtime.entry import check_words, errors_shown, run, say, stops
+from stages.runtime.entry import check_arguments, log, report_errors, run, stops
 from stages.runtime.paths import CLUSTER, LAUNCHES
 
 GRACE = 60.0  # seconds to write a checkpoint and go, after which what is left is killed
@@ -41,20 +41,22 @@ def launch(stage: Callable[..., None]) -> None:
     if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
         _as_rank(stage, ranks)
         return
-    with errors_shown():
+    with report_errors():
         cluster = load_cluster(CLUSTER)
-    if cluster.alone:
+    if cluster.is_single_process:
         run(stage)
         return
-    with errors_shown():
-        check_words(stage)
+    with report_errors():
+        check_arguments(stage)
         _supervise(cluster, stage.__name__, sys.argv[1:])
 
 
 def _as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
     _end_with_supervisor()
     if ranks.rank:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # rank 0 speaks for all; errors go to stderr
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # rank 0 speaks for all; errors go to stderr
     done = Path(os.environ[MARKER]) if MARKER in os.environ else None
     here = done and done.with_name(f"{done.name}.rank{ranks.rank}")
     try:
@@ -72,24 +74,40 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
     """Start the ranks and wait until all of them are gone. Raises UserError unless rank 0 said that it is done."""
     host = socket.gethostname()
     hosts = hosts_of(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
-    where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or ("Slurm's hosts" if cluster.slurm else host)
-    say(f"starting {'ranks' if hosts else f'{cluster.ranks} ranks a host'} on {where}")
-    done, port = (LAUNCHES / f"{'-'.join([name, *words])}-{os.getpid()}.done").absolute(), _free_port()
+    where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or (
+        "Slurm's hosts" if cluster.slurm else host
+    )
+    log(f"starting {'ranks' if hosts else f'{cluster.ranks} ranks a host'} on {where}")
+    done, port = (
+        (LAUNCHES / f"{'-'.join([name, *words])}-{os.getpid()}.done").absolute(),
+        _free_port(),
+    )
     given = {**os.environ, MARKER: str(done), SUPERVISOR: f"{host}:{os.getpid()}"}
     if cluster.slurm:
         given |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     given = environment(cluster, os.environ) | given
-    visible = visible_gpus(cluster.ranks, os.environ) if cluster.hostfile is None and not cluster.slurm else ()
+    visible = (
+        visible_gpus(cluster.ranks, os.environ)
+        if cluster.hostfile is None and not cluster.slurm
+        else ()
+    )
     done.unlink(missing_ok=True)
     try:
-        with stops() as stopped, _environment_file(done.with_name(f"{done.name}.env"), cluster, given) as more:
+        with (
+            stops() as stopped,
+            _environment_file(done.with_name(f"{done.name}.env"), cluster, given) as more,
+        ):
             words = command(cluster, sys.executable, f"stages.{name}", words, port, visible)
             process = subprocess.Popen(words, env=given | more, start_new_session=True)
             while process.poll() is None and not stopped:
                 time.sleep(0.1)
             if stopped:
-                say(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
-            _end_group(process, signal.SIGUSR1 if cluster.slurm else signal.SIGTERM, patience=0.0 if stopped else 2.0)
+                log(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
+            _end_group(
+                process,
+                signal.SIGUSR1 if cluster.slurm else signal.SIGTERM,
+                patience=0.0 if stopped else 2.0,
+            )
             if hosts:
                 _wait_for_ranks(done)
         whole = done.exists()
@@ -99,12 +117,16 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
     if stopped:
         raise SystemExit(128 + stopped[0])
     if not whole:
-        raise UserError(f"{name}: the ranks ended before rank 0 was done (the launcher's exit code is {process.returncode}); the "
-                        "first error above says why; run it again, and it goes on from its last checkpoint")
+        raise UserError(
+            f"{name}: the ranks ended before rank 0 was done (the launcher's exit code is {process.returncode}); the "
+            "first error above says why; run it again, and it goes on from its last checkpoint"
+        )
 
 
 @contextmanager
-def _environment_file(path: Path, cluster: Cluster, given: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _environment_file(
+    path: Path, cluster: Cluster, given: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
     """The file by which DeepSpeed's launcher hands variables to other hosts, while it is needed; the variable that names it."""
     if cluster.hostfile is None:
         yield {}
@@ -116,7 +138,9 @@ def _environment_file(path: Path, cluster: Cluster, given: Mapping[str, str]) ->
         path.unlink(missing_ok=True)
 
 
-def _end_group(process: "subprocess.Popen[bytes]", politely: signal.Signals, patience: float) -> None:
+def _end_group(
+    process: "subprocess.Popen[bytes]", politely: signal.Signals, patience: float
+) -> None:
     """Wait until a process and all that it started are gone; ask those to stop that are there after `patience` seconds, and kill
     those that are there after `GRACE` more. (srun takes SIGTERM for an order to kill, and hands SIGUSR1 on.)
     """

@@ -18,7 +18,9 @@ def load_params() -> Params:
 def check_params(values: Values, where: str) -> Params:
     """Plain values as checked params; `where` names their file in messages."""
     params = parse(Params, values, where)
-    problems = [problem for check in (_names, _arms, _repeat, _probe) for problem in check(params, where)]
+    problems = [
+        problem for check in (_names, _arms, _repeat, _probe) for problem in check(params, where)
+    ]
     if problems:
         raise UserError(*problems)
     return params
@@ -27,36 +29,72 @@ def check_params(values: Values, where: str) -> Params:
 def _names(params: Params, where: str) -> list[str]:
     problems = []
     for name, task in params.tasks.items():
-        kind, source = task.start.split("/")
+        kind, source = task.init_from.split("/")
         if kind == "pretrain" and source not in params.mixtures:
-            problems.append(f"{where}: tasks.{name}.start: no mixture {source!r}{did_you_mean(source, params.mixtures)}")
+            problems.append(
+                f"{where}: tasks.{name}.init_from: no mixture {source!r}{did_you_mean(source, params.mixtures)}"
+            )
         elif kind == "pretrain" and name not in params.members(source):
-            problems.append(f"{where}: tasks.{name}.start: {source!r} does not hold {name!r}; add it to the mixture's corpora")
+            problems.append(
+                f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to the mixture's corpora"
+            )
         elif kind == "multitask" and (source == name or source not in params.tasks):
             hint = did_you_mean(source, set(params.tasks) - {name})
-            problems.append(f"{where}: tasks.{name}.start: no other task {source!r}{hint}")
-        elif kind == "deep_prompt" and not ("deep_prompt" in params.compare.arms and source in params.compare.tasks):
-            problems.append(f"{where}: tasks.{name}.start: the arm deep_prompt is not run on {source!r}; add both to compare")
+            problems.append(f"{where}: tasks.{name}.init_from: no other task {source!r}{hint}")
+        elif kind == "deep_prompt" and not (
+            "deep_prompt" in params.compare.arms and source in params.compare.tasks
+        ):
+            problems.append(
+                f"{where}: tasks.{name}.init_from: the arm deep_prompt is not run on {source!r}; add both to compare"
+            )
     for name, mixture in params.mixtures.items():
         listed = () if mixture.corpora == "all" else mixture.corpora
-        unknown = [corpus for corpus in (*listed, *mixture.weights, *mixture.shares) if corpus not in params.tasks]
-        problems += [f"{where}: mixtures.{name}: no task {corpus!r}{did_you_mean(corpus, params.tasks)}" for corpus in unknown]
+        unknown = [
+            corpus
+            for corpus in (*listed, *mixture.weights, *mixture.shares)
+            if corpus not in params.tasks
+        ]
+        problems += [
+            f"{where}: mixtures.{name}: no task {corpus!r}{did_you_mean(corpus, params.tasks)}"
+            for corpus in unknown
+        ]
         if name not in params.pretrain:
-            problems.append(f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained")
-    problems += [f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
-                 for name in params.compare.tasks if name not in params.tasks]
-    problems += [f"{where}: compare.published: {source}: {what} {name!r}{did_you_mean(name, known)}"
-                 for source, arms in params.compare.published.items() for arm, scores in arms.items()
-                 for what, names, known in (("no arm", [arm], get_args(Arm)), ("no task", scores, params.tasks))
-                 for name in names if name not in known]
+            problems.append(
+                f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained"
+            )
+    problems += [
+        f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
+        for name in params.compare.tasks
+        if name not in params.tasks
+    ]
+    problems += [
+        f"{where}: compare.published: {source}: {what} {name!r}{did_you_mean(name, known)}"
+        for source, arms in params.compare.published.items()
+        for arm, scores in arms.items()
+        for what, names, known in (
+            ("no arm", [arm], get_args(Arm)),
+            ("no task", scores, params.tasks),
+        )
+        for name in names
+        if name not in known
+    ]
     return problems
 
 
 def _arms(params: Params, where: str) -> list[str]:
     known = get_args(Arm)
-    problems = [f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, known)}" for arm in params.arms if arm not in known]
+    problems = [
+        f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, known)}"
+        for arm in params.arms
+        if arm not in known
+    ]
     wanted = [("multitask", task) for task in params.tasks]
-    wanted += [(arm, task) for arm in params.compare.arms for task in params.compare.tasks if task in params.tasks]
+    wanted += [
+        (arm, task)
+        for arm in params.compare.arms
+        for task in params.compare.tasks
+        if task in params.tasks
+    ]
     for arm, task in wanted:
         if arm not in params.arms:
             problems.append(f"{where}: arms: key {arm!r} is missing; say how that arm is trained")
@@ -77,9 +115,13 @@ def _repeat(params: Params, where: str) -> list[str]:
     repeat = params.repeat
     problems = _not_run(params, where, "repeat", repeat.arms, repeat.tasks)
     if len(set(repeat.seeds)) < len(repeat.seeds):
-        problems.append(f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}; give each seed once")
+        problems.append(
+            f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}; give each seed once"
+        )
     if params.seed in repeat.seeds:
-        problems.append(f"{where}: repeat.seeds: has {params.seed}, which is `seed` and run anyway; remove it")
+        problems.append(
+            f"{where}: repeat.seeds: has {params.seed}, which is `seed` and run anyway; remove it"
+        )
     return problems
 
 
@@ -87,19 +129,36 @@ def _probe(params: Params, where: str) -> list[str]:
     probe = params.probe
     known = [shift.model for shift in probe.out_of_domain if shift.model in params.tasks]
     problems = _not_run(params, where, "probe", probe.arms, (*probe.tasks, *known))
-    problems += [f"{where}: probe.out_of_domain: no task {name!r}{did_you_mean(name, params.tasks)}"
-                 for shift in probe.out_of_domain for name in (shift.data, shift.model) if name not in params.tasks]
+    problems += [
+        f"{where}: probe.out_of_domain: no task {name!r}{did_you_mean(name, params.tasks)}"
+        for shift in probe.out_of_domain
+        for name in (shift.data, shift.model)
+        if name not in params.tasks
+    ]
     return list(dict.fromkeys(problems))
 
 
-def _not_run(params: Params, where: str, key: str, arms: Collection[Arm], tasks: Collection[str]) -> list[str]:
+def _not_run(
+    params: Params, where: str, key: str, arms: Collection[Arm], tasks: Collection[str]
+) -> list[str]:
     """What of `arms` and `tasks` is not known, or not run."""
-    problems = [f"{where}: {key}.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
-                for name in tasks if name not in params.tasks]
+    problems = [
+        f"{where}: {key}.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
+        for name in tasks
+        if name not in params.tasks
+    ]
     for arm in arms:
-        run = params.tasks if arm == "multitask" else params.compare.tasks if arm in params.compare.arms else ()
-        problems += [f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove one from {key}"
-                     for name in sorted((params.tasks.keys() & tasks) - set(run))]
+        run = (
+            params.tasks
+            if arm == "multitask"
+            else params.compare.tasks
+            if arm in params.compare.arms
+            else ()
+        )
+        problems += [
+            f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove one from {key}"
+            for name in sorted((params.tasks.keys() & tasks) - set(run))
+        ]
     return problems
 
 
@@ -124,7 +183,7 @@ def seeded(params: Params, word: str) -> Params:
 def mixture_of(params: Params, name: str) -> MixtureParams:
     """A mixture's params. Raises UserError where params.yaml has no such mixture."""
     if name not in params.mixtures:
-        raise UserError(f"{PARAMS}: mixtures: no mixture {name!r}{did_you_mean(name, params.mixtures)}")
+        raise UserError(
+            f"{PARAMS}: mixtures: no mixture {name!r}{did_you_mean(name, params.mixtures)}"
+        )
     return params.mixtures[name]
-
-

@@ -12,7 +12,11 @@ def end_with_dvc() -> None:
     if "DVC_ROOT" not in os.environ:
         return
     _end_with_parent()
-    if sys.platform == "linux" and os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():  # an orphan's parent
+    if (
+        sys.platform == "linux"
+        and os.getppid() == 1
+        and b"dvc" not in Path("/proc/1/cmdline").read_bytes()
+    ):  # an orphan's parent
         raise SystemExit(128 + signal.SIGTERM)
 
 

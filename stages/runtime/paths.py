@@ -20,7 +20,7 @@ CORPORA = Path("data/corpora")
 EXAMPLES = Path("data/examples")
 PROBLEMS = Path("data/problems")
 FEATURES = Path("data/features")
-MEMBERS = Path("data/members")
+MIXTURE_CORPORA = Path("data/mixture_corpora")
 MIXTURES = Path("data/mixtures")
 
 ARTIFACTS = Path("artifacts")
@@ -33,14 +33,15 @@ TUNING = Path("tuning")
 
 WORK = Path(".work")
 LAUNCHES = WORK / "launch"
-STOPPED = WORK / "stopped"  # a job script finds this file when the run was asked to stop and must be queued again
+STOPPED = (
+    WORK / "stopped"
+)  # a job script finds this file when the run was asked to stop and must be queued again
 LOGS = Path("logs")
 
 
 def recipe_of(task: str) -> Path:
     """The recipe of a task's corpus."""
     return RECIPES / f"{task}.yaml"
-
 
 
 def run_folder(arm: Arm, task: str, seed: str = "") -> Path:

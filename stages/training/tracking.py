@@ -29,9 +29,14 @@ def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> 
     """A tracker of the run named `run`; `key` tells it from runs with other params. Raises UserError where `tool` is absent."""
     if find_spec(tool) is None:
         package = "mlflow-skinny" if tool == "mlflow" else tool
-        raise UserError(f"params.yaml: tracking: {tool} is not installed; pip install {package}, or remove the key")
+        raise UserError(
+            f"params.yaml: tracking: {tool} is not installed; pip install {package}, or remove the key"
+        )
     kinds: dict[Tool, type[_TensorBoard | _MLflow | _WeightsAndBiases]] = {
-        "tensorboard": _TensorBoard, "mlflow": _MLflow, "wandb": _WeightsAndBiases}
+        "tensorboard": _TensorBoard,
+        "mlflow": _MLflow,
+        "wandb": _WeightsAndBiases,
+    }
     return kinds[tool](run, key, config)
 
 
@@ -47,8 +52,14 @@ class _TensorBoard:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-            self._writer = SummaryWriter(self._folder, purge_step=step)  # what an interrupted run wrote from here on
-            self._writer.add_text("params", "\n".join(f"    {name}: {value}" for name, value in self._config.items()), step)
+            self._writer = SummaryWriter(
+                self._folder, purge_step=step
+            )  # what an interrupted run wrote from here on
+            self._writer.add_text(
+                "params",
+                "\n".join(f"    {name}: {value}" for name, value in self._config.items()),
+                step,
+            )
         for name, value in row.items():
             if name != "step":
                 self._writer.add_scalar(name, value, step)
@@ -67,7 +78,11 @@ class _MLflow:
         self._mlflow, self._client = mlflow, mlflow.MlflowClient()
         experiment = mlflow.set_experiment(PROJECT).experiment_id
         found = self._client.search_runs([experiment], f"tags.key = '{key}'")
-        mine = found[0] if found else self._client.create_run(experiment, run_name=run, tags={"key": key})
+        mine = (
+            found[0]
+            if found
+            else self._client.create_run(experiment, run_name=run, tags={"key": key})
+        )
         self._run, self._logged = mine.info.run_id, mine.data.metrics.get("step", 0.0)
         if not found:
             parameters = [mlflow.entities.Param(name, str(value)) for name, value in config.items()]
@@ -76,7 +91,9 @@ class _MLflow:
     def log(self, row: Mapping[str, float]) -> None:
         if row["step"] > self._logged or "score" in row:
             now, step = int(1000 * time.time()), int(row["step"])
-            metrics = [self._mlflow.entities.Metric(name, value, now, step) for name, value in row.items()]
+            metrics = [
+                self._mlflow.entities.Metric(name, value, now, step) for name, value in row.items()
+            ]
             self._client.log_batch(self._run, metrics, synchronous=False)
 
     def close(self) -> None:
@@ -91,7 +108,9 @@ class _WeightsAndBiases:
         import wandb  # noqa: PLC0415
 
         LOGS.mkdir(exist_ok=True)
-        self._run = wandb.init(project=PROJECT, name=run, id=key, resume="allow", config=dict(config), dir=str(LOGS))
+        self._run = wandb.init(
+            project=PROJECT, name=run, id=key, resume="allow", config=dict(config), dir=str(LOGS)
+        )
 
     def log(self, row: Mapping[str, float]) -> None:
         step = int(row["step"])

@@ -45,16 +45,22 @@ class Processes:
         if workers == 1:
             in_this_process(shards, into)
             return
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(),))
+        pool = ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)
+        )
         try:
             for future in as_completed([pool.submit(shard.make, into) for shard in shards]):
                 future.result()
         except BrokenProcessPool:
-            raise UserError("a worker process was killed (is there memory enough? cluster.yaml can say workers: "
-                            f"{max(1, workers // 2)}); run it again, and it goes on from there") from None
+            raise UserError(
+                "a worker process was killed (is there memory enough? cluster.yaml can say workers: "
+                f"{max(1, workers // 2)}); run it again, and it goes on from there"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):  # else an error would wait for the shards in work
+            for process in list(
+                (pool._processes or {}).values()
+            ):  # else an error would wait for the shards in work
                 process.terminate()
 
 

@@ -12,7 +12,9 @@ from pipeline.sharding import Shard
 try:
     import ray
 except ImportError:
-    raise UserError("cluster.yaml: ray is set, but Ray is not installed; pip install 'deep-prompt[ray]'") from None
+    raise UserError(
+        "cluster.yaml: ray is set, but Ray is not installed; pip install 'deep-prompt[ray]'"
+    ) from None
 
 
 class OnRay:
@@ -24,27 +26,43 @@ class OnRay:
 
     def __init__(self, address: str, workers: int) -> None:
         self.address = address
-        self.own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+        self.own: dict[str, Any] = (
+            {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+        )
 
     def __call__(self, shards: Sequence[Shard], into: Path) -> None:
         """Raises UserError where there is no such cluster or a shard's process was killed again and again; and what it raised."""
         where = os.getcwd()
         search = os.pathsep.join([where, *filter(None, [os.environ.get("PYTHONPATH")])])
-        variables = {"PYTHONPATH": search, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+        variables = {
+            "PYTHONPATH": search,
+            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": "1",
+        }
         try:
-            ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
-                     runtime_env={"env_vars": variables}, **self.own)
+            ray.init(
+                self.address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env={"env_vars": variables},
+                **self.own,
+            )
         except ConnectionError as error:
-            raise UserError(f"cluster.yaml: ray: no Ray cluster at {self.address!r} ({error}); start it, or take the key "
-                            "out") from None
+            raise UserError(
+                f"cluster.yaml: ray: no Ray cluster at {self.address!r} ({error}); start it, or take the key "
+                "out"
+            ) from None
         try:
             make = ray.remote(num_cpus=1, max_retries=3)(_make)
             ray.get([make.remote(where, shard, into) for shard in shards])
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.WorkerCrashedError:
-            raise UserError("a shard's process was killed four times over (is there memory enough on each machine?); run it "
-                            "again, and it goes on from there") from None
+            raise UserError(
+                "a shard's process was killed four times over (is there memory enough on each machine?); run it "
+                "again, and it goes on from there"
+            ) from None
         finally:
             ray.shutdown()
 

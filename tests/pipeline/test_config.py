@@ -51,46 +51,78 @@ def refuse(values: object) -> tuple[str, ...]:
 def test_good_values() -> None:
     values = GOOD | {"levels": [1, 2], "sizes": {"a": 3}, "files": ["x", "y"], "limit": None}
     assert parse(Settings, values, "f") == Settings(
-        "a", 1.0, Inner(2), levels=(1, 2), sizes={"a": 3}, files=("x", "y"))
+        "a", 1.0, Inner(2), levels=(1, 2), sizes={"a": 3}, files=("x", "y")
+    )
     assert type(parse(Settings, GOOD, "f").rate) is float
     assert parse(Settings, GOOD | {"files": "x"}, "f").files == "x"
 
 
 def test_exponent_without_point_is_a_number(tmp_path: Path) -> None:
-    assert load_yaml(write(tmp_path, "a: 1e-4\nb: 1e-05\nc: 3.0e-2\n")) == {"a": 1e-4, "b": 1e-05, "c": 0.03}
+    assert load_yaml(write(tmp_path, "a: 1e-4\nb: 1e-05\nc: 3.0e-2\n")) == {
+        "a": 1e-4,
+        "b": 1e-05,
+        "c": 0.03,
+    }
 
 
 def test_yes_and_no_are_text(tmp_path: Path) -> None:
-    assert load_yaml(write(tmp_path, "a: no\nb: on\nc: true\n")) == {"a": "no", "b": "on", "c": True}
+    assert load_yaml(write(tmp_path, "a: no\nb: on\nc: true\n")) == {
+        "a": "no",
+        "b": "on",
+        "c": True,
+    }
 
 
 def test_unknown_key() -> None:
-    assert refuse(GOOD | {"levls": [1]}) == ("params.yaml: train: unknown key 'levls'; did you mean 'levels'?",)
+    assert refuse(GOOD | {"levls": [1]}) == (
+        "params.yaml: train: unknown key 'levls'; did you mean 'levels'?",
+    )
     assert "known are depth, rate" in refuse(GOOD | {"inner": {"depth": 1, "zzz": 0}})[0]
 
 
 def test_missing_key() -> None:
-    assert refuse({"rate": 1, "inner": {"depth": 1}}) == ("params.yaml: train: key 'name' is missing; add it (text)",)
+    assert refuse({"rate": 1, "inner": {"depth": 1}}) == (
+        "params.yaml: train: key 'name' is missing; add it (text)",
+    )
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("name", 3, "params.yaml: train: name: found an integer 3, expected text"),
-    ("rate", "1e-4", "params.yaml: train: rate: found text '1e-4', expected a number"),
-    ("rate", True, "params.yaml: train: rate: found true/false True, expected a number"),
-    ("rate", float("nan"), "params.yaml: train: rate: nan is not a finite number"),
-    ("limit", 1.5, "params.yaml: train: limit: found a number 1.5, expected an integer"),
-    ("limit", True, "params.yaml: train: limit: found true/false True, expected an integer"),
-    ("levels", "12", "params.yaml: train: levels: found text '12', expected a list"),
-    ("levels", [1, "x"], "params.yaml: train: levels[1]: found text 'x', expected an integer"),
-    ("sizes", {"a": "b"}, "params.yaml: train: sizes.a: found text 'b', expected an integer"),
-    ("files", 3, "params.yaml: train: files: found an integer 3, expected text or a list"),
-    ("flag", 1, "params.yaml: train: flag: found an integer 1, expected true or false"),
-    ("inner", [], "params.yaml: train: inner: found a list [], expected a mapping of keys to values"),
-    ("inner", {"depth": -1}, "params.yaml: train: inner: depth: -1 is negative"),
-    ("mode", "capp", "params.yaml: train: mode: 'capp' is not one of the allowed values; did you mean 'cap'?"),
-    ("mode", ["cap"], "params.yaml: train: mode: ['cap'] is not one of the allowed values; did you mean 'cap'?"),
-    ("mode", 7, "params.yaml: train: mode: 7 is not one of the allowed values; known are cap, temperature"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("name", 3, "params.yaml: train: name: found an integer 3, expected text"),
+        ("rate", "1e-4", "params.yaml: train: rate: found text '1e-4', expected a number"),
+        ("rate", True, "params.yaml: train: rate: found true/false True, expected a number"),
+        ("rate", float("nan"), "params.yaml: train: rate: nan is not a finite number"),
+        ("limit", 1.5, "params.yaml: train: limit: found a number 1.5, expected an integer"),
+        ("limit", True, "params.yaml: train: limit: found true/false True, expected an integer"),
+        ("levels", "12", "params.yaml: train: levels: found text '12', expected a list"),
+        ("levels", [1, "x"], "params.yaml: train: levels[1]: found text 'x', expected an integer"),
+        ("sizes", {"a": "b"}, "params.yaml: train: sizes.a: found text 'b', expected an integer"),
+        ("files", 3, "params.yaml: train: files: found an integer 3, expected text or a list"),
+        ("flag", 1, "params.yaml: train: flag: found an integer 1, expected true or false"),
+        (
+            "inner",
+            [],
+            "params.yaml: train: inner: found a list [], expected a mapping of keys to values",
+        ),
+        ("inner", {"depth": -1}, "params.yaml: train: inner: depth: -1 is negative"),
+        (
+            "mode",
+            "capp",
+            "params.yaml: train: mode: 'capp' is not one of the allowed values; did you mean 'cap'?",
+        ),
+        (
+            "mode",
+            ["cap"],
+            "params.yaml: train: mode: ['cap'] is not one of the allowed values; did you mean 'cap'?",
+        ),
+        (
+            "mode",
+            7,
+            "params.yaml: train: mode: 7 is not one of the allowed values; known are cap, temperature",
+        ),
+    ],
+)
 def test_wrong_value(key: str, value: object, message: str) -> None:
     assert refuse(GOOD | {key: value}) == (message,)
 
@@ -107,19 +139,31 @@ def test_true_is_not_the_number_one() -> None:
 def test_all_problems_at_once() -> None:
     problems = refuse({"name": 1, "rat": 2, "inner": {"depth": "x"}, "mode": "none"})
     assert len(problems) == 5
-    for word in ("unknown key 'rat'", "name: found", "'rate' is missing", "depth: found", "mode: 'none'"):
+    for word in (
+        "unknown key 'rat'",
+        "name: found",
+        "'rate' is missing",
+        "depth: found",
+        "mode: 'none'",
+    ):
         assert any(word in problem for problem in problems)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"a: 1\nb: caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
-    ("a: 1\nb: [1\n", ":3: not valid YAML: expected ',' or ']'"),
-    ("a: 1\na: 2\n", ":2: not valid YAML: found duplicate key \"a\""),
-    ("a: 1\nb: !!python/object:os.system x\n", ":2: not valid YAML: could not determine a constructor"),
-    ("a: 2001-13-45\n", ": not valid YAML: month must be in 1..12"),
-    ("- 1\n", ": found a list [1], expected a mapping"),
-    ("", ": found nothing, expected a mapping"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\nb: caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
+        ("a: 1\nb: [1\n", ":3: not valid YAML: expected ',' or ']'"),
+        ("a: 1\na: 2\n", ':2: not valid YAML: found duplicate key "a"'),
+        (
+            "a: 1\nb: !!python/object:os.system x\n",
+            ":2: not valid YAML: could not determine a constructor",
+        ),
+        ("a: 2001-13-45\n", ": not valid YAML: month must be in 1..12"),
+        ("- 1\n", ": found a list [1], expected a mapping"),
+        ("", ": found nothing, expected a mapping"),
+    ],
+)
 def test_bad_files(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(UserError) as caught:
@@ -128,7 +172,9 @@ def test_bad_files(tmp_path: Path, content: str | bytes, message: str) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.yaml: no such file; create it, or correct the name"):
+    with pytest.raises(
+        UserError, match=r"none\.yaml: no such file; create it, or correct the name"
+    ):
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load_yaml(tmp_path)
@@ -147,5 +193,9 @@ def test_problems_are_capped() -> None:
     assert len(problems) == 5
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
-    assert caught.value.problems == ("a.conll:1: wrong; correct it", "a.conll:2: wrong; correct it",
-                                     "a.conll:3: wrong; correct it", "and 2 more"), "a few of each kind at least"
+    assert caught.value.problems == (
+        "a.conll:1: wrong; correct it",
+        "a.conll:2: wrong; correct it",
+        "a.conll:3: wrong; correct it",
+        "and 2 more",
+    ), "a few of each kind at least"

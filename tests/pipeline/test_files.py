@@ -43,7 +43,9 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_json_is_the_same_for_equal_values(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": ["é"]})
-    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "a": [\n    "é"\n  ],\n  "b": 1\n}\n'
+    assert (tmp_path / "a.json").read_text(
+        encoding="utf-8"
+    ) == '{\n  "a": [\n    "é"\n  ],\n  "b": 1\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -76,7 +78,9 @@ def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["corpus"]
 
 
-def test_failed_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_swap_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "corpus"
     with atomic_folder(target) as folder:
         (folder / "a").write_text("old")

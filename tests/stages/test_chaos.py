@@ -41,7 +41,15 @@ def processes(folder: Path) -> dict[str, list[int]]:
         except OSError:
             continue
         words = words_of(int(path.name))
-        kind = "dvc" if "dvc" in words else "rank" if "-u" in words else "stage" if "-m" in words else None
+        kind = (
+            "dvc"
+            if "dvc" in words
+            else "rank"
+            if "-u" in words
+            else "stage"
+            if "-m" in words
+            else None
+        )
         if kind is not None:
             found[kind].append(int(path.name))
     return found
@@ -52,11 +60,11 @@ def dvc_project(home: Path) -> tuple[Path, dict[str, str]]:
     home.mkdir()
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)
-    values["tasks"]["world_ner"]["start"] = "pretrain/all"
+    values["tasks"]["world_ner"]["init_from"] = "pretrain/all"
     for mixtures in (values["mixtures"], values["pretrain"]):
         del mixtures["ner_only"]
     for params in (*values["pretrain"].values(), *values["arms"].values()):
-        params.update(micro_batches=2, epochs=4, batch_tokens=64)
+        params.update(micro_batches_per_step=2, epochs=4, tokens_per_micro_batch=64)
     write_params(folder, values)
     (folder / "cluster.yaml").write_text(f"ranks: {RANKS}\n", encoding="utf-8")
     python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
@@ -66,8 +74,14 @@ def dvc_project(home: Path) -> tuple[Path, dict[str, str]]:
 def repro(folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
     """As `make repro` does it."""
     python(folder, env, "-m", "deep_prompt", "check").check_returncode()
-    return subprocess.Popen([sys.executable, "-m", "dvc", "--wait-for-lock", "repro"], cwd=folder, env=env,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
@@ -77,7 +91,9 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
     dice, hits = random.Random(SEED), Counter[str]()
     while hits.total() < KILLS:
         running = repro(folder, env)
-        while running.poll() is None and hits.total() < KILLS:  # it may live on: DVC ignores a SIGINT while a stage runs
+        while (
+            running.poll() is None and hits.total() < KILLS
+        ):  # it may live on: DVC ignores a SIGINT while a stage runs
             time.sleep(dice.uniform(1.0, LONGEST))
             there = {kind: found for kind, found in processes(folder).items() if found}
             if running.poll() is None and there:
@@ -85,15 +101,26 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
                 with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                     os.kill(dice.choice(sorted(there[kind])), number)
                     hits[f"{kind} {number.name}"] += 1
-                    print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)  # seen with -s: 200 take their time
+                    print(
+                        f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True
+                    )  # seen with -s: 200 take their time
         output, _ = running.communicate(timeout=900)
         deadline = time.monotonic() + 120
         while any(processes(folder).values()):
             assert time.monotonic() < deadline, f"{processes(folder)} are left over; {output}"
             time.sleep(0.1)
         if running.returncode == 0:  # it got to its end: from the start again
-            for name in ("artifacts", "data/features", "models", "predictions", "results", "runs", ".work", ".dvc/cache",
-                         ".dvc/tmp"):
+            for name in (
+                "artifacts",
+                "data/features",
+                "models",
+                "predictions",
+                "results",
+                "runs",
+                ".work",
+                ".dvc/cache",
+                ".dvc/tmp",
+            ):
                 shutil.rmtree(folder / name, ignore_errors=True)
             (folder / "dvc.lock").unlink()
     last = repro(folder, env)

@@ -28,8 +28,15 @@ from tests.support.small_project import (
     write_params,
 )
 
-BEFORE = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl", "members all",
-          "mix all")
+BEFORE = (
+    "generate ner",
+    "prepare world_ner",
+    "prepare world_srl",
+    "featurize world_ner",
+    "featurize world_srl",
+    "mixture_corpora all",
+    "mix all",
+)
 PRETRAIN = ("-m", "stages.pretrain", "all")
 
 
@@ -45,7 +52,9 @@ class Place:
 
     def ranks(self, count: int, timeout_minutes: float = 10) -> None:
         """Ask for so many processes."""
-        (self.folder / "cluster.yaml").write_text(f"ranks: {count}\ntimeout_minutes: {timeout_minutes}\n", encoding="utf-8")
+        (self.folder / "cluster.yaml").write_text(
+            f"ranks: {count}\ntimeout_minutes: {timeout_minutes}\n", encoding="utf-8"
+        )
 
     def forget(self) -> None:
         """As if nothing had been trained."""
@@ -81,7 +90,14 @@ class Place:
 
     def launcher(self) -> int | None:
         """DeepSpeed's middle process."""
-        return next((process for process, words in self.processes().items() if "deepspeed.launcher.launch" in words), None)
+        return next(
+            (
+                process
+                for process, words in self.processes().items()
+                if "deepspeed.launcher.launch" in words
+            ),
+            None,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +105,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     home = tmp_path_factory.mktemp("launching")
     folder = (home / "project").resolve()
     values = make_project(folder)
-    values["pretrain"]["all"].update(micro_batches=4, epochs=8, validations=8, batch_tokens=64)
+    values["pretrain"]["all"].update(
+        micro_batches_per_step=4, epochs=8, num_validations=8, tokens_per_micro_batch=64
+    )
     write_params(folder, values)
     env = environment(home)
     done = python(folder, env, "-c", IN_ONE_PROCESS, *BEFORE)
@@ -113,7 +131,9 @@ def two(place: Place) -> dict[str, bytes | str]:
 
 def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes | str], tmp_path: Path) -> None:
     shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
-    curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(columns=list(MEASURED))
+    curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(
+        columns=list(MEASURED)
+    )
     place.forget()
     place.ranks(1)
     done = python(place.folder, place.env, *PRETRAIN)
@@ -122,10 +142,14 @@ def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes | str], tmp_p
     one = place.folder / "artifacts/pretrain/all"
     assert load_json(one / "config.json") == load_json(tmp_path / "two/config.json")
     for name in ("prompt", "heads"):
-        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (one, tmp_path / "two"))
+        ours, theirs = (
+            load_file(folder / f"{name}.safetensors") for folder in (one, tmp_path / "two")
+        )
         for key, value in ours.items():
             torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
-    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(columns=list(MEASURED))
+    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(
+        columns=list(MEASURED)
+    )
     pd.testing.assert_frame_equal(alone, curve, rtol=1e-2, atol=1e-4)
 
 
@@ -133,7 +157,9 @@ def test_two_ranks_evaluate_as_one(place: Place) -> None:
     place.forget()
     place.ranks(1)
     for words in ("finetune", "evaluate"):
-        python(place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner").check_returncode()
+        python(
+            place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner"
+        ).check_returncode()
     one = contents(place.folder / "results", place.folder / "predictions")
     assert len(one) == 7
     for zero in (0, 3):
@@ -161,7 +187,9 @@ def test_a_frozen_backbone_in_bfloat16(place: Place) -> None:
         prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
         assert {value.dtype for value in prompt.values()} == {torch.float32}
         for stage in ("finetune", "evaluate"):
-            python(place.folder, place.env, "-m", f"stages.{stage}", "head_only", "world_ner").check_returncode()
+            python(
+                place.folder, place.env, "-m", f"stages.{stage}", "head_only", "world_ner"
+            ).check_returncode()
     finally:
         (place.folder / "params.yaml").write_text(before, encoding="utf-8")
 
@@ -174,12 +202,23 @@ def running(place: Place, two: object) -> Iterator[Start]:
 
     def start(ranks: int, *words: str, timeout_minutes: float = 10) -> "subprocess.Popen[str]":
         place.ranks(ranks, timeout_minutes)
-        started.append(subprocess.Popen([sys.executable, *(words or PRETRAIN)], cwd=place.folder, env=place.env,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *(words or PRETRAIN)],
+                cwd=place.folder,
+                env=place.env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
         return started[-1]
 
     yield start
-    for process in [*(process.pid for process in started if process.poll() is None), *place.processes()]:
+    for process in [
+        *(process.pid for process in started if process.poll() is None),
+        *place.processes(),
+    ]:
         os.kill(process, signal.SIGKILL)
 
 
@@ -196,8 +235,8 @@ def checkpoints(place: Place) -> list[Path]:
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
-        ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes | str],
-        running: Start) -> None:
+    ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes | str], running: Start
+) -> None:
     process = running(ranks)
     wait_for(lambda: checkpoints(place))
     process.send_signal(number)
@@ -214,7 +253,9 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
 
 
 @pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
-def test_whoever_is_killed_all_are_gone_and_it_has_failed(who: str, place: Place, running: Start) -> None:
+def test_whoever_is_killed_all_are_gone_and_it_has_failed(
+    who: str, place: Place, running: Start
+) -> None:
     process = running(2)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
     victim = {"rank": place.rank(1), "launcher": place.launcher(), "supervisor": process.pid}[who]
@@ -247,8 +288,9 @@ def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
-def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number: signal.Signals, place: Place,
-                                                              running: Start) -> None:
+def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(
+    ranks: int, number: signal.Signals, place: Place, running: Start
+) -> None:
     process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
     wait_for(lambda: checkpoints(place))
     process.send_signal(number)
@@ -260,7 +302,9 @@ def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(ranks: int, number
     assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
 
 
-def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(place: Place, running: Start) -> None:
+def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(
+    place: Place, running: Start
+) -> None:
     process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all")
     wait_for(lambda: any("stages.pretrain" in words for words in place.processes().values()))
     process.kill()
@@ -271,13 +315,19 @@ def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(place:
 
 def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -> None:
     """The script of examples/kubernetes.yaml, but for its virtual environment."""
-    (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"]["containers"]
+    (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"][
+        "containers"
+    ]
     assert container["command"] == ["bash", "-c"]
     script = container["args"][0].replace("source .venv/bin/activate\n", "")
-    process = running(1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script)
+    process = running(
+        1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script
+    )
     wait_for(lambda: checkpoints(place))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, -signal.SIGTERM), output
     assert "stopped after step " in output
-    wait_for(lambda: not place.processes(), 10)  # the script's shell looks every five seconds whether to ask again
+    wait_for(
+        lambda: not place.processes(), 10
+    )  # the script's shell looks every five seconds whether to ask again

@@ -24,22 +24,67 @@ from pipeline.config import load_json
 from pipeline.data.recipe import load_recipe
 from pipeline.tasks import NAMES
 from pipeline.world import write_corpus
-from tests.support.small_project import IN_ONE_PROCESS, ROOT, TASK, environment, made, make_project, python, write_params
+from tests.support.small_project import (
+    IN_ONE_PROCESS,
+    ROOT,
+    TASK,
+    environment,
+    made,
+    make_project,
+    python,
+    write_params,
+)
 
 STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate", "release")
-ALL = {"generate@ner", "report", "baseline@head_only-world_ner", "evaluate_baseline@head_only-world_ner"} | {
-    f"{stage}@{task}" for stage in STAGES_OF_A_TASK for task in ("world_ner", "world_srl")} | {
-    f"{stage}@{mixture}" for stage in ("members", "mix", "pretrain") for mixture in ("all", "ner_only")}
+ALL = (
+    {
+        "generate@ner",
+        "report",
+        "baseline@head_only-world_ner",
+        "evaluate_baseline@head_only-world_ner",
+    }
+    | {f"{stage}@{task}" for stage in STAGES_OF_A_TASK for task in ("world_ner", "world_srl")}
+    | {
+        f"{stage}@{mixture}"
+        for stage in ("mixture_corpora", "mix", "pretrain")
+        for mixture in ("all", "ner_only")
+    }
+)
 PROBES = {"probe@multitask-world_srl", "out_of_domain@multitask-shift0", "transfer@world_srl"}
 ALL |= PROBES
-RATE = {"finetune@world_ner", "evaluate@world_ner", "release@world_ner", "report", "out_of_domain@multitask-shift0",
-        "transfer@world_srl"}
-WITHOUT_DVC = ("generate ner", "prepare world_ner", "prepare world_srl", "featurize world_ner", "featurize world_srl",
-               "members all", "members ner_only", "mix all", "mix ner_only", "pretrain ner_only", "pretrain all",
-               "finetune multitask world_ner", "finetune multitask world_srl", "finetune head_only world_ner",
-               "evaluate multitask world_ner", "evaluate multitask world_srl", "evaluate head_only world_ner",
-               "release world_ner", "release world_srl", "probe multitask world_srl",
-               "out_of_domain multitask world_ner world_ner", "transfer world_srl", "report")
+RATE = {
+    "finetune@world_ner",
+    "evaluate@world_ner",
+    "release@world_ner",
+    "report",
+    "out_of_domain@multitask-shift0",
+    "transfer@world_srl",
+}
+WITHOUT_DVC = (
+    "generate ner",
+    "prepare world_ner",
+    "prepare world_srl",
+    "featurize world_ner",
+    "featurize world_srl",
+    "mixture_corpora all",
+    "mixture_corpora ner_only",
+    "mix all",
+    "mix ner_only",
+    "pretrain ner_only",
+    "pretrain all",
+    "finetune multitask world_ner",
+    "finetune multitask world_srl",
+    "finetune head_only world_ner",
+    "evaluate multitask world_ner",
+    "evaluate multitask world_srl",
+    "evaluate head_only world_ner",
+    "release world_ner",
+    "release world_srl",
+    "probe multitask world_srl",
+    "out_of_domain multitask world_ner world_ner",
+    "transfer world_srl",
+    "report",
+)
 
 
 @dataclass(frozen=True)
@@ -60,12 +105,15 @@ class Project:
     values: dict[str, Any]
 
     def repro(self, **more: str) -> Outcome:
-        """Run `dvc repro`, with more environment variables."""
+        """TrainingRun `dvc repro`, with more environment variables."""
         done = python(self.folder, self.env | more, "-m", "dvc", "repro")
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
-        return Outcome(set(re.findall(r"^Running stage '(.+?)'", output, re.M)),
-                       set(re.findall(r"^Stage '(.+?)' is cached", output, re.M)), output)
+        return Outcome(
+            set(re.findall(r"^Running stage '(.+?)'", output, re.M)),
+            set(re.findall(r"^Stage '(.+?)' is cached", output, re.M)),
+            output,
+        )
 
     def write_params(self) -> None:
         """Make params.yaml what `values` says."""
@@ -74,8 +122,14 @@ class Project:
 
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
     """`python WORDS` in the background."""
-    return subprocess.Popen([sys.executable, *words], cwd=project.folder, env=project.env, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +138,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     home = tmp_path_factory.mktemp("project")
     folder, env = home / "project", environment(home) | {"PYTHONHASHSEED": "1"}
     values = make_project(folder)
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"],
-                    [sys.executable, "-m", "dvc", "config", "core.analytics", "false"]):
+    for command in (
+        ["git", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "config", "core.analytics", "false"],
+    ):
         subprocess.run(command, cwd=folder, env=env, check=True)
     return Project(folder, env, values)
 
 
 @pytest.fixture(scope="module")
-def plain(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
+def plain(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
     """The same project in another folder, and all its stages running in one process, without DVC."""
     home = tmp_path_factory.mktemp("plain")
     for name in ("pipeline", "stages", "deep_prompt", "data_recipes", "backbone", "data/raw"):
@@ -131,7 +190,8 @@ def test_the_second_repro_runs_nothing(project: Project, first: object) -> None:
 
 
 def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
-        first: tuple[Outcome, dict[str, bytes | str]], plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
+    first: tuple[Outcome, dict[str, bytes | str]], plain: tuple[Project, "subprocess.Popen[str]"]
+) -> None:
     other, process = plain
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
@@ -141,25 +201,55 @@ def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-def test_what_is_released_predicts_and_says_where_it_comes_from(project: Project, first: object) -> None:
+def test_what_is_released_predicts_and_says_where_it_comes_from(
+    project: Project, first: object
+) -> None:
     """With the folder alone: no params.yaml is asked."""
-    rows = [{"tokens": ["Ada", "left"], "task": "world_ner"}, {"tokens": ["It", "ended"], "predicate": 1, "task": "world_srl"}]
-    (project.folder.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = python(project.folder, project.env, "-m", "deep_prompt", "predict", "--artifact", "models/world_ner", "--artifact",
-                  "models/world_srl", "--input", str(project.folder.parent / "rows.jsonl"))
+    rows = [
+        {"tokens": ["Ada", "left"], "task": "world_ner"},
+        {"tokens": ["It", "ended"], "predicate": 1, "task": "world_srl"},
+    ]
+    (project.folder.parent / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    done = python(
+        project.folder,
+        project.env,
+        "-m",
+        "deep_prompt",
+        "predict",
+        "--artifact",
+        "models/world_ner",
+        "--artifact",
+        "models/world_srl",
+        "--input",
+        str(project.folder.parent / "rows.jsonl"),
+    )
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["task"] for line in done.stdout.splitlines()] == ["world_ner", "world_srl"]
-    config, tuned = (load_json(project.folder / place / "world_srl/config.json") for place in ("models", "artifacts/multitask"))
-    assert config["provenance"] == {**tuned["provenance"], "commit": None}, "the project under test has no commit"
+    assert [json.loads(line)["task"] for line in done.stdout.splitlines()] == [
+        "world_ner",
+        "world_srl",
+    ]
+    config, tuned = (
+        load_json(project.folder / place / "world_srl/config.json")
+        for place in ("models", "artifacts/multitask")
+    )
+    assert config["provenance"] == {**tuned["provenance"], "commit": None}, (
+        "the project under test has no commit"
+    )
     card = ModelCard.load(project.folder / "models/world_srl/README.md")
     assert card.data.eval_results[0].metric_value == pytest.approx(
-        load_json(project.folder / "results/multitask/world_srl/metrics.json")["test"]["f1"], abs=0.005)
+        load_json(project.folder / "results/multitask/world_srl/metrics.json")["test"]["f1"],
+        abs=0.005,
+    )
     for corpus in ("world_ner", "world_srl"):
         recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
         assert f"| {recipe.license} | {recipe.source} |" in card.text
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Project, "subprocess.Popen[str]"]) -> None:
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    plain: tuple[Project, "subprocess.Popen[str]"],
+) -> None:
     other, process = plain
     process.communicate(timeout=600)
     before = made(other.folder)
@@ -185,7 +275,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(plain: tuple[Pro
     again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
     steps = re.search(r"resuming at step (\d+) of (\d+)", again.stdout)
     assert steps, again.stdout
-    assert steps[1] == steps[2], "killed before DVC has noted what was made, it is not trained again"
+    assert steps[1] == steps[2], (
+        "killed before DVC has noted what was made, it is not trained again"
+    )
     assert made(other.folder) == before
 
 
@@ -194,7 +286,8 @@ def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None
 
 
 def test_reverting_it_trains_nothing_and_brings_the_first_bytes_back(
-        project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes | str]]) -> None:
+    project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes | str]]
+) -> None:
     assert made(project.folder) != first[1]
     project.values["tasks"]["world_ner"]["multitask"] = {}
     project.write_params()
@@ -212,7 +305,9 @@ def test_comments_run_nothing(project: Project, first: object) -> None:
 
 
 def test_other_gpus_or_ranks_run_nothing(project: Project, first: object) -> None:
-    outcome = project.repro(CUDA_VISIBLE_DEVICES="0,1,2", WORLD_SIZE="3", RANK="1", LOCAL_RANK="1", OMP_NUM_THREADS="2")
+    outcome = project.repro(
+        CUDA_VISIBLE_DEVICES="0,1,2", WORLD_SIZE="3", RANK="1", LOCAL_RANK="1", OMP_NUM_THREADS="2"
+    )
     assert (outcome.ran, outcome.restored) == (set(), set())
 
 
@@ -246,16 +341,26 @@ def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
     project.values["repeat"]["seeds"] = [8]
     project.write_params()
     runs = ("multitask-world_ner-", "head_only-world_ner-")
-    assert project.repro().ran == {f"{stage}@{run}8" for stage in ("repeat", "evaluate_repeat") for run in runs} | {"report"}
-    heads = [project.folder / "artifacts" / place / "multitask/world_ner/heads.safetensors" for place in (".", "repeat/8")]
+    assert project.repro().ran == {
+        f"{stage}@{run}8" for stage in ("repeat", "evaluate_repeat") for run in runs
+    } | {"report"}
+    heads = [
+        project.folder / "artifacts" / place / "multitask/world_ner/heads.safetensors"
+        for place in (".", "repeat/8")
+    ]
     assert heads[0].read_bytes() != heads[1].read_bytes()
-    metrics = [load_json(project.folder / "results" / place / "head_only/world_ner/metrics.json") for place in (".", "repeat/8")]
+    metrics = [
+        load_json(project.folder / "results" / place / "head_only/world_ner/metrics.json")
+        for place in (".", "repeat/8")
+    ]
     scores = [found["test"][found["primary"]] for found in metrics]
     report = (project.folder / "report/report.md").read_text(encoding="utf-8")
     assert f"of {scores[0]:.1f}, {scores[1]:.1f}" in report
     project.values["repeat"]["seeds"] = [8, 9]
     project.write_params()
-    assert project.repro().ran == {f"{stage}@{run}9" for stage in ("repeat", "evaluate_repeat") for run in runs} | {"report"}
+    assert project.repro().ran == {
+        f"{stage}@{run}9" for stage in ("repeat", "evaluate_repeat") for run in runs
+    } | {"report"}
     project.values["repeat"]["seeds"] = []
     project.write_params()
     for place in ("artifacts", "runs", "results", "predictions"):
@@ -264,38 +369,73 @@ def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
     assert (outcome.ran, outcome.restored) == (set(), {"report"})
 
 
-def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(project: Project, first: object) -> None:
+def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(
+    project: Project, first: object
+) -> None:
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
     project.write_params()
     outcome = project.repro()
-    assert outcome.ran == {"mix@all", "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl",
-                           "probe@multitask-world_srl", "transfer@world_srl", "report"}
+    assert outcome.ran == {
+        "mix@all",
+        "pretrain@all",
+        "finetune@world_srl",
+        "evaluate@world_srl",
+        "release@world_srl",
+        "probe@multitask-world_srl",
+        "transfer@world_srl",
+        "report",
+    }
     assert outcome.restored == set()
 
 
-def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(project: Project, first: object) -> None:
-    """`members` is run for every mixture, but what it writes for the other is what it was: nothing after it is run."""
+def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(
+    project: Project, first: object
+) -> None:
+    """`mixture_corpora` is run for every mixture, but what it writes for the other is what it was: nothing after it is run."""
     path = project.folder / "data/raw/srl/train.conll"
     sentence = "more\t0\t0\tIt\t-\t-\t-\t-\t(ARG0*)\nmore\t0\t1\tended\t-\t-\tend\tend.01\t(V*)\n\n"
     with path.open("a", encoding="utf-8") as file:
         file.write(sentence)
     outcome = project.repro()
-    assert outcome.ran == {"prepare@world_srl", "featurize@world_srl", "members@all", "members@ner_only", "mix@all",
-                           "pretrain@all", "finetune@world_srl", "evaluate@world_srl", "release@world_srl",
-                           "probe@multitask-world_srl", "transfer@world_srl", "report"}
+    assert outcome.ran == {
+        "prepare@world_srl",
+        "featurize@world_srl",
+        "mixture_corpora@all",
+        "mixture_corpora@ner_only",
+        "mix@all",
+        "pretrain@all",
+        "finetune@world_srl",
+        "evaluate@world_srl",
+        "release@world_srl",
+        "probe@multitask-world_srl",
+        "transfer@world_srl",
+        "report",
+    }
     assert outcome.restored == set()
 
 
 def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object) -> None:
     write_corpus("ner", project.folder / "data/raw/more", 30, 8)
-    shutil.copy(project.folder / "data_recipes/world_ner.yaml", project.folder / "data_recipes/more.yaml")
-    project.values["tasks"]["more"] = {"data": "raw/more", "start": "pretrain/all", **TASK}
+    shutil.copy(
+        project.folder / "data_recipes/world_ner.yaml", project.folder / "data_recipes/more.yaml"
+    )
+    project.values["tasks"]["more"] = {"source": "raw/more", "init_from": "pretrain/all", **TASK}
     project.write_params()
     outcome = project.repro()
     new = {f"{stage}@more" for stage in STAGES_OF_A_TASK}
-    assert outcome.ran == new | {"members@all", "members@ner_only", "mix@all", "pretrain@all", "finetune@world_srl",
-                                 "evaluate@world_srl", "release@world_srl", "release@world_ner",
-                                 "probe@multitask-world_srl", "transfer@world_srl", "report"}
+    assert outcome.ran == new | {
+        "mixture_corpora@all",
+        "mixture_corpora@ner_only",
+        "mix@all",
+        "pretrain@all",
+        "finetune@world_srl",
+        "evaluate@world_srl",
+        "release@world_srl",
+        "release@world_ner",
+        "probe@multitask-world_srl",
+        "transfer@world_srl",
+        "report",
+    }
     assert outcome.restored == set()
 
 
@@ -315,7 +455,11 @@ def module_files(name: str) -> Iterator[Path]:
         return
     for end in range(1, len(parts) + 1):
         path = Path(*parts[:end])
-        yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / file).is_file())
+        yield from (
+            file
+            for file in (path.with_suffix(".py"), path / "__init__.py")
+            if (ROOT / file).is_file()
+        )
 
 
 def imported(file: Path) -> set[Path]:
@@ -325,7 +469,9 @@ def imported(file: Path) -> set[Path]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{file}:{node.lineno}: import by full names, for this test's sake"
+            assert not node.level, (
+                f"{file}:{node.lineno}: import by full names, for this test's sake"
+            )
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
@@ -346,7 +492,9 @@ def closure(start: Path) -> set[str]:
         file = todo.pop()
         seen.add(file)
         todo |= imported(file) - seen
-    templates = {path.relative_to(ROOT) for file in seen for path in (ROOT / file).parent.glob("*.j2")}
+    templates = {
+        path.relative_to(ROOT) for file in seen for path in (ROOT / file).parent.glob("*.j2")
+    }
     return {str(path) for path in seen if holds_code(path)} | {str(path) for path in templates}
 
 
@@ -366,26 +514,41 @@ def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
     match = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
     assert match, stage["cmd"]
     declared = [dep for dep in stage["deps"] if dep.startswith(("pipeline/", "stages/"))]
-    runs = closure(Path("stages") / f"{match[1]}.py") | ({*TASK_FOLDERS} if match[1] == "prepare" else set())
+    runs = closure(Path("stages") / f"{match[1]}.py") | (
+        {*TASK_FOLDERS} if match[1] == "prepare" else set()
+    )
     add = sorted(file for file in runs if not covered(file, declared))
     remove = [dep for dep in declared if not any(covered(file, [dep]) for file in runs)]
-    assert not add, f"dvc.yaml: {name}: deps: add {', '.join(add)} (or their folders); remove {', '.join(remove) or 'none'}"
+    assert not add, (
+        f"dvc.yaml: {name}: deps: add {', '.join(add)} (or their folders); remove {', '.join(remove) or 'none'}"
+    )
     assert not remove, f"dvc.yaml: {name}: deps: remove {', '.join(remove)}"
     assert len(declared) == len(set(declared)), f"dvc.yaml: {name}: deps: a file is there twice"
     inside = [dep for dep in declared if covered(str(Path(dep).parent), declared)]
-    assert not inside, f"dvc.yaml: {name}: deps: remove {', '.join(inside)}, whose folder is declared"
+    assert not inside, (
+        f"dvc.yaml: {name}: deps: remove {', '.join(inside)}, whose folder is declared"
+    )
 
 
 def test_code_is_declared_by_folders() -> None:
     """So that a reader sees each stage's data at a glance."""
-    declared = [dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith(("pipeline/", "stages/"))]
+    declared = [
+        dep
+        for stage in STAGES.values()
+        for dep in stage["deps"]
+        if dep.startswith(("pipeline/", "stages/"))
+    ]
     assert len(declared) <= 330
 
 
 def test_the_import_closure_sees_every_kind_of_import() -> None:
     """Checks the tool: a stage, its command, a package's __init__, an import inside `if TYPE_CHECKING`, a template."""
-    assert {"stages/runtime/entry.py", "stages/runtime/paths.py", "pipeline/tasks/__init__.py", "pipeline/pretrained/tokenizer.py"} <= closure(
-        Path("stages/prepare.py"))
+    assert {
+        "stages/runtime/entry.py",
+        "stages/runtime/paths.py",
+        "pipeline/tasks/__init__.py",
+        "pipeline/pretrained/tokenizer.py",
+    } <= closure(Path("stages/prepare.py"))
     assert "pipeline/report/report.md.j2" in closure(Path("stages/report.py"))
     assert "pipeline/training/trainer.py" not in closure(Path("stages/prepare.py"))
 
@@ -394,16 +557,25 @@ def test_no_module_but_the_tasks_is_imported_by_a_computed_name() -> None:
     """Else the closure would miss it."""
     files = [file for folder in ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
     assert len(files) > 40
-    computed = [file for file in files if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))]
+    computed = [
+        file
+        for file in files
+        if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))
+    ]
     assert computed == [ROOT / "pipeline/tasks/__init__.py"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(name: str) -> None:
-    own = [file for file in closure(Path(f"pipeline/tasks/{name}.py"))
-           if file.startswith(TASK_FOLDERS) and not file.startswith("pipeline/tasks/base/")]
+    own = [
+        file
+        for file in closure(Path(f"pipeline/tasks/{name}.py"))
+        if file.startswith(TASK_FOLDERS) and not file.startswith("pipeline/tasks/base/")
+    ]
     shared = closure(Path(f"pipeline/tasks/{name}.py")) - {*own, "stages/__init__.py"}
-    users = [stage for stage, values in STAGES.items() if "pipeline/tasks/__init__.py" in values["deps"]]
+    users = [
+        stage for stage, values in STAGES.items() if "pipeline/tasks/__init__.py" in values["deps"]
+    ]
     assert {"featurize", "mix", "pretrain", "finetune", "evaluate"} <= set(users)
     for stage in users:
         assert not [file for file in shared if not covered(file, STAGES[stage]["deps"])], stage
@@ -411,19 +583,27 @@ def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(nam
 
 def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
     """An edit changes the hash of the tasks that import the file, and of no other."""
-    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
+    )
     ask = f"from pipeline.tasks import code_of; print(*map(code_of, {list(NAMES)}))"
 
     def hashes() -> dict[str, str]:
-        done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", ask], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
         return dict(zip(NAMES, done.stdout.split(), strict=True))
 
     before = hashes()
     assert len(set(before.values())) == len(NAMES)
     taggers = {"token_classification", "semantic_role_labeling"}
-    for file, wanted in {"tasks/span_extraction.py": {"span_extraction"}, "metrics/roles.py": {"semantic_role_labeling"},
-                         "tasks/shared/tagging.py": taggers, "tasks/shared/validation.py": set(NAMES),
-                         "tasks/base/features.py": set()}.items():
+    for file, wanted in {
+        "tasks/span_extraction.py": {"span_extraction"},
+        "metrics/roles.py": {"semantic_role_labeling"},
+        "tasks/shared/tagging.py": taggers,
+        "tasks/shared/validation.py": set(NAMES),
+        "tasks/base/features.py": set(),
+    }.items():
         with (tmp_path / "pipeline" / file).open("a", encoding="utf-8") as opened:
             opened.write("# edited\n")
         after = hashes()
@@ -433,7 +613,11 @@ def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
 
 def test_every_stage_module_that_makes_something_is_in_dvc_yaml() -> None:
     run = {re.split(r"[. ]", stage["cmd"])[4] for stage in STAGES.values()}
-    modules = {path.stem for path in (ROOT / "stages").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    modules = {
+        path.stem
+        for path in (ROOT / "stages").glob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
+    }
     assert modules == run
 
 
@@ -446,9 +630,18 @@ def keys_of(value: Any) -> set[str]:
 
 def test_dvc_yaml_and_params_know_no_topology() -> None:
     """A changed command or param is a rerun, and another machine is none."""
-    said = str({name: {key: value for key, value in stage.items() if key != "deps"} for name, stage in STAGES.items()})
+    said = str(
+        {
+            name: {key: value for key, value in stage.items() if key != "deps"}
+            for name, stage in STAGES.items()
+        }
+    )
     files = [ROOT / "params.yaml", *(ROOT / "presets").glob("*.yaml")]
-    keys = {key for path in files for key in keys_of(YAML(typ="safe").load(path.read_text(encoding="utf-8")))}
+    keys = {
+        key
+        for path in files
+        for key in keys_of(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+    }
     words = r"(?i)gpu|cuda|rank|node|launch|deepspeed|torchrun|world_size|workers"
     assert re.findall(words, said) == []
     assert [key for key in keys if re.search(words, key)] == []

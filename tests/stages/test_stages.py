@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,20 @@ from deep_prompt.cli.preset import preset
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Stopped, UserError
-from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.tasks import token_classification as ner
 from stages.prepare import prepare
-from stages.runtime.entry import errors_shown, stops
+from stages.runtime.entry import report_errors, stops
 from stages.runtime.params import check_params, load_params
-from tests.support.small_project import ROOT, contents, environment, make_project, params, python, write_params
+from tests.support.small_project import (
+    ROOT,
+    contents,
+    environment,
+    make_project,
+    params,
+    python,
+    write_params,
+)
 
 Values = dict[str, Any]
 NER = "A\tB-PER\nb\tO\n\n"
@@ -48,13 +57,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with params, recipes, raw files of three corpora, and an earlier result of `prepare`."""
     monkeypatch.chdir(tmp_path)
     values = params("0" * 64)
-    values["tasks"]["world_qa"] = {**values["tasks"]["world_ner"], "data": "world/qa", "start": "pretrain/all"}
+    values["tasks"]["world_qa"] = {
+        **values["tasks"]["world_ner"],
+        "source": "world/qa",
+        "init_from": "pretrain/all",
+    }
     write_params(tmp_path, values)
     shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
     for split in ("train", "validation", "test"):
-        for folder, name, text in (("world/ner", "conll", NER.replace("A", f"A{split}")),
-                                   ("raw/srl", "conll", SRL.replace("d", split, 1).replace("It", split)),
-                                   ("world/qa", "jsonl", question(split) + "\n")):
+        for folder, name, text in (
+            ("world/ner", "conll", NER.replace("A", f"A{split}")),
+            ("raw/srl", "conll", SRL.replace("d", split, 1).replace("It", split)),
+            ("world/qa", "jsonl", question(split) + "\n"),
+        ):
             path = tmp_path / "data" / folder / f"{split}.{name}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -66,7 +81,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def question(name: str, start: int = 2) -> str:
     answers = [{"text": "cat", "answer_start": start}]
-    return json.dumps({"id": name, "context": "A cat.", "question": f"Who, {name}?", "answers": answers})
+    return json.dumps(
+        {"id": name, "context": "A cat.", "question": f"Who, {name}?", "answers": answers}
+    )
 
 
 def edit(folder: Path, change: Callable[[Values], object], name: str = "params.yaml") -> None:
@@ -80,56 +97,166 @@ def edit(folder: Path, change: Callable[[Values], object], name: str = "params.y
 # Each: how params.yaml is spoiled, and what must be in one of the messages.
 PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "unknown key": (lambda v: v.update(sead=1), ("params.yaml", "'sead'", "did you mean 'seed'?")),
-    "missing key": (lambda v: v.pop("data_root"), ("params.yaml", "'data_root' is missing", "add it")),
-    "unknown key of a task": (lambda v: v["tasks"]["world_ner"].update(max_lenght=9), ("did you mean 'max_length'?",)),
-    "wrong type": (lambda v: v.update(seed="seven"), ("params.yaml: seed", "'seven'", "an integer")),
-    "true is no number": (lambda v: v["mixtures"]["all"].update(cap=True), ("all", "cap", "true/false True", "an integer")),
-    "nothing where a mapping belongs": (lambda v: v.update(tasks=None), ("tasks", "found nothing", "a mapping")),
-    "stride too large": (lambda v: v["tasks"]["world_ner"].update(stride=40), ("world_ner", "stride 40", "below half")),
-    "unknown task in compare": (lambda v: v["compare"]["tasks"].append("world_nre"), ("did you mean 'world_ner'?",)),
-    "unknown task of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tune": {"world_nre": 1.0}}}),
-                                          ("compare.published: They: no task 'world_nre'", "did you mean 'world_ner'?")),
-    "unknown arm of a published score": (lambda v: v["compare"].update(published={"They": {"fine_tun": {}}}),
-                                         ("compare.published: They: no arm 'fine_tun'", "did you mean 'fine_tune'?")),
-    "unknown arm in compare": (lambda v: v["compare"]["arms"].append("fine_tun"), ("compare", "did you mean 'fine_tune'?")),
-    "no such mixture": (lambda v: v["tasks"]["world_ner"].update(start="pretrain/al"), ("world_ner", "did you mean 'all'?")),
-    "no such start": (lambda v: v["tasks"]["world_ner"].update(start="all"), ("start is 'all'; give pretrain/MIXTURE",)),
-    "start of an unknown task": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_slr"),
-                                 ("did you mean 'world_srl'",)),
-    "start of itself": (lambda v: v["tasks"]["world_ner"].update(start="multitask/world_ner"), ("no other task 'world_ner'",)),
-    "start of an arm that is not run": (lambda v: v["tasks"]["world_ner"].update(start="deep_prompt/world_srl"),
-                                        ("deep_prompt is not run on 'world_srl'",)),
-    "key that an arm cannot use": (lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
-                                   ("num_virtual_tokens is set, but multitask has no use for it; remove it",)),
-    "nothing to store by an arm without layers below": (lambda v: v["arms"]["head_only"].update(stored_megabytes=9),
-                                                        ("stored_megabytes is set, but head_only has no use for it; remove it",)),
-    "negative megabytes": (lambda v: v["pretrain"]["all"].update(stored_megabytes=-1), ("stored_megabytes is -1; it cannot be",)),
-    "mixture without the task": (lambda v: v["tasks"]["world_srl"].update(start="pretrain/ner_only"), ("does not hold",)),
-    "unknown task in a mixture": (lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"), ("ner_only: no task 'x'",)),
-    "weight of an unknown task": (lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}), ("did you mean 'world_srl'",)),
-    "mixture that is not trained": (lambda v: v["pretrain"].pop("ner_only"), ("pretrain: key 'ner_only' is missing",)),
-    "arm that is not described": (lambda v: v["arms"].pop("head_only"), ("arms: key 'head_only' is missing",)),
-    "unknown arm": (lambda v: v["arms"].update(multi_task={}), ("arms: unknown key 'multi_task'", "did you mean 'multitask'?")),
-    "no learning rate": (lambda v: v["arms"]["multitask"].pop("prompt_lr"), ("arms.multitask", "prompt_lr is missing")),
-    "useless learning rate": (lambda v: v["arms"]["head_only"].update(prompt_lr=1.0), ("head_only trains no prompt; remove",)),
-    "useless rate in pretrain": (lambda v: v["pretrain"]["all"].update(backbone_lr=1.0), ("pretrain.all", "trains no backbone")),
-    "override that is unknown": (lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}), ("did you mean 'epochs'?",)),
-    "negative rate": (lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}), ("head_lr is -1.0", "above 0")),
-    "unknown task in repeat": (lambda v: v["repeat"]["tasks"].append("world_nre"),
-                               ("repeat.tasks: no task", "did you mean 'world_ner'?")),
-    "arm in repeat that is not run": (lambda v: v["repeat"]["tasks"].append("world_srl"),
-                                      ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",)),
-    "a seed twice": (lambda v: v["repeat"].update(seeds=[8, 9, 8]), ("repeat.seeds: found 8, 9, 8; give each seed once",)),
-    "the seed that is run anyway": (lambda v: v["repeat"].update(seeds=[7]), ("repeat.seeds: has 7, which is `seed`",)),
-    "unknown task in probe": (lambda v: v["probe"]["tasks"].append("world_nre"),
-                              ("probe.tasks: no task", "did you mean 'world_ner'?")),
-    "arm in probe that is not run": (lambda v: v["probe"]["arms"].append("head_only"), ("head_only is not run on 'world_srl'",)),
-    "unknown arm in probe": (lambda v: v["probe"]["arms"].append("fine_tun"), ("probe", "did you mean 'fine_tune'?")),
-    "no rows to probe": (lambda v: v["probe"].update(rows=0), ("probe: rows is 0", "at least one row")),
-    "more typos than words": (lambda v: v["probe"].update(typos=1.5), ("typos 1.5", "up to 1")),
-    "domain of an unknown task": (lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
-                                  ("probe.out_of_domain: no task 'world_n'",)),
-    "unpinned hub model": (lambda v: v["backbone"].update(source="hub:bert-base-cased"), ("pinned revision", "40 hex digits")),
+    "missing key": (
+        lambda v: v.pop("data_root"),
+        ("params.yaml", "'data_root' is missing", "add it"),
+    ),
+    "unknown key of a task": (
+        lambda v: v["tasks"]["world_ner"].update(max_lenght=9),
+        ("did you mean 'max_length'?",),
+    ),
+    "wrong type": (
+        lambda v: v.update(seed="seven"),
+        ("params.yaml: seed", "'seven'", "an integer"),
+    ),
+    "true is no number": (
+        lambda v: v["mixtures"]["all"].update(cap=True),
+        ("all", "cap", "true/false True", "an integer"),
+    ),
+    "nothing where a mapping belongs": (
+        lambda v: v.update(tasks=None),
+        ("tasks", "found nothing", "a mapping"),
+    ),
+    "stride too large": (
+        lambda v: v["tasks"]["world_ner"].update(stride=40),
+        ("world_ner", "stride 40", "below half"),
+    ),
+    "unknown task in compare": (
+        lambda v: v["compare"]["tasks"].append("world_nre"),
+        ("did you mean 'world_ner'?",),
+    ),
+    "unknown task of a published score": (
+        lambda v: v["compare"].update(published={"They": {"fine_tune": {"world_nre": 1.0}}}),
+        ("compare.published: They: no task 'world_nre'", "did you mean 'world_ner'?"),
+    ),
+    "unknown arm of a published score": (
+        lambda v: v["compare"].update(published={"They": {"fine_tun": {}}}),
+        ("compare.published: They: no arm 'fine_tun'", "did you mean 'fine_tune'?"),
+    ),
+    "unknown arm in compare": (
+        lambda v: v["compare"]["arms"].append("fine_tun"),
+        ("compare", "did you mean 'fine_tune'?"),
+    ),
+    "no such mixture": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="pretrain/al"),
+        ("world_ner", "did you mean 'all'?"),
+    ),
+    "no such start": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="all"),
+        ("init_from is 'all'; give pretrain/MIXTURE",),
+    ),
+    "start of an unknown task": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_slr"),
+        ("did you mean 'world_srl'",),
+    ),
+    "start of itself": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_ner"),
+        ("no other task 'world_ner'",),
+    ),
+    "start of an arm that is not run": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="deep_prompt/world_srl"),
+        ("deep_prompt is not run on 'world_srl'",),
+    ),
+    "key that an arm cannot use": (
+        lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
+        ("num_virtual_tokens is set, but multitask has no use for it; remove it",),
+    ),
+    "nothing to store by an arm without layers below": (
+        lambda v: v["arms"]["head_only"].update(hidden_state_cache_mb=9),
+        ("hidden_state_cache_mb is set, but head_only has no use for it; remove it",),
+    ),
+    "negative megabytes": (
+        lambda v: v["pretrain"]["all"].update(hidden_state_cache_mb=-1),
+        ("hidden_state_cache_mb is -1; it cannot be",),
+    ),
+    "mixture without the task": (
+        lambda v: v["tasks"]["world_srl"].update(init_from="pretrain/ner_only"),
+        ("does not hold",),
+    ),
+    "unknown task in a mixture": (
+        lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"),
+        ("ner_only: no task 'x'",),
+    ),
+    "weight of an unknown task": (
+        lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}),
+        ("did you mean 'world_srl'",),
+    ),
+    "mixture that is not trained": (
+        lambda v: v["pretrain"].pop("ner_only"),
+        ("pretrain: key 'ner_only' is missing",),
+    ),
+    "arm that is not described": (
+        lambda v: v["arms"].pop("head_only"),
+        ("arms: key 'head_only' is missing",),
+    ),
+    "unknown arm": (
+        lambda v: v["arms"].update(multi_task={}),
+        ("arms: unknown key 'multi_task'", "did you mean 'multitask'?"),
+    ),
+    "no learning rate": (
+        lambda v: v["arms"]["multitask"].pop("prompt_lr"),
+        ("arms.multitask", "prompt_lr is missing"),
+    ),
+    "useless learning rate": (
+        lambda v: v["arms"]["head_only"].update(prompt_lr=1.0),
+        ("head_only trains no prompt; remove",),
+    ),
+    "useless rate in pretrain": (
+        lambda v: v["pretrain"]["all"].update(backbone_lr=1.0),
+        ("pretrain.all", "trains no backbone"),
+    ),
+    "override that is unknown": (
+        lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}),
+        ("did you mean 'epochs'?",),
+    ),
+    "negative rate": (
+        lambda v: v["tasks"]["world_ner"].update(multitask={"head_lr": -1.0}),
+        ("head_lr is -1.0", "above 0"),
+    ),
+    "unknown task in repeat": (
+        lambda v: v["repeat"]["tasks"].append("world_nre"),
+        ("repeat.tasks: no task", "did you mean 'world_ner'?"),
+    ),
+    "arm in repeat that is not run": (
+        lambda v: v["repeat"]["tasks"].append("world_srl"),
+        ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",),
+    ),
+    "a seed twice": (
+        lambda v: v["repeat"].update(seeds=[8, 9, 8]),
+        ("repeat.seeds: found 8, 9, 8; give each seed once",),
+    ),
+    "the seed that is run anyway": (
+        lambda v: v["repeat"].update(seeds=[7]),
+        ("repeat.seeds: has 7, which is `seed`",),
+    ),
+    "unknown task in probe": (
+        lambda v: v["probe"]["tasks"].append("world_nre"),
+        ("probe.tasks: no task", "did you mean 'world_ner'?"),
+    ),
+    "arm in probe that is not run": (
+        lambda v: v["probe"]["arms"].append("head_only"),
+        ("head_only is not run on 'world_srl'",),
+    ),
+    "unknown arm in probe": (
+        lambda v: v["probe"]["arms"].append("fine_tun"),
+        ("probe", "did you mean 'fine_tune'?"),
+    ),
+    "no rows to probe": (
+        lambda v: v["probe"].update(rows=0),
+        ("probe: rows is 0", "at least one row"),
+    ),
+    "more typos than words": (
+        lambda v: v["probe"].update(typo_rate=1.5),
+        ("typo_rate 1.5", "up to 1"),
+    ),
+    "domain of an unknown task": (
+        lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
+        ("probe.out_of_domain: no task 'world_n'",),
+    ),
+    "unpinned hub model": (
+        lambda v: v["backbone"].update(source="hub:bert-base-cased"),
+        ("pinned revision", "40 hex digits"),
+    ),
     "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
 }
 
@@ -161,7 +288,7 @@ def test_several_mistakes_are_told_at_once(place: Path) -> None:
 def test_mistakes_between_sections_are_told_at_once(place: Path) -> None:
     def spoil(values: Values) -> None:
         values["compare"]["tasks"].append("nowhere")
-        values["tasks"]["world_srl"]["start"] = "pretrain/nothing"
+        values["tasks"]["world_srl"]["init_from"] = "pretrain/nothing"
         values["arms"]["head_only"]["backbone_lr"] = 1.0
 
     edit(place, spoil)
@@ -176,39 +303,120 @@ def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
 
 # Each: the task, the file that is spoiled and how, and what must be in one of the messages.
 RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]] = {
-    "missing file": ("world_ner", "data/world/ner/test.conll", lambda _: None, ("data/world/ner/test.conll", "no such file")),
-    "too few columns": ("world_ner", "data/world/ner/train.conll", lambda raw: raw + b"alone\n",
-                        ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator")),
-    "no tag of the scheme": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"B-PER", b"S-PER"),
-                             ("train.conll:1", "'S-PER' is not IOB2", "tag_scheme")),
-    "unknown label": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"PER", b"PRE"),
-                      ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there")),
-    "label in validation alone": ("world_ner", "data/world/ner/validation.conll", lambda raw: raw.replace(b"PER", b"LOC"),
-                                  ("validation.conll:1", "'LOC' is never in train", "allow: [unseen-label]")),
-    "not UTF-8": ("world_ner", "data/world/ner/train.conll", lambda raw: raw.replace(b"b", b"\xe9"),
-                  ("train.conll:2", "0xe9", "not UTF-8", "iconv")),
-    "empty split": ("world_ner", "data/world/ner/validation.conll", lambda _: b"\n\n",
-                    ("'validation'", "validation.conll", "is empty")),
-    "duplicate ids": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw * 2,
-                      ("train.conll:5", "'train/0/0'", "train.conll:2")),
-    "no predicate": ("world_srl", "data/raw/srl/train.conll", lambda raw: raw.replace(b"(V*)", b"*"),
-                     ("train.conll:1", "0 spans (V*)")),
-    "ill-formed brackets": ("world_srl", "data/raw/srl/test.conll", lambda raw: raw.replace(b"(ARG0*)", b"(ARG0*"),
-                            ("test.conll:2", "'(V*)' opens inside (ARG0*")),
-    "answer elsewhere": ("world_qa", "data/world/qa/train.jsonl", lambda _: question("q", 3).encode(),
-                         ("train.jsonl:1", "'cat'", "3")),
-    "not JSON": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw[:-5], ("train.jsonl:1", "not valid JSON")),
-    "question twice": ("world_qa", "data/world/qa/train.jsonl", lambda raw: raw * 2, ("train.jsonl:2", "'train' is taken")),
-    "unknown reader": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"conll_columns", b"conll_column"),
-                       ("world_ner.yaml: reader", "did you mean 'conll_columns'?")),
-    "unknown task": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"token_class", b"tokens_class"),
-                     ("world_ner.yaml: task", "did you mean 'token_classification'?")),
-    "unknown key": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"licence: x\n", ("did you mean 'license'?",)),
-    "unknown scheme": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw.replace(b"iob2", b"iob3"),
-                       ("world_ner.yaml: options: tag_scheme", "did you mean 'iob2'?")),
-    "missing recipe": ("world_ner", "data_recipes/world_ner.yaml", lambda _: None, ("no such file", "create it")),
-    "broken YAML": ("world_ner", "data_recipes/world_ner.yaml", lambda raw: raw + b"labels: [",
-                    ("world_ner.yaml:", "not valid YAML")),
+    "missing file": (
+        "world_ner",
+        "data/world/ner/test.conll",
+        lambda _: None,
+        ("data/world/ner/test.conll", "no such file"),
+    ),
+    "too few columns": (
+        "world_ner",
+        "data/world/ner/train.conll",
+        lambda raw: raw + b"alone\n",
+        ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator"),
+    ),
+    "no tag of the scheme": (
+        "world_ner",
+        "data/world/ner/train.conll",
+        lambda raw: raw.replace(b"B-PER", b"S-PER"),
+        ("train.conll:1", "'S-PER' is not IOB2", "tag_scheme"),
+    ),
+    "unknown label": (
+        "world_ner",
+        "data/world/ner/train.conll",
+        lambda raw: raw.replace(b"PER", b"PRE"),
+        ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there"),
+    ),
+    "label in validation alone": (
+        "world_ner",
+        "data/world/ner/validation.conll",
+        lambda raw: raw.replace(b"PER", b"LOC"),
+        ("validation.conll:1", "'LOC' is never in train", "allow: [unseen-label]"),
+    ),
+    "not UTF-8": (
+        "world_ner",
+        "data/world/ner/train.conll",
+        lambda raw: raw.replace(b"b", b"\xe9"),
+        ("train.conll:2", "0xe9", "not UTF-8", "iconv"),
+    ),
+    "empty split": (
+        "world_ner",
+        "data/world/ner/validation.conll",
+        lambda _: b"\n\n",
+        ("'validation'", "validation.conll", "is empty"),
+    ),
+    "duplicate ids": (
+        "world_srl",
+        "data/raw/srl/train.conll",
+        lambda raw: raw * 2,
+        ("train.conll:5", "'train/0/0'", "train.conll:2"),
+    ),
+    "no predicate": (
+        "world_srl",
+        "data/raw/srl/train.conll",
+        lambda raw: raw.replace(b"(V*)", b"*"),
+        ("train.conll:1", "0 spans (V*)"),
+    ),
+    "ill-formed brackets": (
+        "world_srl",
+        "data/raw/srl/test.conll",
+        lambda raw: raw.replace(b"(ARG0*)", b"(ARG0*"),
+        ("test.conll:2", "'(V*)' opens inside (ARG0*"),
+    ),
+    "answer elsewhere": (
+        "world_qa",
+        "data/world/qa/train.jsonl",
+        lambda _: question("q", 3).encode(),
+        ("train.jsonl:1", "'cat'", "3"),
+    ),
+    "not JSON": (
+        "world_qa",
+        "data/world/qa/train.jsonl",
+        lambda raw: raw[:-5],
+        ("train.jsonl:1", "not valid JSON"),
+    ),
+    "question twice": (
+        "world_qa",
+        "data/world/qa/train.jsonl",
+        lambda raw: raw * 2,
+        ("train.jsonl:2", "'train' is taken"),
+    ),
+    "unknown reader": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda raw: raw.replace(b"conll_columns", b"conll_column"),
+        ("world_ner.yaml: reader", "did you mean 'conll_columns'?"),
+    ),
+    "unknown task": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda raw: raw.replace(b"token_class", b"tokens_class"),
+        ("world_ner.yaml: task", "did you mean 'token_classification'?"),
+    ),
+    "unknown key": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda raw: raw + b"licence: x\n",
+        ("did you mean 'license'?",),
+    ),
+    "unknown scheme": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda raw: raw.replace(b"iob2", b"iob3"),
+        ("world_ner.yaml: options: tag_scheme", "did you mean 'iob2'?"),
+    ),
+    "missing recipe": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda _: None,
+        ("no such file", "create it"),
+    ),
+    "broken YAML": (
+        "world_ner",
+        "data_recipes/world_ner.yaml",
+        lambda raw: raw + b"labels: [",
+        ("world_ner.yaml:", "not valid YAML"),
+    ),
 }
 
 
@@ -233,10 +441,17 @@ def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
 def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
     for task in ("world_ner", "world_srl", "world_qa"):
         prepare(task)
-        assert json.loads((place / "data/examples" / task / "summary.json").read_text())["rows"]["train"] == 1
+        assert (
+            json.loads((place / "data/examples" / task / "summary.json").read_text())["rows"][
+                "train"
+            ]
+            == 1
+        )
 
 
-def test_what_a_recipe_leaves_to_be_found_out_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_recipe_leaves_to_be_found_out_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     auto = {"columns": "auto", "token": 0, "tag": 1, "tag_scheme": "auto", "separator": "auto"}
     edit(place, lambda values: values.update(options=auto), "data_recipes/world_ner.yaml")
     prepare("world_ner")
@@ -264,17 +479,41 @@ def test_a_task_that_params_have_not(place: Path) -> None:
     assert "did you mean 'world_ner'?" in told
 
 
-@pytest.mark.parametrize(("spoil", "words", "wanted"), [
-    (lambda folder: edit(folder, lambda values: values.update(sead=1)), ("stages.prepare", "world_ner"), "did you mean 'seed'?"),
-    (lambda folder: (folder / "params.yaml").unlink(), ("stages.members", "all"), "params.yaml: no such file"),
-    (lambda folder: (folder / "data/world/ner/train.conll").write_text("a\n" * 50), ("stages.prepare", "world_ner"), "more"),
-    (lambda folder: None, ("stages.members", "all"), "run the stage that makes it"),
-    (lambda folder: None, ("deep_prompt", "preset", "nothing"), "no preset 'nothing'"),
-    (lambda folder: None, ("stages.prepare",), "python -m stages.prepare NAME"),
-    (lambda folder: None, ("stages.prepare", "world_ner", "world_srl"), "python -m stages.prepare NAME"),
-])
-def test_a_command_ends_with_1_and_no_traceback(spoil: Callable[[Path], object], words: tuple[str, ...], wanted: str,
-                                                place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "words", "wanted"),
+    [
+        (
+            lambda folder: edit(folder, lambda values: values.update(sead=1)),
+            ("stages.prepare", "world_ner"),
+            "did you mean 'seed'?",
+        ),
+        (
+            lambda folder: (folder / "params.yaml").unlink(),
+            ("stages.mixture_corpora", "all"),
+            "params.yaml: no such file",
+        ),
+        (
+            lambda folder: (folder / "data/world/ner/train.conll").write_text("a\n" * 50),
+            ("stages.prepare", "world_ner"),
+            "more",
+        ),
+        (lambda folder: None, ("stages.mixture_corpora", "all"), "run the stage that makes it"),
+        (lambda folder: None, ("deep_prompt", "preset", "nothing"), "no preset 'nothing'"),
+        (lambda folder: None, ("stages.prepare",), "python -m stages.prepare NAME"),
+        (
+            lambda folder: None,
+            ("stages.prepare", "world_ner", "world_srl"),
+            "python -m stages.prepare NAME",
+        ),
+    ],
+)
+def test_a_command_ends_with_1_and_no_traceback(
+    spoil: Callable[[Path], object],
+    words: tuple[str, ...],
+    wanted: str,
+    place: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     spoil(place)
     env = environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": str(ROOT)}
     done = python(place, env, "-m", *words)
@@ -293,8 +532,16 @@ for words in sys.argv[1:]:
     name, *arguments = words.split()
     getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
 """
-TRAINED = ("generate ner", "prepare world_ner", "featurize world_ner", "members ner_only", "mix ner_only", "pretrain ner_only",
-           "finetune multitask world_ner", "evaluate multitask world_ner")
+TRAINED = (
+    "generate ner",
+    "prepare world_ner",
+    "featurize world_ner",
+    "mixture_corpora ner_only",
+    "mix ner_only",
+    "pretrain ner_only",
+    "finetune multitask world_ner",
+    "evaluate multitask world_ner",
+)
 
 
 @pytest.fixture(scope="module")
@@ -329,26 +576,57 @@ def cut(path: Path) -> None:
 
 
 ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "other sizes": (lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
-                    ("hidden_size is 768, the backbone's is 32", "make it again")),
-    "other family": (lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
-                     ("model_type is 'roberta', the backbone's is 'bert'",)),
-    "other weights": (lambda a: edit_json(a / "config.json", lambda v: v["backbone"].update(sha256="f" * 64)),
-                      ("made for backbone folder:backbone (sha256 fff",)),
-    "other prompt": (lambda a: edit_json(a / "config.json", lambda v: v.update(prompt_shape=[2, 2, 2, 5, 16])),
-                     ("prompt.safetensors", "(2, 2, 2, 4, 16)", "(2, 2, 2, 5, 16)")),
-    "other classes": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].pop()),
-                      ("config.json", "the classes of 'world_ner' are O, B-PER", "make the artifact again")),
-    "other labels": (lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()),
-                     ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again")),
-    "other positions": (lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=-4)),
-                        ("position_offset is -4; it cannot be negative",)),
-    "newer format": (lambda a: edit_json(a / "config.json", lambda v: v.update(format=3)), ("format is 3, this version",)),
-    "unknown key": (lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)), ("config.json", "unknown key 'shape'")),
-    "torn prompt": (lambda a: cut(a / "prompt.safetensors"), ("prompt.safetensors", "not a safetensors file")),
-    "torn heads": (lambda a: cut(a / "heads.safetensors"), ("heads.safetensors", "not a safetensors file")),
+    "other sizes": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
+        ("hidden_size is 768, the backbone's is 32", "make it again"),
+    ),
+    "other family": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
+        ("model_type is 'roberta', the backbone's is 'bert'",),
+    ),
+    "other weights": (
+        lambda a: edit_json(a / "config.json", lambda v: v["backbone"].update(sha256="f" * 64)),
+        ("made for backbone folder:backbone (sha256 fff",),
+    ),
+    "other prompt": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(prompt_shape=[2, 2, 2, 5, 16])),
+        ("prompt.safetensors", "(2, 2, 2, 4, 16)", "(2, 2, 2, 5, 16)"),
+    ),
+    "other classes": (
+        lambda a: edit_json(a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].pop()),
+        ("config.json", "the classes of 'world_ner' are O, B-PER", "make the artifact again"),
+    ),
+    "other labels": (
+        lambda a: edit_json(
+            a / "config.json", lambda v: v["heads"]["world_ner"]["classes"].reverse()
+        ),
+        ("I-EVENT, B-EVENT", "O, B-PER", "make the artifact again"),
+    ),
+    "other positions": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(position_offset=-4)),
+        ("position_offset is -4; it cannot be negative",),
+    ),
+    "newer format": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(format=4)),
+        ("format is 3, this version",),
+    ),
+    "unknown key": (
+        lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)),
+        ("config.json", "unknown key 'shape'"),
+    ),
+    "torn prompt": (
+        lambda a: cut(a / "prompt.safetensors"),
+        ("prompt.safetensors", "not a safetensors file"),
+    ),
+    "torn heads": (
+        lambda a: cut(a / "heads.safetensors"),
+        ("heads.safetensors", "not a safetensors file"),
+    ),
     "torn config": (lambda a: cut(a / "config.json"), ("config.json", "not valid JSON")),
-    "no prompt": (lambda a: (a / "prompt.safetensors").unlink(), ("prompt.safetensors", "no such file")),
+    "no prompt": (
+        lambda a: (a / "prompt.safetensors").unlink(),
+        ("prompt.safetensors", "no such file"),
+    ),
     "no artifact": (shutil.rmtree, ("config.json", "no such file", "run the stage")),
 }
 
@@ -359,21 +637,38 @@ def test_out_of_domain_only_shared_labels_count() -> None:
     from stages.evaluation.load_model import Subject
 
     class Told(Subject):
-        def decoded(self, split: Split) -> list[Any]:
+        def decoded(self, split: EvalSet) -> list[Any]:
             return [["B-PER", "O", "B-LOC", "B-ORG"]]
 
-    split = Split(ner.TASK, (), [ner.Example("a", tuple("abcd"), ("B-PER", "B-LOC", "O", "O"))], None, np.arange(1))
+    split = EvalSet(
+        ner.TASK,
+        (),
+        [ner.Example("a", tuple("abcd"), ("B-PER", "B-LOC", "O", "O"))],
+        None,
+        np.arange(1),
+    )
     subject = Told(None, split, "f1", 0, 64, 16, {})
-    assert out_of_domain._score(subject, split, {}) == pytest.approx(100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
+    assert out_of_domain._score(subject, split, {}) == pytest.approx(
+        100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)
+    )
     assert out_of_domain._score(subject, split, {"PER": "PER", "LOC": "LOC"}) == pytest.approx(50)
     assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
 
 
 # Each: how the labels of probe.out_of_domain are spoiled, and what a user is told.
 SHIFTS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
-    "unknown label of the data": (lambda s: s.update(labels={"PRE": "PER"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
-    "unknown label of the model": (lambda s: s.update(labels={"PER": "PRE"}), ("labels: no label 'PRE'; did you mean 'PER'?",)),
-    "another pair of tasks": (lambda s: s.update(data="world_srl"), ("has no world_ner on world_ner; add it",)),
+    "unknown label of the data": (
+        lambda s: s.update(labels={"PRE": "PER"}),
+        ("labels: no label 'PRE'; did you mean 'PER'?",),
+    ),
+    "unknown label of the model": (
+        lambda s: s.update(labels={"PER": "PRE"}),
+        ("labels: no label 'PRE'; did you mean 'PER'?",),
+    ),
+    "another pair of tasks": (
+        lambda s: s.update(data="world_srl"),
+        ("has no world_ner on world_ner; add it",),
+    ),
 }
 
 
@@ -404,7 +699,10 @@ def test_an_artifact_that_does_not_fit_is_refused(case: str, copied: Path) -> No
 def test_every_way_in_which_an_artifact_does_not_fit_is_told_at_once(copied: Path) -> None:
     from stages.evaluate import evaluate
 
-    edit_json(copied / "artifacts/multitask/world_ner/config.json", lambda v: v.update(hidden_size=768, model_type="x"))
+    edit_json(
+        copied / "artifacts/multitask/world_ner/config.json",
+        lambda v: v.update(hidden_size=768, model_type="x"),
+    )
     assert len(problems(evaluate, "multitask", "world_ner")) == 2
 
 
@@ -418,11 +716,26 @@ def test_an_artifact_without_the_task_is_refused(copied: Path) -> None:
 
 
 BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "absent": (lambda f: shutil.rmtree(f / "backbone"), ("folder:backbone", "holds no config.json")),
-    "no package": (lambda f: edit(f, lambda v: v["backbone"].update(source="package:no_such_package/x")), ("not installed",)),
-    "other weights": (lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)), ("params say 000", "backbone.sha256")),
-    "torn weights": (lambda f: cut(f / "backbone/model.safetensors"), ("sha256 of", "get the right weights")),
-    "no weights": (lambda f: (f / "backbone/model.safetensors").unlink(), ("model.safetensors is missing",)),
+    "absent": (
+        lambda f: shutil.rmtree(f / "backbone"),
+        ("folder:backbone", "holds no config.json"),
+    ),
+    "no package": (
+        lambda f: edit(f, lambda v: v["backbone"].update(source="package:no_such_package/x")),
+        ("not installed",),
+    ),
+    "other weights": (
+        lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)),
+        ("params say 000", "backbone.sha256"),
+    ),
+    "torn weights": (
+        lambda f: cut(f / "backbone/model.safetensors"),
+        ("sha256 of", "get the right weights"),
+    ),
+    "no weights": (
+        lambda f: (f / "backbone/model.safetensors").unlink(),
+        ("model.safetensors is missing",),
+    ),
 }
 
 
@@ -442,12 +755,20 @@ def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> N
 
 
 def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
-    edit(copied, lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup=0.0, epochs=1))
-    done = python(copied, environment(copied / "home"), "-m", "stages.finetune", "multitask", "world_ner")
+    edit(
+        copied,
+        lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup_ratio=0.0, epochs=1),
+    )
+    done = python(
+        copied, environment(copied / "home"), "-m", "stages.finetune", "multitask", "world_ner"
+    )
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.splitlines()
-    found = re.fullmatch(r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
-                         r"learning rate, or look at these rows; the last checkpoint is kept", line)
+    found = re.fullmatch(
+        r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
+        r"learning rate, or look at these rows; the last checkpoint is kept",
+        line,
+    )
     assert found, line
     ids = set(pq.read_table(copied / "data/examples/world_ner/train.parquet")["id"].to_pylist())
     assert set(found[1].split(", ")) <= ids
@@ -457,44 +778,80 @@ def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
     from stages.finetune import finetune
     from stages.pretrain import pretrain
 
-    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
-    edit(copied, lambda values: values["pretrain"]["ner_only"].update(stored_megabytes=9))
+    edit(copied, lambda values: values["arms"]["multitask"].update(hidden_state_cache_mb=9))
+    edit(copied, lambda values: values["pretrain"]["ner_only"].update(hidden_state_cache_mb=9))
     before = contents(copied / "artifacts")
     for call, words in ((finetune, ("multitask", "world_ner")), (pretrain, ("ner_only",))):
         where = "pretrain.ner_only" if call is pretrain else "arms.multitask"
-        assert problems(call, *words) == (f"params.yaml: {where}: stored_megabytes is 9, but no layer is below its prompt; "
-                                          "remove it, or set prompt_layers where that prompt is made",)
+        assert problems(call, *words) == (
+            f"params.yaml: {where}: hidden_state_cache_mb is 9, but no layer is below its prompt; "
+            "remove it, or set prompt_layers where that prompt is made",
+        )
     assert contents(copied / "artifacts") == before
 
 
 def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
     """In both stages: what a mixture's prompt begins with, a multitask arm goes on with."""
-    edit(copied, lambda values: values["pretrain"]["ner_only"].update(prompt_layers=1, stored_megabytes=9))
-    edit(copied, lambda values: values["arms"]["multitask"].update(stored_megabytes=9))
-    done = python(copied, environment(copied / "home"), "-c", IN_ONE_PROCESS, "pretrain ner_only", "finetune multitask world_ner")
+    edit(
+        copied,
+        lambda values: values["pretrain"]["ner_only"].update(
+            prompt_layers=1, hidden_state_cache_mb=9
+        ),
+    )
+    edit(copied, lambda values: values["arms"]["multitask"].update(hidden_state_cache_mb=9))
+    done = python(
+        copied,
+        environment(copied / "home"),
+        "-c",
+        IN_ONE_PROCESS,
+        "pretrain ner_only",
+        "finetune multitask world_ner",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"storing what the layers below the prompt give: \d+\.\d MB", done.stdout)) == 2
-    assert not [path for path in (copied / ".work").rglob("*") if path.is_file() and path.name.startswith("tmp")]
+    assert (
+        len(re.findall(r"storing what the layers below the prompt give: \d+\.\d MB", done.stdout))
+        == 2
+    )
+    assert not [
+        path
+        for path in (copied / ".work").rglob("*")
+        if path.is_file() and path.name.startswith("tmp")
+    ]
 
 
 def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
     from stages.pretrain import pretrain
 
-    edit_json(copied / "data/features/world_ner/summary.json", lambda v: v["splits"]["train"].update(sha256="0"))
+    edit_json(
+        copied / "data/features/world_ner/summary.json",
+        lambda v: v["splits"]["train"].update(sha256="0"),
+    )
     before = contents(copied / "artifacts")
     (told,) = problems(pretrain, "ner_only")
     assert "other features of world_ner" in told
-    assert "run members and mix again" in told
+    assert "run mixture_corpora and mix again" in told
     assert contents(copied / "artifacts") == before
 
 
-@pytest.mark.parametrize(("stage", "words"), [("finetune", ("multitsk", "world_ner")), ("evaluate", ("multitsk", "world_ner")),
-                                              ("finetune", ("multitask", "world_nre")), ("evaluate", ("multitask", "world_nre")),
-                                              ("finetune", ("multitask", "world_ner", "8")),
-                                              ("evaluate", ("multitask", "world_ner", "eight")),
-                                              ("pretrain", ("ner_onli",)), ("mix", ("ner_onli",)), ("members", ("ner_onli",)),
-                                              ("featurize", ("world_nre",)), ("generate", ("nerr",))])
-def test_a_word_that_names_nothing_is_told(stage: str, words: tuple[str, ...], copied: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("finetune", ("multitsk", "world_ner")),
+        ("evaluate", ("multitsk", "world_ner")),
+        ("finetune", ("multitask", "world_nre")),
+        ("evaluate", ("multitask", "world_nre")),
+        ("finetune", ("multitask", "world_ner", "8")),
+        ("evaluate", ("multitask", "world_ner", "eight")),
+        ("pretrain", ("ner_onli",)),
+        ("mix", ("ner_onli",)),
+        ("mixture_corpora", ("ner_onli",)),
+        ("featurize", ("world_nre",)),
+        ("generate", ("nerr",)),
+    ],
+)
+def test_a_word_that_names_nothing_is_told(
+    stage: str, words: tuple[str, ...], copied: Path
+) -> None:
     import importlib
 
     before = contents(copied)
@@ -506,15 +863,23 @@ def test_a_word_that_names_nothing_is_told(stage: str, words: tuple[str, ...], c
 # Presets.
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))],
+    ids=lambda path: path.stem,
+)
 def test_presets_are_sound_and_name_recipes(path: Path) -> None:
     checked = check_params(load_yaml(path), str(path))
     for name in checked.tasks:
         assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem)
-def test_the_papers_presets_pass_a_dry_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem
+)
+def test_the_papers_presets_pass_a_dry_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With empty folders for the corpora: params and recipes are sound, and DVC finds all that dvc.yaml asks params for.
 
     (`dvc repro --dry` ends at the first stage whose inputs are yet to be made.)
@@ -525,15 +890,24 @@ def test_the_papers_presets_pass_a_dry_run(path: Path, tmp_path: Path, monkeypat
     shutil.copy(path, tmp_path / "params.yaml")
     values = load_yaml(path)
     for task in values["tasks"].values():
-        (tmp_path / values["data_root"] / task["data"]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / values["data_root"] / task["source"]).mkdir(parents=True, exist_ok=True)
     check_project()
     env = environment(tmp_path / "home")
     assert python(tmp_path, env, "-m", "dvc", "init", "--no-scm", "--quiet").returncode == 0
     listed = python(tmp_path, env, "-m", "dvc", "stage", "list", "--name-only").stdout.split()
     arms = values["compare"]["arms"]
-    assert {f"{stage}@{task}" for stage in ("prepare", "finetune", "evaluate") for task in values["tasks"]} <= set(listed)
+    assert {
+        f"{stage}@{task}"
+        for stage in ("prepare", "finetune", "evaluate")
+        for task in values["tasks"]
+    } <= set(listed)
     assert {f"baseline@{arm}-{task}" for arm in arms for task in values["tasks"]} <= set(listed)
     assert {f"pretrain@{mixture}" for mixture in values["mixtures"]} <= set(listed)
+
+
+def switch_preset(name: str, data_root: str = "") -> None:
+    """`deep-prompt preset NAME [DATA_ROOT]`."""
+    preset(Namespace(name=name, data_root=data_root))
 
 
 @pytest.fixture
@@ -548,12 +922,14 @@ def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
-def test_a_preset_becomes_params_with_its_data_root(by_environment: bool, switch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_becomes_params_with_its_data_root(
+    by_environment: bool, switch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     former = (switch / "params.yaml").read_bytes()
     root = str(switch / "corpora")
     if by_environment:
         monkeypatch.setenv("DATA_ROOT", root)
-    preset("real_small", *([] if by_environment else [root]))
+    switch_preset("real_small", "" if by_environment else root)
     source, now = load_yaml(switch / "presets/real_small.yaml"), load_yaml(switch / "params.yaml")
     assert source["data_root"] != root
     assert now == {**source, "data_root": root}
@@ -562,22 +938,31 @@ def test_a_preset_becomes_params_with_its_data_root(by_environment: bool, switch
 
 
 def test_a_preset_without_a_data_root_keeps_its_own(switch: Path) -> None:
-    preset("real_small")
+    switch_preset("real_small")
     assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
 
 
-@pytest.mark.parametrize(("words", "wanted"), [
-    (("real_smal",), ("'real_smal'", "did you mean 'real_small'?")),
-    ((), ("no preset ''", "real_small")),
-    (("real_small", "nowhere"), ("DATA_ROOT: 'nowhere' is not a folder",)),
-    (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
-])
-def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wanted: tuple[str, ...], switch: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("real_smal",), ("'real_smal'", "did you mean 'real_small'?")),
+        (("",), ("no preset ''", "real_small")),
+        (("real_small", "nowhere"), ("DATA_ROOT: 'nowhere' is not a folder",)),
+        (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
+    ],
+)
+def test_a_preset_that_cannot_be_had_leaves_params(
+    words: tuple[str, ...], wanted: tuple[str, ...], switch: Path
+) -> None:
     if "broken" in words:
         shutil.copy(switch / "presets/real_small.yaml", switch / "presets/broken.yaml")
-        edit(switch, lambda values: values["arms"]["multitask"].update(head_lr=-1), "presets/broken.yaml")
+        edit(
+            switch,
+            lambda values: values["arms"]["multitask"].update(head_lr=-1),
+            "presets/broken.yaml",
+        )
     before = contents(switch)
-    told = problems(preset, *words)
+    told = problems(switch_preset, *words)
     assert any(all(part in problem for part in wanted) for problem in told), told
     assert contents(switch) == before
 
@@ -585,13 +970,25 @@ def test_a_preset_that_cannot_be_had_leaves_params(words: tuple[str, ...], wante
 # A full disk, and being asked to stop.
 
 
-@pytest.mark.parametrize(("error", "code", "said"), [
-    (OSError(errno.ENOSPC, "No space left on device", "x/y"), 1, "error: rank 1: x/y: No space left on device; make room"),
-    (Stopped("stopped after step 3 of 9, with a checkpoint"), 143, "stopped after step 3 of 9, with a checkpoint; run it again"),
-])
-def test_it_ends_with_a_line_and_no_traceback(error: BaseException, code: int, said: str,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught, errors_shown("rank 1: "):
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x/y"),
+            1,
+            "error: rank 1: x/y: No space left on device; make room",
+        ),
+        (
+            Stopped("stopped after step 3 of 9, with a checkpoint"),
+            143,
+            "stopped after step 3 of 9, with a checkpoint; run it again",
+        ),
+    ],
+)
+def test_it_ends_with_a_line_and_no_traceback(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught, report_errors("rank 1: "):
         raise error
     assert caught.value.code == code
     captured = capsys.readouterr()
@@ -599,7 +996,7 @@ def test_it_ends_with_a_line_and_no_traceback(error: BaseException, code: int, s
 
 
 def test_other_errors_of_the_system_are_no_users_mistake() -> None:
-    with pytest.raises(PermissionError), errors_shown():
+    with pytest.raises(PermissionError), report_errors():
         raise PermissionError(errno.EACCES, "Permission denied", "x")
 
 
@@ -618,15 +1015,23 @@ def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
 
 
 def rows_of(first: int, last: int) -> list[dict[str, float]]:
-    return [{"step": step, "loss": 1.25, "prompt_lr": 0.5, f"loss_{'ab'[step % 2]}": 1.0 + step, f"share_{'ab'[step % 2]}": 1.0}
-            for step in range(first, last + 1)]
+    return [
+        {
+            "step": step,
+            "loss": 1.25,
+            "prompt_lr": 0.5,
+            f"loss_{'ab'[step % 2]}": 1.0 + step,
+            f"share_{'ab'[step % 2]}": 1.0,
+        }
+        for step in range(first, last + 1)
+    ]
 
 
 def run_of(steps: int, folder: Path) -> None:
-    from pipeline.training.trainer import Run
+    from pipeline.training.trainer import TrainingRun
     from stages.training.progress import Progress
 
-    run = Run(steps)
+    run = TrainingRun(steps)
     with Progress("pretrain-all", True, folder / "work/train.tsv", ["a", "b"]) as progress:
         for row in rows_of(1, steps):
             run.train.append(row)
@@ -636,7 +1041,9 @@ def run_of(steps: int, folder: Path) -> None:
                 progress.validated(run)
 
 
-def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_progress_is_plain_lines_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     run_of(4, tmp_path)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "  step 2: validation 3.00 (a 2.00, b 4.00)"
@@ -644,14 +1051,15 @@ def test_progress_is_plain_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], t
     assert " tokens/s  0 s left" in last
 
 
-def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-                                                       tmp_path: Path) -> None:
-    from pipeline.training.trainer import Run
+def test_progress_is_a_line_every_15_seconds_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipeline.training.trainer import TrainingRun
     from stages.training import progress
 
     clock = iter(range(0, 1000, 6))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    run = Run(10)
+    run = TrainingRun(10)
     with progress.Progress("x", True, tmp_path / "train.tsv", ["x"]) as shown:
         for step in range(1, 9):
             run.train.append({"step": step, "loss": 0.5})
@@ -663,15 +1071,18 @@ def test_progress_is_a_line_every_15_seconds_in_a_pipe(capsys: pytest.CaptureFix
 
 def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -> None:
     """A second run that resumes after step 2 of what had come to step 4."""
-    from pipeline.training.trainer import Run
+    from pipeline.training.trainer import TrainingRun
     from stages.training.progress import Progress
 
     run_of(4, tmp_path)
     path = tmp_path / "work/train.tsv"
     before = path.read_text()
-    assert before.splitlines()[:3] == ["step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
-                                       "1\t1.25\t0.5\t\t\t2\t1", "2\t1.25\t0.5\t3\t1\t\t"]
-    run = Run(4, train=rows_of(1, 3))
+    assert before.splitlines()[:3] == [
+        "step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
+        "1\t1.25\t0.5\t\t\t2\t1",
+        "2\t1.25\t0.5\t3\t1\t\t",
+    ]
+    run = TrainingRun(4, train=rows_of(1, 3))
     progress = Progress("x", True, path, ["a", "b"])
     progress.step(run, 8, 100)
     assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
@@ -680,18 +1091,22 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     assert path.read_text() == before
 
 
-def test_progress_of_another_rank_is_silent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from pipeline.training.trainer import Run
+def test_progress_of_another_rank_is_silent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from pipeline.training.trainer import TrainingRun
     from stages.training.progress import Progress
 
     with Progress("x", False, tmp_path / "train.tsv", ["a"]) as progress:
-        progress.step(Run(1, train=rows_of(1, 1)), 8, 100)
-        progress.say("hello")
+        progress.step(TrainingRun(1, train=rows_of(1, 1)), 8, 100)
+        progress.log("hello")
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "train.tsv").exists()
 
 
-def test_that_nobody_reads_its_lines_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_nobody_reads_its_lines_does_not_end_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -701,8 +1116,10 @@ def test_that_nobody_reads_its_lines_does_not_end_a_training(tmp_path: Path, mon
     assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
 
 
-def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.training.trainer import Run
+def test_a_tracker_that_fails_does_not_end_a_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.training.trainer import TrainingRun
     from stages.training.progress import Progress
 
     class Away:
@@ -712,7 +1129,7 @@ def test_a_tracker_that_fails_does_not_end_a_training(tmp_path: Path, capsys: py
         def close(self) -> None:
             raise AssertionError("it has been given up")
 
-    run = Run(3)
+    run = TrainingRun(3)
     with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
         for row in rows_of(1, 3):
             run.train.append(row)
@@ -742,7 +1159,9 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    with io.TextIOWrapper(os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True) as terminal:
+    with io.TextIOWrapper(
+        os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True
+    ) as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         run_of(4, tmp_path)
         monkeypatch.undo()
@@ -775,7 +1194,10 @@ def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFi
     assert "dvc.lock is torn" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("content", "stays"), [("", False), ('{"a": ', False), ("{}", True), ('{"a": {"read": []}}', True)])
+@pytest.mark.parametrize(
+    ("content", "stays"),
+    [("", False), ('{"a": ', False), ("{}", True), ('{"a": {"read": []}}', True)],
+)
 def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place: Path) -> None:
     from deep_prompt.cli.check_project import check_project
 
@@ -786,7 +1208,9 @@ def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place:
     assert path.exists() == stays
 
 
-def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(place: Path) -> None:
+def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(
+    place: Path,
+) -> None:
     from deep_prompt.cli.check_project import check_project
 
     for name in ("world_ner", "gone"):
@@ -800,7 +1224,9 @@ def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_a
 def test_a_task_needs_a_key_for_each_arm_it_is_compared_in(place: Path) -> None:
     values = load_yaml(place / "params.yaml")
     del values["tasks"]["world_ner"]["head_only"]
-    assert problems(check_params, values, "p.yaml") == ("p.yaml: tasks.world_ner: key 'head_only' is missing; add head_only: {}",)
+    assert problems(check_params, values, "p.yaml") == (
+        "p.yaml: tasks.world_ner: key 'head_only' is missing; add head_only: {}",
+    )
 
 
 def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:
@@ -817,12 +1243,16 @@ def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: 
     from stages.finetune import finetune
 
     values = load_yaml(copied / "params.yaml")
-    values["tasks"]["world_ner"] |= {"max_length": 63, "start": "pretrain/ner_only"}
+    values["tasks"]["world_ner"] |= {"max_length": 63, "init_from": "pretrain/ner_only"}
     write_params(copied, values)
-    edit_json(copied / "artifacts/pretrain/ner_only/config.json", lambda v: v.update(position_offset=4))
+    edit_json(
+        copied / "artifacts/pretrain/ner_only/config.json", lambda v: v.update(position_offset=4)
+    )
     (told,) = problems(finetune, "multitask", "world_ner")
-    assert told == ("params.yaml: tasks.world_ner.max_length is 63; its prompt shifts texts by 4 of the backbone's 64 positions, "
-                    "make it smaller")
+    assert told == (
+        "params.yaml: tasks.world_ner.max_length is 63; its prompt shifts texts by 4 of the backbone's 64 positions, "
+        "make it smaller"
+    )
 
 
 def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path) -> None:
@@ -831,7 +1261,9 @@ def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path)
     path = copied / "data/mixtures/all.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in ("all", "ner_only"):
-        (path.parent / f"{name}.json").write_text(json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8")
+        (path.parent / f"{name}.json").write_text(
+            json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8"
+        )
     (told,) = problems(report)
     assert "all, ner_only: made of other corpora" in told
     assert "deep-prompt check" in told

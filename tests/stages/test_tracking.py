@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.params import Tool
-from pipeline.training.trainer import Run
+from pipeline.training.trainer import TrainingRun
 from stages.runtime.params import check_params
 from stages.training import tracking
 from stages.training.progress import Progress
@@ -21,7 +21,7 @@ CONFIG = {"epochs": 2.0, "init": "text"}
 
 def train(tool: Tool, folder: Path, steps: Iterable[int], loss: float, key: str = "k1") -> None:
     """A run's steps, as training tells of them; there is a validation after the third."""
-    run, tracker = Run(6), start_tracker(tool, "pretrain-all", key, CONFIG)
+    run, tracker = TrainingRun(6), start_tracker(tool, "pretrain-all", key, CONFIG)
     with Progress("pretrain-all", True, folder / "train.tsv", ["a"], tracker) as progress:
         for step in steps:
             run.train.append({"step": step, "loss": loss + step, "seconds": 0.5})
@@ -39,13 +39,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_goes_on_where_a_run_resumes(place: Path) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     train("tensorboard", place, range(1, 5), 100.0)
     train("tensorboard", place, range(3, 7), 200.0)
     train("tensorboard", place, range(1, 3), 300.0, key="k2")
-    seen = event_accumulator.EventAccumulator(str(place / "logs/tensorboard/pretrain-all/k1")).Reload()
+    seen = event_accumulator.EventAccumulator(
+        str(place / "logs/tensorboard/pretrain-all/k1")
+    ).Reload()
     assert [(event.step, event.value) for event in seen.Scalars("loss")] == [
-        (1, 101), (2, 102), (3, 203), (4, 204), (5, 205), (6, 206)]
+        (1, 101),
+        (2, 102),
+        (3, 203),
+        (4, 204),
+        (5, 205),
+        (6, 206),
+    ]
     assert [(event.step, event.value) for event in seen.Scalars("score")] == [(3, 70)]
     assert "step" not in seen.Tags()["scalars"]
 
@@ -65,29 +75,47 @@ def test_mlflow_goes_on_where_a_run_resumes(place: Path, monkeypatch: pytest.Mon
     assert len(client.search_runs([experiment])) == 2
     assert (run.info.run_name, run.info.status) == ("pretrain-all", "FINISHED")
     assert run.data.params == {"epochs": "2.0", "init": "text"}
-    assert sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "loss")) == [
-        (1, 101), (2, 102), (3, 103), (4, 104), (5, 205), (6, 206)], "what it has, it has: a step is the same each time"
+    assert sorted(
+        (metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "loss")
+    ) == [(1, 101), (2, 102), (3, 103), (4, 104), (5, 205), (6, 206)], (
+        "what it has, it has: a step is the same each time"
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_weights_and_biases_keep_a_run_under_its_key(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_biases_keep_a_run_under_its_key(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     train("wandb", place, range(1, 5), 100.0)
     (folder,) = (place / "logs/wandb").glob("offline-run-*-k1")
-    (log,) = folder.glob("*.wandb")  # keys and JSON values, in protobuf's binary frame; as history and as summary
+    (log,) = folder.glob(
+        "*.wandb"
+    )  # keys and JSON values, in protobuf's binary frame; as history and as summary
     deadline = time.monotonic() + 20
     while b"104" not in log.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.05)  # its own process writes it, and may be at it when finish() has returned
     for name, wanted in (("loss", ["101", "102", "103", "104"]), ("score", ["70"])):
-        assert list(dict.fromkeys(re.findall(rf"{name}\W{{1,4}}(\d+)", log.read_bytes().decode("latin1")))) == wanted
+        assert (
+            list(
+                dict.fromkeys(
+                    re.findall(rf"{name}\W{{1,4}}(\d+)", log.read_bytes().decode("latin1"))
+                )
+            )
+            == wanted
+        )
 
 
 @pytest.mark.parametrize("tool", ["tensorboard", "mlflow", "wandb"])
-def test_a_tool_that_is_not_there_is_told_before_training(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_is_not_there_is_told_before_training(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=f"params.yaml: tracking: {tool} is not installed; pip install {tool}.*, or"):
+    with pytest.raises(
+        UserError, match=f"params.yaml: tracking: {tool} is not installed; pip install {tool}.*, or"
+    ):
         start_tracker(tool, "pretrain-all", "k1", CONFIG)
 
 
@@ -97,10 +125,17 @@ def test_one_param_asks_for_it_and_reruns_nothing(place: Path) -> None:
     write_params(place / "project", values | {"tracking": "tensorboard"})
     assert check_params(values, "params").tracking is None, "off by default"
     env = environment(place)
-    stages = ("generate ner", "prepare world_ner", "featurize world_ner", "finetune head_only world_ner")
+    stages = (
+        "generate ner",
+        "prepare world_ner",
+        "featurize world_ner",
+        "finetune head_only world_ner",
+    )
     for words in stages:
         name, *arguments = words.split()
         done = python(place / "project", env, "-m", f"stages.{name}", *arguments)
         assert done.returncode == 0, done.stderr
     assert list((place / "project/logs/tensorboard/finetune-head_only-world_ner").glob("*/events*"))
-    assert "tracking" not in (place / "project/dvc.yaml").read_text(encoding="utf-8").replace("stages/training/tracking.py", "")
+    assert "tracking" not in (place / "project/dvc.yaml").read_text(encoding="utf-8").replace(
+        "stages/training/tracking.py", ""
+    )

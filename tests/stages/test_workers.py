@@ -37,22 +37,35 @@ def broken(target: Path) -> None:
 
 def shards_of(count: int, marks: Path | None = None) -> list[Shard]:
     bounds = [(ROWS * i // count, ROWS * (i + 1) // count) for i in range(count)]
-    return [Shard(key_of(i, bound), features_of, (*bound, marks and str(marks))) for i, bound in enumerate(bounds)]
+    return [
+        Shard(key_of(i, bound), features_of, (*bound, marks and str(marks)))
+        for i, bound in enumerate(bounds)
+    ]
 
 
 def table_of(shards: Sequence[Shard], folder: Path, run: Executor) -> dict[str, list[Any]]:
     """All columns of the table that is made of the shards."""
     about = finish(shards, folder / "work", run)
-    join_shards([folder / "work" / shard.key / "features.arrow" for shard in shards], about, folder / "table")
+    join_shards(
+        [folder / "work" / shard.key / "features.arrow" for shard in shards],
+        about,
+        folder / "table",
+    )
     table = FeatureTable(folder / "table")
-    columns: dict[str, list[Any]] = {name: getattr(table, name).tolist() for name in ("lengths", "label_counts", "examples")}
+    columns: dict[str, list[Any]] = {
+        name: getattr(table, name).tolist() for name in ("lengths", "label_counts", "examples")
+    }
     for name in ("input_ids", "labels", "begins"):
         columns[name] = [table.column(name, row).tolist() for row in range(len(table))]
     return columns
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -61,11 +74,15 @@ def tests_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_is_the_same_of_any_number_of_shards(tmp_path: Path) -> None:
-    one, many = (table_of(shards_of(count), tmp_path / str(count), in_this_process) for count in (1, 16))
+    one, many = (
+        table_of(shards_of(count), tmp_path / str(count), in_this_process) for count in (1, 16)
+    )
     assert one == many
 
 
-def test_a_killed_process_ends_the_run_and_the_next_goes_on(tmp_path: Path, tests_importable: None) -> None:
+def test_a_killed_process_ends_the_run_and_the_next_goes_on(
+    tmp_path: Path, tests_importable: None
+) -> None:
     table_of(shards_of(8), tmp_path / "alone", in_this_process)
     killed = shards_of(8, tmp_path / "mark")
     with pytest.raises(UserError, match=r"was killed .* workers: 1"):
@@ -110,7 +127,9 @@ def test_workers_go_with_the_one_that_started_them(tmp_path: Path, tests_importa
             time.sleep(0.05)
 
 
-def test_the_environment_says_who_makes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_who_makes_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cluster.yaml").write_text("workers: 1\n")
     assert executor() is in_this_process
@@ -126,7 +145,9 @@ def test_the_environment_says_who_makes_shards(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("count", [1, 4])
-def test_ray_makes_the_same_bytes_though_a_process_is_killed(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_makes_the_same_bytes_though_a_process_is_killed(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a cluster of `count` worker processes on this machine."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'deep-prompt[ray]')")
     from stages.workers.ray import OnRay

@@ -20,24 +20,30 @@ import pipeline.training.engine
 import pipeline.training.trainer
 from pipeline.config import parse
 from pipeline.distributed.cluster import Cluster, Ranks
-from pipeline.distributed.process_group import joined
+from pipeline.distributed.process_group import process_group
 from pipeline.errors import Stopped, UserError
-from pipeline.evaluation.evaluate import Split, decode
+from pipeline.evaluation.evaluate import EvalSet, decode
 from pipeline.features.table import FeatureTable
 from pipeline.files import write_json
 from pipeline.mixing.batches import Batch, TrainBatches
-from pipeline.mixing.rates import UNIT
+from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.seeding import Ints
-from pipeline.training.engine import place
-from pipeline.training.trainer import Run, Scores, train
+from pipeline.training.engine import prepare_for_inference
+from pipeline.training.trainer import Scores, TrainingRun, train
 from tests.support import tiny
 from tests.support.small_project import MEASURED
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
-PARAMS = {"epochs": 2.0, "batch_tokens": 48, "micro_batches": 4, "validations": 3, "clip": 0.5}
+PARAMS = {
+    "epochs": 2.0,
+    "tokens_per_micro_batch": 48,
+    "micro_batches_per_step": 4,
+    "num_validations": 3,
+    "max_grad_norm": 0.5,
+}
 TOKENS = 52  # of a batch to predict
 ALONE = Cluster()
 pipeline.training.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
@@ -53,20 +59,38 @@ class Sums:
 def batches(folder: Path) -> TrainBatches:
     """Micro-batches of two tasks in turn, so that two ranks hold different tasks in a step."""
     tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
-    return TrainBatches(tables, [UNIT // 2, UNIT // 2], PARAMS["batch_tokens"], PARAMS["micro_batches"], seed=5)
+    return TrainBatches(
+        tables,
+        [RATE_SCALE // 2, RATE_SCALE // 2],
+        PARAMS["tokens_per_micro_batch"],
+        PARAMS["micro_batches_per_step"],
+        seed=5,
+    )
 
 
 def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
     """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
     table = tiny.table(folder, "classes", 40, 1)
-    split = Split(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
+    split = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
     return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
 
 
-def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = ALONE, until: int = 0,
-        precision: str = "float32", checkpoints: str = "checkpoints", stored: int = 0) -> tuple[PromptedModel, Run]:
+def run(
+    folder: Path,
+    ranks: Ranks,
+    arm: Arm = "multitask",
+    cluster: Cluster = ALONE,
+    until: int = 0,
+    precision: str = "float32",
+    checkpoints: str = "checkpoints",
+    stored: int = 0,
+) -> tuple[PromptedModel, TrainingRun]:
     """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
-    model, watcher, data = tiny.prompted(arm), tiny.Watcher(), folder / f"data-{ranks.rank}"
+    model, callback, data = (
+        tiny.prompted(arm),
+        tiny.TrainingCallback(),
+        folder / f"data-{ranks.rank}",
+    )
 
     model.backbone.model.to(getattr(torch, precision))
     if stored:
@@ -75,10 +99,25 @@ def run(folder: Path, ranks: Ranks, arm: Arm = "multitask", cluster: Cluster = A
     def validate(trained: PromptedModel) -> Scores:
         return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
 
-    values = PARAMS | {"stored_megabytes": stored} | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
-    made = train(model, arm, batches(data), parse(TrainParams, values, "params"), names=["ner", "qa"], pad=0, validate=validate,
-                 checkpoints=folder / checkpoints, ranks=ranks, watcher=watcher, cluster=cluster,
-                 stopping=lambda: len(watcher.steps) + 1 == until)
+    values = (
+        PARAMS
+        | {"hidden_state_cache_mb": stored}
+        | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
+    )
+    made = train(
+        model,
+        arm,
+        batches(data),
+        parse(TrainParams, values, "params"),
+        names=["ner", "qa"],
+        pad_token_id=0,
+        validate=validate,
+        checkpoints=folder / checkpoints,
+        ranks=ranks,
+        callback=callback,
+        cluster=cluster,
+        stopping=lambda: len(callback.steps) + 1 == until,
+    )
     return model, made
 
 
@@ -88,9 +127,9 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
     rows: list[tuple[int, list[int]]] = []
     collate = pipeline.training.trainer.collate
 
-    def noted(table: FeatureTable, chosen: Ints, task: int, pad: int) -> Batch:
+    def noted(table: FeatureTable, chosen: Ints, task: int, pad_token_id: int) -> Batch:
         rows.append((task, chosen.tolist()))
-        return collate(table, chosen, task, pad)
+        return collate(table, chosen, task, pad_token_id)
 
     pipeline.training.trainer.collate = noted
     try:
@@ -99,23 +138,36 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
         pipeline.training.trainer.collate = collate
 
 
-def curve(run: Run) -> list[dict[str, float]]:
+def curve(run: TrainingRun) -> list[dict[str, float]]:
     """All of train.tsv that is a function of the inputs."""
-    return [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+    return [
+        {name: value for name, value in row.items() if name not in MEASURED} for row in run.train
+    ]
 
 
 def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
     """One job."""
     cluster = Cluster(zero=int(zero), offload="offload" in words)
     if "predict" in words:
-        model = place(tiny.prompted(arm), ranks, cluster)
+        model = prepare_for_inference(tiny.prompted(arm), ranks, cluster)
     else:
-        until = next((int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0)
+        until = next(
+            (int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0
+        )
         checkpoints = f"checkpoints-{ranks.rank}" if "apart" in words else "checkpoints"
         precision = "bfloat16" if "bfloat16" in words else "float32"
         try:
             with seen_rows() as rows:
-                model, made = run(folder, ranks, arm, cluster, until, precision, checkpoints, int("stored" in words))
+                model, made = run(
+                    folder,
+                    ranks,
+                    arm,
+                    cluster,
+                    until,
+                    precision,
+                    checkpoints,
+                    int("stored" in words),
+                )
         except Stopped:
             return
         except UserError as error:
@@ -126,12 +178,15 @@ def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
         save_file(values, folder / f"{ranks.rank}.safetensors")
         write_json(folder / f"{ranks.rank}.json", curve(made))
     if "predict" in words or cluster.zero < 3:
-        write_json(folder / f"{ranks.rank}.predicted.json", predicted(model, folder / f"data-{ranks.rank}", ranks))
+        write_json(
+            folder / f"{ranks.rank}.predicted.json",
+            predicted(model, folder / f"data-{ranks.rank}", ranks),
+        )
 
 
 if __name__ == "__main__":
     ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
-    with joined(ranks, 60):
+    with process_group(ranks, 60):
         for job in sys.argv[2:]:
             name, *words = job.split()
             (folder / name).mkdir(exist_ok=True)

@@ -37,12 +37,19 @@ def told(problems: Problems) -> list[str]:
     return []
 
 
-def read(reader: str, content: str | bytes, folder: Path, options: dict[str, Any] | None = None,
-         name: str = "corpus") -> tuple[list[Row], list[str]]:
+def read(
+    reader: str,
+    content: str | bytes,
+    folder: Path,
+    options: dict[str, Any] | None = None,
+    name: str = "corpus",
+) -> tuple[list[Row], list[str]]:
     """The rows of a file with this content, under options that are settled, and its problems; no path has the folder's name."""
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    parsed, _ = READERS[reader].settle(parse(READERS[reader].options, options or {}, "recipe"), [path])
+    parsed, _ = READERS[reader].resolve_auto(
+        parse(READERS[reader].options, options or {}, "recipe"), [path]
+    )
     problems = Problems()
     rows = list(READERS[reader].read(path, parsed, problems))
     for row in rows:

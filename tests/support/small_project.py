@@ -14,8 +14,15 @@ from ruamel.yaml import YAML
 from tests.support.paths import ROOT
 
 WORDS = 300  # of the generated corpora; the others are spelled
-TUNING = {"prompt_lr": 0.02, "head_lr": 0.003, "epochs": 0.3, "batch_tokens": 128, "validation_rows": 20, "validations": 2}
-TRAINING = {**TUNING, "num_virtual_tokens": 4, "micro_batches": 1}
+TUNING = {
+    "prompt_lr": 0.02,
+    "head_lr": 0.003,
+    "epochs": 0.3,
+    "tokens_per_micro_batch": 128,
+    "validation_rows": 20,
+    "num_validations": 2,
+}
+TRAINING = {**TUNING, "num_virtual_tokens": 4, "micro_batches_per_step": 1}
 IN_ONE_PROCESS = """
 import importlib, sys
 for words in sys.argv[1:]:
@@ -34,19 +41,32 @@ def params(sha256: str) -> dict[str, Any]:
         "backbone": {"source": "folder:backbone", "sha256": sha256},
         "generate": {"corpora": ["ner"], "rows": 40, "seed": 7},
         "tasks": {
-            "world_ner": {"data": "world/ner", "start": "pretrain/ner_only", **TASK},
-            "world_srl": {"data": "raw/srl", "start": "pretrain/all", **TASK},
+            "world_ner": {"source": "world/ner", "init_from": "pretrain/ner_only", **TASK},
+            "world_srl": {"source": "raw/srl", "init_from": "pretrain/all", **TASK},
         },
         "mixtures": {
             "all": {"corpora": "all", "temperature": 2.0, "cap": 1000, "weights": {}},
             "ner_only": {"corpora": ["world_ner"], "temperature": 2.0, "cap": 1000, "weights": {}},
         },
-        "pretrain": {"all": {**TRAINING, "epochs": 0.4, "validations": 8}, "ner_only": dict(TRAINING)},
-        "arms": {"multitask": dict(TUNING), "head_only": {k: v for k, v in TUNING.items() if k != "prompt_lr"}},
+        "pretrain": {
+            "all": {**TRAINING, "epochs": 0.4, "num_validations": 8},
+            "ner_only": dict(TRAINING),
+        },
+        "arms": {
+            "multitask": dict(TUNING),
+            "head_only": {k: v for k, v in TUNING.items() if k != "prompt_lr"},
+        },
         "compare": {"arms": ["head_only"], "tasks": ["world_ner"]},
         "repeat": {"arms": ["multitask", "head_only"], "tasks": ["world_ner"], "seeds": []},
-        "probe": {"arms": ["multitask"], "tasks": ["world_srl"], "rows": 10, "typos": 0.2,
-                  "out_of_domain": [{"data": "world_ner", "model": "world_ner", "labels": {"PER": "PER", "LOC": "LOC"}}]},
+        "probe": {
+            "arms": ["multitask"],
+            "tasks": ["world_srl"],
+            "rows": 10,
+            "typo_rate": 0.2,
+            "out_of_domain": [
+                {"data": "world_ner", "model": "world_ner", "labels": {"PER": "PER", "LOC": "LOC"}}
+            ],
+        },
     }
 
 
@@ -63,22 +83,50 @@ def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
     import transformers
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
-    text = " ".join(path.read_text(encoding="utf-8") for path in sorted(corpus.iterdir())).lower().split()
+    text = (
+        " ".join(path.read_text(encoding="utf-8") for path in sorted(corpus.iterdir()))
+        .lower()
+        .split()
+    )
     words = sorted(set(text), key=lambda word: (-text.count(word), word))[:WORDS]
     characters = sorted(set("".join(text)))
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters, *(f"##{c}" for c in characters), *words]
+    entries = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *characters,
+        *(f"##{c}" for c in characters),
+        *words,
+    ]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(entries))}
     made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-                                                        special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-                                                sep_token="[SEP]")
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    )
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = transformers.BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                     intermediate_size=48, max_position_embeddings=64, pad_token_id=0, initializer_range=0.2)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
     transformers.BertModel(config).save_pretrained(folder)
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
@@ -99,22 +147,44 @@ def make_project(folder: Path) -> dict[str, Any]:
 
 def environment(home: Path) -> dict[str, str]:
     """One process, one thread, this Python, and no settings of DVC's but the project's."""
-    clean = {key: value for key, value in os.environ.items()
-             if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES", "DATA_ROOT", "PYTHONPATH")}
-    return clean | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                    "DVC_SITE_CACHE_DIR": str(home / "site"), "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
-                    "DVC_SYSTEM_CONFIG_DIR": str(home / "system"), "DVC_NO_ANALYTICS": "1"}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key
+        not in (
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_RANK",
+            "CUDA_VISIBLE_DEVICES",
+            "DATA_ROOT",
+            "PYTHONPATH",
+        )
+    }
+    return clean | {
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_SITE_CACHE_DIR": str(home / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "system"),
+        "DVC_NO_ANALYTICS": "1",
+    }
 
 
 def python(folder: Path, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     """`python WORDS` in `folder`."""
-    return subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
     """Path -> bytes of all files under some folders, with paths from each folder's parent."""
-    return {str(file.relative_to(place.parent)): file.read_bytes()
-            for place in places for file in sorted(place.rglob(pattern)) if file.is_file()}
+    return {
+        str(file.relative_to(place.parent)): file.read_bytes()
+        for place in places
+        for file in sorted(place.rglob(pattern))
+        if file.is_file()
+    }
 
 
 def curves(runs: Path) -> dict[str, str]:

@@ -17,13 +17,21 @@ from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Arm
 from pipeline.tasks.base.features import Feature
-from pipeline.training.trainer import Run
+from pipeline.training.trainer import TrainingRun
 
 torch.set_num_threads(1)  # threads wait for each other longer than such small matrices take
 
 VOCABULARY = 60
-SIZES: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
-                         "intermediate_size": 24, "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.3}
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+}
 
 
 def config(family: str) -> Any:
@@ -36,30 +44,59 @@ def config(family: str) -> Any:
         "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=8),
         "bert": lambda: transformers.BertConfig(**SIZES),
         "camembert": lambda: transformers.CamembertConfig(**roberta),
-        "deberta": lambda: transformers.DebertaConfig(**SIZES | distances, pos_att_type=["c2p", "p2c"]),
+        "deberta": lambda: transformers.DebertaConfig(
+            **SIZES | distances, pos_att_type=["c2p", "p2c"]
+        ),
         "deberta-v2": lambda: transformers.DebertaV2Config(
-            **SIZES | distances, pos_att_type=["p2c", "c2p"], position_buckets=8, share_att_key=True, norm_rel_ebd="layer_norm",
-            position_biased_input=False),
+            **SIZES | distances,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=8,
+            share_att_key=True,
+            norm_rel_ebd="layer_norm",
+            position_biased_input=False,
+        ),
         "distilbert": lambda: transformers.DistilBertConfig(
-            vocab_size=VOCABULARY, dim=16, n_layers=3, n_heads=4, hidden_dim=24, max_position_embeddings=64,
-            initializer_range=0.3),
+            vocab_size=VOCABULARY,
+            dim=16,
+            n_layers=3,
+            n_heads=4,
+            hidden_dim=24,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+        ),
         "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=8),
         "ernie": lambda: transformers.ErnieConfig(**SIZES),
         "eurobert": lambda: transformers.EuroBertConfig(**few_heads | specials, mask_token_id=3),
         "glm": lambda: transformers.GlmConfig(**few_heads | specials, head_dim=4),
-        "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=3, n_head=4, n_positions=64,
-                                                initializer_range=0.3, **specials),
+        "gpt2": lambda: transformers.GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=16,
+            n_layer=3,
+            n_head=4,
+            n_positions=64,
+            initializer_range=0.3,
+            **specials,
+        ),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES | specials, rotary_pct=0.5),
         "llama": lambda: transformers.LlamaConfig(**few_heads),
         "mistral": lambda: transformers.MistralConfig(**few_heads, sliding_window=4),
-        "modernbert": lambda: transformers.ModernBertConfig(**SIZES, local_attention=4, global_attn_every_n_layers=3,
-                                                            bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+        "modernbert": lambda: transformers.ModernBertConfig(
+            **SIZES,
+            local_attention=4,
+            global_attn_every_n_layers=3,
+            bos_token_id=1,
+            eos_token_id=2,
+            cls_token_id=1,
+            sep_token_id=2,
+        ),
         "mpnet": lambda: transformers.MPNetConfig(**SIZES | {"pad_token_id": 1}),
         "qwen2": lambda: transformers.Qwen2Config(**few_heads),
         "qwen3": lambda: transformers.Qwen3Config(**few_heads, head_dim=4),
         "roberta": lambda: transformers.RobertaConfig(**roberta),
         "xlm-roberta": lambda: transformers.XLMRobertaConfig(**roberta),
-        "t5": lambda: transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4),
+        "t5": lambda: transformers.T5Config(
+            vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4
+        ),
     }
     return makers[family]()
 
@@ -69,7 +106,9 @@ def model(family: str = "bert", seed: int = 0, attention: str = ATTENTION) -> An
     torch.manual_seed(seed)
     made = transformers.AutoModel.from_config(config(family), attn_implementation=attention).eval()
     with torch.no_grad():
-        for parameter in made.parameters():  # norms and biases too: at 1 and 0 they would hide mistakes
+        for (
+            parameter
+        ) in made.parameters():  # norms and biases too: at 1 and 0 they would hide mistakes
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return made
 
@@ -89,14 +128,16 @@ def prompt_for(kind: str, made: Backbone, count: int = 3, seed: int = 1) -> Deep
     return DeepPrompt(torch.randn(made.prompt_shape(count), generator=generator))
 
 
-def texts(lengths: list[int], seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def texts(
+    lengths: list[int], seed: int = 0, pad_token_id: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
     """`input_ids`, `attention_mask` and `token_types` [B, T] of random texts, padded on the right."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths))
     mask = (torch.arange(shape[1]) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(3, VOCABULARY, shape, generator=generator)
     types = (torch.arange(shape[1]) >= torch.tensor(lengths)[:, None] // 2).long()
-    return torch.where(mask.bool(), ids, pad), mask, types * mask
+    return torch.where(mask.bool(), ids, pad_token_id), mask, types * mask
 
 
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
@@ -111,8 +152,18 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]
-        made.append(Feature(number, ids, [0] * length, positions, labels, positions, [at + 1 for at in positions],
-                            len(labels) if kind == "classes" else 1))
+        made.append(
+            Feature(
+                number,
+                ids,
+                [0] * length,
+                positions,
+                labels,
+                positions,
+                [at + 1 for at in positions],
+                len(labels) if kind == "classes" else 1,
+            )
+        )
     return made
 
 
@@ -134,7 +185,7 @@ def prompted(arm: Arm, family: str = "bert", seed: int = 0, count: int = 3) -> P
     return PromptedModel(made, prompt, heads, train_backbone=arm == "fine_tune")
 
 
-class Watcher:
+class TrainingCallback:
     """Keeps what a run says, and raises `stop` after step `at`."""
 
     def __init__(self, at: int = 0, stop: type[BaseException] = KeyboardInterrupt) -> None:
@@ -142,13 +193,13 @@ class Watcher:
         self.steps: list[int] = []
         self.lines: list[str] = []
 
-    def step(self, run: Run, rows: int, tokens: int) -> None:
+    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
         self.steps.append(int(run.train[-1]["step"]))
         if self.steps[-1] == self.at:
             raise self.stop
 
-    def validated(self, run: Run) -> None:
+    def validated(self, run: TrainingRun) -> None:
         self.lines.append(f"validated {run.validation[-1]['step']}")
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.lines.append(line)

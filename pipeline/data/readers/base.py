@@ -36,13 +36,22 @@ class Splits:
         names = [name for split in SPLITS for name in self.of(split)]
         out = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
         if out:
-            raise ValueError(f"{', '.join(out)} leads out of the corpus's folder; put the files into it")
-        odd = [name for name in names if not name.strip("./") or any("**" in part and part != "**" for part in Path(name).parts)]
+            raise ValueError(
+                f"{', '.join(out)} leads out of the corpus's folder; put the files into it"
+            )
+        odd = [
+            name
+            for name in names
+            if not name.strip("./")
+            or any("**" in part and part != "**" for part in Path(name).parts)
+        ]
         if odd:
-            raise ValueError(f"{', '.join(map(repr, odd))} is no name or pattern of files; write e.g. train-*.jsonl")
+            raise ValueError(
+                f"{', '.join(map(repr, odd))} is no name or pattern of files; write e.g. train-*.jsonl"
+            )
 
     def of(self, split: str) -> tuple[str, ...]:
-        """The names that make up `split`; none for a split that is carved from train."""
+        """The names that make up `split`; none for a split that is assign_split from train."""
         names: str | tuple[str, ...] | None = getattr(self, split)
         return (names,) if isinstance(names, str) else names or ()
 
@@ -58,7 +67,10 @@ def compression(path: Path) -> str | None:
     """What a file is compressed with, by its first bytes, else by its name; None where it is not."""
     with path.open("rb") as file:
         head = file.read(max(map(len, _MAGIC)))
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), COMPRESSIONS.get(path.suffix))
+    return next(
+        (name for magic, name in _MAGIC.items() if head.startswith(magic)),
+        COMPRESSIONS.get(path.suffix),
+    )
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -103,14 +115,14 @@ Source = Path | Slice
 """What a reader whose files can be cut is asked to read."""
 
 
-class Line(NamedTuple):
+class SourceLine(NamedTuple):
     """A line without its end, and where it stands ("file:line", counted from 1)."""
 
     where: str
     text: str
 
 
-def lines(source: Source, problems: Problems, ends: bool = False) -> Iterator[Line]:
+def lines(source: Source, problems: Problems, ends: bool = False) -> Iterator[SourceLine]:
     r"""The lines of a UTF-8 file, with or without a byte order mark. Only \n and \r\n end a line: U+0085 and U+2028 are text.
 
     Bytes that are not UTF-8 are a problem each line; they come out as U+FFFD so that the rest of the file can be checked.
@@ -120,25 +132,30 @@ def lines(source: Source, problems: Problems, ends: bool = False) -> Iterator[Li
     number = first - 1
     try:
         with open_file(path) as file:
-            for number, raw in enumerate(source.lines(file) if isinstance(source, Slice) else file, start=first):
+            for number, raw in enumerate(
+                source.lines(file) if isinstance(source, Slice) else file, start=first
+            ):
                 where = f"{path}:{number}"
                 try:
                     text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     problems.add(where, not_utf8(error), UNDECODABLE)
                     text = raw.decode(errors="replace")
-                yield Line(where, text if ends else text.removesuffix("\n").removesuffix("\r"))
+                yield SourceLine(
+                    where, text if ends else text.removesuffix("\n").removesuffix("\r")
+                )
     except DAMAGED as error:
         problems.add(f"{path}:{number + 1}", damaged(error), "damaged-file", hides=True)
 
 
-def blocks(source: Source, boundaries: tuple[str, ...], problems: Problems,
-           comments: tuple[str, ...] = ()) -> Iterator[list[Line]]:
+def blocks(
+    source: Source, boundaries: tuple[str, ...], problems: Problems, comments: tuple[str, ...] = ()
+) -> Iterator[list[SourceLine]]:
     """Runs of lines between separators: lines of nothing but whitespace, or that begin with one of `boundaries`.
 
     Lines that begin with one of `comments` are left out, and separate nothing.
     """
-    block: list[Line] = []
+    block: list[SourceLine] = []
     for line in lines(source, problems):
         if not line.text.strip() or line.text.startswith(boundaries):
             if block:
@@ -150,7 +167,7 @@ def blocks(source: Source, boundaries: tuple[str, ...], problems: Problems,
         yield block
 
 
-def cells(line: Line, separator: str | None) -> list[str]:
+def cells(line: SourceLine, separator: str | None) -> list[str]:
     """The columns of a line: cut at each `separator`, or at runs of spaces and tabs where it is None."""
     return line.text.split(separator) if separator else _GAP.split(line.text.strip(" \t"))
 

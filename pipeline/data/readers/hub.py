@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.data.readers import records
 from pipeline.data.readers.base import Splits
 from pipeline.data.readers.tables import has_columns
-from pipeline.data.readers.tags import Evidence, SchemeOrAuto
+from pipeline.data.readers.tags import SchemeEvidence, SchemeOrAuto
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import SPLITS, Row
 
@@ -32,11 +32,19 @@ class Hub:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise ValueError(f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); a branch or tag can change")
+            raise ValueError(
+                f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); a branch or tag can change"
+            )
 
 
-def read(hub: Hub, split: str, keys: Sequence[str], problems: Problems, to_row: ToRow | None = None,
-         options: Any = None) -> Iterator[Row]:
+def read(
+    hub: Hub,
+    split: str,
+    keys: Sequence[str],
+    problems: Problems,
+    to_row: ToRow | None = None,
+    options: Any = None,
+) -> Iterator[Row]:
     """The rows of the hub's split named `split`, streamed.
 
     A reader's `to_row` and its `options` make them, where its files have the same records; else that of `records` does, with
@@ -47,29 +55,41 @@ def read(hub: Hub, split: str, keys: Sequence[str], problems: Problems, to_row: 
         if by is None:
             by = _options(hub, keys, record, names, options if to_row else None)
             if isinstance(by, records.Options) and not has_columns(
-                    list(record), [(own or key).split(".")[0] for key, own in by.fields.items()], where, problems):
+                list(record),
+                [(own or key).split(".")[0] for key, own in by.fields.items()],
+                where,
+                problems,
+            ):
                 return
         row = (to_row or records.row)(record, by, where, problems)
         if row is not None:
             yield row
 
 
-def settle(hub: Hub, keys: Sequence[str], to_row: ToRow | None = None, options: Any = None) -> tuple[Hub, Any, dict[str, Any]]:
+def resolve_auto(
+    hub: Hub, keys: Sequence[str], to_row: ToRow | None = None, options: Any = None
+) -> tuple[Hub, Any, dict[str, Any]]:
     """Hub and options with the tag scheme that all splits fit best, where that of the rows is auto; and what that is, by name."""
-    asked = options.tag_scheme if to_row and isinstance(options, records.Options) else hub.tag_scheme
+    asked = (
+        options.tag_scheme if to_row and isinstance(options, records.Options) else hub.tag_scheme
+    )
     if asked != "auto" or "tags" not in keys:
         return hub, options, {}
-    evidence = Evidence()
+    evidence = SchemeEvidence()
     for name in (name for split in SPLITS for name in hub.splits.of(split)):
         for where, record, names in _records(hub, name, Problems()):
-            tags = records.tags_of(record, _options(hub, keys, record, names, options if to_row else None), where)
+            tags = records.tags_of(
+                record, _options(hub, keys, record, names, options if to_row else None), where
+            )
             evidence.see(tags)
     scheme = evidence.scheme()
     settled = replace(options, tag_scheme=scheme) if to_row else options
     return replace(hub, tag_scheme=scheme), settled, {"tag_scheme": scheme}
 
 
-def _records(hub: Hub, split: str, problems: Problems) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
+def _records(
+    hub: Hub, split: str, problems: Problems
+) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
     """Where each record is, the record, by our names too, and what class numbers of its labels or tags stand for."""
     from datasets import load_dataset  # noqa: PLC0415  (slow to import, and needed only for the hub)
 
@@ -81,8 +101,12 @@ def _records(hub: Hub, split: str, problems: Problems) -> Iterator[tuple[str, di
             mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
             yield f"{place}:{number}", record | mapped, names
     except (OSError, ValueError) as error:
-        problems.add(place, f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits",
-                     "unreadable", hides=True)
+        problems.add(
+            place,
+            f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits",
+            "unreadable",
+            hides=True,
+        )
 
 
 def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
@@ -94,9 +118,19 @@ def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _options(hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], given: Any) -> Any:
+def _options(
+    hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], given: Any
+) -> Any:
     """The options by which a record becomes a row."""
     if given is None:
-        optional = [key for key in ("id", "title") if record.get(hub.fields.get(key, key)) is not None]
-        given = records.Options({key: hub.fields.get(key) for key in (*keys, *optional)}, tag_scheme=hub.tag_scheme)
-    return replace(given, names=names | given.names) if isinstance(given, records.Options) and names else given
+        optional = [
+            key for key in ("id", "title") if record.get(hub.fields.get(key, key)) is not None
+        ]
+        given = records.Options(
+            {key: hub.fields.get(key) for key in (*keys, *optional)}, tag_scheme=hub.tag_scheme
+        )
+    return (
+        replace(given, names=names | given.names)
+        if isinstance(given, records.Options) and names
+        else given
+    )

@@ -56,14 +56,18 @@ class JsonStream:
                 value, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 # Near the end of what is held, or in a text without end, the rest may be missing only because it is not read yet.
-                if (error.pos > len(self._text) - 12 or error.msg.startswith("Unterminated")) and self._more():
+                if (
+                    error.pos > len(self._text) - 12 or error.msg.startswith("Unterminated")
+                ) and self._more():
                     continue
                 raise self._wrong(error.pos, error.msg) from None
             except (ValueError, RecursionError) as error:
                 raise self._wrong(self._at, str(error)) from None
-            if len(self._text) - end < 3 and not self._text[end:].strip(".eE+-") and self._more():  # a number may go on
+            if (
+                len(self._text) - end < 3 and not self._text[end:].strip(".eE+-") and self._more()
+            ):  # a number may go on
                 continue
-            if has_half_character(self._text[self._at:end], value):
+            if has_half_character(self._text[self._at : end], value):
                 raise self._wrong(self._at, HALF)
             self._at = end
             return value
@@ -120,14 +124,18 @@ class JsonStream:
     def _let_go(self) -> None:
         """Hold no longer what was read."""
         self._line, self._column = self._place(self._at)
-        self._text, self._at = self._text[self._at:], 0
+        self._text, self._at = self._text[self._at :], 0
 
     def _place(self, position: int) -> tuple[int, int]:
         """Line and column of a character that is held."""
         newlines = self._text.count("\n", 0, position)
-        column = position - self._text.rfind("\n", 0, position) if newlines else self._column + position
+        column = (
+            position - self._text.rfind("\n", 0, position) if newlines else self._column + position
+        )
         return self._line + newlines, column
 
     def _wrong(self, position: int, message: str) -> NotJsonError:
         line, column = self._place(position)
-        return NotJsonError(line, f"not valid JSON at column {column}: {message}; download the file again?")
+        return NotJsonError(
+            line, f"not valid JSON at column {column}: {message}; download the file again?"
+        )

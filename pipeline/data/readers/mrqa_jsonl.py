@@ -30,11 +30,18 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
             if check(qa, place, {"qid": str, "question": str, "detected_answers": list}, problems):
                 answers = _answers(qa["detected_answers"], value["context"], place, problems)
                 if answers:
-                    yield {"where": f"{place} ({qa['qid']})", "id": qa["qid"], "question": qa["question"],
-                           "context": value["context"], "answers": answers}
+                    yield {
+                        "where": f"{place} ({qa['qid']})",
+                        "id": qa["qid"],
+                        "question": qa["question"],
+                        "context": value["context"],
+                        "answers": answers,
+                    }
 
 
-def _answers(detected: list[Any], context: str, where: str, problems: Problems) -> list[dict[str, Any]]:
+def _answers(
+    detected: list[Any], context: str, where: str, problems: Problems
+) -> list[dict[str, Any]]:
     """The answers, none twice; none, and a problem, where there are none or one is not what the context has in its place."""
     before = len(problems)
     found: dict[tuple[int, str], None] = {}
@@ -43,17 +50,37 @@ def _answers(detected: list[Any], context: str, where: str, problems: Problems) 
         if not check(answer, place, {"text": str, "char_spans": list}, problems):
             continue
         for span in answer["char_spans"]:
-            if not (isinstance(span, list) and len(span) == 2 and all(type(number) is int for number in span)):
-                problems.add(place, f"char_spans: found {shown(span, 40)}, expected pairs of integers", "not-an-integer")
+            if not (
+                isinstance(span, list)
+                and len(span) == 2
+                and all(type(number) is int for number in span)
+            ):
+                problems.add(
+                    place,
+                    f"char_spans: found {shown(span, 40)}, expected pairs of integers",
+                    "not-an-integer",
+                )
                 continue
-            text = context[span[0]:span[1] + 1] if 0 <= span[0] <= span[1] else ""
+            text = context[span[0] : span[1] + 1] if 0 <= span[0] <= span[1] else ""
             if not text or _letters(text) != _letters(answer["text"]):
-                problems.add(place, f"answer {shown(answer['text'], 40)} is said to be at {span[0]} to {span[1]}, where the "
-                                    f"context has {shown(text, 40)}; correct char_spans", "answer-offset")
+                problems.add(
+                    place,
+                    f"answer {shown(answer['text'], 40)} is said to be at {span[0]} to {span[1]}, where the "
+                    f"context has {shown(text, 40)}; correct char_spans",
+                    "answer-offset",
+                )
             found[span[0], text] = None
     if not found and len(problems) == before:
-        problems.add(where, "the question has no detected answer; MRQA has one for each: remove the question", "missing-answers")
-    return [{"text": text, "answer_start": start} for start, text in found] if len(problems) == before else []
+        problems.add(
+            where,
+            "the question has no detected answer; MRQA has one for each: remove the question",
+            "missing-answers",
+        )
+    return (
+        [{"text": text, "answer_start": start} for start, text in found]
+        if len(problems) == before
+        else []
+    )
 
 
 def _letters(text: str) -> str:

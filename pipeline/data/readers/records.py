@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 from pipeline.data.readers.base import Source, shown
 from pipeline.data.readers.json_values import check, check_answers, decode
 from pipeline.data.readers.tables import FORMATS, Cells, Format, Quote, format_of, records
-from pipeline.data.readers.tags import Evidence, Scheme, SchemeOrAuto, to_iob2
+from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems, did_you_mean
 from pipeline.tasks.base.row import Row
 
@@ -32,11 +32,16 @@ def _list(of: Callable[[Any], Any]) -> Callable[[Any], list[Any] | None]:
     def convert(value: Any) -> list[Any] | None:
         items = [of(item) for item in value] if isinstance(value, list) else [None]
         return None if None in items else items
+
     return convert
 
 
 def _span(value: Any) -> dict[str, int] | None:
-    good = isinstance(value, dict) and value.keys() == _SPAN and all(_integer(number) is not None for number in value.values())
+    good = (
+        isinstance(value, dict)
+        and value.keys() == _SPAN
+        and all(_integer(number) is not None for number in value.values())
+    )
     return value if good else None
 
 
@@ -55,12 +60,24 @@ _NAME = _Kind(_name, "text or an integer")
 _TEXTS = _Kind(_list(_text), "a list of texts")
 _INTEGER = _Kind(_integer, "an integer")
 _KINDS: dict[str, _Kind] = {
-    "id": _NAME, "title": _NAME, "text": _TEXT, "text_pair": _TEXT,
-    "spans": _Kind(_list(_span), "a list of mappings, each with the integers segment, start and end"),
+    "id": _NAME,
+    "title": _NAME,
+    "text": _TEXT,
+    "text_pair": _TEXT,
+    "spans": _Kind(
+        _list(_span), "a list of mappings, each with the integers segment, start and end"
+    ),
     "label": _Kind(_name, "text, an integer, or true or false"),
-    "context": _TEXT, "question": _NAME, "choices": _TEXTS, "starts": _Kind(_list(_integer), "a list of integers"),
-    "answers": _TEXTS, "answer": _TEXT, "answer_start": _INTEGER,
-    "tokens": _TEXTS, "tags": _Kind(_list(_name), "a list of texts or integers"), "predicate": _INTEGER,
+    "context": _TEXT,
+    "question": _NAME,
+    "choices": _TEXTS,
+    "starts": _Kind(_list(_integer), "a list of integers"),
+    "answers": _TEXTS,
+    "answer": _TEXT,
+    "answer_start": _INTEGER,
+    "tokens": _TEXTS,
+    "tags": _Kind(_list(_name), "a list of texts or integers"),
+    "predicate": _INTEGER,
 }
 
 
@@ -89,13 +106,22 @@ class Options:
     list_separator: str | None = None
 
     def __post_init__(self) -> None:
-        bad = [f"fields: {key!r} is no key of a row{did_you_mean(key, _KINDS)}" for key in self.fields if key not in _KINDS]
+        bad = [
+            f"fields: {key!r} is no key of a row{did_you_mean(key, _KINDS)}"
+            for key in self.fields
+            if key not in _KINDS
+        ]
         if self.names and not {"label", "tags"} & self.fields.keys():
             bad.append("names: there is no label to rename; add label to fields, or remove names")
-        if ("answer" in self.fields) != ("answer_start" in self.fields) or {"answer", "answers"} <= self.fields.keys():
+        if ("answer" in self.fields) != ("answer_start" in self.fields) or {
+            "answer",
+            "answers",
+        } <= self.fields.keys():
             bad.append("fields: there is answers, or both answer and answer_start; correct them")
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            bad.append(f"delimiter: {self.delimiter!r} is not one character, and no quote; correct it")
+            bad.append(
+                f"delimiter: {self.delimiter!r} is not one character, and no quote; correct it"
+            )
         if self.list_separator == "":
             bad.append("list_separator: it is empty; leave it out where lists are JSON")
         if bad:
@@ -132,11 +158,11 @@ def row(record: dict[str, Any], options: Options, where: str, problems: Problems
     return None if wrong else found
 
 
-def settle(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str, Any]]:
+def resolve_auto(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str, Any]]:
     """The options with the tag scheme that all files fit best, where it is auto; and what that is, by name."""
     if options.tag_scheme != "auto" or "tags" not in options.fields:
         return options, {}
-    evidence = Evidence()
+    evidence = SchemeEvidence()
     for source in files:
         for where, record in _records(source, options, Problems()):
             evidence.see(tags_of(record, options, where))
@@ -150,14 +176,24 @@ def tags_of(record: dict[str, Any], options: Options, where: str) -> list[str]:
     return found["tags"] if found else []
 
 
-def _records(source: Source, options: Options, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(
+    source: Source, options: Options, problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The file's records; what is text in a table's cells and should not be is made of it."""
     kind = format_of(source, options.format)
     if kind is None:
-        problems.add(str(source), "the name does not say which format it is; set format in the recipe's options: "
-                                  f"{', '.join(FORMATS)}", "unknown-format", hides=True)
+        problems.add(
+            str(source),
+            "the name does not say which format it is; set format in the recipe's options: "
+            f"{', '.join(FORMATS)}",
+            "unknown-format",
+            hides=True,
+        )
         return
-    columns = {(own or key).split(".")[0] if kind in ("jsonl", "parquet") else own or key for key, own in options.fields.items()}
+    columns = {
+        (own or key).split(".")[0] if kind in ("jsonl", "parquet") else own or key
+        for key, own in options.fields.items()
+    }
     style = Cells(options.delimiter, options.columns, options.quote)
     for where, record in records(source, kind, sorted(columns), style, problems):
         yield where, _uncelled(record, options) if kind in ("csv", "tsv") else record
@@ -172,21 +208,31 @@ def _raw(record: dict[str, Any], options: Options, where: str, problems: Problem
         try:
             value = _at(record, path)
         except KeyError:
-            problems.add(where, f"key {path!r} is missing; found {', '.join(record)[:200] or 'none'}: "
-                                "add it, or say in the recipe's fields what it is called", "missing-key")
+            problems.add(
+                where,
+                f"key {path!r} is missing; found {', '.join(record)[:200] or 'none'}: "
+                "add it, or say in the recipe's fields what it is called",
+                "missing-key",
+            )
             bad = True
             continue
         if key == "answer" or (key == "answer_start" and value is None):
             found[key] = value or None
             continue
         has_offsets = key == "answers" and "choices" not in options.fields
-        found[key] = _answers(value, where, problems) if has_offsets else _valued(key, value, path, where, problems)
+        found[key] = (
+            _answers(value, where, problems)
+            if has_offsets
+            else _valued(key, value, path, where, problems)
+        )
         bad |= found[key] is None
     if bad:
         return None
     for key in ("label", "tags"):
         if key in found:
-            found[key] = _renamed(found[key], _at(record, options.fields[key] or key), options.names)
+            found[key] = _renamed(
+                found[key], _at(record, options.fields[key] or key), options.names
+            )
     return _with_one_answer(found, problems) if "answer" in found else found
 
 
@@ -194,8 +240,12 @@ def _valued(key: str, value: Any, path: str, where: str, problems: Problems) -> 
     kind, expected = _KINDS[key]
     made = kind(value)
     if made is None:
-        problems.add(where, f"{path}: found {type(value).__name__} {shown(value, 40)}, expected {expected}; "
-                            "correct it, or the recipe's fields", "not-an-integer" if kind is _integer else "wrong-type")
+        problems.add(
+            where,
+            f"{path}: found {type(value).__name__} {shown(value, 40)}, expected {expected}; "
+            "correct it, or the recipe's fields",
+            "not-an-integer" if kind is _integer else "wrong-type",
+        )
     return made
 
 
@@ -212,10 +262,17 @@ def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]]
         if not check(value, f"{where}: answers", {"text": list, "answer_start": list}, problems):
             return None
         if len(value["text"]) != len(value["answer_start"]):
-            problems.add(where, f"answers: {len(value['text'])} texts with {len(value['answer_start'])} offsets; each answer has "
-                                "one of both", "missing-answers")
+            problems.add(
+                where,
+                f"answers: {len(value['text'])} texts with {len(value['answer_start'])} offsets; each answer has "
+                "one of both",
+                "missing-answers",
+            )
             return None
-        value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], value["answer_start"], strict=True)]
+        value = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(value["text"], value["answer_start"], strict=True)
+        ]
     elif not check({"answers": value}, where, {"answers": list}, problems):
         return None
     if not check_answers(value, where, problems):
@@ -228,18 +285,27 @@ def _with_one_answer(found: Row, problems: Problems) -> Row | None:
     if text is None:
         return found | {"answers": []}
     if not isinstance(text, str) or start is None:
-        what = f"answer: found {type(text).__name__} {shown(text, 40)}, expected text" if start is not None else (
-            f"answer {shown(text, 40)} has no answer_start")
-        problems.add(found["where"], f"{what}; correct it, or the recipe's fields", "wrong-type" if start is not None
-                     else "not-an-integer")
+        what = (
+            f"answer: found {type(text).__name__} {shown(text, 40)}, expected text"
+            if start is not None
+            else (f"answer {shown(text, 40)} has no answer_start")
+        )
+        problems.add(
+            found["where"],
+            f"{what}; correct it, or the recipe's fields",
+            "wrong-type" if start is not None else "not-an-integer",
+        )
         return None
     return found | {"answers": [{"text": text, "answer_start": start}]}
 
 
 def _uncelled(record: dict[str, Any], options: Options) -> dict[str, Any]:
     """A record of texts with integers and lists made of those that are to be such; what makes none stays text, and is refused."""
-    return record | {own or key: _of_cell(key, record[own or key], options) for key, own in options.fields.items()
-                     if own or key in record}
+    return record | {
+        own or key: _of_cell(key, record[own or key], options)
+        for key, own in options.fields.items()
+        if own or key in record
+    }
 
 
 def _of_cell(key: str, cell: str, options: Options) -> Any:

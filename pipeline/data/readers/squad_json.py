@@ -48,7 +48,9 @@ def _article(stream: JsonStream, path: Path, place: str, problems: Problems) -> 
         yield from _questions(paragraph, where, about, problems)
 
 
-def _each(stream: JsonStream, name: str, place: str, about: dict[str, Any], problems: Problems) -> Iterator[int]:
+def _each(
+    stream: JsonStream, name: str, place: str, about: dict[str, Any], problems: Problems
+) -> Iterator[int]:
     """The number of each item of a mapping's list `name`, to be read before the next; the rest goes to `about`."""
     if stream.peek() != "{":
         check(stream.value(), place, {name: list}, problems, hides=True)
@@ -64,7 +66,9 @@ def _each(stream: JsonStream, name: str, place: str, about: dict[str, Any], prob
         check(about, place, {name: list}, problems, hides=True)
 
 
-def _questions(paragraph: Any, place: str, about: dict[str, Any], problems: Problems) -> Iterator[Row]:
+def _questions(
+    paragraph: Any, place: str, about: dict[str, Any], problems: Problems
+) -> Iterator[Row]:
     if not check(paragraph, place, {"context": str, "qas": list}, problems, hides=True):
         return
     shared = {"title": str(about["title"])} if "title" in about else {}
@@ -72,10 +76,22 @@ def _questions(paragraph: Any, place: str, about: dict[str, Any], problems: Prob
         where = f"{place}.qas[{q}]"
         if not check(qa, where, {"id": str, "question": str, "answers": list}, problems):
             continue
-        row: Row = {"where": f"{where} ({qa['id']})", "id": qa["id"], "question": qa["question"], "context": paragraph["context"],
-                    "answers": qa["answers"], **shared}
+        row: Row = {
+            "where": f"{where} ({qa['id']})",
+            "id": qa["id"],
+            "question": qa["question"],
+            "context": paragraph["context"],
+            "answers": qa["answers"],
+            **shared,
+        }
         if bool(qa["answers"]) == bool(qa.get("is_impossible", False)):
-            found = "answers although is_impossible is true" if qa["answers"] else "no answer, and is_impossible is not true"
-            problems.add(row["where"], f"the question has {found}; correct one of them", "missing-answers")
+            found = (
+                "answers although is_impossible is true"
+                if qa["answers"]
+                else "no answer, and is_impossible is not true"
+            )
+            problems.add(
+                row["where"], f"the question has {found}; correct one of them", "missing-answers"
+            )
         elif check_answers(row["answers"], row["where"], problems):
             yield row

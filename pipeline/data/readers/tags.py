@@ -15,7 +15,11 @@ SchemeOrAuto = Literal[Scheme, "auto"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 _PREFIXES: dict[str, tuple[str, ...]] = {
-    "iob2": ("B", "I"), "iob1": ("B", "I"), "bioes": ("B", "I", "E", "S"), "bilou": ("B", "I", "L", "U")}
+    "iob2": ("B", "I"),
+    "iob1": ("B", "I"),
+    "bioes": ("B", "I", "E", "S"),
+    "bilou": ("B", "I", "L", "U"),
+}
 _CONTINUES = ("I", "E", "L")
 _STAYS_OPEN = ("B", "I")
 _EDGE = ""  # stands before the first tag of a sentence and behind the last
@@ -65,12 +69,16 @@ def _from_brackets(cells: Sequence[str]) -> tuple[list[str], list[Wrong]]:
     for position, cell in enumerate(cells):
         match = _bracket(cell)
         if match is None:
-            message = f"brackets {cell!r} are not of the form (ROLE*), (ROLE*, *) or *; correct them"
+            message = (
+                f"brackets {cell!r} are not of the form (ROLE*), (ROLE*, *) or *; correct them"
+            )
             return [], [Wrong(position, message, "ill-formed-bracket")]
         role, closes = match.groups()
         if (role and opened) or (closes and not role and not opened):
             trouble = f"opens inside ({opened}*" if role else "closes what was not opened"
-            message = f"bracket {cell!r} {trouble}; the spans of a column cannot overlap: correct it"
+            message = (
+                f"bracket {cell!r} {trouble}; the spans of a column cannot overlap: correct it"
+            )
             return [], [Wrong(position, message, "ill-formed-bracket")]
         if role:
             opened, opened_at = role, position
@@ -82,12 +90,12 @@ def _from_brackets(cells: Sequence[str]) -> tuple[list[str], list[Wrong]]:
     return tags, []
 
 
-class Evidence:
+class SchemeEvidence:
     """Which scheme tags are in, by all sentences seen: the one that the fewest pairs of neighboring tags break.
 
     No two schemes fit the same tags, if these have a span: where IOB2 writes B-, strict IOB1 would write I-. Tags without any
     span are taken for IOB2, or brackets where there are any, and say the same in each scheme. IOB1 that also has needless B- is
-    read as IOB1 if these are fewer than spans begun by I-; all other schemes report what breaks them when they are read.
+    read as IOB1 if these are fewer than spans setup by I-; all other schemes report what breaks them when they are read.
     """
 
     def __init__(self) -> None:
@@ -99,7 +107,12 @@ class Evidence:
 
     def scheme(self) -> Scheme:
         """The scheme that fits best; of equal ones the first in SCHEMES."""
-        return min(SCHEMES, key=lambda scheme: sum(count for pair, count in self._pairs.items() if _breaks(scheme, *pair)))
+        return min(
+            SCHEMES,
+            key=lambda scheme: sum(
+                count for pair, count in self._pairs.items() if _breaks(scheme, *pair)
+            ),
+        )
 
 
 def _breaks(scheme: Scheme, before: str, tag: str) -> bool:
@@ -113,7 +126,11 @@ def _breaks(scheme: Scheme, before: str, tag: str) -> bool:
     if scheme == "iob1":
         return prefix == "B" and not touches
     orphan = prefix in _CONTINUES and not touches
-    unclosed = scheme in ("bioes", "bilou") and last in _STAYS_OPEN and not (prefix in _CONTINUES and touches)
+    unclosed = (
+        scheme in ("bioes", "bilou")
+        and last in _STAYS_OPEN
+        and not (prefix in _CONTINUES and touches)
+    )
     return orphan or unclosed
 
 
@@ -123,8 +140,10 @@ def _unknown(tag: str, scheme: Scheme) -> str:
 
 
 def _orphan(tag: str, scheme: Scheme) -> str:
-    return (f"tag {tag!r} continues a span that was not begun, which {scheme.upper()} does not allow; "
-            f"begin it with B-{tag[2:]}, or set tag_scheme: iob1 if the file is IOB1")
+    return (
+        f"tag {tag!r} continues a span that was not setup, which {scheme.upper()} does not allow; "
+        f"begin it with B-{tag[2:]}, or set tag_scheme: iob1 if the file is IOB1"
+    )
 
 
 def _unclosed(label: str, scheme: Scheme) -> str:

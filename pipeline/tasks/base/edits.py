@@ -16,7 +16,9 @@ class Edit:
         """Each word changed by itself: their number stays."""
         return tuple(map(self.change, words))
 
-    def text(self, text: str, starts: Sequence[int] = (), ends: Sequence[int] = ()) -> tuple[str, list[int], list[int]]:
+    def text(
+        self, text: str, starts: Sequence[int] = (), ends: Sequence[int] = ()
+    ) -> tuple[str, list[int], list[int]]:
         """A text changed, and where its spans of characters [start, end), which may overlap, start and end in the new one.
 
         It is cut at their bounds and changed piece by piece, so that no bound is lost.
@@ -24,7 +26,11 @@ class Edit:
         cuts = sorted({0, len(text), *starts, *ends})
         moved, made = {0: 0}, ""
         for left, right in pairwise(cuts):
-            covered = any(start <= left and right <= end for start, end in zip(starts, ends, strict=True))
-            made += text[left:right] if covered and not self.inside else self.change(text[left:right])
+            covered = any(
+                start <= left and right <= end for start, end in zip(starts, ends, strict=True)
+            )
+            made += (
+                text[left:right] if covered and not self.inside else self.change(text[left:right])
+            )
             moved[right] = len(made)
         return made, [moved[start] for start in starts], [moved[end] for end in ends]

@@ -13,7 +13,9 @@ from pipeline.seeding import Ints
 from pipeline.tasks.base.task import Task
 
 
-def read_examples(path: Path, task: Task[Any, Any, Any], rows: Sequence[int] | Ints | None = None) -> Iterator[Any]:
+def read_examples(
+    path: Path, task: Task[Any, Any, Any], rows: Sequence[int] | Ints | None = None
+) -> Iterator[Any]:
     """The examples of one of the Parquet files, in order; those with the numbers `rows`, which rise, where they are given.
 
     Holds one row group in memory, and reads only those that it needs.
@@ -23,10 +25,15 @@ def read_examples(path: Path, task: Task[Any, Any, Any], rows: Sequence[int] | I
         first = 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
-            inside = slice(None) if wanted is None else slice(*np.searchsorted(wanted, [first, last]))
+            inside = (
+                slice(None) if wanted is None else slice(*np.searchsorted(wanted, [first, last]))
+            )
             if wanted is None or inside.start < inside.stop:
                 table = file.read_row_group(group, use_threads=False)
-                yield from map(task.restore, records(table if wanted is None else table.take(wanted[inside] - first)))
+                yield from map(
+                    task.from_record,
+                    records(table if wanted is None else table.take(wanted[inside] - first)),
+                )
             first = last
 
 

@@ -64,6 +64,8 @@ def windows(sizes: Sequence[int], room: int, stride: int) -> list[Window]:
             back -= 1
             overlap += sizes[back]
         start = back
-    middles = [(first_end + second_start) // 2 for (_, first_end), (second_start, _) in pairwise(bounds)]
+    middles = [
+        (first_end + second_start) // 2 for (_, first_end), (second_start, _) in pairwise(bounds)
+    ]
     owned = pairwise([0, *middles, len(sizes)])
     return [Window(start, end, *own) for (start, end), own in zip(bounds, owned, strict=True)]

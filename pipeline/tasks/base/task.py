@@ -33,7 +33,7 @@ class Task(ABC, Generic[E, P, R]):
 
     `keys` are what rows must have, `query_keys` what they need for a prediction. `figures` are those of `score` that a recipe may
     compare runs by; the first is the usual one. `inputs` are the columns of `schema` that the model is shown, `outputs` those
-    that it should say. `says` names what a prediction is made of: its claims, and its decisions. `hub_task` is what the Hugging
+    that it should say. `says` names what a prediction is made of: its claims, and its decisions. `pipeline_tag` is what the Hugging
     Face hub calls it. Under a "verbalizer" head, classes are words that the LM head predicts.
     """
 
@@ -43,31 +43,34 @@ class Task(ABC, Generic[E, P, R]):
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     head: ClassVar[HeadKind]
-    says: ClassVar[tuple[str, str]]
-    figures: ClassVar[tuple[str, ...]]
-    hub_task: ClassVar[str]
+    claim_and_decision_names: ClassVar[tuple[str, str]]
+    metric_names: ClassVar[tuple[str, ...]]
+    pipeline_tag: ClassVar[str]
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """What is wrong with a recipe's labels; most tasks need some."""
         if not labels:
             return ["the task needs the list of its labels; add it"]
-        return [f"{label!r} is there twice; remove one" for label in sorted({one for one in labels if labels.count(one) > 1})]
+        return [
+            f"{label!r} is there twice; remove one"
+            for label in sorted({one for one in labels if labels.count(one) > 1})
+        ]
 
     @abstractmethod
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> E | None:
         """The checked example of a row that has `keys`, `id` and `where`; None, and problems added, where it is not sound."""
 
     @abstractmethod
-    def query(self, row: Row, problems: Problems) -> E | None:
+    def example_for_prediction(self, row: Row, problems: Problems) -> E | None:
         """Like `example`, of a row that has `query_keys`, of any types, and no annotation."""
 
     @abstractmethod
-    def restore(self, record: dict[str, Any]) -> E:
+    def from_record(self, record: dict[str, Any]) -> E:
         """The example of one record of the Parquet file, as `pyarrow.Table.to_pylist` gives it: the inverse of `record`."""
 
     @abstractmethod
-    def group(self, row: Row) -> str:
-        """What must not be in two splits at once. Rows of the same group are carved into the same split."""
+    def split_group(self, row: Row) -> str:
+        """What must not be in two splits at once. Rows of the same group are assign_split into the same split."""
 
     @abstractmethod
     def labels(self, example: E) -> Iterator[str]:
@@ -78,11 +81,11 @@ class Task(ABC, Generic[E, P, R]):
         """The text that must not be both trained and tested on: the sentence, or the context."""
 
     @abstractmethod
-    def size(self, example: E) -> int:
+    def num_tokens(self, example: E) -> int:
         """Its number of tokens, as the corpus has them: words, not the backbone's sub-words."""
 
     @abstractmethod
-    def edited(self, example: E, edit: Edit) -> E:
+    def apply_edit(self, example: E, edit: Edit) -> E:
         """The example with its texts changed by an edit, and its annotation pointing to what it did before."""
 
     @abstractmethod
@@ -90,23 +93,35 @@ class Task(ABC, Generic[E, P, R]):
         """The names of the head's outputs, in order, for a corpus with these labels."""
 
     @abstractmethod
-    def featurize(self, examples: Sequence[E], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
-                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    def featurize(
+        self,
+        examples: Sequence[E],
+        first: int,
+        tokenizer: "Tokenizer",
+        classes: Sequence[str],
+        max_length: int,
+        stride: int,
+        counts: Counter[str],
+    ) -> Iterator[Feature]:
         """The windows of examples, of which `examples[0]` is number `first` of its split.
 
         Whatever does not fit into `max_length` is counted in `counts` by what happened; no label is cut silently.
         """
 
     @abstractmethod
-    def decode(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Any:
+    def decode(
+        self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Any:
         """One example's prediction from the logits of all its windows, before any threshold."""
 
-    def decide(self, examples: Sequence[E], decoded: Sequence[Any]) -> dict[str, float]:
+    def fit_thresholds(self, examples: Sequence[E], decoded: Sequence[Any]) -> dict[str, float]:
         """Thresholds that make the most of decoded *validation* examples; most tasks need none."""
         return {}
 
     @abstractmethod
-    def predictions(self, examples: Sequence[E], decoded: Sequence[Any], thresholds: Mapping[str, float]) -> P:
+    def predictions(
+        self, examples: Sequence[E], decoded: Sequence[Any], thresholds: Mapping[str, float]
+    ) -> P:
         """Final predictions, as `score` takes them."""
 
     @abstractmethod
@@ -118,15 +133,19 @@ class Task(ABC, Generic[E, P, R]):
         """What `score` adds up, by unit: what must be resampled as a whole, since what is in it is not independent."""
 
     @abstractmethod
-    def options(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+    def decision_logits(
+        self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Floats:
         """The logits [M, K] of what each of the example's decisions is between."""
 
-    def weighted(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
+    def apply_thresholds(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
         """An example's `options` [M, K] as thresholds move them, so that confidences are in what was decided; most move none."""
         return options
 
     @abstractmethod
-    def decisions(self, example: E, prediction: Any, classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+    def decisions(
+        self, example: E, prediction: Any, classes: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
         """Which of its `options` each decision of an example's final prediction has taken [M], and whether that is right [M]."""
 
     @abstractmethod
@@ -134,7 +153,13 @@ class Task(ABC, Generic[E, P, R]):
         """What an example's final prediction says and leaves out."""
 
     @abstractmethod
-    def result(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str], thresholds: Mapping[str, float]) -> R:
+    def result(
+        self,
+        example: E,
+        window_logits: Sequence[WindowLogits],
+        classes: Sequence[str],
+        thresholds: Mapping[str, float],
+    ) -> R:
         """What to tell a user of one query, from the logits of all its windows."""
 
     def record(self, example: E) -> dict[str, Any]:

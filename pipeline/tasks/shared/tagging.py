@@ -23,7 +23,10 @@ if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 Tags = Sequence[Sequence[str]]
-NONE, OTHER_EXTENT = "(none)", "(other words)"  # what a span is beside, where there is none of the same words
+NONE, OTHER_EXTENT = (
+    "(none)",
+    "(other words)",
+)  # what a span is beside, where there is none of the same words
 Extents = tuple[tuple[int, int], ...]
 """Words [start, end) of each piece."""
 
@@ -57,21 +60,26 @@ class TaggingTask(Task[E, Tags, R]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     head = "classes"
-    says = ("spans", "tags")
-    figures = ("f1", "precision", "recall")
-    hub_task = "token-classification"
+    claim_and_decision_names = ("spans", "tags")
+    metric_names = ("f1", "precision", "recall")
+    pipeline_tag = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """There are some, each once, and none is a tag."""
         prefixed = [label for label in labels if label == "O" or label.startswith(("B-", "I-"))]
-        return [*super().check_labels(labels),
-                *(f"{label!r} is a tag, not a label; leave out O and the prefixes B- and I-" for label in prefixed)]
+        return [
+            *super().check_labels(labels),
+            *(
+                f"{label!r} is a tag, not a label; leave out O and the prefixes B- and I-"
+                for label in prefixed
+            ),
+        ]
 
     @abstractmethod
     def marked(self, example: E) -> int | None:
         """The word that the model must be shown, if there is one: the predicate of a proposition."""
 
-    def group(self, row: Row) -> str:
+    def split_group(self, row: Row) -> str:
         """The sentence's words: equal sentences, and all predicates of one, stay together."""
         return " ".join(row["tokens"])
 
@@ -83,37 +91,55 @@ class TaggingTask(Task[E, Tags, R]):
         """The sentence."""
         return " ".join(example.tokens)
 
-    def size(self, example: E) -> int:
+    def num_tokens(self, example: E) -> int:
         """Its tokens; a sentence counts once for each of its predicates."""
         return len(example.tokens)
 
-    def edited(self, example: E, edit: Edit) -> E:
+    def apply_edit(self, example: E, edit: Edit) -> E:
         """Its words changed one by one: tags stay with them."""
         changed: E = replace(example, tokens=edit.words(example.tokens))  # type: ignore[type-var]
         return changed
 
-    def featurize(self, examples: Sequence[E], first: int, tokenizer: "Tokenizer", classes: Sequence[str], max_length: int,
-                  stride: int, counts: Counter[str]) -> Iterator[Feature]:
+    def featurize(
+        self,
+        examples: Sequence[E],
+        first: int,
+        tokenizer: "Tokenizer",
+        classes: Sequence[str],
+        max_length: int,
+        stride: int,
+        counts: Counter[str],
+    ) -> Iterator[Feature]:
         """Windows of words."""
         numbers = {name: number for number, name in enumerate(classes)}
         pieces = tokenizer.words([example.tokens for example in examples])
         for number, (example, words) in enumerate(zip(examples, pieces, strict=True), first):
             tags = [numbers[tag] for tag in example.tags]
-            yield from word_features(number, words, tags, tokenizer, max_length, stride, counts, self.marked(example))
+            yield from word_features(
+                number, words, tags, tokenizer, max_length, stride, counts, self.marked(example)
+            )
 
-    def decode(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
+    def decode(
+        self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> list[str]:
         """The best well-formed IOB2 tags of the whole sentence."""
-        return decode_tags(seen, classes)
+        return decode_tags(window_logits, classes)
 
-    def predictions(self, examples: Sequence[E], decoded: Tags, thresholds: Mapping[str, float]) -> Tags:
+    def predictions(
+        self, examples: Sequence[E], decoded: Tags, thresholds: Mapping[str, float]
+    ) -> Tags:
         """The decoded tags."""
         return decoded
 
-    def options(self, example: E, seen: Sequence[WindowLogits], classes: Sequence[str]) -> Floats:
+    def decision_logits(
+        self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> Floats:
         """Those of each word."""
-        return _word_logits(seen)
+        return _word_logits(window_logits)
 
-    def decisions(self, example: E, prediction: Sequence[str], classes: Sequence[str]) -> tuple[list[int], list[bool]]:
+    def decisions(
+        self, example: E, prediction: Sequence[str], classes: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
         """A tag for each word."""
         return list(map(classes.index, prediction)), list(map(str.__eq__, prediction, example.tags))
 
@@ -128,9 +154,23 @@ class TaggingTask(Task[E, Tags, R]):
             there = gold.get(extents) or _elsewhere(extents, gold)
             expected = " / ".join(_words(example, gold, one) for one in _overlapping(extents, gold))
             words = tuple(chain.from_iterable(range(*extent) for extent in extents))
-            yield Claim(words, there, label, expected or NONE, _words(example, found, extents), there == label)
+            yield Claim(
+                words,
+                there,
+                label,
+                expected or NONE,
+                _words(example, found, extents),
+                there == label,
+            )
         for extents in sorted(gold.keys() - found.keys()):
-            yield Claim((), gold[extents], _elsewhere(extents, found), _words(example, gold, extents), "", False)
+            yield Claim(
+                (),
+                gold[extents],
+                _elsewhere(extents, found),
+                _words(example, gold, extents),
+                "",
+                False,
+            )
 
 
 def check_tokens(row: Row, problems: Problems) -> bool:
@@ -138,8 +178,11 @@ def check_tokens(row: Row, problems: Problems) -> bool:
     tokens = row["tokens"]
     if is_text_list(tokens) and tokens:
         return True
-    problems.add(row["where"], f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
-                 "wrong-type")
+    problems.add(
+        row["where"],
+        f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
+        "wrong-type",
+    )
     return False
 
 
@@ -156,22 +199,45 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
         return False
     if not is_text_list(tags) or len(tokens) != len(tags):
         count = len(tags) if isinstance(tags, list | tuple) else "no list of"
-        problems.add(where, f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a sentence a token",
-                     "tag-count")
+        problems.add(
+            where,
+            f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a sentence a token",
+            "tag-count",
+        )
         return False
     odd = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
     if odd:
-        problems.add(where, f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it", "ill-formed-tag")
+        problems.add(
+            where,
+            f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it",
+            "ill-formed-tag",
+        )
         return False
-    unknown = {tag[2:]: position for position, tag in reversed(list(enumerate(tags))) if tag != "O" and tag[2:] not in labels}
+    unknown = {
+        tag[2:]: position
+        for position, tag in reversed(list(enumerate(tags)))
+        if tag != "O" and tag[2:] not in labels
+    }
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
-        problems.add(where, f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
-                            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag", "unknown-label")
+        problems.add(
+            where,
+            f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
+            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag",
+            "unknown-label",
+        )
     return len(problems) == before
 
 
-def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tokenizer: "Tokenizer", max_length: int, stride: int,
-                  counts: Counter[str], marked: int | None) -> Iterator[Feature]:
+def word_features(
+    number: int,
+    pieces: list[list[int]],
+    tags: Sequence[int],
+    tokenizer: "Tokenizer",
+    max_length: int,
+    stride: int,
+    counts: Counter[str],
+    marked: int | None,
+) -> Iterator[Feature]:
     """The windows of one sentence: `pieces` are the sub-words of its words, `tags` their class numbers.
 
     A word's label is read at its first sub-word (a causal backbone's: its last, which knows the others), in the one window that
@@ -185,8 +251,16 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
         ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
         ends = list(accumulate(sizes, initial=len(tokenizer.prefix)))
         words = range(len(tags))
-        yield Feature(number, ids, bytes(len(ids)), [end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1], tags,
-                      words, range(1, len(tags) + 1), len(tags))
+        yield Feature(
+            number,
+            ids,
+            bytes(len(ids)),
+            [end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1],
+            tags,
+            words,
+            range(1, len(tags) + 1),
+            len(tags),
+        )
         return
     counts["words cut (their first sub-words stay)"] += sum(size > room for size in sizes)
     cut = windows([min(size, room) for size in sizes], room, stride)
@@ -205,25 +279,32 @@ def word_features(number: int, pieces: list[list[int]], tags: Sequence[int], tok
         words = range(window.own_start, window.own_end)
         ids += tokenizer.suffix
         yield Feature(
-            example=number, input_ids=ids, token_types=[0] * len(ids),
-            positions=positions[owned], labels=[tags[word] for word in words],
-            begins=words, ends=[word + 1 for word in words], label_count=len(words),
+            example=number,
+            input_ids=ids,
+            token_types=[0] * len(ids),
+            positions=positions[owned],
+            labels=[tags[word] for word in words],
+            begins=words,
+            ends=[word + 1 for word in words],
+            label_count=len(words),
         )
 
 
-def decode_tags(seen: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
+def decode_tags(window_logits: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
     """The best well-formed BIO sequence for a whole sentence, by the sum of its words' logits (Viterbi).
 
     That is also the best by log-probability: normalizing a word's logits adds the same to every sequence.
 
     I-X may only follow B-X or I-X; every other step is free, so a word's best predecessor is one of three scores.
     """
-    return [classes[number] for number in _path(_word_logits(seen), classes)]
+    return [classes[number] for number in _path(_word_logits(window_logits), classes)]
 
 
-def decode_spans(seen: Sequence[WindowLogits], classes: Sequence[str], temperature: float = 1.0) -> list[TaggedSpan]:
+def decode_spans(
+    window_logits: Sequence[WindowLogits], classes: Sequence[str], temperature: float = 1.0
+) -> list[TaggedSpan]:
     """The spans of `decode_tags`, in order; `temperature` is for their scores."""
-    logits = _word_logits(seen)
+    logits = _word_logits(window_logits)
     path = _path(logits, classes)
     chances = softmax(logits, temperature)[np.arange(len(path)), path]
     found: list[TaggedSpan] = []
@@ -246,13 +327,15 @@ def _words(example: Tagged, found: Mapping[Extents, str], extents: Extents) -> s
 
 
 def _overlapping(extents: Extents, found: Mapping[Extents, str]) -> list[Extents]:
-    return [other for other in found if any(a[0] < b[1] and b[0] < a[1] for a in extents for b in other)]
+    return [
+        other for other in found if any(a[0] < b[1] and b[0] < a[1] for a in extents for b in other)
+    ]
 
 
-def _word_logits(seen: Sequence[WindowLogits]) -> NDArray[np.float64]:
+def _word_logits(window_logits: Sequence[WindowLogits]) -> NDArray[np.float64]:
     """The logits of all words [T, K], in order."""
-    order = np.argsort(np.concatenate([window.begins for window in seen]), kind="stable")
-    return np.concatenate([window.logits for window in seen])[order].astype(np.float64)
+    order = np.argsort(np.concatenate([window.begins for window in window_logits]), kind="stable")
+    return np.concatenate([window.logits for window in window_logits])[order].astype(np.float64)
 
 
 def _path(scores: NDArray[np.float64], classes: Sequence[str]) -> list[int]:

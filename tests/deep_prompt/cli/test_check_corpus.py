@@ -38,14 +38,22 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "ours.yaml").write_text(RECIPE, encoding="utf-8")
     (tmp_path / "raw").mkdir()
     for split, size in (("train", 200), ("validation", 20), ("test", 20)):
-        rows(tmp_path, split, [{"text": f"the {split} text number {n}", "label": ("yes", "no", "maybe")[n % 3]}
-                               for n in range(size)])
+        rows(
+            tmp_path,
+            split,
+            [
+                {"text": f"the {split} text number {n}", "label": ("yes", "no", "maybe")[n % 3]}
+                for n in range(size)
+            ],
+        )
     make_backbone(tmp_path / "backbone", tmp_path / "raw")
     return tmp_path
 
 
 def rows(place: Path, split: str, values: list[dict[str, Any]]) -> None:
-    (place / "raw" / f"{split}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    (place / "raw" / f"{split}.jsonl").write_text(
+        "".join(json.dumps(value) + "\n" for value in values), encoding="utf-8"
+    )
 
 
 def add(place: Path, split: str, *values: dict[str, Any]) -> None:
@@ -78,8 +86,16 @@ def test_a_sound_corpus(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (place / "again.html").read_text(encoding="utf-8") == html
 
 
-def test_a_corpus_with_problems_is_counted_as_far_as_it_is_sound(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add(place, "train", {"text": " ", "label": "yes"}, {"text": "a", "label": "perhaps"}, {"text": "a\x99", "label": "no"})
+def test_a_corpus_with_problems_is_counted_as_far_as_it_is_sound(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(
+        place,
+        "train",
+        {"text": " ", "label": "yes"},
+        {"text": "a", "label": "perhaps"},
+        {"text": "a\x99", "label": "no"},
+    )
     code, said = check(place, capsys, "--html", place / "page.html")
     assert code == 1
     assert "empty-text: 1\n" in said
@@ -92,33 +108,62 @@ def test_a_corpus_with_problems_is_counted_as_far_as_it_is_sound(place: Path, ca
 def test_nothing_sound_is_no_crash(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "validation", "test"):
         rows(place, split, [{"text": "", "label": "yes"}] * 3)
-    code, said = check(place, capsys, "--backbone", f"folder:{place}/backbone", "--max-length", 8, "--stride", 2,
-                       "--html", place / "page.html")
+    code, said = check(
+        place,
+        capsys,
+        "--backbone",
+        f"folder:{place}/backbone",
+        "--max-length",
+        8,
+        "--stride",
+        2,
+        "--html",
+        place / "page.html",
+    )
     assert (code, "empty-text: 9" in said) == (1, True)
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("values", "kind", "part"), [
-    ([{"text": "a b", "label": "yes"}] * 20_000, "class-imbalance", "'yes' is"),
-    ([{"text": "word " * (FAR * 16 + 5), "label": "no"}], "long-text", "times max_length"),
-    ([{"text": "the test text number 7", "label": "no"}], "train-text-held-out", "1 rows are in train"),
-])
-def test_warnings_never_fail(values: list[dict[str, Any]], kind: str, part: str, place: Path,
-                             capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("values", "kind", "part"),
+    [
+        ([{"text": "a b", "label": "yes"}] * 20_000, "class-imbalance", "'yes' is"),
+        ([{"text": "word " * (FAR * 16 + 5), "label": "no"}], "long-text", "times max_length"),
+        (
+            [{"text": "the test text number 7", "label": "no"}],
+            "train-text-held-out",
+            "1 rows are in train",
+        ),
+    ],
+)
+def test_warnings_never_fail(
+    values: list[dict[str, Any]],
+    kind: str,
+    part: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     add(place, "train", *values)
-    code, said = check(place, capsys, "--backbone", f"folder:{place}/backbone", "--max-length", 16, "--stride", 2)
+    code, said = check(
+        place, capsys, "--backbone", f"folder:{place}/backbone", "--max-length", 16, "--stride", 2
+    )
     assert code == 0
     assert f"{kind}: 1 (warning)" in said
     assert part in said
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("--max-length", 4), "--max-length is 4"),
-    (("--stride", 64), "--stride 64"),
-    (("--backbone", "bert"), "backbone bert: write package:NAME/FOLDER"),
-    (("--backbone", "folder:nowhere"), "holds no config.json"),
-])
-def test_a_users_mistake(words: tuple[object, ...], message: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--max-length", 4), "--max-length is 4"),
+        (("--stride", 64), "--stride 64"),
+        (("--backbone", "bert"), "backbone bert: write package:NAME/FOLDER"),
+        (("--backbone", "folder:nowhere"), "holds no config.json"),
+    ],
+)
+def test_a_users_mistake(
+    words: tuple[object, ...], message: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, said = check(place, capsys, *words)
     assert code == 1
     assert message in said
@@ -126,12 +171,22 @@ def test_a_users_mistake(words: tuple[object, ...], message: str, place: Path, c
 
 def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
     recipe = load_recipe(place / "ours.yaml")
-    rows(place, "train", [{"text": f"text {n}", "label": "maybe" if n < RARE - 1 else ("yes", "no")[n % 2]} for n in range(100)])
+    rows(
+        place,
+        "train",
+        [
+            {"text": f"text {n}", "label": "maybe" if n < RARE - 1 else ("yes", "no")[n % 2]}
+            for n in range(100)
+        ],
+    )
     problems = Problems()
-    summary, _ = prepare(replace(recipe, allow=("shared-row",)), place / "raw", tmp_path / "out", gather=problems)
+    summary, _ = prepare(
+        replace(recipe, allow=("shared-row",)), place / "raw", tmp_path / "out", gather=problems
+    )
     measure(tmp_path / "out", summary, None, 8, 0, problems)
     assert [problem.message.split(";")[0] for problem in problems.kept] == [
-        f"label 'maybe' is there {RARE - 1} times among 100 annotations"]
+        f"label 'maybe' is there {RARE - 1} times among 100 annotations"
+    ]
     assert 0.5 < DOMINANT < 1
 
 
@@ -139,8 +194,10 @@ def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
 def test_lengths_are_those_of_the_features(kind: Any, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """A row is in one window exactly if all its sub-words fit into one; and the sampled rows are all rows here."""
     write_corpus(kind, tmp_path / "raw", 100, 0)
-    recipe = replace(load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"),
-                     allow=("shared-row", "conflicting-labels", "unseen-label"))
+    recipe = replace(
+        load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"),
+        allow=("shared-row", "conflicting-labels", "unseen-label"),
+    )
     summary, _ = prepare(recipe, tmp_path / "raw", tmp_path / "out")
     found = measure(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
     for split, counted in found.splits.items():
@@ -149,18 +206,28 @@ def test_lengths_are_those_of_the_features(kind: Any, tmp_path: Path, tokenizer:
         assert np.array_equal(counted.windows > 1, counted.pieces > 32)
 
 
-def test_rows_are_sampled_where_there_are_many(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_sampled_where_there_are_many(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipeline.data.corpus_statistics.TOKENIZED", 30)
     write_corpus("ner", tmp_path / "raw", 100, 0)
     recipe = load_recipe(ROOT / "data_recipes" / "world_ner.yaml")
-    summary, _ = prepare(replace(recipe, allow=("shared-row", "conflicting-labels")), tmp_path / "raw", tmp_path / "out")
+    summary, _ = prepare(
+        replace(recipe, allow=("shared-row", "conflicting-labels")),
+        tmp_path / "raw",
+        tmp_path / "out",
+    )
     train = measure(tmp_path / "out", summary, tokenizer, 32, 8, Problems()).splits["train"]
     assert (len(train.words), len(train.pieces)) == (100, 25)
 
 
 def test_check_loads_no_torch_without_a_backbone(place: Path) -> None:
-    code = ("import sys; from deep_prompt.cli.main import main\n"
-            f"main(['check', {str(place / 'ours.yaml')!r}, '--folder', {str(place / 'raw')!r}])\n"
-            "print({'torch', 'transformers'} & set(sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        "import sys; from deep_prompt.cli.main import main\n"
+        f"main(['check', {str(place / 'ours.yaml')!r}, '--folder', {str(place / 'raw')!r}])\n"
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.endswith("set()\n")

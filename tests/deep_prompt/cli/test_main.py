@@ -31,8 +31,12 @@ from pipeline.world import write_corpus
 from tests.support.small_project import ROOT, environment, make_backbone
 
 torch.set_num_threads(1)
-HEADS = {"ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
-         "qa": TaskHead("span_extraction", "positions", ("start", "end"), thresholds={"null_margin": 1.23456})}
+HEADS = {
+    "ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
+    "qa": TaskHead(
+        "span_extraction", "positions", ("start", "end"), thresholds={"null_margin": 1.23456}
+    ),
+}
 NER = '{"task": "ner", "id": "n", "tokens": ["Ada", "in", "Bonn"]}\n'
 QA = '{"task": "qa", "question": "who", "context": "Ada in Bonn"}\n'
 
@@ -43,18 +47,35 @@ class Place:
     def __init__(self, folder: Path) -> None:
         write_corpus("srl", folder / "corpus", 40, 7)
         self.folder = folder
-        self.params = BackboneParams(f"folder:{folder}/backbone", make_backbone(folder / "backbone", folder / "corpus"))
+        self.params = BackboneParams(
+            f"folder:{folder}/backbone", make_backbone(folder / "backbone", folder / "corpus")
+        )
         self.backbone = Backbone.load(folder / "backbone").requires_grad_(False)
-        self.prompt = DeepPrompt(torch.randn(self.backbone.prompt_shape(4), generator=torch.Generator().manual_seed(1)))
+        self.prompt = DeepPrompt(
+            torch.randn(self.backbone.prompt_shape(4), generator=torch.Generator().manual_seed(1))
+        )
         self.ner = self.save("ner", "deep_prompt", self.prompt)
         self.qa = self.save("qa", "head_only", None)
 
     def save(self, name: str, arm: Arm, prompt: DeepPrompt | None) -> Path:
         heads = {name: HEADS[name]}
-        model = PromptedModel(self.backbone, prompt, Heads([HEADS[name].kind], [len(HEADS[name].classes)], 32, 0), False)
-        about = {"seed": 7, "training": {"epochs": 0.1, "note": "[b]no markup[/b]"}, "pretrained_on": ["a", "b"]}
+        model = PromptedModel(
+            self.backbone,
+            prompt,
+            Heads([HEADS[name].kind], [len(HEADS[name].classes)], 32, 0),
+            False,
+        )
+        about = {
+            "seed": 7,
+            "training": {"epochs": 0.1, "note": "[b]no markup[/b]"},
+            "pretrained_on": ["a", "b"],
+        }
         shape = None if prompt is None else prompt.shape
-        save_artifact(self.folder / name, model, ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=about))
+        save_artifact(
+            self.folder / name,
+            model,
+            ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=about),
+        )
         return self.folder / name
 
 
@@ -82,8 +103,11 @@ class Ended:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run the command in this process; a second one would import torch for seconds."""
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """TrainingRun the command in this process; a second one would import torch for seconds."""
+
     def run(*words: object, stdin: str | bytes = "") -> Ended:
         given = stdin if isinstance(stdin, bytes) else stdin.encode()
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given)))
@@ -101,33 +125,71 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 def process(place: Place, *words: object, **options: Any) -> "subprocess.Popen[bytes]":
     env = environment(place.folder) | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", "deep_prompt", *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=env, cwd=place.folder, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "deep_prompt", *map(str, words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd=place.folder,
+        **options,
+    )
 
 
 def test_from_file_to_file(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(f"\ufeff{NER}\n{QA}{NER}", encoding="utf-8")
-    done = command("predict", "--artifact", place.ner, "--artifact", place.qa, "--input", tmp_path / "rows.jsonl",
-                   "--output", tmp_path / "out/predictions.jsonl")
+    done = command(
+        "predict",
+        "--artifact",
+        place.ner,
+        "--artifact",
+        place.qa,
+        "--input",
+        tmp_path / "rows.jsonl",
+        "--output",
+        tmp_path / "out/predictions.jsonl",
+    )
     assert (done.code, done.out, done.err) == (0, "", "")
-    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "out/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [(line["id"], line["task"]) for line in lines] == [("n", "ner"), (1, "qa"), ("n", "ner")]
     assert all(line.keys() == {"id", "task", "result"} for line in lines)
     assert lines[0] == lines[2]
     assert os.listdir(tmp_path / "out") == ["predictions.jsonl"]
     (tmp_path / "ordinary").write_text("")
-    assert (tmp_path / "out/predictions.jsonl").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert (tmp_path / "out/predictions.jsonl").stat().st_mode == (
+        tmp_path / "ordinary"
+    ).stat().st_mode
 
 
 def test_from_pipe_to_pipe(place: Place, command: Callable[..., Ended]) -> None:
-    done = command("predict", "--artifact", place.ner, "--artifact", place.qa, "--batch-tokens", 1, "--max-length", 20,
-                   "--chunk-rows", 2, stdin=NER + QA + NER)
+    done = command(
+        "predict",
+        "--artifact",
+        place.ner,
+        "--artifact",
+        place.qa,
+        "--batch-tokens",
+        1,
+        "--max-length",
+        20,
+        "--chunk-rows",
+        2,
+        stdin=NER + QA + NER,
+    )
     assert (done.code, done.err) == (0, "")
     assert [line["task"] for line in done.lines] == ["ner", "qa", "ner"]
 
 
 def test_text_stays_as_it_is(place: Place, command: Callable[..., Ended]) -> None:
-    done = command("predict", "--artifact", place.ner, stdin='{"id": "Zoë \u2028 \\ud83d\\ude00", "tokens": ["ß\u0085"]}\n')
+    done = command(
+        "predict",
+        "--artifact",
+        place.ner,
+        stdin='{"id": "Zoë \u2028 \\ud83d\\ude00", "tokens": ["ß\u0085"]}\n',
+    )
     assert done.code == 0
     assert "Zoë \u2028 😀" in done.out
 
@@ -136,8 +198,14 @@ def test_a_task_for_rows_that_name_none(place: Place, command: Callable[..., End
     words = ("predict", "--artifact", place.ner, "--artifact", place.qa)
     done = command(*words, "--task", "ner", stdin='{"tokens": ["a"]}\n' + QA)
     assert [line["task"] for line in done.lines] == ["ner", "qa"]
-    assert command(*words, stdin='{"tokens": ["a"]}\n').err == "error: stdin:1: key 'task' is missing; give one of ner, qa\n"
-    assert command(*words, "--task", "nre").err == "error: --task: the artifacts have no task 'nre'; did you mean 'ner'?\n"
+    assert (
+        command(*words, stdin='{"tokens": ["a"]}\n').err
+        == "error: stdin:1: key 'task' is missing; give one of ner, qa\n"
+    )
+    assert (
+        command(*words, "--task", "nre").err
+        == "error: --task: the artifacts have no task 'nre'; did you mean 'ner'?\n"
+    )
 
 
 BAD = [
@@ -148,15 +216,28 @@ BAD = [
     (b"[" * 100_000 + b"\n", "stdin:2: cannot be read as JSON"),
     (b'{"task": "ner", "tokens": ' + b"9" * 5000 + b"}\n", "stdin:2: cannot be read as JSON"),
     (b'{"task": "nre"}\n', "stdin:2: task: no task 'nre'; did you mean 'ner'?"),
-    (b'{"task": "qa", "question": "who"}\n', "stdin:2: 'context' missing; rows of task 'qa' need question, context"),
+    (
+        b'{"task": "qa", "question": "who"}\n',
+        "stdin:2: 'context' missing; rows of task 'qa' need question, context",
+    ),
     (b'{"task": "ner", "tokens": ["\\ud800"]}\n', "stdin:2: holds half a surrogate pair"),
     (b'{"task": "ner", "tokens": ["a"', "stdin:2: not valid JSON at column 31"),
 ]
 
 
 @pytest.mark.parametrize(("line", "message"), BAD)
-def test_a_bad_line(line: bytes, message: str, place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
-    words = ("predict", "--artifact", place.ner, "--artifact", place.qa, "--output", tmp_path / "out.jsonl")
+def test_a_bad_line(
+    line: bytes, message: str, place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
+    words = (
+        "predict",
+        "--artifact",
+        place.ner,
+        "--artifact",
+        place.qa,
+        "--output",
+        tmp_path / "out.jsonl",
+    )
     rows = NER.encode() + line + (QA.encode() if line.endswith(b"\n") else b"")
     done = command(*words, stdin=rows)
     assert done.code == 1
@@ -167,11 +248,16 @@ def test_a_bad_line(line: bytes, message: str, place: Place, command: Callable[.
     assert done.code == 0
     assert done.err.startswith(f"skipped: {message}")
     assert done.err.endswith("rows skipped: 1\n")
-    left = [json.loads(line)["task"] for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    left = [
+        json.loads(line)["task"]
+        for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert left == ["ner", "qa"][: rows.count(b"\n") - 1 or 1]
 
 
-def test_an_old_output_stays_where_a_late_line_is_bad(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
+def test_an_old_output_stays_where_a_late_line_is_bad(
+    place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
     (tmp_path / "out.jsonl").write_text("old")
     words = ("predict", "--artifact", place.ner, "--chunk-rows", 1)
     done = command(*words, "--output", tmp_path / "out.jsonl", stdin=NER * 3 + "{")
@@ -183,7 +269,9 @@ def test_an_old_output_stays_where_a_late_line_is_bad(place: Place, command: Cal
     assert len(done.lines) == 3, "stdout has whole lines only"
 
 
-def test_the_output_may_be_the_input_or_a_link_or_a_device(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
+def test_the_output_may_be_the_input_or_a_link_or_a_device(
+    place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
     file, link = tmp_path / "rows.jsonl", tmp_path / "link"
     file.write_text(NER)
     link.symlink_to(file)
@@ -205,34 +293,64 @@ def test_a_backbone_elsewhere(place: Place, command: Callable[..., Ended], tmp_p
     words = ("predict", "--artifact", place.ner, "--backbone")
     assert command(*words, f"folder:{tmp_path}/moved", stdin=NER).code == 0
     assert "holds no config.json" in command(*words, f"folder:{tmp_path}/no", stdin=NER).err
-    assert command(*words, "moved", stdin=NER).err.startswith("error: --backbone: source is 'moved'; write package:NAME/FOLDER")
+    assert command(*words, "moved", stdin=NER).err.startswith(
+        "error: --backbone: source is 'moved'; write package:NAME/FOLDER"
+    )
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("--artifact", "no"), "no/config.json: no such file"),
-    (("--artifact", "{ner}", "--input", "no.jsonl"), "--input: no.jsonl cannot be read: No such file"),
-    (("--artifact", "{ner}", "--input", "{ner}"), "--input: {ner} cannot be read: Is a directory"),
-    (("--artifact", "{ner}", "--output", "{ner}"), "--output: {ner} cannot be written: Is a directory"),
-    (("--artifact", "{ner}", "--output", "/proc/no/file"), "--output: /proc/no/file cannot be written"),
-    (("--artifact", "{ner}", "--artifact", "{ner}"), "{ner}: task 'ner' is in {ner} too"),
-    (("--artifact", "{ner}", "--max-length", "65"), "max_length is 65"),
-])
-def test_a_users_mistake(words: tuple[str, ...], message: str, place: Place, command: Callable[..., Ended]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--artifact", "no"), "no/config.json: no such file"),
+        (
+            ("--artifact", "{ner}", "--input", "no.jsonl"),
+            "--input: no.jsonl cannot be read: No such file",
+        ),
+        (
+            ("--artifact", "{ner}", "--input", "{ner}"),
+            "--input: {ner} cannot be read: Is a directory",
+        ),
+        (
+            ("--artifact", "{ner}", "--output", "{ner}"),
+            "--output: {ner} cannot be written: Is a directory",
+        ),
+        (
+            ("--artifact", "{ner}", "--output", "/proc/no/file"),
+            "--output: /proc/no/file cannot be written",
+        ),
+        (("--artifact", "{ner}", "--artifact", "{ner}"), "{ner}: task 'ner' is in {ner} too"),
+        (("--artifact", "{ner}", "--max-length", "65"), "max_length is 65"),
+    ],
+)
+def test_a_users_mistake(
+    words: tuple[str, ...], message: str, place: Place, command: Callable[..., Ended]
+) -> None:
     done = command("predict", *(word.format(ner=place.ner) for word in words), stdin=NER)
     assert done.code == 1
     assert done.err.startswith(f"error: {message.format(ner=place.ner)}")
     assert done.out == ""
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ((), "required: COMMAND"),
-    (("predcit",), "invalid choice: 'predcit'"),
-    (("predict",), "required: --artifact"),
-    (("predict", "--artifact", "a", "--batch-tokens", "0"), "'0' is not a whole number above 0"),
-    (("predict", "--artifact", "a", "--chunk-rows", "many"), "'many' is not a whole number above 0"),
-    (("import", "--from", "elsewhere"), "invalid choice: 'elsewhere'"),
-])
-def test_wrong_usage_ends_with_2(words: tuple[str, ...], message: str, command: Callable[..., Ended]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "required: COMMAND"),
+        (("predcit",), "invalid choice: 'predcit'"),
+        (("predict",), "required: --artifact"),
+        (
+            ("predict", "--artifact", "a", "--batch-tokens", "0"),
+            "'0' is not a whole number above 0",
+        ),
+        (
+            ("predict", "--artifact", "a", "--chunk-rows", "many"),
+            "'many' is not a whole number above 0",
+        ),
+        (("import", "--from", "elsewhere"), "invalid choice: 'elsewhere'"),
+    ],
+)
+def test_wrong_usage_ends_with_2(
+    words: tuple[str, ...], message: str, command: Callable[..., Ended]
+) -> None:
     done = command(*words)
     assert done.code == 2
     assert message in done.err
@@ -253,9 +371,13 @@ def test_help_says_what_everything_is(name: str, command: Callable[..., Ended]) 
 
 
 def test_help_loads_no_torch() -> None:
-    check = ("import sys; from deep_prompt.cli.main import main\ntry: main(['predict', '--help'])\n"
-             "except SystemExit: print({'torch', 'transformers', 'rich'} & set(sys.modules))")
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+    check = (
+        "import sys; from deep_prompt.cli.main import main\ntry: main(['predict', '--help'])\n"
+        "except SystemExit: print({'torch', 'transformers', 'rich'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.endswith("set()\n")
 
 
@@ -269,7 +391,10 @@ def test_an_endless_pipe_is_answered_as_it_comes(place: Place) -> None:
         for number in range(3):  # the next rows come after the answers to these
             running.stdin.write((NER * 2).encode())
             running.stdin.flush()
-            assert [json.loads(running.stdout.readline())["task"] for _ in range(2)] == ["ner", "ner"], number
+            assert [json.loads(running.stdout.readline())["task"] for _ in range(2)] == [
+                "ner",
+                "ner",
+            ], number
         running.stdin.close()
         assert running.wait(180) == 0
         assert running.stdout.read() == b""
@@ -292,7 +417,16 @@ def test_a_reader_that_has_seen_enough(place: Place) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_leaves_nothing(number: signal.Signals, place: Place, tmp_path: Path) -> None:
-    with process(place, "predict", "--artifact", place.ner, "--chunk-rows", 1, "--output", tmp_path / "out.jsonl") as running:
+    with process(
+        place,
+        "predict",
+        "--artifact",
+        place.ner,
+        "--chunk-rows",
+        1,
+        "--output",
+        tmp_path / "out.jsonl",
+    ) as running:
         assert running.stdin is not None
         assert running.stderr is not None
         running.stdin.write((NER * 5).encode())
@@ -311,17 +445,28 @@ def test_a_stopped_run_leaves_nothing(number: signal.Signals, place: Place, tmp_
 # The other commands
 
 
-def test_inspect(place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect(
+    place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     done = command("inspect", place.ner)
     assert (done.code, done.err) == (0, "")
     trained = place.prompt.key_values.numel() + 3 * 33
     share = 100 * trained / place.backbone.num_parameters
-    for part in ["deep_prompt (format 2)", f"folder:{place.folder}/backbone: bert, hidden size 32", str(place.params.sha256),
-                 "4 virtual tokens in layers 0 to 1; 2 key/value heads of size 16",
-                 f"{trained:,} numbers, {share:.2f} % of the backbone's {place.backbone.num_parameters:,} (prompt 512, heads 99)",
-                 "task ner", "token_classification, 3 classes: O, B-X, I-X", "file prompt.safetensors", "kB",
-                 "epochs 0.1, note [b]no markup[/b]", "pretrained_on", "a, b"]:
+    for part in [
+        "deep_prompt (format 3)",
+        f"folder:{place.folder}/backbone: bert, hidden size 32",
+        str(place.params.sha256),
+        "4 virtual tokens in layers 0 to 1; 2 key/value heads of size 16",
+        f"{trained:,} numbers, {share:.2f} % of the backbone's {place.backbone.num_parameters:,} (prompt 512, heads 99)",
+        "task ner",
+        "token_classification, 3 classes: O, B-X, I-X",
+        "file prompt.safetensors",
+        "kB",
+        "epochs 0.1, note [b]no markup[/b]",
+        "pretrained_on",
+        "a, b",
+    ]:
         assert part in done.out, part
     done = command("inspect", place.qa)
     assert re.search(r"prompt +│ none", done.out)
@@ -331,10 +476,14 @@ def test_inspect(place: Place, command: Callable[..., Ended], monkeypatch: pytes
 def test_inspect_for_programs(place: Place, command: Callable[..., Ended]) -> None:
     done = command("inspect", place.qa, "--json")
     assert done.code == 0
-    assert json.loads(done.out) == json.loads((place.qa / "config.json").read_text(encoding="utf-8"))
+    assert json.loads(done.out) == json.loads(
+        (place.qa / "config.json").read_text(encoding="utf-8")
+    )
 
 
-def test_inspect_without_the_backbone(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
+def test_inspect_without_the_backbone(
+    place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
     for file in place.ner.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
@@ -346,8 +495,12 @@ def test_inspect_without_the_backbone(place: Place, command: Callable[..., Ended
         assert "611 numbers" in done.out
         assert "%" not in done.out
     (tmp_path / "prompt.safetensors").write_bytes(b"no")
-    assert command("inspect", tmp_path).err.startswith(f"error: {tmp_path}/prompt.safetensors: not a safetensors file")
-    assert command("inspect", tmp_path / "no").err.startswith(f"error: {tmp_path}/no/config.json: no such file")
+    assert command("inspect", tmp_path).err.startswith(
+        f"error: {tmp_path}/prompt.safetensors: not a safetensors file"
+    )
+    assert command("inspect", tmp_path / "no").err.startswith(
+        f"error: {tmp_path}/no/config.json: no such file"
+    )
 
 
 @pytest.fixture
@@ -360,6 +513,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def run(path: Path, backbone: Backbone) -> DeepPrompt:
             called[name] = path
             return DeepPrompt(torch.ones(backbone.prompt_shape(3)), position_offset=3)
+
         return run
 
     def write(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_name: str) -> None:
@@ -375,7 +529,9 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return called
 
 
-def test_export(place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path) -> None:
+def test_export(
+    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+) -> None:
     words = ("export", "--to", "peft", "--artifact")
     done = command(*words, place.ner, "--output", tmp_path / "a")
     assert (done.code, done.err) == (0, "")
@@ -393,20 +549,38 @@ def test_export(place: Place, command: Callable[..., Ended], exchange: dict[str,
     assert mask.sum(1).tolist()[0] > mask.sum(1).tolist()[1] > 2
     assert not ids[~mask.bool()].any()
     done = command(*words, place.qa, "--output", tmp_path / "c")
-    assert done.err == f"error: {place.qa}: arm is 'head_only', which has no deep prompt; export one that has\n"
+    assert (
+        done.err
+        == f"error: {place.qa}: arm is 'head_only', which has no deep prompt; export one that has\n"
+    )
 
 
-def test_import(place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path) -> None:
+def test_import(
+    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"some")
     (tmp_path / "adapter/adapter_config.json").write_text("{}")
     (tmp_path / "adapter/README.md").write_text("other")
     (tmp_path / "checkpoint.safetensors").write_bytes(b"more")
-    for origin, path, files in (("peft", "adapter", ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]),
-                                ("ptuning_v2", "checkpoint.safetensors", ["checkpoint.safetensors"])):
+    for origin, path, files in (
+        ("peft", "adapter", ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]),
+        ("ptuning_v2", "checkpoint.safetensors", ["checkpoint.safetensors"]),
+    ):
         output = tmp_path / f"imported-{origin}"
-        done = command("import", "--from", origin, "--input", tmp_path / path, "--backbone", place.params.source,
-                       "--sha256", place.params.sha256, "--output", output)
+        done = command(
+            "import",
+            "--from",
+            origin,
+            "--input",
+            tmp_path / path,
+            "--backbone",
+            place.params.source,
+            "--sha256",
+            place.params.sha256,
+            "--output",
+            output,
+        )
         assert (done.code, done.err) == (0, "")
         assert exchange[origin] == tmp_path / path
         config = load_config(output)
@@ -419,10 +593,24 @@ def test_import(place: Place, command: Callable[..., Ended], exchange: dict[str,
         assert "none" not in command("inspect", output).err
 
 
-def test_import_needs_the_hash(place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path) -> None:
-    done = command("import", "--from", "peft", "--input", tmp_path, "--backbone", place.params.source, "--output", tmp_path / "a")
+def test_import_needs_the_hash(
+    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+) -> None:
+    done = command(
+        "import",
+        "--from",
+        "peft",
+        "--input",
+        tmp_path,
+        "--backbone",
+        place.params.source,
+        "--output",
+        tmp_path / "a",
+    )
     assert done.code == 1
-    assert done.err.startswith("error: --backbone: sha256 is missing; add what `sha256sum model.safetensors` prints")
+    assert done.err.startswith(
+        "error: --backbone: sha256 is missing; add what `sha256sum model.safetensors` prints"
+    )
 
 
 class Hub:
@@ -442,7 +630,9 @@ class Hub:
         return "https://hub/o/n/commit/1"
 
 
-def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_publish(
+    place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import huggingface_hub
 
     hub, tokens = Hub(), iter([None, "t", "t", "t"])
@@ -454,7 +644,10 @@ def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytes
     assert f"{folder} has no README.md" in command(*words).err
     (folder / "README.md").write_text("# A card\n")
     done = command(*words)
-    assert done.err == "error: publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
+    assert (
+        done.err
+        == "error: publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
+    )
     assert hub.asked == []
     done = command(*words, "--private")
     assert done.code == 0
@@ -464,10 +657,14 @@ def test_publish(place: Place, command: Callable[..., Ended], monkeypatch: pytes
     assert (upload[1]["repo_id"], upload[1]["folder_path"]) == ("o/n", folder)
     assert "*.bin" not in upload[1]["allow_patterns"]
     hub.wrong = RuntimeError("403 Forbidden\nmore")
-    assert command(*words).err == "error: publish: o/n: 403 Forbidden; check network, token and name\n"
+    assert (
+        command(*words).err == "error: publish: o/n: 403 Forbidden; check network, token and name\n"
+    )
 
 
-def test_publish_refuses_before_it_asks_the_hub(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
+def test_publish_refuses_before_it_asks_the_hub(
+    place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
     done = command("publish", "--artifact", place.ner, "--repo", "name")
     assert done.err == "error: --repo: found 'name'; write OWNER/NAME\n"
     done = command("publish", "--artifact", tmp_path, "--repo", "o/n")

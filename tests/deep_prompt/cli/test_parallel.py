@@ -15,24 +15,33 @@ from tests.support.small_project import environment, make_project, python, write
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], dict[str, Any]]:
+def project(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, str], dict[str, Any]]:
     home = tmp_path_factory.mktemp("parallel")
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)
     for training in values["pretrain"].values():
-        training["micro_batches"] = 2
-    values["tasks"]["world_ner"]["start"] = "multitask/world_srl"
+        training["micro_batches_per_step"] = 2
+    values["tasks"]["world_ner"]["init_from"] = "multitask/world_srl"
     write_params(folder, values)
     (folder / "cluster.yaml").write_text("ranks: 2\n", encoding="utf-8")
     python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
     return folder, env, values
 
 
-def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+def test_all_is_done_by_one_process_a_task(
+    project: tuple[Path, dict[str, str], dict[str, Any]],
+) -> None:
     """Once it has been interrupted, too."""
     folder, env, _ = project
-    running = subprocess.Popen([sys.executable, "-m", "deep_prompt", "parallel", "2"], cwd=folder, env=env, stdout=subprocess.PIPE,
-                               text=True)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "deep_prompt", "parallel", "2"],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 600
     while not list((folder / ".work").glob("finetune-*/*/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -49,26 +58,44 @@ def test_all_is_done_by_one_process_a_task(project: tuple[Path, dict[str, str], 
     assert "repro: 2 ranks on" not in done.stdout, "what is done is done"
     trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
     for stage in trained:
-        assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), f"{stage}: one process"
-    assert not any(line.startswith("repro: 1 rank on") for line in lines), "nothing was left to train"
+        assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), (
+            f"{stage}: one process"
+        )
+    assert not any(line.startswith("repro: 1 rank on") for line in lines), (
+        "nothing was left to train"
+    )
     order = [line.split(":")[0] for line in lines if ": done in" in line]
-    assert order.index("finetune@world_srl") < order.index("finetune@world_ner"), "which starts from it"
+    assert order.index("finetune@world_srl") < order.index("finetune@world_ner"), (
+        "which starts from it"
+    )
     status = python(folder, env, "-m", "dvc", "status")
     assert "up to date" in status.stdout, status.stdout
     assert list((folder / ".work/launch").iterdir()) == []
 
 
-def test_what_fails_is_told_and_the_others_go_on(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+def test_what_fails_is_told_and_the_others_go_on(
+    project: tuple[Path, dict[str, str], dict[str, Any]],
+) -> None:
     folder, env, values = project
-    values["tasks"]["world_srl"]["multitask"] = {"projection": 7}
+    values["tasks"]["world_srl"]["multitask"] = {"projection_size": 7}
     values["arms"]["head_only"]["head_lr"] = 0.004
     write_params(folder, values)
     done = python(folder, env, "-m", "deep_prompt", "parallel", "2")
     assert done.returncode == 1
-    assert "error: failed: multitask/world_srl, multitask/world_ner; the errors above say why" in done.stderr
-    (error,) = [line for line in done.stdout.splitlines() if "artifacts/pretrain/all/config.json: projection is 0" in line]
+    assert (
+        "error: failed: multitask/world_srl, multitask/world_ner; the errors above say why"
+        in done.stderr
+    )
+    (error,) = [
+        line
+        for line in done.stdout.splitlines()
+        if "artifacts/pretrain/all/config.json: projection is 0" in line
+    ]
     assert error.startswith("  finetune@world_srl: error: ")
-    assert any(line.strip().startswith("evaluate_baseline@head_only-world_ner: done in") for line in done.stdout.splitlines())
+    assert any(
+        line.strip().startswith("evaluate_baseline@head_only-world_ner: done in")
+        for line in done.stdout.splitlines()
+    )
 
 
 def test_a_number_that_is_none(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
@@ -77,10 +104,20 @@ def test_a_number_that_is_none(project: tuple[Path, dict[str, str], dict[str, An
     assert "'all' is not a whole number above 0" in done.stderr
 
 
-def test_jobs_come_after_what_they_start_from(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+def test_jobs_come_after_what_they_start_from(
+    project: tuple[Path, dict[str, str], dict[str, Any]],
+) -> None:
     jobs = _jobs(check_params(project[2], "params"))
-    assert list(jobs) == [("head_only", "world_ner"), ("multitask", "world_srl"), ("multitask", "world_ner")]
+    assert list(jobs) == [
+        ("head_only", "world_ner"),
+        ("multitask", "world_srl"),
+        ("multitask", "world_ner"),
+    ]
     assert jobs[("multitask", "world_ner")] == ("multitask", "world_srl")
-    repeated = _jobs(check_params({**project[2], "repeat": {**project[2]["repeat"], "seeds": [8]}}, "params"))
+    repeated = _jobs(
+        check_params({**project[2], "repeat": {**project[2]["repeat"], "seeds": [8]}}, "params")
+    )
     assert {job: before for job, before in repeated.items() if job not in jobs} == {
-        ("head_only", "world_ner", "8"): ("head_only", "world_ner"), ("multitask", "world_ner", "8"): ("multitask", "world_ner")}
+        ("head_only", "world_ner", "8"): ("head_only", "world_ner"),
+        ("multitask", "world_ner", "8"): ("multitask", "world_ner"),
+    }

@@ -22,12 +22,23 @@ from pipeline.config import load_yaml
 from pipeline.errors import Diverged, UserError
 from pipeline.params import TrainParams
 from pipeline.report.tuning_page import Tried, best_of, write_tuning
-from pipeline.training.trainer import Run
+from pipeline.training.trainer import TrainingRun
 from stages.runtime.params import check_params
-from tests.support.small_project import ROOT, TUNING, environment, make_project, params, python, write_params
+from tests.support.small_project import (
+    ROOT,
+    TUNING,
+    environment,
+    make_project,
+    params,
+    python,
+    write_params,
+)
 
 COMMAND = ["-m", "deep_prompt", "tune", "world_ner", "--arm", "head_only", "--space", "small.yaml"]
-SPACE: dict[str, Any] = {"pruner": "none", "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}, "epochs": [0.2]}}}
+SPACE: dict[str, Any] = {
+    "pruner": "none",
+    "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}, "epochs": [0.2]}},
+}
 
 
 def write_space(folder: Path, values: dict[str, Any]) -> Path:
@@ -75,7 +86,9 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     assert more["head_lr"].nunique() == 4
     best = more.loc[more["score"].idxmax()]
     written = load_yaml(folder / "params.yaml")
-    assert written["tasks"]["world_ner"]["head_only"] == {"head_lr": pytest.approx(best["head_lr"], rel=1e-5)}
+    assert written["tasks"]["world_ner"]["head_only"] == {
+        "head_lr": pytest.approx(best["head_lr"], rel=1e-5)
+    }
     assert f"best validation {best['score']:.2f}" in done.stdout
     page = (folder / "tuning/head_only-world_ner/tuning.html").read_text(encoding="utf-8")
     assert "Score by head_lr" in page
@@ -87,18 +100,27 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     done = python(folder, env, *COMMAND, "--trials", "1")
     assert done.returncode == 0, done.stderr
     assert len(trials(folder)) == 1
-    assert not list((folder / ".work/tune").rglob("*.safetensors")), "no checkpoint of a finished trial stays"
+    assert not list((folder / ".work/tune").rglob("*.safetensors")), (
+        "no checkpoint of a finished trial stays"
+    )
 
 
-def test_an_interrupted_trial_is_taken_up_where_it_was(project: tuple[Path, dict[str, str]]) -> None:
+def test_an_interrupted_trial_is_taken_up_where_it_was(
+    project: tuple[Path, dict[str, str]],
+) -> None:
     folder, env = project
     values = params(load_yaml(folder / "params.yaml")["backbone"]["sha256"])
-    values["arms"]["head_only"] |= {"epochs": 40, "validations": 40}
+    values["arms"]["head_only"] |= {"epochs": 40, "num_validations": 40}
     write_params(folder, values)
     space = {"pruner": "none", "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}}}}
     write_space(folder, space)
-    with subprocess.Popen([sys.executable, *COMMAND, "--trials", "1"], cwd=folder, env=env, stdout=subprocess.PIPE,
-                          text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, *COMMAND, "--trials", "1"],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if re.search(r"step \d+: validation", line):
@@ -116,7 +138,9 @@ def test_an_interrupted_trial_is_taken_up_where_it_was(project: tuple[Path, dict
     write_space(folder, SPACE)
 
 
-def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The search around a training that is made up: its score falls with the rate, and from 0.05 on it diverges."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, params("0" * 64))
@@ -126,18 +150,22 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(tmp_path: Path, m
     summary.parent.mkdir(parents=True)
     summary.write_text("{}", encoding="utf-8")
 
-    def fit(stage: str, arm: str, begun: Any, training: TrainParams, given: Any, validated: Any) -> tuple[Run, bool]:
+    def fit(
+        stage: str, arm: str, setup: Any, training: TrainParams, given: Any, validated: Any
+    ) -> tuple[TrainingRun, bool]:
         if training.head_lr > 0.05:
             raise UserError("it diverged") from Diverged(3, "the loss is nan", [])
-        run = Run(20)
+        run = TrainingRun(20)
         for step in (10, 20):
             run.add_validation(step, {"world_ner": 50 + step - 1000 * training.head_lr})
             validated(run)
         return run, True
 
     monkeypatch.setattr("stages.training.run.fit", fit)
-    monkeypatch.setattr("stages.finetune.begin", lambda *_: None)
-    given = Namespace(target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False)
+    monkeypatch.setattr("stages.finetune.set_up", lambda *_: None)
+    given = Namespace(
+        target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False
+    )
     tune(given)
     found = trials(tmp_path)
     assert len(found) == 40
@@ -152,20 +180,39 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(tmp_path: Path, m
     assert found.loc[found["score"].idxmax(), "head_lr"] == 0.0005
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"arms": {"head_only": {"head_lr": {"low": 0.1, "high": 0.01}}}}, "low is 0.1 and high 0.01; give two that rise"),
-    ({"arms": {"head_only": {"head_lr": {"low": 0, "high": 0.01}}}}, "above 0 where log is true"),
-    ({"arms": {"head_only": {"head_lr": []}}}, "head_only.head_lr: an empty list"),
-    ({"arms": {"head_only": {"prompt_lr": [0.1]}}}, "head_only trains no prompt"),
-    ({"arms": {"head_only": {"batch_tokens": {"low": 8, "high": 64}}}}, "batch_tokens: found a number 8.0, expected an integer"),
-    ({"arms": {"head_only": {"hed_lr": [0.1]}}}, "unknown key 'hed_lr'; did you mean 'head_lr'?"),
-    ({"arms": {"deep_prompt": {}}}, "no 'head_only'"),
-    ({"arms": {}, "pruner": "mean"}, "'mean' is not one of the allowed values"),
-])
-def test_a_space_that_does_not_fit_is_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"arms": {"head_only": {"head_lr": {"low": 0.1, "high": 0.01}}}},
+            "low is 0.1 and high 0.01; give two that rise",
+        ),
+        (
+            {"arms": {"head_only": {"head_lr": {"low": 0, "high": 0.01}}}},
+            "above 0 where log is true",
+        ),
+        ({"arms": {"head_only": {"head_lr": []}}}, "head_only.head_lr: an empty list"),
+        ({"arms": {"head_only": {"prompt_lr": [0.1]}}}, "head_only trains no prompt"),
+        (
+            {"arms": {"head_only": {"tokens_per_micro_batch": {"low": 8, "high": 64}}}},
+            "tokens_per_micro_batch: found a number 8.0, expected an integer",
+        ),
+        (
+            {"arms": {"head_only": {"hed_lr": [0.1]}}},
+            "unknown key 'hed_lr'; did you mean 'head_lr'?",
+        ),
+        ({"arms": {"deep_prompt": {}}}, "no 'head_only'"),
+        ({"arms": {}, "pruner": "mean"}, "'mean' is not one of the allowed values"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
     path = write_space(tmp_path, values)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        search.load_search(path, Target("head_only", "world_ner"), check_params(params("0" * 64), "params.yaml"))
+        search.load_search(
+            path, Target("head_only", "world_ner"), check_params(params("0" * 64), "params.yaml")
+        )
     assert str(path) in str(caught.value)
 
 
@@ -181,8 +228,12 @@ def test_what_a_study_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         values["arms"]["head_only"] |= change
         return search.digest(target, check_params(values, "params.yaml"), asked)
 
-    assert digest({}) == digest({"head_lr": 0.05}), "what is searched may stand in params.yaml as it likes"
-    assert len({digest({}), digest({"epochs": 2.0}), digest({}, {"head_lr": Range(0.001, 0.2)})}) == 3
+    assert digest({}) == digest({"head_lr": 0.05}), (
+        "what is searched may stand in params.yaml as it likes"
+    )
+    assert (
+        len({digest({}), digest({"epochs": 2.0}), digest({}, {"head_lr": Range(0.001, 0.2)})}) == 3
+    )
     before = digest({})
     summary.write_text('{"other": 1}', encoding="utf-8")
     assert digest({}) != before
@@ -205,26 +256,39 @@ def test_values_are_written_beside_comments(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").splitlines() == after
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    ({"target": "world_nr"}, "no task 'world_nr'; did you mean 'world_ner'?"),
-    ({"target": "world_ner", "arm": "heads"}, "no arm 'heads'"),
-    ({"target": "multitask/world_ner"}, "give a task's name, or pretrain/MIXTURE"),
-    ({"target": "pretrain/al"}, "no mixture 'al'"),
-    ({"target": "world_ner", "trials": 0}, "--trials is 0"),
-    ({"target": "world_ner"}, "data/features/world_ner/summary.json: no such file; run the stage that makes it"),
-])
-def test_mistakes_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"target": "world_nr"}, "no task 'world_nr'; did you mean 'world_ner'?"),
+        ({"target": "world_ner", "arm": "heads"}, "no arm 'heads'"),
+        ({"target": "multitask/world_ner"}, "give a task's name, or pretrain/MIXTURE"),
+        ({"target": "pretrain/al"}, "no mixture 'al'"),
+        ({"target": "world_ner", "trials": 0}, "--trials is 0"),
+        (
+            {"target": "world_ner"},
+            "data/features/world_ner/summary.json: no such file; run the stage that makes it",
+        ),
+    ],
+)
+def test_mistakes_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, params("0" * 64))
-    space = write_space(tmp_path, {**SPACE, "arms": {**SPACE["arms"], "pretrain": {"head_lr": [0.1, 0.2]}}})
+    space = write_space(
+        tmp_path, {**SPACE, "arms": {**SPACE["arms"], "pretrain": {"head_lr": [0.1, 0.2]}}}
+    )
     given = {"arm": "head_only", "space": space, "trials": 1, "workers": 1, "apply": False, **words}
     with pytest.raises(UserError, match=re.escape(message)):
         tune(Namespace(**given))
 
 
 def test_the_best_is_a_finished_trial_and_pages_have_the_same_bytes(tmp_path: Path) -> None:
-    tried = [Tried(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}), Tried(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
-             Tried(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"})]
+    tried = [
+        Tried(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}),
+        Tried(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
+        Tried(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"}),
+    ]
     assert best_of(tried).number == 2
     assert best_of(tried[1:2]).number == 1
     for folder in ("one", "two"):

@@ -8,26 +8,31 @@ import numpy as np
 import pytest
 
 from pipeline.analysis import agreement as measures
-from pipeline.analysis.agreement import agreement, measured, sample
+from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.calibration import gather
-from pipeline.evaluation.evaluate import Split
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.tasks import task_named
 from pipeline.tasks.span_extraction import Example
 
-EXAMPLES = [Example("a", "Who sat?", "Bo Li sat. Cy ran. Di ate.", ()), Example("b", "Say why", "All of it.", ()),
-            Example("c", "Who ate?", "Di ate.", ())]
+EXAMPLES = [
+    Example("a", "Who sat?", "Bo Li sat. Cy ran. Di ate.", ()),
+    Example("b", "Say why", "All of it.", ()),
+    Example("c", "Who ate?", "Di ate.", ()),
+]
 SAID = {"a": "Bo Li", "b": "it", "c": ""}
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Split:
+def split(tmp_path: Path) -> EvalSet:
     write_features([], tmp_path / "none")
     table = FeatureTable(tmp_path / "none")
-    return Split(task_named("span_extraction"), ("start", "end"), EXAMPLES, table, np.empty(0, np.int64))
+    return EvalSet(
+        task_named("span_extraction"), ("start", "end"), EXAMPLES, table, np.empty(0, np.int64)
+    )
 
 
-def test_agreement_is_the_mean_over_variants(split: Split) -> None:
+def test_agreement_is_the_mean_over_variants(split: EvalSet) -> None:
     asked = list[Example]()
 
     def answer(examples: Sequence[Any]) -> dict[str, str]:
@@ -41,22 +46,28 @@ def test_agreement_is_the_mean_over_variants(split: Split) -> None:
     assert agreement(split, SAID, np.array([1]), answer) is None
 
 
-def test_a_sample_is_the_same_for_all_and_in_order(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_is_the_same_for_all_and_in_order(
+    split: EvalSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sample(split).tolist() == [0, 1, 2]
     monkeypatch.setattr(measures, "MOST", 2)
     assert sample(split).tolist() == sorted(set(sample(split).tolist()))
     assert len(sample(split)) == 2
 
 
-def test_measures_stand_beside_each_other(split: Split) -> None:
+def test_measures_stand_beside_each_other(split: EvalSet) -> None:
     logits = [np.array([[0.0, 2.0, 1.0]]), np.array([[3.0, 0.0, 0.0]]), np.array([[0.0, 0.0]])]
     test = gather(logits, [1, 0, 0], [True, False, True])
-    frame = measured(gather([], [], []), test, np.array([0, 2]), np.array([0.5, 1.0]))
+    frame = confidence_measures(gather([], [], []), test, np.array([0, 2]), np.array([0.5, 1.0]))
     assert list(frame) == ["raw", "calibrated", "margin", "agreement", "right"]
-    assert frame["raw"].tolist() == frame["calibrated"].tolist() == pytest.approx([np.e**2 / (1 + np.e + np.e**2), 0.5])
+    assert (
+        frame["raw"].tolist()
+        == frame["calibrated"].tolist()
+        == pytest.approx([np.e**2 / (1 + np.e + np.e**2), 0.5])
+    )
     assert frame["margin"].tolist() == pytest.approx([np.e / (1 + np.e), 0.5])
     assert frame["agreement"].tolist() == [0.5, 1.0]
     assert frame["right"].tolist() == [True, True]
     validation = gather([np.array([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]])], [0, 0], [True, False])
-    heated = measured(validation, test, np.arange(3), np.ones(3))
+    heated = confidence_measures(validation, test, np.arange(3), np.ones(3))
     assert heated["raw"].tolist() != heated["calibrated"].tolist()

@@ -9,8 +9,11 @@ from pipeline.metrics.base import F1, UnitCounts, figure
 
 
 def accuracy(hits: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> UnitCounts:
-    return UnitCounts(tuple(map(str, range(len(hits)))), {"right": hits, "total": np.ones(len(hits))},
-                      {"accuracy": (("right", "total"),)})
+    return UnitCounts(
+        tuple(map(str, range(len(hits)))),
+        {"right": hits, "total": np.ones(len(hits))},
+        {"accuracy": (("right", "total"),)},
+    )
 
 
 def spans(seed: int, units: int = 50) -> UnitCounts:
@@ -24,14 +27,21 @@ def test_an_accuracy_has_the_interval_of_the_normal_distribution() -> None:
     (samples,) = resampled([accuracy(np.repeat([1.0, 0.0], [700, 300]))], 4000)
     low, high = interval(samples["accuracy"]) or (0.0, 0.0)
     spread = 1.96 * 100 * np.sqrt(0.7 * 0.3 / 1000)
-    assert (low, high) == (pytest.approx(70 - spread, abs=0.25), pytest.approx(70 + spread, abs=0.25))
+    assert (low, high) == (
+        pytest.approx(70 - spread, abs=0.25),
+        pytest.approx(70 + spread, abs=0.25),
+    )
 
 
 def test_each_sample_is_the_figure_of_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = spans(0)
     draws = np.random.default_rng(3).integers(0, 50, (40, 50))
-    expected = [figure(F1, {name: values[draw].sum(keepdims=True) for name, values in counts.columns.items()})[0]
-                for draw in draws]
+    expected = [
+        figure(
+            F1, {name: values[draw].sum(keepdims=True) for name, values in counts.columns.items()}
+        )[0]
+        for draw in draws
+    ]
     assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
     monkeypatch.setattr(bootstrap, "BLOCK", 130)  # two samples at once
     assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
@@ -43,9 +53,14 @@ def test_arms_are_compared_on_the_same_units() -> None:
     better[np.flatnonzero(hits == 0)[:12]] = 1.0
     one, other = (samples["accuracy"] for samples in resampled([accuracy(better), accuracy(hits)]))
     gap = difference(3.0, one, other)
-    assert gap.real, "each alone has an interval of ten points, but they differ in twelve units, all one way"
+    assert gap.real, (
+        "each alone has an interval of ten points, but they differ in twelve units, all one way"
+    )
     assert interval(one)[0] < interval(other)[1]  # type: ignore[index]
-    assert (gap.low, gap.high) == (pytest.approx(3 - 1.67, abs=0.3), pytest.approx(3 + 1.67, abs=0.3))  # 1.96 √(.03·.97/400)
+    assert (gap.low, gap.high) == (
+        pytest.approx(3 - 1.67, abs=0.3),
+        pytest.approx(3 + 1.67, abs=0.3),
+    )  # 1.96 √(.03·.97/400)
     assert gap.p < 0.005
 
 
@@ -74,9 +89,14 @@ def test_nothing_follows_from_one_unit_or_from_all_right() -> None:
 
 def test_two_and_three_seeds_have_the_interval_of_students_t() -> None:
     for values, quantile in (([50.0, 50.1], 12.706), ([50.0, 51.0, 52.0], 4.303)):
-        low, high = interval(over_seeds([{"f1": np.full(200_000, value)} for value in values])["f1"]) or (0.0, 0.0)
+        low, high = interval(
+            over_seeds([{"f1": np.full(200_000, value)} for value in values])["f1"]
+        ) or (0.0, 0.0)
         reach = quantile * np.std(values, ddof=1) / len(values) ** 0.5
-        assert (low, high) == (pytest.approx(np.mean(values) - reach, rel=0.01), pytest.approx(np.mean(values) + reach, rel=0.01))
+        assert (low, high) == (
+            pytest.approx(np.mean(values) - reach, rel=0.01),
+            pytest.approx(np.mean(values) + reach, rel=0.01),
+        )
 
 
 @pytest.mark.parametrize(("count", "most"), [(2, 0.03), (3, 0.05), (5, 0.09)])
@@ -86,7 +106,9 @@ def test_arms_that_differ_by_luck_are_rarely_called_different(count: int, most: 
     for _ in range(400):
         rows = draw.normal(size=(2, 1)) + draw.normal(size=(2, 1000))
         scores = 50 + draw.normal(size=(2, count, 1)) + 0.5 * rows[:, None]
-        one, other = (over_seeds([{"f1": run} for run in runs], arm)["f1"] for arm, runs in enumerate(scores))
+        one, other = (
+            over_seeds([{"f1": run} for run in runs], arm)["f1"] for arm, runs in enumerate(scores)
+        )
         wrong += difference(0.0, one, other).real
     assert wrong / 400 <= most
 
@@ -98,7 +120,9 @@ def test_one_run_is_as_it_was() -> None:
 
 def test_units_and_seeds_both_widen_the_interval() -> None:
     hits = np.random.default_rng(0).permutation(np.repeat([1.0, 0.0], [600, 400]))
-    runs = resampled([accuracy(hits), accuracy(np.where(np.arange(1000) % 10 == 0, 0.0, hits))])  # some 6 points lower
+    runs = resampled(
+        [accuracy(hits), accuracy(np.where(np.arange(1000) % 10 == 0, 0.0, hits))]
+    )  # some 6 points lower
     low, high = interval(over_seeds(runs)["accuracy"]) or (0.0, 0.0)
     alone = [interval(one["accuracy"]) or (0.0, 0.0) for one in runs]
     assert high - low > max(end - start for start, end in alone) + 1

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from pipeline.analysis.calibration import (
     Decisions,
-    against_next,
     bins,
     brier,
     calibration_error,
@@ -15,6 +14,7 @@ from pipeline.analysis.calibration import (
     risk_area,
     risk_coverage,
     temperature,
+    top_two,
 )
 from pipeline.tasks import task_named
 from pipeline.tasks.base.claims import softmax
@@ -63,7 +63,9 @@ def test_all_right_or_all_wrong_says_nothing_of_a_temperature(right: list[bool])
 
 
 def test_options_that_are_not_there_have_no_share() -> None:
-    decisions = gather([np.array([[0.0, 0.0]]), np.array([[1.0, 1.0, 1.0, 1.0]])], [1, 3], [True, False])
+    decisions = gather(
+        [np.array([[0.0, 0.0]]), np.array([[1.0, 1.0, 1.0, 1.0]])], [1, 3], [True, False]
+    )
     assert decisions.confidence().tolist() == pytest.approx([0.5, 0.25])
     assert decisions.confidence(7.0).tolist() == pytest.approx([0.5, 0.25])
 
@@ -72,7 +74,9 @@ def test_errors_by_hand() -> None:
     assert calibration_error(SURE, RIGHT) == pytest.approx((2 * 0.45 + 2 * 0.45) / 4)
     assert brier(SURE, RIGHT) == pytest.approx((0.05**2 + 0.95**2 + 2 * 0.45**2) / 4)
     assert [one.size for one in bins(SURE, RIGHT)] == [2, 2]
-    assert bins(np.array([0.0, 1 / 15, 1.0]), np.array([False, False, True]))[0].size == 2, "a bin has its upper edge"
+    assert bins(np.array([0.0, 1 / 15, 1.0]), np.array([False, False, True]))[0].size == 2, (
+        "a bin has its upper edge"
+    )
 
 
 def test_risk_by_coverage_by_hand() -> None:
@@ -85,35 +89,56 @@ def test_risk_by_coverage_by_hand() -> None:
 
 def test_nothing_said_has_no_error() -> None:
     nothing = np.empty(0), np.empty(0, np.bool_)
-    assert [calibration_error(*nothing), brier(*nothing), risk_area(*nothing), bins(*nothing)] == [None, None, None, []]
+    assert [calibration_error(*nothing), brier(*nothing), risk_area(*nothing), bins(*nothing)] == [
+        None,
+        None,
+        None,
+        [],
+    ]
 
 
 def test_spans_are_claims_and_so_is_what_is_left_out() -> None:
     task = task_named("token_classification")
-    example = Sentence("a", ("Ada", "of", "New", "York", "met", "Bo", "Li"),
-                       ("B-PER", "O", "B-LOC", "I-LOC", "O", "B-PER", "I-PER"))
+    example = Sentence(
+        "a",
+        ("Ada", "of", "New", "York", "met", "Bo", "Li"),
+        ("B-PER", "O", "B-LOC", "I-LOC", "O", "B-PER", "I-PER"),
+    )
     claims = list(task.claims(example, ["B-ORG", "O", "B-LOC", "I-LOC", "B-LOC", "B-PER", "O"]))
     assert [(one.gold_label, one.predicted_label, one.right) for one in claims] == [
-        ("PER", "ORG", False), ("LOC", "LOC", True), ("(none)", "LOC", False), ("(other words)", "PER", False),
-        ("PER", "(other words)", False)]
+        ("PER", "ORG", False),
+        ("LOC", "LOC", True),
+        ("(none)", "LOC", False),
+        ("(other words)", "PER", False),
+        ("PER", "(other words)", False),
+    ]
     assert (claims[3].gold, claims[3].predicted) == ("PER: Bo Li", "PER: Bo")
     assert (claims[4].gold, claims[4].predicted) == ("PER: Bo Li", "")
     srl = task_named("semantic_role_labeling")
     proposition = Proposition("a", ("Ada", "met", "Bo"), 1, ("B-A0", "B-V", "B-A1"))
-    assert [one.predicted for one in srl.claims(proposition, ["B-A0", "B-V", "O"])] == ["A0: Ada", ""], "V is told"
+    assert [one.predicted for one in srl.claims(proposition, ["B-A0", "B-V", "O"])] == [
+        "A0: Ada",
+        "",
+    ], "V is told"
 
 
 def test_the_pieces_of_an_argument_are_one_claim() -> None:
     task = task_named("semantic_role_labeling")
-    example = Proposition("a", ("He", "said", "Bo", "ran", "fast"), 1, ("B-A1", "B-V", "B-C-A1", "I-C-A1", "B-A2"))
+    example = Proposition(
+        "a", ("He", "said", "Bo", "ran", "fast"), 1, ("B-A1", "B-V", "B-C-A1", "I-C-A1", "B-A2")
+    )
     claims = list(task.claims(example, ["B-A1", "B-V", "B-C-A1", "O", "B-A2"]))
     assert [(one.decisions, one.gold, one.predicted, one.right) for one in claims] == [
-        ((0, 2), "A1: He … Bo ran", "A1: He … Bo", False), ((4,), "A2: fast", "A2: fast", True),
-        ((), "A1: He … Bo ran", "", False)]
+        ((0, 2), "A1: He … Bo ran", "A1: He … Bo", False),
+        ((4,), "A2: fast", "A2: fast", True),
+        ((), "A1: He … Bo ran", "", False),
+    ]
     assert [one.right for one in task.claims(example, example.tags)] == [True, True]
 
 
-ROLES = st.sampled_from(["O", "B-V", "I-V", "B-A0", "I-A0", "B-C-A0", "I-C-A0", "B-R-A0", "B-A1", "B-C-A1", "B-C-V"])
+ROLES = st.sampled_from(
+    ["O", "B-V", "I-V", "B-A0", "I-A0", "B-C-A0", "I-C-A0", "B-R-A0", "B-A1", "B-C-A1", "B-C-V"]
+)
 
 
 @given(st.lists(st.tuples(ROLES, ROLES), min_size=1, max_size=12))
@@ -121,32 +146,56 @@ def test_right_claims_are_those_that_the_score_counts(pairs: list[tuple[str, str
     gold, predicted = map(list, zip(*pairs, strict=True))
     task = task_named("semantic_role_labeling")
     example = Proposition("a", ("x",) * len(gold), 0, tuple(gold))
-    claims, scored = list(task.claims(example, predicted)), task.score([example], [predicted], ()).overall
+    claims, scored = (
+        list(task.claims(example, predicted)),
+        task.score([example], [predicted], ()).overall,
+    )
     said = [one for one in claims if one.predicted]
     assert sum(one.right for one in claims) == scored["correct"]
     assert len(said) == scored["correct"] + scored["excess"]
-    assert sum(not one.right and one.gold_label in ("A0", "R-A0", "A1") for one in claims) == scored["missed"]
+    assert (
+        sum(not one.right and one.gold_label in ("A0", "R-A0", "A1") for one in claims)
+        == scored["missed"]
+    )
 
 
 def test_answers_are_claims() -> None:
     task = task_named("span_extraction")
-    asked, unanswerable = Question("a", "q", "c", (Answer("the red house", 0),)), Question("b", "q", "c", ())
+    asked, unanswerable = (
+        Question("a", "q", "c", (Answer("the red house", 0),)),
+        Question("b", "q", "c", ()),
+    )
     said = [next(task.claims(asked, text)) for text in ("Red house", "a house", "tree", "")]
-    assert [(one.predicted_label, one.right) for one in said] == [("exact", True), ("partial", False), ("wrong", False),
-                                                                  ("no answer", False)]
+    assert [(one.predicted_label, one.right) for one in said] == [
+        ("exact", True),
+        ("partial", False),
+        ("wrong", False),
+        ("no answer", False),
+    ]
     assert [next(task.claims(unanswerable, text)).right for text in ("", "tree")] == [True, False]
     assert task.decisions(asked, "", ()) == ([0], [False])
     assert task.decisions(asked, "Red house", ()) == ([1], [True])
 
 
-@given(st.lists(st.tuples(HALVES, HALVES), min_size=2, max_size=6), st.floats(-4, 4) | st.sampled_from([-1.5, -0.5, 0.0, 0.5]))
-def test_what_is_said_of_an_answer_is_what_is_surest(scores: list[tuple[float, float]], margin: float) -> None:
-    task, classes, thresholds = task_named("span_extraction"), ("start", "end"), {"null_margin": margin}
+@given(
+    st.lists(st.tuples(HALVES, HALVES), min_size=2, max_size=6),
+    st.floats(-4, 4) | st.sampled_from([-1.5, -0.5, 0.0, 0.5]),
+)
+def test_what_is_said_of_an_answer_is_what_is_surest(
+    scores: list[tuple[float, float]], margin: float
+) -> None:
+    task, classes, thresholds = (
+        task_named("span_extraction"),
+        ("start", "end"),
+        {"null_margin": margin},
+    )
     places = np.arange(len(scores) - 1)
-    window = WindowLogits(np.append(0, places), np.append(0, places + 1), np.array(scores, np.float32))
+    window = WindowLogits(
+        np.append(0, places), np.append(0, places + 1), np.array(scores, np.float32)
+    )
     question = Question("a", "q", "abcde"[: len(places)], ())
     said = task.predictions([question], [task.decode(question, [window], classes)], thresholds)["a"]
-    options = task.weighted(task.options(question, [window], classes), thresholds)
+    options = task.apply_thresholds(task.decision_logits(question, [window], classes), thresholds)
     decisions = gather([options], *task.decisions(question, said, classes))
     assert decisions.confidence()[0] == softmax(options).max()
     told = task.result(question, [window], classes, thresholds)
@@ -159,9 +208,12 @@ def test_the_margin_for_no_answer_belongs_in_the_confidence() -> None:
     """The chance that there is no answer is that of its score less 3, as a threshold of 3 has it."""
     task, draw = task_named("span_extraction"), np.random.default_rng(0)
     options = draw.normal([3.0, 0.0], 3.0, (4000, 1, 2))
-    moved = [task.weighted(one, {"null_margin": 3.0}) for one in options]
+    moved = [task.apply_thresholds(one, {"null_margin": 3.0}) for one in options]
     taken = [int(one[0, 1] >= one[0, 0]) for one in moved]
-    right = [bool(draw.random() < softmax(one)[0, choice]) for one, choice in zip(moved, taken, strict=True)]
+    right = [
+        bool(draw.random() < softmax(one)[0, choice])
+        for one, choice in zip(moved, taken, strict=True)
+    ]
     plain, weighted = (gather(logits, taken, right) for logits in (list(options), moved))
     errors = [calibration_error(one.confidence(), one.right) or 0.0 for one in (plain, weighted)]
     assert errors[0] > 0.1
@@ -170,25 +222,46 @@ def test_the_margin_for_no_answer_belongs_in_the_confidence() -> None:
 
 def test_the_margin_to_the_next_best_alone() -> None:
     decisions = gather([np.array([[1.0, 3.0, 2.0]]), np.array([[4.0]])], [1, 0], [True, False])
-    assert against_next(decisions).confidence().tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1.0])
-    assert against_next(decisions).right.tolist() == [True, False]
-    assert against_next(gather([], [], [])).confidence().tolist() == []
+    assert top_two(decisions).confidence().tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1.0])
+    assert top_two(decisions).right.tolist() == [True, False]
+    assert top_two(gather([], [], [])).confidence().tolist() == []
 
 
 def test_a_result_has_the_calibrated_confidence_and_the_same_prediction() -> None:
-    window = WindowLogits(np.array([0, 0, 4]), np.array([0, 3, 7]), np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]], np.float32))
+    window = WindowLogits(
+        np.array([0, 0, 4]),
+        np.array([0, 3, 7]),
+        np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]], np.float32),
+    )
     question = Question("a", "q", "Ada Bee", ())
-    for name, example, classes in (("span_extraction", question, ("start", "end")),
-                                   ("token_classification", Sentence("a", ("x", "y", "z"), ("O",) * 3), ("O", "B-X", "I-X"))):
+    for name, example, classes in (
+        ("span_extraction", question, ("start", "end")),
+        ("token_classification", Sentence("a", ("x", "y", "z"), ("O",) * 3), ("O", "B-X", "I-X")),
+    ):
         task = task_named(name)
-        logits = window if name == "span_extraction" else window._replace(
-            begins=np.arange(3), logits=np.array([[0, 3, 0], [0, 0, 2], [4, 0, 0]], np.float32))
-        cold, warm = (task.result(example, [logits], classes, {"temperature": heat}) for heat in (1.0, 4.0))
-        assert task.options(example, [logits], classes).shape[1] >= 3
+        logits = (
+            window
+            if name == "span_extraction"
+            else window._replace(
+                begins=np.arange(3), logits=np.array([[0, 3, 0], [0, 0, 2], [4, 0, 0]], np.float32)
+            )
+        )
+        cold, warm = (
+            task.result(example, [logits], classes, {"temperature": heat}) for heat in (1.0, 4.0)
+        )
+        assert task.decision_logits(example, [logits], classes).shape[1] >= 3
         if name == "span_extraction":
             assert cold.answer == warm.answer
             assert cold.spans[0].probability > warm.spans[0].probability
-            assert warm.spans[0].probability == pytest.approx(softmax(task.options(example, [logits], classes)[0], 4.0)[1])
+            assert warm.spans[0].probability == pytest.approx(
+                softmax(task.decision_logits(example, [logits], classes)[0], 4.0)[1]
+            )
         else:
-            assert [one.text for one in cold.entities] == [one.text for one in warm.entities] == ["x y"]
-            assert warm.entities[0].score == pytest.approx(softmax(np.array([0.0, 0.0, 2.0]), 4.0)[2])
+            assert (
+                [one.text for one in cold.entities]
+                == [one.text for one in warm.entities]
+                == ["x y"]
+            )
+            assert warm.entities[0].score == pytest.approx(
+                softmax(np.array([0.0, 0.0, 2.0]), 4.0)[2]
+            )

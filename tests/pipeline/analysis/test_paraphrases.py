@@ -13,33 +13,52 @@ from pipeline.tasks.token_classification import Example as Sentence
 CONTEXT = "Ada ran. Bo sat in Ulm. Cy slept. Di ate in Ulm! Ed left."
 
 
-@pytest.mark.parametrize(("question", "others"), [
-    ("What is the capital of France?", ["What is the capital of France", "the capital of France is what?",
-                                        "What's the capital of France?"]),
-    ("In which year did Ada run?", ["In which year did Ada run", "Which year did Ada run?"]),
-    ("By whom was it won?", ["By whom was it won"]),  # "Whom was it won?" asks nothing
-    ("Who was Ada Bee ?", ["Who was Ada Bee", "Ada Bee was who?"]),
-    ("Who was fired by Bo?", ["Who was fired by Bo"]),
-    ("What is the man who ran called?", ["What is the man who ran called", "What's the man who ran called?"]),
-    ("Which town did he leave", ["What town did he leave"]),
-    ("Which of them ran", []),
-    ("Why didn't he go", ["Why did not he go"]),
-    ("Who did not go", ["Who didn't go"]),
-    ("?", []),
-])
+@pytest.mark.parametrize(
+    ("question", "others"),
+    [
+        (
+            "What is the capital of France?",
+            [
+                "What is the capital of France",
+                "the capital of France is what?",
+                "What's the capital of France?",
+            ],
+        ),
+        ("In which year did Ada run?", ["In which year did Ada run", "Which year did Ada run?"]),
+        ("By whom was it won?", ["By whom was it won"]),  # "Whom was it won?" asks nothing
+        ("Who was Ada Bee ?", ["Who was Ada Bee", "Ada Bee was who?"]),
+        ("Who was fired by Bo?", ["Who was fired by Bo"]),
+        (
+            "What is the man who ran called?",
+            ["What is the man who ran called", "What's the man who ran called?"],
+        ),
+        ("Which town did he leave", ["What town did he leave"]),
+        ("Which of them ran", []),
+        ("Why didn't he go", ["Why did not he go"]),
+        ("Who did not go", ["Who didn't go"]),
+        ("?", []),
+    ],
+)
 def test_a_question_in_other_words(question: str, others: list[str]) -> None:
     assert rephrased(question) == others
 
 
 def test_a_context_cut_to_what_is_around_an_answer() -> None:
     assert trimmed(CONTEXT, "slept") == ["Cy slept.", "Bo sat in Ulm. Cy slept. Di ate in Ulm!"]
-    assert trimmed(CONTEXT, "Ulm") == ["Bo sat in Ulm. Di ate in Ulm!"], "wherever it is; with those beside it is all again"
-    assert trimmed(CONTEXT, "ran. Bo") == ["Ada ran. Bo sat in Ulm.", "Ada ran. Bo sat in Ulm. Cy slept."]
+    assert trimmed(CONTEXT, "Ulm") == ["Bo sat in Ulm. Di ate in Ulm!"], (
+        "wherever it is; with those beside it is all again"
+    )
+    assert trimmed(CONTEXT, "ran. Bo") == [
+        "Ada ran. Bo sat in Ulm.",
+        "Ada ran. Bo sat in Ulm. Cy slept.",
+    ]
     assert trimmed(CONTEXT, "") == trimmed("One sentence.", "One") == trimmed("", "") == []
 
 
 @given(st.text("ab.?! \n", max_size=40), st.integers(0, 39), st.integers(1, 5))
-def test_an_answer_inside_a_sentence_is_never_cut_off(context: str, start: int, length: int) -> None:
+def test_an_answer_inside_a_sentence_is_never_cut_off(
+    context: str, start: int, length: int
+) -> None:
     text = context[start : start + length]
     whole = text.strip() == text and not set(text) & set(".?!")
     assert not whole or all(text in one for one in trimmed(context, text))
@@ -49,7 +68,10 @@ def test_variants_are_examples_of_their_own() -> None:
     question = Question("a", "Who sat?", CONTEXT, (Answer("Bo", 9),))
     made = list(variants(task_named("span_extraction"), question, "Bo"))
     assert [(one.question, one.context) for one in made] == [
-        ("Who sat", CONTEXT), ("Who sat?", "Bo sat in Ulm."), ("Who sat?", "Ada ran. Bo sat in Ulm. Cy slept.")]
+        ("Who sat", CONTEXT),
+        ("Who sat?", "Bo sat in Ulm."),
+        ("Who sat?", "Ada ran. Bo sat in Ulm. Cy slept."),
+    ]
     assert [one.id for one in made] == ["a/0", "a/1", "a/2"]
     assert not any(one.answers for one in made)
     assert not list(variants(task_named("token_classification"), Sentence("a", ("x",), ("O",)), ""))

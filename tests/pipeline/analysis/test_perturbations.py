@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.analysis.perturbations import WORD, mapped, mentions_of, misspelled, perturbed, spaced, suites, swapped
+from pipeline.analysis.perturbations import (
+    WORD,
+    mapped,
+    mentions_of,
+    misspelled,
+    perturbed,
+    spaced,
+    suites,
+    swapped,
+)
 from pipeline.errors import Problems
 from pipeline.metrics.spans import spans
 from pipeline.tasks import multiple_choice as choice
@@ -22,7 +31,9 @@ from pipeline.tasks import token_classification as ner
 from pipeline.tasks.base.edits import Edit
 
 LABELS = ("PER", "LOC")
-WORDS = st.text("abcdeABCßİΣσé\u0301.'-7字", min_size=1, max_size=9).filter(lambda word: word.strip("\u0301"))
+WORDS = st.text("abcdeABCßİΣσé\u0301.'-7字", min_size=1, max_size=9).filter(
+    lambda word: word.strip("\u0301")
+)
 SENTENCES = st.lists(WORDS, min_size=1, max_size=8)
 
 
@@ -40,7 +51,13 @@ def texts(data: st.DataObject, most: int) -> tuple[str, list[tuple[int, int]]]:
     words = data.draw(SENTENCES)
     ends = np.cumsum([len(word) + 1 for word in words]) - 1
     starts = [0, *(ends[:-1] + 1)]
-    pairs = data.draw(st.lists(st.tuples(*[st.integers(0, len(words) - 1)] * 2).map(sorted), max_size=most, unique_by=tuple))
+    pairs = data.draw(
+        st.lists(
+            st.tuples(*[st.integers(0, len(words) - 1)] * 2).map(sorted),
+            max_size=most,
+            unique_by=tuple,
+        )
+    )
     return " ".join(words), [(int(starts[first]), int(ends[last])) for first, last in pairs]
 
 
@@ -59,33 +76,57 @@ def a_proposition(data: st.DataObject) -> srl.Example:
 
 def a_question(data: st.DataObject) -> qa.Example:
     context, bounds = texts(data, 3)
-    return qa.Example("a", " ".join(data.draw(SENTENCES)), context, tuple(qa.Answer(context[a:b], a) for a, b in bounds))
+    return qa.Example(
+        "a",
+        " ".join(data.draw(SENTENCES)),
+        context,
+        tuple(qa.Answer(context[a:b], a) for a, b in bounds),
+    )
 
 
 def a_classified_text(data: st.DataObject) -> classification.Example:
     (text, bounds), (pair, more) = texts(data, 1), texts(data, 1)
-    marks = [classification.Mark(segment, *span) for segment, each in enumerate((bounds, more)) for span in each]
-    return classification.Example("a", text, pair, tuple(marks), data.draw(st.sampled_from(LABELS)), "")
+    marks = [
+        classification.Mark(segment, *span)
+        for segment, each in enumerate((bounds, more))
+        for span in each
+    ]
+    return classification.Example(
+        "a", text, pair, tuple(marks), data.draw(st.sampled_from(LABELS)), ""
+    )
 
 
 def a_choice(data: st.DataObject) -> choice.Example:
     context, bounds = texts(data, 3)
     choices = tuple(context[a:b] for a, b in bounds) or ("one thing", "another thing")
     answer = data.draw(st.sampled_from(choices))
-    return choice.Example("a", context, " ".join(data.draw(SENTENCES)), choices, tuple(a for a, _ in bounds), (answer,))
+    return choice.Example(
+        "a",
+        context,
+        " ".join(data.draw(SENTENCES)),
+        choices,
+        tuple(a for a, _ in bounds),
+        (answer,),
+    )
 
 
 def row_of(task: str, example: Any) -> dict[str, Any]:
     """What a reader would give for it."""
     row = dataclasses.asdict(example) | {"where": "here"}
     if task == "span_extraction":
-        row["answers"] = [{"text": answer.text, "answer_start": answer.start} for answer in example.answers]
+        row["answers"] = [
+            {"text": answer.text, "answer_start": answer.start} for answer in example.answers
+        ]
     return row
 
 
 EXAMPLES: dict[str, Callable[[st.DataObject], Any]] = {
-    "token_classification": a_sentence, "semantic_role_labeling": a_proposition, "span_extraction": a_question,
-    "sequence_classification": a_classified_text, "multiple_choice": a_choice}
+    "token_classification": a_sentence,
+    "semantic_role_labeling": a_proposition,
+    "span_extraction": a_question,
+    "sequence_classification": a_classified_text,
+    "multiple_choice": a_choice,
+}
 
 
 @pytest.mark.parametrize("task", EXAMPLES)
@@ -103,7 +144,8 @@ def test_perturbed_examples_are_sound(task: str, data: st.DataObject, seed: int)
 
 def test_only_sentences_have_their_entities_swapped() -> None:
     assert {name: "entity_swaps" in suites(task_named(name), [], 0.5) for name in EXAMPLES} == {
-        name: name == "token_classification" for name in EXAMPLES}
+        name: name == "token_classification" for name in EXAMPLES
+    }
 
 
 @settings(deadline=None)
@@ -122,13 +164,18 @@ def test_tags_stay_with_their_words(data: st.DataObject, seed: int) -> None:
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_answers_are_what_they_were_or_their_own_other_case(data: st.DataObject, seed: int) -> None:
     example = a_question(data)
-    found = {name: perturbed([example], name, suite, seed)[0] for name, suite in suites(qa.TASK, [example], 1.0).items()}
+    found = {
+        name: perturbed([example], name, suite, seed)[0]
+        for name, suite in suites(qa.TASK, [example], 1.0).items()
+    }
     before = [answer.text for answer in example.answers]
     assert [answer.text for answer in found["typos"].answers] == before
     assert [answer.text for answer in found["white_space"].answers] == before
     assert [answer.text for answer in found["upper"].answers] == [text.upper() for text in before]
     for changed in found.values():
-        assert all(changed.context.startswith(answer.text, answer.start) for answer in changed.answers)
+        assert all(
+            changed.context.startswith(answer.text, answer.start) for answer in changed.answers
+        )
 
 
 @settings(deadline=None)
@@ -136,28 +183,39 @@ def test_answers_are_what_they_were_or_their_own_other_case(data: st.DataObject,
 def test_an_entity_becomes_another_of_its_label(data: st.DataObject, seed: int) -> None:
     examples = [dataclasses.replace(a_sentence(data), id=str(number)) for number in range(3)]
     mentions = mentions_of(examples)
-    for before, after in zip(examples, perturbed(examples, "x", partial(swapped, mentions=mentions), seed), strict=True):
+    for before, after in zip(
+        examples, perturbed(examples, "x", partial(swapped, mentions=mentions), seed), strict=True
+    ):
         old, new = spans(before.tags), spans(after.tags)
         assert [label for label, _, _ in new] == [label for label, _, _ in old]
         for (label, start, end), (_, first, last) in zip(old, new, strict=True):
             put, was = after.tokens[first:last], before.tokens[start:end]
             assert put in mentions[label]
             assert (put == was) == (len(mentions[label]) == 1)
-        outside = [[word for word, tag in zip(each.tokens, each.tags, strict=True) if tag == "O"] for each in (before, after)]
+        outside = [
+            [word for word, tag in zip(each.tokens, each.tags, strict=True) if tag == "O"]
+            for each in (before, after)
+        ]
         assert outside[0] == outside[1]
 
 
 def test_a_swap_by_hand() -> None:
-    example = ner.Example("a", ("Ada", "saw", "New", "York", "."), ("B-PER", "O", "B-LOC", "I-LOC", "O"))
+    example = ner.Example(
+        "a", ("Ada", "saw", "New", "York", "."), ("B-PER", "O", "B-LOC", "I-LOC", "O")
+    )
     mentions = {"PER": [("Ada",)], "LOC": [("Bonn",), ("New", "York")]}
     after = swapped(example, np.random.default_rng(0), mentions)
     assert after == ner.Example("a", ("Ada", "saw", "Bonn", "."), ("B-PER", "O", "B-LOC", "O"))
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 99), ids=st.lists(st.text(max_size=5), unique=True, min_size=2, max_size=6))
+@given(
+    seed=st.integers(0, 99), ids=st.lists(st.text(max_size=5), unique=True, min_size=2, max_size=6)
+)
 def test_the_seed_and_the_id_decide_and_nothing_else(seed: int, ids: list[str]) -> None:
-    examples = [ner.Example(id, ("understanding", "everything", "immediately"), ("O",) * 3) for id in ids]
+    examples = [
+        ner.Example(id, ("understanding", "everything", "immediately"), ("O",) * 3) for id in ids
+    ]
     suite = suites(ner.TASK, examples, 0.5)["typos"]
     whole = perturbed(examples, "typos", suite, seed)
     assert perturbed(examples[::-1], "typos", suite, seed) == whole[::-1]
@@ -173,9 +231,14 @@ def test_other_seeds_other_typos() -> None:
 def one_typo(word: str) -> set[str]:
     """All that one typo of an inner letter can make of a word."""
     inner, letters = range(1, len(word) - 1), "abcdefghijklmnopqrstuvwxyz"
-    made = {word[:at] + word[at + 1] + word[at] + word[at + 2:] for at in inner if at + 1 in inner}
-    made |= {word[:at] + word[at + 1:] for at in inner}
-    made |= {word[:at] + letter + word[at + skip:] for at in inner for letter in letters for skip in (0, 1)}
+    made = {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in inner if at + 1 in inner}
+    made |= {word[:at] + word[at + 1 :] for at in inner}
+    made |= {
+        word[:at] + letter + word[at + skip :]
+        for at in inner
+        for letter in letters
+        for skip in (0, 1)
+    }
     return made
 
 
@@ -193,7 +256,9 @@ def test_short_words_and_numbers_have_no_typos(word: str) -> None:
 def test_the_share_of_typos_is_the_one_that_was_asked_for() -> None:
     """A tenth of 4,000 words is 400, give or take three standard deviations (19); some typos change nothing (ee, swapped)."""
     text = " ".join(["wonderful"] * 4000)
-    changed = sum(word != "wonderful" for word in misspelled(text, 0.1, np.random.default_rng(0)).split())
+    changed = sum(
+        word != "wonderful" for word in misspelled(text, 0.1, np.random.default_rng(0)).split()
+    )
     assert abs(changed - 400) < 60
     assert misspelled(text, 0.0, np.random.default_rng(0)) == text
 
@@ -213,7 +278,11 @@ def test_an_edit_keeps_hold_of_spans_that_overlap() -> None:
     text = "one two three"
     doubled = Edit(lambda piece: piece * 2, inside=True)
     made, starts, ends = doubled.text(text, [4, 4, 8], [7, 13, 13])
-    assert [made[start:end] for start, end in zip(starts, ends, strict=True)] == ["twotwo", "twotwo  threethree", "threethree"]
+    assert [made[start:end] for start, end in zip(starts, ends, strict=True)] == [
+        "twotwo",
+        "twotwo  threethree",
+        "threethree",
+    ]
     made, starts, ends = Edit(str.upper).text(text, [4], [7])
     assert (made, starts, ends) == ("ONE two THREE", [4], [7])
 
@@ -225,7 +294,13 @@ def test_an_edit_that_changes_nothing_moves_nothing(text: str) -> None:
 
 
 def test_labels_of_another_corpus() -> None:
-    assert mapped(["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}) == ("B-PER", "I-PER", "O", "O", "O")
+    assert mapped(["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}) == (
+        "B-PER",
+        "I-PER",
+        "O",
+        "O",
+        "O",
+    )
 
 
 def test_what_counts_as_a_word() -> None:

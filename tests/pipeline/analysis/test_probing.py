@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.analysis.probing import WithoutLayer, added, attention_mass, cosines, readings, split_of
-from pipeline.evaluation.evaluate import Split
-from pipeline.model.attention import Masses
+from pipeline.analysis.probing import (
+    WithoutLayer,
+    added,
+    attention_mass,
+    cosines,
+    readings,
+    split_of,
+)
+from pipeline.evaluation.evaluate import EvalSet
+from pipeline.model.attention import PromptAttention
 from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.families import FAMILIES
@@ -22,13 +29,26 @@ EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
 SHAPE = (3, 2, 4, 5, 4)
 
 
-def masses_by_hand(family: str, model: Any, inputs: tuple[Tensor, ...], prompt: DeepPrompt,
-                   monkeypatch: pytest.MonkeyPatch) -> dict[int, Tensor]:
+def masses_by_hand(
+    family: str,
+    model: Any,
+    inputs: tuple[Tensor, ...],
+    prompt: DeepPrompt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[int, Tensor]:
     """Layer -> [B, heads, T], from the reference: where prompt values are 1 and the text's are 0, attention gives the mass."""
     found: dict[int, Tensor] = {}
     plain = references.attend
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, keys: Any, layer: int, **more: Any) -> Tensor:
+    def watched(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        visible: Tensor,
+        keys: Any,
+        layer: int,
+        **more: Any,
+    ) -> Tensor:
         ones = [torch.stack([each[0], torch.ones_like(each[1])]) for each in keys]
         mass = plain(query, key, torch.zeros_like(value), visible, ones, layer, **more)
         found[layer] = references.heads_of(mass, query.shape[1])[..., 0]
@@ -40,12 +60,14 @@ def masses_by_hand(family: str, model: Any, inputs: tuple[Tensor, ...], prompt: 
 
 
 @EVERY
-def test_the_attention_that_a_prompt_gets_is_the_references(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_attention_that_a_prompt_gets_is_the_references(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = tiny.backbone(family)
     prompt = tiny.prompt_for("deep", made)
     assert isinstance(prompt, DeepPrompt)
-    inputs = tiny.texts([9, 4, 7], pad=made.config.pad_token_id or 0)
-    masses: Masses = {}
+    inputs = tiny.texts([9, 4, 7], pad_token_id=made.config.pad_token_id or 0)
+    masses: PromptAttention = {}
     with torch.no_grad():
         hidden = made(*inputs, prompt(), masses)
         expected = masses_by_hand(family, made.model, inputs, prompt, monkeypatch)
@@ -53,7 +75,9 @@ def test_the_attention_that_a_prompt_gets_is_the_references(family: str, monkeyp
     assert sorted(masses) == sorted(expected) == list(range(made.num_layers))
     real = inputs[1].bool()
     for layer, mass in masses.items():
-        torch.testing.assert_close(mass.transpose(1, 2)[real], expected[layer].transpose(1, 2)[real], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            mass.transpose(1, 2)[real], expected[layer].transpose(1, 2)[real], atol=1e-5, rtol=1e-4
+        )
 
 
 @EVERY
@@ -62,8 +86,11 @@ def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -
     made = tiny.backbone(family)
     prompt = tiny.prompt_for("deep", made)
     assert isinstance(prompt, DeepPrompt)
-    inputs = tiny.texts([9, 4, 7], pad=made.config.pad_token_id or 0)
-    parts = [values[:, :, :0] if number == layer else values for number, values in enumerate(prompt.key_values)]
+    inputs = tiny.texts([9, 4, 7], pad_token_id=made.config.pad_token_id or 0)
+    parts = [
+        values[:, :, :0] if number == layer else values
+        for number, values in enumerate(prompt.key_values)
+    ]
     with torch.no_grad():
         found = made(*inputs, WithoutLayer(prompt, layer)())
         expected = references.REFERENCES[family](made.model, *inputs, parts)
@@ -73,7 +100,9 @@ def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -
 
 def test_a_layer_without_prompt_is_counted_from_the_backbones_first() -> None:
     made = tiny.backbone()
-    upper = DeepPrompt(torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=1)
+    upper = DeepPrompt(
+        torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=1
+    )
     inputs = tiny.texts([5, 3])
     with torch.no_grad():
         found = made(*inputs, WithoutLayer(upper, 2)())
@@ -85,26 +114,36 @@ def test_the_mean_is_over_tokens_that_are_there(tmp_path: Path) -> None:
     """Whatever the batches: one with padding, or each row alone."""
     model = tiny.prompted("multitask")
     table = tiny.table(tmp_path, "classes", 5, seed=0)
-    split = Split(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, table, np.arange(5))
+    split = EvalSet(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, table, np.arange(5))
     assert isinstance(model.prompt, DeepPrompt)
     sums, tokens = torch.zeros(3, 4), 0
     for row in range(5):
         ids = torch.from_numpy(table.column("input_ids", row).astype(np.int64))[None]
-        masses: Masses = {}
+        masses: PromptAttention = {}
         with torch.no_grad():
             model.backbone(ids, torch.ones_like(ids), torch.zeros_like(ids), model.prompt(), masses)
         sums += torch.stack([masses[layer][0].sum(-1) for layer in range(3)])
         tokens += ids.shape[1]
     for batch_tokens in (1, 1000):
         found = attention_mass(model, split, 0, batch_tokens)
-        torch.testing.assert_close(torch.tensor([found[layer] for layer in range(3)]), sums / tokens)
+        torch.testing.assert_close(
+            torch.tensor([found[layer] for layer in range(3)]), sums / tokens
+        )
 
 
 def test_a_prompt_of_the_top_layers_has_no_mass_below(tmp_path: Path) -> None:
     made = tiny.prompted("multitask")
-    upper = DeepPrompt(torch.randn(1, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=2)
+    upper = DeepPrompt(
+        torch.randn(1, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=2
+    )
     model = PromptedModel(made.backbone, upper, made.heads, train_backbone=False)
-    split = Split(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, tiny.table(tmp_path, "classes", 5, seed=0), np.arange(5))
+    split = EvalSet(
+        ner.TASK,
+        ("O", "B-X", "I-X"),
+        [None] * 5,
+        tiny.table(tmp_path, "classes", 5, seed=0),
+        np.arange(5),
+    )
     assert list(attention_mass(model, split, 0)) == [2]
 
 
@@ -116,8 +155,12 @@ def test_keys_that_are_all_alike_share_attention_evenly(tmp_path: Path) -> None:
             layer.attention.self.query.weight.zero_()
             layer.attention.self.query.bias.zero_()
     table = tiny.table(tmp_path, "classes", 1, seed=0)
-    found = attention_mass(model, Split(ner.TASK, ("O", "B-X", "I-X"), [None], table, np.arange(1)), 0)
-    torch.testing.assert_close(torch.tensor(list(found.values())), torch.full((3, 4), 3 / (3 + table.longest)))
+    found = attention_mass(
+        model, EvalSet(ner.TASK, ("O", "B-X", "I-X"), [None], table, np.arange(1)), 0
+    )
+    torch.testing.assert_close(
+        torch.tensor(list(found.values())), torch.full((3, 4), 3 / (3 + table.longest))
+    )
 
 
 def test_cosines_by_hand() -> None:
@@ -128,7 +171,9 @@ def test_cosines_by_hand() -> None:
     other[0, 0, 0, 0] = torch.tensor([4.0, 3.0])
     other[1, 1, 0, 0] = torch.tensor([-2.0, 0.0])
     assert cosines(DeepPrompt(values), DeepPrompt(other)) == pytest.approx({0: 24 / 25, 1: -1.0})
-    assert cosines(DeepPrompt(values, first_layer=1), DeepPrompt(other)) == pytest.approx({1: 0.0}), "layer 1 of both"
+    assert cosines(DeepPrompt(values, first_layer=1), DeepPrompt(other)) == pytest.approx(
+        {1: 0.0}
+    ), "layer 1 of both"
 
 
 def test_what_tuning_added_by_hand() -> None:
@@ -147,9 +192,13 @@ def test_prompts_of_other_lengths_or_layers_have_no_cosine() -> None:
 
 def test_readings_tell_what_the_backbone_does_not_see(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """An uncased backbone sees no case; a sentence in several windows is one reading."""
+
     def read(number: int, sentence: str) -> list[bytes]:
         words = tuple(sentence.split())
-        examples = [ner.Example("a", words, ("O",) * len(words)), ner.Example("b", words[:1], ("O",))]
+        examples = [
+            ner.Example("a", words, ("O",) * len(words)),
+            ner.Example("b", words[:1], ("O",)),
+        ]
         split = split_of(examples, ner.TASK, ("O",), tokenizer, 8, 2, tmp_path / str(number))
         return readings(split)
 

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.artifacts.artifact import load_backbone_weights, load_heads, load_prompt, save_artifact
+from pipeline.artifacts.artifact import (
+    load_backbone_weights,
+    load_heads,
+    load_prompt,
+    save_artifact,
+)
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
@@ -20,13 +25,17 @@ from pipeline.params import Arm, BackboneParams
 from tests.support import tiny
 
 SOURCE = BackboneParams("folder:models/tiny", "a" * 64)
-HEADS = {"ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
-         "qa": TaskHead("span_extraction", "positions", ("start", "end"))}
+HEADS = {
+    "ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
+    "qa": TaskHead("span_extraction", "positions", ("start", "end")),
+}
 
 
 def config(model: PromptedModel, arm: Arm, **changes: Any) -> ArtifactConfig:
     shape = None if model.prompt is None else tuple(next(model.prompt.parameters()).shape)
-    made = ArtifactConfig(arm, SOURCE, "bert", 16, HEADS, shape, provenance={"seed": 1, "data": {"ner": {"rows": 3}}})
+    made = ArtifactConfig(
+        arm, SOURCE, "bert", 16, HEADS, shape, provenance={"seed": 1, "data": {"ner": {"rows": 3}}}
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -47,7 +56,9 @@ def backbone() -> Backbone:
     return tiny.backbone()
 
 
-@pytest.mark.parametrize("arm", ["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"])
+@pytest.mark.parametrize(
+    "arm", ["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"]
+)
 def test_round_trip(arm: Arm, tmp_path: Path) -> None:
     model = saved(tmp_path / "a", arm)
     found = load_config(tmp_path / "a")
@@ -60,11 +71,15 @@ def test_round_trip(arm: Arm, tmp_path: Path) -> None:
         assert type(prompt) is type(model.prompt)
         assert torch.equal(next(prompt.parameters()), next(model.prompt.parameters()))
     heads = Heads(["positions", "classes"], [2, 3], 16, seed=9)
-    load_heads(tmp_path / "a", found, heads, {name: found.heads[name].classes for name in ("qa", "ner")})
+    load_heads(
+        tmp_path / "a", found, heads, {name: found.heads[name].classes for name in ("qa", "ner")}
+    )
     assert torch.equal(heads.weight[0, :2], model.heads.weight[1, :2])
     assert torch.equal(heads.weight[1], model.heads.weight[0])
     assert torch.equal(heads.bias, model.heads.bias[[1, 0]])
-    names = {"config.json", "heads.safetensors"} | ({"prompt.safetensors"} if model.prompt else set())
+    names = {"config.json", "heads.safetensors"} | (
+        {"prompt.safetensors"} if model.prompt else set()
+    )
     names |= {"backbone.safetensors"} if arm == "fine_tune" else set()
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
     if arm == "fine_tune":
@@ -83,7 +98,12 @@ def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
 def test_only_one_head_is_taken_from_a_shared_prompt(tmp_path: Path) -> None:
     model = saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, seed=9)
-    load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, {"ner": load_config(tmp_path / "a").heads["ner"].classes})
+    load_heads(
+        tmp_path / "a",
+        load_config(tmp_path / "a"),
+        heads,
+        {"ner": load_config(tmp_path / "a").heads["ner"].classes},
+    )
     assert torch.equal(heads.weight[0], model.heads.weight[0])
 
 
@@ -98,20 +118,36 @@ def test_equal_inputs_give_equal_bytes(arm: Arm, tmp_path: Path) -> None:
 def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
     saved(tmp_path / "a", "fine_tune")
     saved(tmp_path / "a", "head_only")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["config.json", "heads.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "config.json",
+        "heads.safetensors",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("changes", "parts"), [
-    ({"model_type": "roberta"}, ["model_type is 'roberta', the backbone's is 'bert'"]),
-    ({"hidden_size": 32}, ["hidden_size is 32, the backbone's is 16"]),
-    ({"backbone": BackboneParams("folder:models/tiny", "b" * 64)}, ["made for backbone folder:models/tiny", "b" * 64, "a" * 64]),
-    ({"position_offset": -1}, ["position_offset is -1; it cannot be negative"]),
-    ({"first_layer": 1}, ["prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, the backbone takes (3, 2, 4, P, 4)"]),
-])
-def test_another_backbone(changes: dict[str, Any], parts: list[str], backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"model_type": "roberta"}, ["model_type is 'roberta', the backbone's is 'bert'"]),
+        ({"hidden_size": 32}, ["hidden_size is 32, the backbone's is 16"]),
+        (
+            {"backbone": BackboneParams("folder:models/tiny", "b" * 64)},
+            ["made for backbone folder:models/tiny", "b" * 64, "a" * 64],
+        ),
+        ({"position_offset": -1}, ["position_offset is -1; it cannot be negative"]),
+        (
+            {"first_layer": 1},
+            ["prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, the backbone takes (3, 2, 4, P, 4)"],
+        ),
+    ],
+)
+def test_another_backbone(
+    changes: dict[str, Any], parts: list[str], backbone: Backbone, tmp_path: Path
+) -> None:
     saved(tmp_path / "a", **changes)
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))
+    (problem,) = refuse(
+        lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone)
+    )
     for part in [str(tmp_path / "a"), *parts, "use the backbone it was made for, or make it again"]:
         assert part in problem
 
@@ -120,17 +156,25 @@ def test_what_a_prompt_is_like_comes_back(backbone: Backbone, tmp_path: Path) ->
     model = tiny.prompted("deep_prompt")
     values = torch.randn(2, 2, 4, 3, 4)
     model.prompt = DeepPrompt(values, first_layer=1, position_offset=3)
-    save_artifact(tmp_path / "a", model, config(model, "deep_prompt", first_layer=1, position_offset=3))
+    save_artifact(
+        tmp_path / "a", model, config(model, "deep_prompt", first_layer=1, position_offset=3)
+    )
     found = load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone, dropout=0.2)
     assert isinstance(found, DeepPrompt)
     assert (found.first_layer, found.position_offset, found.dropout.p) == (1, 3, 0.2)
-    assert torch.equal(found.flat(), values)
+    assert torch.equal(found.materialize(), values)
 
 
 def test_relative_positions_cannot_shift(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt", "deberta-v2")
-    save_artifact(tmp_path / "a", model, config(model, "deep_prompt", model_type="deberta-v2", position_offset=3))
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, model.backbone))
+    save_artifact(
+        tmp_path / "a",
+        model,
+        config(model, "deep_prompt", model_type="deberta-v2", position_offset=3),
+    )
+    (problem,) = refuse(
+        lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, model.backbone)
+    )
     assert "position_offset is 3, but the backbone's positions are relative" in problem
 
 
@@ -138,16 +182,22 @@ def test_a_projection_is_saved_flat_and_whole(backbone: Backbone, tmp_path: Path
     model = tiny.prompted("deep_prompt")
     projection = Projection(torch.randn(3, 16), 5, 3 * 2 * 4 * 4, seed=2)
     model.prompt = DeepPrompt(torch.zeros(3, 2, 4, 3, 4), projection=projection)
-    save_artifact(tmp_path / "a", model, config(model, "deep_prompt", prompt_shape=(3, 2, 4, 3, 4), projection=5))
+    save_artifact(
+        tmp_path / "a",
+        model,
+        config(model, "deep_prompt", prompt_shape=(3, 2, 4, 3, 4), projection_size=5),
+    )
     found = load_config(tmp_path / "a")
     flat = load_prompt(tmp_path / "a", found, SOURCE, backbone)
     whole = load_prompt(tmp_path / "a", found, SOURCE, backbone, projection=5)
     assert isinstance(flat, DeepPrompt)
     assert isinstance(whole, DeepPrompt)
-    assert torch.equal(flat.flat(), model.prompt.flat())
-    assert torch.equal(whole.flat(), model.prompt.flat())
+    assert torch.equal(flat.materialize(), model.prompt.materialize())
+    assert torch.equal(whole.materialize(), model.prompt.materialize())
     assert {name for name, _ in flat.named_parameters()} == {"key_values"}
-    assert {name for name, _ in whole.named_parameters()} == {f"projection.{name}" for name, _ in projection.named_parameters()}
+    assert {name for name, _ in whole.named_parameters()} == {
+        f"projection.{name}" for name, _ in projection.named_parameters()
+    }
     (problem,) = refuse(lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone, projection=6))
     assert "projection is 5, params ask for 6" in problem
 
@@ -158,48 +208,88 @@ def test_a_tasks_factors_are_in_the_prompt_it_gets(backbone: Backbone, tmp_path:
     factors = TaskFactors(2, 3, 2, 3 * 2 * 4 * 4, seed=1)
     torch.nn.init.normal_(factors.v)
     model.prompt = DeepPrompt(shared, factors=factors)
-    save_artifact(tmp_path / "a", model, config(model, "multitask", prompt_shape=tuple(shared.shape), factor_rank=2))
+    save_artifact(
+        tmp_path / "a",
+        model,
+        config(model, "multitask", prompt_shape=tuple(shared.shape), factor_rank=2),
+    )
     found = load_config(tmp_path / "a")
     for number, task in enumerate(("ner", "qa")):
         own = load_prompt(tmp_path / "a", found, SOURCE, backbone, task)
         assert isinstance(own, DeepPrompt)
-        torch.testing.assert_close(own.flat(), model.prompt.flat(number))
-        rows = shared.permute(3, 0, 1, 2, 4).reshape(3, -1) * (1 + factors.u[number] @ factors.v[number])
-        torch.testing.assert_close(own.flat().permute(3, 0, 1, 2, 4).reshape(3, -1), rows)
+        torch.testing.assert_close(own.materialize(), model.prompt.materialize(number))
+        rows = shared.permute(3, 0, 1, 2, 4).reshape(3, -1) * (
+            1 + factors.u[number] @ factors.v[number]
+        )
+        torch.testing.assert_close(own.materialize().permute(3, 0, 1, 2, 4).reshape(3, -1), rows)
     whole = load_prompt(tmp_path / "a", found, SOURCE, backbone)
     assert isinstance(whole, DeepPrompt)
-    assert torch.equal(whole.flat(), shared)
+    assert torch.equal(whole.materialize(), shared)
     (problem,) = refuse(lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone, "srl"))
     assert "factors.safetensors: no factors of rank 2 for 'srl'" in problem
 
 
 def test_all_that_differs_is_said_at_once(backbone: Backbone, tmp_path: Path) -> None:
-    saved(tmp_path / "a", model_type="llama", hidden_size=8, backbone=BackboneParams("folder:x", "c" * 64))
-    assert len(refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))) == 3
+    saved(
+        tmp_path / "a",
+        model_type="llama",
+        hidden_size=8,
+        backbone=BackboneParams("folder:x", "c" * 64),
+    )
+    assert (
+        len(
+            refuse(
+                lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone)
+            )
+        )
+        == 3
+    )
 
 
-def test_the_same_weights_elsewhere_are_the_same_backbone(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_same_weights_elsewhere_are_the_same_backbone(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     saved(tmp_path / "a")
     moved = BackboneParams("package:weights/tiny", SOURCE.sha256)
     assert load_prompt(tmp_path / "a", load_config(tmp_path / "a"), moved, backbone) is not None
 
 
-def test_hub_revisions_without_hash_are_told_apart_by_name(backbone: Backbone, tmp_path: Path) -> None:
+def test_hub_revisions_without_hash_are_told_apart_by_name(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     one, two = (BackboneParams(f"hub:a/b@{digit * 40}") for digit in "12")
     saved(tmp_path / "a", backbone=one)
     found = load_config(tmp_path / "a")
     assert load_prompt(tmp_path / "a", found, one, backbone) is not None
-    assert "made for backbone hub:a/b@1" in refuse(lambda: load_prompt(tmp_path / "a", found, two, backbone))[0]
+    assert (
+        "made for backbone hub:a/b@1"
+        in refuse(lambda: load_prompt(tmp_path / "a", found, two, backbone))[0]
+    )
 
 
-@pytest.mark.parametrize(("arm", "shape"), [
-    ("deep_prompt", (3, 2, 4, 5, 4)), ("deep_prompt", (2, 2, 4, 3, 4)), ("deep_prompt", (3, 2, 4, 3, 8)), ("deep_prompt", (3,)),
-    ("deep_prompt", (3, 16)), ("soft_prompt", (5, 16)), ("soft_prompt", (3, 2, 4, 3, 4)), ("soft_prompt", ()),
-])
-def test_config_with_another_shape_of_prompt(arm: Arm, shape: tuple[int, ...], backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arm", "shape"),
+    [
+        ("deep_prompt", (3, 2, 4, 5, 4)),
+        ("deep_prompt", (2, 2, 4, 3, 4)),
+        ("deep_prompt", (3, 2, 4, 3, 8)),
+        ("deep_prompt", (3,)),
+        ("deep_prompt", (3, 16)),
+        ("soft_prompt", (5, 16)),
+        ("soft_prompt", (3, 2, 4, 3, 4)),
+        ("soft_prompt", ()),
+    ],
+)
+def test_config_with_another_shape_of_prompt(
+    arm: Arm, shape: tuple[int, ...], backbone: Backbone, tmp_path: Path
+) -> None:
     saved(tmp_path / "a", arm, prompt_shape=shape)
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone))
-    assert problem.startswith((f"{tmp_path}/a/prompt.safetensors: holds ", f"{tmp_path}/a: prompt_shape is {shape}"))
+    (problem,) = refuse(
+        lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone)
+    )
+    assert problem.startswith(
+        (f"{tmp_path}/a/prompt.safetensors: holds ", f"{tmp_path}/a: prompt_shape is {shape}")
+    )
     assert str(shape) in problem
     assert problem.endswith(("make the artifact again", "or make it again"))
 
@@ -210,23 +300,39 @@ def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
     fewer = tiny.model()
     del fewer.encoder.layer[2:]
     fewer.config.num_hidden_layers = 2
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, Backbone(fewer)))
-    assert "prompt_shape is (3, 2, 4, 3, 4) from layer 0 on, the backbone takes (2, 2, 4, P, 4)" in problem
+    (problem,) = refuse(
+        lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, Backbone(fewer))
+    )
+    assert (
+        "prompt_shape is (3, 2, 4, 3, 4) from layer 0 on, the backbone takes (2, 2, 4, P, 4)"
+        in problem
+    )
 
 
 @pytest.mark.parametrize("head", [Heads(["classes"], [4], 16, 0), Heads(["classes"], [3], 8, 0)])
 def test_a_head_of_another_shape(head: Heads, tmp_path: Path) -> None:
     saved(tmp_path / "a")
     found = load_config(tmp_path / "a")
-    (problem,) = refuse(lambda: load_heads(tmp_path / "a", found, head, {"ner": found.heads["ner"].classes}))
-    assert problem == f"{tmp_path}/a/heads.safetensors: no head 'ner' of {head.classes[0]} classes; make the artifact again"
+    (problem,) = refuse(
+        lambda: load_heads(tmp_path / "a", found, head, {"ner": found.heads["ner"].classes})
+    )
+    assert (
+        problem
+        == f"{tmp_path}/a/heads.safetensors: no head 'ner' of {head.classes[0]} classes; make the artifact again"
+    )
 
 
-@pytest.mark.parametrize(("name", "message"), [("srl", "has no head 'srl', but"), ("ner", "the classes of 'ner' are")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("srl", "has no head 'srl', but"), ("ner", "the classes of 'ner' are")]
+)
 def test_another_head(name: str, message: str, tmp_path: Path) -> None:
     saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, 0)
-    (problem,) = refuse(lambda: load_heads(tmp_path / "a", load_config(tmp_path / "a"), heads, {name: ("x", "y", "z")}))
+    (problem,) = refuse(
+        lambda: load_heads(
+            tmp_path / "a", load_config(tmp_path / "a"), heads, {name: ("x", "y", "z")}
+        )
+    )
     assert message in problem
     assert problem.startswith(f"{tmp_path}/a/config.json")
 
@@ -240,13 +346,29 @@ def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
     content = path.read_bytes()
     path.unlink()
     if damage != "missing":
-        path.write_bytes({"cut in its head": content[:20], "cut in its numbers": content[:-4], "text": b"version https://x"}[damage])
+        path.write_bytes(
+            {
+                "cut in its head": content[:20],
+                "cut in its numbers": content[:-4],
+                "text": b"version https://x",
+            }[damage]
+        )
     found = load_config(tmp_path / "a")
-    (problem,) = refuse({"prompt": lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone),
-                         "heads": lambda: load_heads(tmp_path / "a", found, Heads(["classes"], [3], 16, 0),
-                                                     {"ner": found.heads["ner"].classes}),
-                         "backbone": lambda: load_backbone_weights(tmp_path / "a", backbone)}[name])
-    assert problem.startswith(f"{path}: {'no such file' if damage == 'missing' else 'not a safetensors file'}")
+    (problem,) = refuse(
+        {
+            "prompt": lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone),
+            "heads": lambda: load_heads(
+                tmp_path / "a",
+                found,
+                Heads(["classes"], [3], 16, 0),
+                {"ner": found.heads["ner"].classes},
+            ),
+            "backbone": lambda: load_backbone_weights(tmp_path / "a", backbone),
+        }[name]
+    )
+    assert problem.startswith(
+        f"{path}: {'no such file' if damage == 'missing' else 'not a safetensors file'}"
+    )
     assert "make" in problem
     assert "again" in problem
 
@@ -257,11 +379,14 @@ def test_weights_of_another_backbone(tmp_path: Path) -> None:
     assert problem.startswith(f"{tmp_path}/a/backbone.safetensors: does not fit the backbone: ")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "config.json: no such file; run the stage that makes it"),
-    ('{"arm": ', "config.json:1: not valid JSON"),
-    ("[]", "config.json: found a list [], expected a mapping of keys to values"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "config.json: no such file; run the stage that makes it"),
+        ('{"arm": ', "config.json:1: not valid JSON"),
+        ("[]", "config.json: found a list [], expected a mapping of keys to values"),
+    ],
+)
 def test_a_broken_config(content: str | None, message: str, tmp_path: Path) -> None:
     saved(tmp_path / "a")
     path = tmp_path / "a" / "config.json"
@@ -283,7 +408,9 @@ def test_another_format(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     for values in ({}, {"later_key": 1}):
         problems = change(tmp_path / "a", format=1, **values)
-        assert problems == [f"{tmp_path}/a/config.json: format is 1, this version reads 2; make the artifact again"]
+        assert problems == [
+            f"{tmp_path}/a/config.json: format is 1, this version reads 3; make the artifact again"
+        ]
 
 
 def test_values_that_are_none(tmp_path: Path) -> None:

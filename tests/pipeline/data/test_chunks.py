@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import chunks as parts
-from pipeline.data.chunks import cut
+from pipeline.data.chunks import split_into_chunks
 from pipeline.data.prepare import CorpusError, prepare
 from pipeline.data.readers import READERS, conll_columns, records
 from pipeline.data.readers.base import Slice, Splits
@@ -23,24 +23,58 @@ from pipeline.tasks.base.examples import read_examples
 from stages.workers.processes import Processes
 
 FILES = Splits("train.conll", "test.conll", "validation.conll")
-NER = Recipe("ours", "token_classification", "CC0", "made here", "conll_columns", FILES,
-             conll_columns.Options(2, 0, 1, "iob2"), ("PER",), allow=("shared-row",))
-QA = Recipe("ours", "span_extraction", "CC0", "made here", "records", Splits("train.jsonl", "test.jsonl"),
-            records.Options(dict.fromkeys(["id", "context", "question", "answers"])), carve_validation=0.3, allow=("shared-row",))
+NER = Recipe(
+    "ours",
+    "token_classification",
+    "CC0",
+    "made here",
+    "conll_columns",
+    FILES,
+    conll_columns.Options(2, 0, 1, "iob2"),
+    ("PER",),
+    allow=("shared-row",),
+)
+QA = Recipe(
+    "ours",
+    "span_extraction",
+    "CC0",
+    "made here",
+    "records",
+    Splits("train.jsonl", "test.jsonl"),
+    records.Options(dict.fromkeys(["id", "context", "question", "answers"])),
+    carve_validation=0.3,
+    allow=("shared-row",),
+)
 
 
 def sentences(count: int, name: str = "w") -> str:
-    return "".join(f"{name}{i} B-PER\nran O\n" + ("sat O\n" * (i % 4)) + "\n" * (1 + i % 3) for i in range(count))
+    return "".join(
+        f"{name}{i} B-PER\nran O\n" + ("sat O\n" * (i % 4)) + "\n" * (1 + i % 3)
+        for i in range(count)
+    )
 
 
 def questions(numbers: Sequence[int], **changes: Any) -> str:
-    return "".join(json.dumps({"id": f"q{i}", "context": f"A cat {i // 3}.", "question": f"What {i}?",
-                               "answers": [{"text": "cat", "answer_start": 2}]} | changes) + "\n" for i in numbers)
+    return "".join(
+        json.dumps(
+            {
+                "id": f"q{i}",
+                "context": f"A cat {i // 3}.",
+                "question": f"What {i}?",
+                "answers": [{"text": "cat", "answer_start": 2}],
+            }
+            | changes
+        )
+        + "\n"
+        for i in numbers
+    )
 
 
 @pytest.fixture
 def ner(tmp_path: Path) -> Path:
-    return write(tmp_path / "raw", train=sentences(200), validation=sentences(9, "v"), test=sentences(9, "t"))
+    return write(
+        tmp_path / "raw", train=sentences(200), validation=sentences(9, "v"), test=sentences(9, "t")
+    )
 
 
 def write(folder: Path, suffix: str = "conll", **files: str) -> Path:
@@ -56,12 +90,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def rows_of(recipe: Recipe, folder: Path) -> list[Any]:
     task = task_named(recipe.task)
-    return [example for split in ("train", "validation", "test") for example in read_examples(folder / f"{split}.parquet", task)]
+    return [
+        example
+        for split in ("train", "validation", "test")
+        for example in read_examples(folder / f"{split}.parquet", task)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text("ab \t\r\n-é", max_size=200), size=st.integers(1, 40))
-def test_the_parts_of_a_file_give_its_rows_and_problems(text: str, size: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_parts_of_a_file_give_its_rows_and_problems(
+    text: str, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """For any text, sound or not, and any size of the parts."""
     folder = tmp_path_factory.mktemp("cut")
     write(folder, train=text, validation="", test="")
@@ -69,32 +109,51 @@ def test_the_parts_of_a_file_give_its_rows_and_problems(text: str, size: int, tm
     whole, pieces = Problems(1000), Problems(1000)
     rows = list(reader.read(path, NER.options, whole))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "PART_BYTES", size)
-        made = [part for part in cut(NER, folder) if part.split == "train"]
+        patch.setattr(parts, "CHUNK_BYTES", size)
+        made = [part for part in split_into_chunks(NER, folder) if part.split == "train"]
     ends = [part.stop for part in made]
     assert [part.start for part in made] == [0, *ends[:-1]][: len(made)]
     assert ends[-1] in (None, path.stat().st_size)
-    slices = [path if part.stop is None else Slice(path, part.start, part.stop, part.first_line) for part in made]
+    slices = [
+        path if part.stop is None else Slice(path, part.start, part.stop, part.first_line)
+        for part in made
+    ]
     assert [row for piece in slices for row in reader.read(piece, NER.options, pieces)] == rows
     assert pieces.kept == whole.kept
 
 
-@pytest.mark.parametrize(("recipe", "suffix", "files"), [
-    (NER, "conll", {"train": sentences(200), "validation": sentences(9, "v"), "test": sentences(9, "t")}),
-    (QA, "jsonl", {"train": questions(range(200)), "test": questions(range(300, 320))}),
-])
-def test_small_parts_in_two_processes_give_what_one_part_gives(recipe: Recipe, suffix: str, files: dict[str, str], tmp_path: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "suffix", "files"),
+    [
+        (
+            NER,
+            "conll",
+            {"train": sentences(200), "validation": sentences(9, "v"), "test": sentences(9, "t")},
+        ),
+        (QA, "jsonl", {"train": questions(range(200)), "test": questions(range(300, 320))}),
+    ],
+)
+def test_small_parts_in_two_processes_give_what_one_part_gives(
+    recipe: Recipe,
+    suffix: str,
+    files: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = write(tmp_path / "raw", suffix, **files)
     prepare(recipe, folder, tmp_path / "whole")
-    monkeypatch.setattr(parts, "PART_BYTES", 500)
-    monkeypatch.setattr("pipeline.data.prepare.PART_BYTES", 500)
-    assert len(cut(recipe, folder)) > 5
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 500)
+    monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 500)
+    assert len(split_into_chunks(recipe, folder)) > 5
     prepare(recipe, folder, tmp_path / "alone", tmp_path / "alone.jsonl")
-    prepare(recipe, folder, tmp_path / "two", tmp_path / "two.jsonl", tmp_path / "work", Processes(2))
+    prepare(
+        recipe, folder, tmp_path / "two", tmp_path / "two.jsonl", tmp_path / "work", Processes(2)
+    )
     assert contents(tmp_path / "alone") == contents(tmp_path / "two")
     assert not (tmp_path / "work").exists()
-    assert (tmp_path / "whole/summary.json").read_bytes() == (tmp_path / "two/summary.json").read_bytes()
+    assert (tmp_path / "whole/summary.json").read_bytes() == (
+        tmp_path / "two/summary.json"
+    ).read_bytes()
     assert rows_of(recipe, tmp_path / "whole") == rows_of(recipe, tmp_path / "two")
 
 
@@ -102,10 +161,12 @@ def backwards(shards: Sequence[Shard], into: Path) -> None:
     in_this_process(shards[::-1], into)
 
 
-def test_a_run_that_is_cut_short_goes_on(ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_cut_short_goes_on(
+    ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was done is not done again, torn shards are, and the bytes are the same."""
-    monkeypatch.setattr(parts, "PART_BYTES", 500)
-    monkeypatch.setattr("pipeline.data.prepare.PART_BYTES", 500)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 500)
+    monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 500)
     prepare(NER, ner, tmp_path / "straight")
     made: list[str] = []
 
@@ -116,9 +177,10 @@ def test_a_run_that_is_cut_short_goes_on(ner: Path, tmp_path: Path, monkeypatch:
                 shard.make(into)
             if after < len(shards):
                 raise KeyboardInterrupt
+
         return run
 
-    total = len(cut(NER, ner))
+    total = len(split_into_chunks(NER, ner))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", breaking(2))
@@ -132,8 +194,10 @@ def test_a_run_that_is_cut_short_goes_on(ner: Path, tmp_path: Path, monkeypatch:
     assert contents(tmp_path / "straight") == contents(tmp_path / "out")
 
 
-def test_shards_that_nobody_made_are_told(ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.prepare.PART_BYTES", 1)
+def test_shards_that_nobody_made_are_told(
+    ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 1)
     with pytest.raises(UserError, match=r"3 of 3 shards .* are not there"):
         prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", lambda shards, into: None)
 
@@ -141,11 +205,13 @@ def test_shards_that_nobody_made_are_told(ner: Path, tmp_path: Path, monkeypatch
 BAD = "x\n\n"  # a line of too few columns
 
 
-def test_every_problem_is_a_line_of_json(ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_problem_is_a_line_of_json(
+    ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(ner, train=sentences(100) + BAD * 30 + sentences(100, "m"), test=sentences(5, "t") + BAD)
     lists = []
     for size in (1 << 20, 300):
-        monkeypatch.setattr(parts, "PART_BYTES", size)
+        monkeypatch.setattr(parts, "CHUNK_BYTES", size)
         with pytest.raises(CorpusError) as caught:
             prepare(NER, ner, tmp_path / "out", tmp_path / "listed.jsonl")
         lists.append((tmp_path / "listed.jsonl").read_text(encoding="utf-8"))
@@ -160,16 +226,22 @@ def test_every_problem_is_a_line_of_json(ner: Path, tmp_path: Path, monkeypatch:
         assert lines[int(problem["where"].rpartition(":")[2]) - 1] == "x"
 
 
-@pytest.mark.parametrize(("ceiling", "bears"), [("10%", True), (0.1, True), ("5%", False), (0.0, False)])
-def test_unsound_rows_are_dropped_up_to_a_ceiling(ceiling: Any, bears: bool, ner: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ceiling", "bears"), [("10%", True), (0.1, True), ("5%", False), (0.0, False)]
+)
+def test_unsound_rows_are_dropped_up_to_a_ceiling(
+    ceiling: Any, bears: bool, ner: Path, tmp_path: Path
+) -> None:
     """19 of 237 rows: 8 %."""
     write(ner, train=sentences(100) + BAD * 19 + sentences(100, "m"))
     recipe = replace(NER, on_problem="drop", max_dropped=ceiling)
     if not bears:
         with pytest.raises(CorpusError) as caught:
             prepare(recipe, ner, tmp_path / "out")
-        assert caught.value.problems[0] == (f"data_recipes/ours.yaml: 19 of 237 rows would be dropped; max_dropped is {ceiling}: "
-                                            "correct the corpus")
+        assert caught.value.problems[0] == (
+            f"data_recipes/ours.yaml: 19 of 237 rows would be dropped; max_dropped is {ceiling}: "
+            "correct the corpus"
+        )
         return
     summary, told = prepare(recipe, ner, tmp_path / "out")
     assert summary["rows"] == {"train": 200, "validation": 9, "test": 9}
@@ -182,24 +254,44 @@ def test_of_repeated_rows_the_later_is_dropped(tmp_path: Path) -> None:
     twice = questions([3]).replace("q3", "q1")
     other = questions([2], answers=[{"text": "A", "answer_start": 0}]).replace("q2", "q9")
     held_out = questions([4]).replace("q4", "t4")
-    folder = write(tmp_path / "raw", "jsonl", train=questions(range(8)) + twice + other, validation=questions([20]),
-                   test=questions(range(30, 33)) + held_out)
+    folder = write(
+        tmp_path / "raw",
+        "jsonl",
+        train=questions(range(8)) + twice + other,
+        validation=questions([20]),
+        test=questions(range(30, 33)) + held_out,
+    )
     files = Splits("train.jsonl", "test.jsonl", "validation.jsonl")
-    recipe = replace(QA, carve_validation=None, files=files, on_problem="drop", max_dropped=0.5, allow=())
+    recipe = replace(
+        QA, carve_validation=None, files=files, on_problem="drop", max_dropped=0.5, allow=()
+    )
     summary, _ = prepare(recipe, folder, tmp_path / "out")
     assert summary["problems"] == {"duplicate-id": 1, "conflicting-labels": 1, "shared-row": 1}
     assert summary["rows"] == {"train": 7, "validation": 1, "test": 4}
     assert summary["label_counts"]["train"] == {"answerable": 7}
     assert summary["dropped"] == 3
-    assert [example.id for example in rows_of(recipe, tmp_path / "out")][:7] == [f"q{i}" for i in (0, 1, 2, 3, 5, 6, 7)], (
-        "of what train shares with test, train loses its row")
+    assert [example.id for example in rows_of(recipe, tmp_path / "out")][:7] == [
+        f"q{i}" for i in (0, 1, 2, 3, 5, 6, 7)
+    ], "of what train shares with test, train loses its row"
 
 
-@pytest.mark.parametrize(("text", "what"), [('{"data": [', "not valid JSON"), ('{"data": [{"paragraphs": [{}]}]}', "context"),
-                                            ('{"data": [{}]}', "paragraphs")])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"data": [', "not valid JSON"),
+        ('{"data": [{"paragraphs": [{}]}]}', "context"),
+        ('{"data": [{}]}', "paragraphs"),
+    ],
+)
 def test_what_hides_rows_is_never_dropped(text: str, what: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", "json", train=text, test=json.dumps({"data": []}))
-    recipe = replace(QA, reader="squad_json", files=Splits("train.json", "test.json"), on_problem="drop", max_dropped=0.9)
+    recipe = replace(
+        QA,
+        reader="squad_json",
+        files=Splits("train.json", "test.json"),
+        on_problem="drop",
+        max_dropped=0.9,
+    )
     with pytest.raises(CorpusError) as caught:
         prepare(recipe, folder, tmp_path / "out")
     assert "some hide rows" in caught.value.problems[0]
@@ -207,7 +299,11 @@ def test_what_hides_rows_is_never_dropped(text: str, what: str, tmp_path: Path) 
 
 
 def test_rows_of_undecodable_bytes_are_dropped(ner: Path, tmp_path: Path) -> None:
-    (ner / "train.conll").write_bytes(sentences(50).encode() + b"caf\xe9 B-PER\n\n" + sentences(50, "m").encode())
+    (ner / "train.conll").write_bytes(
+        sentences(50).encode() + b"caf\xe9 B-PER\n\n" + sentences(50, "m").encode()
+    )
     summary, _ = prepare(replace(NER, on_problem="drop", max_dropped="1%"), ner, tmp_path / "out")
     assert (summary["rows"]["train"], summary["dropped"]) == (100, 1)
-    assert not [example for example in rows_of(NER, tmp_path / "out") if "\ufffd" in "".join(example.tokens)]
+    assert not [
+        example for example in rows_of(NER, tmp_path / "out") if "\ufffd" in "".join(example.tokens)
+    ]

@@ -23,7 +23,9 @@ def found(rows: Rows, buckets: int, parts: int) -> list[list[list[int]]]:
         with Buckets(Path(folder) / "b", len(rows)) as made:
             for numbers in np.array_split(np.arange(len(rows)), parts):
                 some = np.array([rows[number] for number in numbers], np.int64).reshape(-1, 3)
-                keys = np.stack([some[:, 0] // 3, some[:, 0] % 3], axis=1)  # equal in one half is not equal
+                keys = np.stack(
+                    [some[:, 0] // 3, some[:, 0] % 3], axis=1
+                )  # equal in one half is not equal
                 made.add(keys, numbers, some[:, 1], some[:, 2])
             return [made.find(which).tolist() for which in (repeated, conflicting, shared)]
 
@@ -39,8 +41,11 @@ def test_found_are_those_that_dictionaries_find(rows: Rows, buckets: int, parts:
             twice.append([number, start])
         if output != rows[start][1]:
             unlike.append([number, start])
-        later = [(other_split, -other) for other, (other_key, _, other_split) in enumerate(rows)
-                 if other_key == key and other_split > split]
+        later = [
+            (other_split, -other)
+            for other, (other_key, _, other_split) in enumerate(rows)
+            if other_key == key and other_split > split
+        ]
         if later:
             leaked.append([number, -max(later)[1]])
     assert found(rows, buckets, parts) == [twice, unlike, leaked]

@@ -73,7 +73,9 @@ def test_a_reader_has_a_section_that_names_its_options(name: str) -> None:
     section = re.search(rf"^## {name}\n((?:(?!^## ).*\n)*)", PAGE, re.MULTILINE)
     assert section, f"docs/formats.md: no section {name}"
     for option in dataclasses.fields(READERS[name].options):
-        assert f"`{option.name}`" in section[1], f"docs/formats.md: {name}: {option.name} is not explained"
+        assert f"`{option.name}`" in section[1], (
+            f"docs/formats.md: {name}: {option.name} is not explained"
+        )
 
 
 def test_the_hub_is_described() -> None:

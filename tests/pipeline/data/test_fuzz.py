@@ -34,15 +34,32 @@ DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
 MUTANTS = int(os.environ.get("FUZZ_MUTANTS", "120"))
 SECONDS = 20
 LINES, BYTES = 60, 30_000  # of a real file: enough of it, and quick
-FEW = settings(max_examples=MUTANTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+FEW = settings(
+    max_examples=MUTANTS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
 OUTCOMES: Counter[str] = Counter()
 
 Corpus = tuple[Recipe, str]
-WORLD: dict[str, Corpus] = {f"world_{kind}": (load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"), kind)
-                            for kind in ("ner", "qa", "srl")}
-REAL = {"conll2003": "ner/conll2003", "wnut17": "ner/wnut17", "propbank_ewt": "srl/ewt", "squad": "qa/squad",
-        "squad_v2": "qa/squad_v2", "rte": "classification/RTE", "wic": "classification/WiC", "wsc": "classification/WSC",
-        "cb": "classification/CB", "copa": "classification/COPA"}
+WORLD: dict[str, Corpus] = {
+    f"world_{kind}": (load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"), kind)
+    for kind in ("ner", "qa", "srl")
+}
+REAL = {
+    "conll2003": "ner/conll2003",
+    "wnut17": "ner/wnut17",
+    "propbank_ewt": "srl/ewt",
+    "squad": "qa/squad",
+    "squad_v2": "qa/squad_v2",
+    "rte": "classification/RTE",
+    "wic": "classification/WiC",
+    "wsc": "classification/WSC",
+    "cb": "classification/CB",
+    "copa": "classification/COPA",
+}
 
 
 # Mutations: what happens to files on their way.
@@ -62,7 +79,11 @@ def flipped(raw: bytes, dice: random.Random) -> bytes:
 def overwritten(raw: bytes, dice: random.Random) -> bytes:
     """A stretch of other bytes: zeros of a broken disk, or anything."""
     start, length = dice.randrange(len(raw)), dice.choice((1, 3, 40))
-    return raw[:start] + (bytes(length) if dice.random() < 0.5 else dice.randbytes(length)) + raw[start + length :]
+    return (
+        raw[:start]
+        + (bytes(length) if dice.random() < 0.5 else dice.randbytes(length))
+        + raw[start + length :]
+    )
 
 
 def swapped(raw: bytes, dice: random.Random) -> bytes:
@@ -99,23 +120,72 @@ def cut(raw: bytes, dice: random.Random) -> bytes:
 def recoded(raw: bytes, dice: random.Random) -> bytes:
     text = raw.decode("utf-8", errors="replace")
     if dice.random() < 0.5:  # some words that tell encodings apart
-        text = re.sub(r"[aeiou]", lambda found: "áéíóú"["aeiou".index(found[0])] if dice.random() < 0.02 else found[0], text)
-    return text.encode(dice.choice(("latin-1", "cp1252", "utf-16", "utf-8-sig", "utf-32", "cp500")), errors="replace")
+        text = re.sub(
+            r"[aeiou]",
+            lambda found: "áéíóú"["aeiou".index(found[0])] if dice.random() < 0.02 else found[0],
+            text,
+        )
+    return text.encode(
+        dice.choice(("latin-1", "cp1252", "utf-16", "utf-8-sig", "utf-32", "cp500")),
+        errors="replace",
+    )
 
 
 def spaced(raw: bytes, dice: random.Random) -> bytes:
     """Other line ends, other white space."""
-    old, new = dice.choice(((b"\n", b"\r\n"), (b"\n", b"\r"), (b"\t", b" "), (b" ", b"\t"), (b" ", b"\xc2\xa0"), (b"\n\n", b"\n"),
-                            (b"\n", b"\n\n"), (b"\n", b"\xe2\x80\xa8"), (b"\n", b"")))
+    old, new = dice.choice(
+        (
+            (b"\n", b"\r\n"),
+            (b"\n", b"\r"),
+            (b"\t", b" "),
+            (b" ", b"\t"),
+            (b" ", b"\xc2\xa0"),
+            (b"\n\n", b"\n"),
+            (b"\n", b"\n\n"),
+            (b"\n", b"\xe2\x80\xa8"),
+            (b"\n", b""),
+        )
+    )
     return raw.replace(old, new)
 
 
 def retold(raw: bytes, dice: random.Random) -> bytes:
     """One of the things that stand in such files is another."""
-    old = dice.choice((rb"B-\w+", rb"I-", rb"\*\)", rb"\(\w", rb"\(V\*\)", rb'"\w+":', rb"\d+", rb"\[[^]]*\]", rb"true|false",
-                       rb'"'))
-    new = dice.choice((b"", b"O", b"I-X", b"B-", b"-1", b'"2"', b"null", b"[]", b"{}", b"(V*)", b"1e999", b"\\ud800", b"9" * 5000,
-                       b"NaN", b"[" * 3000, b"\x00", b"true"))
+    old = dice.choice(
+        (
+            rb"B-\w+",
+            rb"I-",
+            rb"\*\)",
+            rb"\(\w",
+            rb"\(V\*\)",
+            rb'"\w+":',
+            rb"\d+",
+            rb"\[[^]]*\]",
+            rb"true|false",
+            rb'"',
+        )
+    )
+    new = dice.choice(
+        (
+            b"",
+            b"O",
+            b"I-X",
+            b"B-",
+            b"-1",
+            b'"2"',
+            b"null",
+            b"[]",
+            b"{}",
+            b"(V*)",
+            b"1e999",
+            b"\\ud800",
+            b"9" * 5000,
+            b"NaN",
+            b"[" * 3000,
+            b"\x00",
+            b"true",
+        )
+    )
     found = list(re.finditer(old, raw))
     if not found:
         return flipped(raw, dice)
@@ -124,7 +194,17 @@ def retold(raw: bytes, dice: random.Random) -> bytes:
 
 
 MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
-    truncated, flipped, overwritten, swapped, lost, repeated, cut, recoded, spaced, retold)
+    truncated,
+    flipped,
+    overwritten,
+    swapped,
+    lost,
+    repeated,
+    cut,
+    recoded,
+    spaced,
+    retold,
+)
 
 
 # How many rows a file has, by another road than the readers'.
@@ -134,7 +214,11 @@ def units(recipe: Recipe, name: str, raw: bytes) -> int:
     text = raw.decode("utf-8-sig")
     lines = text.split("\n")
     if name.endswith(".json"):
-        return sum(len(paragraph["qas"]) for article in json.loads(text)["data"] for paragraph in article["paragraphs"])
+        return sum(
+            len(paragraph["qas"])
+            for article in json.loads(text)["data"]
+            for paragraph in article["paragraphs"]
+        )
     if name.endswith(".jsonl"):
         return sum(bool(line.strip()) for line in lines)
     predicates = recipe.task == "semantic_role_labeling"  # one column each, behind eight others
@@ -143,7 +227,11 @@ def units(recipe: Recipe, name: str, raw: bytes) -> int:
         if not line.strip() or line.startswith(("-DOCSTART-", "#begin document", "#end document")):
             fresh = True
         elif fresh:
-            blocks, columns, fresh = blocks + 1, columns + len(line.rstrip("\r").split("\t")) - 8, False
+            blocks, columns, fresh = (
+                blocks + 1,
+                columns + len(line.rstrip("\r").split("\t")) - 8,
+                False,
+            )
     return columns if predicates else blocks
 
 
@@ -155,8 +243,13 @@ def part(path: Path, target: Path) -> None:
     raw = path.read_bytes()
     if path.suffix == ".json":
         value = json.loads(raw)
-        value["data"] = [{**article, "paragraphs": [{**one, "qas": one["qas"][:3]} for one in article["paragraphs"][:2]]}
-                         for article in value["data"][:8]]
+        value["data"] = [
+            {
+                **article,
+                "paragraphs": [{**one, "qas": one["qas"][:3]} for one in article["paragraphs"][:2]],
+            }
+            for article in value["data"][:8]
+        ]
         target.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     elif path.suffix == ".jsonl":
         target.write_bytes(b"".join(raw.splitlines(keepends=True)[:LINES]))
@@ -176,8 +269,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Recipe,
         if (DATA / folder).is_dir():
             recipe = load_recipe(ROOT / "data_recipes" / f"{name}.yaml")
             (place / name).mkdir()
-            source = {split: sorted((DATA / folder).glob(recipe.files.of(split)[0]))[0]
-                      for split in ("train", "validation", "test") if recipe.files.of(split)}
+            source = {
+                split: sorted((DATA / folder).glob(recipe.files.of(split)[0]))[0]
+                for split in ("train", "validation", "test")
+                if recipe.files.of(split)
+            }
             for path in source.values():
                 part(path, place / name / path.name)
             carve = None if len(source) == 3 else recipe.carve_validation
@@ -195,6 +291,7 @@ def allowing(recipe: Recipe) -> Recipe:
 @contextmanager
 def limited() -> Iterator[None]:
     """Raise TimeoutError in the block when it takes too long."""
+
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {SECONDS} seconds")
 
@@ -207,7 +304,9 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def outcome(recipe: Recipe, folder: Path, output: Path, changed: Path, split: str, sound: bytes) -> str:
+def outcome(
+    recipe: Recipe, folder: Path, output: Path, changed: Path, split: str, sound: bytes
+) -> str:
     """What became of a mutant. Any other exception than a UserError is a fault, and so is a count that does not add up."""
     raw = changed.read_bytes()
     try:
@@ -216,9 +315,21 @@ def outcome(recipe: Recipe, folder: Path, output: Path, changed: Path, split: st
     except UserError:
         return "refused"
     rows = summary["rows"]
-    kept = rows["train"] + rows["validation"] * (recipe.carve_validation is not None) if split == "train" else rows[split]
-    assert kept == units(recipe, changed.name, raw), f"{kept} rows of {units(recipe, changed.name, raw)}, and no word of it"
-    return "same bytes" if raw == sound else "the same rows" if kept == units(recipe, changed.name, sound) else "another corpus"
+    kept = (
+        rows["train"] + rows["validation"] * (recipe.carve_validation is not None)
+        if split == "train"
+        else rows[split]
+    )
+    assert kept == units(recipe, changed.name, raw), (
+        f"{kept} rows of {units(recipe, changed.name, raw)}, and no word of it"
+    )
+    return (
+        "same bytes"
+        if raw == sound
+        else "the same rows"
+        if kept == units(recipe, changed.name, sound)
+        else "another corpus"
+    )
 
 
 def mutate(corpora: dict[str, tuple[Recipe, Path]], seed: int, place: Path) -> str:
@@ -240,13 +351,17 @@ def mutate(corpora: dict[str, tuple[Recipe, Path]], seed: int, place: Path) -> s
     try:
         return outcome(recipe, work, place / "out", changed, split, sound)
     except Exception as error:
-        error.add_note(f"mutant {seed}: {name}, {split}, {', '.join(one.__name__ for one in chosen)}")
+        error.add_note(
+            f"mutant {seed}: {name}, {split}, {', '.join(one.__name__ for one in chosen)}"
+        )
         raise
 
 
 @FEW
 @given(seed=st.integers(0, 2**40))
-def test_mutants(seed: int, corpora: dict[str, tuple[Recipe, Path]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_mutants(
+    seed: int, corpora: dict[str, tuple[Recipe, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     place = tmp_path_factory.getbasetemp() / "mutants"
     place.mkdir(exist_ok=True)
     OUTCOMES[mutate(corpora, seed, place)] += 1
@@ -262,7 +377,9 @@ def test_the_mutants_were_of_every_sort() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WORLD))
-def test_sound_files_are_counted_as_the_readers_do(name: str, corpora: dict[str, tuple[Recipe, Path]], tmp_path: Path) -> None:
+def test_sound_files_are_counted_as_the_readers_do(
+    name: str, corpora: dict[str, tuple[Recipe, Path]], tmp_path: Path
+) -> None:
     """Checks the tool."""
     recipe, folder = corpora[name]
     problems = Problems()
@@ -273,13 +390,23 @@ def test_sound_files_are_counted_as_the_readers_do(name: str, corpora: dict[str,
         assert rows[split] == units(recipe, path.name, path.read_bytes())
 
 
-def test_a_file_of_which_nothing_is_left(corpora: dict[str, tuple[Recipe, Path]], tmp_path: Path) -> None:
+def test_a_file_of_which_nothing_is_left(
+    corpora: dict[str, tuple[Recipe, Path]], tmp_path: Path
+) -> None:
     for name, (recipe, folder) in corpora.items():
-        for content in (b"", b"\n", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"[]", b"{}", b"null", b"-DOCSTART-"):
+        for content in (
+            b"",
+            b"\n",
+            b"\x00",
+            b"\xff\xfe",
+            b"\xef\xbb\xbf",
+            b"[]",
+            b"{}",
+            b"null",
+            b"-DOCSTART-",
+        ):
             shutil.copytree(folder, tmp_path / name, dirs_exist_ok=True)
             for path in (tmp_path / name).iterdir():
                 path.write_bytes(content)
             with pytest.raises(UserError):
                 prepare(recipe, tmp_path / name, tmp_path / "out")
-
-

@@ -28,18 +28,52 @@ from tests.support.paths import ROOT
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
 SHARED: Any = ("shared-row",)  # these corpora are so small that their splits share rows
 CONLL = Splits("train.conll", "test.conll", "validation.conll")
-NER = Recipe("ours", "token_classification", "CC0", "made here", "conll_columns", CONLL, Columns(2, 0, 1, "iob2"), ("PER", "LOC"),
-             allow=SHARED)
-SRL = Recipe("ours", "semantic_role_labeling", "CC0", "made here", "conll_props", CONLL, Props(1, 2, id_columns=(0,)),
-             ("ARG0", "ARG1"), allow=SHARED)
+NER = Recipe(
+    "ours",
+    "token_classification",
+    "CC0",
+    "made here",
+    "conll_columns",
+    CONLL,
+    Columns(2, 0, 1, "iob2"),
+    ("PER", "LOC"),
+    allow=SHARED,
+)
+SRL = Recipe(
+    "ours",
+    "semantic_role_labeling",
+    "CC0",
+    "made here",
+    "conll_props",
+    CONLL,
+    Props(1, 2, id_columns=(0,)),
+    ("ARG0", "ARG1"),
+    allow=SHARED,
+)
 QUESTION = Records(dict.fromkeys(["id", "context", "question", "answers"]))
 TITLED = Records(dict.fromkeys(["id", "title", "context", "question", "answers"]))
-QA = Recipe("ours", "span_extraction", "CC0", "made here", "records", Splits("train.jsonl", "test.jsonl"), QUESTION,
-            carve_validation=0.3, allow=SHARED)
+QA = Recipe(
+    "ours",
+    "span_extraction",
+    "CC0",
+    "made here",
+    "records",
+    Splits("train.jsonl", "test.jsonl"),
+    QUESTION,
+    carve_validation=0.3,
+    allow=SHARED,
+)
 
 
-def question(id: object, context: str = "A cat sat.", start: int = 2, **changes: object) -> dict[str, object]:
-    return {"id": id, "context": context, "question": "What?", "answers": [{"text": "cat", "answer_start": start}]} | changes
+def question(
+    id: object, context: str = "A cat sat.", start: int = 2, **changes: object
+) -> dict[str, object]:
+    return {
+        "id": id,
+        "context": context,
+        "question": "What?",
+        "answers": [{"text": "cat", "answer_start": start}],
+    } | changes
 
 
 def write(folder: Path, **files: str | bytes | list[dict[str, object]]) -> Path:
@@ -47,9 +81,13 @@ def write(folder: Path, **files: str | bytes | list[dict[str, object]]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         if isinstance(content, list):
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in content), encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text(
+                "".join(json.dumps(value) + "\n" for value in content), encoding="utf-8"
+            )
         else:
-            (folder / f"{name}.conll").write_bytes(content.encode() if isinstance(content, str) else content)
+            (folder / f"{name}.conll").write_bytes(
+                content.encode() if isinstance(content, str) else content
+            )
     return folder
 
 
@@ -74,29 +112,67 @@ def ner(tmp_path: Path) -> Path:
 
 def test_token_classification(ner: Path, tmp_path: Path) -> None:
     summary, _ = prepare(NER, ner, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["summary.json", "test.parquet", "train.parquet", "validation.parquet"]
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary == {
-        "name": "ours", "task": "token_classification", "code": code_of("token_classification"), "words": {},
-        "primary": "f1", "license": "CC0", "source": "made here", "labels": ["PER", "LOC"],
-        "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "rows": {"train": 2, "validation": 1, "test": 1},
-        "tokens": {"train": 3, "validation": 1, "test": 2},
-        "label_counts": {"train": {"PER": 1, "LOC": 1}, "validation": {"PER": 1}, "test": {"LOC": 1}},
-        "problems": {}, "dropped": 0, "detected": {}}
-    examples = list(read_examples(tmp_path / "out" / "train.parquet", task_named("token_classification")))
-    assert examples == [token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
-                        token_classification.Example("train-1", ("Oslo",), ("B-LOC",))]
-    assert task_named("token_classification").score(examples, [["B-PER", "O"], ["O"]], ()).overall["recall"] == 50.0
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "summary.json",
+        "test.parquet",
+        "train.parquet",
+        "validation.parquet",
+    ]
+    assert (
+        json.loads((tmp_path / "out" / "summary.json").read_text())
+        == summary
+        == {
+            "name": "ours",
+            "task": "token_classification",
+            "code": code_of("token_classification"),
+            "words": {},
+            "primary": "f1",
+            "license": "CC0",
+            "source": "made here",
+            "labels": ["PER", "LOC"],
+            "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+            "rows": {"train": 2, "validation": 1, "test": 1},
+            "tokens": {"train": 3, "validation": 1, "test": 2},
+            "label_counts": {
+                "train": {"PER": 1, "LOC": 1},
+                "validation": {"PER": 1},
+                "test": {"LOC": 1},
+            },
+            "problems": {},
+            "dropped": 0,
+            "detected": {},
+        }
+    )
+    examples = list(
+        read_examples(tmp_path / "out" / "train.parquet", task_named("token_classification"))
+    )
+    assert examples == [
+        token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
+        token_classification.Example("train-1", ("Oslo",), ("B-LOC",)),
+    ]
+    assert (
+        task_named("token_classification")
+        .score(examples, [["B-PER", "O"], ["O"]], ())
+        .overall["recall"]
+        == 50.0
+    )
 
 
 def test_what_is_auto_is_said(ner: Path, tmp_path: Path) -> None:
     """Found over all splits: test alone is IOB1."""
     write(ner, test="Oslo I-LOC\n", validation="Ada B-PER\n\nran O\n\nAda B-PER\n")
     auto = replace(NER, options=Columns("auto", 0, 1, "auto", "auto"))
-    assert refuse(auto, ner, tmp_path / "out")[0].startswith("test.conll:1: tag 'I-LOC' continues a span that was not begun")
+    assert refuse(auto, ner, tmp_path / "out")[0].startswith(
+        "test.conll:1: tag 'I-LOC' continues a span that was not setup"
+    )
     write(ner, test="Oslo B-LOC\nBay I-LOC\n")
     summary, _ = prepare(auto, ner, tmp_path / "out")
     assert summary.pop("detected") == {"columns": 2, "separator": None, "tag_scheme": "iob2"}
-    assert summary == {key: value for key, value in prepare(NER, ner, tmp_path / "said")[0].items() if key != "detected"}
+    assert summary == {
+        key: value
+        for key, value in prepare(NER, ner, tmp_path / "said")[0].items()
+        if key != "detected"
+    }
 
 
 def test_equal_input_gives_equal_bytes(ner: Path, tmp_path: Path) -> None:
@@ -115,67 +191,109 @@ def test_output_is_replaced(ner: Path, tmp_path: Path) -> None:
 
 def test_semantic_role_labeling(tmp_path: Path) -> None:
     sentence = "{0} She (ARG0*) (ARG0*)\n{0} has (V*) *\n{0} to (ARG1* *\n{0} go *) (V*)\n"
-    folder = write(tmp_path / "raw", **{split: sentence.format(split) for split in ("train", "validation", "test")})
+    folder = write(
+        tmp_path / "raw",
+        **{split: sentence.format(split) for split in ("train", "validation", "test")},
+    )
     summary, _ = prepare(SRL, folder, tmp_path / "out")
     assert summary["rows"] == {"train": 2, "validation": 2, "test": 2}
     assert summary["classes"] == ["O", "B-ARG0", "I-ARG0", "B-ARG1", "I-ARG1", "B-V", "I-V"]
     assert summary["label_counts"]["train"] == {"ARG0": 2, "ARG1": 1, "V": 2}
     task = task_named("semantic_role_labeling")
     examples = list(read_examples(tmp_path / "out" / "test.parquet", task))
-    assert [(example.id, example.predicate) for example in examples] == [("test/0", 1), ("test/1", 3)]
+    assert [(example.id, example.predicate) for example in examples] == [
+        ("test/0", 1),
+        ("test/1", 3),
+    ]
     metrics = task.score(examples, [example.tags for example in examples], ()).overall
     assert (metrics["f1"], metrics["correct"]) == (100.0, 3)
 
 
 def test_span_extraction(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.") for i in range(20)]
-    folder = write(tmp_path / "raw", train=rows, test=[question("t", question="Why?", answers=[]), question("u")])
-    summary, _ = prepare(replace(QA, allow=("unseen-label", "shared-row")), folder, tmp_path / "out")
+    folder = write(
+        tmp_path / "raw",
+        train=rows,
+        test=[question("t", question="Why?", answers=[]), question("u")],
+    )
+    summary, _ = prepare(
+        replace(QA, allow=("unseen-label", "shared-row")), folder, tmp_path / "out"
+    )
     assert summary["classes"] == ["start", "end"]
     assert summary["label_counts"]["test"] == {"answerable": 1, "unanswerable": 1}
     task = task_named("span_extraction")
     examples = list(read_examples(tmp_path / "out" / "test.parquet", task))
-    assert examples[1] == span_extraction.Example("u", "What?", "A cat sat.", (span_extraction.Answer("cat", 2),))
+    assert examples[1] == span_extraction.Example(
+        "u", "What?", "A cat sat.", (span_extraction.Answer("cat", 2),)
+    )
     assert task.score(examples, {"t": "", "u": "dog"}, ()).overall["exact_match"] == 50.0
 
 
-def carved(folder: Path, output: Path, options: Records = QUESTION) -> dict[str, str]:
+def assign_split(folder: Path, output: Path, options: Records = QUESTION) -> dict[str, str]:
     """id -> split."""
     prepare(replace(QA, options=options), folder, output)
     task = task_named("span_extraction")
-    return {example.id: split for split in ("train", "validation")
-            for example in read_examples(output / f"{split}.parquet", task)}
+    return {
+        example.id: split
+        for split in ("train", "validation")
+        for example in read_examples(output / f"{split}.parquet", task)
+    }
 
 
 def test_carving_keeps_articles_whole_and_rows_in_place(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.", title=f"article {i % 10}") for i in range(30)]
-    few = carved(write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")]), tmp_path / "out", TITLED)
+    few = assign_split(
+        write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")]),
+        tmp_path / "out",
+        TITLED,
+    )
     assert set(few.values()) == {"train", "validation"}
     assert all(few[str(i)] == few[str(i + 10)] for i in range(10))
-    more = carved(write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED)
+    more = assign_split(
+        write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED
+    )
     assert few.items() <= more.items()
 
 
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_rows_that_are_added_move_no_others(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Validation and test both carved; wherever the new rows stand."""
-    place = tmp_path_factory.mktemp("carved")
-    recipe = replace(QA, files=Splits("train.jsonl"), carve_validation=0.3, carve_test=0.3, seed=data.draw(st.integers(0, 99)))
+def test_rows_that_are_added_move_no_others(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Validation and test both assign_split; wherever the new rows stand."""
+    place = tmp_path_factory.mktemp("assign_split")
+    recipe = replace(
+        QA,
+        files=Splits("train.jsonl"),
+        carve_validation=0.3,
+        carve_test=0.3,
+        seed=data.draw(st.integers(0, 99)),
+    )
     contexts = data.draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True))
-    rows = [question(number, context=f"A cat sat {number}.") for number in (*range(-40, 0), *contexts)]
+    rows = [
+        question(number, context=f"A cat sat {number}.") for number in (*range(-40, 0), *contexts)
+    ]
     found = []
     for number, some in enumerate((rows[:40], data.draw(st.permutations(rows)))):
         prepare(recipe, write(place / "raw", train=some), place / f"{number}")
-        found.append({example.id: split for split in SPLITS for example in read_examples(
-            place / f"{number}" / f"{split}.parquet", task_named("span_extraction"))})
+        found.append(
+            {
+                example.id: split
+                for split in SPLITS
+                for example in read_examples(
+                    place / f"{number}" / f"{split}.parquet", task_named("span_extraction")
+                )
+            }
+        )
     assert found[0].items() <= found[1].items()
     assert len(found[1]) == len(rows)
 
 
 def test_carving_without_titles_keeps_contexts_whole(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i % 15}.") for i in range(30)]
-    splits = carved(write(tmp_path / "raw", train=rows, test=[question("t")]), tmp_path / "out")
+    splits = assign_split(
+        write(tmp_path / "raw", train=rows, test=[question("t")]), tmp_path / "out"
+    )
     assert all(splits[str(i)] == splits[str(i + 15)] for i in range(15))
 
 
@@ -183,35 +301,68 @@ def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").unlink()
     (ner / "test.conll").unlink()
     assert refuse(NER, ner, tmp_path / "out") == [
-        f"{name}.conll: no such file; get it (made here), or correct files in the recipe" for name in ("train", "test")]
+        f"{name}.conll: no such file; get it (made here), or correct files in the recipe"
+        for name in ("train", "test")
+    ]
     assert refuse(NER, tmp_path / "none", tmp_path / "out") == [
-        f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"]
+        f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"
+    ]
 
 
 def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
-    recipe = replace(NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll"))
+    recipe = replace(
+        NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll")
+    )
     assert refuse(recipe, ner, tmp_path / "out") == [
-        "test.conll: the recipe's files name it twice, perhaps in two splits; correct them"]
+        "test.conll: the recipe's files name it twice, perhaps in two splits; correct them"
+    ]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"train": "Ada B-PER\nran\n"}, "train.conll:2: 1 columns, expected 2: 'ran'; correct the line, or the recipe's separator"),
-    ({"train": b"Ada B-PER\n\ncaf\xe9 B-LOC\n"}, "train.conll:3: byte 4, 0xe9, is not UTF-8; convert the file"),
-    ({"train": "Ada S-PER\n"}, "train.conll:1: tag 'S-PER' is not IOB2, which has O, B-TYPE, I-TYPE; correct the tag, or the"),
-    ({"train": "Ada B-PER\nOslo B-LOC\nran O\nto B-LOCC\nOslo I-LOCC\n"},
-     "train.conll:1: token 3 'to' has tag 'B-LOCC', "),
-    ({"train": "Oslo B-LOC\n"}, "validation.conll:1: label 'PER' is never in train, so it cannot be learned; correct it, or "
-                                "allow it by allow: [unseen-label] in the recipe"),
-    ({"validation": "\n\n"}, "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files"),
-    ({"train": ""}, "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files"),
-])
-def test_bad_corpus(ner: Path, tmp_path: Path, changes: dict[str, str | bytes], message: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"train": "Ada B-PER\nran\n"},
+            "train.conll:2: 1 columns, expected 2: 'ran'; correct the line, or the recipe's separator",
+        ),
+        (
+            {"train": b"Ada B-PER\n\ncaf\xe9 B-LOC\n"},
+            "train.conll:3: byte 4, 0xe9, is not UTF-8; convert the file",
+        ),
+        (
+            {"train": "Ada S-PER\n"},
+            "train.conll:1: tag 'S-PER' is not IOB2, which has O, B-TYPE, I-TYPE; correct the tag, or the",
+        ),
+        (
+            {"train": "Ada B-PER\nOslo B-LOC\nran O\nto B-LOCC\nOslo I-LOCC\n"},
+            "train.conll:1: token 3 'to' has tag 'B-LOCC', ",
+        ),
+        (
+            {"train": "Oslo B-LOC\n"},
+            "validation.conll:1: label 'PER' is never in train, so it cannot be learned; correct it, or "
+            "allow it by allow: [unseen-label] in the recipe",
+        ),
+        (
+            {"validation": "\n\n"},
+            "data_recipes/ours.yaml: split 'validation' (validation.conll) is empty; correct files",
+        ),
+        (
+            {"train": ""},
+            "data_recipes/ours.yaml: split 'train' (train.conll) is empty; correct files",
+        ),
+    ],
+)
+def test_bad_corpus(
+    ner: Path, tmp_path: Path, changes: dict[str, str | bytes], message: str
+) -> None:
     assert refuse(NER, write(ner, **changes), tmp_path / "out")[0].startswith(message)
 
 
 def test_unknown_labels_name_the_known_ones(ner: Path, tmp_path: Path) -> None:
     problem = refuse(NER, write(ner, test="Oslo B-LOCC\n"), tmp_path / "out")[0]
-    assert problem.endswith("is not in the recipe's labels (PER, LOC); add it there, or correct the tag")
+    assert problem.endswith(
+        "is not in the recipe's labels (PER, LOC); add it there, or correct the tag"
+    )
 
 
 def test_unseen_labels_can_be_kept(ner: Path, tmp_path: Path) -> None:
@@ -221,9 +372,14 @@ def test_unseen_labels_can_be_kept(ner: Path, tmp_path: Path) -> None:
 
 
 def test_only_independent_problems_are_reported(ner: Path, tmp_path: Path) -> None:
-    write(ner, train="Ada B-PER O\n", test="")  # the bad line is why PER is not in train; the empty split is another matter
+    write(
+        ner, train="Ada B-PER O\n", test=""
+    )  # the bad line is why PER is not in train; the empty split is another matter
     problems = refuse(NER, ner, tmp_path / "out")
-    assert [problem.split(": ")[0] for problem in problems] == ["train.conll:1", "data_recipes/ours.yaml"]
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "train.conll:1",
+        "data_recipes/ours.yaml",
+    ]
 
 
 def test_many_problems_are_capped(ner: Path, tmp_path: Path) -> None:
@@ -233,22 +389,51 @@ def test_many_problems_are_capped(ner: Path, tmp_path: Path) -> None:
 
 
 def test_repeated_ids(tmp_path: Path) -> None:
-    recipe = replace(QA, carve_validation=None, files=Splits("train.jsonl", "test.jsonl", "validation.jsonl"))
-    folder = write(tmp_path / "raw", train=[question(1), question(2), question(1)], validation=[question(3)], test=[question(2)])
+    recipe = replace(
+        QA, carve_validation=None, files=Splits("train.jsonl", "test.jsonl", "validation.jsonl")
+    )
+    folder = write(
+        tmp_path / "raw",
+        train=[question(1), question(2), question(1)],
+        validation=[question(3)],
+        test=[question(2)],
+    )
     assert refuse(recipe, folder, tmp_path / "out") == [
         "train.jsonl:3: id '1' is taken by train.jsonl:1; ids are unique in a corpus: change one",
-        "test.jsonl:1: id '2' is taken by train.jsonl:2; ids are unique in a corpus: change one"]
+        "test.jsonl:1: id '2' is taken by train.jsonl:2; ids are unique in a corpus: change one",
+    ]
 
 
-@pytest.mark.parametrize(("row", "message"), [
-    (question(1, start=4), "answer 'cat' is said to start at 4, where the context has 't s'; it starts at 2: correct"),
-    (question(1, context="cat or a cat", start=8), "answer 'cat' is said to start at 8, where the context has ' ca'; it starts"),
-    (question(1, start=-8), "answer 'cat' is said to start at -8, where the context has 'A c'; it starts at 2"),
-    (question(1, context="A dog sat."), "answer 'cat' is said to start at 2, where the context has 'dog'; it is nowhere in the"),
-    (question(1, answers=[{"text": "", "answer_start": 0}]), "answer '' is empty; a question without answer has no"),
-    (question(1, question=" "), "question is empty: ' '; fill it in, or remove the row"),
-    (question(1, context="", answers=[]), "context is empty: ''; fill it in, or remove the row"),
-])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            question(1, start=4),
+            "answer 'cat' is said to start at 4, where the context has 't s'; it starts at 2: correct",
+        ),
+        (
+            question(1, context="cat or a cat", start=8),
+            "answer 'cat' is said to start at 8, where the context has ' ca'; it starts",
+        ),
+        (
+            question(1, start=-8),
+            "answer 'cat' is said to start at -8, where the context has 'A c'; it starts at 2",
+        ),
+        (
+            question(1, context="A dog sat."),
+            "answer 'cat' is said to start at 2, where the context has 'dog'; it is nowhere in the",
+        ),
+        (
+            question(1, answers=[{"text": "", "answer_start": 0}]),
+            "answer '' is empty; a question without answer has no",
+        ),
+        (question(1, question=" "), "question is empty: ' '; fill it in, or remove the row"),
+        (
+            question(1, context="", answers=[]),
+            "context is empty: ''; fill it in, or remove the row",
+        ),
+    ],
+)
 def test_bad_questions(tmp_path: Path, row: dict[str, object], message: str) -> None:
     folder = write(tmp_path / "raw", train=[question(0), row], test=[question("t")])
     assert refuse(QA, folder, tmp_path / "out")[0].startswith(f"train.jsonl:2: {message}")
@@ -258,21 +443,37 @@ def test_an_empty_carve_is_an_empty_split(tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", train=[question(0)], test=[question("t")])
     assert refuse(replace(QA, carve_validation=1e-9), folder, tmp_path / "out") == [
         "data_recipes/ours.yaml: split 'validation' (a share of 1e-09 of train) is empty; "
-        "correct carve_validation or seed"]
+        "correct carve_validation or seed"
+    ]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"tags": ["B-V"]}, "2 tokens with 1 tags; each token needs one tag, and a sentence a token"),
-    ({"predicate": 1}, "predicate 1 of 2 tokens, but B-V is at [0]; the predicate is the first token of its one span V"),
-    ({"predicate": 7}, "predicate 7 of 2 tokens, but B-V is at [0]"),
-    ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at none"),
-    ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has tag 'B-ARG9', "),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"tags": ["B-V"]},
+            "2 tokens with 1 tags; each token needs one tag, and a sentence a token",
+        ),
+        (
+            {"predicate": 1},
+            "predicate 1 of 2 tokens, but B-V is at [0]; the predicate is the first token of its one span V",
+        ),
+        ({"predicate": 7}, "predicate 7 of 2 tokens, but B-V is at [0]"),
+        ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at none"),
+        ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has tag 'B-ARG9', "),
+    ],
+)
 def test_bad_predicates(changes: dict[str, Any], message: str) -> None:
     from pipeline.errors import Problems
 
     problems = Problems()
-    row = {"id": "1", "where": "f:1", "tokens": ["a", "b"], "predicate": 0, "tags": ["B-V", "O"]} | changes
+    row = {
+        "id": "1",
+        "where": "f:1",
+        "tokens": ["a", "b"],
+        "predicate": 0,
+        "tags": ["B-V", "O"],
+    } | changes
     assert task_named("semantic_role_labeling").example(row, SRL.labels, problems) is None
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
@@ -286,36 +487,82 @@ def test_hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     (tmp_path / "set").mkdir()
     for split, size in (("train", 20), ("validation", 3)):
-        rows = [{"id": f"{split} {i}", "title": f"T{i}", "context": "A cat.", "question": "What?",
-                 "answers": {"text": ["cat"], "answer_start": [2]}} for i in range(size)]
+        rows = [
+            {
+                "id": f"{split} {i}",
+                "title": f"T{i}",
+                "context": "A cat.",
+                "question": "What?",
+                "answers": {"text": ["cat"], "answer_start": [2]},
+            }
+            for i in range(size)
+        ]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
     hub = Hub(str(tmp_path / "set"), "0" * 40, Splits("train", "validation"))
     rows = prepare(replace(QA, hub=hub, options=TITLED), None, tmp_path / "out")[0]["rows"]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
-    assert refuse(QA, None, tmp_path / "none") == ["data_recipes/ours.yaml: hub is missing; add it, or give the corpus a folder"]
+    assert refuse(QA, None, tmp_path / "none") == [
+        "data_recipes/ours.yaml: hub is missing; add it, or give the corpus a folder"
+    ]
 
 
 def part(recipe: Recipe) -> Recipe:
     """SQuAD's recipe for the part of the train file that the shared data have."""
-    return replace(recipe, files=Splits(str(recipe.files.train).replace(".json", "-part.json"), recipe.files.test))
+    return replace(
+        recipe,
+        files=Splits(str(recipe.files.train).replace(".json", "-part.json"), recipe.files.test),
+    )
 
 
 def entities(summary: dict[str, Any]) -> list[int]:
-    return [sum(summary["label_counts"][split].values()) for split in ("train", "validation", "test")]
+    return [
+        sum(summary["label_counts"][split].values()) for split in ("train", "validation", "test")
+    ]
 
 
-@pytest.mark.parametrize(("corpus", "folder", "rows", "check"), [
-    ("conll2003", "ner/conll2003", [14041, 3250, 3453], lambda s: entities(s) == [23499, 5942, 5648]),
-    ("wnut17", "ner/wnut17", [3394, 1009, 1287], lambda s: entities(s) == [1975, 836, 1079]),
-    ("propbank_ewt", "srl/ewt", [40423, 4960, 4795], lambda s: len(set().union(*s["label_counts"].values())) == 60),
-    ("squad", "qa/squad", [11877, 0, 10570], lambda s: set().union(*s["label_counts"].values()) == {"answerable"}),
-    ("squad_v2", "qa/squad_v2", [4719, 0, 11873], lambda s: s["label_counts"]["test"]["unanswerable"] == 5945),
-])
-def test_real_corpora(corpus: str, folder: str, rows: list[int], check: Callable[[dict[str, Any]], bool], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("corpus", "folder", "rows", "check"),
+    [
+        (
+            "conll2003",
+            "ner/conll2003",
+            [14041, 3250, 3453],
+            lambda s: entities(s) == [23499, 5942, 5648],
+        ),
+        ("wnut17", "ner/wnut17", [3394, 1009, 1287], lambda s: entities(s) == [1975, 836, 1079]),
+        (
+            "propbank_ewt",
+            "srl/ewt",
+            [40423, 4960, 4795],
+            lambda s: len(set().union(*s["label_counts"].values())) == 60,
+        ),
+        (
+            "squad",
+            "qa/squad",
+            [11877, 0, 10570],
+            lambda s: set().union(*s["label_counts"].values()) == {"answerable"},
+        ),
+        (
+            "squad_v2",
+            "qa/squad_v2",
+            [4719, 0, 11873],
+            lambda s: s["label_counts"]["test"]["unanswerable"] == 5945,
+        ),
+    ],
+)
+def test_real_corpora(
+    corpus: str,
+    folder: str,
+    rows: list[int],
+    check: Callable[[dict[str, Any]], bool],
+    tmp_path: Path,
+) -> None:
     if not (DATA / folder).is_dir():
         pytest.skip(f"{DATA / folder} is absent")
     recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
-    summary, _ = prepare(part(recipe) if recipe.carve_validation else recipe, DATA / folder, tmp_path / "out")
+    summary, _ = prepare(
+        part(recipe) if recipe.carve_validation else recipe, DATA / folder, tmp_path / "out"
+    )
     train, validation, test = (summary["rows"][split] for split in ("train", "validation", "test"))
     if recipe.carve_validation:
         assert validation > 400
@@ -324,23 +571,41 @@ def test_real_corpora(corpus: str, folder: str, rows: list[int], check: Callable
     assert check(summary)
 
 
-@pytest.mark.parametrize(("corpus", "folder", "rows"), [
-    ("cb", "CB", [225, 56]), ("copa", "COPA", [373, 100]), ("rte", "RTE", [2490, 277]), ("rte_words", "RTE", [2490, 277]),
-    ("wic", "WiC", [5428, 638]), ("wsc", "WSC", [554, 104])])
+@pytest.mark.parametrize(
+    ("corpus", "folder", "rows"),
+    [
+        ("cb", "CB", [225, 56]),
+        ("copa", "COPA", [373, 100]),
+        ("rte", "RTE", [2490, 277]),
+        ("rte_words", "RTE", [2490, 277]),
+        ("wic", "WiC", [5428, 638]),
+        ("wsc", "WSC", [554, 104]),
+    ],
+)
 def test_superglue(corpus: str, folder: str, rows: list[int], tmp_path: Path) -> None:
-    """Nothing is lost, and no text of train is in validation, which is carved out of it."""
+    """Nothing is lost, and no text of train is in validation, which is assign_split out of it."""
     place = DATA / "classification" / folder
     if not place.is_dir():
         pytest.skip(f"{place} is absent")
     recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
     summary, _ = prepare(recipe, place, tmp_path / "out")
-    assert [summary["rows"]["train"] + summary["rows"]["validation"], summary["rows"]["test"]] == rows
+    assert [
+        summary["rows"]["train"] + summary["rows"]["validation"],
+        summary["rows"]["test"],
+    ] == rows
     task = task_named(recipe.task)
 
     def texts(_: str, split: str) -> Iterator[str]:
-        return (task.text(example) for example in read_examples(tmp_path / "out" / f"{split}.parquet", task))
+        return (
+            task.text(example)
+            for example in read_examples(tmp_path / "out" / f"{split}.parquet", task)
+        )
 
-    assert not [leak for leak in find_leaks([corpus], texts).pairs if leak["split"] == "validation" and leak["equal"]]
+    assert not [
+        leak
+        for leak in find_leaks([corpus], texts).pairs
+        if leak["split"] == "validation" and leak["equal"]
+    ]
 
 
 def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_path: Path) -> None:
@@ -348,9 +613,15 @@ def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_pat
     for name in ("squad", "squad_v2"):
         if not (DATA / "qa" / name).is_dir():
             pytest.skip(f"{DATA / 'qa' / name} is absent")
-        prepare(part(load_recipe(ROOT / "data_recipes" / f"{name}.yaml")), DATA / "qa" / name, tmp_path / name)
+        prepare(
+            part(load_recipe(ROOT / "data_recipes" / f"{name}.yaml")),
+            DATA / "qa" / name,
+            tmp_path / name,
+        )
         for split in ("train", "validation"):
-            examples = read_examples(tmp_path / name / f"{split}.parquet", task_named("span_extraction"))
+            examples = read_examples(
+                tmp_path / name / f"{split}.parquet", task_named("span_extraction")
+            )
             contexts[name, split] = {example.context for example in examples}
     assert contexts["squad", "train"].isdisjoint(contexts["squad_v2", "validation"])
     assert contexts["squad", "validation"].isdisjoint(contexts["squad_v2", "train"])
@@ -362,5 +633,9 @@ def test_generated_corpora(kind: Any, tmp_path: Path) -> None:
     from pipeline.world import write_corpus
 
     sizes = write_corpus(kind, tmp_path / "raw", 300, 0)
-    summary, _ = prepare(load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"), tmp_path / "raw", tmp_path / "out")
+    summary, _ = prepare(
+        load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"),
+        tmp_path / "raw",
+        tmp_path / "out",
+    )
     assert all(summary["rows"][split] >= size for split, size in sizes.items())

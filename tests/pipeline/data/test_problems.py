@@ -55,23 +55,44 @@ class Ours(NamedTuple):
 
 
 def texts(name: str, content: bytes) -> Ours:
-    return Ours("sequence_classification", "records", {"fields": {"text": None, "label": None}}, {name: content})
+    return Ours(
+        "sequence_classification",
+        "records",
+        {"fields": {"text": None, "label": None}},
+        {name: content},
+    )
 
 
 def props(**files: str) -> Ours:
     """CoNLL-2005 in two files."""
     options = {"token": 0, "first_predicate": 2, "words": {"props": "words"}}
-    return Ours("semantic_role_labeling", "conll_props", options, {name: text.encode() for name, text in files.items()})
+    return Ours(
+        "semantic_role_labeling",
+        "conll_props",
+        options,
+        {name: text.encode() for name, text in files.items()},
+    )
 
 
 def question(**changes: object) -> str:
-    sound = {"id": "1", "question": "Who went?", "context": CONTEXT, "answers": [{"text": "Ada", "answer_start": 0}]}
+    sound = {
+        "id": "1",
+        "question": "Who went?",
+        "context": CONTEXT,
+        "answers": [{"text": "Ada", "answer_start": 0}],
+    }
     return json.dumps(sound | changes) + "\n"
 
 
 def predicate(*brackets: str, document: int = 1) -> str:
     words = ("Ada", "went", "home")
-    return "".join(PREFIX.format(document, number, words[number], cell) for number, cell in enumerate(brackets)) + "\n"
+    return (
+        "".join(
+            PREFIX.format(document, number, words[number], cell)
+            for number, cell in enumerate(brackets)
+        )
+        + "\n"
+    )
 
 
 def tagged(**changes: object) -> Row:
@@ -79,15 +100,22 @@ def tagged(**changes: object) -> Row:
 
 
 def asked(**changes: object) -> Row:
-    return Row("span_extraction", {"question": "Who went?", "context": CONTEXT, "answers": []} | changes)
+    return Row(
+        "span_extraction", {"question": "Who went?", "context": CONTEXT, "answers": []} | changes
+    )
 
 
 def argued(**changes: object) -> Row:
-    return Row("semantic_role_labeling", {"tokens": ["Ada", "ran"], "tags": ["O", "B-V"], "predicate": 1} | changes)
+    return Row(
+        "semantic_role_labeling",
+        {"tokens": ["Ada", "ran"], "tags": ["O", "B-V"], "predicate": 1} | changes,
+    )
 
 
 def labeled(**changes: object) -> Row:
-    return Row("sequence_classification", {"text": CONTEXT, "label": "yes"} | changes, ("yes", "no"))
+    return Row(
+        "sequence_classification", {"text": CONTEXT, "label": "yes"} | changes, ("yes", "no")
+    )
 
 
 def chosen(**changes: object) -> Row:
@@ -125,27 +153,66 @@ BROKEN: tuple[File | Row | Ours, ...] = (
     File("srl", predicate("*)", "(V*)", "*")),
     File("srl", predicate("(ARG0*)", "*", "*")),
     File("srl", predicate("(ARG9*)", "(V*)", "*")),
-    texts("a.csv", b"text,labl\nAda ran,yes\n"), texts("a.csv", b"text,label,text\nAda ran,yes,Ada\n"),
-    texts("a.parquet", b"PAR1"), texts("a.txt", b"Ada ran"), texts("a.jsonl.gz", gzip.compress(b'{"text": "Ada"}\n')[:-9]),
-    props(props="- (V*)\n"), props(props="ran (V*)\n\n", words="Ada\nran\n"),
+    texts("a.csv", b"text,labl\nAda ran,yes\n"),
+    texts("a.csv", b"text,label,text\nAda ran,yes,Ada\n"),
+    texts("a.parquet", b"PAR1"),
+    texts("a.txt", b"Ada ran"),
+    texts("a.jsonl.gz", gzip.compress(b'{"text": "Ada"}\n')[:-9]),
+    props(props="- (V*)\n"),
+    props(props="ran (V*)\n\n", words="Ada\nran\n"),
     props(props="ran (V*)\nran (V*)\n", words="Ada\nran\n"),
-    Ours("multiple_choice", "superglue", {"corpus": "copa"}, {"a.jsonl": json.dumps({
-        "premise": "Ada ran.", "choice1": "a", "choice2": "b", "question": "why", "label": 0, "idx": 0}).encode()}),
-    tagged(tokens="Ada ran"), tagged(tags=["O"]), tagged(tags=["B-PER", "PER"]), tagged(tags=["B-PRE", "O"]),
-    tagged(tokens=["Ada", " "]), tagged(tokens=["Ada", "a\x00b"]), tagged(tokens=["Ada", "\u200b"]),
+    Ours(
+        "multiple_choice",
+        "superglue",
+        {"corpus": "copa"},
+        {
+            "a.jsonl": json.dumps(
+                {
+                    "premise": "Ada ran.",
+                    "choice1": "a",
+                    "choice2": "b",
+                    "question": "why",
+                    "label": 0,
+                    "idx": 0,
+                }
+            ).encode()
+        },
+    ),
+    tagged(tokens="Ada ran"),
+    tagged(tags=["O"]),
+    tagged(tags=["B-PER", "PER"]),
+    tagged(tags=["B-PRE", "O"]),
+    tagged(tokens=["Ada", " "]),
+    tagged(tokens=["Ada", "a\x00b"]),
+    tagged(tokens=["Ada", "\u200b"]),
     tagged(tokens=["Ada", "\ud800"]),
-    argued(predicate=0), argued(tags=["B-V", "B-V"]),
-    asked(question=""), asked(context=" "), asked(question=3),
+    argued(predicate=0),
+    argued(tags=["B-V", "B-V"]),
+    asked(question=""),
+    asked(context=" "),
+    asked(question=3),
     asked(context="e\u0301", answers=[{"text": "e", "answer_start": 0}]),
-    asked(context="a\x99b"), asked(answers=None), asked(answers=[{"text": "Ada", "answer_start": "0"}]),
-    asked(answers=[{"text": "Ada", "answer_start": 1}]), asked(answers=[{"text": "", "answer_start": 1}]),
+    asked(context="a\x99b"),
+    asked(answers=None),
+    asked(answers=[{"text": "Ada", "answer_start": "0"}]),
+    asked(answers=[{"text": "Ada", "answer_start": 1}]),
+    asked(answers=[{"text": "", "answer_start": 1}]),
     asked(context="Cafe\u0301 Roma", answers=[{"text": "Roma", "answer_start": 5}]),
-    labeled(text=""), labeled(text_pair=" "), labeled(label="maybe"), labeled(spans=[1]),
+    labeled(text=""),
+    labeled(text_pair=" "),
+    labeled(label="maybe"),
+    labeled(spans=[1]),
     labeled(spans=[{"segment": 0, "start": 5, "end": 99}]),
-    chosen(choices=["Ada"]), chosen(answers=["Cy"]), chosen(starts=[0, 5]), chosen(starts=["0", "5"]),
+    chosen(choices=["Ada"]),
+    chosen(answers=["Cy"]),
+    chosen(starts=[0, 5]),
+    chosen(starts=["0", "5"]),
 )
 LABELS = ("yes", "no", "maybe")
-ODD = [{"text": f"{CONTEXT} {'word ' * 80 * (n == 7)}{n}", "label": LABELS[2 * (n == 3)]} for n in range(60)]
+ODD = [
+    {"text": f"{CONTEXT} {'word ' * 80 * (n == 7)}{n}", "label": LABELS[2 * (n == 3)]}
+    for n in range(60)
+]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +220,11 @@ def found(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> dic
     """The first problem of each kind, in the order of `BROKEN`."""
     first: dict[str, Problem] = {}
     for broken in BROKEN:
-        for problem in _of_row(broken) if isinstance(broken, Row) else _of_files(broken, tmp_path_factory.mktemp("files")):
+        for problem in (
+            _of_row(broken)
+            if isinstance(broken, Row)
+            else _of_files(broken, tmp_path_factory.mktemp("files"))
+        ):
             first.setdefault(problem.kind, problem)
     for problem in _of_statistics(tmp_path_factory.mktemp("statistics"), tokenizer):
         first.setdefault(problem.kind, problem)
@@ -165,18 +236,32 @@ def _of_files(broken: File | Ours, place: Path) -> list[Problem]:
         for name, content in broken.files.items():
             (place / name).write_bytes(content)
         name = next(iter(broken.files))
-        values = {"task": broken.task, "license": "CC0", "source": "made here", "reader": broken.reader,
-                  "options": broken.options, "files": {"train": name}, "carve_validation": 0.2, "carve_test": 0.2}
+        values = {
+            "task": broken.task,
+            "license": "CC0",
+            "source": "made here",
+            "reader": broken.reader,
+            "options": broken.options,
+            "files": {"train": name},
+            "carve_validation": 0.2,
+            "carve_test": 0.2,
+        }
         if broken.task != "multiple_choice":
             values["labels"] = ["yes", "no"]
         (place.parent / "ours.yaml").write_text(json.dumps(values))
         return _said(load_recipe(place.parent / "ours.yaml"), place)
-    sound = {"ner": SENTENCE, "qa": question(id="v"), "srl": predicate("(ARG0*)", "(V*)", "*", document=2)}[broken.corpus]
+    sound = {
+        "ner": SENTENCE,
+        "qa": question(id="v"),
+        "srl": predicate("(ARG0*)", "(V*)", "*", document=2),
+    }[broken.corpus]
     recipe = load_recipe(ROOT / "data_recipes" / f"world_{broken.corpus}.yaml")
     for split in ("train", "validation", "test"):
         text = sound.replace('"v"', f'"{split}"').replace("d\t2", f"{split}\t2")
         content = broken.content if split == "train" else text
-        (place / recipe.files.of(split)[0]).write_bytes(content if isinstance(content, bytes) else _encoded(content))
+        (place / recipe.files.of(split)[0]).write_bytes(
+            content if isinstance(content, bytes) else _encoded(content)
+        )
     return _said(recipe, place)
 
 
@@ -188,29 +273,51 @@ def _said(recipe: Recipe, place: Path) -> list[Problem]:
     problems = Problems()
     with contextlib.suppress(CorpusError):
         prepare(recipe, place, place / "out", gather=problems)
-    return [problem._replace(where=problem.where.replace(f"{place}/", ""), message=problem.message.replace(f"{place}/", ""))
-            for problem in problems.kept]
+    return [
+        problem._replace(
+            where=problem.where.replace(f"{place}/", ""),
+            message=problem.message.replace(f"{place}/", ""),
+        )
+        for problem in problems.kept
+    ]
 
 
 def _of_row(broken: Row) -> list[Problem]:
     problems = Problems()
-    task_named(broken.task).example({"id": "1", "where": "train.jsonl:1"} | broken.values, broken.labels, problems)
+    task_named(broken.task).example(
+        {"id": "1", "where": "train.jsonl:1"} | broken.values, broken.labels, problems
+    )
     return problems.kept
 
 
 def _of_statistics(place: Path, tokenizer: Tokenizer) -> list[Problem]:
     """What is odd about a corpus that is sound."""
-    splits = {"train": ODD, "validation": ODD[:2], "test": [{"text": "Nothing of this is there.", "label": "yes"}]}
+    splits = {
+        "train": ODD,
+        "validation": ODD[:2],
+        "test": [{"text": "Nothing of this is there.", "label": "yes"}],
+    }
     task = task_named("sequence_classification")
     counts: dict[str, dict[str, int]] = {split: {} for split in splits}
     for split, values in splits.items():
-        made = [task.example({"id": f"{split}-{n}", "where": "", **value}, LABELS, Problems()) for n, value in enumerate(values)]
+        made = [
+            task.example({"id": f"{split}-{n}", "where": "", **value}, LABELS, Problems())
+            for n, value in enumerate(values)
+        ]
         for value in values:
             counts[split][value["label"]] = counts[split].get(value["label"], 0) + 1
-        pq.write_table(pa.Table.from_pylist([task.record(one) for one in made], schema=task.schema), place / f"{split}.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([task.record(one) for one in made], schema=task.schema),
+            place / f"{split}.parquet",
+        )
     problems = Problems()
-    summary = {"task": "sequence_classification", "name": "ours", "classes": list(LABELS), "label_counts": counts,
-               "rows": {split: len(values) for split, values in splits.items()}}
+    summary = {
+        "task": "sequence_classification",
+        "name": "ours",
+        "classes": list(LABELS),
+        "label_counts": counts,
+        "rows": {split: len(values) for split, values in splits.items()},
+    }
     measure(place, summary, tokenizer, 16, 4, problems)
     return problems.kept
 
@@ -220,9 +327,18 @@ def _of_statistics(place: Path, tokenizer: Tokenizer) -> list[Problem]:
 
 def kinds() -> set[str]:
     """What stands as the kind in a call of `add`, or as `kind` of anything; * for a part that is computed."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pipeline").rglob("*.py"))]
-    constants = {target.id: node.value for tree in trees for node in tree.body if isinstance(node, ast.Assign)
-                 for target in node.targets if isinstance(target, ast.Name)}
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "pipeline").rglob("*.py"))
+    ]
+    constants = {
+        target.id: node.value
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     found = set[str]()
     for call in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
         given = [one.value for one in call.keywords if one.arg == "kind"]
@@ -240,17 +356,29 @@ def _texts(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.IfExp):
         yield from (*_texts(node.body), *_texts(node.orelse))
     elif isinstance(node, ast.JoinedStr):
-        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+        yield "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values
+        )
 
 
 def test_every_kind_in_the_code_is_provoked(found: dict[str, Problem]) -> None:
-    missing = {kind for kind in kinds() if not any(re.fullmatch(kind.replace("*", ".+"), one) for one in found)}
+    missing = {
+        kind
+        for kind in kinds()
+        if not any(re.fullmatch(kind.replace("*", ".+"), one) for one in found)
+    }
     assert not missing, f"add an input to BROKEN for each of {', '.join(sorted(missing))}"
 
 
 def test_the_search_for_kinds_finds_some() -> None:
     """Checks the tool."""
-    assert {"answer-offset", "predicate-count", "predicate-position", "empty-*", "long-text"} <= kinds()
+    assert {
+        "answer-offset",
+        "predicate-count",
+        "predicate-position",
+        "empty-*",
+        "long-text",
+    } <= kinds()
     assert not {kind for kind in kinds() if not re.fullmatch(r"[a-z*]+(-[a-z*]+)*", kind)}
 
 
@@ -262,7 +390,9 @@ def test_warnings_are_kinds(found: dict[str, Problem]) -> None:
 def test_a_broken_row_is_told_and_not_made(broken: File | Row | Ours) -> None:
     if isinstance(broken, Row):
         problems = Problems()
-        made = task_named(broken.task).example({"id": "1", "where": "f:1"} | broken.values, broken.labels, problems)
+        made = task_named(broken.task).example(
+            {"id": "1", "where": "f:1"} | broken.values, broken.labels, problems
+        )
         assert (made is None) == bool(len(problems))
         assert problems.counts
         if made is None:
@@ -273,22 +403,33 @@ def test_a_broken_row_is_told_and_not_made(broken: File | Row | Ours) -> None:
 def cell(text: str) -> str:
     """Text as code in a cell of a Markdown table."""
     shown = text if len(text) <= 260 else f"{text[:259]}…"
-    return f"`` {shown} ``".replace("|", "\\|").replace("\n", " ") if "`" in text else f"`{shown}`".replace("|", "\\|")
+    return (
+        f"`` {shown} ``".replace("|", "\\|").replace("\n", " ")
+        if "`" in text
+        else f"`{shown}`".replace("|", "\\|")
+    )
 
 
 def table(found: dict[str, Problem]) -> str:
-    lines = ["# Problems", "",
-             "What is looked for in a corpus, by kind, and what is then said: rendered by `make problems` from inputs that",
-             "provoke each (tests/pipeline/data/test_problems.py): do not edit. An error keeps a corpus from being prepared; a warning is",
-             "shown and counted, and never fails.", "",
-             "| kind | severity | for example |", "|---|---|---|"]
+    lines = [
+        "# Problems",
+        "",
+        "What is looked for in a corpus, by kind, and what is then said: rendered by `make problems` from inputs that",
+        "provoke each (tests/pipeline/data/test_problems.py): do not edit. An error keeps a corpus from being prepared; a warning is",
+        "shown and counted, and never fails.",
+        "",
+        "| kind | severity | for example |",
+        "|---|---|---|",
+    ]
     for kind, problem in sorted(found.items(), key=lambda item: (item[0] in WARNINGS, item[0])):
         severity = "warning" if kind in WARNINGS else "error"
         lines.append(f"| {kind} | {severity} | {cell(f'{problem.where}: {problem.message}')} |")
     return "\n".join(lines) + "\n"
 
 
-def test_the_table_in_the_docs_is_up_to_date(found: dict[str, Problem], request: pytest.FixtureRequest) -> None:
+def test_the_table_in_the_docs_is_up_to_date(
+    found: dict[str, Problem], request: pytest.FixtureRequest
+) -> None:
     path = request.config.getoption("problem_table")
     if path is not None:
         path.write_text(table(found), encoding="utf-8")

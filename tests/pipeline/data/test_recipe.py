@@ -15,21 +15,36 @@ from tests.support.paths import ROOT
 
 RECIPES = sorted((ROOT / "data_recipes").glob("*.yaml"))
 NER = {
-    "task": "token_classification", "license": "CC0", "source": "ours", "reader": "conll_columns",
+    "task": "token_classification",
+    "license": "CC0",
+    "source": "ours",
+    "reader": "conll_columns",
     "options": {"columns": 2, "token": 0, "tag": 1, "tag_scheme": "iob2"},
-    "files": {"train": "train.conll", "validation": "dev.conll", "test": ["test.conll", "more.conll"]},
+    "files": {
+        "train": "train.conll",
+        "validation": "dev.conll",
+        "test": ["test.conll", "more.conll"],
+    },
     "labels": ["PER", "LOC"],
 }
-QA = {"task": "span_extraction", "license": "CC0", "source": "ours", "reader": "records",
-      "options": {"fields": dict.fromkeys(["context", "question", "answers"])},
-      "files": {"train": "a.jsonl", "test": "c.jsonl"}, "carve_validation": 0.1}
+QA = {
+    "task": "span_extraction",
+    "license": "CC0",
+    "source": "ours",
+    "reader": "records",
+    "options": {"fields": dict.fromkeys(["context", "question", "answers"])},
+    "files": {"train": "a.jsonl", "test": "c.jsonl"},
+    "carve_validation": 0.1,
+}
 HUB = {"id": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "validation"}}
 
 
 def load(folder: Path, values: Mapping[str, Any]) -> Recipe:
     path = folder / "ours.yaml"
     with path.open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump({key: value for key, value in values.items() if value is not None}, file)
+        YAML(typ="safe").dump(
+            {key: value for key, value in values.items() if value is not None}, file
+        )
     return load_recipe(path)
 
 
@@ -57,54 +72,130 @@ def test_good_recipe(tmp_path: Path) -> None:
     assert recipe.options == Options(2, 0, 1, "iob2")
     assert recipe.labels == ("PER", "LOC")
     assert [recipe.files.of(split) for split in ("train", "validation", "test")] == [
-        ("train.conll",), ("dev.conll",), ("test.conll", "more.conll")]
-    carved = load(tmp_path, QA | {"hub": HUB})
-    assert carved.files.of("validation") == ()
-    assert carved.hub is not None
-    assert carved.hub.splits.of("test") == ("validation",)
+        ("train.conll",),
+        ("dev.conll",),
+        ("test.conll", "more.conll"),
+    ]
+    assign_split = load(tmp_path, QA | {"hub": HUB})
+    assert assign_split.files.of("validation") == ()
+    assert assign_split.hub is not None
+    assert assign_split.hub.splits.of("test") == ("validation",)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"task": "token_clasification"}, "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?"),
-    ({"reader": "conll_colums"}, "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?"),
-    ({"reader": "squad_json", "options": None}, "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
-                                                "but token_classification needs tokens, tags too; correct the reader"),
-    ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
-    ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
-    ({"name": "other"}, "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it"),
-    ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
-    ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
-    ({"labels": ["B-PER"]}, "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-"),
-    ({"files": {"train": "a", "test": "b"}}, "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
-                                             "it from train"),
-    ({"files": {"train": 3, "validation": "b", "test": "b"}}, "ours.yaml: files: train: found an integer 3, expected text or a"),
-    ({"files": {"train": "a", "dev": "b", "test": "b"}}, "ours.yaml: files: unknown key 'dev'; known are test, train, valid"),
-    ({"carve_validation": 0.1}, "ours.yaml: carve_validation: there is a validation split already; remove one of the two"),
-    ({"carve_validation": 10}, "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1"),
-    ({"on_problem": "warn"}, "ours.yaml: on_problem: 'warn' is not one of the allowed values; known are drop, fail"),
-    ({"allow": ["unseen-lable"]}, "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; did you mean 'unseen-"),
-    ({"max_dropped": "many"}, "ours.yaml: max_dropped: 'many' is no share of the rows; write 0.1% or 0.001"),
-    ({"max_dropped": 1.5}, "ours.yaml: max_dropped: 1.5 is no share of the rows; write 0.1% or 0.001"),
-    ({"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
-     "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?"),
-    ({"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
-     "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?"),
-    ({"options": None}, "ours.yaml: options: key 'columns' is missing; add it (an integer or one of auto)"),
-    ({"metric": "f2"}, "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall"),
-    ({"words": {"PER": "who"}}, "ours.yaml: words: token_classification reads no words; remove the key"),
-    ({"hub": HUB | {"revision": "main"}}, "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)"),
-    ({"hub": HUB}, "ours.yaml: files: validation is missing"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"task": "token_clasification"},
+            "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?",
+        ),
+        (
+            {"reader": "conll_colums"},
+            "ours.yaml: reader: 'conll_colums' is unknown; did you mean 'conll_columns'?",
+        ),
+        (
+            {"reader": "squad_json", "options": None},
+            "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
+            "but token_classification needs tokens, tags too; correct the reader",
+        ),
+        ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
+        ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
+        (
+            {"name": "other"},
+            "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it",
+        ),
+        ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
+        ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
+        (
+            {"labels": ["B-PER"]},
+            "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-",
+        ),
+        (
+            {"files": {"train": "a", "test": "b"}},
+            "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
+            "it from train",
+        ),
+        (
+            {"files": {"train": 3, "validation": "b", "test": "b"}},
+            "ours.yaml: files: train: found an integer 3, expected text or a",
+        ),
+        (
+            {"files": {"train": "a", "dev": "b", "test": "b"}},
+            "ours.yaml: files: unknown key 'dev'; known are test, train, valid",
+        ),
+        (
+            {"carve_validation": 0.1},
+            "ours.yaml: carve_validation: there is a validation split already; remove one of the two",
+        ),
+        (
+            {"carve_validation": 10},
+            "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1",
+        ),
+        (
+            {"on_problem": "warn"},
+            "ours.yaml: on_problem: 'warn' is not one of the allowed values; known are drop, fail",
+        ),
+        (
+            {"allow": ["unseen-lable"]},
+            "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; did you mean 'unseen-",
+        ),
+        (
+            {"max_dropped": "many"},
+            "ours.yaml: max_dropped: 'many' is no share of the rows; write 0.1% or 0.001",
+        ),
+        (
+            {"max_dropped": 1.5},
+            "ours.yaml: max_dropped: 1.5 is no share of the rows; write 0.1% or 0.001",
+        ),
+        (
+            {"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
+            "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?",
+        ),
+        (
+            {"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
+            "ours.yaml: options: unknown key 'separater'; did you mean 'separator'?",
+        ),
+        (
+            {"options": None},
+            "ours.yaml: options: key 'columns' is missing; add it (an integer or one of auto)",
+        ),
+        (
+            {"metric": "f2"},
+            "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall",
+        ),
+        (
+            {"words": {"PER": "who"}},
+            "ours.yaml: words: token_classification reads no words; remove the key",
+        ),
+        (
+            {"hub": HUB | {"revision": "main"}},
+            "ours.yaml: hub: revision: 'main' is not a commit (40 hexadecimal digits)",
+        ),
+        ({"hub": HUB}, "ours.yaml: files: validation is missing"),
+    ],
+)
 def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     assert refuse(tmp_path, NER | changes)[0].startswith(message)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"files": {"train": "a"}}, "files: test is missing; add it, or carve_test: 0.1 to take it from train"),
-    ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
-    ({"files": {"train": "a"}, "carve_test": 1}, "carve_test: 1.0 is not a share between 0 and 1"),
-    ({"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5}, "carve_validation and carve_test leave nothing to"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"files": {"train": "a"}},
+            "files: test is missing; add it, or carve_test: 0.1 to take it from train",
+        ),
+        ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
+        (
+            {"files": {"train": "a"}, "carve_test": 1},
+            "carve_test: 1.0 is not a share between 0 and 1",
+        ),
+        (
+            {"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5},
+            "carve_validation and carve_test leave nothing to",
+        ),
+    ],
+)
 def test_bad_carving(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     assert refuse(tmp_path, QA | changes)[0].startswith(f"ours.yaml: {message}")
 
@@ -115,20 +206,36 @@ def test_each_share_is_drawn_by_itself(tmp_path: Path) -> None:
     drawn = []
     for validation, test in shares:
         files = {"train": "a"} | ({} if test else {"test": "c"})
-        recipe = load(tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test})
-        drawn.append({split: {group for group in map(str, range(3000)) if recipe.carved(group) == split}
-                      for split in ("train", "validation", "test")})
+        recipe = load(
+            tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test}
+        )
+        drawn.append(
+            {
+                split: {
+                    group for group in map(str, range(3000)) if recipe.assign_split(group) == split
+                }
+                for split in ("train", "validation", "test")
+            }
+        )
     assert drawn[0]["validation"] == drawn[1]["validation"] < drawn[2]["validation"]
     assert drawn[1]["test"] == drawn[2]["test"]
-    assert [len(drawn[2][split]) for split in ("validation", "test")] == [pytest.approx(900, abs=90), pytest.approx(600, abs=90)]
+    assert [len(drawn[2][split]) for split in ("validation", "test")] == [
+        pytest.approx(900, abs=90),
+        pytest.approx(600, abs=90),
+    ]
 
 
 def test_bad_question_recipe(tmp_path: Path) -> None:
-    assert refuse(tmp_path, QA | {"labels": ["X"]}) == ["ours.yaml: labels: the task has none; remove the key"]
+    assert refuse(tmp_path, QA | {"labels": ["X"]}) == [
+        "ours.yaml: labels: the task has none; remove the key"
+    ]
     assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [
-        "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"]
+        "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"
+    ]
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
-    problems = refuse(tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None})
+    problems = refuse(
+        tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None}
+    )
     assert len(problems) == 4

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.evaluate import Split, choose, decode, scored
+from pipeline.evaluation.evaluate import EvalSet, decode, make_eval_set, score
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate
 from pipeline.tasks import task_named
@@ -21,8 +21,10 @@ from tests.support import tiny
 class Echo:
     """A task whose prediction is what it was shown."""
 
-    def decode(self, example: str, seen: Sequence[WindowLogits], classes: Sequence[str]) -> tuple[str, list[WindowLogits]]:
-        return example, list(seen)
+    def decode(
+        self, example: str, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+    ) -> tuple[str, list[WindowLogits]]:
+        return example, list(window_logits)
 
 
 @pytest.fixture
@@ -34,7 +36,18 @@ def table(tmp_path: Path) -> FeatureTable:
             length = int(generator.integers(4, 12))
             ids = generator.integers(3, tiny.VOCABULARY, length).tolist()
             at = range(100 * number + 10 * window, 100 * number + 10 * window + length - 2)
-            made.append(Feature(number, ids, [0] * length, list(range(1, length - 1)), [0] * (length - 2), at, at, length - 2))
+            made.append(
+                Feature(
+                    number,
+                    ids,
+                    [0] * length,
+                    list(range(1, length - 1)),
+                    [0] * (length - 2),
+                    at,
+                    at,
+                    length - 2,
+                )
+            )
     write_features(made, tmp_path / "a.arrow")
     return FeatureTable(tmp_path / "a.arrow")
 
@@ -47,39 +60,46 @@ def read(numbers: Any) -> list[str]:
 
 
 def test_all_examples_are_chosen_in_their_order(table: FeatureTable) -> None:
-    split = choose(read, table, Echo(), ("O",), None, seed=1)
+    split = make_eval_set(read, table, Echo(), ("O",), None, seed=1)
     assert list(split.examples) == EXAMPLES
     assert split.rows.tolist() == list(range(len(table)))
-    assert list(choose(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
+    assert list(make_eval_set(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
 
 
 def test_some_are_chosen_by_the_seed_with_all_their_windows(table: FeatureTable) -> None:
-    split = choose(read, table, Echo(), ("O",), 4, seed=1)
+    split = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
     numbers = [EXAMPLES.index(example) for example in split.examples]
     assert numbers == sorted(numbers)
     assert len(numbers) == 4
-    assert split.rows.tolist() == [row for row in range(len(table)) if table.examples[row] in numbers]
-    again = choose(read, table, Echo(), ("O",), 4, seed=1)
+    assert split.rows.tolist() == [
+        row for row in range(len(table)) if table.examples[row] in numbers
+    ]
+    again = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
     assert list(again.examples) == list(split.examples)
-    more = choose(read, table, Echo(), ("O",), 7, seed=1)
+    more = make_eval_set(read, table, Echo(), ("O",), 7, seed=1)
     assert set(split.examples) < set(more.examples), "a larger choice holds the smaller"
-    others = [choose(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)]
+    others = [
+        make_eval_set(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)
+    ]
     assert any(list(other) != list(split.examples) for other in others)
 
 
 @pytest.mark.parametrize("block", [1, 4, 4096])
 @pytest.mark.parametrize("budget", [1, 30, 2048])
-def test_each_example_is_decoded_from_its_own_windows(block: int, budget: int, table: FeatureTable,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_example_is_decoded_from_its_own_windows(
+    block: int, budget: int, table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluate, "BLOCK", block)
     model = tiny.prompted("deep_prompt")
-    split = choose(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
+    split = make_eval_set(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
     decoded = decode(model, split, 0, 0, budget)
     assert [example for example, _ in decoded] == list(split.examples)
-    for example, seen in decoded:
+    for example, window_logits in decoded:
         rows = np.flatnonzero(table.examples == EXAMPLES.index(example))
-        assert [window.begins.tolist() for window in seen] == [table.column("begins", row).tolist() for row in rows]
-        for row, window in zip(rows, seen, strict=True):
+        assert [window.begins.tolist() for window in window_logits] == [
+            table.column("begins", row).tolist() for row in rows
+        ]
+        for row, window in zip(rows, window_logits, strict=True):
             with torch.no_grad():
                 alone = model(collate(table, np.array([row]), 0, 0))[0].numpy()
             assert window.logits.shape == (int(table.label_counts[row]), 3)
@@ -87,11 +107,22 @@ def test_each_example_is_decoded_from_its_own_windows(block: int, budget: int, t
 
 
 def test_nothing_to_decode(table: FeatureTable) -> None:
-    assert decode(tiny.prompted("deep_prompt"), choose(read, table, Echo(), ("O",), 0, seed=1), 0, 0) == []
+    assert (
+        decode(
+            tiny.prompted("deep_prompt"),
+            make_eval_set(read, table, Echo(), ("O",), 0, seed=1),
+            0,
+            0,
+        )
+        == []
+    )
 
 
 def test_a_score_is_the_tasks(table: FeatureTable) -> None:
     task = task_named("token_classification")
-    examples = [Example("a", ("in", "Rome"), ("O", "B-LOC")), Example("b", ("in", "Bonn"), ("O", "B-LOC"))]
-    split = Split(task, task.classes(("LOC",)), examples, table, table.examples)
-    assert scored(split, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0
+    examples = [
+        Example("a", ("in", "Rome"), ("O", "B-LOC")),
+        Example("b", ("in", "Bonn"), ("O", "B-LOC")),
+    ]
+    split = EvalSet(task, task.classes(("LOC",)), examples, table, table.examples)
+    assert score(split, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0

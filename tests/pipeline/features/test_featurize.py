@@ -24,7 +24,9 @@ from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module", params=["ner", "srl", "qa"])
-def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, list[str]]:
+def corpus(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, list[str]]:
     """A generated corpus: its task, the examples of its train split, its classes."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(request.param, folder / "raw", 60, 3)
@@ -33,12 +35,27 @@ def corpus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return recipe.task, folder / "examples/train.parquet", summary["classes"]
 
 
-def made(corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, folder: Path, run: Executor = in_this_process,
-         max_length: int = 40) -> tuple[FeatureTable, Counter[str]]:
+def made(
+    corpus: tuple[str, Path, list[str]],
+    tokenizer: Tokenizer,
+    folder: Path,
+    run: Executor = in_this_process,
+    max_length: int = 40,
+) -> tuple[FeatureTable, Counter[str]]:
     task, examples, classes = corpus
     folder.mkdir()
-    rows, counts = featurize(examples, sha256(examples), folder / "table", task, classes, tokenizer, max_length, 8,
-                             folder / "work", run)
+    rows, counts = featurize(
+        examples,
+        sha256(examples),
+        folder / "table",
+        task,
+        classes,
+        tokenizer,
+        max_length,
+        8,
+        folder / "work",
+        run,
+    )
     table = FeatureTable(folder / "table")
     assert len(table) == rows
     return table, counts
@@ -46,14 +63,18 @@ def made(corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, folder: Path
 
 def columns(table: FeatureTable) -> dict[str, list[Any]]:
     found = {name: getattr(table, name).tolist() for name in NUMBERS}
-    return found | {name: [table.column(name, row).tolist() for row in range(len(table))] for name in LISTS}
+    return found | {
+        name: [table.column(name, row).tolist() for row in range(len(table))] for name in LISTS
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_features_are_those_of_the_task(corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_features_are_those_of_the_task(
+    corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     task, examples, classes = corpus
     table, counts = made(corpus, tokenizer, tmp_path / "made")
     wanted: Counter[str] = Counter()
@@ -68,8 +89,12 @@ def test_features_are_those_of_the_task(corpus: tuple[str, Path, list[str]], tok
     assert (table.tokens, table.longest) == (sum(found["lengths"]), max(found["lengths"]))
 
 
-def test_shards_and_processes_change_no_byte(corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_and_processes_change_no_byte(
+    corpus: tuple[str, Path, list[str]],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole, counts = made(corpus, tokenizer, tmp_path / "whole")
     monkeypatch.setattr(module, "SHARD_EXAMPLES", 9)
     alone, alone_counts = made(corpus, tokenizer, tmp_path / "alone")
@@ -80,20 +105,36 @@ def test_shards_and_processes_change_no_byte(corpus: tuple[str, Path, list[str]]
     assert +alone_counts == +two_counts == +counts
 
 
-def test_other_windows_are_other_shards(corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_other_windows_are_other_shards(
+    corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     """What lies there of a run with other params is not taken for this one's."""
     task, examples, classes = corpus
     tables = []
     for length in (40, 12):
         output = tmp_path / str(length)
-        featurize(examples, sha256(examples), output, task, classes, tokenizer, length, 2, tmp_path / "work")
+        featurize(
+            examples,
+            sha256(examples),
+            output,
+            task,
+            classes,
+            tokenizer,
+            length,
+            2,
+            tmp_path / "work",
+        )
         tables.append(FeatureTable(output))
     assert tables[0].longest > 12 >= tables[1].longest
 
 
 def test_a_process_that_featurizes_loads_no_torch(tmp_path: Path) -> None:
     """It would be half of its memory, and most of its start."""
-    check = ("import sys, pipeline.features.featurize, stages.workers.processes; "
-             "print({'torch', 'transformers', 'datasets'} & set(sys.modules))")
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True)
+    check = (
+        "import sys, pipeline.features.featurize, stages.workers.processes; "
+        "print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     assert done.stdout == "set()\n"

@@ -16,22 +16,32 @@ from pipeline.tasks.base.features import Feature, Window, windows
 
 
 @settings(max_examples=300, deadline=None)
-@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=60), room=st.integers(1, 20), stride=st.integers(0, 25))
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=60),
+    room=st.integers(1, 20),
+    stride=st.integers(0, 25),
+)
 @example(sizes=[1] * 40 + [10] + [1] * 5, room=10, stride=8)
 def test_windows(sizes: list[int], room: int, stride: int) -> None:
     cut = windows(sizes, room, stride)
     owned = [unit for window in cut for unit in range(window.own_start, window.own_end)]
     assert owned == list(range(len(sizes)))
     for window in cut:
-        assert window.start <= window.own_start < window.own_end <= window.end, "a window owns something, and what it shows"
+        assert window.start <= window.own_start < window.own_end <= window.end, (
+            "a window owns something, and what it shows"
+        )
         assert sum(sizes[window.start : window.end]) <= room or window.end == window.start + 1
     for left, right in pairwise(cut):
         assert left.start < right.start <= left.end < right.end
         overlap = sum(sizes[right.start : left.end])
         assert overlap <= stride
         one_more = overlap + sizes[right.start - 1]
-        assert one_more > stride or one_more + sizes[left.end] > room or right.start == left.start + 1, "it could overlap more"
-        assert left.end == len(sizes) or sum(sizes[left.start : left.end + 1]) > room, "it could show more"
+        assert (
+            one_more > stride or one_more + sizes[left.end] > room or right.start == left.start + 1
+        ), "it could overlap more"
+        assert left.end == len(sizes) or sum(sizes[left.start : left.end + 1]) > room, (
+            "it could show more"
+        )
 
 
 def test_overlap_is_split_in_the_middle() -> None:
@@ -50,7 +60,12 @@ def test_a_unit_larger_than_the_room_stands_alone() -> None:
 def row(number: int) -> Feature:
     """A feature whose every list has another length, empty ones included."""
     n = number % 4
-    ids, types, positions, labels = list(range(n + 2)), [1] * (n + 2), list(range(n)), list(range(2 * n))
+    ids, types, positions, labels = (
+        list(range(n + 2)),
+        [1] * (n + 2),
+        list(range(n)),
+        list(range(2 * n)),
+    )
     return Feature(number, ids, types, positions, labels, [number] * n, [70_000 + number] * n, n)
 
 
@@ -64,7 +79,9 @@ def test_features_come_back(rows: int, tmp_path: Path, monkeypatch: pytest.Monke
     assert table.label_counts.tolist() == [row(i).label_count for i in range(rows)]
     assert table.examples.tolist() == list(range(rows))
     for name in ("input_ids", "token_types", "positions", "labels", "begins", "ends"):
-        assert [table.column(name, i).tolist() for i in range(rows)] == [getattr(row(i), name) for i in range(rows)]
+        assert [table.column(name, i).tolist() for i in range(rows)] == [
+            getattr(row(i), name) for i in range(rows)
+        ]
 
 
 def test_rows_beyond_a_real_chunk(tmp_path: Path) -> None:
@@ -79,13 +96,23 @@ def test_rows_beyond_a_real_chunk(tmp_path: Path) -> None:
 def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_features(map(row, range(50)), tmp_path / name)
-    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab"
+    )
     assert first == second
-    assert sorted(first) == ["00000.arrow", "examples.npy", "index.json", "label_counts.npy", "lengths.npy"]
+    assert sorted(first) == [
+        "00000.arrow",
+        "examples.npy",
+        "index.json",
+        "label_counts.npy",
+        "lengths.npy",
+    ]
 
 
 @pytest.mark.parametrize("sizes", [[3, 4, 5], [0, 1, 0], [9, 0, 2]])
-def test_shards_are_one_table(sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_one_table(
+    sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
     made = [row(number) for number in range(sum(sizes))]
     left = iter(made)
@@ -94,8 +121,14 @@ def test_shards_are_one_table(sizes: list[int], tmp_path: Path, monkeypatch: pyt
     assert join_shards(paths, about, tmp_path / "joined") == len(made)
     table = FeatureTable(tmp_path / "joined")
     lengths = [len(feature.input_ids) for feature in made]
-    assert (table.tokens, table.longest, table.lengths.tolist()) == (sum(lengths), max(lengths), lengths)
-    assert [table.column("ends", number).tolist() for number in range(len(made))] == [feature.ends for feature in made]
+    assert (table.tokens, table.longest, table.lengths.tolist()) == (
+        sum(lengths),
+        max(lengths),
+        lengths,
+    )
+    assert [table.column("ends", number).tolist() for number in range(len(made))] == [
+        feature.ends for feature in made
+    ]
 
 
 def test_a_shard_that_lacks_rows_is_told(tmp_path: Path) -> None:

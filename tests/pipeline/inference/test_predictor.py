@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.errors import Problems, UserError
-from pipeline.evaluation.evaluate import Split, decode
+from pipeline.evaluation.evaluate import EvalSet, decode
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.files import sha256
 from pipeline.inference import predictor as module
@@ -51,29 +51,46 @@ class Place:
     def __init__(self, folder: Path) -> None:
         write_corpus("srl", folder / "corpus", 40, 7)
         self.folder = folder
-        self.params = BackboneParams(f"folder:{folder}/backbone", make_backbone(folder / "backbone", folder / "corpus"))
+        self.params = BackboneParams(
+            f"folder:{folder}/backbone", make_backbone(folder / "backbone", folder / "corpus")
+        )
         self.backbone = Backbone.load(folder / "backbone").requires_grad_(False)
         self.tokenizer = Tokenizer(folder / "backbone")
         text = (folder / "corpus/train.conll").read_text(encoding="utf-8").splitlines()
         self.words = [line.split("\t")[3] for line in text if line]
 
     def key_values(self, count: int, seed: int) -> torch.Tensor:
-        return torch.randn(self.backbone.prompt_shape(count), generator=torch.Generator().manual_seed(seed))
+        return torch.randn(
+            self.backbone.prompt_shape(count), generator=torch.Generator().manual_seed(seed)
+        )
 
-    def model(self, heads: dict[str, TaskHead], prompt: DeepPrompt | SoftPrompt | None, seed: int = 0) -> PromptedModel:
-        made = Heads([head.kind for head in heads.values()], [len(head.classes) for head in heads.values()],
-                     self.backbone.hidden_size, seed, [head.words for head in heads.values()])
+    def model(
+        self, heads: dict[str, TaskHead], prompt: DeepPrompt | SoftPrompt | None, seed: int = 0
+    ) -> PromptedModel:
+        made = Heads(
+            [head.kind for head in heads.values()],
+            [len(head.classes) for head in heads.values()],
+            self.backbone.hidden_size,
+            seed,
+            [head.label_token_ids for head in heads.values()],
+        )
         with torch.no_grad():  # so that no two classes are about as likely, and a bias matters
             made.weight.mul_(20)
             made.bias.normal_(generator=torch.Generator().manual_seed(seed))
         return PromptedModel(self.backbone, prompt, made, train_backbone=False)
 
-    def save(self, name: str, arm: Arm, model: PromptedModel, heads: dict[str, TaskHead], **changes: Any) -> Path:
+    def save(
+        self, name: str, arm: Arm, model: PromptedModel, heads: dict[str, TaskHead], **changes: Any
+    ) -> Path:
         prompt, about = model.prompt, {}
         if isinstance(prompt, SoftPrompt):
             about = {"prompt_shape": tuple(prompt.vectors.shape)}
         elif prompt is not None:
-            about = {"prompt_shape": prompt.shape, "first_layer": prompt.first_layer, "position_offset": prompt.position_offset}
+            about = {
+                "prompt_shape": prompt.shape,
+                "first_layer": prompt.first_layer,
+                "position_offset": prompt.position_offset,
+            }
         config = ArtifactConfig(arm, self.params, "bert", self.backbone.hidden_size, heads, **about)
         save_artifact(self.folder / name, model, dataclasses.replace(config, **changes))
         return self.folder / name
@@ -84,14 +101,22 @@ class Place:
         made: list[Row] = []
         for number in range(count):
             words = generator.choice(self.words, int(generator.integers(1, longest + 1))).tolist()
-            row = {"tokens": words} if task != "qa" else {"question": " ".join(words[:5]), "context": " ".join(words)}
+            row = (
+                {"tokens": words}
+                if task != "qa"
+                else {"question": " ".join(words[:5]), "context": " ".join(words)}
+            )
             more = {"predicate": len(words) // 2} if task == "srl" else {}
             made.append({"task": task, "id": f"{task}-{number}", **row, **more})
         return made
 
     def mixed(self, count: int, longest: int = 30) -> list[Row]:
         """Rows of all three tasks, one after the other."""
-        return [row for rows in zip(*(self.rows(task, count, longest) for task in HEADS), strict=True) for row in rows]
+        return [
+            row
+            for rows in zip(*(self.rows(task, count, longest) for task in HEADS), strict=True)
+            for row in rows
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -102,15 +127,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def models(place: Place) -> dict[str, PromptedModel]:
     """Prompts that differ in all they can: length and layers, none at all, one that shifts the text."""
-    prompts = {"ner": DeepPrompt(place.key_values(4, 1)), "srl": DeepPrompt(place.key_values(9, 2)[1:], first_layer=1),
-               "qa": None, "shifted": DeepPrompt(place.key_values(3, 3), position_offset=3)}
-    return {name: place.model({name: SERVED[name]}, prompt, seed) for seed, (name, prompt) in enumerate(prompts.items())}
+    prompts = {
+        "ner": DeepPrompt(place.key_values(4, 1)),
+        "srl": DeepPrompt(place.key_values(9, 2)[1:], first_layer=1),
+        "qa": None,
+        "shifted": DeepPrompt(place.key_values(3, 3), position_offset=3),
+    }
+    return {
+        name: place.model({name: SERVED[name]}, prompt, seed)
+        for seed, (name, prompt) in enumerate(prompts.items())
+    }
 
 
 @pytest.fixture(scope="module")
 def artifacts(place: Place, models: dict[str, PromptedModel]) -> list[Path]:
-    return [place.save(name, "deep_prompt" if model.prompt else "head_only", model, {name: SERVED[name]})
-            for name, model in models.items()]
+    return [
+        place.save(
+            name, "deep_prompt" if model.prompt else "head_only", model, {name: SERVED[name]}
+        )
+        for name, model in models.items()
+    ]
 
 
 @pytest.fixture
@@ -156,7 +192,10 @@ def rounded(value: Any) -> Any:
 
 
 def all_rows(place: Place) -> list[Row]:
-    shifted = [row | {"task": "shifted", "id": f"shifted-{number}"} for number, row in enumerate(place.rows("ner", 8, seed=5))]
+    shifted = [
+        row | {"task": "shifted", "id": f"shifted-{number}"}
+        for number, row in enumerate(place.rows("ner", 8, seed=5))
+    ]
     return [*place.mixed(12), *shifted]
 
 
@@ -166,7 +205,9 @@ def test_a_mixed_batch_is_each_row_alone(place: Place, predictor: Predictor, see
     mixed = dict(seen)
     seen.clear()
     assert [(one.id, one.task) for one in together] == [(row["id"], row["task"]) for row in rows]
-    assert len({json.dumps(rounded(one.asdict()["result"])) for one in together}) > 20, "they differ"
+    assert len({json.dumps(rounded(one.asdict()["result"])) for one in together}) > 20, (
+        "they differ"
+    )
     assert any(len(windows) > 1 for windows in mixed.values())
     for row, one in zip(rows, together, strict=True):
         (alone,) = predictor.predict([row], batch_tokens=1)
@@ -176,15 +217,27 @@ def test_a_mixed_batch_is_each_row_alone(place: Place, predictor: Predictor, see
         assert_same(windows, seen[key])
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
-def test_it_is_what_the_evaluation_sees(batch_tokens: int, place: Place, models: dict[str, PromptedModel], predictor: Predictor,
-                                        seen: Seen, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tokens_per_micro_batch", [1, 300, 100_000])
+def test_it_is_what_the_evaluation_sees(
+    batch_tokens: int,
+    place: Place,
+    models: dict[str, PromptedModel],
+    predictor: Predictor,
+    seen: Seen,
+    tmp_path: Path,
+) -> None:
     rows = all_rows(place)
     list(predictor.predict(rows, batch_tokens))
     found = dict(seen)
     for name, model in models.items():
         head = SERVED[name]
-        expected = evaluated(model, head, [row for row in rows if row["task"] == name], place.tokenizer, tmp_path / name)
+        expected = evaluated(
+            model,
+            head,
+            [row for row in rows if row["task"] == name],
+            place.tokenizer,
+            tmp_path / name,
+        )
         assert len(expected) > 7
         for number, windows in expected.items():
             assert_same(found[head.type, number], windows)
@@ -193,22 +246,32 @@ def test_it_is_what_the_evaluation_sees(batch_tokens: int, place: Place, models:
 class Echo:
     """A task whose prediction is what it was shown."""
 
-    def decode(self, example: Any, windows: list[WindowLogits], classes: tuple[str, ...]) -> tuple[str, list[WindowLogits]]:
+    def decode(
+        self, example: Any, windows: list[WindowLogits], classes: tuple[str, ...]
+    ) -> tuple[str, list[WindowLogits]]:
         return example.id, list(windows)
 
 
-def evaluated(model: PromptedModel, head: TaskHead, rows: list[Row], tokenizer: Tokenizer, folder: Path,
-              max_length: int = 40) -> dict[str, list[WindowLogits]]:
+def evaluated(
+    model: PromptedModel,
+    head: TaskHead,
+    rows: list[Row],
+    tokenizer: Tokenizer,
+    folder: Path,
+    max_length: int = 40,
+) -> dict[str, list[WindowLogits]]:
     """Each example's logits by the path of `stages.evaluate`: features on disk, one task's batches, the model of training."""
     task, problems = task_named(head.type), Problems()
-    examples = [task.query({**row, "where": row["id"]}, problems) for row in rows]
+    examples = [task.example_for_prediction({**row, "where": row["id"]}, problems) for row in rows]
     problems.raise_if_any()
     folder.mkdir()
-    features = task.featurize(examples, 0, tokenizer, head.classes, max_length, max_length // 4, Counter())
+    features = task.featurize(
+        examples, 0, tokenizer, head.classes, max_length, max_length // 4, Counter()
+    )
     write_features(features, folder / "a.arrow")
     table = FeatureTable(folder / "a.arrow")
-    split: Any = Split(Echo(), head.classes, examples, table, np.arange(len(table)))  # type: ignore[arg-type]
-    return dict(decode(model, split, 0, tokenizer.pad))
+    split: Any = EvalSet(Echo(), head.classes, examples, table, np.arange(len(table)))  # type: ignore[arg-type]
+    return dict(decode(model, split, 0, tokenizer.pad_token_id))
 
 
 @pytest.fixture
@@ -225,8 +288,12 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
     return found
 
 
-def test_tasks_share_passes(place: Place, predictor: Predictor, passes: list[list[tuple[int, int]]],
-                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_share_passes(
+    place: Place,
+    predictor: Predictor,
+    passes: list[list[tuple[int, int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = place.mixed(10)
     list(predictor.predict(rows, batch_tokens=100_000))
     assert sum(len({task for task, _ in batch}) == 3 for batch in passes) > 2
@@ -237,8 +304,9 @@ def test_tasks_share_passes(place: Place, predictor: Predictor, passes: list[lis
     assert len(batch) > 30, "one pass for all windows"
 
 
-def test_batches_keep_to_their_tokens_and_to_little_padding(place: Place, predictor: Predictor,
-                                                            passes: list[list[tuple[int, int]]]) -> None:
+def test_batches_keep_to_their_tokens_and_to_little_padding(
+    place: Place, predictor: Predictor, passes: list[list[tuple[int, int]]]
+) -> None:
     list(predictor.predict(place.mixed(12), batch_tokens=200))
     lengths = [length for batch in passes for _, length in batch]
     assert lengths == sorted(lengths, reverse=True)
@@ -253,17 +321,21 @@ def test_batches_keep_to_their_tokens_and_to_little_padding(place: Place, predic
         assert padding > module.PADDING or batch[0][1] * (len(batch) + 1) > 200
 
 
-def test_the_prompts_are_stacked_once(artifacts: list[Path], place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompts_are_stacked_once(
+    artifacts: list[Path], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
-    inner = module.together
-    monkeypatch.setattr(module, "together", lambda *args: calls.append(1) or inner(*args))
+    inner = module.stack_prompts
+    monkeypatch.setattr(module, "stack_prompts", lambda *args: calls.append(1) or inner(*args))
     predictor = load(artifacts)
     list(predictor.predict(place.mixed(4), batch_tokens=1))
     assert calls == [1]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 512])
-def test_results_are_in_the_order_of_the_rows(chunk: int, place: Place, predictor: Predictor) -> None:
+def test_results_are_in_the_order_of_the_rows(
+    chunk: int, place: Place, predictor: Predictor
+) -> None:
     rows = place.mixed(5, longest=8)
     expected = [rounded(one.asdict()) for one in predictor.predict(rows)]
     assert [rounded(one.asdict()) for one in predictor.predict(iter(rows), chunk=chunk)] == expected
@@ -275,7 +347,9 @@ def test_nothing_to_predict(predictor: Predictor) -> None:
 
 def test_ids_are_the_rows_own_or_their_numbers(predictor: Predictor) -> None:
     row = {"task": "ner", "tokens": ["a"]}
-    found = predictor.predict([row | {"id": "x"}, row, row | {"id": 17}, row | {"id": None}], chunk=2)
+    found = predictor.predict(
+        [row | {"id": "x"}, row, row | {"id": 17}, row | {"id": None}], chunk=2
+    )
     assert [one.id for one in found] == ["x", 1, 17, 3]
 
 
@@ -283,8 +357,11 @@ def test_a_prediction_is_plain_values(predictor: Predictor) -> None:
     (one,) = predictor.predict([{"task": "ner", "id": "x", "tokens": ["a", "b"]}])
     assert isinstance(one, Prediction)
     assert dataclasses.is_dataclass(one.result)
-    assert json.loads(json.dumps(one.asdict())) == {"id": "x", "task": "ner",
-                                                    "result": json.loads(json.dumps(dataclasses.asdict(one.result)))}
+    assert json.loads(json.dumps(one.asdict())) == {
+        "id": "x",
+        "task": "ner",
+        "result": json.loads(json.dumps(dataclasses.asdict(one.result))),
+    }
 
 
 def test_endless_rows_are_read_chunk_by_chunk(predictor: Predictor) -> None:
@@ -317,7 +394,10 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"task": "srl", "tokens": ["a"], "predicate": True}, ["rows[1]: ", "predicate"]),
     ({"task": "qa", "question": " ", "context": "a"}, ["rows[1]: ", "question"]),
     ({"task": "qa", "question": "a", "context": None}, ["rows[1]: ", "context"]),
-    ({"task": "ner", "tokens": ["a"], "id": [1]}, ["rows[1]: id is '[1]'; give text or an integer"]),
+    (
+        {"task": "ner", "tokens": ["a"], "id": [1]},
+        ["rows[1]: id is '[1]'; give text or an integer"],
+    ),
     ({"task": "ner", "tokens": ["a\ud800"]}, ["rows[1]: ", "half a surrogate pair"]),
     ({"task": "ner", "tokens": ["a"], "id": "\udfff"}, ["rows[1]: ", "half a surrogate pair"]),
     (["ner"], ["rows[1]: found list", "expected a mapping"]),
@@ -333,7 +413,9 @@ def test_a_bad_row(row: Any, parts: list[str], predictor: Predictor) -> None:
     for part in parts:
         assert part in str(caught.value)
     told: list[UserError] = []
-    assert [one.id for one in predictor.predict([GOOD, row, GOOD], on_bad="skip", problems=told.append)] == [0, 2]
+    assert [
+        one.id for one in predictor.predict([GOOD, row, GOOD], on_bad="skip", problems=told.append)
+    ] == [0, 2]
     assert [error.problems for error in told] == [caught.value.problems]
 
 
@@ -361,10 +443,17 @@ def test_a_prompt_that_tasks_share_is_there_once(place: Place) -> None:
     predictor = load([place.save("shared", "deep_prompt", model, heads)])
     assert predictor._bank is not None
     assert len(predictor._bank.key_values) == 1
-    assert [one.task for one in predictor.predict(place.rows("ner", 2) + place.rows("qa", 2))] == ["ner", "ner", "qa", "qa"]
+    assert [one.task for one in predictor.predict(place.rows("ner", 2) + place.rows("qa", 2))] == [
+        "ner",
+        "ner",
+        "qa",
+        "qa",
+    ]
 
 
-def test_tasks_with_factors_have_each_their_prompt(place: Place, seen: Seen, tmp_path: Path) -> None:
+def test_tasks_with_factors_have_each_their_prompt(
+    place: Place, seen: Seen, tmp_path: Path
+) -> None:
     heads = {"ner": HEADS["ner"], "qa": HEADS["qa"]}
     values = place.key_values(5, 7)
     layers, two, number, count, size = values.shape
@@ -372,27 +461,39 @@ def test_tasks_with_factors_have_each_their_prompt(place: Place, seen: Seen, tmp
     torch.nn.init.normal_(factors.v, generator=torch.Generator().manual_seed(4))
     prompt = DeepPrompt(values, factors=factors)
     model = place.model(heads, prompt)
-    predictor = load([place.save("factors", "deep_prompt", model, heads, factor_rank=2)], max_length=40)
+    predictor = load(
+        [place.save("factors", "deep_prompt", model, heads, factor_rank=2)], max_length=40
+    )
     rows = place.rows("ner", 4) + place.rows("qa", 4)
     list(predictor.predict(rows))
     found = dict(seen)
     for index, (name, head) in enumerate(heads.items()):
-        own = place.model({name: head}, DeepPrompt(prompt.flat(index).detach()))
+        own = place.model({name: head}, DeepPrompt(prompt.materialize(index).detach()))
         with torch.no_grad():
             own.heads.weight[0] = model.heads.weight[index, : len(head.classes)]
             own.heads.bias[0] = model.heads.bias[index, : len(head.classes)]
-        expected = evaluated(own, head, [row for row in rows if row["task"] == name], place.tokenizer, tmp_path / name)
+        expected = evaluated(
+            own,
+            head,
+            [row for row in rows if row["task"] == name],
+            place.tokenizer,
+            tmp_path / name,
+        )
         for key, windows in expected.items():
             assert_same(found[head.type, key], windows)
 
 
 def test_a_soft_prompt_alone(place: Place, seen: Seen, tmp_path: Path) -> None:
     heads = {"ner": HEADS["ner"]}
-    model = place.model(heads, SoftPrompt(torch.randn(5, 32, generator=torch.Generator().manual_seed(1))))
+    model = place.model(
+        heads, SoftPrompt(torch.randn(5, 32, generator=torch.Generator().manual_seed(1)))
+    )
     rows = place.rows("ner", 5)
     list(load([place.save("soft", "soft_prompt", model, heads)], max_length=40).predict(rows))
     found = dict(seen)
-    for key, windows in evaluated(model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e").items():
+    for key, windows in evaluated(
+        model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e"
+    ).items():
         assert_same(found["token_classification", key], windows)
 
 
@@ -402,11 +503,15 @@ def test_a_fine_tuned_backbone_alone(place: Place, seen: Seen, tmp_path: Path) -
     model.backbone = Backbone.load(place.folder / "backbone")
     with torch.no_grad():
         for parameter in model.backbone.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.05)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.05
+            )
     rows = place.rows("ner", 5)
     list(load([place.save("tuned", "fine_tune", model, heads)], max_length=40).predict(rows))
     found = dict(seen)
-    for key, windows in evaluated(model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e").items():
+    for key, windows in evaluated(
+        model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e"
+    ).items():
         assert_same(found["token_classification", key], windows)
 
 
@@ -421,34 +526,57 @@ class LMHead(torch.nn.Module):
         return SimpleNamespace(logits=inputs_embeds @ self.weight.T)
 
 
-def test_a_verbalizer_beside_other_heads(place: Place, models: dict[str, PromptedModel], seen: Seen, tmp_path: Path) -> None:
+def test_a_verbalizer_beside_other_heads(
+    place: Place, models: dict[str, PromptedModel], seen: Seen, tmp_path: Path
+) -> None:
     """Its classes are words of the backbone's own LM head."""
-    verbal = TaskHead("token_classification", "verbalizer", BIO[:3], words=(7, 50, 9))
+    verbal = TaskHead("token_classification", "verbalizer", BIO[:3], label_token_ids=(7, 50, 9))
     backbone = Backbone(place.backbone.model, LMHead(60, 32))
     tasks = {"verbal": verbal, "ner": HEADS["ner"]}
     prompts = [DeepPrompt(place.key_values(6, 8)), models["ner"].prompt]
-    heads = Heads(["verbalizer", "classes"], [3, 5], 32, 0, [verbal.words, ()])
+    heads = Heads(["verbalizer", "classes"], [3, 5], 32, 0, [verbal.label_token_ids, ()])
     with torch.no_grad():
         heads.weight[1], heads.bias[1] = models["ner"].heads.weight[0], models["ner"].heads.bias[0]
-    rows = [row for pair in zip(place.rows("ner", 6), place.rows("ner", 6, seed=3), strict=True) for row in pair]
+    rows = [
+        row
+        for pair in zip(place.rows("ner", 6), place.rows("ner", 6, seed=3), strict=True)
+        for row in pair
+    ]
     for row in rows[1::2]:
         row.update(task="verbal", id=row["id"] + "v")
     predictor = Predictor(backbone, place.tokenizer, tasks, prompts, heads, [(40, 10)] * 2)
     assert [one.task for one in predictor.predict(rows)] == ["ner", "verbal"] * 6
     found = dict(seen)
-    own = Heads(["verbalizer"], [3], 32, 0, [verbal.words])
-    alone = {"verbal": PromptedModel(backbone, prompts[0], own, train_backbone=False), "ner": models["ner"]}
+    own = Heads(["verbalizer"], [3], 32, 0, [verbal.label_token_ids])
+    alone = {
+        "verbal": PromptedModel(backbone, prompts[0], own, train_backbone=False),
+        "ner": models["ner"],
+    }
     for name, model in alone.items():
-        expected = evaluated(model, tasks[name], [row for row in rows if row["task"] == name], place.tokenizer, tmp_path / name)
+        expected = evaluated(
+            model,
+            tasks[name],
+            [row for row in rows if row["task"] == name],
+            place.tokenizer,
+            tmp_path / name,
+        )
         for key, windows in expected.items():
             assert_same(found["token_classification", key], windows)
 
 
-def test_a_verbalizer_asks_for_the_lm_head(place: Place, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verbalizer_asks_for_the_lm_head(
+    place: Place, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[bool] = []
     inner = Backbone.load
-    monkeypatch.setattr(Backbone, "load", lambda folder, lm_head=False: asked.append(lm_head) or inner(folder))
-    heads = {"verbal": TaskHead("token_classification", "verbalizer", BIO[:3], words=(7, 50, 9))}
+    monkeypatch.setattr(
+        Backbone, "load", lambda folder, lm_head=False: asked.append(lm_head) or inner(folder)
+    )
+    heads = {
+        "verbal": TaskHead(
+            "token_classification", "verbalizer", BIO[:3], label_token_ids=(7, 50, 9)
+        )
+    }
     load([place.save("verbal", "head_only", place.model(heads, None), heads), artifacts[0]])
     load(artifacts)
     assert asked == [True, False]
@@ -466,7 +594,9 @@ def test_bfloat16_is_near(artifacts: list[Path], place: Place, seen: Seen) -> No
 
 
 def flat(seen: Seen) -> NDArray[Any]:
-    return np.concatenate([window.logits.ravel() for _, windows in sorted(seen.items()) for window in windows])
+    return np.concatenate(
+        [window.logits.ravel() for _, windows in sorted(seen.items()) for window in windows]
+    )
 
 
 def test_rows_ask_by_the_key_of_a_mapping(artifacts: list[Path], place: Place) -> None:
@@ -479,7 +609,9 @@ def test_rows_ask_by_the_key_of_a_mapping(artifacts: list[Path], place: Place) -
     assert list(load({"x": several, "y": artifacts[1]}).tasks) == ["ner", "qa", "y"]
 
 
-def test_a_window_is_as_long_as_the_backbone_has_positions_beside_the_longest_offset(artifacts: list[Path]) -> None:
+def test_a_window_is_as_long_as_the_backbone_has_positions_beside_the_longest_offset(
+    artifacts: list[Path],
+) -> None:
     assert load(artifacts[:3]).windows["ner"] == (64, 16)
     predictor = load(artifacts)
     assert set(predictor.windows.values()) == {(61, 15)}
@@ -492,12 +624,23 @@ def test_windows_are_those_of_the_training(place: Place, artifacts: list[Path]) 
     """Each task has its own, unless they do not fit beside an offset, or others are asked for."""
     heads = {"short": dataclasses.replace(HEADS["ner"], max_length=30, stride=3)}
     long = {"long": dataclasses.replace(HEADS["ner"], max_length=64, stride=5)}
-    folders = [place.save(name, "head_only", place.model(head, None), head) for name, head in (("s", heads), ("l", long))]
+    folders = [
+        place.save(name, "head_only", place.model(head, None), head)
+        for name, head in (("s", heads), ("l", long))
+    ]
     assert load(folders).windows == {"short": (30, 3), "long": (64, 5)}
-    assert load([*folders, artifacts[3]]).windows == {"short": (30, 3), "long": (61, 15), "shifted": (61, 15)}
+    assert load([*folders, artifacts[3]]).windows == {
+        "short": (30, 3),
+        "long": (61, 15),
+        "shifted": (61, 15),
+    }
     assert set(load(folders, max_length=24).windows.values()) == {(24, 6)}
     predictor = load(folders)
-    list(predictor.predict([{"task": "short", "tokens": ["a"] * 40}, {"task": "long", "tokens": ["a"] * 40}]))
+    list(
+        predictor.predict(
+            [{"task": "short", "tokens": ["a"] * 40}, {"task": "long", "tokens": ["a"] * 40}]
+        )
+    )
     assert sum(predictor.counts.values()) == 1
 
 
@@ -508,38 +651,75 @@ def test_a_backbone_that_was_moved(artifacts: list[Path], place: Place, tmp_path
 
 
 @pytest.fixture(scope="module")
-def odd(place: Place, artifacts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def odd(
+    place: Place, artifacts: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Artifacts that cannot be together, or not be at all."""
     heads = {"other": HEADS["ner"]}
     plain = place.model(heads, None)
     folder = tmp_path_factory.mktemp("odd")
     make_backbone(folder, place.folder / "corpus", seed=5)
     return {
-        "ner": artifacts[0], "srl": artifacts[1], "shifted": artifacts[3], "absent": folder / "absent",
-        "soft": place.save("soft_other", "soft_prompt", place.model(heads, SoftPrompt(torch.zeros(2, 32))), heads),
+        "ner": artifacts[0],
+        "srl": artifacts[1],
+        "shifted": artifacts[3],
+        "absent": folder / "absent",
+        "soft": place.save(
+            "soft_other", "soft_prompt", place.model(heads, SoftPrompt(torch.zeros(2, 32))), heads
+        ),
         "tuned": place.save("tuned_other", "fine_tune", plain, heads),
-        "bare": place.save("bare", "deep_prompt", place.model(heads, DeepPrompt(place.key_values(2, 1))), {}),
-        "elsewhere": place.save("elsewhere", "head_only", plain, heads, backbone=BackboneParams("folder:x", "b" * 64)),
+        "bare": place.save(
+            "bare", "deep_prompt", place.model(heads, DeepPrompt(place.key_values(2, 1))), {}
+        ),
+        "elsewhere": place.save(
+            "elsewhere", "head_only", plain, heads, backbone=BackboneParams("folder:x", "b" * 64)
+        ),
         "another": BackboneParams(f"folder:{folder}", sha256(folder / "model.safetensors")),
     }
 
 
-@pytest.mark.parametrize(("names", "more", "parts"), [
-    ([], {}, ["artifacts: none is given"]),
-    (["ner", "srl", "ner"], {}, ["{ner}: task 'ner' is in {ner} too", "rename one"]),
-    (["ner", "soft"], {}, ["{soft}: arm is 'soft_prompt': its prompt is part of the input", "load it alone"]),
-    (["tuned", "srl"], {}, ["{tuned}: arm is 'fine_tune': it has a backbone of its own", "load it alone"]),
-    (["bare"], {}, ["{bare}/config.json: heads is empty", "tune it"]),
-    (["ner", "elsewhere"], {}, ["{elsewhere}: made for backbone folder:x (sha256 bbb", "but {ner} for folder:"]),
-    (["ner", "soft", "elsewhere"], {}, ["load it alone", "{elsewhere}: made for backbone", "task 'other' is in {soft} too"]),
-    (["ner"], {"backbone": "another"}, ["{ner}: it was made for backbone folder:"]),
-    (["absent"], {}, ["{absent}/config.json: no such file"]),
-    (["ner", "shifted"], {"max_length": 62}, ["max_length is 62", "positions for 61 tokens", "8 to 61"]),
-    (["ner"], {"max_length": 7}, ["max_length is 7", "8 to 64"]),
-    (["ner"], {"max_length": 20, "stride": 10}, ["stride 10", "below half"]),
-])
+@pytest.mark.parametrize(
+    ("names", "more", "parts"),
+    [
+        ([], {}, ["artifacts: none is given"]),
+        (["ner", "srl", "ner"], {}, ["{ner}: task 'ner' is in {ner} too", "rename one"]),
+        (
+            ["ner", "soft"],
+            {},
+            ["{soft}: arm is 'soft_prompt': its prompt is part of the input", "load it alone"],
+        ),
+        (
+            ["tuned", "srl"],
+            {},
+            ["{tuned}: arm is 'fine_tune': it has a backbone of its own", "load it alone"],
+        ),
+        (["bare"], {}, ["{bare}/config.json: heads is empty", "tune it"]),
+        (
+            ["ner", "elsewhere"],
+            {},
+            ["{elsewhere}: made for backbone folder:x (sha256 bbb", "but {ner} for folder:"],
+        ),
+        (
+            ["ner", "soft", "elsewhere"],
+            {},
+            ["load it alone", "{elsewhere}: made for backbone", "task 'other' is in {soft} too"],
+        ),
+        (["ner"], {"backbone": "another"}, ["{ner}: it was made for backbone folder:"]),
+        (["absent"], {}, ["{absent}/config.json: no such file"]),
+        (
+            ["ner", "shifted"],
+            {"max_length": 62},
+            ["max_length is 62", "positions for 61 tokens", "8 to 61"],
+        ),
+        (["ner"], {"max_length": 7}, ["max_length is 7", "8 to 64"]),
+        (["ner"], {"max_length": 20, "stride": 10}, ["stride 10", "below half"]),
+    ],
+)
 def test_refused(names: list[str], more: Row, parts: list[str], odd: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
-        load([odd[name] for name in names], **{key: odd.get(value, value) for key, value in more.items()})
+        load(
+            [odd[name] for name in names],
+            **{key: odd.get(value, value) for key, value in more.items()},
+        )
     for part in parts:
         assert part.format(**odd) in str(caught.value)

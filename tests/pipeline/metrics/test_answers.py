@@ -8,8 +8,12 @@ from pipeline.metrics.answers import best_threshold, exact_match, f1, normalize,
 from tests.support.paths import DATA
 
 OFFICIAL = DATA / "scores" / "qa" / "official_scores.json"
-SYSTEMS = {"logistic_regression_v1.1": "squad/dev-v1.1.json", "bert_ensemble_v1.1": "squad/dev-v1.1.json",
-           "bert_single_v2.0": "squad_v2/dev-v2.0.json", "bidaf_elmo_v2.0": "squad_v2/dev-v2.0.json"}
+SYSTEMS = {
+    "logistic_regression_v1.1": "squad/dev-v1.1.json",
+    "bert_ensemble_v1.1": "squad/dev-v1.1.json",
+    "bert_single_v2.0": "squad_v2/dev-v2.0.json",
+    "bidaf_elmo_v2.0": "squad_v2/dev-v2.0.json",
+}
 
 
 def test_normalize() -> None:
@@ -29,25 +33,45 @@ def test_by_hand() -> None:
     references = {"1": ["cat", "black cat"], "2": [], "3": [], "4": ["dog"]}
     metrics = score(references, {"1": "a black cat", "2": "", "3": "fish"})
     assert metrics.overall == {
-        "exact_match": 50.0, "f1": 50.0, "total": 4, "HasAns_exact_match": 50.0, "HasAns_f1": 50.0, "HasAns_total": 2,
-        "NoAns_exact_match": 50.0, "NoAns_f1": 50.0, "NoAns_total": 2}
+        "exact_match": 50.0,
+        "f1": 50.0,
+        "total": 4,
+        "HasAns_exact_match": 50.0,
+        "HasAns_f1": 50.0,
+        "HasAns_total": 2,
+        "NoAns_exact_match": 50.0,
+        "NoAns_f1": 50.0,
+        "NoAns_total": 2,
+    }
 
 
 def test_parts_only_with_unanswerable_questions() -> None:
-    assert score({"1": ["cat"]}, {"1": "black cat"}).overall == {"exact_match": 0.0, "f1": pytest.approx(200 / 3), "total": 1}
+    assert score({"1": ["cat"]}, {"1": "black cat"}).overall == {
+        "exact_match": 0.0,
+        "f1": pytest.approx(200 / 3),
+        "total": 1,
+    }
 
 
 def test_threshold_by_hand() -> None:
     references = {"1": ["cat"], "2": [], "3": ["dog"], "4": []}
     predictions = {"1": "cat", "2": "x", "3": "dog", "4": "y"}
     # Answering 1 gives 3 of 4; 2 as well loses one; 3 as well wins it back, which is not better.
-    assert best_threshold(references, predictions, {"1": -3.0, "2": -1.0, "3": 0.5, "4": 2.0}) == (-3.0, 75.0)
-    assert best_threshold(references, predictions, {"1": -3.0, "2": 1.0, "3": 0.5, "4": 2.0}) == (0.5, 100.0)
+    assert best_threshold(references, predictions, {"1": -3.0, "2": -1.0, "3": 0.5, "4": 2.0}) == (
+        -3.0,
+        75.0,
+    )
+    assert best_threshold(references, predictions, {"1": -3.0, "2": 1.0, "3": 0.5, "4": 2.0}) == (
+        0.5,
+        100.0,
+    )
 
 
 def test_threshold_does_not_part_equal_scores() -> None:
     references: dict[str, list[str]] = {"1": ["cat"], "2": [], "3": []}
-    found = best_threshold(references, {"1": "cat", "2": "x", "3": "y"}, dict.fromkeys(references, 0.0))
+    found = best_threshold(
+        references, {"1": "cat", "2": "x", "3": "y"}, dict.fromkeys(references, 0.0)
+    )
     assert found.value < 0.0
     assert found.score == pytest.approx(200 / 3)
 
@@ -66,8 +90,12 @@ def test_threshold_gives_the_score_it_promises() -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_equals_official(system: str) -> None:
     data = json.loads((DATA / "qa" / SYSTEMS[system]).read_text(encoding="utf-8"))["data"]
-    references = {qa["id"]: [answer["text"] for answer in qa["answers"]]
-                  for article in data for paragraph in article["paragraphs"] for qa in paragraph["qas"]}
+    references = {
+        qa["id"]: [answer["text"] for answer in qa["answers"]]
+        for article in data
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    }
     predictions = json.loads((OFFICIAL.parent / f"{system}.json").read_text(encoding="utf-8"))
     overall = score(references, predictions).overall
     for name, value in json.loads(OFFICIAL.read_text(encoding="utf-8"))[system].items():

@@ -13,7 +13,11 @@ OFFICIAL = DATA / "scores" / "ner" / "wnut17_test.conlleval.json"
 
 
 def test_spans() -> None:
-    assert spans(["B-A", "I-A", "I-A", "O", "B-A", "B-A"]) == [("A", 0, 3), ("A", 4, 5), ("A", 5, 6)]
+    assert spans(["B-A", "I-A", "I-A", "O", "B-A", "B-A"]) == [
+        ("A", 0, 3),
+        ("A", 4, 5),
+        ("A", 5, 6),
+    ]
     assert spans(["B-creative-work", "I-creative-work"]) == [("creative-work", 0, 2)]
 
 
@@ -26,10 +30,25 @@ def test_by_hand() -> None:
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
     guess = [["B-PER", "I-PER", "O", "O"], ["B-LOC", "I-LOC"]]
     metrics = score(gold, guess)
-    assert metrics.overall == {"precision": 50.0, "recall": pytest.approx(100 / 3), "f1": 40.0, "correct": 1, "predicted": 2,
-                               "gold": 3, "token_accuracy": 50.0, "tokens": 6}
+    assert metrics.overall == {
+        "precision": 50.0,
+        "recall": pytest.approx(100 / 3),
+        "f1": 40.0,
+        "correct": 1,
+        "predicted": 2,
+        "gold": 3,
+        "token_accuracy": 50.0,
+        "tokens": 6,
+    }
     assert metrics.labels["PER"]["f1"] == 100.0
-    assert metrics.labels["LOC"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "correct": 0, "predicted": 1, "gold": 1}
+    assert metrics.labels["LOC"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "correct": 0,
+        "predicted": 1,
+        "gold": 1,
+    }
     assert list(metrics.labels) == ["LOC", "ORG", "PER"]
 
 
@@ -50,14 +69,21 @@ def test_equals_seqeval() -> None:
     tags = ["O", "O", "B-A", "I-A", "B-B", "I-B"]
     gold, guess = ([draw.choices(tags, k=12) for _ in range(200)] for _ in range(2))
     ours = score(gold, guess).overall
-    for name, theirs in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+    for name, theirs in (
+        ("precision", precision_score),
+        ("recall", recall_score),
+        ("f1", f1_score),
+    ):
         assert ours[name] == pytest.approx(100 * theirs(gold, guess), abs=1e-9)
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason=f"{OFFICIAL} is absent")
 def test_equals_conlleval() -> None:
     official = json.loads(OFFICIAL.read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (OFFICIAL.parent / "wnut17_test.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (OFFICIAL.parent / "wnut17_test.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     metrics = score([row["gold"] for row in rows], [row["predicted"] for row in rows])
     expected = official.pop("overall") | official.pop("counts")
     assert {name: round(metrics.overall[name], 2) for name in expected} == expected

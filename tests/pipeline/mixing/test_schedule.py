@@ -8,111 +8,148 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.mixing import schedule as mixture
-from pipeline.mixing.rates import UNIT, UNIT_BITS, sampling_rates
-from pipeline.mixing.schedule import Packing, Schedule
+from pipeline.mixing.rates import RATE_BITS, RATE_SCALE, sampling_rates
+from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
 from pipeline.params import MixtureParams
-from pipeline.seeding import Ints, mix_seed, permutation, shuffled, splitmix64
+from pipeline.seeding import Ints, derive_seed, permutation, permute, splitmix64
 
 FEW = settings(max_examples=60, deadline=None)
 
 
 def shares(sizes: dict[str, int], **params: object) -> dict[str, float]:
     rates = sampling_rates(sizes, MixtureParams("all", **params))
-    return {name: rate / UNIT for name, rate in rates.items()}
+    return {name: rate / RATE_SCALE for name, rate in rates.items()}
 
 
 def drawn(rates: list[int]) -> Ints:
     """The corpus of every micro-batch of one period, by another road than `Schedule`'s."""
     reversed_bits = np.zeros(1, np.int64)
-    for _ in range(UNIT_BITS):
+    for _ in range(RATE_BITS):
         reversed_bits = np.concatenate([2 * reversed_bits, 2 * reversed_bits + 1])
     owner = np.repeat(np.arange(len(rates)), rates)
     return owner[reversed_bits]
 
 
 @FEW
-@given(sizes=st.lists(st.integers(1, 10**7), min_size=1, max_size=12), temperature=st.floats(0.5, 20), cap=st.integers(1, 10**6))
-def test_rates_are_the_formula_and_sum_to_the_unit(sizes: list[int], temperature: float, cap: int) -> None:
+@given(
+    sizes=st.lists(st.integers(1, 10**7), min_size=1, max_size=12),
+    temperature=st.floats(0.5, 20),
+    cap=st.integers(1, 10**6),
+)
+def test_rates_are_the_formula_and_sum_to_the_unit(
+    sizes: list[int], temperature: float, cap: int
+) -> None:
     named = {f"c{number}": size for number, size in enumerate(sizes)}
     rates = sampling_rates(named, MixtureParams("all", temperature, cap))
     powers = [min(size, cap) ** (1 / temperature) for size in sizes]
-    assert sum(rates.values()) == UNIT
+    assert sum(rates.values()) == RATE_SCALE
     assert min(rates.values()) >= 1
     for rate, power in zip(rates.values(), powers, strict=True):
-        assert rate == pytest.approx(UNIT * power / sum(powers), abs=len(sizes) + 2)
+        assert rate == pytest.approx(RATE_SCALE * power / sum(powers), abs=len(sizes) + 2)
 
 
 def test_temperature() -> None:
     sizes = {"small": 100, "large": 400}
     assert shares(sizes, temperature=1.0) == pytest.approx({"small": 0.2, "large": 0.8}, abs=1e-5)
-    assert shares(sizes, temperature=2.0) == pytest.approx({"small": 1 / 3, "large": 2 / 3}, abs=1e-5)
+    assert shares(sizes, temperature=2.0) == pytest.approx(
+        {"small": 1 / 3, "large": 2 / 3}, abs=1e-5
+    )
     assert shares(sizes, temperature=1e6) == pytest.approx({"small": 0.5, "large": 0.5}, abs=1e-5)
 
 
 def test_cap_counts_large_corpora_as_smaller() -> None:
-    assert shares({"a": 100, "b": 10**6}, temperature=1.0, cap=300) == pytest.approx({"a": 0.25, "b": 0.75}, abs=1e-5)
+    assert shares({"a": 100, "b": 10**6}, temperature=1.0, cap=300) == pytest.approx(
+        {"a": 0.25, "b": 0.75}, abs=1e-5
+    )
 
 
 def test_weights_multiply() -> None:
-    assert shares({"a": 100, "b": 100}, weights={"b": 3.0}) == pytest.approx({"a": 0.25, "b": 0.75}, abs=1e-5)
+    assert shares({"a": 100, "b": 100}, weights={"b": 3.0}) == pytest.approx(
+        {"a": 0.25, "b": 0.75}, abs=1e-5
+    )
 
 
 def test_no_corpus_is_left_out() -> None:
     rates = sampling_rates({"tiny": 1, "huge": 10**12}, MixtureParams("all", 1.0, 10**12))
-    assert rates == {"tiny": 1, "huge": UNIT - 1}
+    assert rates == {"tiny": 1, "huge": RATE_SCALE - 1}
 
 
 def test_rates_do_not_depend_on_the_order_of_corpora() -> None:
     sizes = {"a": 10, "b": 10, "c": 10, "d": 7}
     backwards = dict(reversed(sizes.items()))
-    assert sampling_rates(sizes, MixtureParams("all")) == sampling_rates(backwards, MixtureParams("all"))
+    assert sampling_rates(sizes, MixtureParams("all")) == sampling_rates(
+        backwards, MixtureParams("all")
+    )
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"temperature": 0.0}, "temperature is 0.0; give a number above 0"),
-    ({"cap": 0}, "cap is 0; give"),
-    ({"weights": {"ner": 0.0}}, "weights.ner is 0.0; give a number above 0"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": 0.0}, "temperature is 0.0; give a number above 0"),
+        ({"cap": 0}, "cap is 0; give"),
+        ({"weights": {"ner": 0.0}}, "weights.ner is 0.0; give a number above 0"),
+    ],
+)
 def test_senseless_params_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MixtureParams("all", **values)
 
 
-@pytest.mark.parametrize("rates", [[UNIT], [UNIT // 2, UNIT // 2], [1, UNIT - 1], [123_457, 400_000, UNIT - 523_457],
-                                   [*[UNIT // 7] * 6, UNIT - 6 * (UNIT // 7)]])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        [RATE_SCALE],
+        [RATE_SCALE // 2, RATE_SCALE // 2],
+        [1, RATE_SCALE - 1],
+        [123_457, 400_000, RATE_SCALE - 523_457],
+        [*[RATE_SCALE // 7] * 6, RATE_SCALE - 6 * (RATE_SCALE // 7)],
+    ],
+)
 def test_schedule_counts_exactly_what_it_draws(rates: list[int]) -> None:
     schedule, sequence = Schedule(tuple(rates)), drawn(rates)
     generator = np.random.default_rng(0)
-    for k in [0, 1, 2, 3, UNIT - 1, *generator.integers(0, UNIT, 50).tolist()]:
-        assert schedule.corpus(k) == schedule.corpus(k + UNIT) == schedule.corpus(k + 3 * UNIT) == sequence[k]
+    for k in [0, 1, 2, 3, RATE_SCALE - 1, *generator.integers(0, RATE_SCALE, 50).tolist()]:
+        assert (
+            schedule.corpus(k)
+            == schedule.corpus(k + RATE_SCALE)
+            == schedule.corpus(k + 3 * RATE_SCALE)
+            == sequence[k]
+        )
         for corpus, rate in enumerate(rates):
             before = int((sequence[:k] == corpus).sum())
             assert schedule.count(corpus, k) == before
-            assert schedule.count(corpus, k + 2 * UNIT) == before + 2 * rate
+            assert schedule.count(corpus, k + 2 * RATE_SCALE) == before + 2 * rate
 
 
 @FEW
-@given(weights=st.lists(st.integers(1, 1000), min_size=1, max_size=6), start=st.integers(0, 3 * UNIT))
+@given(
+    weights=st.lists(st.integers(1, 1000), min_size=1, max_size=6),
+    start=st.integers(0, 3 * RATE_SCALE),
+)
 def test_count_rises_where_a_corpus_is_drawn(weights: list[int], start: int) -> None:
-    rates = sampling_rates({str(i): weight for i, weight in enumerate(weights)}, MixtureParams("all", 1.0))
+    rates = sampling_rates(
+        {str(i): weight for i, weight in enumerate(weights)}, MixtureParams("all", 1.0)
+    )
     schedule = Schedule(tuple(rates.values()))
     for k in range(start, start + 20):
         for corpus in range(len(weights)):
-            assert schedule.count(corpus, k + 1) - schedule.count(corpus, k) == (schedule.corpus(k) == corpus)
+            assert schedule.count(corpus, k + 1) - schedule.count(corpus, k) == (
+                schedule.corpus(k) == corpus
+            )
 
 
 def test_every_stretch_is_in_proportion() -> None:
-    rates = [50_000, 300_001, UNIT - 350_001]
+    rates = [50_000, 300_001, RATE_SCALE - 350_001]
     sequence = drawn(rates)[:100_000]
     for corpus, rate in enumerate(rates):
         counts = np.concatenate([[0], np.cumsum(sequence == corpus)])
         for stretch in (3, 10, 64, 1000, 5000):
             found = counts[stretch:] - counts[:-stretch]
-            assert np.abs(found - stretch * rate / UNIT).max() < 5
+            assert np.abs(found - stretch * rate / RATE_SCALE).max() < 5
 
 
 def test_rates_must_fill_the_unit() -> None:
-    with pytest.raises(AssertionError, match="sum to UNIT"):
+    with pytest.raises(AssertionError, match="sum to RATE_SCALE"):
         Schedule((1, 2))
 
 
@@ -120,41 +157,62 @@ def test_splitmix64_is_the_published_one() -> None:
     """The first outputs of the reference implementation for seed 1234567."""
     gamma = 0x9E3779B97F4A7C15
     states = np.array([(1234567 + i * gamma) % 2**64 for i in range(5)], np.uint64)
-    assert splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
-                                           16408922859458223821]
+    assert splitmix64(states).tolist() == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
 
 
 def test_seeds_and_permutations() -> None:
     assert sorted(permutation(1000, 5).tolist()) == list(range(1000))
     assert permutation(1000, 5).tolist() != permutation(1000, 6).tolist()
-    seeds = [mix_seed(*parts) for parts in [(1,), (1, 0), (0, 1), (1, 2), (2, 1), (-1,), (1, 2, 3)]]
+    seeds = [
+        derive_seed(*parts) for parts in [(1,), (1, 0), (0, 1), (1, 2), (2, 1), (-1,), (1, 2, 3)]
+    ]
     assert len(set(seeds)) == len(seeds)
 
 
-def epoch(packing: Packing, number: int) -> list[list[int]]:
-    return [packing.rows(number * packing.per_epoch + index).tolist() for index in range(packing.per_epoch)]
+def epoch(packing: TokenBudgetBatches, number: int) -> list[list[int]]:
+    return [
+        packing.rows(number * packing.per_epoch + index).tolist()
+        for index in range(packing.per_epoch)
+    ]
 
 
 @FEW
-@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=120), budget=st.integers(1, 200), seed=st.integers(0, 2**63))
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=120),
+    budget=st.integers(1, 200),
+    seed=st.integers(0, 2**63),
+)
 def test_every_epoch_holds_every_row_once(lengths: list[int], budget: int, seed: int) -> None:
-    packing = Packing(lengths, budget, seed)
+    packing = TokenBudgetBatches(lengths, budget, seed)
     longest = max(lengths)
     for number in range(3):
         batches = epoch(packing, number)
         assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
         assert all(batches)
-        assert all(sum(lengths[row] for row in batch) < 2 * max(budget, longest) + longest for batch in batches)
+        assert all(
+            sum(lengths[row] for row in batch) < 2 * max(budget, longest) + longest
+            for batch in batches
+        )
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(1, 40), min_size=60, max_size=400), budget=st.integers(1, 60), seed=st.integers(0, 2**63))
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=60, max_size=400),
+    budget=st.integers(1, 60),
+    seed=st.integers(0, 2**63),
+)
 def test_windows_too_hold_every_row_once(lengths: list[int], budget: int, seed: int) -> None:
     """As in a large corpus, with windows of a few rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixture, "WINDOW", 7)
         patch.setattr(mixture, "BATCHES", 3)
-        packing = Packing(lengths, budget, seed)
+        packing = TokenBudgetBatches(lengths, budget, seed)
         for number in range(2):
             batches = epoch(packing, number)
             assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
@@ -179,7 +237,7 @@ def test_any_micro_batch_of_any_corpus_looks_at_one_window() -> None:
     """A thousand million rows: nothing is ever as long as they are."""
     rows = 10**9
     lengths: Any = Counting(rows)
-    packing = Packing(lengths, 512, 7, tokens=rows * 32, longest=60)
+    packing = TokenBudgetBatches(lengths, 512, 7, tokens=rows * 32, longest=60)
     for m in (0, 12_345_678, 10**8):
         lengths.seen = 0
         batch = packing.rows(m)
@@ -193,7 +251,7 @@ def test_a_permutation_is_one_whatever_is_asked_of_it() -> None:
     for n in (1, 2, 3, 5, 64, 1000, 4097):
         whole = permutation(n, 9)
         assert sorted(whole.tolist()) == list(range(n))
-        assert shuffled(np.arange(n)[::-2], n, 9).tolist() == whole[::-2].tolist()
+        assert permute(np.arange(n)[::-2], n, 9).tolist() == whole[::-2].tolist()
 
 
 def test_a_permutation_has_no_pattern() -> None:
@@ -210,7 +268,7 @@ def test_a_permutation_has_no_pattern() -> None:
 
 
 def test_epochs_differ_in_grouping_and_order() -> None:
-    packing = Packing([7] * 300, 70, 3)
+    packing = TokenBudgetBatches([7] * 300, 70, 3)
     first, second = epoch(packing, 0), epoch(packing, 1)
     assert first != second
     assert set(map(frozenset, first)) != set(map(frozenset, second))
@@ -218,38 +276,42 @@ def test_epochs_differ_in_grouping_and_order() -> None:
 
 def test_batches_are_about_the_budget_and_little_padded() -> None:
     lengths = np.random.default_rng(0).integers(5, 61, 6000)
-    packing = Packing(lengths, 512, 1)
+    packing = TokenBudgetBatches(lengths, 512, 1)
     batches = [lengths[batch] for batch in epoch(packing, 0)]
     assert np.mean([batch.sum() for batch in batches]) == pytest.approx(512, rel=0.01)
     padded = sum(batch.max() * len(batch) for batch in batches)
     assert padded < 1.05 * lengths.sum()
     shortest = [int(batch.min()) for batch in batches]
-    assert np.abs(np.diff(shortest)).mean() > 5, "lengths rise or fall through an epoch instead of being in random order"
+    assert np.abs(np.diff(shortest)).mean() > 5, (
+        "lengths rise or fall through an epoch instead of being in random order"
+    )
 
 
 def test_rows_are_a_function_of_the_number_alone() -> None:
     lengths = np.random.default_rng(0).integers(5, 61, 500)
-    straight = [Packing(lengths, 128, 9).rows(m).tolist() for m in (0, 40, 41, 300, 1000)]
-    packing = Packing(lengths, 128, 9)
+    straight = [
+        TokenBudgetBatches(lengths, 128, 9).rows(m).tolist() for m in (0, 40, 41, 300, 1000)
+    ]
+    packing = TokenBudgetBatches(lengths, 128, 9)
     backwards = [packing.rows(m).tolist() for m in (1000, 300, 41, 40, 0)]
     assert straight == backwards[::-1]
 
 
 def test_one_row() -> None:
-    packing = Packing([5], 512, 0)
+    packing = TokenBudgetBatches([5], 512, 0)
     assert [packing.rows(m).tolist() for m in range(3)] == [[0], [0], [0]]
 
 
 def test_rows_longer_than_the_budget_come_alone() -> None:
-    packing = Packing([50, 50, 50], 10, 0)
+    packing = TokenBudgetBatches([50, 50, 50], 10, 0)
     assert sorted(epoch(packing, 0)) == [[0], [1], [2]]
 
 
 def test_equal_lengths_make_equal_batches() -> None:
-    sizes = [len(batch) for batch in epoch(Packing([8] * 640, 64, 2), 0)]
+    sizes = [len(batch) for batch in epoch(TokenBudgetBatches([8] * 640, 64, 2), 0)]
     assert sizes == [8] * 80
 
 
 def test_a_corpus_without_rows_is_our_mistake() -> None:
     with pytest.raises(AssertionError, match="without rows"):
-        Packing([], 10, 0)
+        TokenBudgetBatches([], 10, 0)

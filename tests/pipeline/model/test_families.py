@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.model import attention
 from pipeline.model.backbone import Backbone
-from pipeline.model.prompt import DeepPrompt, LayerPrompts, together
+from pipeline.model.prompt import DeepPrompt, LayerPrompts, stack_prompts
 from pipeline.pretrained.families import FAMILIES, family_of
 from tests.support import tiny
 from tests.support.paths import ROOT
@@ -24,18 +24,22 @@ EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
 def texts(made: Backbone, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    return tiny.texts(lengths, pad=made.config.pad_token_id or 0)
+    return tiny.texts(lengths, pad_token_id=made.config.pad_token_id or 0)
 
 
 def assert_close(found: Tensor, expected: Tensor, mask: Tensor, tolerance: float = 1e-5) -> None:
     """Float32 tolerance, relative to how large the states are."""
     scale = max(1.0, float(expected.detach()[mask.bool()].abs().max()))
-    torch.testing.assert_close(found[mask.bool()] / scale, expected[mask.bool()] / scale, atol=tolerance, rtol=0.0)
+    torch.testing.assert_close(
+        found[mask.bool()] / scale, expected[mask.bool()] / scale, atol=tolerance, rtol=0.0
+    )
 
 
 def gradient_of(made: Backbone, inputs: tuple[Tensor, ...], prompt: DeepPrompt) -> Tensor:
     hidden = made(*inputs, prompt())
-    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
+    direction = (
+        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
+    )
     return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
 
 
@@ -50,7 +54,9 @@ def test_reference(family: str) -> None:
         assert_close(found, REFERENCES[family](made.model, *inputs, prompt.key_values), inputs[1])
         assert_close(plain, REFERENCES[family](made.model, *inputs), inputs[1])
         moved = (found - plain).abs().amax(-1) > 1e-3
-        assert moved[inputs[1].bool()].all(), "the prompt reaches every token, also past a window of attention"
+        assert moved[inputs[1].bool()].all(), (
+            "the prompt reaches every token, also past a window of attention"
+        )
 
 
 @EVERY
@@ -62,7 +68,10 @@ def test_gradients(family: str) -> None:
         inputs = texts(made, lengths)
         found = gradient_of(made, inputs, prompt)
         reference = REFERENCES[family](made.model, *inputs, prompt.key_values)
-        direction = torch.randn(reference.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
+        direction = (
+            torch.randn(reference.shape, generator=torch.Generator().manual_seed(3))
+            * inputs[1][..., None]
+        )
         (expected,) = torch.autograd.grad((reference * direction).sum(), prompt.key_values)
         scale = expected.abs().amax((1, 2, 3, 4), keepdim=True)
         assert (scale > 1e-4).all(), "every layer's prompt counts"
@@ -92,14 +101,22 @@ def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = gradient_of(made, inputs, prompt)
     calls = []
     inner = attention.sdpa_attention_forward
-    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *args, **kwargs: calls.append(1) or inner(*args, **kwargs))
+    monkeypatch.setattr(
+        attention,
+        "sdpa_attention_forward",
+        lambda *args, **kwargs: calls.append(1) or inner(*args, **kwargs),
+    )
     made.checkpoint_layers()
     torch.testing.assert_close(gradient_of(made, inputs, prompt), plain)
     assert len(calls) == 2 * made.num_layers, "each layer is computed again for the backward"
     hidden = made(*inputs, prompt())
     made(*inputs, other())  # another forward before the backward
-    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
-    torch.testing.assert_close(torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0], plain)
+    direction = (
+        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0], plain
+    )
 
 
 @EVERY
@@ -108,7 +125,9 @@ def test_compile(family: str) -> None:
     made = tiny.backbone(family)
     prompt = tiny.prompt_for("deep", made)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda *inputs: made(*inputs, prompt()), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda *inputs: made(*inputs, prompt()), fullgraph=True, backend="aot_eager"
+    )
     for lengths in ([6, 6], [9, 4]):
         inputs = texts(made, lengths)
         assert_close(compiled(*inputs), made(*inputs, prompt()), inputs[1], 1e-6)
@@ -135,11 +154,16 @@ def test_mixed_batch(family: str) -> None:
     """one batch with prompts of lengths 4, 9, 0 and of upper layers only equals one row at a time"""
     made = tiny.backbone(family)
     upper = tiny.prompt_for("deep", made, 2, seed=8).key_values[1:]
-    prompts = [tiny.prompt_for("deep", made, 4), tiny.prompt_for("deep", made, 9, seed=5), None, DeepPrompt(upper, first_layer=1)]
+    prompts = [
+        tiny.prompt_for("deep", made, 4),
+        tiny.prompt_for("deep", made, 9, seed=5),
+        None,
+        DeepPrompt(upper, first_layer=1),
+    ]
     rows = torch.tensor([1, 0, 2, 3, 1])
     for lengths in ([8, 8, 8, 8, 8], [9, 4, 7, 1, 5]):
         inputs = texts(made, lengths)
-        mixed = made(*inputs, together(prompts, rows))
+        mixed = made(*inputs, stack_prompts(prompts, rows))
         for row, number in enumerate(rows.tolist()):
             cut = slice(row, row + 1), slice(0, lengths[row])
             own = prompts[number]
@@ -164,7 +188,9 @@ def test_upper_layers(family: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "sdpa_attention_forward", watched)
         hidden = made(*inputs, prompt())
-    assert graph == dict.fromkeys(range(made.num_layers), False), "what enters the first layer with a prompt has no history"
+    assert graph == dict.fromkeys(range(made.num_layers), False), (
+        "what enters the first layer with a prompt has no history"
+    )
     hidden[..., 0].sum().backward()
     assert prompt.key_values.grad is not None
     assert prompt.key_values.grad.abs().amax((1, 2, 3, 4)).gt(0).all()
@@ -174,7 +200,10 @@ def test_upper_layers(family: str) -> None:
 
 def _only(whole: Tensor, first: int, made: Backbone) -> Any:
     """The reference's prompt for the layers from `first` on: below, it has no virtual token."""
-    return [whole[layer] if layer >= first else whole[layer][:, :, :0] for layer in range(made.num_layers)]
+    return [
+        whole[layer] if layer >= first else whole[layer][:, :, :0]
+        for layer in range(made.num_layers)
+    ]
 
 
 @EVERY
@@ -197,12 +226,18 @@ def test_whole_context(family: str) -> None:
     prompt = tiny.prompt_for("deep", made)
     room = 64 - FAMILIES[family].first_position
     inputs = texts(made, [room])
-    assert_close(made(*inputs, prompt()), REFERENCES[family](made.model, *inputs, prompt.key_values), inputs[1], 2e-5)
+    assert_close(
+        made(*inputs, prompt()),
+        REFERENCES[family](made.model, *inputs, prompt.key_values),
+        inputs[1],
+        2e-5,
+    )
 
 
 @EVERY
 def test_attach_guards(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """refused at attach where prompts do not reach every layer, or have no effect"""
+
     def deaf(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
         return inner(*args, **kwargs)
 
@@ -213,13 +248,18 @@ def test_attach_guards(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return result
 
     inner = attention.attend
-    for stand_in, message in ((deaf, r"no effect in layers \[0, 1, 2\]"), (forgetful, r"reaches layers \[0, 2\]")):
+    for stand_in, message in (
+        (deaf, r"no effect in layers \[0, 1, 2\]"),
+        (forgetful, r"reaches layers \[0, 2\]"),
+    ):
         if FAMILIES[family].route == "patched":
             monkeypatch.setattr(attention, "attend", stand_in)
             with pytest.raises(UserError, match=message):
                 tiny.backbone(family)
         else:
-            monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.ATTENTION, stand_in)
+            monkeypatch.setitem(
+                attention.AttentionInterface._global_mapping, attention.ATTENTION, stand_in
+            )
             with pytest.raises(UserError, match=message):
                 tiny.backbone(family)
 
@@ -246,7 +286,11 @@ def test_the_committed_table_is_of_these_checks() -> None:
     text = TABLE.read_text(encoding="utf-8")
     for name in FAMILIES:
         assert f"| {name} |" in text, f"{name} is missing: make backbones"
-    checks = [value for name, value in globals().items() if name.startswith("test_") and hasattr(value, "pytestmark")]
+    checks = [
+        value
+        for name, value in globals().items()
+        if name.startswith("test_") and hasattr(value, "pytestmark")
+    ]
     for column in {check.__doc__ for check in checks} - {None, "not supported"}:
         assert column in text, f"{column!r} is missing: make backbones"
     assert "FAILED" not in text

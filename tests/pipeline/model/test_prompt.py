@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.mixing.batches import collate
-from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors, together
+from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors, stack_prompts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams, useless_keys
 from tests.support import tiny
@@ -36,23 +36,43 @@ def test_a_projection_by_hand() -> None:
     mlp = prompt.projection
     assert mlp is not None
     for token in range(5):
-        hidden = [float(torch.tanh(mlp.inner.weight[unit] @ mlp.embedding[token] + mlp.inner.bias[unit])) for unit in range(7)]
-        row = [float(mlp.outer.weight[out] @ torch.tensor(hidden) + mlp.outer.bias[out]) for out in range(WIDTH)]
+        hidden = [
+            float(torch.tanh(mlp.inner.weight[unit] @ mlp.embedding[token] + mlp.inner.bias[unit]))
+            for unit in range(7)
+        ]
+        row = [
+            float(mlp.outer.weight[out] @ torch.tensor(hidden) + mlp.outer.bias[out])
+            for out in range(WIDTH)
+        ]
         expected = torch.tensor(row).view(3, 2, 4, 4)  # layer, key or value, head, number
-        torch.testing.assert_close(prompt.flat()[:, :, :, token], expected)
+        torch.testing.assert_close(prompt.materialize()[:, :, :, token], expected)
 
 
 def test_a_projection_starts_from_its_seed() -> None:
-    assert torch.equal(projected().flat(), projected().flat())
-    assert not torch.equal(projected().flat(), projected(2).flat())
+    assert torch.equal(projected().materialize(), projected().materialize())
+    assert not torch.equal(projected().materialize(), projected(2).materialize())
 
 
-@pytest.mark.parametrize(("prompt", "names"), [
-    (projected(), {"prompt.projection.embedding", "prompt.projection.inner.weight", "prompt.projection.inner.bias",
-                   "prompt.projection.outer.weight", "prompt.projection.outer.bias"}),
-    (factored(), {"prompt.key_values", "prompt.factors.u", "prompt.factors.v"}),
-    (DeepPrompt(torch.zeros(SHAPE), dropout=0.5, first_layer=0, position_offset=5), {"prompt.key_values"}),
-])
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [
+        (
+            projected(),
+            {
+                "prompt.projection.embedding",
+                "prompt.projection.inner.weight",
+                "prompt.projection.inner.bias",
+                "prompt.projection.outer.weight",
+                "prompt.projection.outer.bias",
+            },
+        ),
+        (factored(), {"prompt.key_values", "prompt.factors.u", "prompt.factors.v"}),
+        (
+            DeepPrompt(torch.zeros(SHAPE), dropout=0.5, first_layer=0, position_offset=5),
+            {"prompt.key_values"},
+        ),
+    ],
+)
 def test_what_is_trained(prompt: DeepPrompt, names: set[str], tmp_path: Path) -> None:
     """The same set is trained, has a gradient in every micro-batch of every task, and is saved."""
     model = model_of(prompt)
@@ -67,21 +87,24 @@ def test_what_is_trained(prompt: DeepPrompt, names: set[str], tmp_path: Path) ->
 
 def test_factors_start_as_a_no_op_and_are_a_tasks_own() -> None:
     prompt = factored()
-    assert torch.equal(prompt.flat(0), prompt.flat())
-    assert torch.equal(prompt.flat(1), prompt.flat())
+    assert torch.equal(prompt.materialize(0), prompt.materialize())
+    assert torch.equal(prompt.materialize(1), prompt.materialize())
     factors = prompt.factors
     assert factors is not None
     with torch.no_grad():
         factors.v[1] = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(prompt.flat(0), prompt.flat())
+    assert torch.equal(prompt.materialize(0), prompt.materialize())
     for token in range(5):
         scale = 1 + sum(factors.u[1, token, r] * factors.v[1, r] for r in range(2))
-        torch.testing.assert_close(prompt.flat(1)[:, :, :, token], prompt.flat()[:, :, :, token] * scale.view(3, 2, 4, 4))
+        torch.testing.assert_close(
+            prompt.materialize(1)[:, :, :, token],
+            prompt.materialize()[:, :, :, token] * scale.view(3, 2, 4, 4),
+        )
 
 
 def test_factors_learn_from_their_first_step() -> None:
     prompt = factored()
-    prompt.flat(0).square().sum().backward()
+    prompt.materialize(0).square().sum().backward()
     assert prompt.factors is not None
     assert prompt.factors.v.grad is not None
     assert (prompt.factors.v.grad[0].abs() > 0).all()
@@ -94,9 +117,11 @@ def test_a_batch_of_a_task_has_its_factors(tmp_path: Path) -> None:
     torch.nn.init.normal_(prompt.factors.v)
     model = model_of(prompt)
     one = collate(tiny.table(tmp_path, "positions", 12, 3), np.arange(6), 1, 0)
-    own = model_of(DeepPrompt(prompt.flat(1)))
+    own = model_of(DeepPrompt(prompt.materialize(1)))
     torch.testing.assert_close(model(one), own(one))
-    assert not torch.allclose(model(one), model_of(DeepPrompt(prompt.flat()))(one), atol=1e-3)
+    assert not torch.allclose(
+        model(one), model_of(DeepPrompt(prompt.materialize()))(one), atol=1e-3
+    )
 
 
 def test_dropout_is_of_training_only() -> None:
@@ -109,47 +134,75 @@ def test_dropout_is_of_training_only() -> None:
     torch.manual_seed(1)
     assert torch.equal(prompt().key_values, dropped)
     assert torch.equal(prompt.eval()().key_values, torch.ones(1, *SHAPE))
-    assert torch.equal(prompt.train().flat(), torch.ones(SHAPE)), "what is saved has no dropout"
+    assert torch.equal(prompt.train().materialize(), torch.ones(SHAPE)), (
+        "what is saved has no dropout"
+    )
 
 
 def test_prompts_together() -> None:
     one = DeepPrompt(torch.randn(3, 2, 4, 2, 4))
     two = DeepPrompt(torch.randn(1, 2, 4, 3, 4), first_layer=2, position_offset=3)
     rows = torch.tensor([0, 2, 1])
-    bank = together([one, None, two], rows)
+    bank = stack_prompts([one, None, two], rows)
     assert bank is not None
     assert bank.key_values.shape == (3, 3, 2, 4, 3, 4)
-    assert bank.rows is rows
-    assert torch.equal(bank.key_values[0, :, :, :, :2], one.flat())
-    assert torch.equal(bank.key_values[2, 2], two.flat()[0])
-    assert bank.visible is not None
-    assert bank.visible.tolist() == [[[True, True, False]] * 3, [[False] * 3] * 3, [[False] * 3, [False] * 3, [True] * 3]]
+    assert bank.prompt_index is rows
+    assert torch.equal(bank.key_values[0, :, :, :, :2], one.materialize())
+    assert torch.equal(bank.key_values[2, 2], two.materialize()[0])
+    assert bank.token_mask is not None
+    assert bank.token_mask.tolist() == [
+        [[True, True, False]] * 3,
+        [[False] * 3] * 3,
+        [[False] * 3, [False] * 3, [True] * 3],
+    ]
     assert bank.position_offsets is not None
     assert bank.position_offsets.tolist() == [0, 0, 3]
 
 
 def test_equal_prompts_need_no_mask() -> None:
-    bank = together([DeepPrompt(torch.randn(SHAPE)), DeepPrompt(torch.randn(SHAPE))], torch.tensor([0, 1]))
+    bank = stack_prompts(
+        [DeepPrompt(torch.randn(SHAPE)), DeepPrompt(torch.randn(SHAPE))], torch.tensor([0, 1])
+    )
     assert bank is not None
-    assert (bank.visible, bank.position_offsets) == (None, None)
-    assert together([None, DeepPrompt(torch.zeros(3, 2, 4, 0, 4))], torch.tensor([0, 1])) is None
+    assert (bank.token_mask, bank.position_offsets) == (None, None)
+    assert (
+        stack_prompts([None, DeepPrompt(torch.zeros(3, 2, 4, 0, 4))], torch.tensor([0, 1])) is None
+    )
 
 
-@pytest.mark.parametrize(("layers", "expected"), [("all", range(6)), (2, range(4, 6)), (6, range(6)), ((1, 3), range(1, 3))])
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("all", range(6)), (2, range(4, 6)), (6, range(6)), ((1, 3), range(1, 3))],
+)
 def test_layers(layers: object, expected: range) -> None:
     assert TrainParams(1.0, 0.1, prompt_layers=layers).layers(6) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layers", [0, 7, -1, (3, 3), (4, 7), (2,), (-1, 2)])
 def test_layers_that_are_not_there(layers: object) -> None:
-    with pytest.raises(ValueError, match=r"the backbone has layers 0 to 5: give all, how many of the top ones"):
+    with pytest.raises(
+        ValueError, match=r"the backbone has layers 0 to 5: give all, how many of the top ones"
+    ):
         TrainParams(1.0, 0.1, prompt_layers=layers).layers(6)  # type: ignore[arg-type]
 
 
 def test_keys_that_are_not_an_arms_to_set() -> None:
-    keys = ["epochs", "num_virtual_tokens", "init", "projection", "prompt_dropout", "factor_rank", "stored_megabytes"]
+    keys = [
+        "epochs",
+        "num_virtual_tokens",
+        "init",
+        "projection_size",
+        "prompt_dropout",
+        "factor_rank",
+        "hidden_state_cache_mb",
+    ]
     assert useless_keys("multitask", keys) == ["factor_rank", "init", "num_virtual_tokens"]
     assert useless_keys("deep_prompt", keys) == ["factor_rank"]
-    assert useless_keys("soft_prompt", keys) == ["factor_rank", "init", "projection", "prompt_dropout", "stored_megabytes"]
+    assert useless_keys("soft_prompt", keys) == [
+        "factor_rank",
+        "hidden_state_cache_mb",
+        "init",
+        "projection_size",
+        "prompt_dropout",
+    ]
     assert useless_keys("fine_tune", keys) == sorted(keys[1:])
-

@@ -21,17 +21,29 @@ ARMS = pytest.mark.parametrize("arm", list(TRAINED_PARTS))
 
 def batch(folder: Path, kind: str, rows: Ints | None = None, task: int | None = None) -> Batch:
     table = tiny.table(folder, kind, 12, 3)
-    return collate(table, np.arange(6) if rows is None else rows, (0 if kind == "classes" else 1) if task is None else task, 0)
+    return collate(
+        table,
+        np.arange(6) if rows is None else rows,
+        (0 if kind == "classes" else 1) if task is None else task,
+        0,
+    )
 
 
 @ARMS
 def test_what_is_trained(arm: Arm) -> None:
     model = tiny.prompted(arm)
-    prompts: dict[str, set[str]] = {"multitask": {"prompt.key_values"}, "deep_prompt": {"prompt.key_values"},
-                                    "soft_prompt": {"prompt.vectors"}, "fine_tune": set(), "head_only": set()}
+    prompts: dict[str, set[str]] = {
+        "multitask": {"prompt.key_values"},
+        "deep_prompt": {"prompt.key_values"},
+        "soft_prompt": {"prompt.vectors"},
+        "fine_tune": set(),
+        "head_only": set(),
+    }
     backbone = {f"backbone.model.{name}" for name, _ in model.backbone.model.named_parameters()}
     assert len(backbone) > 40
-    assert set(model.trainable_state()) == prompts[arm] | HEADS | (backbone if arm == "fine_tune" else set())
+    assert set(model.trainable_state()) == prompts[arm] | HEADS | (
+        backbone if arm == "fine_tune" else set()
+    )
     assert list(model.trainable_state()) == list(tiny.prompted(arm).trainable_state())
     parts = {name.split(".")[0] for name in model.trainable_state()}
     assert parts == {part.replace("head", "heads") for part in TRAINED_PARTS[arm]}
@@ -39,7 +51,9 @@ def test_what_is_trained(arm: Arm) -> None:
 
 @ARMS
 @pytest.mark.parametrize("kind", ["classes", "positions"])
-def test_every_trained_parameter_has_a_gradient_in_every_batch(arm: Arm, kind: str, tmp_path: Path) -> None:
+def test_every_trained_parameter_has_a_gradient_in_every_batch(
+    arm: Arm, kind: str, tmp_path: Path
+) -> None:
     """Also where the batch is of one task: ranks with other tasks must have the same parameters to average."""
     model = tiny.prompted(arm)
     one = batch(tmp_path, kind)
@@ -53,7 +67,9 @@ def test_every_trained_parameter_has_a_gradient_in_every_batch(arm: Arm, kind: s
     assert not gradient[other].any()
     if kind == "positions":
         assert not gradient[1, 2].any(), "the third class only pads"
-        assert not model.heads.bias.grad.any(), "it shifts all positions alike: rounding errors would be its gradient"
+        assert not model.heads.bias.grad.any(), (
+            "it shifts all positions alike: rounding errors would be its gradient"
+        )
 
 
 @pytest.mark.parametrize("arm", ["multitask", "deep_prompt", "soft_prompt", "head_only"])
@@ -67,8 +83,12 @@ def test_the_frozen_backbone_keeps_its_bytes(arm: Arm, tmp_path: Path) -> None:
         adam.zero_grad()
         model.heads.loss(model(one), one).backward()
         adam.step()
-    assert {name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()} == before
-    assert all(not torch.equal(value, trained[name]) for name, value in model.trainable_state().items())
+    assert {
+        name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()
+    } == before
+    assert all(
+        not torch.equal(value, trained[name]) for name, value in model.trainable_state().items()
+    )
 
 
 def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
@@ -80,7 +100,9 @@ def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
     for row in range(6):
         for at in range(int(one.position_mask[row].sum())):
             state = hidden[row, int(one.positions[row, at])].detach()
-            scores = (model.heads.weight[0].detach() @ state + model.heads.bias[0].detach()).tolist()
+            scores = (
+                model.heads.weight[0].detach() @ state + model.heads.bias[0].detach()
+            ).tolist()
             torch.testing.assert_close(logits[row, at], torch.tensor(scores), atol=1e-5, rtol=1e-5)
             expected += math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, at])]
     assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
@@ -95,7 +117,9 @@ def test_loss_of_spans_by_hand(tmp_path: Path) -> None:
     for row in range(6):
         for end in (0, 1):
             scores = logits[row, : int(one.position_mask[row].sum()), end].tolist()
-            expected += (math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, end])]) / 2
+            expected += (
+                math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, end])]
+            ) / 2
     assert not one.position_mask.all(), "some rows are padded, and padding is no answer"
     assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
 
@@ -127,7 +151,9 @@ def test_heads_start_from_the_seed_and_ahead_of_more_classes() -> None:
 
 def test_a_saved_state_comes_back() -> None:
     one, two = tiny.prompted("deep_prompt", seed=0), tiny.prompted("deep_prompt", seed=1)
-    two.load_trainable_state({name: value.detach().clone() for name, value in one.trainable_state().items()})
+    two.load_trainable_state(
+        {name: value.detach().clone() for name, value in one.trainable_state().items()}
+    )
     for name, value in one.trainable_state().items():
         assert torch.equal(value, two.trainable_state()[name])
     with pytest.raises(AssertionError, match="another arm"):
@@ -157,7 +183,9 @@ def test_starts_of_a_prompt() -> None:
 
 
 def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
-    assert not any(parameter.requires_grad for parameter in tiny.prompted("deep_prompt").backbone.parameters())
+    assert not any(
+        parameter.requires_grad for parameter in tiny.prompted("deep_prompt").backbone.parameters()
+    )
     model: PromptedModel = tiny.prompted("fine_tune")
     assert all(parameter.requires_grad for parameter in model.backbone.parameters())
 
@@ -165,7 +193,7 @@ def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
 def test_a_verbalizer_reads_the_lm_head_and_trains_the_prompt_alone(tmp_path: Path) -> None:
     made = tiny.prompted("deep_prompt")
     made.backbone.word_logits = lambda hidden, words: hidden[..., list(words)]  # type: ignore[method-assign]
-    heads = Heads(["verbalizer"], [3], 16, seed=0, words=[[4, 2, 7]])
+    heads = Heads(["verbalizer"], [3], 16, seed=0, label_token_ids=[[4, 2, 7]])
     model = PromptedModel(made.backbone, made.prompt, heads, train_backbone=False)
     one = batch(tmp_path, "classes")
     logits = model(one)

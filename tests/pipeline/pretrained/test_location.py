@@ -39,17 +39,20 @@ def refuse(source: str, sha256: str | None = SHA256) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("source", "remedy"), [
-    ("minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
-    ("git:minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
-    ("folder:", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
-    ("hub:FacebookAI/roberta-large", "hub:ID@ and 40 hex digits"),
-    ("hub:FacebookAI/roberta-large@main", "hub:ID@ and 40 hex digits"),
-    (f"hub:FacebookAI/roberta-large@{REVISION[:7]}", "hub:ID@ and 40 hex digits"),
-    (f"hub:a/b/c@{REVISION}", "hub:ID@ and 40 hex digits"),
-    ("package:some.weights/model", "a top-level package"),
-    ("package:/model", "a top-level package"),
-])
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
+        ("git:minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
+        ("folder:", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
+        ("hub:FacebookAI/roberta-large", "hub:ID@ and 40 hex digits"),
+        ("hub:FacebookAI/roberta-large@main", "hub:ID@ and 40 hex digits"),
+        (f"hub:FacebookAI/roberta-large@{REVISION[:7]}", "hub:ID@ and 40 hex digits"),
+        (f"hub:a/b/c@{REVISION}", "hub:ID@ and 40 hex digits"),
+        ("package:some.weights/model", "a top-level package"),
+        ("package:/model", "a top-level package"),
+    ],
+)
 def test_syntax(source: str, remedy: str) -> None:
     with pytest.raises(ValueError, match="source is") as caught:
         BackboneParams(source, SHA256)
@@ -70,7 +73,10 @@ def test_a_hub_revision_is_a_hash_itself() -> None:
 
 
 def test_a_package_is_found_but_not_imported(package: Path) -> None:
-    assert locate(BackboneParams("package:some_weights/model", SHA256)) == (package / "some_weights" / "model").resolve()
+    assert (
+        locate(BackboneParams("package:some_weights/model", SHA256))
+        == (package / "some_weights" / "model").resolve()
+    )
     assert "some_weights" not in sys.modules
 
 
@@ -81,7 +87,9 @@ def test_an_absent_package() -> None:
 
 @pytest.mark.parametrize("inside", ["../elsewhere", "model/../../elsewhere"])
 def test_a_path_that_leads_out_of_the_package(package: Path, inside: str) -> None:
-    assert f"{inside!r} leads out of the package; name a folder inside it" in refuse(f"package:some_weights/{inside}")
+    assert f"{inside!r} leads out of the package; name a folder inside it" in refuse(
+        f"package:some_weights/{inside}"
+    )
 
 
 def test_an_absent_folder_in_a_package(package: Path) -> None:
@@ -101,15 +109,22 @@ def test_other_weights(tmp_path: Path) -> None:
     folder = model(tmp_path / "a")
     (folder / "model.safetensors").write_bytes(b"other")
     message = refuse(f"folder:{folder}")
-    for part in (str(folder / "model.safetensors"), hashlib.sha256(b"other").hexdigest(), f"params say {SHA256}",
-                 "get the right weights, or correct backbone.sha256"):
+    for part in (
+        str(folder / "model.safetensors"),
+        hashlib.sha256(b"other").hexdigest(),
+        f"params say {SHA256}",
+        "get the right weights, or correct backbone.sha256",
+    ):
         assert part in message
 
 
 def test_no_weights(tmp_path: Path) -> None:
     folder = model(tmp_path / "a")
     (folder / "model.safetensors").unlink()
-    assert f"{folder / 'model.safetensors'} is missing; weights must be one model.safetensors" in refuse(f"folder:{folder}")
+    assert (
+        f"{folder / 'model.safetensors'} is missing; weights must be one model.safetensors"
+        in refuse(f"folder:{folder}")
+    )
 
 
 def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,17 +132,24 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def unreachable(repo: str, revision: str, allow_patterns: list[str]) -> str:
         assert (repo, revision) == ("a/b", REVISION)
-        assert not any(pattern.endswith((".bin", ".py", ".pt")) or pattern == "*" for pattern in allow_patterns)
+        assert not any(
+            pattern.endswith((".bin", ".py", ".pt")) or pattern == "*" for pattern in allow_patterns
+        )
         raise OSError("no network\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     message = refuse(f"hub:a/b@{REVISION}", None)
-    assert message == f"backbone hub:a/b@{REVISION}: cannot be had: no network; check id, revision and network"
+    assert (
+        message
+        == f"backbone hub:a/b@{REVISION}: cannot be had: no network; check id, revision and network"
+    )
 
 
 def test_a_hub_revision_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(model(tmp_path / "cache")))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: str(model(tmp_path / "cache"))
+    )
     assert locate(BackboneParams(f"hub:a/b@{REVISION}")) == tmp_path / "cache"
     assert "sha256" in refuse(f"hub:a/b@{REVISION}", "0" * 64)

@@ -13,8 +13,15 @@ from pipeline.pretrained.tokenizer import Tokenizer
 CLS, SEP, UNK = 101, 102, 100  # BERT's
 
 
-def test_template(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer, numbering_tokenizer: Tokenizer) -> None:
-    assert (tokenizer.prefix, tokenizer.middle, tokenizer.suffix, tokenizer.second_type) == ([CLS], [SEP], [SEP], 1)
+def test_template(
+    tokenizer: Tokenizer, one_type_tokenizer: Tokenizer, numbering_tokenizer: Tokenizer
+) -> None:
+    assert (tokenizer.prefix, tokenizer.middle, tokenizer.suffix, tokenizer.second_type) == (
+        [CLS],
+        [SEP],
+        [SEP],
+        1,
+    )
     one = one_type_tokenizer
     assert (one.prefix, one.middle, one.suffix, one.second_type) == ([0], [2, 2], [2], 0)
     numbering = numbering_tokenizer
@@ -22,8 +29,8 @@ def test_template(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer, numbering
 
 
 def test_padding_and_unknown(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
-    assert (tokenizer.pad, tokenizer.unknown) == (0, UNK)
-    assert (one_type_tokenizer.pad, one_type_tokenizer.unknown) == (1, 3)
+    assert (tokenizer.pad_token_id, tokenizer.unknown) == (0, UNK)
+    assert (one_type_tokenizer.pad_token_id, one_type_tokenizer.unknown) == (1, 3)
 
 
 def test_words_are_kept_apart(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
@@ -40,19 +47,34 @@ def test_words_are_kept_apart(tokenizer: Tokenizer, one_type_tokenizer: Tokenize
 
 @pytest.mark.parametrize("word", ["", "\x00\x01", "\u200b", " "])
 def test_a_word_that_leaves_nothing_is_unknown(tokenizer: Tokenizer, word: str) -> None:
-    assert tokenizer.words([["the", word, "cat"]])[0] == [*tokenizer.words([["the"]])[0], [UNK], *tokenizer.words([["cat"]])[0]]
+    assert tokenizer.words([["the", word, "cat"]])[0] == [
+        *tokenizer.words([["the"]])[0],
+        [UNK],
+        *tokenizer.words([["cat"]])[0],
+    ]
 
 
 def test_an_empty_word_among_bytes(one_type_tokenizer: Tokenizer) -> None:
     the, empty, cat = one_type_tokenizer.words([["the", "", "cat"]])[0]
-    assert (the, cat) == (one_type_tokenizer.words([["the"]])[0][0], one_type_tokenizer.words([["cat"]])[0][0])
+    assert (the, cat) == (
+        one_type_tokenizer.words([["the"]])[0][0],
+        one_type_tokenizer.words([["cat"]])[0][0],
+    )
     assert empty == [one_type_tokenizer.unknown]
 
 
-def test_special_tokens_in_text_are_text(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
-    ids = [*tokenizer.words([["[SEP]"]])[0][0], *tokenizer.texts(["so [SEP] and [CLS] and [PAD]"])[0][0]]
-    assert not {CLS, SEP, UNK, tokenizer.pad} & set(ids)
-    ids = [*one_type_tokenizer.words([["</s>"]])[0][0], *one_type_tokenizer.texts(["so </s> and <pad>"])[0][0]]
+def test_special_tokens_in_text_are_text(
+    tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
+) -> None:
+    ids = [
+        *tokenizer.words([["[SEP]"]])[0][0],
+        *tokenizer.texts(["so [SEP] and [CLS] and [PAD]"])[0][0],
+    ]
+    assert not {CLS, SEP, UNK, tokenizer.pad_token_id} & set(ids)
+    ids = [
+        *one_type_tokenizer.words([["</s>"]])[0][0],
+        *one_type_tokenizer.texts(["so </s> and <pad>"])[0][0],
+    ]
     assert not {0, 1, 2, 3} & set(ids)
 
 
@@ -61,15 +83,25 @@ def test_long_texts_are_neither_cut_nor_padded(tokenizer: Tokenizer) -> None:
     assert (len(long), len(short)) == (3000, 1)
 
 
-@pytest.mark.parametrize("text", ["The Cat saw Zürich.", "naïve 😀 CAFÉ\u0301 日本 x", "  two  spaces\tand\nlines "])
-def test_offsets_are_characters_of_the_text(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["The Cat saw Zürich.", "naïve 😀 CAFÉ\u0301 日本 x", "  two  spaces\tand\nlines "]
+)
+def test_offsets_are_characters_of_the_text(
+    tokenizer: Tokenizer, one_type_tokenizer: Tokenizer, text: str
+) -> None:
     for made in (tokenizer, one_type_tokenizer):
         ids, offsets = made.texts([text])[0]
         assert len(ids) == len(offsets)
         covered = {at for begin, end in offsets for at in range(begin, end)}
-        assert {at for at, character in enumerate(text) if not character.isspace() and character != "\u0301"} <= covered
+        assert {
+            at
+            for at, character in enumerate(text)
+            if not character.isspace() and character != "\u0301"
+        } <= covered
     pieces = [text[begin:end] for begin, end in tokenizer.texts([text])[0][1]]
-    assert "".join(pieces) == "".join(text.split()).replace("\u0301", ""), "a lone accent belongs to no piece"
+    assert "".join(pieces) == "".join(text.split()).replace("\u0301", ""), (
+        "a lone accent belongs to no piece"
+    )
 
 
 def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
@@ -78,17 +110,27 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-WORDS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["the", "The", "[SEP]", "</s>", "##s", "a-b", "'s"])
+WORDS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    ["the", "The", "[SEP]", "</s>", "##s", "a-b", "'s"]
+)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(sentences=st.lists(st.lists(WORDS, max_size=8), max_size=5))
-def test_words_are_what_they_are_in_a_sentence(sentences: list[list[str]], tokenizer: Tokenizer, one_type_tokenizer: Tokenizer,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_what_they_are_in_a_sentence(
+    sentences: list[list[str]],
+    tokenizer: Tokenizer,
+    one_type_tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each word is tokenized once, alone: as `tokenizers` does it among others, however little is remembered."""
     monkeypatch.setattr("pipeline.pretrained.tokenizer.REMEMBERED", 5)
     for one in (tokenizer, one_type_tokenizer):
-        encodings = one._fast.encode_batch(sentences, is_pretokenized=True, add_special_tokens=False)
+        encodings = one._fast.encode_batch(
+            sentences, is_pretokenized=True, add_special_tokens=False
+        )
         wanted = []
         for words, encoding in zip(sentences, encodings, strict=True):
             pieces: list[list[int]] = [[] for _ in words]
@@ -98,7 +140,9 @@ def test_words_are_what_they_are_in_a_sentence(sentences: list[list[str]], token
         assert one.words(sentences) == wanted
 
 
-def test_a_copy_in_another_process_is_the_same(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
+def test_a_copy_in_another_process_is_the_same(
+    tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
+) -> None:
     for one in (tokenizer, one_type_tokenizer):
         copied = copy.deepcopy(one)  # by what goes to another process
         assert copied.digest == one.digest

@@ -69,19 +69,47 @@ def tsv(path: Path, *rows: tuple[object, ...]) -> None:
 def put_run(root: Path, arm: str, task: str, f1: float) -> None:
     results, run = root / "results" / arm / task, root / "runs" / arm / task
     test = (
-        {"f1": f1, "HasAns_f1": f1 - 3, "NoAns_f1": None} if task == "qa" else {"f1": f1, "precision": f1 + 1, "recall": f1 - 1}
+        {"f1": f1, "HasAns_f1": f1 - 3, "NoAns_f1": None}
+        if task == "qa"
+        else {"f1": f1, "precision": f1 + 1, "recall": f1 - 1}
     )
     trained = 22_700_000 if arm == "fine_tune" else 141_312
-    metrics = {"primary": "f1", "task": "any", "test": test, "validation": {"f1": f1 + 1}, "rows": {"test": 3453}}
-    put(results / "metrics.json", metrics | {"parameters": {"trained": trained, "backbone": 22_700_000}})
+    metrics = {
+        "primary": "f1",
+        "task": "any",
+        "test": test,
+        "validation": {"f1": f1 + 1},
+        "rows": {"test": 3453},
+    }
+    put(
+        results / "metrics.json",
+        metrics | {"parameters": {"trained": trained, "backbone": 22_700_000}},
+    )
     if task == "ner":
         header = ("label", "precision", "recall", "f1", "support")
-        tsv(results / "labels.tsv", header, ("NA", 1, 1, 47.5, 10), (ODD_LABEL, 1, 1, f1 - 7, 1234), ("LOC", 1, 1, "", 5))
-    tsv(run / "train.tsv", ("step", "loss", "gradient_norm"), *((step, 3 / step, "oops") for step in range(1, 50)))
+        tsv(
+            results / "labels.tsv",
+            header,
+            ("NA", 1, 1, 47.5, 10),
+            (ODD_LABEL, 1, 1, f1 - 7, 1234),
+            ("LOC", 1, 1, "", 5),
+        )
+    tsv(
+        run / "train.tsv",
+        ("step", "loss", "gradient_norm"),
+        *((step, 3 / step, "oops") for step in range(1, 50)),
+    )
     tsv(run / "validation.tsv", ("step", "score"), (20, f1 - 5), (40, f1 + 1))
     put(
         run / "run.json",
-        {"seconds": 1234.5, "steps": 49, "best_step": 40, "seed": 7, "learning_rates": {"prompt": 0.05}, "ok": True},
+        {
+            "seconds": 1234.5,
+            "steps": 49,
+            "best_step": 40,
+            "seed": 7,
+            "learning_rates": {"prompt": 0.05},
+            "ok": True,
+        },
     )
 
 
@@ -90,35 +118,76 @@ def root(tmp_path: Path) -> Path:
     for (arm, task), f1 in SCORES.items():
         put_run(tmp_path, arm, task, f1)
     pretrain = tmp_path / "runs" / "pretrain" / "base"
-    tsv(pretrain / "train.tsv", ("step", "loss", "loss_ner", "loss_qa"), (1, 3, 3, ""), (2, 2, "", 2), (3, 1.5, 1, 2))
+    tsv(
+        pretrain / "train.tsv",
+        ("step", "loss", "loss_ner", "loss_qa"),
+        (1, 3, 3, ""),
+        (2, 2, "", 2),
+        (3, 1.5, 1, 2),
+    )
     tsv(pretrain / "validation.tsv", ("step", "score", "score_ner", "score_qa"), (3, 50, 60, 40))
-    drawn = {"ner": {"micro_batches": 2, "rows": 30, "tokens": 250, "loss_tokens": 900},
-             "qa": {"micro_batches": 4, "rows": 10, "tokens": 750, "loss_tokens": 100}}
+    drawn = {
+        "ner": {"micro_batches": 2, "rows": 30, "tokens": 250, "loss_tokens": 900},
+        "qa": {"micro_batches": 4, "rows": 10, "tokens": 750, "loss_tokens": 100},
+    }
     put(pretrain / "run.json", {"seconds": 777, "steps": 3, "seed": 0, "drawn": drawn})
-    corpora = {"ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2, "dropped": 5},
-               "qa": {"rows": 3000, "share": 0.6667}}
-    leak = {"train": "squad", "held_out": "qa", "split": "test", "rows": 12, "equal": 10, "contained": 2, "train_rows": 9,
-            "examples": ["Who <is> | it?"]}
+    corpora = {
+        "ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2, "dropped": 5},
+        "qa": {"rows": 3000, "share": 0.6667},
+    }
+    leak = {
+        "train": "squad",
+        "held_out": "qa",
+        "split": "test",
+        "rows": 12,
+        "equal": 10,
+        "contained": 2,
+        "train_rows": 9,
+        "examples": ["Who <is> | it?"],
+    }
     put(
         tmp_path / "mixtures" / "base.json",
-        {"corpora": corpora, "temperature": 2.0, "cap": 100000, "leaks": [leak], "unit": 1048576,
-         "on_leak": "drop", "warnings": ["qa is barely seen"]},
+        {
+            "corpora": corpora,
+            "temperature": 2.0,
+            "cap": 100000,
+            "leaks": [leak],
+            "unit": 1048576,
+            "on_leak": "drop",
+            "warnings": ["qa is barely seen"],
+        },
     )
     return tmp_path
 
 
-def write(root: Path, output: str = "out", tasks: tuple[str, ...] = TASKS,
-          repeated: list[tuple[str, str, int]] | None = None) -> tuple[str, str]:
+def write(
+    root: Path,
+    output: str = "out",
+    tasks: tuple[str, ...] = TASKS,
+    repeated: list[tuple[str, str, int]] | None = None,
+) -> tuple[str, str]:
     read = [root / name for name in ("results", "predictions", "runs")]
-    write_report(*read, sorted((root / "mixtures").glob("*.json")), tasks, ARMS, root / output, repeated=repeated or ())
-    return tuple((root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md"))  # type: ignore[return-value]
+    write_report(
+        *read,
+        sorted((root / "mixtures").glob("*.json")),
+        tasks,
+        ARMS,
+        root / output,
+        repeated=repeated or (),
+    )
+    return tuple(
+        (root / output / f"report.{kind}").read_bytes().decode() for kind in ("html", "md")
+    )  # type: ignore[return-value]
 
 
 def rows_of(text: str, caption: str) -> dict[str, list[str]]:
     """A Markdown table's rows, by first cell, without the notes in brackets."""
     lines = text.split(f"{caption}:\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
     cells = [re.split(r" (?<!\\)\| ", line.strip("| ") + " ") for line in lines]
-    return {row[0].split(" (")[0].strip(): [cell.split(" (")[0].strip() for cell in row[1:]] for row in cells}
+    return {
+        row[0].split(" (")[0].strip(): [cell.split(" (")[0].strip() for cell in row[1:]]
+        for row in cells
+    }
 
 
 def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) -> None:
@@ -141,18 +210,31 @@ def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> No
     units = [f"test/{number}" for number in range(len(hits))]
     pd.DataFrame({"unit": units, "right": hits, "total": 1.0}).to_parquet(folder / "counts.parquet")
     value = 100.0 * sum(hits) / max(len(hits), 1)
-    put(root / "results" / arm / task / "metrics.json", {"primary": "accuracy", "test": {"accuracy": value}})
+    put(
+        root / "results" / arm / task / "metrics.json",
+        {"primary": "accuracy", "test": {"accuracy": value}},
+    )
 
 
 def test_intervals_and_which_differences_are_real(root: Path) -> None:
     hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
     put_counts(root, "multitask", hits)
-    put_counts(root, "deep_prompt", [hit * (number % 5 > 0) for number, hit in enumerate(hits)])  # 53.3, never right alone
+    put_counts(
+        root, "deep_prompt", [hit * (number % 5 > 0) for number, hit in enumerate(hits)]
+    )  # 53.3, never right alone
     put_counts(root, "fine_tune", hits[1:] + hits[:1])  # right as often, on others
     put_counts(root, "head_only", hits[:100])  # tested on fewer
     _, text = write(root, tasks=("ner",))
-    cells = [line.strip("| ").split(" | ") for line in text.split("Differences to")[1].splitlines() if line.startswith("| ner |")]
-    assert [cell[1:3] for cell in cells[:3]] == [["deep_prompt", "−13.3"], ["fine_tune", "+0.0"], ["head_only", "—"]]
+    cells = [
+        line.strip("| ").split(" | ")
+        for line in text.split("Differences to")[1].splitlines()
+        if line.startswith("| ner |")
+    ]
+    assert [cell[1:3] for cell in cells[:3]] == [
+        ["deep_prompt", "−13.3"],
+        ["fine_tune", "+0.0"],
+        ["head_only", "—"],
+    ]
     assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "may be chance", "—"]
     assert re.search(r"\*\*66\.7\*\* \(61\.\d–72\.\d\)", text)
     assert text.count("**66.7**") == 2, "multitask's and fine_tune's, which do not really differ"
@@ -162,27 +244,48 @@ def test_intervals_and_which_differences_are_real(root: Path) -> None:
 def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
     hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
     worse = [hit * (number % 5 > 0) for number, hit in enumerate(hits)]  # 53.3
-    seeds_of = {"multitask": (hits, hits, worse), "deep_prompt": (worse, worse, worse), "fine_tune": (hits, hits, hits)}
+    seeds_of = {
+        "multitask": (hits, hits, worse),
+        "deep_prompt": (worse, worse, worse),
+        "fine_tune": (hits, hits, hits),
+    }
     put_counts(root, "head_only", worse[:9])
     for arm, seeds in seeds_of.items():
         put_counts(root, arm, seeds[0])
         for seed in (8, 9):
             put_counts(root, f"repeat/{seed}/{arm}", seeds[seed - 7])
-    repeated = [(arm, "ner", seed) for arm in ARMS[:3] for seed in (8, 9, 10)]  # the last was not run
+    repeated = [
+        (arm, "ner", seed) for arm in ARMS[:3] for seed in (8, 9, 10)
+    ]  # the last was not run
     _, text = write(root, tasks=("ner",), repeated=repeated)
-    assert re.search(r"\| multitask \(.*?\) \| \*\*62\.2\*\* \(4\d\.\d–8\d\.\d · of 66\.7, 66\.7, 53\.3\) \|", text)
+    assert re.search(
+        r"\| multitask \(.*?\) \| \*\*62\.2\*\* \(4\d\.\d–8\d\.\d · of 66\.7, 66\.7, 53\.3\) \|",
+        text,
+    )
     assert re.search(r"\*\*66\.7\*\* \(61\.\d–7\d\.\d · of 66\.7, 66\.7, 66\.7\)", text)
     differences = text.split("Differences to")[1].split("## ")[0].splitlines()
     cells = [line.strip("| ").split(" | ") for line in differences if line.startswith("| ner |")]
-    assert [cell[1:3] for cell in cells] == [["deep_prompt", "−8.9"], ["fine_tune", "+4.4"], ["head_only", "—"]]
-    assert [cell[-1] for cell in cells] == ["may be chance", "may be chance", "—"], "one of three seeds was as bad"
+    assert [cell[1:3] for cell in cells] == [
+        ["deep_prompt", "−8.9"],
+        ["fine_tune", "+4.4"],
+        ["head_only", "—"],
+    ]
+    assert [cell[-1] for cell in cells] == ["may be chance", "may be chance", "—"], (
+        "one of three seeds was as bad"
+    )
     assert rows_of(text, "Test scores by arm and task")["multitask"][-1] == "7, 8, 9"
 
 
 def test_an_arm_without_repeats_is_compared_with_the_first_seed(root: Path) -> None:
     hits = [float(number % 3 > 0) for number in range(300)]
     for arm in ARMS:
-        put_counts(root, arm, hits if arm == "multitask" else [hit * (number % 5 > 0) for number, hit in enumerate(hits)])
+        put_counts(
+            root,
+            arm,
+            hits
+            if arm == "multitask"
+            else [hit * (number % 5 > 0) for number, hit in enumerate(hits)],
+        )
     put_counts(root, "repeat/8/multitask", hits[::-1])
     _, text = write(root, tasks=("ner",), repeated=[("multitask", "ner", 8)])
     assert "| multitask is better (the first seed of multitask alone) |" in text
@@ -197,7 +300,9 @@ def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         write(root, tasks=("ner",), repeated=repeated)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{root}/results/repeat/8/multitask/ner/metrics.json: not tested as {root}/results/multitask/ner")
+    assert problem.startswith(
+        f"{root}/results/repeat/8/multitask/ner/metrics.json: not tested as {root}/results/multitask/ner"
+    )
 
 
 def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
@@ -213,67 +318,139 @@ def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
 def test_confidences_and_mistakes(root: Path) -> None:
     folder = root / "predictions" / "multitask" / "ner"
     folder.mkdir(parents=True)
-    said = {"kind": "spans", "raw": [0.95, 0.95, 0.5], "calibrated": [0.75, 0.75, 0.5], "right": [True, False, True]}
+    said = {
+        "kind": "spans",
+        "raw": [0.95, 0.95, 0.5],
+        "calibrated": [0.75, 0.75, 0.5],
+        "right": [True, False, True],
+    }
     pd.DataFrame(said).to_parquet(folder / "confidences.parquet")
-    claims = pd.DataFrame({
-        "id": ["a", "b", "b", "c"], "text": ["Ada | Bo"] * 4, "gold_label": ["PER", "LOC", "PER", "PER"],
-        "predicted_label": ["PER", "PER", "PER", "(none)"], "gold": ["PER: Ada", "LOC: Ada", "PER: Ada", "PER: Bo"],
-        "predicted": ["PER: Ada"] * 3 + [""], "right": [True, False, True, False], "calibrated": [0.75, 0.75, 0.5, None]})
+    claims = pd.DataFrame(
+        {
+            "id": ["a", "b", "b", "c"],
+            "text": ["Ada | Bo"] * 4,
+            "gold_label": ["PER", "LOC", "PER", "PER"],
+            "predicted_label": ["PER", "PER", "PER", "(none)"],
+            "gold": ["PER: Ada", "LOC: Ada", "PER: Ada", "PER: Bo"],
+            "predicted": ["PER: Ada"] * 3 + [""],
+            "right": [True, False, True, False],
+            "calibrated": [0.75, 0.75, 0.5, None],
+        }
+    )
     claims.to_parquet(folder / "claims.parquet")
     html, text = write(root)
     assert rows_of(text, "Calibration, test")["multitask"] == [
-        "spans", "3", "66.7 %", "66.7 %", "0.467", "0.333", "0.385", "0.292", "0.444"]
-    assert rows_of(text, "Confusion of multitask, test") == {
-        "gold": ["PER", r"\(none\)"], "LOC": ["1", "0"], "PER": ["**2**", "1"]} or "| PER | **2** | 1 |" in text
+        "spans",
+        "3",
+        "66.7 %",
+        "66.7 %",
+        "0.467",
+        "0.333",
+        "0.385",
+        "0.292",
+        "0.444",
+    ]
+    assert (
+        rows_of(text, "Confusion of multitask, test")
+        == {"gold": ["PER", r"\(none\)"], "LOC": ["1", "0"], "PER": ["**2**", "1"]}
+        or "| PER | **2** | 1 |" in text
+    )
     assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
     assert text.count("| c |") == 0, "what was left out was not said with any confidence"
     assert html.count("<svg") == 9 + 2
     assert "Measures of confidence" not in text
-    measures = pd.DataFrame({"raw": [0.9, 0.9], "calibrated": 0.7, "margin": [0.9, 0.6], "agreement": [1.0, 0.0],
-                             "right": [True, False]})
+    measures = pd.DataFrame(
+        {
+            "raw": [0.9, 0.9],
+            "calibrated": 0.7,
+            "margin": [0.9, 0.6],
+            "agreement": [1.0, 0.0],
+            "right": [True, False],
+        }
+    )
     measures.to_parquet(folder / "measures.parquet")
     html, text = write(root)
-    lines = [line.strip("| ").split(" | ")[1:] for line in text.split("Measures of confidence compared")[1].splitlines()[4:8]]
-    assert lines == [["raw", "2", "50.0 %", "90.0 %", "0.400", "0.410", "0.500"],
-                     ["calibrated", "2", "50.0 %", "70.0 %", "0.200", "0.290", "0.500"],
-                     ["margin", "2", "50.0 %", "75.0 %", "0.350", "0.185", "0.250"],
-                     ["agreement", "2", "50.0 %", "50.0 %", "0.000", "0.000", "0.250"]]
+    lines = [
+        line.strip("| ").split(" | ")[1:]
+        for line in text.split("Measures of confidence compared")[1].splitlines()[4:8]
+    ]
+    assert lines == [
+        ["raw", "2", "50.0 %", "90.0 %", "0.400", "0.410", "0.500"],
+        ["calibrated", "2", "50.0 %", "70.0 %", "0.200", "0.290", "0.500"],
+        ["margin", "2", "50.0 %", "75.0 %", "0.350", "0.185", "0.250"],
+        ["agreement", "2", "50.0 %", "50.0 %", "0.000", "0.000", "0.250"],
+    ]
     assert html.count("<svg") == 9 + 3
     assert write(root, "again") == (html, text)
-    for name, frame in (("confidences", pd.DataFrame(said)), ("claims", claims), ("measures", measures)):
+    for name, frame in (
+        ("confidences", pd.DataFrame(said)),
+        ("claims", claims),
+        ("measures", measures),
+    ):
         frame[:0].to_parquet(folder / f"{name}.parquet")
     assert "confidence and mistakes" not in write(root)[1]
 
 
 def test_counts_of_another_run_are_refused(root: Path) -> None:
     put_counts(root, "multitask", [1.0, 0.0])
-    put(root / "results" / "multitask" / "ner" / "metrics.json", {"primary": "accuracy", "test": {"accuracy": 51.0}})
-    with pytest.raises(UserError, match=r"counts.parquet: add up to accuracy 50.00, but .*metrics.json has 51.00"):
+    put(
+        root / "results" / "multitask" / "ner" / "metrics.json",
+        {"primary": "accuracy", "test": {"accuracy": 51.0}},
+    )
+    with pytest.raises(
+        UserError, match=r"counts.parquet: add up to accuracy 50.00, but .*metrics.json has 51.00"
+    ):
         write(root, tasks=("ner",))
 
 
 def test_published_scores_stand_below_ours(root: Path) -> None:
-    published = {"They, table 3": {"fine_tune": {"ner": 99.94, "qa": 50.0}}, "I": {"deep_prompt": {"srl": 1.0}}}
+    published = {
+        "They, table 3": {"fine_tune": {"ner": 99.94, "qa": 50.0}},
+        "I": {"deep_prompt": {"srl": 1.0}},
+    }
     mixtures = sorted((root / "mixtures").glob("*.json"))
-    write_report(root / "results", root / "predictions", root / "runs", mixtures, TASKS, ARMS, root / "out", published)
+    write_report(
+        root / "results",
+        root / "predictions",
+        root / "runs",
+        mixtures,
+        TASKS,
+        ARMS,
+        root / "out",
+        published,
+    )
     comparison = Page((root / "out/report.html").read_text(encoding="utf-8")).tables[0]
     found = [[" ".join(cell.split()) for cell in row] for row in comparison]
     assert [row[0].split()[0] for row in found[1:5]] == list(ARMS)
-    assert found[5:] == [["fine_tune They, table 3", "99.9", "50.0", *"—————"], ["deep_prompt I", "—", "—", "1.0", *"————"]]
-    assert "best with 88.0 F1" in (root / "out/report.md").read_text(encoding="utf-8")  # a published score is no arm of ours
+    assert found[5:] == [
+        ["fine_tune They, table 3", "99.9", "50.0", *"—————"],
+        ["deep_prompt I", "—", "—", "1.0", *"————"],
+    ]
+    assert "best with 88.0 F1" in (root / "out/report.md").read_text(
+        encoding="utf-8"
+    )  # a published score is no arm of ours
 
 
 def test_equal_as_shown_is_equally_best(root: Path) -> None:
     put_run(root, "multitask", "ner", 88.01)
     html, text = write(root)
     assert html.count("<strong>88.0</strong>") == 2
-    assert "multitask and fine_tune are best with 88.0 F1; multitask reaches 88.0, level with fine_tune" in text
+    assert (
+        "multitask and fine_tune are best with 88.0 F1; multitask reaches 88.0, level with fine_tune"
+        in text
+    )
 
 
 def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
     _, text = write(root)
-    assert "7 of 12 runs (4 arms on 3 tasks) are in. Best on 2 tasks: multitask (1) and fine_tune (1)." in text
-    assert "Averaged over 2 tasks, multitask is 0.9 points below fine_tune (by task: −3.9 to +2.1)." in text
+    assert (
+        "7 of 12 runs (4 arms on 3 tasks) are in. Best on 2 tasks: multitask (1) and fine_tune (1)."
+        in text
+    )
+    assert (
+        "Averaged over 2 tasks, multitask is 0.9 points below fine_tune (by task: −3.9 to +2.1)."
+        in text
+    )
     assert (
         "fine_tune is best with 88.0 F1; multitask reaches 84.1, 3.9 points below fine_tune and 2.6 points above deep_prompt."
         in text
@@ -289,9 +466,13 @@ def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> Non
     assert "| NA | 10 | 47.5 | 47.5 | 47.5 | 47.5 |" in text
     assert "| LOC | 5 | — | — | — | — |" in text
     assert "| ner | 1,000 | 25.0 % | 33.3 % | 349,525 | 1.2 | — |" in text
-    assert rows_of(text, "Shares of what was trained on").items() >= {
-        "ner": ["33.3 %", "33.3 %", "75.0 %", "25.0 %", "90.0 %"],
-        "qa": ["66.7 %", "66.7 %", "25.0 %", "75.0 %", "10.0 %"]}.items()
+    assert (
+        rows_of(text, "Shares of what was trained on").items()
+        >= {
+            "ner": ["33.3 %", "33.3 %", "75.0 %", "25.0 %", "90.0 %"],
+            "qa": ["66.7 %", "66.7 %", "25.0 %", "75.0 %", "10.0 %"],
+        }.items()
+    )
     assert "5 train rows were dropped for it. Warning: qa is barely seen." in text
     assert "base: shares intended and realized" in html
     assert r"| squad | qa | test | 12 | 10 | 2 | 9 | Who &lt;is&gt; \| it? |" in text
@@ -319,7 +500,9 @@ def test_the_page_is_self_contained_and_accessible(root: Path) -> None:
     assert len(ids) == len(set(ids))
     assert names.count("svg") == names.count("figure") == names.count("desc") == 9
     assert all(attributes.get("role") == "img" for tag, attributes in page.tags if tag == "svg")
-    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
+    assert all(
+        attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th"
+    )
 
 
 def test_odd_labels_are_text_in_both(root: Path) -> None:
@@ -341,7 +524,10 @@ def test_nothing_at_all_is_a_report_too(tmp_path: Path) -> None:
     assert rows_of(text, "Test scores by arm and task")["multitask"] == ["—"] * 7
 
 
-@pytest.mark.parametrize("file", ["results/multitask/ner/metrics.json", "runs/multitask/ner/run.json", "mixtures/base.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["results/multitask/ner/metrics.json", "runs/multitask/ner/run.json", "mixtures/base.json"],
+)
 @pytest.mark.parametrize("content", ['{"primary": ', "[]", b"\xff"])
 def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) -> None:
     (root / file).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -352,15 +538,27 @@ def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) ->
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("results/multitask/ner/metrics.json", '{"primary": "f2", "test": {"f1": 1}}', r"primary: found 'f2'.*\(f1\)"),
+        (
+            "results/multitask/ner/metrics.json",
+            '{"primary": "f2", "test": {"f1": 1}}',
+            r"primary: found 'f2'.*\(f1\)",
+        ),
         (
             "results/multitask/ner/metrics.json",
             '{"primary": "f1", "test": {"f1": "1"}}',
             "test: f1: found '1', expected a number",
         ),
-        ("results/multitask/ner/metrics.json", '{"primary": "em", "test": {"em": 1}}', "different primary metrics"),
+        (
+            "results/multitask/ner/metrics.json",
+            '{"primary": "em", "test": {"em": 1}}',
+            "different primary metrics",
+        ),
         ("results/multitask/ner/labels.tsv", "label\tf1\n", "no column support"),
-        ("runs/multitask/ner/train.tsv", "step\tloss\n1\t2\n2\tmany\n", "train.tsv:3: loss: found 'many'"),
+        (
+            "runs/multitask/ner/train.tsv",
+            "step\tloss\n1\t2\n2\tmany\n",
+            "train.tsv:3: loss: found 'many'",
+        ),
         ("runs/multitask/ner/validation.tsv", "", "not a table"),
         ("mixtures/base.json", '{"corpora": {"a": 1}}', "a: found 1, expected a dict"),
         ("mixtures/base.json", '{"leaks": ["a"]}', "leaks: found 'a'"),
@@ -384,7 +582,13 @@ def test_all_malformed_files_are_named_at_once(root: Path) -> None:
 
 
 def test_diverged_runs_and_odd_names_are_drawn(root: Path) -> None:
-    tsv(root / "runs" / "multitask" / "ner" / "train.tsv", ("step", "loss"), (1, "nan"), (2, "inf"), (3, 0))
+    tsv(
+        root / "runs" / "multitask" / "ner" / "train.tsv",
+        ("step", "loss"),
+        (1, "nan"),
+        (2, "inf"),
+        (3, 0),
+    )
     tsv(root / "runs" / "multitask" / "qa" / "train.tsv", ("step", "loss"))
     put_run(root, "multitask", "_任务 $1$", 5.0)
     html, _ = write(root, tasks=("ner", "qa", "_任务 $1$"))

@@ -15,11 +15,20 @@ from pipeline.tasks.multiple_choice import Choice, Example
 TASK = task_named("multiple_choice")
 CLASSES = TASK.classes(())
 EVERY = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
-COPA = Example("c", "the man ran", "what was the cause ?", ("a dog bit", "rain", "he sang to us"), (), ("rain",))
+COPA = Example(
+    "c",
+    "the man ran",
+    "what was the cause ?",
+    ("a dog bit", "rain", "he sang to us"),
+    (),
+    ("rain",),
+)
 PASSAGE = "Ada met Bo . Then Ada left Rome with Cy ."
 
 
-def mentions(*right: str, context: str = PASSAGE, names: tuple[str, ...] = ("Ada", "Bo", "Ada", "Rome", "Cy")) -> Example:
+def mentions(
+    *right: str, context: str = PASSAGE, names: tuple[str, ...] = ("Ada", "Bo", "Ada", "Rome", "Cy")
+) -> Example:
     starts, at = [], 0
     for name in names:
         starts.append(context.index(name, at))
@@ -27,8 +36,9 @@ def mentions(*right: str, context: str = PASSAGE, names: tuple[str, ...] = ("Ada
     return Example("r", context, "who left ?", names, tuple(starts), right)
 
 
-def featurize(tokenizer: Tokenizer, *examples: Example, max_length: int = 64,
-              stride: int = 8) -> tuple[list[Feature], Counter[str]]:
+def featurize(
+    tokenizer: Tokenizer, *examples: Example, max_length: int = 64, stride: int = 8
+) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
     made = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, stride, counts))
     for feature in made:
@@ -48,7 +58,12 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 def test_choices_stand_behind_the_context(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     (feature,), counts = featurize(tokenizer, COPA)
-    head = [*tokenizer.prefix, *ids(tokenizer, COPA.context), *ids(tokenizer, COPA.question), *tokenizer.middle]
+    head = [
+        *tokenizer.prefix,
+        *ids(tokenizer, COPA.context),
+        *ids(tokenizer, COPA.question),
+        *tokenizer.middle,
+    ]
     expected, markers, ends = list(head), [], []
     for choice in COPA.choices:
         markers.append(len(expected))
@@ -74,7 +89,9 @@ def test_a_long_context_is_cut_and_its_choices_are_not(tokenizer: Tokenizer) -> 
 
 def test_many_long_choices_are_all_shown_in_part(tokenizer: Tokenizer) -> None:
     choices = tuple(f"{letter} {letter} {letter} " * 20 for letter in "abcdef")
-    (feature,), counts = featurize(tokenizer, Example("q", "x y", "z ?", choices, (), choices[-1:]), max_length=48)
+    (feature,), counts = featurize(
+        tokenizer, Example("q", "x y", "z ?", choices, (), choices[-1:]), max_length=48
+    )
     assert counts == {"choices cut": 1}
     assert [feature.input_ids[position] for position in feature.positions] == tokenizer.marker * 6
     assert feature.labels == [5]
@@ -90,7 +107,11 @@ def test_mentions_are_read_where_they_stand(name: str, request: pytest.FixtureRe
     assert feature.input_ids == [*head, *context, *tokenizer.suffix]
     places = []
     for choice, start in zip(example.choices, example.starts, strict=True):
-        inside = [at for at, (begin, end) in enumerate(offsets) if begin < start + len(choice) and end > start]
+        inside = [
+            at
+            for at, (begin, end) in enumerate(offsets)
+            if begin < start + len(choice) and end > start
+        ]
         places.append(len(head) + inside[-1 if tokenizer.causal else 0])
     assert feature.positions == [len(feature.input_ids) - 1 if tokenizer.causal else 0, *places]
     assert (list(feature.begins), feature.labels) == ([-1, 0, 1, 2, 3, 4], [4])
@@ -99,7 +120,9 @@ def test_mentions_are_read_where_they_stand(name: str, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("stride", [0, 5])
-def test_every_mention_is_in_a_window(name: str, stride: int, request: pytest.FixtureRequest) -> None:
+def test_every_mention_is_in_a_window(
+    name: str, stride: int, request: pytest.FixtureRequest
+) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     words = ["abcdefghij"[at % 10] for at in range(90)]
     words[7], words[60], words[88] = "unbelievablyzzz", "Rome", "Rome"
@@ -115,14 +138,22 @@ def test_every_mention_is_in_a_window(name: str, stride: int, request: pytest.Fi
 
 
 def seen(*windows: dict[int, float]) -> list[WindowLogits]:
-    return [WindowLogits(np.array(list(one)), np.array(list(one)) + 1, np.array(list(one.values()), dtype=np.float32)[:, None])
-            for one in windows]
+    return [
+        WindowLogits(
+            np.array(list(one)),
+            np.array(list(one)) + 1,
+            np.array(list(one.values()), dtype=np.float32)[:, None],
+        )
+        for one in windows
+    ]
 
 
 def test_the_best_choice_over_all_windows() -> None:
     example = mentions("Ada")
     logits = seen({-1: 9.0, 0: 1.0, 1: 2.0}, {-1: -9.0, 1: 0.5, 2: 3.0, 3: 1.0})
-    assert TASK.decode(example, logits, CLASSES) == "Ada", "its second mention; that there is none here is no choice"
+    assert TASK.decode(example, logits, CLASSES) == "Ada", (
+        "its second mention; that there is none here is no choice"
+    )
     result = TASK.result(example, logits, CLASSES, {})
     assert isinstance(result, Choice)
     assert result.choice == "Ada"
@@ -132,20 +163,31 @@ def test_the_best_choice_over_all_windows() -> None:
 
 
 def test_scores() -> None:
-    examples = [Example("a", "x", "y", ("the cat", "a dog"), (), ("the cat",)), Example("b", "x", "y", ("Bo", "Cy"), (), ("Bo",))]
+    examples = [
+        Example("a", "x", "y", ("the cat", "a dog"), (), ("the cat",)),
+        Example("b", "x", "y", ("Bo", "Cy"), (), ("Bo",)),
+    ]
     predictions = TASK.predictions(examples, ["The cat", "Cy"], {})
     assert predictions == {"a": "The cat", "b": "Cy"}
     scored = TASK.score(examples, predictions, CLASSES).overall
     assert (scored["accuracy"], scored["exact_match"], scored["f1"]) == (0.0, 50.0, 50.0)
     assert TASK.score(examples, {"a": "the cat", "b": "Bo"}, CLASSES).overall["accuracy"] == 100.0
-    assert set(TASK.figures) <= set(scored)
+    assert set(TASK.metric_names) <= set(scored)
 
 
 def made(row: dict[str, Any], query: bool = False) -> tuple[Any, list[str]]:
     problems = Problems()
-    row = {"id": "1", "where": "f:1", "context": "Bo saw Cy", "question": "who ?", "choices": ["Bo", "Cy"],
-           "answers": ["Bo"]} | row
-    example = TASK.query(row, problems) if query else TASK.example(row, (), problems)
+    row = {
+        "id": "1",
+        "where": "f:1",
+        "context": "Bo saw Cy",
+        "question": "who ?",
+        "choices": ["Bo", "Cy"],
+        "answers": ["Bo"],
+    } | row
+    example = (
+        TASK.example_for_prediction(row, problems) if query else TASK.example(row, (), problems)
+    )
     try:
         problems.raise_if_any()
     except UserError as error:
@@ -158,23 +200,29 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
     example, wrong = made({"starts": [0, 7]})
     assert not wrong
     assert example == Example("1", "Bo saw Cy", "who ?", ("Bo", "Cy"), (0, 7), ("Bo",))
-    assert TASK.restore(TASK.record(example)) == example
+    assert TASK.from_record(TASK.record(example)) == example
     asked, _ = made({}, query=True)
     assert asked == Example("1", "Bo saw Cy", "who ?", ("Bo", "Cy"), (), ())
 
 
-@pytest.mark.parametrize(("row", "parts"), [
-    ({"answers": ["Di"]}, ["f:1: answers ['Di'] are none of the choices"]),
-    ({"context": ""}, ["context is empty: ''"]),
-    ({"question": 4}, ["question: found int '4', expected text"]),
-    ({"choices": ["Bo"]}, ["choices: found ['Bo'], expected a list of texts, two or more"]),
-    ({"choices": "Bo"}, ["choices: found Bo"]),
-    ({"choices": ["Bo", " "]}, ["choices: found"]),
-    ({"starts": [0]}, ["starts: found [0], expected an integer for each of the 2 choices"]),
-    ({"starts": [0, True]}, ["starts: found [0, True]"]),
-    ({"starts": [0, 6]}, ["choice 'Cy' is said to start at 6, where the context has ' C'", "correct"]),
-    ({"starts": [0, -2]}, ["choice 'Cy' is said to start at -2"]),
-])
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ({"answers": ["Di"]}, ["f:1: answers ['Di'] are none of the choices"]),
+        ({"context": ""}, ["context is empty: ''"]),
+        ({"question": 4}, ["question: found int '4', expected text"]),
+        ({"choices": ["Bo"]}, ["choices: found ['Bo'], expected a list of texts, two or more"]),
+        ({"choices": "Bo"}, ["choices: found Bo"]),
+        ({"choices": ["Bo", " "]}, ["choices: found"]),
+        ({"starts": [0]}, ["starts: found [0], expected an integer for each of the 2 choices"]),
+        ({"starts": [0, True]}, ["starts: found [0, True]"]),
+        (
+            {"starts": [0, 6]},
+            ["choice 'Cy' is said to start at 6, where the context has ' C'", "correct"],
+        ),
+        ({"starts": [0, -2]}, ["choice 'Cy' is said to start at -2"]),
+    ],
+)
 def test_a_bad_row_is_told(row: dict[str, Any], parts: list[str]) -> None:
     _, wrong = made(row)
     assert any(all(part in problem for part in parts) for problem in wrong), wrong

@@ -20,11 +20,15 @@ CLS, SEP = 101, 102
 EVERY = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
 
 
-def text(text: str, pair: str = "", *spans: Mark, label: str = "yes", question: str = "") -> Example:
+def text(
+    text: str, pair: str = "", *spans: Mark, label: str = "yes", question: str = ""
+) -> Example:
     return Example("a", text, pair, spans, label, question)
 
 
-def featurize(tokenizer: Tokenizer, *examples: Example, max_length: int = 64) -> tuple[list[Feature], Counter[str]]:
+def featurize(
+    tokenizer: Tokenizer, *examples: Example, max_length: int = 64
+) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
     made = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, 8, counts))
     for feature in made:
@@ -41,7 +45,11 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 def test_one_text(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     (feature,), counts = featurize(tokenizer, text("the cat sat"))
-    assert feature.input_ids == [*tokenizer.prefix, *ids(tokenizer, "the cat sat"), *tokenizer.suffix]
+    assert feature.input_ids == [
+        *tokenizer.prefix,
+        *ids(tokenizer, "the cat sat"),
+        *tokenizer.suffix,
+    ]
     assert feature.positions == [len(feature.input_ids) - 1 if tokenizer.causal else 0]
     assert feature.labels == [1]
     assert not any(feature.token_types)
@@ -51,11 +59,15 @@ def test_one_text(name: str, request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_two_texts_are_two_segments(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
-    (feature, other), _ = featurize(tokenizer, text("the cat", "a dog", label="no"), text("the cat"))
+    (feature, other), _ = featurize(
+        tokenizer, text("the cat", "a dog", label="no"), text("the cat")
+    )
     first, second = ids(tokenizer, "the cat"), ids(tokenizer, "a dog")
     head = [*tokenizer.prefix, *first, *tokenizer.middle]
     assert feature.input_ids == [*head, *second, *tokenizer.suffix]
-    assert list(feature.token_types) == [0] * len(head) + [tokenizer.second_type] * (len(second) + len(tokenizer.suffix))
+    assert list(feature.token_types) == [0] * len(head) + [tokenizer.second_type] * (
+        len(second) + len(tokenizer.suffix)
+    )
     assert (feature.labels, feature.example, other.example) == ([0], 0, 1)
 
 
@@ -66,17 +78,52 @@ def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
     one, two = "the cat sat", "a cat ran"
     (feature,), _ = featurize(tokenizer, text(one, two, Mark(0, 4, 7), Mark(1, 2, 5)))
     words = {word: ids(tokenizer, word) for word in ("the", "cat", "sat", "a", "ran")}
-    assert feature.input_ids == [CLS, *words["the"], *star, *words["cat"], *star, *words["sat"], SEP,
-                                 *words["a"], *sign, *words["cat"], *sign, *words["ran"], SEP]
+    assert feature.input_ids == [
+        CLS,
+        *words["the"],
+        *star,
+        *words["cat"],
+        *star,
+        *words["sat"],
+        SEP,
+        *words["a"],
+        *sign,
+        *words["cat"],
+        *sign,
+        *words["ran"],
+        SEP,
+    ]
     (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 8, 11), Mark(0, 0, 7)))
-    assert feature.input_ids == [CLS, *sign, *words["the"], *words["cat"], *sign, *star, *words["sat"], *star, SEP]
+    assert feature.input_ids == [
+        CLS,
+        *sign,
+        *words["the"],
+        *words["cat"],
+        *sign,
+        *star,
+        *words["sat"],
+        *star,
+        SEP,
+    ]
     (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 0, 11), Mark(0, 4, 6)))
-    assert feature.input_ids == [CLS, *star, *words["the"], *sign, *words["cat"], *sign, *words["sat"], *star, SEP]
+    assert feature.input_ids == [
+        CLS,
+        *star,
+        *words["the"],
+        *sign,
+        *words["cat"],
+        *sign,
+        *words["sat"],
+        *star,
+        SEP,
+    ]
 
 
 @settings(max_examples=80, deadline=None)
 @given(one=st.integers(1, 60), two=st.integers(0, 60), max_length=st.integers(8, 40))
-def test_the_longer_text_loses_its_end_first(tokenizer: Tokenizer, one: int, two: int, max_length: int) -> None:
+def test_the_longer_text_loses_its_end_first(
+    tokenizer: Tokenizer, one: int, two: int, max_length: int
+) -> None:
     words = [" ".join("abcdefghij"[at % 10] for at in range(count)) for count in (one, two)]
     (feature,), counts = featurize(tokenizer, text(words[0], words[1]), max_length=max_length)
     first, second = (ids(tokenizer, word) for word in words)
@@ -91,7 +138,9 @@ def test_the_longer_text_loses_its_end_first(tokenizer: Tokenizer, one: int, two
         assert counts == {"texts cut": 1}
         for index, length in enumerate((one, two)):
             if len(kept[index]) < length:
-                assert len(kept[index]) >= len(kept[1 - index]) - 1, "it was the longer one, or both are as long"
+                assert len(kept[index]) >= len(kept[1 - index]) - 1, (
+                    "it was the longer one, or both are as long"
+                )
 
 
 def test_marked_words_that_are_cut_are_counted(tokenizer: Tokenizer) -> None:
@@ -108,7 +157,11 @@ def test_marked_words_that_are_cut_are_counted(tokenizer: Tokenizer) -> None:
 def made(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
     problems = Problems()
     row = {"id": "1", "where": "f:1"} | row
-    example = TASK.example(row, CLASSES, problems) if task == "example" else TASK.query(row, problems)
+    example = (
+        TASK.example(row, CLASSES, problems)
+        if task == "example"
+        else TASK.example_for_prediction(row, problems)
+    )
     try:
         problems.raise_if_any()
     except UserError as error:
@@ -118,11 +171,17 @@ def made(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
 
 
 def test_a_row_becomes_an_example_and_comes_back() -> None:
-    row = {"text": "a cat", "text_pair": "b", "spans": [{"segment": 0, "start": 2, "end": 5}], "label": "no", "question": "7"}
+    row = {
+        "text": "a cat",
+        "text_pair": "b",
+        "spans": [{"segment": 0, "start": 2, "end": 5}],
+        "label": "no",
+        "question": "7",
+    }
     example, wrong = made(row)
     assert not wrong
     assert example == Example("1", "a cat", "b", (Mark(0, 2, 5),), "no", "7")
-    assert TASK.restore(TASK.record(example)) == example
+    assert TASK.from_record(TASK.record(example)) == example
     plain, _ = made({"text": "a", "label": "yes"})
     assert plain == Example("1", "a", "", (), "yes", "")
     asked, _ = made({"text": "a", "text_pair": "b"}, "query")
@@ -131,21 +190,47 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
 
 def test_spacing_and_case_part_no_texts() -> None:
     """WSC has sentences twice: "the captain , who" and "the captain, who"; one in train and one in validation would be a leak."""
-    assert TASK.group({"text": "The captain , who"}) == TASK.group({"text": "the captain, who"})
-    assert TASK.group({"text": "The captain"}) != TASK.group({"text": "The captains"})
+    assert TASK.split_group({"text": "The captain , who"}) == TASK.split_group(
+        {"text": "the captain, who"}
+    )
+    assert TASK.split_group({"text": "The captain"}) != TASK.split_group({"text": "The captains"})
 
 
-@pytest.mark.parametrize(("row", "parts"), [
-    ({"text": "a", "label": "maybe"}, ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"]),
-    ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
-    ({"text": 3, "label": "no"}, ["text: found int '3', expected text"]),
-    ({"text": "a", "text_pair": ["b"], "label": "no"}, ["text_pair: found list", "expected text"]),
-    ({"text": "a", "spans": "b", "label": "no"}, ["spans: found 'b', expected a list of at most two"]),
-    ({"text": "a", "spans": [{"segment": 0, "start": 0}], "label": "no"}, ["spans: found", "segment, start and end"]),
-    ({"text": "abc", "spans": [{"segment": 0, "start": 1, "end": 9}], "label": "no"}, ["characters 1 to 9", "'abc'", "correct"]),
-    ({"text": "abc", "spans": [{"segment": 2, "start": 0, "end": 1}], "label": "no"}, ["segment 2"]),
-    ({"text": "abc", "spans": [{"segment": 0, "start": 0, "end": 1}] * 3, "label": "no"}, ["at most two"]),
-])
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        (
+            {"text": "a", "label": "maybe"},
+            ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"],
+        ),
+        ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
+        ({"text": 3, "label": "no"}, ["text: found int '3', expected text"]),
+        (
+            {"text": "a", "text_pair": ["b"], "label": "no"},
+            ["text_pair: found list", "expected text"],
+        ),
+        (
+            {"text": "a", "spans": "b", "label": "no"},
+            ["spans: found 'b', expected a list of at most two"],
+        ),
+        (
+            {"text": "a", "spans": [{"segment": 0, "start": 0}], "label": "no"},
+            ["spans: found", "segment, start and end"],
+        ),
+        (
+            {"text": "abc", "spans": [{"segment": 0, "start": 1, "end": 9}], "label": "no"},
+            ["characters 1 to 9", "'abc'", "correct"],
+        ),
+        (
+            {"text": "abc", "spans": [{"segment": 2, "start": 0, "end": 1}], "label": "no"},
+            ["segment 2"],
+        ),
+        (
+            {"text": "abc", "spans": [{"segment": 0, "start": 0, "end": 1}] * 3, "label": "no"},
+            ["at most two"],
+        ),
+    ],
+)
 def test_a_bad_row_is_told(row: dict[str, Any], parts: list[str]) -> None:
     _, wrong = made(row)
     assert any(all(part in problem for part in parts) for problem in wrong), wrong
@@ -176,8 +261,12 @@ def test_scores_are_by_question_where_there_are_questions() -> None:
     gold = ["yes", "no", "yes", "no"]
     plain = [text("a", label=label) for label in gold]
     assert TASK.score(plain, ["yes", "no", "no", "no"], CLASSES).overall == pytest.approx(
-        {"accuracy": 75.0, "f1_macro": (200 / 3 + 80) / 2, "total": 4})
-    asked = [text("a", label=label, question=question) for label, question in zip(gold, "aabb", strict=True)]
+        {"accuracy": 75.0, "f1_macro": (200 / 3 + 80) / 2, "total": 4}
+    )
+    asked = [
+        text("a", label=label, question=question)
+        for label, question in zip(gold, "aabb", strict=True)
+    ]
     scored = TASK.score(asked, ["yes", "no", "no", "no"], CLASSES).overall
     assert (scored["f1_answers"], scored["exact_match"]) == pytest.approx((200 / 3, 50.0))
-    assert set(TASK.figures) == set(scored) - {"total"}
+    assert set(TASK.metric_names) == set(scored) - {"total"}

@@ -19,13 +19,24 @@ from pipeline.tasks.span_extraction import Answer, Candidate, Decoded
 from pipeline.tasks.span_extraction import Example as Question
 from pipeline.tasks.token_classification import Example as Ner
 
-SRL, QA, NER = task_named("semantic_role_labeling"), task_named("span_extraction"), task_named("token_classification")
+SRL, QA, NER = (
+    task_named("semantic_role_labeling"),
+    task_named("span_extraction"),
+    task_named("token_classification"),
+)
 SRL_CLASSES = SRL.classes(("ARG0", "ARG1"))
 NER_CLASSES = NER.classes(("PER", "LOC"))
 
 
-def featurize(task: Any, examples: Sequence[Any], tokenizer: Tokenizer, classes: Sequence[str], max_length: int = 64,
-              stride: int = 8, first: int = 0) -> tuple[list[Feature], Counter[str]]:
+def featurize(
+    task: Any,
+    examples: Sequence[Any],
+    tokenizer: Tokenizer,
+    classes: Sequence[str],
+    max_length: int = 64,
+    stride: int = 8,
+    first: int = 0,
+) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
     made = list(task.featurize(examples, first, tokenizer, classes, max_length, stride, counts))
     for feature in made:
@@ -36,16 +47,23 @@ def featurize(task: Any, examples: Sequence[Any], tokenizer: Tokenizer, classes:
 
 
 def saw(predicate: int) -> Srl:
-    """"the cat saw the dog and saw the cat" with one of its two verbs as predicate."""
+    """ "the cat saw the dog and saw the cat" with one of its two verbs as predicate."""
     words = ("the", "cat", "saw", "the", "dog", "and", "saw", "the", "cat")
-    return Srl(f"s-{predicate}", words, predicate, tuple("B-V" if at == predicate else "O" for at in range(len(words))))
+    return Srl(
+        f"s-{predicate}",
+        words,
+        predicate,
+        tuple("B-V" if at == predicate else "O" for at in range(len(words))),
+    )
 
 
 # Semantic role labeling
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"])
-def test_a_verb_that_comes_twice_is_told_apart_by_markers(name: str, request: pytest.FixtureRequest) -> None:
+def test_a_verb_that_comes_twice_is_told_apart_by_markers(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     features, counts = featurize(SRL, [saw(2), saw(6)], tokenizer, SRL_CLASSES)
     pieces = tokenizer.words([saw(2).tokens])[0]
@@ -59,13 +77,17 @@ def test_a_verb_that_comes_twice_is_told_apart_by_markers(name: str, request: py
             starts.append(len(expected) + len(around) + (len(piece) - 1 if tokenizer.causal else 0))
             expected += [*around, *piece, *around]
         assert feature.input_ids == expected + tokenizer.suffix
-        assert feature.positions == starts, "read at the verb, not at its marker; where it ends, for a causal one"
+        assert feature.positions == starts, (
+            "read at the verb, not at its marker; where it ends, for a causal one"
+        )
     assert not counts
 
 
 def test_a_predicate_of_several_pieces_is_marked_whole(tokenizer: Tokenizer) -> None:
     verb = "unbelievablyzzz"
-    (feature,), _ = featurize(SRL, [Srl("a", ("he", verb, "us"), 1, ("O", "B-V", "O"))], tokenizer, SRL_CLASSES)
+    (feature,), _ = featurize(
+        SRL, [Srl("a", ("he", verb, "us"), 1, ("O", "B-V", "O"))], tokenizer, SRL_CLASSES
+    )
     ((he,), pieces, (us,)) = tokenizer.words([["he", verb, "us"]])[0]
     assert len(pieces) > 1
     (star,) = tokenizer.marker
@@ -74,17 +96,27 @@ def test_a_predicate_of_several_pieces_is_marked_whole(tokenizer: Tokenizer) -> 
 
 
 def test_words_that_are_tagged_without_predicate_have_no_markers(tokenizer: Tokenizer) -> None:
-    (feature,), _ = featurize(NER, [Ner("a", ("in", "Rome"), ("O", "B-LOC"))], tokenizer, NER_CLASSES)
-    assert feature.input_ids == [101, *(piece for word in tokenizer.words([["in", "Rome"]])[0] for piece in word), 102]
+    (feature,), _ = featurize(
+        NER, [Ner("a", ("in", "Rome"), ("O", "B-LOC"))], tokenizer, NER_CLASSES
+    )
+    assert feature.input_ids == [
+        101,
+        *(piece for word in tokenizer.words([["in", "Rome"]])[0] for piece in word),
+        102,
+    ]
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "one_type_tokenizer"])
-def test_each_label_of_a_long_sentence_is_learned_once(name: str, request: pytest.FixtureRequest) -> None:
+def test_each_label_of_a_long_sentence_is_learned_once(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     words = tuple(f"word{at}" for at in range(50))
     tags = ["O"] * 50
     tags[3:6], tags[20], tags[40] = ["B-ARG0", "I-ARG0", "I-ARG0"], "B-V", "B-ARG1"
-    features, counts = featurize(SRL, [saw(2), Srl("long", words, 20, tuple(tags))], tokenizer, SRL_CLASSES, 32, 8, first=10)
+    features, counts = featurize(
+        SRL, [saw(2), Srl("long", words, 20, tuple(tags))], tokenizer, SRL_CLASSES, 32, 8, first=10
+    )
     long = [feature for feature in features if feature.example == 11]
     assert [word for feature in long for word in feature.begins] == list(range(50))
     assert [SRL_CLASSES[label] for feature in long for label in feature.labels] == tags
@@ -93,7 +125,9 @@ def test_each_label_of_a_long_sentence_is_learned_once(name: str, request: pytes
     pieces = tokenizer.words([words])[0]
     for feature in long:
         read = [feature.input_ids[position] for position in feature.positions]
-        assert read == [pieces[word][0] for word in feature.begins], "a label is read at its word's first piece"
+        assert read == [pieces[word][0] for word in feature.begins], (
+            "a label is read at its word's first piece"
+        )
     marked = sum(list(feature.input_ids).count(tokenizer.marker[0]) == 2 for feature in long)
     assert 0 < marked < len(long)
     assert counts["sentences in several windows"] == 1
@@ -104,9 +138,18 @@ def test_each_label_of_a_long_sentence_is_learned_once(name: str, request: pytes
 def test_a_word_longer_than_a_window_keeps_its_label(tokenizer: Tokenizer) -> None:
     long = "qz" * 40
     assert len(tokenizer.words([[long]])[0][0]) > 14
-    features, counts = featurize(NER, [Ner("a", ("in", long, "."), ("O", "B-LOC", "O"))], tokenizer, NER_CLASSES, 16, 4)
-    assert [NER_CLASSES[label] for feature in features for label in feature.labels] == ["O", "B-LOC", "O"]
-    assert counts == {"words cut (their first sub-words stay)": 1, "sentences in several windows": 1}
+    features, counts = featurize(
+        NER, [Ner("a", ("in", long, "."), ("O", "B-LOC", "O"))], tokenizer, NER_CLASSES, 16, 4
+    )
+    assert [NER_CLASSES[label] for feature in features for label in feature.labels] == [
+        "O",
+        "B-LOC",
+        "O",
+    ]
+    assert counts == {
+        "words cut (their first sub-words stay)": 1,
+        "sentences in several windows": 1,
+    }
 
 
 # BIO decoding
@@ -118,12 +161,22 @@ def window(logits: Any, begin: int = 0) -> WindowLogits:
 
 
 def well_formed(tags: Sequence[str]) -> bool:
-    return all(not tag.startswith("I-") or before[2:] == tag[2:] != "" for before, tag in zip(("O", *tags), tags, strict=False))
+    return all(
+        not tag.startswith("I-") or before[2:] == tag[2:] != ""
+        for before, tag in zip(("O", *tags), tags, strict=False)
+    )
 
 
 @settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), labels=st.integers(1, 2), words=st.integers(1, 5), scale=st.sampled_from([0.5, 2.0, 8.0]))
-def test_decoding_is_the_best_of_all_well_formed_taggings(seed: int, labels: int, words: int, scale: float) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    labels=st.integers(1, 2),
+    words=st.integers(1, 5),
+    scale=st.sampled_from([0.5, 2.0, 8.0]),
+)
+def test_decoding_is_the_best_of_all_well_formed_taggings(
+    seed: int, labels: int, words: int, scale: float
+) -> None:
     classes = bio_classes("XY"[:labels])
     logits = np.random.default_rng(seed).normal(size=(words, len(classes))) * scale
     chances = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -139,7 +192,9 @@ def test_decoding_is_the_best_of_all_well_formed_taggings(seed: int, labels: int
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), labels=st.integers(1, 20), words=st.integers(1, 60))
-def test_decoding_long_sentences_is_well_formed_in_any_order_of_windows(seed: int, labels: int, words: int) -> None:
+def test_decoding_long_sentences_is_well_formed_in_any_order_of_windows(
+    seed: int, labels: int, words: int
+) -> None:
     classes = bio_classes([f"L{number}" for number in range(labels)])
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(words, len(classes))) * 5
@@ -164,8 +219,12 @@ def test_a_span_may_go_on_in_the_next_window() -> None:
 CONTEXT = "Nobody lived in Zürich; the naïve CAFÉ of Émile Müller, in Ürümqi, was 日本 style."
 
 
-def ask(text: str | None, context: str = CONTEXT, question: str = "Who?", id: str = "q") -> Question:
-    return Question(id, question, context, () if text is None else (Answer(text, context.index(text)),))
+def ask(
+    text: str | None, context: str = CONTEXT, question: str = "Who?", id: str = "q"
+) -> Question:
+    return Question(
+        id, question, context, () if text is None else (Answer(text, context.index(text)),)
+    )
 
 
 def answered(feature: Feature, context: str) -> str:
@@ -174,7 +233,10 @@ def answered(feature: Feature, context: str) -> str:
     return context[feature.begins[start] : feature.ends[end]]
 
 
-@pytest.mark.parametrize("text", ["Nobody", "Zürich", "naïve CAFÉ", "Émile Müller", "Ürümqi, was", "日本", "style.", CONTEXT])
+@pytest.mark.parametrize(
+    "text",
+    ["Nobody", "Zürich", "naïve CAFÉ", "Émile Müller", "Ürümqi, was", "日本", "style.", CONTEXT],
+)
 @pytest.mark.parametrize("name", ["tokenizer", "one_type_tokenizer"])
 def test_labels_cover_the_answer(name: str, text: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
@@ -190,13 +252,17 @@ def test_an_answer_inside_a_token_is_widened_to_it(tokenizer: Tokenizer) -> None
     assert answered(feature, CONTEXT) == "Nobody"
 
 
-def test_question_and_context_are_two_segments(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
+def test_question_and_context_are_two_segments(
+    tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
+) -> None:
     (feature,), _ = featurize(QA, [ask(None, "a cat", "what is it ?")], tokenizer, QA.classes(()))
     (question, _), (context, _) = tokenizer.texts(["what is it ?", "a cat"])
     assert feature.input_ids == [101, *question, 102, *context, 102]
     assert feature.token_types == [0] * (len(question) + 2) + [1] * (len(context) + 1)
     assert feature.positions == [0, len(question) + 2, len(question) + 3]
-    (feature,), _ = featurize(QA, [ask(None, "a cat", "what is it ?")], one_type_tokenizer, QA.classes(()))
+    (feature,), _ = featurize(
+        QA, [ask(None, "a cat", "what is it ?")], one_type_tokenizer, QA.classes(())
+    )
     assert not any(feature.token_types)
 
 
@@ -207,13 +273,20 @@ def test_windows_of_a_long_context(tokenizer: Tokenizer) -> None:
     room = 32 - 5  # [CLS] who ? [SEP] ... [SEP]
     features, counts = featurize(QA, [question], tokenizer, QA.classes(()), 32, 9)
     shown = [(feature.begins[1] // 2, len(feature.positions) - 1) for feature in features[:-1]]
-    assert shown[:3] == [(0, room), (room - 9, room), (2 * (room - 9), room)], "each shows again the last's 9 last tokens"
-    spans = [span for feature in features for span in zip(feature.begins, feature.ends, strict=True)]
+    assert shown[:3] == [(0, room), (room - 9, room), (2 * (room - 9), room)], (
+        "each shows again the last's 9 last tokens"
+    )
+    spans = [
+        span for feature in features for span in zip(feature.begins, feature.ends, strict=True)
+    ]
     seen = {at for begin, end in spans for at in range(begin, end)}
     assert seen == {at for at, character in enumerate(question.context) if character != " "}
     inside = 0
     for feature in features:
-        if feature.begins[1] <= question.answers[0].start and question.answers[0].start + 6 <= feature.ends[-1]:
+        if (
+            feature.begins[1] <= question.answers[0].start
+            and question.answers[0].start + 6 <= feature.ends[-1]
+        ):
             inside += 1
             assert answered(feature, question.context) == "answer"
         else:
@@ -228,10 +301,15 @@ def test_an_answer_is_labeled_wherever_it_is_in_a_window(width: int, tokenizer: 
     context = " ".join(words)
     for at in range(40 - width + 1):
         answer = Answer(context[2 * at : 2 * (at + width) - 1], 2 * at)
-        features, _ = featurize(QA, [Question("q", "who ?", context, (answer,))], tokenizer, QA.classes(()), 16, 4)
+        features, _ = featurize(
+            QA, [Question("q", "who ?", context, (answer,))], tokenizer, QA.classes(()), 16, 4
+        )
         assert len(features) > 3
         for feature in features:
-            if feature.begins[1] <= answer.start and answer.start + len(answer.text) <= feature.ends[-1]:
+            if (
+                feature.begins[1] <= answer.start
+                and answer.start + len(answer.text) <= feature.ends[-1]
+            ):
                 assert feature.begins[feature.labels[0]] == answer.start
                 assert feature.ends[feature.labels[1]] == answer.start + len(answer.text)
             else:
@@ -240,19 +318,31 @@ def test_an_answer_is_labeled_wherever_it_is_in_a_window(width: int, tokenizer: 
 
 def test_what_does_not_fit_is_counted(tokenizer: Tokenizer) -> None:
     context = " ".join("abcdefghij" * 4)
-    _, counts = featurize(QA, [ask(context[:60], context, "who " * 30)], tokenizer, QA.classes(()), 32, 4)
-    assert counts == {"questions cut": 1, "contexts in several windows": 1, "answers in no window": 1}
+    _, counts = featurize(
+        QA, [ask(context[:60], context, "who " * 30)], tokenizer, QA.classes(()), 32, 4
+    )
+    assert counts == {
+        "questions cut": 1,
+        "contexts in several windows": 1,
+        "answers in no window": 1,
+    }
 
 
 def test_the_number_of_an_example_goes_on_from_the_first(tokenizer: Tokenizer) -> None:
-    features, _ = featurize(QA, [ask(None, id="a"), ask("Nobody", id="b")], tokenizer, QA.classes(()), 256, first=7)
+    features, _ = featurize(
+        QA, [ask(None, id="a"), ask("Nobody", id="b")], tokenizer, QA.classes(()), 256, first=7
+    )
     assert [feature.example for feature in features] == [7, 8]
 
 
-def spans(context: str, scores: dict[tuple[int, int], tuple[float, float]], null: float, begin: int = 0) -> WindowLogits:
+def spans(
+    context: str, scores: dict[tuple[int, int], tuple[float, float]], null: float, begin: int = 0
+) -> WindowLogits:
     """One window whose positions are the given stretches of characters, with their start and end logits."""
     begins, ends = zip((0, 0), *scores, strict=True)
-    return WindowLogits(np.array(begins), np.array(ends), np.array([(null / 2, null / 2), *scores.values()]))
+    return WindowLogits(
+        np.array(begins), np.array(ends), np.array([(null / 2, null / 2), *scores.values()])
+    )
 
 
 def test_decoding_gives_original_characters(tokenizer: Tokenizer) -> None:
@@ -260,7 +350,11 @@ def test_decoding_gives_original_characters(tokenizer: Tokenizer) -> None:
     (feature,), _ = featurize(QA, [question], tokenizer, QA.classes(()), 256)
     logits = np.zeros((len(feature.positions), 2))
     logits[feature.labels[0], 0] = logits[feature.labels[1], 1] = 5.0
-    decoded = QA.decode(question, [WindowLogits(np.array(feature.begins), np.array(feature.ends), logits)], ("start", "end"))
+    decoded = QA.decode(
+        question,
+        [WindowLogits(np.array(feature.begins), np.array(feature.ends), logits)],
+        ("start", "end"),
+    )
     assert decoded.candidates[0] == Candidate("naïve CAFÉ of Émile", 10.0)
     assert QA.predictions([question], [decoded], {}) == {"q": "naïve CAFÉ of Émile"}
 
@@ -270,7 +364,13 @@ def test_candidates_are_the_best_over_all_windows() -> None:
     one = spans(question.context, {(0, 2): (1.0, 0.0), (3, 5): (2.0, 4.0)}, null=9.0)
     two = spans(question.context, {(6, 8): (5.0, 0.0), (9, 11): (0.0, 3.0)}, null=-2.0)
     decoded = QA.decode(question, [one, two], ("start", "end"))
-    assert decoded.candidates == (("cc bb", 8.0), ("bb", 6.0), ("aa bb", 5.0), ("cc", 5.0), ("aa", 1.0))
+    assert decoded.candidates == (
+        ("cc bb", 8.0),
+        ("bb", 6.0),
+        ("aa bb", 5.0),
+        ("cc", 5.0),
+        ("aa", 1.0),
+    )
     assert decoded.null_score == -2.0, "the least over windows: one that holds the answer is enough"
     assert decoded.margin == -10.0
 
@@ -281,7 +381,9 @@ def test_spans_do_not_end_before_they_start_or_grow_too_long() -> None:
     scores[0, 1], scores[10, 11], scores[78, 79] = (9.0, 0.0), (8.0, 7.0), (0.0, 9.0)
     decoded = QA.decode(ask(None, context), [spans(context, scores, 0.0)], ("start", "end"))
     best, second = decoded.candidates[:2]
-    assert (best.text, best.score) == (context[:11], 16.0), "not the 40 tokens from the best start to the best end"
+    assert (best.text, best.score) == (context[:11], 16.0), (
+        "not the 40 tokens from the best start to the best end"
+    )
     assert second.score < 16.0
     assert all(candidate.text for candidate in decoded.candidates)
     assert len(decoded.candidates) <= 20
@@ -294,10 +396,16 @@ def test_candidates_are_those_of_the_best_starts_and_ends(seed: int) -> None:
     context = "".join(chr(0x4E00 + at) for at in range(60))  # no two stretches are equal
     scores = {(at, at + 1): tuple(generator.normal(size=2)) for at in range(60)}
     best = [set(sorted(scores, key=lambda span: -scores[span][end])[:20]) for end in (0, 1)]
-    expected = {context[start[0] : end[1]]: scores[start][0] + scores[end][1]
-                for start in best[0] for end in best[1] if 0 <= end[0] - start[0] < 30}
+    expected = {
+        context[start[0] : end[1]]: scores[start][0] + scores[end][1]
+        for start in best[0]
+        for end in best[1]
+        if 0 <= end[0] - start[0] < 30
+    }
     decoded = QA.decode(ask(None, context), [spans(context, scores, null=20.0)], ("start", "end"))
-    assert dict(decoded.candidates) == dict(sorted(expected.items(), key=lambda item: -item[1])[:20])
+    assert dict(decoded.candidates) == dict(
+        sorted(expected.items(), key=lambda item: -item[1])[:20]
+    )
 
 
 def test_a_window_of_nothing_but_its_question() -> None:
@@ -311,24 +419,49 @@ def decoded(text: str, margin: float) -> Decoded:
 
 
 def test_the_margin_for_no_answer_is_decided_on_validation_and_applied() -> None:
-    validation = [ask("Nobody", id="a"), ask("Zürich", id="b"), ask(None, id="c"), ask(None, id="d")]
-    guesses = [decoded("Nobody", -3.0), decoded("Zürich", 1.0), decoded("style", 2.0), decoded("of", 4.0)]
-    thresholds = QA.decide(validation, guesses)
+    validation = [
+        ask("Nobody", id="a"),
+        ask("Zürich", id="b"),
+        ask(None, id="c"),
+        ask(None, id="d"),
+    ]
+    guesses = [
+        decoded("Nobody", -3.0),
+        decoded("Zürich", 1.0),
+        decoded("style", 2.0),
+        decoded("of", 4.0),
+    ]
+    thresholds = QA.fit_thresholds(validation, guesses)
     assert thresholds == {"null_margin": 1.0}
-    assert QA.predictions(validation, guesses, thresholds) == {"a": "Nobody", "b": "Zürich", "c": "", "d": ""}
+    assert QA.predictions(validation, guesses, thresholds) == {
+        "a": "Nobody",
+        "b": "Zürich",
+        "c": "",
+        "d": "",
+    }
     test = [ask(None, id="x"), ask(None, id="y")]
-    assert QA.predictions(test, [decoded("now", 0.9), decoded("then", 1.1)], thresholds) == {"x": "now", "y": ""}
+    assert QA.predictions(test, [decoded("now", 0.9), decoded("then", 1.1)], thresholds) == {
+        "x": "now",
+        "y": "",
+    }
 
 
 def test_where_every_question_has_an_answer_none_is_refused() -> None:
     examples = [ask("Nobody", id="a"), ask("Zürich", id="b")]
     guesses = [decoded("Nobody", 50.0), decoded("style", 60.0)]
-    assert QA.decide(examples, guesses) == {}
+    assert QA.fit_thresholds(examples, guesses) == {}
     assert QA.predictions(examples, guesses, {}) == {"a": "Nobody", "b": "style"}
-    assert QA.score(examples, QA.predictions(examples, guesses, {}), ()).overall["exact_match"] == 50.0
+    assert (
+        QA.score(examples, QA.predictions(examples, guesses, {}), ()).overall["exact_match"] == 50.0
+    )
 
 
 def test_tagging_needs_no_threshold() -> None:
     example = Ner("a", ("in", "Rome"), ("O", "B-LOC"))
-    assert NER.decide([example], [["O", "O"]]) == {}
-    assert NER.score([example], NER.predictions([example], [["O", "B-LOC"]], {}), NER_CLASSES).overall["f1"] == 100.0
+    assert NER.fit_thresholds([example], [["O", "O"]]) == {}
+    assert (
+        NER.score([example], NER.predictions([example], [["O", "B-LOC"]], {}), NER_CLASSES).overall[
+            "f1"
+        ]
+        == 100.0
+    )

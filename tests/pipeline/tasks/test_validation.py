@@ -8,14 +8,17 @@ from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.tasks.shared.validation import check_nfc, check_text, check_words
 
 
-@pytest.mark.parametrize(("tokens", "kinds"), [
-    (["Ada", "ran"], []),
-    (["a\u00a0b", "5\u00a0000", "日本"], []),  # a no-break space is part of a word
-    (["a", ""], ["empty-token"]),
-    (["a", " \u3000"], ["empty-token"]),
-    (["a\x00b", "\x80"], ["control-character", "control-character"]),
-    (["\u200b", "a\u200bb"], ["invisible-token"]),
-])
+@pytest.mark.parametrize(
+    ("tokens", "kinds"),
+    [
+        (["Ada", "ran"], []),
+        (["a\u00a0b", "5\u00a0000", "日本"], []),  # a no-break space is part of a word
+        (["a", ""], ["empty-token"]),
+        (["a", " \u3000"], ["empty-token"]),
+        (["a\x00b", "\x80"], ["control-character", "control-character"]),
+        (["\u200b", "a\u200bb"], ["invisible-token"]),
+    ],
+)
 def test_words(tokens: list[str], kinds: list[str]) -> None:
     problems = Problems()
     assert check_words(tokens, "f:1", problems) == (not set(kinds) - WARNINGS)
@@ -25,11 +28,20 @@ def test_words(tokens: list[str], kinds: list[str]) -> None:
 @given(tokens=st.lists(st.text(), max_size=6))
 def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
     """The short way through printable rows finds what the long way would."""
-    assert check_words(tokens, "f:1", Problems()) == all(check_words([token], "f:1", Problems()) for token in tokens)
+    assert check_words(tokens, "f:1", Problems()) == all(
+        check_words([token], "f:1", Problems()) for token in tokens
+    )
 
 
-@pytest.mark.parametrize(("value", "kind"), [
-    ("a\tb\r\nc", None), ("a\x99b", "control-character-in-text"), (" \n", "empty-text-pair"), (7, "wrong-type")])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("a\tb\r\nc", None),
+        ("a\x99b", "control-character-in-text"),
+        (" \n", "empty-text-pair"),
+        (7, "wrong-type"),
+    ],
+)
 def test_texts(value: object, kind: str | None) -> None:
     problems = Problems()
     assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)
@@ -54,8 +66,14 @@ def test_warnings_are_counted_and_kept_and_never_fail() -> None:
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
     assert str(caught.value) == "f:9: is wrong"
-    assert problems.summary() == ["answer-offset: 1", "  f:9: is wrong", "not-nfc: 5 (warning)", "  f:0: looks odd",
-                                  "  f:1: looks odd", "  f:2: looks odd"]
+    assert problems.summary() == [
+        "answer-offset: 1",
+        "  f:9: is wrong",
+        "not-nfc: 5 (warning)",
+        "  f:0: looks odd",
+        "  f:1: looks odd",
+        "  f:2: looks odd",
+    ]
 
 
 def test_a_few_of_each_kind_are_kept_however_many_there_are_of_others() -> None:

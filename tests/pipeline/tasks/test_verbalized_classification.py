@@ -39,7 +39,9 @@ def test_a_causal_backbone_guesses_the_next_word(numbering_tokenizer: Tokenizer)
     assert feature.positions == [len(feature.input_ids) - 1]
 
 
-def test_without_a_mask_there_is_nothing_to_guess(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_mask_there_is_nothing_to_guess(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tokenizer, "mask", None)
     with pytest.raises(UserError, match="has no mask; use sequence_classification"):
         featurize(tokenizer, ("a", ""))

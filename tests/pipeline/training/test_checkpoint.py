@@ -10,8 +10,17 @@ from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
 
 
 def state(step: int) -> State:
-    tensors = {"now.prompt": torch.full((3, 4), float(step)), "adam.0.step": torch.tensor(float(step)), "empty": torch.zeros(0)}
-    progress = {"steps": 9, "train": [{"loss": 0.1 + 0.2, "step": step}], "best_score": float("nan"), "text": "ä"}
+    tensors = {
+        "now.prompt": torch.full((3, 4), float(step)),
+        "adam.0.step": torch.tensor(float(step)),
+        "empty": torch.zeros(0),
+    }
+    progress = {
+        "steps": 9,
+        "train": [{"loss": 0.1 + 0.2, "step": step}],
+        "best_score": float("nan"),
+        "text": "ä",
+    }
     return State(step, tensors, progress)
 
 
@@ -30,7 +39,9 @@ def assert_loads(folder: Path, step: int, broken: int = 0) -> list[str]:
     assert found.step == step
     assert str(found.progress) == str(state(step).progress), "to the last digit, and NaN too"
     assert found.tensors.keys() == state(step).tensors.keys()
-    assert all(torch.equal(value, state(step).tensors[name]) for name, value in found.tensors.items())
+    assert all(
+        torch.equal(value, state(step).tensors[name]) for name, value in found.tensors.items()
+    )
     assert len(lines) == broken
     return lines
 

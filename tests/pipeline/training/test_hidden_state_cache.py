@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from pipeline.distributed.cluster import Ranks
-from pipeline.distributed.process_group import joined
+from pipeline.distributed.process_group import process_group
 from pipeline.errors import Stopped, UserError
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import Batch, collate
@@ -21,7 +21,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.pretrained.families import FAMILIES
-from pipeline.training.hidden_state_cache import Stored, storing
+from pipeline.training.hidden_state_cache import HiddenStateCache, make_hidden_state_cache
 from pipeline.training.setup import check_stored
 from pipeline.training.trainer import _stop_storing
 from tests.support import tiny
@@ -39,12 +39,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
 def model_of(family: str, first: int = 1, offset: int = 0) -> PromptedModel:
     """A model whose prompt begins in a layer."""
     made = tiny.prompted("multitask", family)
-    made.prompt = DeepPrompt(made.prompt.key_values[first:], first_layer=first, position_offset=offset)
+    made.prompt = DeepPrompt(
+        made.prompt.key_values[first:], first_layer=first, position_offset=offset
+    )
     return made
 
 
-def stored(model: PromptedModel, table: FeatureTable, folder: Path) -> Stored:
-    return Stored(model, table, np.arange(len(table)), 0, pad_of(model), folder, CPU)
+def stored(model: PromptedModel, table: FeatureTable, folder: Path) -> HiddenStateCache:
+    return HiddenStateCache(model, table, np.arange(len(table)), 0, pad_of(model), folder, CPU)
 
 
 def pad_of(model: PromptedModel) -> int:
@@ -61,21 +63,27 @@ def outcome(model: PromptedModel, batch: Batch) -> tuple[Tensor, ...]:
     return loss, *torch.autograd.grad(loss, list(model.trainable_state().values()))
 
 
-def assert_same(model: PromptedModel, table: FeatureTable, folder: Path, tolerance: float = 2e-5) -> None:
+def assert_same(
+    model: PromptedModel, table: FeatureTable, folder: Path, tolerance: float = 2e-5
+) -> None:
     """All batches come to the same with what is stored and without."""
     kept = stored(model, table, folder)
     for batch in batches(model, table):
-        for found, expected in zip(outcome(model, kept.added(batch)), outcome(model, batch), strict=True):
+        for found, expected in zip(
+            outcome(model, kept.attach(batch)), outcome(model, batch), strict=True
+        ):
             scale = float(expected.detach().abs().max())
             assert scale > 0
             torch.testing.assert_close(found / scale, expected / scale, atol=tolerance, rtol=0.0)
 
 
 @pytest.mark.parametrize("family", APART)
-def test_losses_and_gradients_are_those_without_it(family: str, table: FeatureTable, tmp_path: Path) -> None:
+def test_losses_and_gradients_are_those_without_it(
+    family: str, table: FeatureTable, tmp_path: Path
+) -> None:
     for first in (1, 2):
         model = model_of(family, first)
-        assert model.backbone.computes_below(model.prompt())
+        assert model.backbone.supports_lower_cache(model.prompt())
         assert_same(model, table, tmp_path)
     assert list(tmp_path.iterdir()) == [], "the file has no name"
 
@@ -84,7 +92,12 @@ def test_losses_and_gradients_are_those_without_it(family: str, table: FeatureTa
 def test_positions_that_are_shifted(family: str, table: FeatureTable, tmp_path: Path) -> None:
     model = model_of(family, offset=3)
     batch = batches(model, table)[1]
-    assert not torch.allclose(model_of(family).below(batch), model.below(batch)) or FAMILIES[family].positions == "rotary"
+    assert (
+        not torch.allclose(
+            model_of(family).lower_hidden_states(batch), model.lower_hidden_states(batch)
+        )
+        or FAMILIES[family].positions == "rotary"
+    )
     assert_same(model, table, tmp_path)
 
 
@@ -92,8 +105,11 @@ def test_positions_that_are_shifted(family: str, table: FeatureTable, tmp_path: 
 def test_bfloat16(family: str, table: FeatureTable, tmp_path: Path) -> None:
     model = model_of(family)
     model.backbone.model.to(torch.bfloat16)
-    assert model.backbone.computes_below(model.prompt())
-    assert stored(model, table, tmp_path).added(batches(model, table)[0]).below.dtype == torch.bfloat16
+    assert model.backbone.supports_lower_cache(model.prompt())
+    assert (
+        stored(model, table, tmp_path).attach(batches(model, table)[0]).cached_hidden.dtype
+        == torch.bfloat16
+    )
     assert_same(model, table, tmp_path, 0.05)
 
 
@@ -104,7 +120,9 @@ def test_gradient_checkpointing(family: str, table: FeatureTable, tmp_path: Path
     expected = outcome(model, batch)
     model.backbone.checkpoint_layers()
     assert_same(model, table, tmp_path)
-    for found, value in zip(outcome(model, stored(model, table, tmp_path).added(batch)), expected, strict=True):
+    for found, value in zip(
+        outcome(model, stored(model, table, tmp_path).attach(batch)), expected, strict=True
+    ):
         torch.testing.assert_close(found, value, atol=2e-4, rtol=1e-3)
 
 
@@ -114,12 +132,16 @@ def test_the_convolution_behind_debertas_first_layer(table: FeatureTable, tmp_pa
     config.conv_kernel_size, config.conv_act = 3, "gelu"
     torch.manual_seed(0)
     model = model_of("deberta-v2")
-    model.backbone = Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION)).requires_grad_(False)
+    model.backbone = Backbone(
+        transformers.AutoModel.from_config(config, attn_implementation=ATTENTION)
+    ).requires_grad_(False)
     assert model.backbone.model.encoder.conv is not None
     assert_same(model, table, tmp_path)
 
 
-def test_layers_below_are_not_computed_again(table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_below_are_not_computed_again(
+    table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of("bert", 2)
     batch = batches(model, table)[1]
     kept, layers = stored(model, table, tmp_path), []
@@ -130,53 +152,80 @@ def test_layers_below_are_not_computed_again(table: FeatureTable, tmp_path: Path
         return inner(module, *args, **kwargs)
 
     monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
-    model(kept.added(batch))
-    model.below(batch)
+    model(kept.attach(batch))
+    model.lower_hidden_states(batch)
     model(batch)
     assert layers == [2, 0, 1, 0, 1, 2]
 
 
-def test_what_is_stored_does_not_depend_on_what_is_asked_for(table: FeatureTable, tmp_path: Path) -> None:
+def test_what_is_stored_does_not_depend_on_what_is_asked_for(
+    table: FeatureTable, tmp_path: Path
+) -> None:
     """To the bit: it is computed in batches of the table's own."""
     model = model_of("bert")
     kept, again = stored(model, table, tmp_path), stored(model, table, tmp_path)
-    wide = kept.added(collate(table, np.arange(40), 0, 0)).below
+    wide = kept.attach(collate(table, np.arange(40), 0, 0)).cached_hidden
     for row in (31, 5):
-        alone = again.added(collate(table, np.array([row]), 0, 0)).below[0]
+        alone = again.attach(collate(table, np.array([row]), 0, 0)).cached_hidden[0]
         assert torch.equal(wide[row, : len(alone)], alone)
         assert not wide[row, len(alone) :].any(), "0 where it pads"
 
 
 def test_a_model_whose_layers_are_one_is_refused() -> None:
     model = model_of("albert")
-    params = TrainParams(epochs=1.0, head_lr=0.1, stored_megabytes=5)
-    with pytest.raises(UserError, match=r"arms.multitask: stored_megabytes is 5, but the layers of this 'albert' model do not"):
+    params = TrainParams(epochs=1.0, head_lr=0.1, hidden_state_cache_mb=5)
+    with pytest.raises(
+        UserError,
+        match=r"arms.multitask: hidden_state_cache_mb is 5, but the layers of this 'albert' model do not",
+    ):
         check_stored("arms.multitask", model.prompt, model.backbone, params)
 
 
 def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("bert")
-    monkeypatch.setattr("pipeline.model.attention._given", lambda forward, given, own, *args, **kwargs: forward(own, *args, **kwargs))
-    assert not model.backbone.computes_below(model.prompt())
+    monkeypatch.setattr(
+        "pipeline.model.attention._given",
+        lambda forward, given, own, *args, **kwargs: forward(own, *args, **kwargs),
+    )
+    assert not model.backbone.supports_lower_cache(model.prompt())
 
 
 def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_path: Path) -> None:
     asked = iter([False, False, True])
-    with joined(Ranks(), 60.0), pytest.raises(Stopped, match="while storing"):
-        Stored(model_of("bert"), table, np.arange(len(table)).repeat(200), 0, 0, tmp_path, CPU,
-               lambda: _stop_storing(next(asked), Ranks()))
+    with process_group(Ranks(), 60.0), pytest.raises(Stopped, match="while storing"):
+        HiddenStateCache(
+            model_of("bert"),
+            table,
+            np.arange(len(table)).repeat(200),
+            0,
+            0,
+            tmp_path,
+            CPU,
+            lambda: _stop_storing(next(asked), Ranks()),
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("precision", "fits"), [("float32", False), ("bfloat16", True)])
-def test_what_is_too_large_is_computed_in_each_step(precision: Any, fits: bool, table: FeatureTable, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_computed_in_each_step(
+    precision: Any, fits: bool, table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(table, "tokens", 20_000)  # of 16 numbers
     lines: list[str] = []
-    params = TrainParams(epochs=1.0, head_lr=0.1, precision=precision, stored_megabytes=1)
-    with_stored = storing(model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append, lambda: None)
+    params = TrainParams(epochs=1.0, head_lr=0.1, precision=precision, hidden_state_cache_mb=1)
+    with_stored = make_hidden_state_cache(
+        model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append, lambda: None
+    )
     batch = collate(table, np.arange(3), 0, 0)
-    assert lines == ([] if fits else ["what the layers below the prompt give takes 1.3 MB, and stored_megabytes is 1: it is "
-                                      "computed in each step"])
-    assert (with_stored(batch).below is not None) == fits
-    assert lines[-1].startswith("storing what the layers below the prompt give: 0.6 MB" if fits else "what the layers")
+    assert lines == (
+        []
+        if fits
+        else [
+            "what the layers below the prompt give takes 1.3 MB, and hidden_state_cache_mb is 1: it is "
+            "computed in each step"
+        ]
+    )
+    assert (with_stored(batch).cached_hidden is not None) == fits
+    assert lines[-1].startswith(
+        "storing what the layers below the prompt give: 0.6 MB" if fits else "what the layers"
+    )

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
-from pipeline.distributed.process_group import joined
+from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import sorted_rows
 from pipeline.params import Arm
-from pipeline.training.trainer import Run
+from pipeline.training.trainer import TrainingRun
 from tests.support import one_rank
 from tests.support.paths import ROOT
 
-Alone = tuple[dict[str, Tensor], Run, list[list[float]]]
+Alone = tuple[dict[str, Tensor], TrainingRun, list[list[float]]]
 
 
 def free_port() -> str:
@@ -32,11 +32,24 @@ def free_port() -> str:
 
 def together(folder: Path, world: int, *jobs: str) -> None:
     """Do the jobs in so many processes, one after another."""
-    environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    processes = [subprocess.Popen([sys.executable, "-m", "tests.support.one_rank", folder, *jobs],
-                                  env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(world)]
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.one_rank", folder, *jobs],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
     try:
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
@@ -46,7 +59,7 @@ def together(folder: Path, world: int, *jobs: str) -> None:
 
 
 def trained_alone(folder: Path, arm: Arm, precision: str = "float32", stored: int = 0) -> Alone:
-    with joined(Ranks(), 60):
+    with process_group(Ranks(), 60):
         model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
         return values, run, one_rank.predicted(model, folder, Ranks())
@@ -67,7 +80,9 @@ def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> N
         assert all(torch.equal(first[name], other[name]) for other in others)
         torch.testing.assert_close(first[name], value, atol=atol, rtol=1e-3)
     for rank in range(world):
-        for row, expected in zip(load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True):
+        for row, expected in zip(
+            load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True
+        ):
             assert row == pytest.approx(expected, rel=1e-3)
 
 
@@ -84,18 +99,27 @@ STAGES = ("0", "1", "2", "3", "3 offload")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two ranks have done everything that is asked of them below."""
     folder = tmp_path_factory.mktemp("two")
-    with joined(Ranks(), 60):
+    with process_group(Ranks(), 60):
         (folder / "1-to-2").mkdir()
         one_rank.work(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
     together(
-        folder, 2,
+        folder,
+        2,
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
         *(f"stored-{stage} multitask {stage} stored" for stage in ("0", "3")),
         *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
-        *(f"predict-{stage.replace(' ', '-')} multitask {stage} predict" for stage in ("0", "3", "3 offload")),
-        "apart multitask 0 apart", "2-to-1 multitask 0 until=4", "1-to-2 multitask 1", "parted-to-1 multitask 3 until=4",
-        "2-to-3 multitask 2 until=4", "2-to-3 multitask 3")
+        *(
+            f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
+            for stage in ("0", "3", "3 offload")
+        ),
+        "apart multitask 0 apart",
+        "2-to-1 multitask 0 until=4",
+        "1-to-2 multitask 1",
+        "parted-to-1 multitask 3 until=4",
+        "2-to-3 multitask 2 until=4",
+        "2-to-3 multitask 3",
+    )
     return folder
 
 
@@ -122,11 +146,13 @@ def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> No
     expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
     assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
-    assert all(load_json(tmp_path / f"untrained/{rank}.predicted.json") == expected for rank in range(4))
+    assert all(
+        load_json(tmp_path / f"untrained/{rank}.predicted.json") == expected for rank in range(4)
+    )
 
 
 def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Path) -> None:
-    with joined(Ranks(), 60):
+    with process_group(Ranks(), 60):
         one_rank.work(tmp_path, Ranks(), "multitask", "0")
     rows = load_json(tmp_path / "0.rows.json")
     first, second = (load_json(two / f"stage-0/{rank}.rows.json") for rank in range(2))
@@ -135,14 +161,20 @@ def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Pa
 
 def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
     for rank in range(2):
-        assert "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same" in load_json(
-            two / f"apart/{rank}.error.json")
+        assert (
+            "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same"
+            in load_json(two / f"apart/{rank}.error.json")
+        )
 
 
 def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:
     (_, run, _), (rounded, other, _) = alone, alone_bfloat16
-    assert {value.dtype for value in rounded.values()} == {torch.float32}, "what is trained is not rounded"
-    assert [row["loss"] for row in other.train] == pytest.approx([row["loss"] for row in run.train], rel=0.02)
+    assert {value.dtype for value in rounded.values()} == {torch.float32}, (
+        "what is trained is not rounded"
+    )
+    assert [row["loss"] for row in other.train] == pytest.approx(
+        [row["loss"] for row in run.train], rel=0.02
+    )
     assert [row["loss"] for row in other.train] != [row["loss"] for row in run.train]
 
 
@@ -159,7 +191,9 @@ def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, t
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])
 def test_other_arms_with_all_weights_parted(arm: Arm, two: Path, tmp_path: Path) -> None:
     """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last digits count for more."""
-    assert_same(two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5)
+    assert_same(
+        two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["1-to-2", "2-to-3"])
@@ -171,7 +205,7 @@ def test_it_goes_on_in_more_ranks_and_another_stage(name: str, alone: Alone, two
 @pytest.mark.parametrize("name", ["2-to-1", "parted-to-1"])
 def test_it_goes_on_in_one_rank(name: str, alone: Alone, two: Path) -> None:
     assert (two / name / "checkpoints/step-000000004").is_dir()
-    with joined(Ranks(), 60):
+    with process_group(Ranks(), 60):
         one_rank.work(two / name, Ranks(), "multitask", "0")
     assert_same(two / name, 1, alone)
 
@@ -181,4 +215,6 @@ def test_predictions_are_one_ranks_to_the_bit(stage: str, two: Path, tmp_path: P
     expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     assert len(expected) == 40
     for rank in range(2):
-        assert load_json(two / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json") == expected
+        assert (
+            load_json(two / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json") == expected
+        )

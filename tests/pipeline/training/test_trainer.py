@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from pipeline.distributed.cluster import Cluster, Ranks
-from pipeline.distributed.process_group import joined
+from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import Batch, TrainBatches, collate
-from pipeline.mixing.rates import UNIT
+from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TRAINED_PARTS, Arm, TrainParams
 from pipeline.training.checkpoint import load_checkpoint
-from pipeline.training.engine import share
-from pipeline.training.optim import optimizer, rate_factor
-from pipeline.training.trainer import LEAST, Run, Scores, steps_of, train
+from pipeline.training.engine import micro_batches_per_rank
+from pipeline.training.optim import lr_multiplier, optimizer
+from pipeline.training.trainer import BALANCE_EPSILON, Scores, TrainingRun, steps_of, train
 from tests.support import tiny
 from tests.support.small_project import MEASURED
 
@@ -30,7 +30,7 @@ STEPS = 9
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
-    with joined(Ranks(), 60):
+    with process_group(Ranks(), 60):
         yield Ranks()
 
 
@@ -41,51 +41,100 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
 
 
 def params(arm: Arm = "multitask", **changes: Any) -> TrainParams:
-    rates = {f"{part}_lr": {"prompt": 0.02, "head": 0.01, "backbone": 0.001}[part] for part in TRAINED_PARTS[arm]}
-    return TrainParams(**{"epochs": 2.0, **rates, "batch_tokens": 64, "micro_batches": 2, "validations": 3} | changes)
+    rates = {
+        f"{part}_lr": {"prompt": 0.02, "head": 0.01, "backbone": 0.001}[part]
+        for part in TRAINED_PARTS[arm]
+    }
+    return TrainParams(
+        **{
+            "epochs": 2.0,
+            **rates,
+            "tokens_per_micro_batch": 64,
+            "micro_batches_per_step": 2,
+            "num_validations": 3,
+        }
+        | changes
+    )
 
 
 def batches_of(tables: list[FeatureTable], chosen: TrainParams) -> TrainBatches:
-    return TrainBatches(tables, [UNIT * 2 // 3, UNIT - UNIT * 2 // 3], chosen.batch_tokens, chosen.micro_batches, seed=4)
+    return TrainBatches(
+        tables,
+        [RATE_SCALE * 2 // 3, RATE_SCALE - RATE_SCALE * 2 // 3],
+        chosen.tokens_per_micro_batch,
+        chosen.micro_batches_per_step,
+        seed=4,
+    )
 
 
 def sizes(model: PromptedModel) -> Scores:
     """A score that depends on what was learned."""
-    return {"ner": float(model.heads.weight.detach().abs().mean()), "qa": float(model.heads.bias.detach().abs().mean())}
+    return {
+        "ner": float(model.heads.weight.detach().abs().mean()),
+        "qa": float(model.heads.bias.detach().abs().mean()),
+    }
 
 
 class Fit:
     """One training run of a fresh tiny model."""
 
-    def __init__(self, tables: list[FeatureTable], checkpoints: Path, ranks: Ranks, arm: Arm = "multitask",
-                 validate: Callable[[PromptedModel], Scores] = sizes, watcher: tiny.Watcher | None = None,
-                 seconds: float = 1e9, prompt: Callable[[], DeepPrompt] | None = None,
-                 stopping: Callable[[], bool] = lambda: False, **changes: Any) -> None:
+    def __init__(
+        self,
+        tables: list[FeatureTable],
+        checkpoints: Path,
+        ranks: Ranks,
+        arm: Arm = "multitask",
+        validate: Callable[[PromptedModel], Scores] = sizes,
+        callback: tiny.TrainingCallback | None = None,
+        seconds: float = 1e9,
+        prompt: Callable[[], DeepPrompt] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        **changes: Any,
+    ) -> None:
         chosen = params(arm, **changes)
         self.model = tiny.prompted(arm)
         if prompt is not None:
             self.model.prompt = prompt()
-        self.watcher = watcher or tiny.Watcher()
+        self.callback = callback or tiny.TrainingCallback()
         self.batches = batches_of(tables, chosen)
-        self._train = lambda: train(self.model, arm, self.batches, chosen, names=["ner", "qa"], pad=0, validate=validate,
-                                    checkpoints=checkpoints, ranks=ranks, watcher=self.watcher, stopping=stopping,
-                                    cluster=Cluster(checkpoint_minutes=seconds / 60 + 1e-9))
+        self._train = lambda: train(
+            self.model,
+            arm,
+            self.batches,
+            chosen,
+            names=["ner", "qa"],
+            pad_token_id=0,
+            validate=validate,
+            checkpoints=checkpoints,
+            ranks=ranks,
+            callback=self.callback,
+            stopping=stopping,
+            cluster=Cluster(checkpoint_minutes=seconds / 60 + 1e-9),
+        )
 
-    def __call__(self) -> Run:
+    def __call__(self) -> TrainingRun:
         return self._train()
 
     def values(self) -> dict[str, bytes]:
-        return {name: value.detach().numpy().tobytes() for name, value in self.model.trainable_state().items()}
+        return {
+            name: value.detach().numpy().tobytes()
+            for name, value in self.model.trainable_state().items()
+        }
 
 
 def untrained() -> dict[str, bytes]:
     """The values that every run here starts from."""
-    return {name: value.detach().numpy().tobytes() for name, value in tiny.prompted("multitask").trainable_state().items()}
+    return {
+        name: value.detach().numpy().tobytes()
+        for name, value in tiny.prompted("multitask").trainable_state().items()
+    }
 
 
-def curves(run: Run) -> dict[str, object]:
+def curves(run: TrainingRun) -> dict[str, object]:
     """All of a run that is a function of its inputs."""
-    rows = [{name: value for name, value in row.items() if name not in MEASURED} for row in run.train]
+    rows = [
+        {name: value for name, value in row.items() if name not in MEASURED} for row in run.train
+    ]
     return {name: value for name, value in vars(run).items() if name != "seconds"} | {"train": rows}
 
 
@@ -93,7 +142,9 @@ def curves(run: Run) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def straight(tables: list[FeatureTable], ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, Run]:
+def straight(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Fit, TrainingRun]:
     """A run that nothing interrupted."""
     fit = Fit(tables, tmp_path_factory.mktemp("straight"), ranks)
     run = fit()
@@ -101,93 +152,124 @@ def straight(tables: list[FeatureTable], ranks: Ranks, tmp_path_factory: pytest.
     return fit, run
 
 
-def test_two_runs_give_equal_bytes(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_two_runs_give_equal_bytes(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
     assert fit.values() == straight[0].values()
-    assert all(value != start for value, start in zip(fit.values().values(), untrained().values(), strict=True))
+    assert all(
+        value != start
+        for value, start in zip(fit.values().values(), untrained().values(), strict=True)
+    )
 
 
-@pytest.mark.parametrize(("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [5]), (2, 1e9, [])])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(at: int, seconds: float, resumed: list[int], straight: tuple[Fit, Run],
-                                                       tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [5]), (2, 1e9, [])]
+)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    at: int,
+    seconds: float,
+    resumed: list[int],
+    straight: tuple[Fit, TrainingRun],
+    tables: list[FeatureTable],
+    ranks: Ranks,
+    tmp_path: Path,
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=seconds)()
+        Fit(tables, tmp_path, ranks, callback=tiny.TrainingCallback(at), seconds=seconds)()
     fit = Fit(tables, tmp_path, ranks, seconds=seconds)
     run = fit()
-    assert [line for line in fit.watcher.lines if "resum" in line] == [f"resuming at step {step} of 9" for step in resumed]
-    assert fit.watcher.steps == list(range((resumed or [0])[0] + 1, STEPS + 1))
+    assert [line for line in fit.callback.lines if "resum" in line] == [
+        f"resuming at step {step} of 9" for step in resumed
+    ]
+    assert fit.callback.steps == list(range((resumed or [0])[0] + 1, STEPS + 1))
     assert curves(run) == curves(straight[1])
     assert fit.values() == straight[0].values()
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])
-def test_asked_to_stop_it_loses_no_step(at: int, straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
-                                        tmp_path: Path) -> None:
+def test_asked_to_stop_it_loses_no_step(
+    at: int,
+    straight: tuple[Fit, TrainingRun],
+    tables: list[FeatureTable],
+    ranks: Ranks,
+    tmp_path: Path,
+) -> None:
     answers = iter([False] * (at - 1) + [True])
     with pytest.raises(Stopped, match=f"stopped after step {at} of {STEPS}, with a checkpoint"):
         Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == list(range(at + 1, STEPS + 1))
+    assert fit.callback.steps == list(range(at + 1, STEPS + 1))
     assert fit.values() == straight[0].values()
 
 
-def test_asked_to_stop_after_the_last_step_it_is_done(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
-                                                      tmp_path: Path) -> None:
+def test_asked_to_stop_after_the_last_step_it_is_done(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     answers = iter([False] * (STEPS - 1) + [True])
-    assert curves(Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()) == curves(straight[1])
+    assert curves(Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()) == curves(
+        straight[1]
+    )
 
 
-def test_interrupted_at_every_step(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_interrupted_at_every_step(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     for at in range(2, STEPS + 1):
         with pytest.raises(KeyboardInterrupt):
-            Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(at), seconds=0.0)()
+            Fit(tables, tmp_path, ranks, callback=tiny.TrainingCallback(at), seconds=0.0)()
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == [], "every step was in a checkpoint before anyone was told of it"
+    assert fit.callback.steps == [], "every step was in a checkpoint before anyone was told of it"
     assert fit.values() == straight[0].values()
 
 
-def test_a_finished_run_is_not_done_again(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
-                                          tmp_path: Path) -> None:
+def test_a_finished_run_is_not_done_again(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     """Whoever is to save what came of it may be killed before it has."""
     Fit(tables, tmp_path, ranks)()
     fit = Fit(tables, tmp_path, ranks, validate=Scripted())
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == []
+    assert fit.callback.steps == []
     assert fit.values() == straight[0].values()
 
 
-def test_asked_to_stop_it_does_not_wait_for_a_validation(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
-                                                         tmp_path: Path) -> None:
+def test_asked_to_stop_it_does_not_wait_for_a_validation(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     answers = iter([False, False, True])
     with pytest.raises(Stopped, match="stopped after step 3"):
         Fit(tables, tmp_path, ranks, validate=Scripted(), stopping=lambda: next(answers))()
     fit = Fit(tables, tmp_path, ranks)
     assert curves(fit()) == curves(straight[1])
-    assert fit.watcher.steps == list(range(4, STEPS + 1))
+    assert fit.callback.steps == list(range(4, STEPS + 1))
     assert fit.values() == straight[0].values()
 
 
-def test_a_broken_checkpoint_costs_steps_and_nothing_else(straight: tuple[Fit, Run], tables: list[FeatureTable], ranks: Ranks,
-                                                          tmp_path: Path) -> None:
+def test_a_broken_checkpoint_costs_steps_and_nothing_else(
+    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Fit(tables, tmp_path, ranks, watcher=tiny.Watcher(8))()
+        Fit(tables, tmp_path, ranks, callback=tiny.TrainingCallback(8))()
     (tmp_path / "step-000000006" / "state.safetensors").write_bytes(b"torn")
     fit = Fit(tables, tmp_path, ranks)
     fit()
-    assert "step-000000006: its hash differs; passed over" in fit.watcher.lines[0]
-    assert fit.watcher.lines[1] == "resuming at step 3 of 9"
+    assert "step-000000006: its hash differs; passed over" in fit.callback.lines[0]
+    assert fit.callback.lines[1] == "resuming at step 3 of 9"
     assert fit.values() == straight[0].values()
 
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "head_only"])
-def test_other_arms_are_resumed_too(arm: Arm, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_other_arms_are_resumed_too(
+    arm: Arm, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     whole = Fit(tables, tmp_path / "whole", ranks, arm)
     expected = whole()
     with pytest.raises(KeyboardInterrupt):
-        Fit(tables, tmp_path / "cut", ranks, arm, watcher=tiny.Watcher(7))()
+        Fit(tables, tmp_path / "cut", ranks, arm, callback=tiny.TrainingCallback(7))()
     fit = Fit(tables, tmp_path / "cut", ranks, arm)
     assert curves(fit()) == curves(expected)
     assert fit.values() == whole.values()
@@ -195,7 +277,9 @@ def test_other_arms_are_resumed_too(arm: Arm, tables: list[FeatureTable], ranks:
 
 def prompt_with_projection() -> DeepPrompt:
     embedding = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-    return DeepPrompt(torch.zeros(3, 2, 4, 3, 4), projection=Projection(embedding, 6, 96, seed=1), dropout=0.3)
+    return DeepPrompt(
+        torch.zeros(3, 2, 4, 3, 4), projection=Projection(embedding, 6, 96, seed=1), dropout=0.3
+    )
 
 
 def prompt_with_factors() -> DeepPrompt:
@@ -204,18 +288,24 @@ def prompt_with_factors() -> DeepPrompt:
 
 
 @pytest.mark.parametrize("prompt", [prompt_with_projection, prompt_with_factors])
-def test_prompts_of_other_kinds_are_resumed_too(prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks,
-                                                tmp_path: Path) -> None:
+def test_prompts_of_other_kinds_are_resumed_too(
+    prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     """Dropout too is a function of the step, and what the projection's layers had learned is not lost."""
-    whole, cut, resumed = (Fit(tables, tmp_path / name, ranks, prompt=prompt) for name in ("whole", "cut", "cut"))
+    whole, cut, resumed = (
+        Fit(tables, tmp_path / name, ranks, prompt=prompt) for name in ("whole", "cut", "cut")
+    )
     run = whole()
-    cut.watcher.at = 5
+    cut.callback.at = 5
     with pytest.raises(KeyboardInterrupt):
         cut()
     assert curves(resumed()) == curves(run)
     assert resumed.values() == whole.values()
     start = prompt().state_dict()
-    assert all(not torch.equal(value, start[name]) for name, value in whole.model.prompt.state_dict().items())
+    assert all(
+        not torch.equal(value, start[name])
+        for name, value in whole.model.prompt.state_dict().items()
+    )
 
 
 def prompt_of_upper_layers() -> DeepPrompt:
@@ -223,38 +313,56 @@ def prompt_of_upper_layers() -> DeepPrompt:
     return DeepPrompt(key_values, first_layer=1, dropout=0.3)
 
 
-def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(tables: list[FeatureTable], ranks: Ranks,
-                                                                            tmp_path: Path) -> None:
-    plain, whole, *cut = (Fit(tables, tmp_path / name, ranks, prompt=prompt_of_upper_layers, seconds=0.0, stored_megabytes=size)
-                          for name, size in (("plain", 0), ("whole", 1), *[("cut", 1)] * 4))
+def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
+    plain, whole, *cut = (
+        Fit(
+            tables,
+            tmp_path / name,
+            ranks,
+            prompt=prompt_of_upper_layers,
+            seconds=0.0,
+            hidden_state_cache_mb=size,
+        )
+        for name, size in (("plain", 0), ("whole", 1), *[("cut", 1)] * 4)
+    )
     expected, run = plain(), whole()
     for row, other in zip(curves(run)["train"], curves(expected)["train"], strict=True):
         assert row == pytest.approx(other, rel=1e-3)
     for name, value in plain.model.trainable_state().items():
         torch.testing.assert_close(whole.model.trainable_state()[name], value, atol=2e-4, rtol=1e-3)
     for fit, at in zip(cut, (2, 5, 8), strict=False):
-        fit.watcher.at = at
+        fit.callback.at = at
         with pytest.raises(KeyboardInterrupt):
             fit()
     assert curves(cut[-1]()) == curves(run)
     assert cut[-1].values() == whole.values()
-    assert "storing what the layers below the prompt give: 0.0 MB" in whole.watcher.lines
+    assert "storing what the layers below the prompt give: 0.0 MB" in whole.callback.lines
     assert {path.name.split("-")[0] for path in (tmp_path / "cut").iterdir()} == {"step"}
-    over = Fit(tables, tmp_path / "whole", ranks, prompt=prompt_of_upper_layers, stored_megabytes=1)
+    over = Fit(
+        tables, tmp_path / "whole", ranks, prompt=prompt_of_upper_layers, hidden_state_cache_mb=1
+    )
     over()
-    assert over.watcher.lines == ["resuming at step 9 of 9"], "a run that is over stores nothing"
+    assert over.callback.lines == ["resuming at step 9 of 9"], "a run that is over stores nothing"
 
 
-def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:
+def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
     fit, run = straight
     steps = [fit.batches.step(step) for step in range(STEPS)]
     assert run.rows == sum(len(micro.rows) for step in steps for micro in step)
-    assert run.tokens == sum(int(fit.batches.tables[micro.task].lengths[micro.rows].sum()) for step in steps for micro in step)
+    assert run.tokens == sum(
+        int(fit.batches.tables[micro.task].lengths[micro.rows].sum())
+        for step in steps
+        for micro in step
+    )
     assert [row["step"] for row in run.train] == list(range(1, STEPS + 1))
     for row, step in zip(run.train, steps, strict=True):
         tasks = [("ner", "qa")[micro.task] for micro in step]
         for what in ("loss", "share"):
-            assert {name for name in row if name.startswith(f"{what}_")} == {f"{what}_{name}" for name in tasks}
+            assert {name for name in row if name.startswith(f"{what}_")} == {
+                f"{what}_{name}" for name in tasks
+            }
         assert row["loss"] == pytest.approx(sum(row[f"loss_{name}"] for name in tasks) / len(tasks))
         for number, name in enumerate(("ner", "qa")):
             own = sum(len(micro.rows) for micro in step if micro.task == number)
@@ -264,28 +372,45 @@ def test_what_a_run_tells(straight: tuple[Fit, Run]) -> None:
     assert 0 < seconds[0] <= seconds[-1] <= run.seconds
     assert all(50 < row["memory"] < 100_000 for row in run.train), "megabytes"
     assert [row["step"] for row in run.validation] == [3, 6, 9]
-    assert [row["score"] for row in run.validation] == [(row["score_ner"] + row["score_qa"]) / 2 for row in run.validation]
+    assert [row["score"] for row in run.validation] == [
+        (row["score_ner"] + row["score_qa"]) / 2 for row in run.validation
+    ]
 
 
 # Against a loop written by hand
 
 
-def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tuple[PromptedModel, list[float]]:
+def by_hand(
+    tables: list[FeatureTable], chosen: TrainParams, clip: float
+) -> tuple[PromptedModel, list[float]]:
     """Plain torch: gradients of the mean over a step's micro-batches, cut to `clip`, AdamW. Returns the norms before the cut."""
     model = tiny.prompted("multitask")
     batches = batches_of(tables, chosen)
     prompt, heads = [model.prompt.key_values], [model.heads.weight, model.heads.bias]
-    adam = torch.optim.AdamW([{"params": prompt}, {"params": heads}], weight_decay=chosen.weight_decay)
-    steps = math.ceil(chosen.epochs * sum(packing.per_epoch for packing in batches.packings) / chosen.micro_batches)
-    warm, norms = max(1, round(chosen.warmup * steps)), []
+    adam = torch.optim.AdamW(
+        [{"params": prompt}, {"params": heads}], weight_decay=chosen.weight_decay
+    )
+    steps = math.ceil(
+        chosen.epochs
+        * sum(packing.per_epoch for packing in batches.packings)
+        / chosen.micro_batches_per_step
+    )
+    warm, norms = max(1, round(chosen.warmup_ratio * steps)), []
     for step in range(steps):
         factor = (step + 1) / warm if step < warm else (steps - step) / (steps - warm)
-        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = chosen.prompt_lr * factor, chosen.head_lr * factor
+        adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = (
+            chosen.prompt_lr * factor,
+            chosen.head_lr * factor,
+        )
         loss = torch.zeros(())
         for micro in batches.step(step):
             batch = collate(tables[micro.task], micro.rows, micro.task, 0)
             own = model.heads.loss(model(batch), batch) * micro.weight
-            loss = loss + (torch.log(own + LEAST) if chosen.balance else own) / chosen.micro_batches
+            loss = (
+                loss
+                + (torch.log(own + BALANCE_EPSILON) if chosen.balance_losses else own)
+                / chosen.micro_batches_per_step
+            )
         adam.zero_grad()
         loss.backward()
         norm = torch.cat([parameter.grad.flatten() for parameter in (*prompt, *heads)]).norm()
@@ -296,11 +421,25 @@ def by_hand(tables: list[FeatureTable], chosen: TrainParams, clip: float) -> tup
     return model, norms
 
 
-@pytest.mark.parametrize(("micro_batches", "balance"), [(1, False), (3, False), (3, True)])
-def test_training_is_plain_adamw(micro_batches: int, balance: bool, tables: list[FeatureTable], ranks: Ranks,
-                                 tmp_path: Path) -> None:
-    changes = {"micro_batches": micro_batches, "balance": balance, "validations": 1, "warmup": 0.3, "weight_decay": 0.1,
-               "clip": 0.15, "epochs": 1.5}
+@pytest.mark.parametrize(
+    ("micro_batches_per_step", "balance_losses"), [(1, False), (3, False), (3, True)]
+)
+def test_training_is_plain_adamw(
+    micro_batches_per_step: int,
+    balance_losses: bool,
+    tables: list[FeatureTable],
+    ranks: Ranks,
+    tmp_path: Path,
+) -> None:
+    changes = {
+        "micro_batches_per_step": micro_batches_per_step,
+        "balance_losses": balance_losses,
+        "num_validations": 1,
+        "warmup_ratio": 0.3,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.15,
+        "epochs": 1.5,
+    }
     fit = Fit(tables, tmp_path, ranks, **changes)
     run = fit()
     expected, norms = by_hand(tables, params(**changes), clip=0.15)
@@ -309,29 +448,44 @@ def test_training_is_plain_adamw(micro_batches: int, balance: bool, tables: list
     for name, value in expected.trainable_state().items():
         torch.testing.assert_close(fit.model.trainable_state()[name], value, atol=1e-6, rtol=1e-5)
     uncut, _ = by_hand(tables, params(**changes), clip=1e9)
-    assert not torch.allclose(uncut.heads.weight, expected.heads.weight, atol=1e-4), "cutting matters here"
+    assert not torch.allclose(uncut.heads.weight, expected.heads.weight, atol=1e-4), (
+        "cutting matters here"
+    )
 
 
-def test_each_part_has_its_own_rate(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_each_part_has_its_own_rate(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     """AdamW's first step moves a number by the learning rate, whatever its gradient."""
-    fit = Fit(tables, tmp_path, ranks, epochs=0.01, validations=1, prompt_lr=0.05, head_lr=0.002)
+    fit = Fit(
+        tables, tmp_path, ranks, epochs=0.01, num_validations=1, prompt_lr=0.05, head_lr=0.002
+    )
     start = tiny.prompted("multitask").trainable_state()
     assert fit().steps == 1
-    moved = {name: float((value - start[name]).detach().abs().max()) for name, value in fit.model.trainable_state().items()}
-    assert moved == pytest.approx({"prompt.key_values": 0.05, "heads.weight": 0.002, "heads.bias": 0.002}, rel=1e-3)
+    moved = {
+        name: float((value - start[name]).detach().abs().max())
+        for name, value in fit.model.trainable_state().items()
+    }
+    assert moved == pytest.approx(
+        {"prompt.key_values": 0.05, "heads.weight": 0.002, "heads.bias": 0.002}, rel=1e-3
+    )
 
 
 def test_the_rate_rises_and_falls(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
-    run = Fit(tables, tmp_path, ranks, warmup=0.34, prompt_lr=0.6, head_lr=0.06)()
+    run = Fit(tables, tmp_path, ranks, warmup_ratio=0.34, prompt_lr=0.6, head_lr=0.06)()
     factors = [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
-    assert [row["prompt_lr"] for row in run.train] == pytest.approx([0.6 * factor for factor in factors])
-    assert [row["head_lr"] for row in run.train] == pytest.approx([0.06 * factor for factor in factors])
+    assert [row["prompt_lr"] for row in run.train] == pytest.approx(
+        [0.6 * factor for factor in factors]
+    )
+    assert [row["head_lr"] for row in run.train] == pytest.approx(
+        [0.06 * factor for factor in factors]
+    )
 
 
 def test_factors_of_short_and_long_runs() -> None:
-    assert rate_factor(0, 1, 0.06) == 1.0
-    assert [rate_factor(step, 4, 0.0) for step in range(4)] == [1.0, 1.0, 2 / 3, 1 / 3]
-    long = [rate_factor(step, 1000, 0.1) for step in range(1000)]
+    assert lr_multiplier(0, 1, 0.06) == 1.0
+    assert [lr_multiplier(step, 4, 0.0) for step in range(4)] == [1.0, 1.0, 2 / 3, 1 / 3]
+    long = [lr_multiplier(step, 1000, 0.1) for step in range(1000)]
     assert (max(long), long.index(1.0), long[49], long[550]) == (1.0, 99, 0.5, 0.5)
     assert 0 < long[-1] < 0.002
 
@@ -339,14 +493,24 @@ def test_factors_of_short_and_long_runs() -> None:
 def test_parts_of_the_optimizer() -> None:
     model = tiny.prompted("fine_tune")
     made = optimizer(model.trainable_state().items(), {"backbone": 0.1, "head": 0.2}, 0.3)
-    assert {group["part"]: group["lr"] for group in made.param_groups} == {"backbone": 0.1, "head": 0.2}
+    assert {group["part"]: group["lr"] for group in made.param_groups} == {
+        "backbone": 0.1,
+        "head": 0.2,
+    }
     assert {group["weight_decay"] for group in made.param_groups} == {0.3}
-    assert {id(p) for p in made.param_groups[0]["params"]} == {id(p) for p in model.backbone.parameters()}
-    assert [id(p) for p in made.param_groups[1]["params"]] == [id(model.heads.weight), id(model.heads.bias)]
+    assert {id(p) for p in made.param_groups[0]["params"]} == {
+        id(p) for p in model.backbone.parameters()
+    }
+    assert [id(p) for p in made.param_groups[1]["params"]] == [
+        id(model.heads.weight),
+        id(model.heads.bias),
+    ]
 
 
 def test_a_backbone_is_not_trained_in_bfloat16() -> None:
-    with pytest.raises(ValueError, match=r"precision is bfloat16, which would round away .* remove it"):
+    with pytest.raises(
+        ValueError, match=r"precision is bfloat16, which would round away .* remove it"
+    ):
         params("fine_tune", precision="bfloat16")
 
 
@@ -360,13 +524,24 @@ class Scripted:
         self.scores, self.seen = list(scores), []
 
     def __call__(self, model: PromptedModel) -> Scores:
-        self.seen.append({name: value.detach().numpy().tobytes() for name, value in model.trainable_state().items()})
-        return {"ner": self.scores[len(self.seen) - 1] + 1, "qa": self.scores[len(self.seen) - 1] - 1}
+        self.seen.append(
+            {
+                name: value.detach().numpy().tobytes()
+                for name, value in model.trainable_state().items()
+            }
+        )
+        return {
+            "ner": self.scores[len(self.seen) - 1] + 1,
+            "qa": self.scores[len(self.seen) - 1] - 1,
+        }
 
 
-@pytest.mark.parametrize(("scores", "best"), [((5, 9, 7), 1), ((9, 9, 2), 0), ((0, 1, 2), 2), ((0, 0, 0), 0)])
-def test_the_best_by_validation_is_kept(scores: tuple[float, ...], best: int, tables: list[FeatureTable], ranks: Ranks,
-                                        tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scores", "best"), [((5, 9, 7), 1), ((9, 9, 2), 0), ((0, 1, 2), 2), ((0, 0, 0), 0)]
+)
+def test_the_best_by_validation_is_kept(
+    scores: tuple[float, ...], best: int, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     validate = Scripted(*scores)
     fit = Fit(tables, tmp_path, ranks, validate=validate)
     run = fit()
@@ -375,10 +550,12 @@ def test_the_best_by_validation_is_kept(scores: tuple[float, ...], best: int, ta
     assert len(set(map(str, validate.seen))) == 3
 
 
-def test_the_best_survives_an_interruption(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_the_best_survives_an_interruption(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     first = Scripted(9, 5)
     with pytest.raises(KeyboardInterrupt):
-        Fit(tables, tmp_path, ranks, validate=first, watcher=tiny.Watcher(8))()
+        Fit(tables, tmp_path, ranks, validate=first, callback=tiny.TrainingCallback(8))()
     fit = Fit(tables, tmp_path, ranks, validate=Scripted(7))
     run = fit()
     assert (run.best_score, run.best_step, len(run.validation)) == (9, 3, 3)
@@ -387,34 +564,42 @@ def test_the_best_survives_an_interruption(tables: list[FeatureTable], ranks: Ra
 
 def test_patience_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
     validate = Scripted(5, 9, 8, 8.5, 7, 6, 5, 4, 3)
-    fit = Fit(tables, tmp_path, ranks, validate=validate, validations=9, patience=2)
+    fit = Fit(tables, tmp_path, ranks, validate=validate, num_validations=9, patience=2)
     run = fit()
-    assert fit.watcher.steps == [1, 2, 3, 4]
-    assert "stopping at step 4: 2 validations without a new best" in fit.watcher.lines
+    assert fit.callback.steps == [1, 2, 3, 4]
+    assert "stopping at step 4: 2 validations without a new best" in fit.callback.lines
     assert (run.best_step, len(run.train), len(run.validation)) == (2, 4, 4)
     assert fit.values() == validate.seen[1]
-    again = Fit(tables, tmp_path, ranks, validate=Scripted(), validations=9, patience=2)
+    again = Fit(tables, tmp_path, ranks, validate=Scripted(), num_validations=9, patience=2)
     assert curves(again()) == curves(run)
-    assert again.watcher.steps == [], "a run that has ended has ended"
+    assert again.callback.steps == [], "a run that has ended has ended"
     assert again.values() == fit.values()
 
 
-def test_without_patience_it_goes_on(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
-    fit = Fit(tables, tmp_path, ranks, validate=Scripted(*range(9, 0, -1)), validations=9, patience=0)
+def test_without_patience_it_goes_on(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
+    fit = Fit(
+        tables, tmp_path, ranks, validate=Scripted(*range(9, 0, -1)), num_validations=9, patience=0
+    )
     assert len(fit().train) == STEPS
 
 
 def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
-    class Spoil(tiny.Watcher):
-        def step(self, run: Run, rows: int, tokens: int) -> None:
+    class Spoil(tiny.TrainingCallback):
+        def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
             super().step(run, rows, tokens)
             if self.steps[-1] == 4:
                 torch.nn.init.constant_(fit.model.heads.bias, math.nan)
 
-    fit = Fit(tables, tmp_path, ranks, watcher=Spoil())
-    with pytest.raises(Diverged, match=r"^step 5: the loss is nan and its gradient's norm ") as caught:
+    fit = Fit(tables, tmp_path, ranks, callback=Spoil())
+    with pytest.raises(
+        Diverged, match=r"^step 5: the loss is nan and its gradient's norm "
+    ) as caught:
         fit()
-    assert caught.value.features == [(("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)]
+    assert caught.value.features == [
+        (("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)
+    ]
     assert_checkpoint_is_sound(tmp_path, 3)
 
 
@@ -424,16 +609,30 @@ def assert_checkpoint_is_sound(folder: Path, step: int) -> None:
     assert all(torch.isfinite(value).all() for value in state.tensors.values())
 
 
-@pytest.mark.parametrize(("loss", "found"), [(lambda loss: loss * math.nan, "the loss is nan"),
-                                             (lambda loss: loss + 1e6, r"the loss is \d+(\.\d+)?(e\+05)? and")])
-def test_the_batch_whose_loss_is_to_blame_is_named(loss: Callable[[torch.Tensor], torch.Tensor], found: str,
-                                                   tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda loss: loss * math.nan, "the loss is nan"),
+        (lambda loss: loss + 1e6, r"the loss is \d+(\.\d+)?(e\+05)? and"),
+    ],
+)
+def test_the_batch_whose_loss_is_to_blame_is_named(
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    found: str,
+    tables: list[FeatureTable],
+    ranks: Ranks,
+    tmp_path: Path,
+) -> None:
     fit = Fit(tables, tmp_path, ranks)
     spoiled = fit.batches.step(6)[1]
 
     def spoil(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         value = Heads.loss(fit.model.heads, logits, batch)
-        return loss(value) if (batch.task, batch.rows.tolist()) == (spoiled.task, spoiled.rows.tolist()) else value
+        return (
+            loss(value)
+            if (batch.task, batch.rows.tolist()) == (spoiled.task, spoiled.rows.tolist())
+            else value
+        )
 
     fit.model.heads.loss = spoil
     with pytest.raises(Diverged, match=f"^step 7: {found}") as caught:
@@ -442,28 +641,39 @@ def test_the_batch_whose_loss_is_to_blame_is_named(loss: Callable[[torch.Tensor]
     assert_checkpoint_is_sound(tmp_path, 6)
 
 
-def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(tables: list[FeatureTable], ranks: Ranks,
-                                                                 tmp_path: Path) -> None:
+def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     """The loss of that step is still sound, and there is a checkpoint after every step."""
-    class Spoil(tiny.Watcher):
-        def step(self, run: Run, rows: int, tokens: int) -> None:
+
+    class Spoil(tiny.TrainingCallback):
+        def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
             super().step(run, rows, tokens)
             if self.steps[-1] == 4:
                 fit.model.heads.bias.register_hook(lambda gradient: gradient * math.inf)
 
-    fit = Fit(tables, tmp_path, ranks, watcher=Spoil(), seconds=0.0)
-    with pytest.raises(Diverged, match=r"^step 5: the loss is \d\.\d+ and its gradient's norm (nan|inf)") as caught:
+    fit = Fit(tables, tmp_path, ranks, callback=Spoil(), seconds=0.0)
+    with pytest.raises(
+        Diverged, match=r"^step 5: the loss is \d\.\d+ and its gradient's norm (nan|inf)"
+    ) as caught:
         fit()
-    assert caught.value.features == [(("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)]
+    assert caught.value.features == [
+        (("ner", "qa")[micro.task], micro.rows.tolist()) for micro in fit.batches.step(4)
+    ]
     assert_checkpoint_is_sound(tmp_path, 4)
 
 
 # Several ranks
 
 
-def test_ranks_that_cannot_share_a_step_are_refused(ranks: Ranks, tables: list[FeatureTable], tmp_path: Path) -> None:
-    fit = Fit(tables, tmp_path, Ranks(0, 2, 0), micro_batches=3)
-    with pytest.raises(UserError, match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3, or change"):
+def test_ranks_that_cannot_share_a_step_are_refused(
+    ranks: Ranks, tables: list[FeatureTable], tmp_path: Path
+) -> None:
+    fit = Fit(tables, tmp_path, Ranks(0, 2, 0), micro_batches_per_step=3)
+    with pytest.raises(
+        UserError,
+        match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3, or change",
+    ):
         fit()
     with pytest.raises(UserError, match="4 ranks cannot share the 6 micro-batches"):
-        share(6, Ranks(0, 4, 0))
+        micro_batches_per_rank(6, Ranks(0, 4, 0))

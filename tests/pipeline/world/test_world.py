@@ -57,13 +57,20 @@ def frames(row: str) -> list[tuple[str, dict[str, str]]]:
     cells = table(row)
     words, senses = [c[3] for c in cells], [c[7] for c in cells if c[7] != "-"]
     columns = [spans([c[8 + i] for c in cells]) for i in range(len(senses))]
-    return [(sense, {r: " ".join(words[a:b]) for r, a, b in column}) for sense, column in zip(senses, columns, strict=True)]
+    return [
+        (sense, {r: " ".join(words[a:b]) for r, a, b in column})
+        for sense, column in zip(senses, columns, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bytes_and_a_larger_corpus_begins_with_the_smaller(kind: Kind, tmp_path: Path) -> None:
     for name, count in (("a", 150), ("b", 150), ("c", 300)):
-        assert write_corpus(kind, tmp_path / name, count, 3) == {"train": count, "validation": 200, "test": 200}
+        assert write_corpus(kind, tmp_path / name, count, 3) == {
+            "train": count,
+            "validation": 200,
+            "test": 200,
+        }
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == sorted(f"{split}.{'jsonl' if kind == 'qa' else 'conll'}" for split in SPLITS)
     for file in files:
@@ -172,9 +179,17 @@ def test_no_train_row_is_a_row_of_another_split(kind: Kind) -> None:
 
 def test_held_out_verbs_are_no_train_verbs_and_a_sixth_of_the_others() -> None:
     held = {view.verb.roleset for view in verbs.VIEWS if view.verb.held}
-    light = (verbs.SUBJECT_CONTROL, verbs.OBJECT_CONTROL, verbs.PROMISE, verbs.RAISING, verbs.SPEECH)
+    light = (
+        verbs.SUBJECT_CONTROL,
+        verbs.OBJECT_CONTROL,
+        verbs.PROMISE,
+        verbs.RAISING,
+        verbs.SPEECH,
+    )
     held |= {roleset for pool in light for roleset, _ in pool.held}
-    used = {split: Counter(s for row in rows("srl", split) for s, _ in frames(row)) for split in SPLITS}
+    used = {
+        split: Counter(s for row in rows("srl", split) for s, _ in frames(row)) for split in SPLITS
+    }
     assert not held & used["train"].keys()
     for split in SPLITS[1:]:
         assert 0.1 < sum(used[split][s] for s in held) / used[split].total() < 0.5
@@ -190,14 +205,30 @@ def test_held_out_names_are_no_train_names() -> None:
     for split in SPLITS:
         # Ordinary words of one pool ("the Golden Rose") are names of another; only what is no noun is compared.
         nouns = {noun.capitalize() for noun in (*lexicon.NOUNS, *lexicon.ADJECTIVES.seen)}
-        names = [t for row in rows("ner", split) for t, tag in table(row) if tag[2:] in ("PER", "LOC", "ORG")]
+        names = [
+            t
+            for row in rows("ner", split)
+            for t, tag in table(row)
+            if tag[2:] in ("PER", "LOC", "ORG")
+        ]
         shares[split] = sum(name in held - nouns - EVERYWHERE for name in names) / len(names)
     assert shares["train"] == 0
     assert min(shares["validation"], shares["test"]) > 0.15
     assert is_held("Houston") == is_held("houston")
 
 
-EVERYWHERE = {*lexicon.SUFFIXES, *lexicon.SCHOOLS, "North", "New", "Lake", "Port", "Street", "Valley", "County", "Island"}
+EVERYWHERE = {
+    *lexicon.SUFFIXES,
+    *lexicon.SCHOOLS,
+    "North",
+    "New",
+    "Lake",
+    "Port",
+    "Street",
+    "Valley",
+    "County",
+    "Island",
+}
 
 
 def test_every_construction_occurs() -> None:
@@ -206,7 +237,10 @@ def test_every_construction_occurs() -> None:
     assert seen.keys() == {build.__name__ for build in SEEN}
     assert every.keys() == {build.__name__ for build in (*SEEN, *HELD)}
     text = "".join(rows("srl", "train"))
-    assert all(role in text for role in ("(R-ARG0*", "(R-ARG1*", "(ARGM-NEG*", "(C-ARG1*", "(ARGM-MOD*", "(ARG2*"))
+    assert all(
+        role in text
+        for role in ("(R-ARG0*", "(R-ARG1*", "(ARGM-NEG*", "(C-ARG1*", "(ARGM-MOD*", "(ARG2*")
+    )
 
 
 def test_passives_datives_and_coordination() -> None:
@@ -243,7 +277,10 @@ def test_agreement_tells_one_firm_from_two() -> None:
     verdicts: dict[str, Counter[str]] = {"one": Counter(), "two": Counter()}
     for row in rows("ner", "train", 4000):
         text = " ".join(f"{token}/{tag}" for token, tag in table(row))
-        for number, pattern in (("one", r"/B-ORG and/I-ORG \S+/I-ORG (\w+)/O"), ("two", r"/B-ORG and/O \S+/B-ORG (\w+)/O")):
+        for number, pattern in (
+            ("one", r"/B-ORG and/I-ORG \S+/I-ORG (\w+)/O"),
+            ("two", r"/B-ORG and/O \S+/B-ORG (\w+)/O"),
+        ):
             verdicts[number].update(re.findall(pattern, text))
     assert min(verdicts["one"]["has"], verdicts["one"]["was"]) > 3
     assert min(verdicts["two"]["have"], verdicts["two"]["were"]) > 3
@@ -252,6 +289,10 @@ def test_agreement_tells_one_firm_from_two() -> None:
 
 
 def test_a_verb_stands_twice_with_other_arguments() -> None:
-    twice = [found for row in rows("srl", "train") if len(found := frames(row)) > len({sense for sense, _ in found})]
+    twice = [
+        found
+        for row in rows("srl", "train")
+        if len(found := frames(row)) > len({sense for sense, _ in found})
+    ]
     assert len(twice) > 40
     assert all(len({json.dumps(args) for _, args in found}) > 1 for found in twice)

@@ -23,15 +23,20 @@ def test_columns(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", text, tmp_path, IOB2)
     assert not problems
     assert [(row["where"][-2:], row["tokens"], row["tags"]) for row in rows] == [
-        (":3", ["Ada", "Byron"], ["B-PER", "I-PER"]), (":6", ["ran"], ["O"]), (":8", ["home"], ["B-LOC"])]
+        (":3", ["Ada", "Byron"], ["B-PER", "I-PER"]),
+        (":6", ["ran"], ["O"]),
+        (":8", ["home"], ["B-LOC"]),
+    ]
 
 
 def test_slices_of_a_file_give_its_rows(tmp_path: Path) -> None:
     path, text = tmp_path / "corpus", b"\xef\xbb\xbfa\tO\n\nb\tO\n\n"
     path.write_bytes(text)
     options = parse(READERS["conll_columns"].options, IOB2, "r")
-    whole, first, second = (list(READERS["conll_columns"].read(source, options, Problems())) for source in (
-        path, Slice(path, 0, 8, 1), Slice(path, 8, len(text), 3)))
+    whole, first, second = (
+        list(READERS["conll_columns"].read(source, options, Problems()))
+        for source in (path, Slice(path, 0, 8, 1), Slice(path, 8, len(text), 3))
+    )
     assert first + second == whole
     assert len(first) == len(second) == 1
 
@@ -59,22 +64,33 @@ def test_wrong_columns_are_all_reported_and_good_sentences_kept(tmp_path: Path) 
     assert problems == [
         "corpus:1: 1 columns, expected 2: 'a O'; correct the line, or the recipe's separator or columns",
         "corpus:5: 3 columns, expected 2: 'c\\tO\\tO'; correct the line, or the recipe's separator or columns",
-        "corpus:6: column 0, the token, is empty: '\\tO'; remove the line or fill it in"]
+        "corpus:6: column 0, the token, is empty: '\\tO'; remove the line or fill it in",
+    ]
 
 
 def test_not_utf8(tmp_path: Path) -> None:
     _, problems = read("conll_columns", b"a\tO\ncaf\xe9\tO\n", tmp_path, IOB2)
-    assert problems == ["corpus:2: byte 4, 0xe9, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"]
+    assert problems == [
+        "corpus:2: byte 4, 0xe9, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"
+    ]
 
 
 def test_broken_tag_names_its_own_line(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", "a\tO\nb\tI-PER\n\nc\tO\n", tmp_path, IOB2)
     assert [row["tokens"] for row in rows] == [["c"]]
-    assert problems[0].startswith("corpus:2: tag 'I-PER' continues a span that was not begun")
+    assert problems[0].startswith("corpus:2: tag 'I-PER' continues a span that was not setup")
 
 
-UD = {"columns": 10, "token": 1, "tag": 9, "feature": "NER", "tag_scheme": "iob2", "separator": "\t", "comment": "#",
-      "token_id": 0}
+UD = {
+    "columns": 10,
+    "token": 1,
+    "tag": 9,
+    "feature": "NER",
+    "tag_scheme": "iob2",
+    "separator": "\t",
+    "comment": "#",
+    "token_id": 0,
+}
 TREE = """# sent_id = 1
 # text = Vamonos ya, #Ada Ode!
 1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\tNER=B-X
@@ -92,8 +108,10 @@ TREE = """# sent_id = 1
 def test_conllu(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", TREE, tmp_path, UD)
     assert not problems
-    assert content_of(rows) == [{"tokens": ["Vamos", "nos", "#Ada", "Ode"], "tags": ["O", "O", "B-PER", "I-PER"]},
-                                {"tokens": ["#"], "tags": ["O"]}]
+    assert content_of(rows) == [
+        {"tokens": ["Vamos", "nos", "#Ada", "Ode"], "tags": ["O", "O", "B-PER", "I-PER"]},
+        {"tokens": ["#"], "tags": ["O"]},
+    ]
     assert rows[0]["where"] == "corpus:4"
 
 
@@ -106,28 +124,46 @@ def test_a_whole_column_of_conllu(tmp_path: Path) -> None:
 
 
 def test_names_in_ontonotes(tmp_path: Path) -> None:
-    text = ("#begin document (a); part 000\na 0 0 Hong NNP (TOP(NP* - - - - (GPE* (V*) (12\na 0 1 Kong NNP *) - - - - *) * 12)\n"
-            "a 0 2 . . *) - - - - (X) * -\n\n#end document\n")
-    rows, problems = read("conll_columns", text, tmp_path, {"columns": 13, "token": 3, "tag": 10, "tag_scheme": "brackets"})
+    text = (
+        "#begin document (a); part 000\na 0 0 Hong NNP (TOP(NP* - - - - (GPE* (V*) (12\na 0 1 Kong NNP *) - - - - *) * 12)\n"
+        "a 0 2 . . *) - - - - (X) * -\n\n#end document\n"
+    )
+    rows, problems = read(
+        "conll_columns",
+        text,
+        tmp_path,
+        {"columns": 13, "token": 3, "tag": 10, "tag_scheme": "brackets"},
+    )
     assert not problems
-    assert content_of(rows) == [{"tokens": ["Hong", "Kong", "."], "tags": ["B-GPE", "I-GPE", "B-X"]}]
+    assert content_of(rows) == [
+        {"tokens": ["Hong", "Kong", "."], "tags": ["B-GPE", "I-GPE", "B-X"]}
+    ]
 
 
 AUTO = {"columns": "auto", "token": 0, "tag": -1, "tag_scheme": "auto", "separator": "auto"}
 
 
-@pytest.mark.parametrize(("text", "found"), [
-    ("new york\tx\tI-A\n\nb\tx\tB-A\nc\tx\tI-A\n\nd\tx\tI-A\n", {"columns": 3, "separator": "\t", "tag_scheme": "iob1"}),
-    ("a x B-A\nb\tx O\nc  x\tO\n", {"columns": 3, "separator": None, "tag_scheme": "iob2"}),
-    ("a S-A\n\nb O\n\nc O x\n", {"columns": 2, "separator": None, "tag_scheme": "bioes"}),
-    ("a b\tx\tI-A\n\nx\tO\nc\tx\tO\nd e\tx\tO\n", {"columns": 3, "separator": "\t", "tag_scheme": "iob1"}),  # one broken line
-    ("", {"columns": 2, "separator": "\t", "tag_scheme": "iob2"}),
-])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "new york\tx\tI-A\n\nb\tx\tB-A\nc\tx\tI-A\n\nd\tx\tI-A\n",
+            {"columns": 3, "separator": "\t", "tag_scheme": "iob1"},
+        ),
+        ("a x B-A\nb\tx O\nc  x\tO\n", {"columns": 3, "separator": None, "tag_scheme": "iob2"}),
+        ("a S-A\n\nb O\n\nc O x\n", {"columns": 2, "separator": None, "tag_scheme": "bioes"}),
+        (
+            "a b\tx\tI-A\n\nx\tO\nc\tx\tO\nd e\tx\tO\n",
+            {"columns": 3, "separator": "\t", "tag_scheme": "iob1"},
+        ),  # one broken line
+        ("", {"columns": 2, "separator": "\t", "tag_scheme": "iob2"}),
+    ],
+)
 def test_auto(text: str, found: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     path.write_text(text)
     options = parse(READERS["conll_columns"].options, AUTO, "r")
-    settled, said = READERS["conll_columns"].settle(options, [path])
+    settled, said = READERS["conll_columns"].resolve_auto(options, [path])
     assert said == found
     assert {name: getattr(settled, name) for name in found} == found
 
@@ -139,7 +175,7 @@ def test_auto_is_one_for_all_files(tmp_path: Path) -> None:
         files.append(tmp_path / str(number))
         files[-1].write_text(text)
     options = parse(READERS["conll_columns"].options, AUTO | {"columns": 2, "separator": None}, "r")
-    settled, said = READERS["conll_columns"].settle(options, files)
+    settled, said = READERS["conll_columns"].resolve_auto(options, files)
     assert said == {"tag_scheme": "iob2"}
     problems = Problems()
     assert list(READERS["conll_columns"].read(files[1], settled, problems)) == []
@@ -155,7 +191,7 @@ def test_a_compressed_file_is_known_by_its_content(ending: str, tmp_path: Path) 
 @pytest.mark.parametrize("ending", ENDINGS[1:])
 def test_a_damaged_file_is_said_with_the_line_that_is_lost(ending: str, tmp_path: Path) -> None:
     content = packed(b"".join(b"token%d\tO\n\n" % number for number in range(9999)), ending)
-    for damage in (content[:len(content) // 2], content[:5], b"", b"plain\tO\n"):
+    for damage in (content[: len(content) // 2], content[:5], b"", b"plain\tO\n"):
         rows, problems = read("conll_columns", damage, tmp_path, IOB2, f"corpus{ending}")
         assert len(rows) < 9999
         assert problems[-1].startswith(f"corpus{ending}:"), problems
@@ -163,19 +199,31 @@ def test_a_damaged_file_is_said_with_the_line_that_is_lost(ending: str, tmp_path
     path = tmp_path / "half.gz"
     path.write_bytes(gzip.compress(b"a\tO\n\n" * 9)[:-4])
     problems_found = Problems()
-    list(READERS["conll_columns"].read(path, parse(READERS["conll_columns"].options, IOB2, "r"), problems_found))
+    list(
+        READERS["conll_columns"].read(
+            path, parse(READERS["conll_columns"].options, IOB2, "r"), problems_found
+        )
+    )
     assert (problems_found.counts, problems_found.hiding) == ({"damaged-file": 1}, 1)
 
 
 def test_every_problem_has_a_kind() -> None:
     """Of its own, in kebab-case."""
     files = sorted((ROOT / "pipeline/data/readers").glob("*.py"))
-    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add")]
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add")
+    ]
     assert len(calls) > 40
     for call in calls:
         assert len(call.args) > 2, ast.unparse(call)
-        for kind in (node for node in ast.walk(call.args[2]) if isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        for kind in (
+            node
+            for node in ast.walk(call.args[2])
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ):
             assert re.fullmatch(r"[a-z]+(-[a-z]+)*", str(kind.value)), ast.unparse(call)
 
 
@@ -207,20 +255,41 @@ def test_props(tmp_path: Path) -> None:
 
 def test_props_with_trailing_column_and_comments(tmp_path: Path) -> None:
     text = "#begin document (a); part 000\na   go   (V*)   -\n\n#end document\n"
-    rows, problems = read("conll_props", text, tmp_path, {"token": 1, "first_predicate": 2, "trailing": 1})
+    rows, problems = read(
+        "conll_props", text, tmp_path, {"token": 1, "first_predicate": 2, "trailing": 1}
+    )
     assert not problems
     assert [(row["tags"], "id" in row) for row in rows] == [(["B-V"], False)]
 
 
-@pytest.mark.parametrize(("column", "line", "message"), [
-    ("(ARG0* *) (V*", 3, "bracket '(V*' is not closed by the end of its sentence; add the '*)'"),
-    ("(ARG0* (V*) *)", 2, "bracket '(V*)' opens inside (ARG0*; the spans of a column cannot overlap: correct it"),
-    ("*) (V*) *", 1, "bracket '*)' closes what was not opened"),
-    ("(ARG0(ARG1*) (V*) *", 1, "brackets '(ARG0(ARG1*)' are not of the form (ROLE*), (ROLE*, *) or *; correct them"),
-    ("(ARG0*) - *", 2, "brackets '-' are not of the form"),
-    ("(ARG0*) * *", 1, "predicate column 2 has 0 spans (V*), expected exactly one; correct it, or remove the column"),
-    ("(V*) (V*) *", 1, "predicate column 2 has 2 spans (V*), expected exactly one"),
-])
+@pytest.mark.parametrize(
+    ("column", "line", "message"),
+    [
+        (
+            "(ARG0* *) (V*",
+            3,
+            "bracket '(V*' is not closed by the end of its sentence; add the '*)'",
+        ),
+        (
+            "(ARG0* (V*) *)",
+            2,
+            "bracket '(V*)' opens inside (ARG0*; the spans of a column cannot overlap: correct it",
+        ),
+        ("*) (V*) *", 1, "bracket '*)' closes what was not opened"),
+        (
+            "(ARG0(ARG1*) (V*) *",
+            1,
+            "brackets '(ARG0(ARG1*)' are not of the form (ROLE*), (ROLE*, *) or *; correct them",
+        ),
+        ("(ARG0*) - *", 2, "brackets '-' are not of the form"),
+        (
+            "(ARG0*) * *",
+            1,
+            "predicate column 2 has 0 spans (V*), expected exactly one; correct it, or remove the column",
+        ),
+        ("(V*) (V*) *", 1, "predicate column 2 has 2 spans (V*), expected exactly one"),
+    ],
+)
 def test_broken_props(tmp_path: Path, column: str, line: int, message: str) -> None:
     text = "".join(f"d\tw\t{cell}\n" for cell in column.split())
     rows, problems = read("conll_props", text, tmp_path, PROPS)
@@ -233,7 +302,10 @@ def test_props_with_ragged_columns(tmp_path: Path) -> None:
     rows, problems = read("conll_props", "d\ta\t(V*)\nd\tb\n\nd\n", tmp_path, PROPS)
     assert rows == []
     assert [problem.split(":", 2)[1] for problem in problems] == ["2", "4"]
-    assert "2 columns, expected 3 as in the rest of its sentence: 'd\\tb'; correct the line, or the recipe's" in problems[0]
+    assert (
+        "2 columns, expected 3 as in the rest of its sentence: 'd\\tb'; correct the line, or the recipe's"
+        in problems[0]
+    )
 
 
 def test_column_options() -> None:
@@ -243,8 +315,6 @@ def test_column_options() -> None:
         parse(READERS["conll_props"].options, PROPS | {"token": 2}, "r")
     with pytest.raises(UserError, match="words and props in two files have none"):
         parse(READERS["conll_props"].options, SPLIT | {"comment": "#"}, "r")
-
-
 
 
 MARKED = {"token": 0, "marks": 1, "first_predicate": 2}
@@ -258,7 +328,9 @@ def test_marked_predicates(tmp_path: Path) -> None:
     assert rows == []
     assert problems == [
         f"corpus:{line}: column 1 marks {marked} predicates, but {columns} columns are of them; correct the sentence, or the "
-        "recipe's marks, first_predicate or trailing" for line, marked, columns in ((1, 0, 1), (4, 1, 0))]
+        "recipe's marks, first_predicate or trailing"
+        for line, marked, columns in ((1, 0, 1), (4, 1, 0))
+    ]
 
 
 WORDS = "The DT\nboy NN\nsays VBZ\nno UH\n\nOh UH\n\nGo VB\n"
@@ -266,30 +338,52 @@ PROPS_2005 = "-    (A0*\n-    *)\nsay  (V*)\n-    (A1*)\n\n-\n\ngo   (V*)\n"
 SPLIT = {"token": 0, "marks": 2, "first_predicate": 3, "words": {"props": "words"}}
 
 
-@pytest.mark.parametrize(("words", "props", "ending"), [
-    ("words/train.words", "props/train.props", ""), ("words/train.02.words.gz", "props/train.02.props.gz", ".gz"),
-    ("words/a", "props/a", ""), ("a.words", "a.props", "")])
+@pytest.mark.parametrize(
+    ("words", "props", "ending"),
+    [
+        ("words/train.words", "props/train.props", ""),
+        ("words/train.02.words.gz", "props/train.02.props.gz", ".gz"),
+        ("words/a", "props/a", ""),
+        ("a.words", "a.props", ""),
+    ],
+)
 def test_words_and_props_in_two_files(words: str, props: str, ending: str, tmp_path: Path) -> None:
     for name in (words, props):
         (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / words).write_bytes(packed(WORDS.encode(), ending))
-    rows, problems = read("conll_props", packed(PROPS_2005.encode(), ending), tmp_path, SPLIT, props)
+    rows, problems = read(
+        "conll_props", packed(PROPS_2005.encode(), ending), tmp_path, SPLIT, props
+    )
     assert not problems
     assert content_of(rows) == [
-        {"tokens": ["The", "boy", "says", "no"], "predicate": 2, "tags": ["B-A0", "I-A0", "B-V", "B-A1"]},
-        {"tokens": ["Go"], "predicate": 0, "tags": ["B-V"]}]
+        {
+            "tokens": ["The", "boy", "says", "no"],
+            "predicate": 2,
+            "tags": ["B-A0", "I-A0", "B-V", "B-A1"],
+        },
+        {"tokens": ["Go"], "predicate": 0, "tags": ["B-V"]},
+    ]
     assert rows[1]["where"] == f"{props}:8"
     options = parse(READERS["conll_props"].options, SPLIT, "r")
-    assert READERS["conll_props"].beside(tmp_path / props, options) == [tmp_path / words]
+    assert READERS["conll_props"].companion_files(tmp_path / props, options) == [tmp_path / words]
     assert READERS["conll_props"].cut(tmp_path / props, options) is None
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (None, "a.props: there is no file of words beside it, by options.words {'props': 'words'}; get it, or correct them"),
-    ("The DT\n\nboy NN\n", "a.props:2: '-    *)' goes with '' of {}/a.words:2: one ends a sentence, the other does not"),
-    (WORDS + "\nmore NN\n", "{}/a.words:10: '' goes with 'more NN' of {}/a.words:10"),
-    (WORDS[:-6], "a.props:8: 'go   (V*)' goes with '' of "),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            None,
+            "a.props: there is no file of words beside it, by options.words {'props': 'words'}; get it, or correct them",
+        ),
+        (
+            "The DT\n\nboy NN\n",
+            "a.props:2: '-    *)' goes with '' of {}/a.words:2: one ends a sentence, the other does not",
+        ),
+        (WORDS + "\nmore NN\n", "{}/a.words:10: '' goes with 'more NN' of {}/a.words:10"),
+        (WORDS[:-6], "a.props:8: 'go   (V*)' goes with '' of "),
+    ],
+)
 def test_files_that_do_not_go_together(words: str | None, message: str, tmp_path: Path) -> None:
     if words:
         (tmp_path / "a.words").write_text(words)
@@ -297,18 +391,25 @@ def test_files_that_do_not_go_together(words: str | None, message: str, tmp_path
     assert problems[0].startswith(message.replace("{}", str(tmp_path)))
 
 
-CORPORA = [("ner/conll2003/eng.train", "I-", 14041, "iob1"), ("ner/wnut17/wnut17train.conll", "B-", 3394, "iob2")]
+CORPORA = [
+    ("ner/conll2003/eng.train", "I-", 14041, "iob1"),
+    ("ner/wnut17/wnut17train.conll", "B-", 3394, "iob2"),
+]
 
 
-@pytest.mark.parametrize(("name", "prefix", "rows", "scheme"), CORPORA, ids=[name for name, *_ in CORPORA])
+@pytest.mark.parametrize(
+    ("name", "prefix", "rows", "scheme"), CORPORA, ids=[name for name, *_ in CORPORA]
+)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_real_files_compressed_and_auto(name: str, prefix: str, rows: int, scheme: str, ending: str, tmp_path: Path) -> None:
+def test_real_files_compressed_and_auto(
+    name: str, prefix: str, rows: int, scheme: str, ending: str, tmp_path: Path
+) -> None:
     if not (DATA / name).is_file():
         pytest.skip(f"{DATA / name} is absent")
     path = tmp_path / f"corpus{ending}"
     path.write_bytes(packed((DATA / name).read_bytes(), ending))
     reader = READERS["conll_columns"]
-    options, said = reader.settle(parse(reader.options, AUTO, "r"), [path])
+    options, said = reader.resolve_auto(parse(reader.options, AUTO, "r"), [path])
     assert said["tag_scheme"] == scheme
     problems = Problems()
     assert sum(1 for _ in reader.read(path, options, problems)) == rows

@@ -18,48 +18,97 @@ from tests.support.raw import ENDINGS, content_of, packed, read
 
 
 def qa(**changes: object) -> dict[str, object]:
-    return {"id": "1", "context": "A cat.", "question": "Who?", "answers": [{"text": "cat", "answer_start": 2}]} | changes
+    return {
+        "id": "1",
+        "context": "A cat.",
+        "question": "Who?",
+        "answers": [{"text": "cat", "answer_start": 2}],
+    } | changes
 
 
 def squad(*qas: dict[str, object]) -> str:
-    return json.dumps({"version": "v2.0", "data": [{"title": "T", "paragraphs": [{"context": "A cat.", "qas": list(qas)}]}]})
+    return json.dumps(
+        {
+            "version": "v2.0",
+            "data": [{"title": "T", "paragraphs": [{"context": "A cat.", "qas": list(qas)}]}],
+        }
+    )
 
 
 def test_squad(tmp_path: Path) -> None:
-    impossible = qa(id="2", answers=[], is_impossible=True, plausible_answers=[{"text": "A", "answer_start": 0}])
-    rows, problems = read("squad_json", squad(qa(), qa(id="3", is_impossible=False), impossible), tmp_path)
+    impossible = qa(
+        id="2", answers=[], is_impossible=True, plausible_answers=[{"text": "A", "answer_start": 0}]
+    )
+    rows, problems = read(
+        "squad_json", squad(qa(), qa(id="3", is_impossible=False), impossible), tmp_path
+    )
     assert not problems
     assert [(row["id"], row["title"], row["context"], len(row["answers"])) for row in rows] == [
-        ("1", "T", "A cat.", 1), ("3", "T", "A cat.", 1), ("2", "T", "A cat.", 0)]
+        ("1", "T", "A cat.", 1),
+        ("3", "T", "A cat.", 1),
+        ("2", "T", "A cat.", 0),
+    ]
     assert rows[0]["where"] == "corpus:1: data[0].paragraphs[0].qas[0] (1)"
 
 
 def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
     paragraphs = [{"context": "A cat.", "qas": [qa(id=str(number))]} for number in range(2)]
-    text = json.dumps({"data": [{"paragraphs": paragraphs, "title": "T"}, {"paragraphs": paragraphs}], "version": 1}, indent=1)
+    text = json.dumps(
+        {
+            "data": [{"paragraphs": paragraphs, "title": "T"}, {"paragraphs": paragraphs}],
+            "version": 1,
+        },
+        indent=1,
+    )
     rows, problems = read("squad_json", "\ufeff" + text, tmp_path)
     assert not problems
     assert [row.get("title") for row in rows] == ["T", "T", None, None]
     lines = text.split("\n")
-    assert [lines[int(row["where"].split(":")[1]) - 1].strip() for row in rows] == ["{"] * 4  # each paragraph's first
+    assert [lines[int(row["where"].split(":")[1]) - 1].strip() for row in rows] == [
+        "{"
+    ] * 4  # each paragraph's first
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("{\n]", "corpus:2: not valid JSON at column 1: Expecting property name enclosed in double quotes; download the file again?"),
-    ("{}", "corpus: key 'data' is missing; found none"),
-    ("[1]", "corpus: found list '[1]', expected a mapping"),
-    ('{"data": 3, "n": 1}', "corpus: data: found int '3', expected a list"),
-    ('{"data": [{}, 1]}', "corpus:1: data[0]: key 'paragraphs' is missing"),
-    (squad({"id": "7"}), "corpus:1: data[0].paragraphs[0].qas[0]: key 'question' is missing; found id"),
-    (squad(qa(answers=[])), "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has no answer, and is_impossible is not"),
-    (squad(qa(is_impossible=True)), "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has answers although is_imposs"),
-    (squad(qa(answers=[{"text": "cat", "answer_start": "2"}])), "corpus:1: data[0].paragraphs[0].qas[0] (1): answers[0]: "
-                                                                "answer_start: found str '2', expected an integer"),
-    ('{"data": [{"paragraphs": [{"context": "\\ud83d", "qas": []}]}]}', "corpus:1: not valid JSON at column 27: an escape"),
-    ('{"data": ' + "[" * 100_000, "corpus:1: not valid JSON at column 11: "),
-    ('{"data": [{"n": ' + "1" * 5000 + "}]}", "corpus:1: not valid JSON at column 17: Exceeds the limit"),
-    ("", "corpus:1: not valid JSON at column 1: Expecting value"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{\n]",
+            "corpus:2: not valid JSON at column 1: Expecting property name enclosed in double quotes; download the file again?",
+        ),
+        ("{}", "corpus: key 'data' is missing; found none"),
+        ("[1]", "corpus: found list '[1]', expected a mapping"),
+        ('{"data": 3, "n": 1}', "corpus: data: found int '3', expected a list"),
+        ('{"data": [{}, 1]}', "corpus:1: data[0]: key 'paragraphs' is missing"),
+        (
+            squad({"id": "7"}),
+            "corpus:1: data[0].paragraphs[0].qas[0]: key 'question' is missing; found id",
+        ),
+        (
+            squad(qa(answers=[])),
+            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has no answer, and is_impossible is not",
+        ),
+        (
+            squad(qa(is_impossible=True)),
+            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has answers although is_imposs",
+        ),
+        (
+            squad(qa(answers=[{"text": "cat", "answer_start": "2"}])),
+            "corpus:1: data[0].paragraphs[0].qas[0] (1): answers[0]: "
+            "answer_start: found str '2', expected an integer",
+        ),
+        (
+            '{"data": [{"paragraphs": [{"context": "\\ud83d", "qas": []}]}]}',
+            "corpus:1: not valid JSON at column 27: an escape",
+        ),
+        ('{"data": ' + "[" * 100_000, "corpus:1: not valid JSON at column 11: "),
+        (
+            '{"data": [{"n": ' + "1" * 5000 + "}]}",
+            "corpus:1: not valid JSON at column 17: Exceeds the limit",
+        ),
+        ("", "corpus:1: not valid JSON at column 1: Expecting value"),
+    ],
+)
 def test_broken_squad(tmp_path: Path, text: str, message: str) -> None:
     rows, problems = read("squad_json", text, tmp_path)
     assert rows == []
@@ -73,14 +122,23 @@ def test_what_comes_before_the_damage_is_read(tmp_path: Path) -> None:
     rows, problems = read("squad_json", squad(qa()) + "}", tmp_path)
     assert problems[0].endswith("Extra data; download the file again?")
     _, problems = read("squad_json", b'{\n"data": "\xff"}\n', tmp_path)
-    assert problems == ["corpus:2: byte 12, 0xff, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"]
+    assert problems == [
+        "corpus:2: byte 12, 0xff, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"
+    ]
     content = packed(squad(*(qa(id=str(number)) for number in range(2000))).encode(), ".gz")
     _, problems = read("squad_json", content[:-9], tmp_path)
     assert problems[0].startswith("corpus: the file cannot be read any further: ")
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def walked(stream: JsonStream, depth: int = 0) -> Any:
@@ -116,9 +174,11 @@ def test_a_stream_gives_what_json_loads(value: Any, indent: int | None, ascii: b
 
 @settings(deadline=None)
 @given(JSON, st.integers(0, 200), st.binary(max_size=2))
-def test_a_damaged_stream_is_refused_where_json_loads_refuses_it(value: Any, at: int, by: bytes) -> None:
+def test_a_damaged_stream_is_refused_where_json_loads_refuses_it(
+    value: Any, at: int, by: bytes
+) -> None:
     text = json.dumps(value).encode()
-    damaged = text[:at % len(text)] + by
+    damaged = text[: at % len(text)] + by
     try:
         expected = json.loads(damaged.decode("utf-8-sig"), parse_constant=lambda name: None)
     except ValueError:
@@ -132,7 +192,9 @@ def test_a_damaged_stream_is_refused_where_json_loads_refuses_it(value: Any, at:
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     def peak(articles: int) -> int:
         path = tmp_path / "corpus"
-        path.write_text(json.dumps({"data": json.loads(squad(qa(context="A cat." * 99)))["data"] * articles}))
+        path.write_text(
+            json.dumps({"data": json.loads(squad(qa(context="A cat." * 99)))["data"] * articles})
+        )
         tracemalloc.start()
         assert sum(1 for _ in READERS["squad_json"].read(path, None, Problems())) == articles
         _, most = tracemalloc.get_traced_memory()
@@ -143,8 +205,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peak(20_000) < peak(2_000) + CHUNK
 
 
-@pytest.mark.parametrize(("name", "rows", "impossible"), [
-    ("squad/dev-v1.1.json", 10570, 0), ("squad/train-v1.1-part.json", 11877, 0), ("squad_v2/dev-v2.0.json", 11873, 5945)])
+@pytest.mark.parametrize(
+    ("name", "rows", "impossible"),
+    [
+        ("squad/dev-v1.1.json", 10570, 0),
+        ("squad/train-v1.1-part.json", 11877, 0),
+        ("squad_v2/dev-v2.0.json", 11873, 5945),
+    ],
+)
 @pytest.mark.parametrize("ending", ["", ".zst"])
 def test_real_files(name: str, rows: int, impossible: int, ending: str, tmp_path: Path) -> None:
     if not (DATA / "qa" / name).is_file():
@@ -153,44 +221,83 @@ def test_real_files(name: str, rows: int, impossible: int, ending: str, tmp_path
     found, problems = read("squad_json", packed(content, ending), tmp_path, name=f"corpus{ending}")
     assert not problems
     assert (len(found), sum(not row["answers"] for row in found)) == (rows, impossible)
-    flat = [(qa["id"], qa["question"], paragraph["context"], qa["answers"], article["title"])
-            for article in json.loads(content)["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
-    assert [tuple(row[key] for key in ("id", "question", "context", "answers", "title")) for row in found] == flat
+    flat = [
+        (qa["id"], qa["question"], paragraph["context"], qa["answers"], article["title"])
+        for article in json.loads(content)["data"]
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
+    assert [
+        tuple(row[key] for key in ("id", "question", "context", "answers", "title"))
+        for row in found
+    ] == flat
 
 
 HEADER = '{"header": {"dataset": "ours", "split": "train"}}\n'
 
 
 def mrqa(**changes: object) -> dict[str, object]:
-    return {"qid": "a1", "id": "x", "question": "Who?", "answers": ["Cat"], "detected_answers": [
-        {"text": "Cat", "char_spans": [[2, 4], [9, 11]], "token_spans": [[1, 1], [4, 4]]}]} | changes
+    return {
+        "qid": "a1",
+        "id": "x",
+        "question": "Who?",
+        "answers": ["Cat"],
+        "detected_answers": [
+            {"text": "Cat", "char_spans": [[2, 4], [9, 11]], "token_spans": [[1, 1], [4, 4]]}
+        ],
+    } | changes
 
 
 def lines(*qas: object, context: object = "A cat, a cat.") -> str:
-    return HEADER + json.dumps({"id": "c", "context": context, "context_tokens": [["A", 0]], "qas": list(qas)}) + "\n"
+    return (
+        HEADER
+        + json.dumps(
+            {"id": "c", "context": context, "context_tokens": [["A", 0]], "qas": list(qas)}
+        )
+        + "\n"
+    )
 
 
 def test_mrqa(tmp_path: Path) -> None:
     twice = mrqa(qid="b", detected_answers=mrqa()["detected_answers"] * 2)  # type: ignore[operator]
     rows, problems = read("mrqa_jsonl", lines(mrqa(), twice), tmp_path)
     assert not problems
-    shared = {"context": "A cat, a cat.", "question": "Who?",
-              "answers": [{"text": "cat", "answer_start": 2}, {"text": "cat", "answer_start": 9}]}
+    shared = {
+        "context": "A cat, a cat.",
+        "question": "Who?",
+        "answers": [{"text": "cat", "answer_start": 2}, {"text": "cat", "answer_start": 9}],
+    }
     assert content_of(rows) == [{"id": "a1", **shared}, {"id": "b", **shared}]
     assert rows[1]["where"] == "corpus:2: qas[1] (b)"
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    (lines(mrqa(), context=3), "2: context: found int '3', expected text"),
-    (lines({"qid": "1", "question": "q"}), "2: qas[0]: key 'detected_answers' is missing; found qid, question"),
-    (lines(mrqa(detected_answers=[])), "2: qas[0]: the question has no detected answer; MRQA has one for each: remove"),
-    (lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[3, 5]]}])),
-     "2: qas[0].detected_answers[0]: answer 'cat' is said to be at 3 to 5, where the context has 'at,'; correct char_spans"),
-    (lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[90, 95]]}])), "2: qas[0].detected_answers[0]: answer 'cat' is"),
-    (lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [["2", 4]]}])),
-     "2: qas[0].detected_answers[0]: char_spans: found \"['2', 4]\", expected pairs of integers"),
-    (HEADER + "{", "2: not valid JSON at column 2"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (lines(mrqa(), context=3), "2: context: found int '3', expected text"),
+        (
+            lines({"qid": "1", "question": "q"}),
+            "2: qas[0]: key 'detected_answers' is missing; found qid, question",
+        ),
+        (
+            lines(mrqa(detected_answers=[])),
+            "2: qas[0]: the question has no detected answer; MRQA has one for each: remove",
+        ),
+        (
+            lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[3, 5]]}])),
+            "2: qas[0].detected_answers[0]: answer 'cat' is said to be at 3 to 5, where the context has 'at,'; correct char_spans",
+        ),
+        (
+            lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[90, 95]]}])),
+            "2: qas[0].detected_answers[0]: answer 'cat' is",
+        ),
+        (
+            lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [["2", 4]]}])),
+            "2: qas[0].detected_answers[0]: char_spans: found \"['2', 4]\", expected pairs of integers",
+        ),
+        (HEADER + "{", "2: not valid JSON at column 2"),
+    ],
+)
 def test_broken_mrqa(line: str, message: str, tmp_path: Path) -> None:
     rows, problems = read("mrqa_jsonl", line, tmp_path)
     assert rows == []
@@ -199,5 +306,7 @@ def test_broken_mrqa(line: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_compressed_lines(ending: str, tmp_path: Path) -> None:
-    rows, problems = read("mrqa_jsonl", packed(lines(mrqa()).encode(), ending), tmp_path, name=f"a.jsonl{ending}")
+    rows, problems = read(
+        "mrqa_jsonl", packed(lines(mrqa()).encode(), ending), tmp_path, name=f"a.jsonl{ending}"
+    )
     assert (len(rows), problems) == (1, [])

@@ -19,8 +19,12 @@ from tests.support import raw
 from tests.support.raw import ENDINGS, content_of, packed
 
 
-def read(content: str | bytes, folder: Path, options: dict[str, Any] | None = None,
-         name: str = "corpus.jsonl") -> tuple[list[Row], list[str]]:
+def read(
+    content: str | bytes,
+    folder: Path,
+    options: dict[str, Any] | None = None,
+    name: str = "corpus.jsonl",
+) -> tuple[list[Row], list[str]]:
     """The rows of a file with this content, and its problems; corpus.jsonl is called `corpus` in both."""
     rows, problems = raw.read("records", content, folder, options, name)
     for row in rows:
@@ -29,27 +33,68 @@ def read(content: str | bytes, folder: Path, options: dict[str, Any] | None = No
 
 
 def test_text_and_label_without_options(tmp_path: Path) -> None:
-    lines = ['{"text": "Good.", "label": "yes", "more": 1}', "", '{"text": "Bad.", "label": 0}', '{"text": "", "label": false}']
+    lines = [
+        '{"text": "Good.", "label": "yes", "more": 1}',
+        "",
+        '{"text": "Bad.", "label": 0}',
+        '{"text": "", "label": false}',
+    ]
     rows, problems = read("\n".join(lines), tmp_path)
     assert not problems
-    assert [(row["text"], row["label"]) for row in rows] == [("Good.", "yes"), ("Bad.", "0"), ("", "false")]
+    assert [(row["text"], row["label"]) for row in rows] == [
+        ("Good.", "yes"),
+        ("Bad.", "0"),
+        ("", "false"),
+    ]
     assert rows[1] == {"where": "corpus:3", "text": "Bad.", "label": "0"}
 
 
 def test_nested_keys_and_names(tmp_path: Path) -> None:
-    line = json.dumps({"passage": {"text": "It rains.", "n": 3}, "claim": "It is wet.", "gold": {"value": True}, "uid": 12})
-    fields = {"id": "uid", "text": "passage.text", "text_pair": "claim", "label": "gold.value", "question": "passage.n"}
-    rows, problems = read(line, tmp_path, {"fields": fields, "names": {"true": "follows", "false": "does not"}})
+    line = json.dumps(
+        {
+            "passage": {"text": "It rains.", "n": 3},
+            "claim": "It is wet.",
+            "gold": {"value": True},
+            "uid": 12,
+        }
+    )
+    fields = {
+        "id": "uid",
+        "text": "passage.text",
+        "text_pair": "claim",
+        "label": "gold.value",
+        "question": "passage.n",
+    }
+    rows, problems = read(
+        line, tmp_path, {"fields": fields, "names": {"true": "follows", "false": "does not"}}
+    )
     assert not problems
-    assert rows == [{"where": "corpus:1", "id": "12", "text": "It rains.", "text_pair": "It is wet.",
-                     "label": "follows", "question": "3"}]
+    assert rows == [
+        {
+            "where": "corpus:1",
+            "id": "12",
+            "text": "It rains.",
+            "text_pair": "It is wet.",
+            "label": "follows",
+            "question": "3",
+        }
+    ]
 
 
-@pytest.mark.parametrize(("value", "names", "label"), [
-    (True, {"true": "yes"}, "yes"), (True, {True: "yes"}, "yes"), (False, {"true": "yes"}, "false"),
-    ("True", {"true": "y"}, "True"),
-    (1, {1: "one"}, "one"), (1, {"1": "one"}, "one"), ("1", {1: "one"}, "one"), (-1, {}, "-1"), ("a", {"a": "b", "b": "c"}, "b"),
-])
+@pytest.mark.parametrize(
+    ("value", "names", "label"),
+    [
+        (True, {"true": "yes"}, "yes"),
+        (True, {True: "yes"}, "yes"),
+        (False, {"true": "yes"}, "false"),
+        ("True", {"true": "y"}, "True"),
+        (1, {1: "one"}, "one"),
+        (1, {"1": "one"}, "one"),
+        ("1", {1: "one"}, "one"),
+        (-1, {}, "-1"),
+        ("a", {"a": "b", "b": "c"}, "b"),
+    ],
+)
 def test_names(tmp_path: Path, value: object, names: dict[object, str], label: str) -> None:
     rows, problems = read(json.dumps({"text": "t", "label": value}), tmp_path, {"names": names})
     assert not problems
@@ -57,7 +102,13 @@ def test_names(tmp_path: Path, value: object, names: dict[object, str], label: s
 
 
 def test_choices(tmp_path: Path) -> None:
-    value = {"context": "Ada met Bob.", "question": "Whom?", "choices": ["Ada", "Bob"], "starts": [0, 8], "answers": ["Bob"]}
+    value = {
+        "context": "Ada met Bob.",
+        "question": "Whom?",
+        "choices": ["Ada", "Bob"],
+        "starts": [0, 8],
+        "answers": ["Bob"],
+    }
     rows, problems = read(json.dumps(value), tmp_path, {"fields": dict.fromkeys(value)})
     assert not problems
     assert rows == [{"where": "corpus:1", **value}]
@@ -71,41 +122,75 @@ def test_spans(tmp_path: Path) -> None:
 
 
 def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
-    for fields in ({"text": "a", "label": "b"}, {"text": "a", "label": "b", "text_pair": "a", "id": "b"}):
+    for fields in (
+        {"text": "a", "label": "b"},
+        {"text": "a", "label": "b", "text_pair": "a", "id": "b"},
+    ):
         rows, _ = read('{"a": "x", "b": 1}', tmp_path, {"fields": fields})
         assert rows[0].keys() - {"where"} == keys(Options(dict(fields))) == set(fields)
     assert keys(Options()) == {"text", "label"}
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("{", "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double quotes; each line is one JSON"),
-    ("[]", "corpus:1: found list '[]', expected a mapping"),
-    ("{}", "corpus:1: key 'text' is missing; found none: add it, or say in the recipe's fields what it is called"),
-    ('{"txt": "a", "label": 1}', "corpus:1: key 'text' is missing; found txt, label: add it, or say in the recipe's"),
-    ('{"text": 5, "label": 1}', "corpus:1: text: found int '5', expected text; correct it, or the recipe's fields"),
-    ('{"text": "a", "label": 0.5}', "corpus:1: label: found float '0.5', expected text, an integer, or true or false; correct"),
-    ('{"text": "a", "label": null}', "corpus:1: label: found NoneType 'None', expected text, an integer, or true or false"),
-    ('{"text": "a", "label": ["x"]}', "corpus:1: label: found list \"['x']\", expected text, an integer, or true or false"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "{",
+            "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double quotes; each line is one JSON",
+        ),
+        ("[]", "corpus:1: found list '[]', expected a mapping"),
+        (
+            "{}",
+            "corpus:1: key 'text' is missing; found none: add it, or say in the recipe's fields what it is called",
+        ),
+        (
+            '{"txt": "a", "label": 1}',
+            "corpus:1: key 'text' is missing; found txt, label: add it, or say in the recipe's",
+        ),
+        (
+            '{"text": 5, "label": 1}',
+            "corpus:1: text: found int '5', expected text; correct it, or the recipe's fields",
+        ),
+        (
+            '{"text": "a", "label": 0.5}',
+            "corpus:1: label: found float '0.5', expected text, an integer, or true or false; correct",
+        ),
+        (
+            '{"text": "a", "label": null}',
+            "corpus:1: label: found NoneType 'None', expected text, an integer, or true or false",
+        ),
+        (
+            '{"text": "a", "label": ["x"]}',
+            "corpus:1: label: found list \"['x']\", expected text, an integer, or true or false",
+        ),
+    ],
+)
 def test_broken_lines(tmp_path: Path, line: str, message: str) -> None:
     rows, problems = read(line, tmp_path)
     assert rows == []
     assert problems[0].startswith(message)
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("spans", [{"segment": 0, "end": 1}], "spans: found list \"[{'segment': 0, 'end': 1}]\", expected a list of mappings, each "
-                                          "with the integers segment, start and end; correct it"),
-    ("spans", [{"segment": 0, "start": "1", "end": 2}], "spans: found list"),
-    ("spans", [{"segment": 0, "start": 1, "end": True}], "spans: found list"),
-    ("spans", [3], "spans: found list '[3]', expected a list of mappings"),
-    ("choices", "ab", "choices: found str 'ab', expected a list of texts; correct it"),
-    ("choices", ["a", 2], "choices: found list \"['a', 2]\", expected a list of texts"),
-    ("starts", [0, "1"], "starts: found list \"[0, '1']\", expected a list of integers"),
-    ("starts", [False], "starts: found list '[False]', expected a list of integers"),
-    ("question", None, "question: found NoneType 'None', expected text or an integer"),
-    ("context", {"text": "a"}, "context: found dict \"{'text': 'a'}\", expected text"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "spans",
+            [{"segment": 0, "end": 1}],
+            "spans: found list \"[{'segment': 0, 'end': 1}]\", expected a list of mappings, each "
+            "with the integers segment, start and end; correct it",
+        ),
+        ("spans", [{"segment": 0, "start": "1", "end": 2}], "spans: found list"),
+        ("spans", [{"segment": 0, "start": 1, "end": True}], "spans: found list"),
+        ("spans", [3], "spans: found list '[3]', expected a list of mappings"),
+        ("choices", "ab", "choices: found str 'ab', expected a list of texts; correct it"),
+        ("choices", ["a", 2], "choices: found list \"['a', 2]\", expected a list of texts"),
+        ("starts", [0, "1"], "starts: found list \"[0, '1']\", expected a list of integers"),
+        ("starts", [False], "starts: found list '[False]', expected a list of integers"),
+        ("question", None, "question: found NoneType 'None', expected text or an integer"),
+        ("context", {"text": "a"}, "context: found dict \"{'text': 'a'}\", expected text"),
+    ],
+)
 def test_broken_values(tmp_path: Path, key: str, value: object, message: str) -> None:
     rows, problems = read("\n" + json.dumps({key: value}), tmp_path, {"fields": {key: None}})
     assert rows == []
@@ -113,7 +198,10 @@ def test_broken_values(tmp_path: Path, key: str, value: object, message: str) ->
     assert problems[0].startswith(f"corpus:2: {message}")
 
 
-@pytest.mark.parametrize("line", ['{"passage": {"txt": "a"}}', '{"passage": "a"}', '{"passage": ["text"]}', '{"text": "a"}'])
+@pytest.mark.parametrize(
+    "line",
+    ['{"passage": {"txt": "a"}}', '{"passage": "a"}', '{"passage": ["text"]}', '{"text": "a"}'],
+)
 def test_a_way_that_leads_nowhere(tmp_path: Path, line: str) -> None:
     rows, problems = read(line, tmp_path, {"fields": {"text": "passage.text"}})
     assert rows == []
@@ -121,18 +209,32 @@ def test_a_way_that_leads_nowhere(tmp_path: Path, line: str) -> None:
 
 
 def test_all_problems_are_reported_and_good_lines_kept(tmp_path: Path) -> None:
-    lines = ['{"text": 1, "label": null}', "nonsense", '{"text": "a", "label": "b"}', '{"label": "b"}']
+    lines = [
+        '{"text": 1, "label": null}',
+        "nonsense",
+        '{"text": "a", "label": "b"}',
+        '{"label": "b"}',
+    ]
     rows, problems = read("\n".join(lines), tmp_path)
     assert [row["text"] for row in rows] == ["a"]
     assert [problem.split(":")[1] for problem in problems] == ["1", "1", "2", "4"]
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"fields": {"txt": "sentence"}}, "r: fields: 'txt' is no key of a row; did you mean 'text'?"),
-    ({"fields": {"text": None}, "names": {"1": "a"}}, "r: names: there is no label to rename; add label to fields, or remove"),
-    ({"fields": {"text": 3}}, "r: fields.text: found an integer 3, expected text"),
-    ({"names": {"1": True}}, "r: names.1: found true/false True, expected text"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"fields": {"txt": "sentence"}},
+            "r: fields: 'txt' is no key of a row; did you mean 'text'?",
+        ),
+        (
+            {"fields": {"text": None}, "names": {"1": "a"}},
+            "r: names: there is no label to rename; add label to fields, or remove",
+        ),
+        ({"fields": {"text": 3}}, "r: fields.text: found an integer 3, expected text"),
+        ({"names": {"1": True}}, "r: names.1: found true/false True, expected text"),
+    ],
+)
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(Options, options, "r")
@@ -144,47 +246,81 @@ def test_answers_have_offsets_unless_there_are_choices(tmp_path: Path) -> None:
     fields = ["context", "question", "answers"]
     line = {"context": "A cat.", "question": "Who?", "answers": [answers[0] | {"more": 1}]}
     hub = line | {"answers": {"text": ["cat"], "answer_start": [2]}}
-    rows, problems = read(f"{json.dumps(line)}\n{json.dumps(hub)}\n{json.dumps(line | {'answers': []})}", tmp_path,
-                          {"fields": dict.fromkeys(fields)})
+    rows, problems = read(
+        f"{json.dumps(line)}\n{json.dumps(hub)}\n{json.dumps(line | {'answers': []})}",
+        tmp_path,
+        {"fields": dict.fromkeys(fields)},
+    )
     assert not problems
     assert [row["answers"] for row in rows] == [answers, answers, []]
 
 
 def test_one_answer_in_two_columns(tmp_path: Path) -> None:
-    options = {"fields": {"context": None, "question": None, "answer": "span", "answer_start": "at"}}
+    options = {
+        "fields": {"context": None, "question": None, "answer": "span", "answer_start": "at"}
+    }
     shared = {"context": "A cat.", "question": "Who?"}
-    lines = [shared | {"span": "cat", "at": 2}, shared | {"span": "", "at": -1}, shared | {"span": None, "at": None}]
+    lines = [
+        shared | {"span": "cat", "at": 2},
+        shared | {"span": "", "at": -1},
+        shared | {"span": None, "at": None},
+    ]
     rows, problems = read("\n".join(map(json.dumps, lines)), tmp_path, options)
     assert not problems
     assert [row["answers"] for row in rows] == [[{"text": "cat", "answer_start": 2}], [], []]
     assert rows[0].keys() - {"where"} == keys(parse(Options, options, "r"))
-    rows, problems = read("context,question,span,at\nA cat.,Who?,cat,2\nA cat.,Who?,,\n", tmp_path, options, "corpus.csv")
+    rows, problems = read(
+        "context,question,span,at\nA cat.,Who?,cat,2\nA cat.,Who?,,\n",
+        tmp_path,
+        options,
+        "corpus.csv",
+    )
     assert not problems
     assert [row["answers"] for row in rows] == [[{"text": "cat", "answer_start": 2}], []]
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ({"answers": "cat"}, "answers: found str 'cat', expected a list"),
-    ({"answers": [{"text": "cat", "start": 2}]}, "answers[0]: key 'answer_start' is missing; found text, start"),
-    ({"answers": [{"text": "cat", "answer_start": True}]}, "answers[0]: answer_start: found bool 'True', expected an integer"),
-    ({"answers": [{"text": "cat", "answer_start": "2"}]}, "answers[0]: answer_start: found str '2', expected an integer"),
-    ({"answers": {"text": ["cat"], "answer_start": []}}, "answers: 1 texts with 0 offsets; each answer has one of both"),
-    ({"answers": {"text": ["cat"]}}, "answers: key 'answer_start' is missing; found text"),
-    ({"question": "q"}, "key 'answers' is missing; found question: add it"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"answers": "cat"}, "answers: found str 'cat', expected a list"),
+        (
+            {"answers": [{"text": "cat", "start": 2}]},
+            "answers[0]: key 'answer_start' is missing; found text, start",
+        ),
+        (
+            {"answers": [{"text": "cat", "answer_start": True}]},
+            "answers[0]: answer_start: found bool 'True', expected an integer",
+        ),
+        (
+            {"answers": [{"text": "cat", "answer_start": "2"}]},
+            "answers[0]: answer_start: found str '2', expected an integer",
+        ),
+        (
+            {"answers": {"text": ["cat"], "answer_start": []}},
+            "answers: 1 texts with 0 offsets; each answer has one of both",
+        ),
+        ({"answers": {"text": ["cat"]}}, "answers: key 'answer_start' is missing; found text"),
+        ({"question": "q"}, "key 'answers' is missing; found question: add it"),
+    ],
+)
 def test_broken_answers(line: dict[str, object], message: str, tmp_path: Path) -> None:
     rows, problems = read(json.dumps(line), tmp_path, {"fields": {"answers": None}})
     assert rows == []
     assert problems[0].startswith(f"corpus:1: {message}")
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ({"a": "cat", "s": None}, "answer 'cat' has no answer_start; correct it"),
-    ({"a": "cat", "s": "2"}, "s: found str '2', expected an integer; correct it"),
-    ({"a": 7, "s": 2}, "answer: found int '7', expected text; correct it"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"a": "cat", "s": None}, "answer 'cat' has no answer_start; correct it"),
+        ({"a": "cat", "s": "2"}, "s: found str '2', expected an integer; correct it"),
+        ({"a": 7, "s": 2}, "answer: found int '7', expected text; correct it"),
+    ],
+)
 def test_a_broken_answer(line: dict[str, object], message: str, tmp_path: Path) -> None:
-    rows, problems = read(json.dumps(line), tmp_path, {"fields": {"answer": "a", "answer_start": "s"}})
+    rows, problems = read(
+        json.dumps(line), tmp_path, {"fields": {"answer": "a", "answer_start": "s"}}
+    )
     assert rows == []
     assert problems[0].startswith(f"corpus:1: {message}")
 
@@ -192,32 +328,42 @@ def test_a_broken_answer(line: dict[str, object], message: str, tmp_path: Path) 
 def test_tokens_tags_and_predicate(tmp_path: Path) -> None:
     fields = {"tokens": "words", "tags": "ner", "predicate": None}
     line = json.dumps({"words": ["Ada", "ran"], "ner": [1, 0], "predicate": 1})
-    rows, problems = read(line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}, "tag_scheme": "auto"})
+    rows, problems = read(
+        line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}, "tag_scheme": "auto"}
+    )
     assert not problems
     assert content_of(rows) == [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}]
     rows, problems = read(line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}})
     assert rows == []
-    assert problems[0].startswith("corpus:1: token 0: tag 'I-PER' continues a span that was not begun")
+    assert problems[0].startswith(
+        "corpus:1: token 0: tag 'I-PER' continues a span that was not setup"
+    )
 
 
 CSV = {"fields": {"id": None, "text": "a text", "label": None}, "names": {"1": "yes"}}
 
 
 def test_csv(tmp_path: Path) -> None:
-    text = '\ufeffid,label,more,a text\r\n1,1,,"Good, ""very"".\r\nYes."\r\n\r\n2,no,x,Bad\u2028.\r\n'
+    text = (
+        '\ufeffid,label,more,a text\r\n1,1,,"Good, ""very"".\r\nYes."\r\n\r\n2,no,x,Bad\u2028.\r\n'
+    )
     rows, problems = read(text, tmp_path, CSV, "corpus.csv")
     assert not problems
-    assert rows == [{"where": "corpus.csv:2", "id": "1", "text": 'Good, "very".\r\nYes.', "label": "yes"},
-                    {"where": "corpus.csv:5", "id": "2", "text": "Bad\u2028.", "label": "no"}]
+    assert rows == [
+        {"where": "corpus.csv:2", "id": "1", "text": 'Good, "very".\r\nYes.', "label": "yes"},
+        {"where": "corpus.csv:5", "id": "2", "text": "Bad\u2028.", "label": "no"},
+    ]
 
 
 def test_tables_with_names_and_delimiters_of_their_own(tmp_path: Path) -> None:
     options = CSV | {"columns": ["label", "a text", "id"]}
     expected = [{"id": "1", "text": '"So," he said.', "label": "yes"}]
-    for content, more, name in (('1\t"So," he said.\t1\n', {}, "corpus.tsv"),
-                                ('1;"""So,"" he said.";1\n', {"delimiter": ";"}, "a.csv"),
-                                ('1\t"""So,"" he said."\t1\n', {"quote": "double"}, "a.tsv"),
-                                ('1|"So," he said.|1\n', {"delimiter": "|", "quote": "none", "format": "csv"}, "corpus")):
+    for content, more, name in (
+        ('1\t"So," he said.\t1\n', {}, "corpus.tsv"),
+        ('1;"""So,"" he said.";1\n', {"delimiter": ";"}, "a.csv"),
+        ('1\t"""So,"" he said."\t1\n', {"quote": "double"}, "a.tsv"),
+        ('1|"So," he said.|1\n', {"delimiter": "|", "quote": "none", "format": "csv"}, "corpus"),
+    ):
         rows, problems = read(content, tmp_path, options | more, name)
         assert not problems
         assert content_of(rows) == expected
@@ -226,31 +372,67 @@ def test_tables_with_names_and_delimiters_of_their_own(tmp_path: Path) -> None:
 def test_lists_in_cells(tmp_path: Path) -> None:
     fields = dict.fromkeys(["tokens", "tags", "predicate"])
     expected = [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}]
-    rows, problems = read('tokens\ttags\tpredicate\n["Ada", "ran"]\t["B-PER", "O"]\t1\n', tmp_path, {"fields": fields}, "a.tsv")
+    rows, problems = read(
+        'tokens\ttags\tpredicate\n["Ada", "ran"]\t["B-PER", "O"]\t1\n',
+        tmp_path,
+        {"fields": fields},
+        "a.tsv",
+    )
     assert (content_of(rows), problems) == (expected, [])
     options = {"fields": fields, "list_separator": " "}
     rows, problems = read("predicate,tags,tokens\n1,B-PER O,Ada ran\n", tmp_path, options, "a.csv")
     assert (content_of(rows), problems) == (expected, [])
-    rows, problems = read("predicate,tags,tokens\n1.5,B-PER,Ada ran\n", tmp_path, {"fields": fields}, "a.csv")
+    rows, problems = read(
+        "predicate,tags,tokens\n1.5,B-PER,Ada ran\n", tmp_path, {"fields": fields}, "a.csv"
+    )
     assert rows == []
     assert [problem.split("; ")[0] for problem in problems] == [
         "a.csv:2: tokens: found str 'Ada ran', expected a list of texts",
         "a.csv:2: tags: found str 'B-PER', expected a list of texts or integers",
-        "a.csv:2: predicate: found str '1.5', expected an integer"]
+        "a.csv:2: predicate: found str '1.5', expected an integer",
+    ]
 
 
-@pytest.mark.parametrize(("text", "name", "message"), [
-    ("text,label\na,b,c\n", "csv", "2: 3 columns, expected 2: \"['a', 'b', 'c']\"; correct the line, or the recipe's delimiter"),
-    ("text,label\na\n", "csv", "2: 1 columns, expected 2"),
-    ('text,label\n"a" b,c\n', "csv", "2: not valid CSV: ',' expected after '\"'; put cells with quotes"),
-    ('text,label\n"a,b\nc,d\n', "csv", "2: not valid CSV: unexpected end of data"),
-    ("txt,label\na,b\n", "csv", "1: there is no column 'text'; did you mean 'txt'?: add it, or say in the recipe's fields what"),
-    ("text,label,text\na,b,c\n", "csv", "1: two columns are called text; rename one"),
-    ('text\tlabel\n"a"\tb\n', "tsv", "2: cell '\"a\"' looks quoted; say in the recipe's options whether quote is double"),
-    ("text\tlabel\na\rb\tc\n", "tsv", "2: not valid TSV: new-line character seen in unquoted field"),
-    ("PAR1 text", "parquet", " row 1: not valid Parquet: "), ("", "parquet", " row 1: not valid Parquet: "),
-    ("text,label\na,b\n", "txt", " the name does not say which format it is; set format in the recipe's options: jsonl, csv"),
-])
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (
+            "text,label\na,b,c\n",
+            "csv",
+            "2: 3 columns, expected 2: \"['a', 'b', 'c']\"; correct the line, or the recipe's delimiter",
+        ),
+        ("text,label\na\n", "csv", "2: 1 columns, expected 2"),
+        (
+            'text,label\n"a" b,c\n',
+            "csv",
+            "2: not valid CSV: ',' expected after '\"'; put cells with quotes",
+        ),
+        ('text,label\n"a,b\nc,d\n', "csv", "2: not valid CSV: unexpected end of data"),
+        (
+            "txt,label\na,b\n",
+            "csv",
+            "1: there is no column 'text'; did you mean 'txt'?: add it, or say in the recipe's fields what",
+        ),
+        ("text,label,text\na,b,c\n", "csv", "1: two columns are called text; rename one"),
+        (
+            'text\tlabel\n"a"\tb\n',
+            "tsv",
+            "2: cell '\"a\"' looks quoted; say in the recipe's options whether quote is double",
+        ),
+        (
+            "text\tlabel\na\rb\tc\n",
+            "tsv",
+            "2: not valid TSV: new-line character seen in unquoted field",
+        ),
+        ("PAR1 text", "parquet", " row 1: not valid Parquet: "),
+        ("", "parquet", " row 1: not valid Parquet: "),
+        (
+            "text,label\na,b\n",
+            "txt",
+            " the name does not say which format it is; set format in the recipe's options: jsonl, csv",
+        ),
+    ],
+)
 def test_broken_tables(text: str, name: str, message: str, tmp_path: Path) -> None:
     rows, problems = read(text, tmp_path, name=f"corpus.{name}")
     assert rows == []
@@ -272,33 +454,53 @@ def parquet(table: pa.Table) -> bytes:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_parquet(ending: str, tmp_path: Path) -> None:
-    records = [{"passage": {"text": f"t{number}", "more": None}, "label": number % 2 == 0, "x": [1]} for number in range(3000)]
+    records = [
+        {"passage": {"text": f"t{number}", "more": None}, "label": number % 2 == 0, "x": [1]}
+        for number in range(3000)
+    ]
     options = {"fields": {"text": "passage.text", "label": None}, "names": {"true": "even"}}
-    rows, problems = read(packed(parquet(pa.Table.from_pylist(records)), ending), tmp_path, options, f"a.parquet{ending}")
+    rows, problems = read(
+        packed(parquet(pa.Table.from_pylist(records)), ending),
+        tmp_path,
+        options,
+        f"a.parquet{ending}",
+    )
     assert not problems
     assert len(rows) == 3000
-    assert rows[2999] == {"where": f"a.parquet{ending}: row 3000", "text": "t2999", "label": "false"}
+    assert rows[2999] == {
+        "where": f"a.parquet{ending}: row 3000",
+        "text": "t2999",
+        "label": "false",
+    }
 
 
 def test_broken_parquet(tmp_path: Path) -> None:
     whole = parquet(pa.table({"text": ["a", "b"] * 500, "label": ["x", None] * 500}))
     rows, problems = read(whole, tmp_path, name="a.parquet")
     assert (len(rows), len(problems)) == (500, 21)
-    assert problems[0].startswith("a.parquet: row 2: label: found NoneType 'None', expected text, an integer, or true or false")
+    assert problems[0].startswith(
+        "a.parquet: row 2: label: found NoneType 'None', expected text, an integer, or true or false"
+    )
     rows, problems = read(whole, tmp_path, {"fields": {"text": "txt"}}, "a.parquet")
-    assert problems == ["a.parquet: there is no column 'txt'; did you mean 'text'?: add it, or say in the recipe's fields what "
-                        "it is called"]
+    assert problems == [
+        "a.parquet: there is no column 'txt'; did you mean 'text'?: add it, or say in the recipe's fields what "
+        "it is called"
+    ]
     for damaged in (whole[:-20], whole[20:], gzip.compress(whole)[:-20]):
         rows, problems = read(damaged, tmp_path, name="a.parquet")
         assert (rows, len(problems)) == ([], 1)
         assert problems[0].startswith("a.parquet: row 1: ")
 
 
-@pytest.mark.parametrize("text", ['{"text": "\\ud83d", "label": 1}', '{"text": "\\uDE00\\uD83D", "label": 1}'])
+@pytest.mark.parametrize(
+    "text", ['{"text": "\\ud83d", "label": 1}', '{"text": "\\uDE00\\uD83D", "label": 1}']
+)
 def test_half_of_a_character(text: str, tmp_path: Path) -> None:
     rows, problems = read(text, tmp_path)
     assert rows == []
-    assert problems[0].startswith("corpus:1: an escape \\ud8.. to \\udf.. stands for half of a character, without the other half")
+    assert problems[0].startswith(
+        "corpus:1: an escape \\ud8.. to \\udf.. stands for half of a character, without the other half"
+    )
     rows, problems = read('{"text": "\\ud83d\\ude00", "label": 1}', tmp_path)
     assert (rows[0]["text"], problems) == ("\U0001f600", [])
 
@@ -310,9 +512,18 @@ def test_json_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
     assert problems[0].startswith("corpus:1: cannot be read as JSON: ")
 
 
-@pytest.mark.parametrize("options", [
-    {"fields": {"answer": None}}, {"fields": {"answer": None, "answer_start": None, "answers": None}}, {"delimiter": "::"},
-    {"delimiter": '"'}, {"list_separator": ""}, {"format": "xml"}, {"quote": "single"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fields": {"answer": None}},
+        {"fields": {"answer": None, "answer_start": None, "answers": None}},
+        {"delimiter": "::"},
+        {"delimiter": '"'},
+        {"list_separator": ""},
+        {"format": "xml"},
+        {"quote": "single"},
+    ],
+)
 def test_options_that_do_not_go_together(options: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         parse(Options, options, "r")
@@ -320,5 +531,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any]) -> None:
 
 def test_only_lines_are_cut() -> None:
     cut = READERS["records"].cut
-    assert [cut(Path(name), Options()) for name in ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")] == ["lines", *[None] * 4]
+    assert [
+        cut(Path(name), Options()) for name in ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")
+    ] == ["lines", *[None] * 4]
     assert cut(Path("a"), Options(format="jsonl")) == "lines"
