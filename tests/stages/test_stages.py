@@ -608,7 +608,7 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "newer format": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(format=4)),
-        ("format is 3, this version",),
+        ("format is 4, this version",),
     ),
     "unknown key": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)),
