@@ -9,7 +9,7 @@ from pipeline.files import write_json
 from pipeline.params import task_of
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
-from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, RECIPES, WORK
+from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, WORK, recipe_of
 from stages.workers.processes import executor
 
 HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinned hub revision
@@ -21,7 +21,7 @@ def prepare(name: str) -> None:
     """
     params = load_params()
     data = task_of(params, name).source
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    recipe = load_recipe(recipe_of(name))
     folder = None if data == HUB else Path(params.data_root) / data
     if folder is not None:
         log_read(folder)

@@ -1,11 +1,11 @@
-"""Words that several commands of deep-prompt take."""
+"""Arguments that several commands share."""
 
 import argparse
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.params import BackboneParams
@@ -13,26 +13,21 @@ if TYPE_CHECKING:
 SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
 
 
-def artifact_word(parser: ArgumentParser, **more: Any) -> None:
-    """--artifact."""
-    parser.add_argument(
-        "--artifact",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        **{"help": "the artifact's folder", **more},
-    )
+def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
+    """Add --artifact. `options` override those of `add_argument`."""
+    defaults = {"required": True, "type": Path, "metavar": "DIR", "help": "folder of the artifact"}
+    parser.add_argument("--artifact", **{**defaults, **options})
 
 
-def number(word: str) -> int:
-    """A type of words: whole numbers above 0."""
-    if not (word.isascii() and word.isdigit() and int(word)):
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
-    return int(word)
+def positive_integer(text: str) -> int:
+    """The argparse type of whole numbers above 0."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def backbone_at(source: str, digest: str | None) -> "BackboneParams":
-    """The backbone that --backbone names. Raises UserError where it is no such source."""
+    """The backbone that --backbone names. Raises UserError if `source` has another syntax."""
     from pipeline.config import parse
     from pipeline.params import BackboneParams
 

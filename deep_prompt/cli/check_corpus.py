@@ -1,43 +1,44 @@
-"""deep-prompt check: this project, or one corpus alone, before anyone trains."""
+"""deep-prompt check: check the project, or one corpus, before training."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from deep_prompt.cli.arguments import SOURCE
 from deep_prompt.cli.check_project import check_project
 from pipeline.errors import Problems, UserError
 from stages.runtime.entry import log_wrote
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.data.corpus_statistics import Statistics
     from pipeline.pretrained.tokenizer import Tokenizer
     from pipeline.report.tables import Table
 
-SHOWN = 30  # rows of a table
+MAX_SHOWN_ROWS = 30  # of a table
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument(
         "recipe",
         type=Path,
         nargs="?",
         metavar="RECIPE",
-        help="the corpus's recipe, data_recipes/NAME.yaml (default: check the project, its params and recipes)",
+        help="recipe of a corpus, data_recipes/NAME.yaml (default: check the whole project)",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
-        help="where its files are (default: the recipe's pinned hub revision)",
+        help="folder of the corpus (default: the recipe's pinned hub revision)",
     )
     parser.add_argument(
         "--backbone",
         metavar="SOURCE",
-        help="whose tokenizer counts sub-words: folder:PATH, package:NAME/FOLDER or hub:ID@REVISION",
+        help=f"count sub-words with the tokenizer of this backbone: {SOURCE}",
     )
     parser.add_argument(
         "--max-length",
@@ -51,69 +52,73 @@ def words(parser: ArgumentParser) -> None:
         type=int,
         default=32,
         metavar="N",
-        help="by how many two windows overlap (default: %(default)s)",
+        help="overlap of two windows, in sub-words (default: %(default)s)",
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write the page there too, with plots"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
 
 
-def check(given: Namespace) -> None:
-    """Without RECIPE, check params.yaml and all recipes of this project. With it, check that corpus alone: all its problems by kind with examples, and statistics of what is sound:
-    rows, words, labels, lengths, and how much is longer than a window of the backbone's tokenizer.
+def check(arguments: Namespace) -> None:
+    """Without RECIPE, check params.yaml and all recipes of the project.
 
-    Nothing is kept but --html. Exits with 1 where `prepare` would; warnings do not count.
+    With RECIPE, check that corpus: list its problems by kind with examples, and describe its sound
+    rows: words, labels, lengths, and how many rows exceed a window of the backbone's tokenizer.
+    Only --html is kept. The exit code is 1 if `prepare` would fail; warnings do not count.
     """
-    if given.recipe is None:
+    if arguments.recipe is None:
         check_project()
         return
     from pipeline.data.recipe import load_recipe
 
-    if given.max_length < 8 or not 0 <= given.stride < given.max_length // 2:
+    max_length, stride = arguments.max_length, arguments.stride
+    if max_length < 8 or not 0 <= stride < max_length // 2:
         raise UserError(
-            f"--max-length is {given.max_length} and --stride {given.stride}; at least 8, and less than half of it"
+            f"--max-length is {max_length} and --stride {stride}; give a --max-length of at least "
+            "8 and a --stride below half of it"
         )
-    recipe = load_recipe(given.recipe)
+    recipe = load_recipe(arguments.recipe)
     problems = Problems(shown=0)
-    statistics, sound = _measured(recipe, given, problems)
+    statistics, sound = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems)
-    if given.html:
+    if arguments.html:
         from pipeline.report.corpus_page import write_page
 
-        write_page(given.html, recipe.name, statistics, problems)
-        log_wrote(given.html)
+        write_page(arguments.html, recipe.name, statistics, problems)
+        log_wrote(arguments.html)
     if not sound:
         raise SystemExit(1)
 
 
-def _measured(recipe: Any, given: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
-    """What is in the corpus, and whether `prepare` would take it as it is."""
+def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
+    """The statistics of a corpus, and whether `prepare` would accept it."""
     from pipeline.config import load_json
     from pipeline.data.corpus_statistics import measure
     from pipeline.data.prepare import CorpusError, prepare
 
-    with TemporaryDirectory(prefix="deep-prompt-") as place:
-        examples, sound = Path(place) / "examples", True
+    with TemporaryDirectory(prefix="deep-prompt-") as folder:
+        examples, sound = Path(folder) / "examples", True
         try:
-            prepare(recipe, given.folder, examples, gather=problems)
+            prepare(recipe, arguments.folder, examples, gather=problems)
         except CorpusError:
             sound = False
         summary = load_json(examples / "summary.json")
-        return measure(
-            examples, summary, _tokenizer(given), given.max_length, given.stride, problems
-        ), sound
+        tokenizer = _load_tokenizer(arguments)
+        statistics = measure(
+            examples, summary, tokenizer, arguments.max_length, arguments.stride, problems
+        )
+        return statistics, sound
 
 
-def _tokenizer(given: Namespace) -> "Tokenizer | None":
-    if given.backbone is None:
+def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
+    if arguments.backbone is None:
         return None
     from pipeline.pretrained.location import tokenizer_folder
     from pipeline.pretrained.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(tokenizer_folder(given.backbone))
-    if given.max_length > tokenizer.max_length:
+    tokenizer = Tokenizer(tokenizer_folder(arguments.backbone))
+    if arguments.max_length > tokenizer.max_length:
         raise UserError(
-            f"--max-length is {given.max_length}, but the backbone has {tokenizer.max_length} positions"
+            f"--max-length is {arguments.max_length}, but the backbone has "
+            f"{tokenizer.max_length} positions; give at most that"
         )
     return tokenizer
 
@@ -129,21 +134,22 @@ def _print(name: str, statistics: "Statistics", problems: Problems) -> None:
         if section.title == "Problems":
             console.print("\n".join(problems.summary()), markup=False, soft_wrap=True)
             continue
-        for table in (*section.tables, *([section.folded] if section.folded else [])):
-            console.print(_as_text(table))
+        folded = [section.folded] if section.folded else []
+        for table in (*section.tables, *folded):
+            console.print(_rich_table(table))
 
 
-def _as_text(table: "Table") -> Any:
-    from rich.table import Table as Shown
+def _rich_table(table: "Table") -> Any:
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = Shown(title=table.caption, title_justify="left")
-    for number, column in enumerate(table.columns):
-        shown.add_column(Text(column.text), justify="left" if number == 0 else "right")
-    for row in table.rows[:SHOWN]:
-        shown.add_row(
+    rich_table = RichTable(title=table.caption, title_justify="left")
+    for index, column in enumerate(table.columns):
+        rich_table.add_column(Text(column.text), justify="left" if index == 0 else "right")
+    for row in table.rows[:MAX_SHOWN_ROWS]:
+        rich_table.add_row(
             *(Text(f"{cell.text} ({cell.note})" if cell.note else cell.text) for cell in row)
         )
-    if len(table.rows) > SHOWN:
-        shown.add_row(Text(f"and {len(table.rows) - SHOWN} more"))
-    return shown
+    if len(table.rows) > MAX_SHOWN_ROWS:
+        rich_table.add_row(Text(f"and {len(table.rows) - MAX_SHOWN_ROWS} more"))
+    return rich_table

@@ -1,8 +1,12 @@
-"""Before `dvc repro`: check params.yaml and the recipes it names, all at once, and drop the features of tasks it no longer has.
+"""deep-prompt check, without a recipe: check the project before `dvc repro`.
 
-DVC says only that a key is missing; and it keeps the outputs of stages that are gone, so that a mixture of `corpora: all` would
-not notice that one was taken away. What is dropped here stays in DVC's cache. And killed while it writes dvc.lock, or its list of
-who uses what, DVC leaves one that it then refuses to read; without them, it takes what was made out of its cache.
+DVC reports only the first missing key of params.yaml, so this command checks params.yaml and all
+recipes first. It also repairs two states that DVC cannot leave by itself:
+
+- DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the features
+  of a removed task, so they are deleted. They stay in DVC's cache.
+- A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
+  these files it finds the outputs in its cache.
 """
 
 import json
@@ -15,30 +19,31 @@ from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import DVC_LOCK, FEATURES, RECIPES
+from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, recipe_of
 
 
 def check_project() -> None:
-    """Raise UserError with every problem of params.yaml, or else of the recipes."""
+    """Raise UserError with all problems of params.yaml, or else of its recipes."""
     params = load_params()
     problems: list[str] = []
     for name in params.tasks:
         try:
-            load_recipe(RECIPES / f"{name}.yaml")
+            load_recipe(recipe_of(name))
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(*problems)
-    _set_torn_lock_aside(DVC_LOCK)
-    _drop_torn_users(Path(".dvc/tmp/rwlock"))
+    _set_truncated_lock_aside(DVC_LOCK)
+    _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
             shutil.rmtree(folder)
-            log(f"dropped {folder}: params.yaml has no such task")
+            log(f"deleted {folder}: params.yaml has no such task")
 
 
-def _set_torn_lock_aside(path: Path) -> None:
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415  (imports of a second, which --help should not wait for)
+def _set_truncated_lock_aside(path: Path) -> None:
+    # DVC takes about a second to import, and `deep-prompt --help` must not wait for it.
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415
     from voluptuous import Invalid  # noqa: PLC0415
 
     try:
@@ -46,12 +51,16 @@ def _set_torn_lock_aside(path: Path) -> None:
     except (UserError, Invalid) as error:
         aside = path.replace(path.with_suffix(".lock.torn"))
         log(
-            f"{path} is torn ({str(error).splitlines()[0]}): it is {aside} now, and DVC will find what was made in its cache"
+            f"{path} is truncated ({str(error).splitlines()[0]}): moved it to {aside}. "
+            "Nothing is lost: DVC finds the results in its cache."
         )
 
 
-def _drop_torn_users(path: Path) -> None:
-    """DVC's list of who uses which files now. Another DVC may be writing it at this moment, but not for long."""
+def _remove_truncated_rwlock(path: Path) -> None:
+    """Remove DVC's list of files in use if it is truncated and stays so for a second.
+
+    Another DVC process may be writing it at this moment.
+    """
     for _ in range(5):
         try:
             json.loads(path.read_text(encoding="utf-8"))
@@ -62,4 +71,4 @@ def _drop_torn_users(path: Path) -> None:
         else:
             return
     path.unlink(missing_ok=True)
-    log(f"{path} was torn, by a DVC that was killed: removed")
+    log(f"{path} was truncated by a killed DVC: removed it")

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_prompt.cli.arguments import SOURCE, artifact_word, backbone_at
+from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at
 from pipeline.errors import UserError
 from pipeline.files import sha256
 from stages.runtime.entry import log, log_wrote
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pipeline.params import BackboneParams
 
 
-def export_words(parser: ArgumentParser) -> None:
+def add_export_arguments(parser: ArgumentParser) -> None:
     """The words of `export`."""
     parser.add_argument("--to", required=True, choices=("peft",), help="whose format")
-    artifact_word(parser)
+    add_artifact_argument(parser)
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="the folder to write"
     )
@@ -87,7 +87,7 @@ def _base_model(params: "BackboneParams", folder: Path) -> str:
     return name.split("@")[0] if kind == "hub" else str(folder)
 
 
-def import_words(parser: ArgumentParser) -> None:
+def add_import_arguments(parser: ArgumentParser) -> None:
     """The words of `import`."""
     parser.add_argument(
         "--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="whose format"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pipeline.params import BackboneParams
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument("artifact", type=Path, metavar="DIR", help="the artifact's folder")
     parser.add_argument(
         "--json", action="store_true", help="print its config.json as it was read, for programs"

@@ -1,12 +1,13 @@
-"""deep-prompt, the command; also `python -m deep_prompt`. A module here is a command, or two that belong together."""
+"""The command `deep-prompt`; also `python -m deep_prompt`."""
 
 import argparse
 import os
 import signal
 import sys
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from inspect import cleandoc
+from typing import NamedTuple
 
 from deep_prompt.cli import (
     check_corpus,
@@ -21,76 +22,104 @@ from deep_prompt.cli import (
 )
 from stages.runtime.entry import report_errors
 
-# Torch, transformers and the like are imported inside the commands: they take seconds, which --help and a typo should not.
+# The commands import torch, transformers and similar packages inside their functions: these imports
+# take seconds, and neither --help nor a typo should wait for them.
+
+
+class Command(NamedTuple):
+    """A subcommand: its name, function, arguments, and one line of help."""
+
+    name: str
+    run: Callable[[Namespace], None]
+    add_arguments: Callable[[ArgumentParser], None]
+    summary: str
+
+
+COMMANDS = (
+    Command(
+        "check", check_corpus.check, check_corpus.add_arguments, "check the project or one corpus"
+    ),
+    Command("preset", preset.preset, preset.add_arguments, "replace params.yaml by a preset"),
+    Command(
+        "parallel",
+        parallel.parallel,
+        parallel.add_arguments,
+        "run the whole pipeline with one task on each GPU",
+    ),
+    Command("show", show.show, show.add_arguments, "print the test scores and the summary"),
+    Command("tune", tune.tune, tune.add_arguments, "search an arm's training params on validation"),
+    Command(
+        "predict",
+        predict.predict,
+        predict.add_arguments,
+        "predict rows of many tasks over one backbone",
+    ),
+    Command(
+        "inspect",
+        inspect_artifact.inspect,
+        inspect_artifact.add_arguments,
+        "describe an artifact",
+    ),
+    Command(
+        "export",
+        export_import.export,
+        export_import.add_export_arguments,
+        "write an artifact's prompt in the format of another library",
+    ),
+    Command(
+        "import",
+        export_import.import_,
+        export_import.add_import_arguments,
+        "make an artifact from another library's prompt",
+    ),
+    Command(
+        "publish",
+        publish.publish,
+        publish.add_arguments,
+        "upload an artifact to the Hugging Face hub",
+    ),
+)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the command line. Exits with 1 on a user's mistake, with 2 on wrong usage."""
+    """Run the command with `words`, or with the words of the command line.
+
+    Exits with 1 on a user's mistake and with 2 on wrong usage.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    given = _parser().parse_args(words)
-    signal.signal(signal.SIGTERM, _terminated)
+    arguments = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
         with report_errors():
-            given.run(given)
+            arguments.run(arguments)
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads stdout has seen enough, as `head` does
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python's own flush at exit would say so
+    except BrokenPipeError:  # The reader of stdout closed it, as `head` does.
+        # Python flushes stdout again at exit, and would print the error then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def _terminated(*_: object) -> None:
-    raise SystemExit(128 + signal.SIGTERM)  # so that what is being written beside is removed
+def _exit_on_sigterm(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)  # An exception, so that temporary files are removed.
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "deep-prompt",
-        description="Check a corpus, tune params, use artifacts: prompts and heads on a frozen backbone.",
-        epilog="`deep-prompt COMMAND --help` says more of a command.",
+        description="Check data, run the pipeline, and use artifacts: prompts and heads on a "
+        "frozen backbone.",
+        epilog="`deep-prompt COMMAND --help` describes a command.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, run, add_words, text in (
-        (
-            "check",
-            check_corpus.check,
-            check_corpus.words,
-            "check this project, or one corpus, before anyone trains",
-        ),
-        ("preset", preset.preset, preset.words, "switch params.yaml to one of the presets"),
-        (
-            "parallel",
-            parallel.parallel,
-            parallel.words,
-            "run the whole pipeline with one task on each GPU",
-        ),
-        ("show", show.show, show.words, "print the test scores and the report's summary"),
-        ("tune", tune.tune, tune.words, "search an arm's training params on validation"),
-        ("predict", predict.predict, predict.words, "predict rows of many tasks over one backbone"),
-        ("inspect", inspect_artifact.inspect, inspect_artifact.words, "show what an artifact is"),
-        (
-            "export",
-            export_import.export,
-            export_import.export_words,
-            "write an artifact's prompt as another library's",
-        ),
-        (
-            "import",
-            export_import.import_,
-            export_import.import_words,
-            "make an artifact of another library's prompt",
-        ),
-        ("publish", publish.publish, publish.words, "upload an artifact to the Hugging Face hub"),
-    ):
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=cleandoc(run.__doc__ or ""),
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=cleandoc(command.run.__doc__ or ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        add_words(command)
-        command.set_defaults(run=run)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     return parser

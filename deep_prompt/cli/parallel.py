@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from types import MappingProxyType
 
-from deep_prompt.cli.arguments import number
+from deep_prompt.cli.arguments import positive_integer
 from deep_prompt.cli.check_project import check_project
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import UserError
@@ -25,11 +25,11 @@ Job = tuple[str, ...]
 """An arm, a task, and the seed of a run that repeats another."""
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument(
         "gpus",
-        type=number,
+        type=positive_integer,
         metavar="GPUS",
         help="how many tasks to train at a time, one on each GPU",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from deep_prompt.cli.arguments import SOURCE, artifact_word, backbone_at, number
+from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
 from pipeline.data.readers.base import not_utf8
 from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks.base.row import Row
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pipeline.params import BackboneParams
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
-    artifact_word(
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_artifact_argument(
         parser,
         action="append",
         help="an artifact's folder; repeat it for more tasks on the same backbone",
@@ -46,21 +46,21 @@ def words(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-tokens",
-        type=number,
+        type=positive_integer,
         default=4096,
         metavar="N",
         help="tokens of a batch, with padding (default: %(default)s)",
     )
     parser.add_argument(
         "--max-length",
-        type=number,
+        type=positive_integer,
         metavar="N",
         help="tokens of a window (default: as each task was trained); a longer text is read in several, which "
         "then overlap by a quarter",
     )
     parser.add_argument(
         "--chunk-rows",
-        type=number,
+        type=positive_integer,
         default=512,
         metavar="N",
         help="rows read before the first of them is answered (default: %(default)s)",

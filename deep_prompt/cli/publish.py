@@ -3,7 +3,7 @@
 import re
 from argparse import ArgumentParser, Namespace
 
-from deep_prompt.cli.arguments import artifact_word
+from deep_prompt.cli.arguments import add_artifact_argument
 from pipeline.errors import UserError
 from stages.runtime.entry import log
 
@@ -11,9 +11,9 @@ from stages.runtime.entry import log
 # ruff: noqa: PLC0415
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
-    artifact_word(parser)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_artifact_argument(parser)
     parser.add_argument(
         "--repo",
         required=True,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from deep_prompt.cli.yaml_edit import rewritten
+from deep_prompt.cli.yaml_edit import edited_text
 from pipeline.config import load_json, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_write, sha256
@@ -163,6 +163,6 @@ def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
         )
         place.update(values)
 
-    text = rewritten(path, change)
+    text = edited_text(path, change)
     check_params(YAML(typ="safe").load(text), str(path))
     atomic_write(path, text)

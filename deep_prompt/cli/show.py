@@ -11,7 +11,7 @@ from stages.runtime.params import load_params
 from stages.runtime.paths import REPORT, RESULTS, run_folder
 
 
-def words(parser: ArgumentParser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """It takes none."""
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 RANDOM = 5  # trials at random points before the sampler models what it has seen
 
 
-def words(parser: ArgumentParser) -> None:
-    """The command's words."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument(
         "target",
         metavar="TASK",

@@ -1,4 +1,4 @@
-"""A YAML file with other values in it, for people to go on reading."""
+"""Edit a YAML file and keep its comments."""
 
 from collections.abc import Callable
 from io import StringIO
@@ -8,12 +8,15 @@ from typing import Any
 from ruamel.yaml import YAML
 
 
-def rewritten(path: Path, change: Callable[[Any], None]) -> str:
-    """The text of a YAML file after `change` has altered its document in place; its comments and quotes stay."""
+def edited_text(path: Path, edit: Callable[[Any], None]) -> str:
+    """The text of a YAML file after `edit` has changed its document in place.
+
+    Comments and quotes are kept.
+    """
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 10_000, True
     document = yaml.load(path.read_text(encoding="utf-8"))
-    change(document)
+    edit(document)
     text = StringIO()
     yaml.dump(document, text)
     return text.getvalue()

@@ -14,6 +14,7 @@ RECIPES = Path("data_recipes")
 PRESETS = Path("presets")
 DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
+DVC_RWLOCK = Path(".dvc/tmp/rwlock")
 
 WORLD = Path("data/world")
 CORPORA = Path("data/corpora")

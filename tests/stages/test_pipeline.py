@@ -105,7 +105,7 @@ class Project:
     values: dict[str, Any]
 
     def repro(self, **more: str) -> Outcome:
-        """TrainingRun `dvc repro`, with more environment variables."""
+        """Run `dvc repro`, with more environment variables."""
         done = python(self.folder, self.env | more, "-m", "dvc", "repro")
         output = done.stdout + done.stderr
         assert done.returncode == 0, output

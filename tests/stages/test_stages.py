@@ -1191,7 +1191,7 @@ def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFi
         check_project()
         assert not lock.exists()
         assert aside.read_text() == text
-    assert "dvc.lock is torn" in capsys.readouterr().out
+    assert "dvc.lock is truncated" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

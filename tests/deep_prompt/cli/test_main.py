@@ -106,7 +106,7 @@ class Ended:
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
-    """TrainingRun the command in this process; a second one would import torch for seconds."""
+    """Run the command in this process; a second one would import torch for seconds."""
 
     def run(*words: object, stdin: str | bytes = "") -> Ended:
         given = stdin if isinstance(stdin, bytes) else stdin.encode()

@@ -1,0 +1,88 @@
+"""`import deep_prompt`: the public API is what its page says, and importing it is quick."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import deep_prompt
+from pipeline.artifacts.artifact import save_artifact
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
+from pipeline.errors import UserError
+from pipeline.model.backbone import Backbone
+from pipeline.model.heads import Heads
+from pipeline.model.prompt import DeepPrompt
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.params import BackboneParams
+from pipeline.world import write_corpus
+from tests.support.paths import ROOT
+from tests.support.small_project import make_backbone
+
+HEAD = TaskHead("token_classification", "classes", ("O", "B-X", "I-X"))
+ROW = {"tokens": ["Ada", "in", "Bonn"]}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    write_corpus("srl", folder / "corpus", 40, 7)
+    params = BackboneParams(
+        f"folder:{folder}/backbone", make_backbone(folder / "backbone", folder / "corpus")
+    )
+    backbone = Backbone.load(folder / "backbone").requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    prompt = DeepPrompt(torch.randn(backbone.prompt_shape(4), generator=generator))
+    model = PromptedModel(
+        backbone, prompt, Heads(["classes"], [3], backbone.hidden_size, 0), train_backbone=False
+    )
+    config = ArtifactConfig("deep_prompt", params, "bert", 32, {"ner": HEAD}, prompt.shape)
+    save_artifact(folder / "ner", model, config)
+    return folder / "ner"
+
+
+@pytest.mark.parametrize(
+    "name", [lambda path: path, str, lambda path: [path], lambda path: {"ner": path}]
+)
+def test_one_artifact_may_be_named_in_four_ways(
+    name: Callable[[Path], object], artifact: Path
+) -> None:
+    model = deep_prompt.load(name(artifact))  # type: ignore[arg-type]
+    (prediction,) = model.predict([ROW])
+    assert isinstance(model, deep_prompt.Predictor)
+    assert isinstance(prediction, deep_prompt.Prediction)
+    assert (prediction.task, prediction.id) == ("ner", 0)
+
+
+def test_options_reach_the_predictor(artifact: Path) -> None:
+    assert deep_prompt.load(artifact, max_length=16, stride=4).windows == {"ner": (16, 4)}
+
+
+def test_the_config_is_read_without_tensors(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((artifact / "config.json").read_bytes())
+    config = deep_prompt.load_config(str(tmp_path))
+    assert isinstance(config, deep_prompt.ArtifactConfig)
+    assert config.heads == {"ner": HEAD}
+
+
+def test_a_missing_artifact_is_a_user_error(tmp_path: Path) -> None:
+    assert deep_prompt.UserError is UserError
+    for call in (deep_prompt.load, deep_prompt.load_config):
+        with pytest.raises(UserError, match=r"config.json: no such file"):
+            call(tmp_path)
+
+
+def test_every_public_name_exists_and_no_other_does() -> None:
+    assert all(hasattr(deep_prompt, name) for name in deep_prompt.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
+        deep_prompt.Trainer  # noqa: B018
+
+
+def test_importing_it_loads_no_torch() -> None:
+    check = "import sys, deep_prompt; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
