@@ -1,4 +1,4 @@
-"""featurize@TASK: examples + the backbone's tokenizer -> features."""
+"""featurize@TASK: turn examples into features with the backbone's tokenizer."""
 
 from typing import Any
 
@@ -14,37 +14,37 @@ from pipeline.tasks.base.row import SPLITS
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import EXAMPLES, FEATURES, WORK
-from stages.workers.processes import executor, forget
+from stages.workers.processes import executor, remove_shards
 
 
 def featurize(name: str) -> None:
     """Write data/features/NAME: tables train, validation and test, and summary.json."""
     params = load_params()
-    limits = task_of(params, name)
+    task = task_of(params, name)
     source = EXAMPLES / name
-    described = load_json(source / "summary.json")
-    classes, tokenizer = described["classes"], Tokenizer(locate(params.backbone))
-    if limits.max_length > tokenizer.max_length:
+    corpus = load_json(source / "summary.json")
+    classes, tokenizer = corpus["classes"], Tokenizer(locate(params.backbone))
+    if task.max_length > tokenizer.max_length:
         raise UserError(
-            f"params.yaml: tasks.{name}.max_length is {limits.max_length}, but the backbone has "
-            f"{tokenizer.max_length} positions; make it smaller"
+            f"params.yaml: tasks.{name}.max_length is {task.max_length}, but the backbone has "
+            f"{tokenizer.max_length} positions; give at most that"
         )
-    words = (
-        tokenizer.single_words([described["words"][label] for label in classes])
-        if described["words"]
+    label_token_ids = (
+        tokenizer.single_words([corpus["words"][label] for label in classes])
+        if corpus["words"]
         else []
     )
     log_read(source)
     output, work, workers = FEATURES / name, WORK / f"featurize-{name}", executor()
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {
-            key: described[key] for key in ("task", "code", "classes", "primary")
+            key: corpus[key] for key in ("task", "code", "classes", "primary")
         }
         summary |= {
-            "label_token_ids": words,
+            "label_token_ids": label_token_ids,
             "pad_token_id": tokenizer.pad_token_id,
             "splits": {},
-            "windows": {"max_length": limits.max_length, "stride": limits.stride},
+            "windows": {"max_length": task.max_length, "stride": task.stride},
         }
         for split in SPLITS:
             examples = source / f"{split}.parquet"
@@ -53,28 +53,28 @@ def featurize(name: str) -> None:
                 examples,
                 digest,
                 folder / split,
-                described["task"],
+                corpus["task"],
                 classes,
                 tokenizer,
-                limits.max_length,
-                limits.stride,
+                task.max_length,
+                task.stride,
                 work / split,
                 workers,
             )
-            happened = {what: count for what, count in counts.items() if count}
+            nonzero = {what: count for what, count in counts.items() if count}
             summary["splits"][split] = {
-                "examples": described["rows"][split],
+                "examples": corpus["rows"][split],
                 "features": rows,
-                "counts": happened,
+                "counts": nonzero,
                 "sha256": sha256(folder / split / INDEX),
                 "examples_sha256": digest,
             }
             log(
-                f"{split}: {described['rows'][split]} examples, {rows} features"
-                + "".join(f"; {what}: {count}" for what, count in happened.items())
+                f"{split}: {corpus['rows'][split]} examples, {rows} features"
+                + "".join(f"; {what}: {count}" for what, count in nonzero.items())
             )
         write_json(folder / "summary.json", summary)
-    forget(work)
+    remove_shards(work)
     log_wrote(output)
 
 

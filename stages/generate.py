@@ -1,4 +1,4 @@
-"""generate@KIND: write one of the embedded corpora, in the formats that real ones come in."""
+"""generate@KIND: write one of the embedded corpora, in the format of real corpora of its kind."""
 
 from typing import cast
 

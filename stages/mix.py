@@ -1,4 +1,4 @@
-"""mix@MIXTURE: sizes -> rates, how often each corpus will be seen, and what leaks from one corpus's train into another's test."""
+"""mix@MIXTURE: set the rates of a mixture, and find training rows that leak held-out rows."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,39 +25,47 @@ from stages.runtime.paths import EXAMPLES, FEATURES, MIXTURE_CORPORA, MIXTURES, 
 def mix(mixture: str) -> None:
     """Write data/mixtures/MIXTURE.json."""
     params = load_params()
-    how, training = mixture_of(params, mixture), params.pretrain[mixture]
+    mixture_params, training = mixture_of(params, mixture), params.pretrain[mixture]
     source = MIXTURE_CORPORA / f"{mixture}.json"
-    members = load_json(source)
+    summaries = load_json(source)
     log_read(source)
-    leaks = _leaks(members)
-    _say_leaks(leaks, how, f"{PARAMS}: mixtures.{mixture}")
+    leaks = _leaks(summaries)
+    _log_leaks(leaks, mixture_params, f"{PARAMS}: mixtures.{mixture}")
     dropped = (
-        leaks.train_rows if how.on_leak == "drop" else dict.fromkeys(members, np.zeros(0, np.int64))
+        leaks.train_rows
+        if mixture_params.on_leak == "drop"
+        else dict.fromkeys(summaries, np.zeros(0, np.int64))
     )
     try:
-        corpora = _corpora(members, dropped, how, training)
+        corpora = _corpora(summaries, dropped, mixture_params, training)
     except ValueError as error:
         raise UserError(f"{PARAMS}: mixtures.{mixture}: {error}") from None
-    warnings = list(_warnings(corpora, how))
+    warnings = list(_warnings(corpora, mixture_params))
     for name, corpus in corpora.items():
         log(
-            f"{name}: {corpus['rows']} examples, share {corpus['share']:.3f}, {corpus['epochs']:.2f} epochs"
-            + f"; {corpus['dropped']} dropped, for they leak" * bool(corpus["dropped"])
+            f"{name}: {corpus['rows']} examples, share {corpus['share']:.3f}, "
+            f"{corpus['epochs']:.2f} epochs"
+            + f"; dropped {corpus['dropped']} that leak"
+            * bool(corpus["dropped"])
         )
     for warning in warnings:
         log(f"warning: {warning}")
     output = MIXTURES / f"{mixture}.json"
-    temperature = None if how.temperature == "equal" or how.shares else how.temperature
+    temperature = (
+        None
+        if mixture_params.temperature == "equal" or mixture_params.shares
+        else mixture_params.temperature
+    )
     write_json(
         output,
         {
             "corpora": corpora,
-            "features": members,
+            "features": summaries,
             "temperature": temperature,
-            "cap": how.cap,
-            "shares": how.shares,
+            "cap": mixture_params.cap,
+            "shares": mixture_params.shares,
             "leaks": leaks.pairs,
-            "on_leak": how.on_leak,
+            "on_leak": mixture_params.on_leak,
             "warnings": warnings,
             "unit": RATE_SCALE,
             "dropped": {name: rows.tolist() for name, rows in dropped.items() if len(rows)},
@@ -66,25 +74,26 @@ def mix(mixture: str) -> None:
     log_wrote(output)
 
 
-def _leaks(members: Mapping[str, Any]) -> Leaks:
+def _leaks(summaries: Mapping[str, Any]) -> Leaks:
     def texts(name: str, split: str) -> Iterator[str]:
-        task = task_named(members[name]["task"])
+        task = task_named(summaries[name]["task"])
         return (
             task.text(example)
             for example in read_examples(EXAMPLES / name / f"{split}.parquet", task)
         )
 
-    return find_leaks(list(members), texts)
+    return find_leaks(list(summaries), texts)
 
 
-def _say_leaks(leaks: Leaks, how: MixtureParams, where: str) -> None:
-    """Raise UserError with all pairs where they are to make it fail."""
+def _log_leaks(leaks: Leaks, mixture_params: MixtureParams, where: str) -> None:
+    """Log all leaks, or raise UserError with them if `on_leak` is fail."""
     lines = [
-        f"{leak['rows']} {leak['split']} rows of {leak['held_out']} are in train rows of {leak['train']} ({leak['equal']} "
-        f"equal, {leak['contained']} contained), for example {leak['examples'][0]!r}"
+        f"{leak['rows']} {leak['split']} rows of {leak['held_out']} are in training rows of "
+        f"{leak['train']} ({leak['equal']} equal, {leak['contained']} contained), for example "
+        f"{leak['examples'][0]!r}"
         for leak in leaks.pairs
     ]
-    if lines and how.on_leak == "fail":
+    if lines and mixture_params.on_leak == "fail":
         raise UserError(
             *(
                 f"{where}: {line}; correct the corpora, or set on_leak: drop or report"
@@ -96,32 +105,35 @@ def _say_leaks(leaks: Leaks, how: MixtureParams, where: str) -> None:
 
 
 def _corpora(
-    members: Mapping[str, Any],
+    summaries: Mapping[str, Any],
     dropped: Mapping[str, Ints],
-    how: MixtureParams,
+    mixture_params: MixtureParams,
     training: TrainParams,
 ) -> dict[str, dict[str, Any]]:
-    """What is drawn of each corpus. Raises ValueError where the mixture cannot be made."""
+    """Rate, micro-batches and epochs of each corpus. Raises ValueError if no rates are possible."""
     sizes = {
         name: summary["splits"]["train"]["examples"] - len(dropped[name])
-        for name, summary in members.items()
+        for name, summary in summaries.items()
     }
     empty = [name for name, size in sizes.items() if not size]
     if empty:
         raise ValueError(
-            f"all train rows of {', '.join(empty)} leak; correct it, or leave it out of corpora"
+            f"all training rows of {', '.join(empty)} leak; correct the corpus, or remove it from "
+            "corpora"
         )
     per_epoch = {
         name: _micro_batches(name, dropped[name], training.tokens_per_micro_batch)
-        for name in members
+        for name in summaries
     }
     num_micro_batches = (
         steps_for(per_epoch.values(), training.micro_batches_per_step, training.epochs)
         * training.micro_batches_per_step
     )
-    rates = sampling_rates(sizes, how, num_micro_batches)
+    rates = sampling_rates(sizes, mixture_params, num_micro_batches)
     schedule = Schedule(tuple(rates.values()))
-    counts = {name: schedule.count(index, num_micro_batches) for index, name in enumerate(members)}
+    counts = {
+        name: schedule.count(index, num_micro_batches) for index, name in enumerate(summaries)
+    }
     return {
         name: {
             "rows": sizes[name],
@@ -131,30 +143,30 @@ def _corpora(
             "micro_batches": counts[name],
             "epochs": counts[name] / per_epoch[name],
         }
-        for name in members
+        for name in summaries
     }
 
 
 def _micro_batches(name: str, dropped: Ints, tokens_per_micro_batch: int) -> int:
-    """How many an epoch of a corpus has."""
+    """The number of micro-batches in an epoch of a corpus."""
     table = FeatureTable(FEATURES / name / "train")
-    left = Subset(table, dropped) if len(dropped) else table
+    kept = Subset(table, dropped) if len(dropped) else table
     return TokenBudgetBatches(
-        left.lengths, tokens_per_micro_batch, 0, left.tokens, left.longest
+        kept.lengths, tokens_per_micro_batch, 0, kept.tokens, kept.longest
     ).per_epoch
 
 
-def _warnings(corpora: Mapping[str, Any], how: MixtureParams) -> Iterator[str]:
+def _warnings(corpora: Mapping[str, Any], mixture_params: MixtureParams) -> Iterator[str]:
     for name, corpus in corpora.items():
-        if corpus["epochs"] > how.most_epochs:
+        if corpus["epochs"] > mixture_params.most_epochs:
             yield (
-                f"{name} is seen {corpus['epochs']:.1f} times over, more than most_epochs, {how.most_epochs:g}; lower its "
-                "share, or the epochs of pretrain"
+                f"{name}: {corpus['epochs']:.1f} epochs are more than most_epochs "
+                f"({mixture_params.most_epochs:g}); lower its share, or the epochs of pretrain"
             )
-        elif corpus["epochs"] < how.least_epochs:
+        elif corpus["epochs"] < mixture_params.least_epochs:
             yield (
-                f"{name} is barely seen: {100 * corpus['epochs']:.1f} % of it, less than least_epochs, {how.least_epochs:g}; "
-                "raise its share, or the epochs of pretrain"
+                f"{name}: {corpus['epochs']:.3f} epochs are less than least_epochs "
+                f"({mixture_params.least_epochs:g}); raise its share, or the epochs of pretrain"
             )
 
 

@@ -1,6 +1,7 @@
-"""mixture_corpora@MIXTURE: which corpora a mixture has, with the hashes of what they are now.
+"""mixture_corpora@MIXTURE: list the corpora of a mixture with the hashes of their features.
 
-The one stage that looks at all corpora, so that no later stage of a mixture reruns for a corpus that is not in it.
+Only this stage depends on the features of all corpora, so a change of a corpus outside the mixture
+reruns no later stage.
 """
 
 from pipeline.config import load_json
@@ -11,7 +12,7 @@ from stages.runtime.paths import FEATURES, MIXTURE_CORPORA
 
 
 def mixture_corpora(mixture: str) -> None:
-    """Write data/mixture_corpora/MIXTURE.json: each member's summary of features."""
+    """Write data/mixture_corpora/MIXTURE.json: the summary of each corpus's features."""
     params = load_params()
     mixture_of(params, mixture)
     names = params.members(mixture)

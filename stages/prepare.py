@@ -1,4 +1,4 @@
-"""prepare@TASK: read and check one corpus; write its examples, or every problem found and no examples."""
+"""prepare@TASK: read and check one corpus, and write its examples, or all its problems."""
 
 from pathlib import Path
 
@@ -12,43 +12,43 @@ from stages.runtime.params import load_params
 from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, WORK, recipe_of
 from stages.workers.processes import executor
 
-HUB = "hub"  # what `data` says of a corpus that is read from its recipe's pinned hub revision
+HUB = "hub"  # `source` of a corpus that its recipe reads from a pinned hub revision
 
 
 def prepare(name: str) -> None:
-    """Write data/examples/NAME: {train,validation,test}.parquet and summary.json; data/corpora/NAME.json, for model cards; and
-    data/problems/NAME/problems.jsonl, which has every problem found also where there are too many.
+    """Write data/examples/NAME, data/corpora/NAME.json and data/problems/NAME/problems.jsonl.
+
+    The examples are {train,validation,test}.parquet with summary.json. data/corpora/NAME.json is
+    for model cards. problems.jsonl lists every problem, also if the corpus is refused.
     """
     params = load_params()
-    data = task_of(params, name).source
+    source = task_of(params, name).source
     recipe = load_recipe(recipe_of(name))
-    folder = None if data == HUB else Path(params.data_root) / data
+    folder = None if source == HUB else Path(params.data_root) / source
     if folder is not None:
         log_read(folder)
     output, problems = EXAMPLES / name, PROBLEMS / name / "problems.jsonl"
     try:
-        summary, found = prepare_examples(
+        summary, problem_lines = prepare_examples(
             recipe, folder, output, problems, WORK / f"prepare-{name}", executor()
         )
-    except CorpusError as bad:
-        for line in bad.summary:
+    except CorpusError as error:
+        for line in error.summary:
             log(line)
         log_wrote(problems)
         raise
-    for line in found:
+    for line in problem_lines:
         log(line)
     if summary["detected"]:
-        log(
-            "detected "
-            + ", ".join(f"{name}: {value!r}" for name, value in summary["detected"].items())
-        )
+        options = (f"{option}: {value!r}" for option, value in summary["detected"].items())
+        log(f"detected {', '.join(options)}")
     log(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
-    about = CORPORA / f"{name}.json"
+    card_data = CORPORA / f"{name}.json"
     write_json(
-        about,
+        card_data,
         {"license": recipe.license, "source": recipe.source, "hub": recipe.hub and recipe.hub.id},
     )
-    log_wrote(output, about, problems)
+    log_wrote(output, card_data, problems)
 
 
 if __name__ == "__main__":

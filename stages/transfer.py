@@ -1,4 +1,4 @@
-"""transfer: one task's head under the prompts of all tasks, and how like them its own prompt is."""
+"""transfer@TASK: score a task's head under the prompts of all tasks, and compare the prompts."""
 
 import pandas as pd
 
@@ -14,36 +14,40 @@ from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import ARTIFACTS, RESULTS
 
-NONE = "none"
+NO_PROMPT = "none"
 
 
 def transfer(name: str) -> None:
-    """Write results/transfer/TASK: metrics.json, the score under each prompt by its folder in artifacts/, and cosines.tsv."""
+    """Write results/transfer/TASK.
+
+    metrics.json has the score under each prompt, by the prompt's folder in artifacts/. cosines.tsv
+    has the cosine between the task's prompt and each other prompt, by layer.
+    """
     params = load_params()
     task_of(params, name)
     subject = load_subject("multitask", name, params, params.probe.rows)
     model, backbone = subject.model, subject.model.backbone
-    own = _prompt(f"multitask/{name}", params, backbone)
-    scores, alike = dict[str, float](), []
+    task_prompt = _load_deep_prompt(f"multitask/{name}", params, backbone)
+    scores, similarities = dict[str, float](), []
     for source in (
         *(f"multitask/{other}" for other in params.tasks),
         *(f"pretrain/{mix}" for mix in params.mixtures),
-        NONE,
+        NO_PROMPT,
     ):
-        prompt = None if source == NONE else _prompt(source, params, backbone)
+        prompt = None if source == NO_PROMPT else _load_deep_prompt(source, params, backbone)
         model.prompt = prompt if prompt is None else prompt.to(next(model.parameters()).device)
         scores[source] = subject.metrics(subject.test).overall[subject.primary]
         log(f"under the prompt {source}: {subject.primary} {scores[source]:.2f}")
         if prompt is not None:
-            tuned = _tuned_alike(name, source, params, backbone)
-            alike += [
+            tuning_cosines = _tuning_cosines(name, source, params, backbone)
+            similarities += [
                 {
                     "prompt": source,
                     "layer": layer,
                     "cosine": cosine,
-                    "cosine_added": tuned.get(layer),
+                    "cosine_added": tuning_cosines.get(layer),
                 }
-                for layer, cosine in cosines(own, prompt).items()
+                for layer, cosine in cosines(task_prompt, prompt).items()
             ]
     log_read(ARTIFACTS)
     output = RESULTS / "transfer" / name
@@ -52,23 +56,26 @@ def transfer(name: str) -> None:
             beside / "metrics.json",
             {"primary": subject.primary, "rows": len(subject.test.examples), "scores": scores},
         )
-        pd.DataFrame(alike).to_csv(
+        pd.DataFrame(similarities).to_csv(
             beside / "cosines.tsv", sep="\t", index=False, float_format="%.4f"
         )
     log_wrote(output)
 
 
-def _prompt(source: str, params: Params, backbone: Backbone, task: str | None = None) -> DeepPrompt:
+def _load_deep_prompt(
+    source: str, params: Params, backbone: Backbone, task: str | None = None
+) -> DeepPrompt:
     folder = ARTIFACTS / source
     prompt = load_prompt(folder, load_config(folder), params.backbone, backbone, task)
     assert isinstance(prompt, DeepPrompt)
     return prompt
 
 
-def _tuned_alike(name: str, source: str, params: Params, backbone: Backbone) -> dict[int, float]:
-    """Layer -> the cosine of what tuning added for `name` and for the task whose prompt `source` is.
+def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) -> dict[int, float]:
+    """Layer -> the cosine between the changes that tuning made to two tasks' prompts.
 
-    Empty where they have not started from the same mixture's prompt: then there is nothing that both were added to.
+    The tasks are `name` and the task of the prompt `source`. The result is empty unless both
+    prompts started from the same mixture's prompt.
     """
     arm, other = source.split("/")
     start = params.tasks[name].init_from
@@ -81,8 +88,8 @@ def _tuned_alike(name: str, source: str, params: Params, backbone: Backbone) -> 
     return cosines(
         *(
             added(
-                _prompt(f"multitask/{task}", params, backbone),
-                _prompt(start, params, backbone, task),
+                _load_deep_prompt(f"multitask/{task}", params, backbone),
+                _load_deep_prompt(start, params, backbone, task),
             )
             for task in (name, other)
         )

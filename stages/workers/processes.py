@@ -1,4 +1,4 @@
-"""Who makes shards: processes of this machine, as many as cluster.yaml says, or one a core; or a Ray cluster."""
+"""Worker processes that make shards on this machine: `workers` of cluster.yaml, or one per core."""
 
 import ctypes
 import multiprocessing
@@ -18,54 +18,57 @@ from stages.runtime.paths import CLUSTER
 
 
 def executor() -> Executor:
-    """What makes shards here. Raises UserError where cluster.yaml is wrong."""
+    """The executor that cluster.yaml asks for. Raises UserError if cluster.yaml is wrong."""
     cluster = load_cluster(CLUSTER)
     workers = cluster.workers or len(os.sched_getaffinity(0))
     if cluster.ray is not None:
-        from stages.workers.ray import OnRay  # noqa: PLC0415  (Ray is an extra)
+        from stages.workers.ray import RayCluster  # noqa: PLC0415  (Ray is an extra)
 
-        return OnRay(cluster.ray, workers)
+        return RayCluster(cluster.ray, workers)
     return Processes(workers) if workers > 1 else in_this_process
 
 
-def forget(work: Path) -> None:
-    """Remove the shards of what is done."""
+def remove_shards(work: Path) -> None:
+    """Remove the shards of a finished stage."""
     shutil.rmtree(work, ignore_errors=True)
 
 
 class Processes:
-    """Makes shards in `workers` processes. One that is killed ends the run; what was done stays."""
+    """Makes shards in `workers` processes.
+
+    If a process is killed, the run ends and the finished shards stay.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     def __call__(self, shards: Sequence[Shard], into: Path) -> None:
-        """Raises UserError where a process was killed, and what a shard's function raised."""
+        """Make the shards. Raises UserError if a process was killed, and any error of a shard."""
         workers = min(self.workers, len(shards))
         if workers == 1:
             in_this_process(shards, into)
             return
         pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _begin, (os.getpid(),)
+            workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(),)
         )
         try:
             for future in as_completed([pool.submit(shard.make, into) for shard in shards]):
                 future.result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed (is there memory enough? cluster.yaml can say workers: "
-                f"{max(1, workers // 2)}); run it again, and it goes on from there"
+                "a worker process was killed, perhaps for lack of memory; set workers: "
+                f"{max(1, workers // 2)} in cluster.yaml and run the stage again: it keeps the "
+                "finished shards"
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(
-                (pool._processes or {}).values()
-            ):  # else an error would wait for the shards in work
+            # After an error, do not wait for the shards in progress.
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
 
 
-def _begin(parent: int) -> None:
-    """In a new process: leave Ctrl-C to the parent, end with it, and compute in one thread."""
+def _start_worker(parent: int) -> None:
+    """Set up a new process: ignore Ctrl-C, end with the parent, and compute in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

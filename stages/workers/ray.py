@@ -1,4 +1,4 @@
-"""The processes of a Ray cluster that make shards: on any number of machines that share the project's folder."""
+"""A Ray cluster that makes shards, on machines that share the project's folder."""
 
 import logging
 import os
@@ -9,31 +9,36 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.sharding import Shard
 
-try:
-    import ray
-except ImportError:
-    raise UserError(
-        "cluster.yaml: ray is set, but Ray is not installed; pip install 'deep-prompt[ray]'"
-    ) from None
 
-
-class OnRay:
-    """Makes shards as tasks of a Ray cluster. Ray gives the shard of a process or a machine that is lost to another.
-
-    `address` is "auto" for the cluster that this machine is part of, "local" for one of `workers` processes of its own, while it
-    is needed.
-    """
+class RayCluster:
+    """Makes shards as tasks of a Ray cluster. Ray repeats the shards of lost processes."""
 
     def __init__(self, address: str, workers: int) -> None:
-        self.address = address
-        self.own: dict[str, Any] = (
-            {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
-        )
+        """`address` is "auto" for the cluster of this machine, or "local" to start one.
+
+        A local cluster has `workers` processes and ends with the stage. Raises UserError if Ray is
+        not installed.
+        """
+        try:
+            import ray  # noqa: PLC0415  (an extra)
+        except ImportError:
+            raise UserError(
+                "cluster.yaml: ray is set, but Ray is not installed; "
+                "pip install 'deep-prompt[ray]', or remove the key"
+            ) from None
+        self._ray: Any = ray
+        self._address = address
+        local = {"num_cpus": workers, "include_dashboard": False}
+        self._options: dict[str, Any] = local if address == "local" else {}
 
     def __call__(self, shards: Sequence[Shard], into: Path) -> None:
-        """Raises UserError where there is no such cluster or a shard's process was killed again and again; and what it raised."""
-        where = os.getcwd()
-        search = os.pathsep.join([where, *filter(None, [os.environ.get("PYTHONPATH")])])
+        """Make the shards.
+
+        Raises UserError if the cluster is missing or a shard's process was killed repeatedly, and
+        any error of a shard.
+        """
+        ray, project = self._ray, os.getcwd()
+        search = os.pathsep.join([project, *filter(None, [os.environ.get("PYTHONPATH")])])
         variables = {
             "PYTHONPATH": search,
             "TOKENIZERS_PARALLELISM": "false",
@@ -41,32 +46,32 @@ class OnRay:
         }
         try:
             ray.init(
-                self.address,
+                self._address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 configure_logging=False,
                 runtime_env={"env_vars": variables},
-                **self.own,
+                **self._options,
             )
         except ConnectionError as error:
             raise UserError(
-                f"cluster.yaml: ray: no Ray cluster at {self.address!r} ({error}); start it, or take the key "
-                "out"
+                f"cluster.yaml: ray: no Ray cluster at {self._address!r} ({error}); "
+                "start it, or remove the key"
             ) from None
         try:
             make = ray.remote(num_cpus=1, max_retries=3)(_make)
-            ray.get([make.remote(where, shard, into) for shard in shards])
+            ray.get([make.remote(project, shard, into) for shard in shards])
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.WorkerCrashedError:
             raise UserError(
-                "a shard's process was killed four times over (is there memory enough on each machine?); run it "
-                "again, and it goes on from there"
+                "a shard's process was killed four times, perhaps for lack of memory; run the "
+                "stage again: it keeps the finished shards"
             ) from None
         finally:
             ray.shutdown()
 
 
-def _make(where: str, shard: Shard, into: Path) -> None:
-    os.chdir(where)  # paths are relative to the project's folder
+def _make(project: str, shard: Shard, into: Path) -> None:
+    os.chdir(project)  # paths are relative to the project's folder
     shard.make(into)

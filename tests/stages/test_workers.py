@@ -150,13 +150,13 @@ def test_ray_makes_the_same_bytes_though_a_process_is_killed(
 ) -> None:
     """In a cluster of `count` worker processes on this machine."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'deep-prompt[ray]')")
-    from stages.workers.ray import OnRay
+    from stages.workers.ray import RayCluster
 
     table_of(shards_of(16), tmp_path / "alone", in_this_process)
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
-    table_of(shards_of(16, tmp_path / "mark"), tmp_path / "ray", OnRay("local", count))
+    table_of(shards_of(16, tmp_path / "mark"), tmp_path / "ray", RayCluster("local", count))
     assert (tmp_path / "mark").exists(), "no process was killed"
     assert contents(tmp_path / "ray/table") == contents(tmp_path / "alone/table")
     with pytest.raises(UserError, match="a mistake in the data"):
-        OnRay("local", count)([Shard("a", broken, ())], tmp_path)
+        RayCluster("local", count)([Shard("a", broken, ())], tmp_path)
