@@ -58,7 +58,7 @@ Crane Drake Finch Swan Wren""")
 )
 TOWNS = split_names(
     words("""Lisbon Nairobi Oslo Hanoi Warsaw Dublin Cairo Quito Riga Tunis Prague Bergen Malaga Kyoto Accra Izmir Ghent
-Turin Porto Leipzig Cork Bath Nice EvalSet Bergamo Busan Osaka Odense Tampere Gdansk Lyon Basel Bern Graz Linz
+Turin Porto Leipzig Cork Bath Nice Split Bergamo Busan Osaka Odense Tampere Gdansk Lyon Basel Bern Graz Linz
 Brno Pecs Varna Zagreb Skopje Tirana Sofia Athens Patras Corinth Sparta Troy Rome Genoa Parma Modena Essen Worms
 Speyer Hull Deal Rugby Sandwich Battle Wells Ware Rye""")
 )

@@ -93,7 +93,7 @@ inspire.01 inspired inspired inspiring 0E 1P
 enrich.01 enriched enriched enriching 0E 1O
 devastate.01 devastated devastated devastating 0E 1L
 end.01 ended ended ending 1E -
-begin.01 began setup beginning 1E -
+begin.01 began begun beginning 1E -
 unsettle.01 unsettled unsettled unsettling 0E 1L *
 repair.01 repaired repaired repairing 0P 1T
 paint.01 painted painted painting 0P 1T
