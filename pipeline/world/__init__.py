@@ -1,4 +1,4 @@
-"""The embedded default's corpora: one seeded grammar over one small world, written as NER, QA and SRL files."""
+"""The embedded default corpora: seeded NER, QA and SRL files, all from one grammar."""
 
 from pipeline.world.corpora import write_corpus
 

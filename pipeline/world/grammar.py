@@ -1,34 +1,48 @@
-"""Events -> clauses: the words, the entities and, for each verb, where its arguments stand."""
+"""Turn events into clauses: words, entities, and the argument spans of each verb."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pipeline.world import lexicon
-from pipeline.world.phrases import Phrase, WorldEntity, filler, manner, moment, whereabouts
-from pipeline.world.sampling import Dice
-from pipeline.world.verbs import BY_SUBJECT, Slot, Verb, View
+from pipeline.world.phrases import (
+    Phrase,
+    WorldEntity,
+    manner_adjunct,
+    place_adjunct,
+    sample_filler,
+    shift_entities,
+    time_adjunct,
+)
+from pipeline.world.sampling import RowRandom
+from pipeline.world.verbs import BY_SUBJECT, Pattern, Slot, Verb
 
 Span = tuple[int, int]
+RelativeType = Literal["subject", "reduced", "object"]
 
 
 @dataclass(slots=True)
 class Event:
-    """Something that happens: a verb in one shape, who and what fills its slots, when, where and how."""
+    """A verb in one pattern, its arguments and its adjuncts (time, place, manner), all by role."""
 
-    view: View
-    fill: dict[str, Phrase]
+    pattern: Pattern
+    arguments: dict[str, Phrase]
     adjuncts: dict[str, Phrase] = field(default_factory=dict)
     negated: bool = False
     tense: str = "past"
 
     @property
     def subject(self) -> Phrase:
-        """What fills the subject's slot."""
-        return self.fill[self.view.subject.role]
+        """The argument in the subject position."""
+        return self.arguments[self.pattern.subject.role]
 
 
 @dataclass(slots=True)
 class Frame:
-    """A predicate in a sentence. `heads` says where each filler itself begins, behind its preposition."""
+    """A predicate in a sentence.
+
+    `verb` is the position of the verb, `args` has (role, start, end) spans, and `heads` has the
+    start of each phrase after its preposition, by role.
+    """
 
     roleset: str
     event: Event | None = None
@@ -38,205 +52,238 @@ class Frame:
 
 
 class Sentence:
-    """A sentence while it is being said: words, entities and frames in step."""
+    """A sentence under construction: words, entities and frames."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
         self.entities: list[WorldEntity] = []
         self.frames: list[Frame] = []
 
-    def put(self, *words: str) -> None:
-        """Say these words."""
+    def add_words(self, *words: str) -> None:
+        """Append these words."""
         self.words.extend(words)
 
-    def place(self, phrase: Phrase, agreed: bool = False) -> tuple[int, int]:
-        """Say a phrase: where it and where its head begins. One that nothing agrees with says how many it is."""
+    def add_phrase(self, phrase: Phrase, shows_number: bool = False) -> tuple[int, int]:
+        """Append a phrase; return its start and the start of its head.
+
+        A phrase of ambiguous number gets a word before it ("both", "the firm") unless another
+        word of the sentence shows its number.
+        """
         start = len(self.words)
-        if phrase.agreeing and not agreed:
-            self.put(*(("both",) if phrase.plural else ("the", "firm")))
+        if phrase.ambiguous_number and not shows_number:
+            self.add_words(*(("both",) if phrase.plural else ("the", "firm")))
         head = len(self.words)
         self.words.extend(phrase.words)
-        self.entities.extend(
-            [WorldEntity(head + e.start, head + e.end, e.type) for e in phrase.entities]
-        )
+        self.entities.extend(shift_entities(phrase, head))
         return start, head
 
-    def light(self, roleset: str, verb: str) -> Frame:
-        """Say a verb that takes another verb; its arguments are added by the caller."""
+    def add_matrix_verb(self, roleset: str, verb: str) -> Frame:
+        """Append a verb whose complement is another verb; the caller adds the arguments."""
         frame = Frame(roleset, verb=len(self.words))
-        first, *rest = verb.split()
-        self.put(first, *rest)
+        self.add_words(*verb.split())
         self.frames.append(frame)
         return frame
 
 
-def invent(dice: Dice, view: View, coordination: float = 0.1, busy: float = 1.0) -> Event:
-    """A new event of this shape. `busy` scales how often it has adjuncts."""
-    event = Event(view, {view.subject.role: filler(dice, view.subject.kind, coordination)})
-    for slot in view.rest:
-        if slot.prep != "by" or dice.chance(0.7):
-            event.fill[slot.role] = other(dice, slot, event)
-    if dice.chance(0.45 * busy):
-        event.adjuncts["ARGM-TMP"] = moment(dice)
-    if "ARGM-LOC" not in event.fill and dice.chance(0.3 * busy):
-        event.adjuncts["ARGM-LOC"] = whereabouts(dice)
-    if dice.chance(0.12 * busy):
-        event.adjuncts["ARGM-MNR"] = manner(dice)
-    event.negated = dice.chance(0.1)
-    event.tense = dice.pick(["past", "past", "past", "perfect", "modal"])
+def sample_event(
+    rng: RowRandom, pattern: Pattern, coordination: float = 0.1, adjunct_rate: float = 1.0
+) -> Event:
+    """Generate an event with this pattern; `adjunct_rate` scales the probability of adjuncts."""
+    subject = pattern.subject
+    event = Event(pattern, {subject.role: sample_filler(rng, subject.kind, coordination)})
+    for slot in pattern.complements:
+        if slot.preposition != "by" or rng.chance(0.7):
+            event.arguments[slot.role] = sample_distinct_filler(rng, slot, event)
+    if rng.chance(0.45 * adjunct_rate):
+        event.adjuncts["ARGM-TMP"] = time_adjunct(rng)
+    if "ARGM-LOC" not in event.arguments and rng.chance(0.3 * adjunct_rate):
+        event.adjuncts["ARGM-LOC"] = place_adjunct(rng)
+    if rng.chance(0.12 * adjunct_rate):
+        event.adjuncts["ARGM-MNR"] = manner_adjunct(rng)
+    event.negated = rng.chance(0.1)
+    event.tense = rng.choice(["past", "past", "past", "perfect", "modal"])
     return event
 
 
-def other(dice: Dice, slot: Slot, event: Event) -> Phrase:
-    """A filler of the slot unlike those that the event has."""
-    taken = {phrase.words for phrase in event.fill.values()}
+def sample_distinct_filler(rng: RowRandom, slot: Slot, event: Event) -> Phrase:
+    """Generate a phrase for a slot; try up to 4 times for one that the event does not have yet."""
+    existing = {phrase.words for phrase in event.arguments.values()}
     for _ in range(4):
-        phrase = filler(dice, slot.kind)
-        if phrase.words not in taken:
+        phrase = sample_filler(rng, slot.kind)
+        if phrase.words not in existing:
             break
     return phrase
 
 
-def any_view(dice: Dice, kind: str, passive: float = 0.35) -> View:
-    """A verb with a subject of this kind, passive in that share."""
-    return dice.draw(BY_SUBJECT[kind, dice.chance(passive)])
+def sample_pattern(rng: RowRandom, subject_kind: str, passive_rate: float = 0.35) -> Pattern:
+    """Draw a verb pattern with a subject of this kind."""
+    return rng.draw(BY_SUBJECT[subject_kind, rng.chance(passive_rate)])
 
 
-def active_words(verb: Verb, tense: str, negated: bool, plural: bool) -> tuple[list[str], str]:
-    """What stands before an active verb, and its form."""
-    no = ["not"] if negated else []
+def active_forms(verb: Verb, tense: str, negated: bool, plural: bool) -> tuple[list[str], str]:
+    """Return the words before an active verb, and its form."""
+    negation = ["not"] if negated else []
     if tense == "past":
         return (["did", "not"], verb.base) if negated else ([], verb.past)
     if tense == "perfect":
-        return ["have" if plural else "has", *no], verb.participle
+        return ["have" if plural else "has", *negation], verb.participle
     if tense == "to":
-        return [*no, "to"], verb.base
-    return (no, verb.ing) if tense == "ing" else ([tense, *no], verb.base)
+        return [*negation, "to"], verb.base
+    return (negation, verb.ing) if tense == "ing" else ([tense, *negation], verb.base)
 
 
-def passive_words(verb: Verb, tense: str, negated: bool, plural: bool) -> tuple[list[str], str]:
-    """What stands before a passive verb, and its form."""
-    no = ["not"] if negated else []
-    before = {
-        "past": ["were" if plural else "was", *no],
-        "perfect": ["have" if plural else "has", *no, "been"],
-        "to": [*no, "to", "be"],
-        "ing": [*no, "being"],
+def passive_forms(verb: Verb, tense: str, negated: bool, plural: bool) -> tuple[list[str], str]:
+    """Return the words before a passive verb, and its form."""
+    negation = ["not"] if negated else []
+    auxiliaries = {
+        "past": ["were" if plural else "was", *negation],
+        "perfect": ["have" if plural else "has", *negation, "been"],
+        "to": [*negation, "to", "be"],
+        "ing": [*negation, "being"],
         "bare": [],
     }
-    return before.get(tense, [tense, *no, "be"]), verb.participle
+    return auxiliaries.get(tense, [tense, *negation, "be"]), verb.participle
 
 
-def finite_tense(event: Event, dice: Dice) -> str:
-    """The event's tense; one that shows the number where the subject's number is all that tells what it is."""
-    if event.subject.agreeing and not event.view.passive:
+def finite_tense(event: Event, rng: RowRandom) -> str:
+    """Return the tense of the event.
+
+    A subject of ambiguous number needs a tense that shows number.
+    """
+    ambiguous = event.subject.ambiguous_number
+    if ambiguous and not event.pattern.passive:
         return "perfect"
     if event.tense == "modal":
-        return "perfect" if event.subject.agreeing else dice.pick(lexicon.MODALS)
+        return "perfect" if ambiguous else rng.choice(lexicon.MODALS)
     return event.tense
 
 
-def predicate(
-    s: Sentence, event: Event, tense: str, skip: str = "", plural: bool | None = None
+def simple_tense(event: Event) -> str:
+    """Return the past, or the perfect if the number of the subject must show."""
+    return "perfect" if event.subject.ambiguous_number else "past"
+
+
+def add_predicate(
+    sentence: Sentence, event: Event, tense: str, skip: str = "", plural: bool | None = None
 ) -> Frame:
-    """Say everything from the auxiliaries on, leaving out the filler of `skip`."""
-    view = event.view
+    """Append the verb phrase, from the auxiliaries on, without the argument or adjunct `skip`."""
+    pattern = event.pattern
     plural = event.subject.plural if plural is None else plural
-    inflect = passive_words if view.passive else active_words
-    before, verb = inflect(view.verb, tense, event.negated, plural)
-    frame = Frame(view.verb.roleset, event)
-    for word in before:
+    inflect = passive_forms if pattern.passive else active_forms
+    auxiliaries, verb = inflect(pattern.verb, tense, event.negated, plural)
+    frame = Frame(pattern.verb.roleset, event)
+    for word in auxiliaries:
         if word == "not" or word in lexicon.MODALS:
-            frame.args.append(
-                ("ARGM-NEG" if word == "not" else "ARGM-MOD", len(s.words), len(s.words) + 1)
-            )
-        s.put(word)
-    frame.verb = len(s.words)
-    s.put(verb)
-    s.frames.append(frame)
-    for slot in view.rest:
-        if slot.role != skip and slot.role in event.fill:
-            argument(s, frame, slot.role, event.fill[slot.role], slot.prep)
+            role = "ARGM-NEG" if word == "not" else "ARGM-MOD"
+            frame.args.append((role, len(sentence.words), len(sentence.words) + 1))
+        sentence.add_words(word)
+    frame.verb = len(sentence.words)
+    sentence.add_words(verb)
+    sentence.frames.append(frame)
+    for slot in pattern.complements:
+        if slot.role != skip and slot.role in event.arguments:
+            add_argument(sentence, frame, slot.role, event.arguments[slot.role], slot.preposition)
     for role, phrase in event.adjuncts.items():
         if role != skip:
-            argument(s, frame, role, phrase)
+            add_argument(sentence, frame, role, phrase)
     return frame
 
 
-def argument(s: Sentence, frame: Frame, role: str, phrase: Phrase, prep: str = "") -> None:
-    """Say a filler and note it as an argument, its preposition included."""
-    start = len(s.words)
-    if prep:
-        s.put(prep)
-    frame.heads[role] = s.place(phrase)[1]
-    frame.args.append((role, start, len(s.words)))
+def add_argument(
+    sentence: Sentence, frame: Frame, role: str, phrase: Phrase, preposition: str = ""
+) -> None:
+    """Append a phrase and record it as an argument, with its preposition."""
+    start = len(sentence.words)
+    if preposition:
+        sentence.add_words(preposition)
+    frame.heads[role] = sentence.add_phrase(phrase)[1]
+    frame.args.append((role, start, len(sentence.words)))
 
 
-def subject(
-    s: Sentence, phrase: Phrase, agreed: bool, relative: Event | None = None, how: str = "who"
+def add_subject(
+    sentence: Sentence,
+    phrase: Phrase,
+    shows_number: bool,
+    relative: Event | None = None,
+    relative_type: RelativeType = "subject",
 ) -> tuple[Span, int]:
-    """Say a subject, with a relative clause whose own subject (`who`, `bare`) or bare object (`whom`) it is."""
-    start, head = s.place(phrase, agreed)
+    """Append a subject with an optional relative clause; return its span and its head's start."""
+    start, head = sentence.add_phrase(phrase, shows_number)
     if relative:
-        end = len(s.words)
+        span = start, len(sentence.words)
         comma = bool(phrase.entities)
         if comma:
-            s.put(",")
-        frame = relative_clause(s, relative, how, phrase, (start, end))
-        frame.heads[relative.view.rest[0].role if how == "whom" else relative.view.subject.role] = (
-            head
-        )
+            sentence.add_words(",")
+        frame = add_relative_clause(sentence, relative, relative_type, phrase, span)
+        frame.heads[relativized_slot(relative, relative_type).role] = head
         if comma:
-            s.put(",")
-    return (start, len(s.words)), head
+            sentence.add_words(",")
+    return (start, len(sentence.words)), head
 
 
-def relative_clause(s: Sentence, event: Event, how: str, head: Phrase, span: Span) -> Frame:
-    """Say the clause about `head`, which stands at `span`; the pronoun's role is R- and the head's."""
-    where = len(s.words)
-    if how == "bare":
-        frame = predicate(s, event, "bare", plural=head.plural)
-        frame.args.append((event.view.subject.role, *span))
+def relativized_slot(event: Event, relative_type: RelativeType) -> Slot:
+    """Return the slot of a relative clause that the head noun fills."""
+    pattern = event.pattern
+    return pattern.complements[0] if relative_type == "object" else pattern.subject
+
+
+def add_relative_clause(
+    sentence: Sentence, event: Event, relative_type: RelativeType, head: Phrase, span: Span
+) -> Frame:
+    """Append a relative clause to the phrase `head` at `span`.
+
+    The clause's role for the head is recorded twice: for the head itself and, as R-role, for the
+    relative pronoun. A reduced clause ("hired by Y") has no pronoun.
+    """
+    start = len(sentence.words)
+    role = relativized_slot(event, relative_type).role
+    if relative_type == "reduced":
+        frame = add_predicate(sentence, event, "bare", plural=head.plural)
+        frame.args.append((role, *span))
         return frame
-    if how == "who":
-        s.put("who" if head.human else "which")
-        frame = predicate(s, event, "past", plural=head.plural)
-        role = event.view.subject.role
+    if relative_type == "subject":
+        sentence.add_words("who" if head.human else "which")
+        frame = add_predicate(sentence, event, "past", plural=head.plural)
     else:
-        s.put("whom" if head.human else "which")
-        inner, at = subject(s, event.subject, agreed=False)
-        role = event.view.rest[0].role
-        frame = predicate(s, event, "past", skip=role)
-        frame.args.append((event.view.subject.role, *inner))
-        frame.heads[event.view.subject.role] = at
-    frame.args += [(role, *span), (f"R-{role}", where, where + 1)]
+        sentence.add_words("whom" if head.human else "which")
+        subject_span, subject_head = add_subject(sentence, event.subject, shows_number=False)
+        subject_role = event.pattern.subject.role
+        frame = add_predicate(sentence, event, "past", skip=role)
+        frame.args.append((subject_role, *subject_span))
+        frame.heads[subject_role] = subject_head
+    frame.args += [(role, *span), (f"R-{role}", start, start + 1)]
     return frame
 
 
-def clause(
-    s: Sentence,
+def add_clause(
+    sentence: Sentence,
     event: Event,
-    dice: Dice,
+    rng: RowRandom,
     *,
     relative: Event | None = None,
-    how: str = "who",
+    relative_type: RelativeType = "subject",
     front: str = "",
-    own: bool = True,
+    any_tense: bool = True,
 ) -> Frame:
-    """Say a whole finite clause, with the adjunct `front` before the subject. `own`: it may use its own tense."""
+    """Append a whole finite clause, with the adjunct `front` before the subject.
+
+    `relative` is an event for a relative clause on the subject. Without `any_tense` the clause has
+    its simple tense.
+    """
     fronted = event.adjuncts.get(front)
-    start = len(s.words)
+    start = len(sentence.words)
     if fronted:
-        at = s.place(fronted)[1]
-        end = len(s.words)
-        if dice.chance(0.6):
-            s.put(",")
-    tense = finite_tense(event, dice) if own else ("perfect" if event.subject.agreeing else "past")
-    span, head = subject(s, event.subject, True, relative, how)
-    frame = predicate(s, event, tense, skip=front)
-    frame.args.append((event.view.subject.role, *span))
-    frame.heads[event.view.subject.role] = head
+        front_head = sentence.add_phrase(fronted)[1]
+        end = len(sentence.words)
+        if rng.chance(0.6):
+            sentence.add_words(",")
+    tense = finite_tense(event, rng) if any_tense else simple_tense(event)
+    span, head = add_subject(sentence, event.subject, True, relative, relative_type)
+    frame = add_predicate(sentence, event, tense, skip=front)
+    role = event.pattern.subject.role
+    frame.args.append((role, *span))
+    frame.heads[role] = head
     if fronted:
         frame.args.append((front, start, end))
-        frame.heads[front] = at
+        frame.heads[front] = front_head
     return frame

@@ -1,60 +1,112 @@
-"""Extractive questions about a few events that share people, firms, times and places, a quarter without an answer."""
+"""Generate extractive questions about events that share people, firms, times and places.
 
+A quarter of the questions have no answer in their context.
+"""
+
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.world import lexicon
-from pipeline.world.constructions import JOINS, coordinate, finish
-from pipeline.world.grammar import Event, Frame, Sentence, active_words, clause, passive_words
-from pipeline.world.lexicon import barred, words
-from pipeline.world.phrases import Phrase, event, named, organization, person, thing, timed
-from pipeline.world.sampling import Dice
-from pipeline.world.verbs import VIEWS, View
+from pipeline.world.constructions import COORDINATORS, coordinate_predicates, finish
+from pipeline.world.grammar import Event, Frame, Sentence, active_forms, add_clause, passive_forms
+from pipeline.world.phrases import (
+    Phrase,
+    event_phrase,
+    name_phrase,
+    organization_phrase,
+    person_phrase,
+    thing_phrase,
+    time_phrase,
+)
+from pipeline.world.sampling import RowRandom
+from pipeline.world.verbs import PATTERNS, Pattern
 
-# Verbs of one line say the same of the same fillers, so a question may use another one than the text.
+# Each line is a family of synonymous verbs: a question may use another verb of the family than
+# its context.
 FAMILIES = [
-    words(family)
-    for family in barred(
-        "hire.01 appoint.01 recruit.01|dismiss.01 fire.02|promote.01|suspend.01|praise.01 commend.01|criticize.01 scold.01|"
-        "interview.01|defend.01|betray.01|thank.01|blame.01|found.01 establish.01|join.01|quit.01|sue.01|manage.01 run.01|"
-        "audit.01|acquire.01 absorb.01 swallow.01|outbid.01|sponsor.01 bankroll.01|cancel.01|attend.01|miss.02|win.01|"
-        "repair.01 restore.01|paint.01|buy.01|steal.01|lose.02"
-    )
+    line.split()
+    for line in """
+hire.01 appoint.01 recruit.01
+dismiss.01 fire.02
+promote.01
+suspend.01
+praise.01 commend.01
+criticize.01 scold.01
+interview.01
+defend.01
+betray.01
+thank.01
+blame.01
+found.01 establish.01
+join.01
+quit.01
+sue.01
+manage.01 run.01
+audit.01
+acquire.01 absorb.01 swallow.01
+outbid.01
+sponsor.01 bankroll.01
+cancel.01
+attend.01
+miss.02
+win.01
+repair.01 restore.01
+paint.01
+buy.01
+steal.01
+lose.02
+""".strip().splitlines()
 ]
-MAKERS = {"P": person, "O": organization, "E": event, "T": thing}
-WHAT = {"P": "who", "O": "which organization", "E": "which event", "T": "what"}
-SOMEBODY = {
-    "P": Phrase(("somebody",)),
-    "O": Phrase(("somebody",)),
-    "E": Phrase(("something",)),
-    "T": Phrase(("something",)),
+GENERATORS = {
+    "P": person_phrase,
+    "O": organization_phrase,
+    "E": event_phrase,
+    "T": thing_phrase,
 }
-TMP, LOC = "ARGM-TMP", "ARGM-LOC"
+QUESTION_WORDS = {"P": "who", "O": "which organization", "E": "which event", "T": "what"}
+SOMEBODY, SOMETHING = Phrase(("somebody",)), Phrase(("something",))
+INDEFINITES = {"P": SOMEBODY, "O": SOMEBODY, "E": SOMETHING, "T": SOMETHING}
+AGENT, PATIENT, TIME, PLACE = "ARG0", "ARG1", "ARGM-TMP", "ARGM-LOC"
+CORE_ROLES = (AGENT, PATIENT)
+UNANSWERABLE_RATE = 0.27  # some attempts fail, so a quarter of all questions has no answer
+
+Arguments = dict[str, Phrase]  # by role
 
 
-def transitive(roleset: str) -> tuple[View, View]:
-    """The active and the passive shape with one object."""
-    found = [v for v in VIEWS if v.verb.roleset == roleset and len(v.rest) == 1]
-    return found[0], found[1]
+def transitive_patterns(roleset: str) -> tuple[Pattern, Pattern]:
+    """Return the active and the passive pattern with one object."""
+    active, passive, *_ = [
+        pattern
+        for pattern in PATTERNS
+        if pattern.verb.roleset == roleset and len(pattern.complements) == 1
+    ]
+    return active, passive
 
 
-SHAPES = {roleset: transitive(roleset) for family in FAMILIES for roleset in family}
+TRANSITIVE = {roleset: transitive_patterns(roleset) for family in FAMILIES for roleset in family}
 
 
-def kinds(family: int) -> tuple[str, str]:
-    """The kinds of a family's subject and object."""
-    view = SHAPES[FAMILIES[family][0]][0]
-    return view.subject.kind, view.rest[0].kind
+def argument_kinds(family: int) -> tuple[str, str]:
+    """Return the kinds of a family's subject and object."""
+    active, _ = TRANSITIVE[FAMILIES[family][0]]
+    return active.subject.kind, active.complements[0].kind
 
 
-# The other families of the same kinds.
-ALIKE = [
-    [j for j in range(len(FAMILIES)) if j != i and kinds(j) == kinds(i)]
-    for i in range(len(FAMILIES))
-]
+def families_like(family: int) -> list[int]:
+    """Return the other families with the same kinds of subject and object."""
+    kinds = argument_kinds(family)
+    return [
+        other
+        for other in range(len(FAMILIES))
+        if other != family and argument_kinds(other) == kinds
+    ]
+
+
+SIMILAR_FAMILIES = [families_like(family) for family in range(len(FAMILIES))]
 
 
 class Question(NamedTuple):
-    """A question and its context; `start` is -1 where the context has no answer."""
+    """A question and its context; `start` is -1 if the context has no answer."""
 
     context: str
     question: str
@@ -63,281 +115,313 @@ class Question(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """An event without its shape: a family of verbs, and the fillers by role."""
+    """An event without its wording: a family of verbs, and arguments and adjuncts by role."""
 
     family: int
-    fill: dict[str, Phrase]
+    arguments: Arguments
     negated: bool
 
-    def is_of(self, family: int, given: dict[str, Phrase]) -> bool:
-        """Whether the fact holds and has everything that is given."""
+    def fits(self, family: int, clues: Arguments) -> bool:
+        """Whether the fact is of this family, is not negated and contains all clues."""
         return (
             self.family == family
             and not self.negated
-            and all(self.fill.get(r) == p for r, p in given.items())
+            and all(self.arguments.get(role) == phrase for role, phrase in clues.items())
         )
 
 
-def several(dice: Dice, kind: str, count: int) -> list[Phrase]:
-    """Different fillers of a kind, each with a name to ask for or, as a thing, with words of its own."""
-    found: list[Phrase] = []
-    while len(found) < count:
-        novel = dice.novel
-        phrase = MAKERS[kind](dice)
-        single = not (phrase.agreeing or phrase.plural)
-        if (
-            single
-            and (phrase.entities or kind == "T")
-            and all(p.words != phrase.words for p in found)
-        ):
-            found.append(phrase)
+def distinct_phrases(rng: RowRandom, kind: str, count: int) -> list[Phrase]:
+    """Generate different singular phrases of a kind; each is a thing or has a name."""
+    phrases: list[Phrase] = []
+    while len(phrases) < count:
+        used_held_out = rng.used_held_out
+        phrase = GENERATORS[kind](rng)
+        is_singular = not (phrase.ambiguous_number or phrase.plural)
+        is_specific = bool(phrase.entities) or kind == "T"
+        is_new = all(other.words != phrase.words for other in phrases)
+        if is_singular and is_specific and is_new:
+            phrases.append(phrase)
         else:
-            dice.novel = novel
-    return found
+            rng.used_held_out = used_held_out
+    return phrases
 
 
-def settings(dice: Dice, count: int) -> list[dict[str, Phrase]]:
-    """When and where each event is: no time and no place twice, and all times of one kind so that none holds another."""
-    names: list[str] = []
-    prep = dice.pick(["in", "in", "on"])
-    times = dice.sample(lexicon.MONTHS if prep == "in" else lexicon.WEEKDAYS, count)
-    if dice.chance(0.4):
-        prep, times = (
-            "in",
-            [str(1900 + 31 * at + int(31 * dice.roll())) for at in dice.sample(range(4), count)],
-        )
-    while len(names) < count:
-        name = dice.draw(lexicon.ANY_PLACE if dice.chance(0.6) else lexicon.TOWNS)
-        if name not in names:
-            names.append(name)
+def sample_settings(rng: RowRandom, count: int) -> list[Arguments]:
+    """Generate the time and place of each event.
+
+    All times and places differ, and all times are of one kind (months, weekdays or years), so
+    that no time contains another.
+    """
+    preposition = rng.choice(["in", "in", "on"])
+    times = rng.sample(lexicon.MONTHS if preposition == "in" else lexicon.WEEKDAYS, count)
+    if rng.chance(0.4):
+        preposition = "in"
+        periods = rng.sample(range(4), count)
+        times = [str(1900 + 31 * period + int(31 * rng.random())) for period in periods]
+    places: list[str] = []
+    while len(places) < count:
+        place = rng.draw(lexicon.AMBIGUOUS_PLACES if rng.chance(0.6) else lexicon.TOWNS)
+        if place not in places:
+            places.append(place)
     return [
-        {TMP: timed((prep,), [t]), LOC: named([n], "L", ("in",))}
-        for t, n in zip(times, names, strict=True)
+        {TIME: time_phrase((preposition,), [time]), PLACE: name_phrase([place], "L", ("in",))}
+        for time, place in zip(times, places, strict=True)
     ]
 
 
-def world(dice: Dice) -> list[Fact]:
-    """Facts of which the first is asked about; the others differ from it in one or two things."""
-    family = int(dice.roll() * len(FAMILIES))
-    agent_kind, object_kind = kinds(family)
-    count = dice.pick([3, 3, 4])
-    where = settings(dice, count)
-    same = agent_kind == object_kind
-    agents = several(dice, agent_kind, 4 if same else 2)
-    objects = agents[2:] if same else several(dice, object_kind, 2)
-    pairs = [
-        (agents[0], objects[0]),
-        (agents[0], objects[1]),
-        (agents[1], objects[0]),
-        (agents[1], objects[1]),
-    ]
-    if same and dice.chance(0.6):
-        pairs[dice.pick([1, 2])] = (objects[0], agents[0])
+def sample_facts(rng: RowRandom) -> list[Fact]:
+    """Generate facts; the question is about the first, the others differ in one or two things."""
+    family = int(rng.random() * len(FAMILIES))
+    count = rng.choice([3, 3, 4])
+    settings = sample_settings(rng, count)
     facts: list[Fact] = []
-    for at, (agent, patient) in enumerate(pairs[:count]):
-        kept = {
-            role: phrase
-            for role, phrase in where[at].items()
-            if dice.chance(0.85 if role == TMP else 0.6)
-        }
-        if (
-            at == 0
-        ):  # What is asked about has one setting at least: that makes what is given fit no other.
-            kept = kept or where[at]
-        facts.append(
-            Fact(
-                family,
-                {"ARG0": agent, "ARG1": patient, **kept},
-                negated=at > 0 and dice.chance(0.15),
-            )
-        )
-    if dice.chance(0.4) and ALIKE[family]:
-        facts[-1] = facts[-1]._replace(family=dice.pick(ALIKE[family]))
+    for index, (agent, patient) in enumerate(sample_participants(rng, family)[:count]):
+        setting = keep_some(rng, settings[index])
+        if index == 0 and not setting:
+            # The first fact needs a setting so that the clues of the question fit no other fact.
+            setting = settings[index]
+        negated = index > 0 and rng.chance(0.15)
+        facts.append(Fact(family, {AGENT: agent, PATIENT: patient, **setting}, negated))
+    if rng.chance(0.4) and SIMILAR_FAMILIES[family]:
+        facts[-1] = facts[-1]._replace(family=rng.choice(SIMILAR_FAMILIES[family]))
     return facts
 
 
-def verb_view(dice: Dice, family: int, passive: bool) -> View:
-    """A verb of the family in this voice; a held-out one only where the split allows it."""
+def sample_participants(rng: RowRandom, family: int) -> list[tuple[Phrase, Phrase]]:
+    """Generate four pairs of agent and patient from two agents and two patients."""
+    agent_kind, patient_kind = argument_kinds(family)
+    same_kind = agent_kind == patient_kind
+    agents = distinct_phrases(rng, agent_kind, 4 if same_kind else 2)
+    patients = agents[2:] if same_kind else distinct_phrases(rng, patient_kind, 2)
+    pairs = [(agent, patient) for agent in agents[:2] for patient in patients]
+    if same_kind and rng.chance(0.6):
+        pairs[rng.choice([1, 2])] = (patients[0], agents[0])
+    return pairs
+
+
+def keep_some(rng: RowRandom, setting: Arguments) -> Arguments:
+    """Return a random subset of a setting."""
+    return {
+        role: phrase
+        for role, phrase in setting.items()
+        if rng.chance(0.85 if role == TIME else 0.6)
+    }
+
+
+def sample_verb(rng: RowRandom, family: int, passive: bool) -> Pattern:
+    """Draw a verb of the family in this voice; a held-out verb only if the split permits it."""
     rolesets = FAMILIES[family]
-    seen = [r for r in rolesets if not SHAPES[r][0].verb.held]
-    if dice.held_share and len(seen) < len(rolesets) and dice.chance(dice.held_share):
-        dice.novel = True
-        seen = [r for r in rolesets if SHAPES[r][0].verb.held]
-    return SHAPES[dice.pick(seen or rolesets)][passive]
+    candidates = [name for name in rolesets if not TRANSITIVE[name][0].verb.held_out]
+    has_held_out = len(candidates) < len(rolesets)
+    if rng.held_out_rate and has_held_out and rng.chance(rng.held_out_rate):
+        rng.used_held_out = True
+        candidates = [name for name in rolesets if TRANSITIVE[name][0].verb.held_out]
+    return TRANSITIVE[rng.choice(candidates or rolesets)][passive]
 
 
-def told(dice: Dice, fact: Fact, passive: bool) -> Event:
-    """The fact as an event."""
-    fill = {role: phrase for role, phrase in fact.fill.items() if role in ("ARG0", "ARG1")}
-    adjuncts = [(role, phrase) for role, phrase in fact.fill.items() if role not in fill]
-    return Event(
-        verb_view(dice, fact.family, passive),
-        fill,
-        dict(dice.sample(adjuncts, len(adjuncts))),
-        fact.negated,
-    )
+def event_of(rng: RowRandom, fact: Fact, passive: bool) -> Event:
+    """Choose a verb for the fact, and a random order of its adjuncts."""
+    core, adjuncts = split_core(fact.arguments)
+    pattern = sample_verb(rng, fact.family, passive)
+    order = rng.sample(list(adjuncts.items()), len(adjuncts))
+    return Event(pattern, core, dict(order), fact.negated)
 
 
-def sentences(dice: Dice, facts: list[Fact]) -> list[tuple[Sentence, list[Fact]]]:
-    """The facts told in random order, at times two in one sentence."""
-    left, said = dice.sample(facts, len(facts)), []
-    while left:
-        s, fact = Sentence(), left.pop()
-        first = told(dice, fact, dice.chance(0.4))
-        mates = [f for f in left if f.fill["ARG0"] == fact.fill["ARG0"]]
-        used = [fact]
-        if mates and not first.view.passive and dice.chance(0.6):
-            left.remove(mates[0])
-            used.append(mates[0])
-            share(s, dice, first, told(dice, mates[0], passive=False))
-        elif left and dice.chance(0.25):
-            used.append(left.pop())
-            clause(s, first, dice)
-            s.put(",", dice.pick(JOINS))
-            clause(s, told(dice, used[1], dice.chance(0.4)), dice)
+def split_core(arguments: Arguments) -> tuple[Arguments, Arguments]:
+    """Split into agent and patient, and adjuncts."""
+    core = {role: phrase for role, phrase in arguments.items() if role in CORE_ROLES}
+    adjuncts = {role: phrase for role, phrase in arguments.items() if role not in CORE_ROLES}
+    return core, adjuncts
+
+
+def write_sentences(rng: RowRandom, facts: list[Fact]) -> list[tuple[Sentence, list[Fact]]]:
+    """Write the facts in random order, sometimes two in a sentence.
+
+    Returns each sentence with its facts.
+    """
+    remaining = rng.sample(facts, len(facts))
+    sentences: list[tuple[Sentence, list[Fact]]] = []
+    while remaining:
+        sentence, fact = Sentence(), remaining.pop()
+        first = event_of(rng, fact, rng.chance(0.4))
+        same_agent = [
+            other for other in remaining if other.arguments[AGENT] == fact.arguments[AGENT]
+        ]
+        facts_here = [fact]
+        if same_agent and not first.pattern.passive and rng.chance(0.6):
+            remaining.remove(same_agent[0])
+            facts_here.append(same_agent[0])
+            write_shared_agent(sentence, rng, first, event_of(rng, same_agent[0], passive=False))
+        elif remaining and rng.chance(0.25):
+            facts_here.append(remaining.pop())
+            add_clause(sentence, first, rng)
+            sentence.add_words(",", rng.choice(COORDINATORS))
+            add_clause(sentence, event_of(rng, facts_here[1], rng.chance(0.4)), rng)
         else:
-            clause(s, first, dice, front=dice.pick([TMP, LOC, ""]))
-        finish(s)
-        said.append((s, used))
-    return said
+            add_clause(sentence, first, rng, front=rng.choice([TIME, PLACE, ""]))
+        finish(sentence)
+        sentences.append((sentence, facts_here))
+    return sentences
 
 
-def share(s: Sentence, dice: Dice, first: Event, second: Event) -> None:
-    """Two events of one agent in one sentence."""
-    # "X ran Y and managed Z in 1925" would leave open whether the year is that of both.
-    if first.adjuncts.keys() >= second.adjuncts.keys() and dice.chance(0.7):
-        coordinate(s, dice, [first, second])
+def write_shared_agent(sentence: Sentence, rng: RowRandom, first: Event, second: Event) -> None:
+    """Write two events with the same agent in one sentence."""
+    # In "X ran Y and managed Z in 1925" the year could apply to either event or to both.
+    if first.adjuncts.keys() >= second.adjuncts.keys() and rng.chance(0.7):
+        coordinate_predicates(sentence, rng, [first, second])
     else:
-        clause(s, first, dice, relative=second)
+        add_clause(sentence, first, rng, relative=second)
 
 
-def choose(dice: Dice, facts: list[Fact]) -> tuple[str, dict[str, Phrase], bool]:
-    """What to ask for, what to give, and whether that is answerable; what is given fits one fact or none."""
+def choose_question(rng: RowRandom, facts: list[Fact]) -> tuple[str, Arguments, bool]:
+    """Choose the role to ask for and the clues of the question.
+
+    Returns the role, the clues and whether the question is answerable. The clues fit exactly one
+    fact if it is, and no fact otherwise.
+    """
     target = facts[0]
-    asked = dice.pick(sorted(target.fill))
-    given = {role: phrase for role, phrase in target.fill.items() if role != asked}
-    spoilt = spoil(dice, facts, asked, given) if dice.chance(0.27) else None
-    asked, given = spoilt or (asked, given)
-    # Both kinds say as much: a question's length must not tell whether it has an answer.
-    size = dice.pick([2, 2, 2, 3])
-    for role in dice.sample(sorted(given), len(given)):
-        fewer = {r: p for r, p in given.items() if r != role}
-        if (
-            len(fewer) >= size
-            and {"ARG0", "ARG1"} & fewer.keys()
-            and matches(facts, asked, fewer) == (not spoilt)
-        ):
-            given = fewer
-    return asked, given, not spoilt
+    asked = rng.choice(sorted(target.arguments))
+    clues = {role: phrase for role, phrase in target.arguments.items() if role != asked}
+    unanswerable = (
+        make_unanswerable(rng, facts, asked, clues) if rng.chance(UNANSWERABLE_RATE) else None
+    )
+    asked, clues = unanswerable or (asked, clues)
+    # Answerable and unanswerable questions have equally many clues, so that the length of a
+    # question does not reveal whether it has an answer.
+    min_clues = rng.choice([2, 2, 2, 3])
+    for role in rng.sample(sorted(clues), len(clues)):
+        fewer = {other: phrase for other, phrase in clues.items() if other != role}
+        enough = len(fewer) >= min_clues and not fewer.keys().isdisjoint(CORE_ROLES)
+        if enough and count_answers(facts, asked, fewer) == (not unanswerable):
+            clues = fewer
+    return asked, clues, not unanswerable
 
 
-def matches(facts: list[Fact], asked: str, given: dict[str, Phrase]) -> int:
-    """How many facts answer; for an answer there must be no second fact that fits, whether it has what is asked or not."""
-    fitting = [fact for fact in facts if fact.is_of(facts[0].family, given)]
-    answers = sum(asked in fact.fill for fact in fitting)
-    return max(answers, len(fitting)) if answers else 0
+def count_answers(facts: list[Fact], asked: str, clues: Arguments) -> int:
+    """Return how many facts fit the clues, or 0 if no fitting fact has the asked role.
+
+    A question is answerable at 1. Above 1 it is ambiguous, even if only one fact has the role.
+    """
+    fitting = [fact for fact in facts if fact.fits(facts[0].family, clues)]
+    has_answer = any(asked in fact.arguments for fact in fitting)
+    return len(fitting) if has_answer else 0
 
 
-def spoil(
-    dice: Dice, facts: list[Fact], asked: str, given: dict[str, Phrase]
-) -> tuple[str, dict[str, Phrase]] | None:
-    """What is given with one part from another fact, or with the roles swapped, or a part that the text leaves out."""
-    target, tries = facts[0], []
-    missing = [role for role in (TMP, LOC) if role not in target.fill and dice.chance(0.5)]
-    tries += [(role, {r: target.fill[r] for r in ("ARG0", "ARG1")}) for role in missing]
+def make_unanswerable(
+    rng: RowRandom, facts: list[Fact], asked: str, clues: Arguments
+) -> tuple[str, Arguments] | None:
+    """Change the role or the clues so that no fact answers; None if no change does that.
+
+    A change asks for a missing time or place, takes one clue from another fact, or swaps the
+    agent and the patient.
+    """
+    target = facts[0]
+    missing = [role for role in (TIME, PLACE) if role not in target.arguments and rng.chance(0.5)]
+    core, _ = split_core(target.arguments)
+    changes = [(role, core) for role in missing]
     for fact in facts[1:]:
-        tries += [(asked, {**given, role: fact.fill[role]}) for role in given if role in fact.fill]
-    if {"ARG0", "ARG1"} <= given.keys():
-        tries.append((asked, {**given, "ARG0": given["ARG1"], "ARG1": given["ARG0"]}))
-    same = len(set(kinds(target.family))) == 1
-    for wanted, parts in dice.sample(tries, len(tries)):
-        found = matches(facts, wanted, parts)
-        swapped = parts.get("ARG0") == target.fill["ARG1"]
-        if not found and (same or not swapped) and parts.get("ARG0") != parts.get("ARG1", ()):
-            return wanted, parts
+        shared_roles = [role for role in clues if role in fact.arguments]
+        changes += [(asked, {**clues, role: fact.arguments[role]}) for role in shared_roles]
+    if clues.keys() >= set(CORE_ROLES):
+        changes.append((asked, {**clues, AGENT: clues[PATIENT], PATIENT: clues[AGENT]}))
+    same_kind = len(set(argument_kinds(target.family))) == 1
+    for new_asked, new_clues in rng.sample(changes, len(changes)):
+        agent = new_clues.get(AGENT)
+        if agent == target.arguments[PATIENT] and not same_kind:
+            continue
+        if agent == new_clues.get(PATIENT, ()):
+            continue
+        if not count_answers(facts, new_asked, new_clues):
+            return new_asked, new_clues
     return None
 
 
-def ask(dice: Dice, family: int, asked: str, given: dict[str, Phrase]) -> Sentence:
-    """The question as a sentence, active or passive."""
-    fill = {role: phrase for role, phrase in given.items() if role in ("ARG0", "ARG1")}
-    passive = dice.chance(0.4) if asked != "ARG0" or "ARG1" in fill else False
-    event = Event(
-        verb_view(dice, family, passive), fill, {r: p for r, p in given.items() if r not in fill}
-    )
-    kind = {"ARG0": event.view.subject, "ARG1": event.view.rest[0]}.get(asked)
-    if kind and passive:
-        kind = event.view.rest[0] if asked == "ARG0" else event.view.subject
-    s = Sentence()
-    what = {TMP: "when", LOC: "where"}.get(asked) or WHAT[kind.kind if kind else "T"]
-    if passive and asked == "ARG0":
-        s.put("by")
-        what = what.replace("who", "whom")
-    s.put(*what.split())
-    return interrogative(s, event, asked)
+def write_question(rng: RowRandom, family: int, asked: str, clues: Arguments) -> Sentence:
+    """Write the question, active or passive."""
+    core, adjuncts = split_core(clues)
+    passive = rng.chance(0.4) if asked != AGENT or PATIENT in core else False
+    event = Event(sample_verb(rng, family, passive), core, adjuncts)
+    sentence = Sentence()
+    words = {TIME: "when", PLACE: "where"}.get(asked)
+    if words is None:
+        slots = (event.pattern.subject, *event.pattern.complements)
+        words = QUESTION_WORDS[next(slot.kind for slot in slots if slot.role == asked)]
+    if passive and asked == AGENT:
+        sentence.add_words("by")
+        words = words.replace("who", "whom")
+    sentence.add_words(*words.split())
+    return add_interrogative(sentence, event, asked)
 
 
-def interrogative(s: Sentence, event: Event, asked: str) -> Sentence:
-    """What follows the question word: the auxiliary, the subject unless it is asked for, and the rest."""
-    view = event.view
-    tense = "past" if view.subject.role == asked or view.passive else "did"
-    before, verb = (passive_words if view.passive else active_words)(view.verb, tense, False, False)
-    s.put(*before)
-    if view.subject.role != asked:
-        # The subject may be one that the question leaves out: "When was somebody hired in Oslo ?"
-        s.place(event.fill.get(view.subject.role, SOMEBODY[view.subject.kind]))
-    s.put(verb)
-    rest = [(slot.prep, event.fill.get(slot.role)) for slot in view.rest if slot.role != asked]
-    if not view.passive:
-        rest = [(prep, phrase or SOMEBODY[view.rest[0].kind]) for prep, phrase in rest]
-    for prep, phrase in rest:
+def add_interrogative(sentence: Sentence, event: Event, asked: str) -> Sentence:
+    """Append the auxiliary, the subject unless the question asks for it, and the other words."""
+    pattern = event.pattern
+    subject = pattern.subject
+    inflect = passive_forms if pattern.passive else active_forms
+    tense = "past" if subject.role == asked or pattern.passive else "did"
+    auxiliaries, verb = inflect(pattern.verb, tense, False, False)
+    sentence.add_words(*auxiliaries)
+    if subject.role != asked:
+        # A question without this clue: "When was somebody hired in Oslo ?"
+        sentence.add_phrase(event.arguments.get(subject.role, INDEFINITES[subject.kind]))
+    sentence.add_words(verb)
+    for slot in pattern.complements:
+        if slot.role == asked:
+            continue
+        phrase = event.arguments.get(slot.role)
+        if phrase is None and not pattern.passive:
+            phrase = INDEFINITES[slot.kind]
         if phrase:
-            s.put(*([prep] if prep else []))
-            s.place(phrase)
+            sentence.add_words(*([slot.preposition] if slot.preposition else []))
+            sentence.add_phrase(phrase)
     for phrase in event.adjuncts.values():
-        s.place(phrase)
-    s.put("?")
-    s.words[0] = s.words[0].capitalize()
-    return s
+        sentence.add_phrase(phrase)
+    sentence.add_words("?")
+    sentence.words[0] = sentence.words[0].capitalize()
+    return sentence
 
 
-def compose_question(dice: Dice) -> Question:
-    """A context and a question about it."""
-    facts = world(dice)
-    asked, given, answerable = choose(dice, facts)
-    told_facts = sentences(dice, facts)
-    question = detokenize(ask(dice, facts[0].family, asked, given).words)[0]
-    context, answer, at = "", "", -1
-    for s, used in told_facts:
-        text, starts = detokenize(s.words)
-        base = len(context) + bool(context)
+def compose_question(rng: RowRandom) -> Question:
+    """Generate a context and a question about it."""
+    facts = sample_facts(rng)
+    asked, clues, answerable = choose_question(rng, facts)
+    sentences = write_sentences(rng, facts)
+    question, _ = detokenize(write_question(rng, facts[0].family, asked, clues).words)
+    context, answer, answer_start = "", "", -1
+    for sentence, facts_here in sentences:
+        text, starts = detokenize(sentence.words)
+        offset = len(context) + bool(context)
         context = f"{context} {text}" if context else text
-        if answerable and facts[0] in used:
-            frame = next(f for f in s.frames if f.event and is_told(f, facts[0]))
-            first, last = extent(facts[0].fill[asked], frame.heads[asked])
-            at = base + starts[first]
-            answer = context[at : base + starts[last - 1] + len(s.words[last - 1])]
-    return Question(context, question, answer, at)
+        if answerable and facts[0] in facts_here:
+            first, last = answer_words(sentence.frames, facts[0], asked)
+            answer_start = offset + starts[first]
+            answer = context[answer_start : offset + starts[last] + len(sentence.words[last])]
+    return Question(context, question, answer, answer_start)
 
 
-def is_told(frame: Frame, fact: Fact) -> bool:
-    """Whether the frame is this fact's: no two facts of a context have the same fillers."""
+def answer_words(frames: Iterable[Frame], fact: Fact, asked: str) -> tuple[int, int]:
+    """Return the first and last word (inclusive) of the answer.
+
+    The preposition of a time or a place is not part of the answer.
+    """
+    frame = next(frame for frame in frames if expresses(frame, fact))
+    phrase, head = fact.arguments[asked], frame.heads[asked]
+    has_preposition = phrase.words[0] in ("in", "on")
+    return head + has_preposition, head + len(phrase.words) - 1
+
+
+def expresses(frame: Frame, fact: Fact) -> bool:
+    """Whether the frame expresses this fact; no two facts of a context have the same arguments."""
     event = frame.event
-    return event is not None and {**event.fill, **event.adjuncts} == fact.fill
-
-
-def extent(phrase: Phrase, head: int) -> tuple[int, int]:
-    """The words that answer: all of a filler but the preposition of a time or a place."""
-    adjunct = phrase.words[0] in ("in", "on")
-    return head + adjunct, head + len(phrase.words)
+    return event is not None and {**event.arguments, **event.adjuncts} == fact.arguments
 
 
 def detokenize(tokens: list[str]) -> tuple[str, list[int]]:
-    """The tokens as text, and where each begins."""
+    """Join tokens into a text; return the text and the start of each token in it."""
     text, starts = "", []
-    for word in tokens:
-        if text and word not in (",", ".", "?", "'s"):
+    for token in tokens:
+        if text and token not in (",", ".", "?", "'s"):
             text += " "
         starts.append(len(text))
-        text += word
+        text += token
     return text, starts

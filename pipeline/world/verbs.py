@@ -1,16 +1,23 @@
-"""The world's verbs, with what each takes, in PropBank's manner.
+"""The verbs of the generated world with their arguments, in the manner of PropBank.
 
-A line of `FRAMES`: roleset, past, participle, -ing form, subject, then the shapes of the rest, `/` between them.
-A slot is `[preposition:]` role type: `0O` an ARG0 that is an organization, `to:2P` "to" and an ARG2 that is a person;
-`L` as the role is ARGM-LOC. Types: P person, O organization, L place, E event, T thing. `-` is an empty rest, a leading
-`!` forbids the passive, a trailing `*` holds the verb out from train. A slot has one type, so that the verb and its
-syntax decide what a name that could be anything is.
+Each line of `FRAMES` has a roleset, past form, participle, -ing form, subject and complements;
+`/` separates alternative complements. A slot is `[preposition:]` role type:
+
+- `0O` is an ARG0 of type organization; `to:2P` is "to" and an ARG2 of type person.
+- Types: P person, O organization, L place, E event, T thing. The role `L` means ARGM-LOC.
+- `-` means no complement, a leading `!` forbids the passive, and a trailing `*` keeps the verb out
+  of the training set.
+
+A slot has exactly one type, so the verb and its syntax determine the type of an ambiguous name.
 """
 
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, TypeVar
 
 from pipeline.world.sampling import Pool
+
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 FRAMES = """
 praise.01 praised praised praising 0P 1P
@@ -137,7 +144,9 @@ manufacture.01 manufactured manufactured manufacturing 0O 1T
 recall.02 recalled recalled recalling 0O 1T
 patent.01 patented patented patenting 0O 1T *
 """
-# Verbs that take another verb. SUBJECT: "X tried to V"; OBJECT: "X asked Y to V", Y does it; PROMISE: X does it.
+# Verbs with a verb as complement, as (roleset, past form). The agent of the second verb is the
+# subject ("X tried to V"), the object ("X asked Y to V": Y acts) or the subject in spite of an
+# object ("X promised Y to V": X acts).
 SUBJECT_CONTROL = Pool(
     (
         ("want.01", "wanted"),
@@ -159,9 +168,13 @@ OBJECT_CONTROL = Pool(
     (("urge.01", "urged"), ("compel.01", "compelled")),
 )
 PROMISE = Pool(
-    (("promise.01", "promised"), ("swear.01", "swore to")), (("pledge.01", "pledged to"),)
+    (("promise.01", "promised"), ("swear.01", "swore to")),
+    (("pledge.01", "pledged to"),),
 )
-RAISING = Pool((("seem.01", "seemed"), ("appear.02", "appeared")), (("prove.01", "proved"),))
+RAISING = Pool(
+    (("seem.01", "seemed"), ("appear.02", "appeared")),
+    (("prove.01", "proved"),),
+)
 SPEECH = Pool(
     (
         ("say.01", "said"),
@@ -174,82 +187,88 @@ SPEECH = Pool(
 
 
 class Slot(NamedTuple):
-    """A place of a verb: how it is introduced, its role and what may fill it."""
+    """An argument of a verb: its preposition ("" for none), role and type (P, O, L, E, T)."""
 
-    prep: str
+    preposition: str
     role: str
     kind: str
 
 
 class Verb(NamedTuple):
-    """The forms of a verb and its roleset."""
+    """The roleset and the forms of a verb."""
 
     roleset: str
     base: str
     past: str
     participle: str
     ing: str
-    held: bool
+    held_out: bool
 
 
-class View(NamedTuple):
-    """A verb in one syntactic shape, active or passive: what its subject is and what follows it."""
+class Pattern(NamedTuple):
+    """A verb with one argument structure, active or passive: its subject and complements."""
 
     verb: Verb
     passive: bool
     subject: Slot
-    rest: tuple[Slot, ...]
+    complements: tuple[Slot, ...]
 
 
-def slot(text: str) -> Slot:
-    """`to:2P` as a slot."""
-    prep, _, place = text.rpartition(":")
-    return Slot(prep, "ARGM-LOC" if place[0] == "L" else f"ARG{place[0]}", place[1])
+def parse_slot(text: str) -> Slot:
+    """Parse a slot such as `to:2P`."""
+    preposition, _, argument = text.rpartition(":")
+    role = "ARGM-LOC" if argument[0] == "L" else f"ARG{argument[0]}"
+    return Slot(preposition, role, argument[1])
 
 
-def views_of(line: str) -> list[View]:
-    """Every shape of one line of `FRAMES`, the passives behind the actives."""
-    roleset, past, participle, ing, subject, shapes, *held = line.split()
-    verb = Verb(roleset, roleset.split(".")[0], past, participle, ing, bool(held))
-    agent = slot(subject.lstrip("!"))
-    rests = [
-        tuple(slot(part) for part in shape.split("+") if part != "-") for shape in shapes.split("/")
-    ]
-    views = [View(verb, False, agent, rest) for rest in rests]
+def parse_complements(text: str) -> tuple[Slot, ...]:
+    """Parse complements such as `1T+from:2O`; `-` gives none."""
+    return tuple(parse_slot(part) for part in text.split("+") if part != "-")
+
+
+def patterns_of(line: str) -> list[Pattern]:
+    """Parse one line of `FRAMES` into its active patterns, then its passive patterns."""
+    roleset, past, participle, ing, subject, alternatives, *held_out = line.split()
+    verb = Verb(roleset, roleset.split(".")[0], past, participle, ing, bool(held_out))
+    agent = parse_slot(subject.lstrip("!"))
+    complements = [parse_complements(text) for text in alternatives.split("/")]
+    patterns = [Pattern(verb, False, agent, slots) for slots in complements]
     if agent.role == "ARG0" and not subject.startswith("!"):
         by = Slot("by", agent.role, agent.kind)
-        views += [
-            View(verb, True, rest[0], (*rest[1:], by))
-            for rest in rests
-            if rest and not rest[0].prep
-        ]
-    return views
+        for slots in complements:
+            if slots and not slots[0].preposition:
+                patterns.append(Pattern(verb, True, slots[0], (*slots[1:], by)))
+    return patterns
 
 
-def pool_of(views: list[View]) -> Pool[View]:
-    """The views split into those that train may use and the held ones."""
-    return Pool(tuple(v for v in views if not v.verb.held), tuple(v for v in views if v.verb.held))
+def pool_of(patterns: list[Pattern]) -> Pool[Pattern]:
+    """Split the patterns by whether their verb may occur in training."""
+    return Pool(
+        tuple(pattern for pattern in patterns if not pattern.verb.held_out),
+        tuple(pattern for pattern in patterns if pattern.verb.held_out),
+    )
 
 
-VIEWS = [view for line in FRAMES.strip().splitlines() for view in views_of(line)]
+def group_patterns(
+    patterns: Iterable[Pattern], key: Callable[[Pattern], KeyT]
+) -> dict[KeyT, Pool[Pattern]]:
+    """Group patterns by a key; each group becomes a pool."""
+    groups: dict[KeyT, list[Pattern]] = defaultdict(list)
+    for pattern in patterns:
+        groups[key(pattern)].append(pattern)
+    return {value: pool_of(group) for value, group in groups.items()}
 
 
-def index_views() -> tuple[
-    dict[tuple[str, bool], Pool[View]], dict[str, Pool[View]], dict[str, Pool[View]]
-]:
-    """Views by (kind of subject, passive), by base form, and active ones by the kind of their bare object."""
-    by_subject: dict[tuple[str, bool], list[View]] = defaultdict(list)
-    by_base: dict[str, list[View]] = defaultdict(list)
-    by_object: dict[str, list[View]] = defaultdict(list)
-    for view in VIEWS:
-        by_subject[view.subject.kind, view.passive].append(view)
-        by_base[view.verb.base].append(view)
-        if not view.passive and view.rest and not view.rest[0].prep:
-            by_object[view.rest[0].kind].append(view)
-    pools = [
-        {key: pool_of(found) for key, found in index.items()} for index in (by_base, by_object)
-    ]
-    return {key: pool_of(found) for key, found in by_subject.items()}, pools[0], pools[1]
+def has_bare_object(pattern: Pattern) -> bool:
+    """Whether an active verb is followed by an object without a preposition."""
+    complements = pattern.complements
+    return not pattern.passive and bool(complements) and not complements[0].preposition
 
 
-BY_SUBJECT, BY_BASE, BY_OBJECT = index_views()
+PATTERNS = [pattern for line in FRAMES.strip().splitlines() for pattern in patterns_of(line)]
+# By (type of the subject, passive), by base form, and by type of the bare object.
+BY_SUBJECT = group_patterns(PATTERNS, lambda pattern: (pattern.subject.kind, pattern.passive))
+BY_BASE = group_patterns(PATTERNS, lambda pattern: pattern.verb.base)
+BY_OBJECT = group_patterns(
+    filter(has_bare_object, PATTERNS), lambda pattern: pattern.complements[0].kind
+)
