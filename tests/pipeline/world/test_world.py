@@ -21,7 +21,8 @@ from pipeline.world.sampling import RowRandom, is_held_out, row_seed
 ROWS = 1500
 FIRST_ROW = (
     "The\tO\nbirthplace\tO\nof\tO\nPolholm\tB-PER\ncould\tO\nbe\tO\nfled\tO\nin\tO\nHill\tB-LOC\n"
-    ",\tO\nwhereas\tO\nthe\tO\nShell\tB-EVENT\nRally\tI-EVENT\nbegan\tO\non\tO\nMonday\tB-TIME\n.\tO\n\n"
+    ",\tO\nwhereas\tO\nthe\tO\nShell\tB-EVENT\nRally\tI-EVENT\n"
+    "began\tO\non\tO\nMonday\tB-TIME\n.\tO\n\n"
 )
 # SHA-256 of the first 1,000 rows with seed 0 of train, validation and test.
 DIGESTS = {
