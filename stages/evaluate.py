@@ -206,7 +206,7 @@ def _write_counts(folder: Path, counts: UnitCounts) -> None:
     pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(
         folder / "counts.parquet", index=False
     )
-    write_json(folder / "figures.json", counts.figures)
+    write_json(folder / "figures.json", counts.formulas)
 
 
 if __name__ == "__main__":

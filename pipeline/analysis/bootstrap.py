@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.base import UnitCounts, figure
+from pipeline.metrics.base import UnitCounts, apply_formula
 
 SAMPLES = 2000
 SEED = 7
@@ -46,7 +46,7 @@ def resampled(
     found, start = [], 0
     for one in arms:
         columns = dict(zip(one.columns, sums[:, start:].T, strict=False))
-        found.append({name: figure(formula, columns) for name, formula in one.figures.items()})
+        found.append({name: apply_formula(formula, columns) for name, formula in one.formulas.items()})
         start += len(one.columns)
     return found
 

@@ -1,6 +1,7 @@
-"""Scores, as the official scripts compute them: of predictions and references alone, in percent.
+"""Scores in percent, computed from predictions and references alone, as the official scripts do.
 
-`spans` is conlleval, `roles` is srl-eval of CoNLL-2005, `answers` is the SQuAD 1.1 and 2.0 script.
+`spans` follows conlleval, `roles` follows srl-eval of CoNLL-2005, `answers` follows the SQuAD 1.1
+and 2.0 scripts, and `classification` follows the SuperGLUE script.
 """
 
 from pipeline.metrics.base import Metrics, UnitCounts

@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers to questions, as the official SQuAD 1.1 and 2.0 scripts compute them."""
+"""Exact match and F1 of answers to questions, as the official SQuAD 1.1 and 2.0 scripts do."""
 
 import math
 import re
@@ -7,34 +7,40 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.metrics.base import Formula, Metrics, UnitCounts, by_unit
+from pipeline.metrics.base import Formula, Metrics, UnitCounts, sum_by_unit
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 References = Mapping[str, Sequence[str]]
-"""Question id -> its accepted answers; none if the text does not answer it."""
+"""Question id -> its accepted answers; an empty list if the context does not answer it."""
 
 
 class Threshold(NamedTuple):
-    """A question is predicted unanswerable when its null score is greater than `value`; that scores `score` percent."""
+    """The threshold of the null score, and the score in percent that it gives.
+
+    A question is predicted unanswerable if its null score is greater than `value`.
+    """
 
     value: float
     score: float
 
 
 def normalize(text: str) -> str:
-    """Lower case, without ASCII punctuation and English articles, single spaces."""
+    """Lowercase; remove ASCII punctuation and English articles; collapse white space."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, prediction: str) -> float:
-    """1.0 if both are the same once normalized, else 0.0."""
+    """1.0 if the normalized texts are equal, else 0.0."""
     return float(normalize(answer) == normalize(prediction))
 
 
 def f1(answer: str, prediction: str) -> float:
-    """The F1 of normalized words, from 0 to 1; where one of the two has none, 1 if neither has."""
+    """The F1 of the normalized words, from 0 to 1.
+
+    If either text has no words, the F1 is 1 if both have none, else 0.
+    """
     gold, guess = normalize(answer).split(), normalize(prediction).split()
     if not gold or not guess:
         return float(gold == guess)
@@ -46,40 +52,40 @@ def f1(answer: str, prediction: str) -> float:
 
 
 def score(references: References, predictions: Mapping[str, str]) -> Metrics:
-    """`exact_match` and `f1` in percent, with HasAns_ and NoAns_ parts where some question is unanswerable (SQuAD 2.0).
+    """`exact_match` and `f1` in percent.
 
-    "" predicts that there is no answer. A question without a prediction scores 0, as in the 1.1 script (2.0 leaves it out).
+    If any question is unanswerable (SQuAD 2.0), the same metrics are added for the answerable
+    questions (HasAns_) and the unanswerable ones (NoAns_). The prediction "" means "no answer". A
+    question without a prediction scores 0, as in the 1.1 script; the 2.0 script skips it.
     """
-    exact, words = (_scores(references, predictions, metric) for metric in (exact_match, f1))
-    overall = _part("", list(references), exact, words)
+    exact, word_f1 = (_scores(references, predictions, metric) for metric in (exact_match, f1))
+    overall = _mean_scores("", list(references), exact, word_f1)
     unanswerable = [id for id, answers in references.items() if not _accepted(answers)]
     if unanswerable:
         answerable = [id for id, answers in references.items() if _accepted(answers)]
-        overall |= _part("HasAns_", answerable, exact, words) | _part(
-            "NoAns_", unanswerable, exact, words
-        )
+        overall |= _mean_scores("HasAns_", answerable, exact, word_f1)
+        overall |= _mean_scores("NoAns_", unanswerable, exact, word_f1)
     return Metrics(overall, {})
 
 
 def counts(references: References, predictions: Mapping[str, str]) -> UnitCounts:
-    """What `score` adds up, by question."""
+    """The sums behind `score`, by question."""
     scores = {
         "exact_match": _scores(references, predictions, exact_match),
         "f1": _scores(references, predictions, f1),
     }
     answerable = {id: bool(_accepted(answers)) for id, answers in references.items()}
-    columns, figures = dict[str, list[float]](), dict[str, Formula]()
-    parts: dict[str, Container[str]] = {
-        "": answerable,
-        "HasAns_": {id for id, has in answerable.items() if has},
-        "NoAns_": {id for id, has in answerable.items() if not has},
-    }
-    for prefix, part in parts.items() if not all(answerable.values()) else [("", answerable)]:
-        columns[f"{prefix}total"] = [float(id in part) for id in references]
+    subsets: dict[str, Container[str]] = {"": answerable}
+    if not all(answerable.values()):
+        subsets["HasAns_"] = {id for id, has_answer in answerable.items() if has_answer}
+        subsets["NoAns_"] = {id for id, has_answer in answerable.items() if not has_answer}
+    columns, formulas = dict[str, list[float]](), dict[str, Formula]()
+    for prefix, subset in subsets.items():
+        columns[f"{prefix}total"] = [float(id in subset) for id in references]
         for name, values in scores.items():
-            columns[prefix + name] = [value * (id in part) for id, value in values.items()]
-            figures[prefix + name] = ((prefix + name, f"{prefix}total"),)
-    return by_unit(list(references), columns, figures)
+            columns[prefix + name] = [value * (id in subset) for id, value in values.items()]
+            formulas[prefix + name] = ((prefix + name, f"{prefix}total"),)
+    return sum_by_unit(list(references), columns, formulas)
 
 
 def best_threshold(
@@ -88,15 +94,17 @@ def best_threshold(
     null_scores: Mapping[str, float],
     metric: Callable[[str, str], float] = f1,
 ) -> Threshold:
-    """The null score above which to predict "no answer" so that `metric` is best. Search on validation, never on test.
+    """The threshold of the null score that maximizes `metric`. Fit it on validation, never on test.
 
-    `predictions` are the best answers that are not null; the greater `null_scores`, the likelier there is none. The result is one
-    of the scores, or just below the least ("never answer"); the lowest of equally good ones. Unlike the official script, equal
-    null scores are answered or refused together, since no threshold could part them.
+    `predictions` are the best answers other than "no answer"; a greater null score means that "no
+    answer" is likelier. The threshold is one of the null scores, or just below the smallest of them
+    ("never answer"). Of thresholds with equal scores the lowest is taken. Unlike in the official
+    script, questions with equal null scores are answered or refused together, because no threshold
+    can separate them.
     """
     scores = _scores(references, predictions, metric)
     order = sorted(references, key=lambda id: null_scores[id])
-    total = best = float(sum(not _accepted(references[id]) for id in order))  # never answering
+    total = best = float(sum(not _accepted(references[id]) for id in order))  # no question answered
     value = math.nextafter(null_scores[order[0]], -math.inf) if order else 0.0
     for position, id in enumerate(order):
         total += scores[id] - (not _accepted(references[id]))
@@ -107,13 +115,17 @@ def best_threshold(
 
 
 def _accepted(answers: Sequence[str]) -> list[str]:
-    """The answers that something is left of; none means unanswerable, as in the 2.0 script."""
+    """The answers that are not empty after normalization; if none, the question is unanswerable.
+
+    The 2.0 script does the same.
+    """
     return [answer for answer in answers if normalize(answer)]
 
 
 def _scores(
     references: References, predictions: Mapping[str, str], metric: Callable[[str, str], float]
 ) -> dict[str, float]:
+    """For each question the best `metric` over its accepted answers."""
     return {
         id: max(metric(answer, predictions[id]) for answer in _accepted(answers) or [""])
         if id in predictions
@@ -122,12 +134,12 @@ def _scores(
     }
 
 
-def _part(
-    prefix: str, ids: Sequence[str], exact: Mapping[str, float], words: Mapping[str, float]
+def _mean_scores(
+    prefix: str, ids: Sequence[str], exact: Mapping[str, float], word_f1: Mapping[str, float]
 ) -> dict[str, float]:
     size = max(len(ids), 1)
     return {
         f"{prefix}exact_match": 100.0 * sum(exact[id] for id in ids) / size,
-        f"{prefix}f1": 100.0 * sum(words[id] for id in ids) / size,
+        f"{prefix}f1": 100.0 * sum(word_f1[id] for id in ids) / size,
         f"{prefix}total": len(ids),
     }

@@ -1,4 +1,4 @@
-"""What the metrics share: their result, precision, recall and F1 of counts, and the counts of each unit that add up to them."""
+"""The result type of all metrics, F1 of counts, and counts per unit that add up to the metrics."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Formula = tuple[tuple[str, ...], ...]
-"""How a figure comes out of summed counts, by their columns: of (part, whole) it is the ratio in percent, of (correct, predicted,
-gold) it is F1; of several such it is the mean of those that have any predicted or gold."""
+"""How to compute a metric from summed counts, as tuples of column names.
+
+(part, whole) is the ratio in percent, (correct, predicted, gold) is the F1 in percent. Several
+tuples mean the average over those with any predicted or gold counts.
+"""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """A task's scores on one split: `overall` by name, and `labels`: the same kind of figures for each label (none for QA).
+    """The scores of a task on one split: `overall` by name, and `labels` by label and name.
 
-    Ratios are percents from 0 to 100; counts are counts. `dataclasses.asdict` of it is what the metrics' JSON holds.
+    Ratios are percentages from 0 to 100; counts are counts. `labels` is empty for question
+    answering. The metrics' JSON holds `dataclasses.asdict` of it.
     """
 
     overall: dict[str, float]
@@ -26,7 +30,7 @@ class Metrics:
 
 @dataclass
 class Counts:
-    """How many things were predicted, are there in the gold reference, and are both."""
+    """The numbers of predicted items, of gold items, and of correct items (predicted and gold)."""
 
     correct: int = 0
     predicted: int = 0
@@ -37,8 +41,8 @@ class Counts:
             self.correct + other.correct, self.predicted + other.predicted, self.gold + other.gold
         )
 
-    def figures(self) -> dict[str, float]:
-        """Precision, recall and F1 in percent, 0 where nothing was predicted or there is nothing to find; and the counts."""
+    def scores(self) -> dict[str, float]:
+        """Precision, recall and F1 in percent, and the counts. A ratio with denominator 0 is 0."""
         precision = 100.0 * self.correct / self.predicted if self.predicted else 0.0
         recall = 100.0 * self.correct / self.gold if self.gold else 0.0
         f1 = 2 * precision * recall / (precision + recall) if self.correct else 0.0
@@ -52,8 +56,10 @@ class Counts:
         }
 
 
-def count(gold: Counter[str], predicted: Counter[str], correct: Counter[str]) -> dict[str, Counts]:
-    """Counts per label, in alphabetical order, of every label that occurs in gold or predicted."""
+def counts_by_label(
+    gold: Counter[str], predicted: Counter[str], correct: Counter[str]
+) -> dict[str, Counts]:
+    """The counts of each label in `gold` or `predicted`, in alphabetical order."""
     return {
         label: Counts(correct[label], predicted[label], gold[label])
         for label in sorted({*gold, *predicted})
@@ -67,40 +73,44 @@ RECALL: Formula = (("correct", "gold"),)
 
 @dataclass(frozen=True)
 class UnitCounts:
-    """The counts of each unit, which may be resampled, as what it says depends on no other's: `columns` by name, [N] each.
+    """The counts of each of N units: `columns` by name, [N] each.
 
-    `figures` says how each figure of `Metrics.overall` that is a percentage comes out of their sums.
+    Units are independent of each other, so a bootstrap may resample them. `formulas` has, for each
+    percentage in `Metrics.overall`, its formula from the sums of the columns.
     """
 
     units: tuple[str, ...]
     columns: dict[str, NDArray[np.float64]]
-    figures: dict[str, Formula]
+    formulas: dict[str, Formula]
 
 
-def by_unit(
-    units: Sequence[str], columns: Mapping[str, Sequence[float]], figures: Mapping[str, Formula]
+def sum_by_unit(
+    units: Sequence[str], columns: Mapping[str, Sequence[float]], formulas: Mapping[str, Formula]
 ) -> UnitCounts:
-    """Add up the rows [M] of each unit; units are in the order in which they first come."""
-    place = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    at = np.array([place[unit] for unit in units], np.int64)
+    """Add up the rows [M] of each unit. Units are in the order of their first rows."""
+    index = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    unit_of_row = np.array([index[unit] for unit in units], np.int64)
     sums = {
-        name: np.bincount(at, np.asarray(values, np.float64), len(place)).astype(np.float64)
+        name: np.bincount(unit_of_row, np.asarray(values, np.float64), len(index)).astype(
+            np.float64
+        )
         for name, values in columns.items()
     }
-    return UnitCounts(tuple(place), sums, dict(figures))
+    return UnitCounts(tuple(index), sums, dict(formulas))
 
 
-def figure(formula: Formula, sums: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """A figure in percent of each of R samples, whose counts add up to `sums`, [R] each; 0 where there is nothing to count.
+def apply_formula(formula: Formula, sums: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The metric in percent of each of R samples; 0 if there is nothing to count.
 
-    It is the same arithmetic as that of `Counts.figures`, in the same order, so that of the whole the figures are equal.
+    `sums` are the summed counts of the samples, [R] each. The arithmetic and its order are those of
+    `Counts.scores`, so that both give equal results for the whole test set.
     """
-    total = known = np.zeros_like(sums[formula[0][0]])
+    total = num_terms = np.zeros_like(sums[formula[0][0]])
     for names in formula:
         counts = [sums[name] for name in names]
         total = total + (_f1(*counts) if len(counts) == 3 else _ratio(*counts))
-        known = known + (sum(counts[1:]) > np.zeros_like(known))
-    return total / np.maximum(known, 1.0)
+        num_terms = num_terms + (sum(counts[1:]) > np.zeros_like(num_terms))
+    return total / np.maximum(num_terms, 1.0)
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,11 +1,21 @@
-"""Accuracy and F1 of one label an example, and of several answers a question, as SuperGLUE's official script computes them."""
+"""Accuracy and F1 of classification, as SuperGLUE's official script computes them.
+
+Each example has one label. In MultiRC, several examples are answers to the same question.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.metrics.base import Counts, Formula, Metrics, UnitCounts, by_unit, count
+from pipeline.metrics.base import (
+    Counts,
+    Formula,
+    Metrics,
+    UnitCounts,
+    counts_by_label,
+    sum_by_unit,
+)
 
 
 def score(
@@ -14,28 +24,32 @@ def score(
     labels: Sequence[str],
     questions: Sequence[str] | None = None,
 ) -> Metrics:
-    """`accuracy`, `f1_macro` and `total` overall; precision, recall, F1 and counts of each label that is in gold or predicted.
+    """`accuracy`, `f1_macro` and `total` overall; precision, recall, F1 and counts per label.
 
-    `f1_macro` is the plain mean of those labels' F1 (scikit-learn's `average="macro"`, SuperGLUE's F1 of CB): a label that is in
-    neither does not count, one that is in only one of them counts as 0. Without examples, all is 0.
+    `f1_macro` is the unweighted mean of the labels' F1 (scikit-learn's `average="macro"`,
+    SuperGLUE's F1 of CB). A label in neither gold nor predicted does not count; a label in only one
+    of them counts as 0. Without examples, all metrics are 0.
 
-    `questions` says which question each example is an answer to (MultiRC). Then `f1_answers` is the F1 of the last of `labels`
-    over all answers (F1a; 0 where no answer is right, in gold or as predicted), and `exact_match` the share of questions all of
-    whose answers are labeled right. Raises ValueError where lengths differ, or a label is none of `labels`.
+    `questions` has the question of each example (MultiRC). It adds two metrics: `f1_answers` is the
+    F1 of the last of `labels` over all answers (F1a; 0 if gold or predicted has no right answer);
+    `exact_match` is the fraction of questions with all answers labeled correctly.
+
+    Raises ValueError if lengths differ, or if a label is not in `labels`.
     """
-    strange = sorted({*gold, *predicted} - set(labels))
-    if strange:
-        raise ValueError(f"{', '.join(strange)}: not among the labels {', '.join(labels)}")
+    unknown = sorted({*gold, *predicted} - set(labels))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not among the labels {', '.join(labels)}")
     hits = [reference == guess for reference, guess in zip(gold, predicted, strict=True)]
-    counts = count(
+    label_counts = counts_by_label(
         Counter(gold),
         Counter(predicted),
         Counter(label for label, hit in zip(gold, hits, strict=True) if hit),
     )
-    figures = {label: one.figures() for label, one in counts.items()}
+    label_scores = {label: counts.scores() for label, counts in label_counts.items()}
     overall = {
         "accuracy": _percent(sum(hits), len(hits)),
-        "f1_macro": sum(one["f1"] for one in figures.values()) / max(len(figures), 1),
+        "f1_macro": sum(scores["f1"] for scores in label_scores.values())
+        / max(len(label_scores), 1),
         "total": len(hits),
     }
     if questions is not None:
@@ -43,10 +57,10 @@ def score(
         for question, hit in zip(questions, hits, strict=True):
             answers[question].append(hit)
         overall |= {
-            "f1_answers": counts.get(labels[-1], Counts()).figures()["f1"],
+            "f1_answers": label_counts.get(labels[-1], Counts()).scores()["f1"],
             "exact_match": _percent(sum(map(all, answers.values())), len(answers)),
         }
-    return Metrics(overall, figures)
+    return Metrics(overall, label_scores)
 
 
 def counts(
@@ -56,7 +70,7 @@ def counts(
     labels: Sequence[str],
     questions: Sequence[str] | None = None,
 ) -> UnitCounts:
-    """What `score` adds up, by unit; those are the questions, where there are questions."""
+    """The sums behind `score`, by unit. With `questions`, the units are the questions."""
     hits = [reference == guess for reference, guess in zip(gold, predicted, strict=True)]
     columns: dict[str, Sequence[float]] = {"right": hits, "total": [1] * len(hits)}
     for label in sorted(labels):
@@ -65,24 +79,24 @@ def counts(
         ]
         columns[f"predicted {label}"] = [guess == label for guess in predicted]
         columns[f"gold {label}"] = [reference == label for reference in gold]
-    of_label = {
+    label_columns = {
         label: (f"correct {label}", f"predicted {label}", f"gold {label}")
         for label in sorted(labels)
     }
-    figures: dict[str, Formula] = {
+    formulas: dict[str, Formula] = {
         "accuracy": (("right", "total"),),
-        "f1_macro": tuple(of_label.values()),
+        "f1_macro": tuple(label_columns.values()),
     }
     if questions is None:
-        return by_unit(units, columns, figures)
-    summed = by_unit(
-        questions,
-        columns,
-        figures | {"f1_answers": (of_label[labels[-1]],), "exact_match": (("whole", "one"),)},
-    )
-    whole = (summed.columns["right"] == summed.columns["total"]).astype(float)
+        return sum_by_unit(units, columns, formulas)
+    formulas["f1_answers"] = (label_columns[labels[-1]],)
+    formulas["exact_match"] = (("whole", "one"),)
+    by_question = sum_by_unit(questions, columns, formulas)
+    whole = (by_question.columns["right"] == by_question.columns["total"]).astype(float)
     return UnitCounts(
-        summed.units, {**summed.columns, "whole": whole, "one": np.ones_like(whole)}, summed.figures
+        by_question.units,
+        {**by_question.columns, "whole": whole, "one": np.ones_like(whole)},
+        by_question.formulas,
     )
 
 

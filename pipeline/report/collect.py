@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.analysis.bootstrap import Samples, over_seeds, resampled
 from pipeline.errors import UserError
-from pipeline.metrics.base import UnitCounts, figure
+from pipeline.metrics.base import UnitCounts, apply_formula
 from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parquet, table, typed
 
 FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
@@ -203,7 +203,7 @@ def _alike(run: RunResult, repeat: Repeat) -> bool:
             one.metrics.rows.get("test"),
             one.metrics.test.keys(),
             one.counts and one.counts.units,
-            one.counts and one.counts.figures,
+            one.counts and one.counts.formulas,
         )
         for one in (run, repeat)
         if one.metrics
@@ -273,8 +273,8 @@ def _check_same(
 ) -> None:
     """Raise UserError where counts do not add up to the score: they would be those of another run."""
     sums = {name: values.sum(keepdims=True) for name, values in counts.columns.items()}
-    for name, formula in counts.figures.items():
-        known, found = metrics.test.get(name), float(figure(formula, sums)[0])
+    for name, formula in counts.formulas.items():
+        known, found = metrics.test.get(name), float(apply_formula(formula, sums)[0])
         if known is not None and not math.isclose(known, found, rel_tol=1e-9, abs_tol=1e-9):
             raise UserError(
                 f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but {results}/metrics.json has "

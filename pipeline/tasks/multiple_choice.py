@@ -222,7 +222,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         return UnitCounts(
             measured.units,
             {**measured.columns, "right": right},
-            {"accuracy": (("right", "total"),), **measured.figures},
+            {"accuracy": (("right", "total"),), **measured.formulas},
         )
 
     def decision_logits(

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.analysis import bootstrap
 from pipeline.analysis.bootstrap import difference, interval, over_seeds, resampled
-from pipeline.metrics.base import F1, UnitCounts, figure
+from pipeline.metrics.base import F1, UnitCounts, apply_formula
 
 
 def accuracy(hits: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> UnitCounts:
@@ -37,7 +37,7 @@ def test_each_sample_is_the_figure_of_what_was_drawn(monkeypatch: pytest.MonkeyP
     counts = spans(0)
     draws = np.random.default_rng(3).integers(0, 50, (40, 50))
     expected = [
-        figure(
+        apply_formula(
             F1, {name: values[draw].sum(keepdims=True) for name, values in counts.columns.items()}
         )[0]
         for draw in draws

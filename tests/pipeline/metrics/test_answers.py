@@ -1,4 +1,4 @@
-"""Exact match and F1 equal those of the official SQuAD scripts, and what is counted by hand."""
+"""Exact match and F1 equal those of the official SQuAD scripts and counts by hand."""
 
 import json
 
@@ -16,20 +16,20 @@ SYSTEMS = {
 }
 
 
-def test_normalize() -> None:
+def test_normalization_removes_case_punctuation_and_articles() -> None:
     assert normalize("  The  Cat's, an\tAnimal! ") == "cats animal"
-    assert normalize("a.n") == ""  # punctuation goes first, then the article it leaves
+    assert normalize("a.n") == ""  # first without punctuation, then without the article
     assert normalize("theatre “x”") == "theatre “x”"  # only ASCII punctuation
 
 
-def test_pairs_by_hand() -> None:
+def test_scores_of_pairs_equal_counts_by_hand() -> None:
     assert exact_match("The cat", "cat.") == 1.0
     assert f1("black cat", "the cat sat") == pytest.approx(0.5)
     assert f1("cat cat", "cat") == pytest.approx(2 / 3)
     assert (f1("", ""), f1("", "cat"), f1("the", "a")) == (1.0, 0.0, 1.0)
 
 
-def test_by_hand() -> None:
+def test_score_equals_counts_by_hand() -> None:
     references = {"1": ["cat", "black cat"], "2": [], "3": [], "4": ["dog"]}
     metrics = score(references, {"1": "a black cat", "2": "", "3": "fish"})
     assert metrics.overall == {
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
     }
 
 
-def test_parts_only_with_unanswerable_questions() -> None:
+def test_only_unanswerable_questions_add_separate_metrics() -> None:
     assert score({"1": ["cat"]}, {"1": "black cat"}).overall == {
         "exact_match": 0.0,
         "f1": pytest.approx(200 / 3),
@@ -53,10 +53,11 @@ def test_parts_only_with_unanswerable_questions() -> None:
     }
 
 
-def test_threshold_by_hand() -> None:
+def test_threshold_equals_search_by_hand() -> None:
     references = {"1": ["cat"], "2": [], "3": ["dog"], "4": []}
     predictions = {"1": "cat", "2": "x", "3": "dog", "4": "y"}
-    # Answering 1 gives 3 of 4; 2 as well loses one; 3 as well wins it back, which is not better.
+    # An answer to 1 scores 3 of 4. An answer to 2 loses a point, and an answer to 3 wins it back,
+    # which is not better.
     assert best_threshold(references, predictions, {"1": -3.0, "2": -1.0, "3": 0.5, "4": 2.0}) == (
         -3.0,
         75.0,
@@ -67,28 +68,30 @@ def test_threshold_by_hand() -> None:
     )
 
 
-def test_threshold_does_not_part_equal_scores() -> None:
+def test_threshold_does_not_separate_equal_null_scores() -> None:
     references: dict[str, list[str]] = {"1": ["cat"], "2": [], "3": []}
-    found = best_threshold(
+    threshold = best_threshold(
         references, {"1": "cat", "2": "x", "3": "y"}, dict.fromkeys(references, 0.0)
     )
-    assert found.value < 0.0
-    assert found.score == pytest.approx(200 / 3)
+    assert threshold.value < 0.0
+    assert threshold.score == pytest.approx(200 / 3)
 
 
-def test_threshold_gives_the_score_it_promises() -> None:
+def test_threshold_gives_its_reported_score() -> None:
     references = {str(i): ["cat"] if i % 3 else [] for i in range(30)}
     predictions = {id: "cat" if int(id) % 2 else "black cat" for id in references}
     nulls = {id: float(int(id) * 7 % 11) for id in references}
     for metric, name in ((f1, "f1"), (exact_match, "exact_match")):
-        found = best_threshold(references, predictions, nulls, metric)
-        decided = {id: "" if nulls[id] > found.value else text for id, text in predictions.items()}
-        assert score(references, decided).overall[name] == pytest.approx(found.score)
+        threshold = best_threshold(references, predictions, nulls, metric)
+        final = {
+            id: "" if nulls[id] > threshold.value else text for id, text in predictions.items()
+        }
+        assert score(references, final).overall[name] == pytest.approx(threshold.score)
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason=f"{OFFICIAL} is absent")
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_equals_official(system: str) -> None:
+def test_scores_equal_the_official_scripts(system: str) -> None:
     data = json.loads((DATA / "qa" / SYSTEMS[system]).read_text(encoding="utf-8"))["data"]
     references = {
         qa["id"]: [answer["text"] for answer in qa["answers"]]

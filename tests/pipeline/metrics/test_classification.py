@@ -1,4 +1,4 @@
-"""Accuracy and F1 equal scikit-learn's, which SuperGLUE's script calls, and what is counted by hand."""
+"""Accuracy and F1 equal counts by hand, and scikit-learn's, which SuperGLUE's script calls."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ ANSWERS = st.lists(
 )
 
 
-def test_by_hand() -> None:
+def test_score_equals_counts_by_hand() -> None:
     metrics = score(["a", "a", "b", "c"], ["a", "b", "b", "b"], ("a", "b", "c", "never"))
     # a: 1 of 1 predicted, 1 of 2 gold; b: 1 of 3, 1 of 1; c: none predicted
     assert metrics.overall == {
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
     }
 
 
-def test_questions_by_hand() -> None:
+def test_metrics_of_questions_equal_counts_by_hand() -> None:
     gold, guess = ["true", "false", "true", "false"], ["true", "false", "false", "true"]
     overall = score(gold, guess, ("false", "true"), ["1", "1", "2", "1"]).overall
     assert overall == {
@@ -60,13 +60,13 @@ def test_questions_by_hand() -> None:
     ] == pytest.approx(100 / 3)
 
 
-def test_the_last_label_is_the_right_answers() -> None:
+def test_last_label_marks_right_answers() -> None:
     gold, guess = ["no", "no", "yes"], ["no", "yes", "no"]
     assert score(gold, guess, ("no", "yes"), ["1", "2", "3"]).overall["f1_answers"] == 0.0
     assert score(gold, guess, ("yes", "no"), ["1", "2", "3"]).overall["f1_answers"] == 50.0
 
 
-def test_no_right_answer_at_all() -> None:
+def test_f1_of_answers_is_0_without_right_answers() -> None:
     overall = score(["false"], ["false"], ("false", "true"), ["1"]).overall
     assert (overall["f1_answers"], overall["exact_match"], overall["f1_macro"]) == (
         0.0,
@@ -75,7 +75,7 @@ def test_no_right_answer_at_all() -> None:
     )
 
 
-def test_no_examples() -> None:
+def test_scores_without_examples_are_0() -> None:
     metrics = score([], [], ("a", "b"), [])
     assert metrics.overall == {
         "accuracy": 0.0,
@@ -87,7 +87,7 @@ def test_no_examples() -> None:
     assert metrics.labels == {}
 
 
-def test_bad_input() -> None:
+def test_unknown_labels_and_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="c: not among the labels a, b"):
         score(["a"], ["c"], ("a", "b"))
     with pytest.raises(ValueError, match="zip"):
@@ -97,7 +97,7 @@ def test_bad_input() -> None:
 
 
 @given(PAIRS)
-def test_as_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+def test_scores_equal_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     gold, guess = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     metrics = score(gold, guess, LABELS)
     assert metrics.overall["accuracy"] == pytest.approx(100 * accuracy_score(gold, guess))
@@ -108,15 +108,15 @@ def test_as_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     expected = precision_recall_fscore_support(gold, guess, labels=names, zero_division=0)
     assert list(metrics.labels) == names
     for name, precision, recall, f1, support in zip(names, *expected, strict=True):
-        found = metrics.labels[name]
-        assert (found["precision"], found["recall"], found["f1"]) == pytest.approx(
+        scores = metrics.labels[name]
+        assert (scores["precision"], scores["recall"], scores["f1"]) == pytest.approx(
             (100 * precision, 100 * recall, 100 * f1)
         )
-        assert found["gold"] == support
+        assert scores["gold"] == support
 
 
 @given(ANSWERS)
-def test_questions_as_superglue(answers: list[tuple[str, bool, bool]]) -> None:
+def test_metrics_of_questions_equal_superglue(answers: list[tuple[str, bool, bool]]) -> None:
     questions = [question for question, _, _ in answers]
     gold, guess = ([str(answer[n]).lower() for answer in answers] for n in (1, 2))
     overall = score(gold, guess, ("false", "true"), questions).overall
@@ -130,15 +130,15 @@ def test_questions_as_superglue(answers: list[tuple[str, bool, bool]]) -> None:
 
 
 @given(PAIRS, st.randoms())
-def test_order_does_not_matter_and_all_right_is_100(
+def test_score_ignores_order_and_is_100_if_all_are_right(
     pairs: list[tuple[str, str]], random: object
 ) -> None:
     shuffled = sorted(pairs, key=lambda _: random.random())  # type: ignore[attr-defined]
-    one, two = (
-        score([pair[0] for pair in found], [pair[1] for pair in found], LABELS)
-        for found in (pairs, shuffled)
+    first, second = (
+        score([gold for gold, _ in order], [guess for _, guess in order], LABELS)
+        for order in (pairs, shuffled)
     )
-    assert one.labels == two.labels
-    assert one.overall == pytest.approx(two.overall)
+    assert first.labels == second.labels
+    assert first.overall == pytest.approx(second.overall)
     perfect = score([pair[0] for pair in pairs], [pair[0] for pair in pairs], LABELS).overall
     assert (perfect["accuracy"], perfect["f1_macro"]) == (100.0, 100.0)

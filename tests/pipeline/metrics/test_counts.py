@@ -1,4 +1,4 @@
-"""The counts of units add up to the score: every figure of every task is the same by both ways."""
+"""The counts of units add up to the score: for every task, both computations give equal metrics."""
 
 import random
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.metrics.base import by_unit, figure
+from pipeline.metrics.base import apply_formula, sum_by_unit
 from pipeline.tasks import task_named
 from pipeline.tasks.multiple_choice import Example as Choice
 from pipeline.tasks.semantic_role_labeling import Example as Proposition
@@ -40,12 +40,12 @@ def arguments(draw: random.Random, size: int) -> Case:
     return "semantic_role_labeling", examples, [tags(draw, roles) for _ in examples], ("O",)
 
 
-def questions(draw: random.Random, size: int, none: bool = True) -> Case:
+def questions(draw: random.Random, size: int, unanswerable: bool = True) -> Case:
     texts = ("Bonn", "in Bonn", "the old Bonn on the Rhine", "Rome", "the")
-    answers = [draw.sample(texts, draw.randint(not none, 2)) for _ in range(size)]
+    answers = [draw.sample(texts, draw.randint(not unanswerable, 2)) for _ in range(size)]
     examples = [
-        Question(str(number), "Where?", "c", tuple(Answer(text, 0) for text in some))
-        for number, some in enumerate(answers)
+        Question(str(number), "Where?", "c", tuple(Answer(text, 0) for text in accepted))
+        for number, accepted in enumerate(answers)
     ]
     guesses = {example.id: draw.choice((*texts, "")) for example in examples if draw.random() < 0.9}
     return "span_extraction", examples, guesses, ("start", "end")
@@ -65,14 +65,14 @@ def choices(draw: random.Random, size: int) -> Case:
     )
 
 
-def labeled(draw: random.Random, size: int, grouped: bool = False) -> Case:
-    labels = ("no", "maybe", "yes")
-    known = labels[: draw.randint(1, 3)]  # some labels may be in none
+def labels(draw: random.Random, size: int, grouped: bool = False) -> Case:
+    classes = ("no", "maybe", "yes")
+    known = classes[: draw.randint(1, 3)]  # some labels may never occur
     examples = [
         Text(str(number), "t", "", (), draw.choice(known), str(number // 3) if grouped else "")
         for number in range(size)
     ]
-    return "sequence_classification", examples, [draw.choice(known) for _ in examples], labels
+    return "sequence_classification", examples, [draw.choice(known) for _ in examples], classes
 
 
 CASES = {
@@ -80,52 +80,45 @@ CASES = {
     "arguments": arguments,
     "questions": questions,
     "choices": choices,
-    "labeled": labeled,
-    "always answerable": lambda draw, size: questions(draw, size, none=False),
-    "grouped": lambda draw, size: labeled(draw, size, grouped=True),
+    "labels": labels,
+    "always answerable": lambda draw, size: questions(draw, size, unanswerable=False),
+    "grouped": lambda draw, size: labels(draw, size, grouped=True),
 }
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_every_figure_comes_out_of_the_summed_counts(case: str, size: int) -> None:
+def test_formulas_of_summed_counts_equal_the_score(case: str, size: int) -> None:
     for seed in range(20):
         name, examples, predictions, classes = CASES[case](random.Random(seed), size)
         task = task_named(name)
-        score, counts = (
-            task.score(examples, predictions, classes).overall,
-            task.counts(examples, predictions, classes),
-        )
+        score = task.score(examples, predictions, classes).overall
+        counts = task.counts(examples, predictions, classes)
         sums = {column: values.sum(keepdims=True) for column, values in counts.columns.items()}
-        found = {
-            figure_name: float(figure(formula, sums)[0])
-            for figure_name, formula in counts.figures.items()
+        metrics = {
+            metric: float(apply_formula(formula, sums)[0])
+            for metric, formula in counts.formulas.items()
         }
-        assert found == {
-            figure_name: pytest.approx(score[figure_name], rel=1e-13) for figure_name in found
-        }
-        assert set(task.metric_names) & set(score) <= set(found) <= set(score)
+        assert metrics == {metric: pytest.approx(score[metric], rel=1e-13) for metric in metrics}
+        assert set(task.metric_names) & set(score) <= set(metrics) <= set(score)
         assert all(len(values) == len(counts.units) for values in counts.columns.values())
 
 
-def test_units_are_what_is_resampled_as_a_whole() -> None:
-    assert task_named("sequence_classification").counts(
-        *labeled(random.Random(0), 7, grouped=True)[1:]
-    ).units == ("0", "1", "2")
-    assert (
-        len(task_named("semantic_role_labeling").counts(*arguments(random.Random(0), 8)[1:]).units)
-        == 4
-    ), "sentences"
+def test_units_are_questions_or_sentences() -> None:
+    _, *case = labels(random.Random(0), 7, grouped=True)
+    assert task_named("sequence_classification").counts(*case).units == ("0", "1", "2")
+    _, *case = arguments(random.Random(0), 8)
+    assert len(task_named("semantic_role_labeling").counts(*case).units) == 4
 
 
-def test_rows_of_a_unit_are_added() -> None:
-    counts = by_unit(["b", "a", "b"], {"right": [1, 1, 0], "total": [1, 1, 1]}, {})
+def test_rows_of_a_unit_are_added_up() -> None:
+    counts = sum_by_unit(["b", "a", "b"], {"right": [1, 1, 0], "total": [1, 1, 1]}, {})
     assert counts.units == ("b", "a")
     assert counts.columns["right"].tolist() == [1.0, 1.0]
     assert counts.columns["total"].tolist() == [2.0, 1.0]
 
 
-def test_a_figure_of_many_samples_by_hand() -> None:
+def test_formula_of_many_samples_equals_counts_by_hand() -> None:
     sums = {
         "c": np.array([1.0, 0.0, 0.0]),
         "p": np.array([2.0, 1.0, 0.0]),
@@ -134,7 +127,7 @@ def test_a_figure_of_many_samples_by_hand() -> None:
         "p2": np.array([1.0, 0.0, 0.0]),
         "g2": np.array([1.0, 0.0, 0.0]),
     }
-    assert figure((("c", "p", "g"), ("c2", "p2", "g2")), sums).tolist() == pytest.approx(
+    assert apply_formula((("c", "p", "g"), ("c2", "p2", "g2")), sums).tolist() == pytest.approx(
         [70.0, 0.0, 0.0]
     )
-    assert figure((("c", "p"),), sums).tolist() == [50.0, 0.0, 0.0]
+    assert apply_formula((("c", "p"),), sums).tolist() == [50.0, 0.0, 0.0]

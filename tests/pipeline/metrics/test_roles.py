@@ -1,4 +1,4 @@
-"""Role F1 equals srl-eval's, and what is counted by hand."""
+"""The F1 of roles equals srl-eval's and counts by hand."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.paths import DATA
 OFFICIAL = DATA / "scores" / "srl" / "ewt_dev.srl-eval.json"
 
 
-def test_continuations_join_the_last_of_their_role() -> None:
+def test_continuation_joins_the_last_argument_of_its_role() -> None:
     tags = ["B-ARG1", "B-V", "B-C-ARG1", "I-C-ARG1", "B-ARG1", "O", "B-C-ARG1"]
     assert arguments(tags) == [
         ("ARG1", ((0, 1), (2, 4))),
@@ -19,7 +19,7 @@ def test_continuations_join_the_last_of_their_role() -> None:
     ]
 
 
-def test_a_continuation_of_nothing_is_an_argument() -> None:
+def test_continuation_without_an_argument_before_it_is_an_argument() -> None:
     assert arguments(["B-C-ARG1", "B-C-ARG1", "B-V", "B-R-ARG0"]) == [
         ("ARG1", ((0, 1), (1, 2))),
         ("V", ((2, 3),)),
@@ -27,11 +27,12 @@ def test_a_continuation_of_nothing_is_an_argument() -> None:
     ]
 
 
-def test_by_hand() -> None:
+def test_score_equals_counts_by_hand() -> None:
     gold = [["B-ARG0", "B-V", "B-ARG1", "I-ARG1", "B-C-ARG1"], ["B-ARG0", "B-V", "O", "O", "O"]]
     guess = [["B-ARG0", "B-V", "B-ARG1", "I-ARG1", "O"], ["B-ARG0", "B-V", "B-ARG2", "O", "O"]]
     metrics = score(gold, guess)
-    # Both ARG0 are right. ARG1 lacks a piece, so it is missed and in excess; ARG2 is in excess. With V: 4 of 6 and 4 of 5.
+    # Both ARG0 are right. ARG1 lacks a piece, so it is missed and in excess; ARG2 is in excess.
+    # With V: 4 of 6 and 4 of 5.
     assert metrics.overall == {
         "precision": 50.0,
         "recall": pytest.approx(200 / 3),
@@ -52,13 +53,13 @@ def test_by_hand() -> None:
     assert metrics.labels["V"]["f1"] == 100.0
 
 
-def test_lengths_must_agree() -> None:
+def test_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="1 predicted tags for 2 tokens"):
         score([["B-V", "O"]], [["B-V"]])
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason=f"{OFFICIAL} is absent")
-def test_equals_srl_eval() -> None:
+def test_scores_equal_srl_eval() -> None:
     official = json.loads(OFFICIAL.read_text(encoding="utf-8"))
     rows = [
         json.loads(line)
@@ -66,10 +67,10 @@ def test_equals_srl_eval() -> None:
     ]
     metrics = score([row["gold"] for row in rows], [row["predicted"] for row in rows])
     ours = {
-        role.replace("ARGM", "AM").replace("ARG", "A"): figures
-        for role, figures in metrics.labels.items()
+        role.replace("ARGM", "AM").replace("ARG", "A"): scores
+        for role, scores in metrics.labels.items()
     }
     ours["Overall"] = metrics.overall
     assert ours.keys() == official.keys()
-    for role, figures in official.items():
-        assert {name: round(ours[role][name], 2) for name in figures} == figures
+    for role, scores in official.items():
+        assert {name: round(ours[role][name], 2) for name in scores} == scores

@@ -1,4 +1,4 @@
-"""Span F1 equals conlleval's, seqeval's on the same spans, and what is counted by hand."""
+"""The F1 of spans equals conlleval's, seqeval's on the same spans, and counts by hand."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from tests.support.paths import DATA
 OFFICIAL = DATA / "scores" / "ner" / "wnut17_test.conlleval.json"
 
 
-def test_spans() -> None:
+def test_spans_begin_at_b_tags() -> None:
     assert spans(["B-A", "I-A", "I-A", "O", "B-A", "B-A"]) == [
         ("A", 0, 3),
         ("A", 4, 5),
@@ -26,7 +26,7 @@ def test_orphan_inside_tags_are_spans() -> None:
     assert spans(["B-A", "I-B", "I-B", "I-A"]) == [("A", 0, 1), ("B", 1, 3), ("A", 3, 4)]
 
 
-def test_by_hand() -> None:
+def test_score_equals_counts_by_hand() -> None:
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
     guess = [["B-PER", "I-PER", "O", "O"], ["B-LOC", "I-LOC"]]
     metrics = score(gold, guess)
@@ -52,19 +52,19 @@ def test_by_hand() -> None:
     assert list(metrics.labels) == ["LOC", "ORG", "PER"]
 
 
-def test_nothing_to_find() -> None:
+def test_scores_without_spans_or_tokens_are_0() -> None:
     assert score([["O"]], [["O"]]).overall["f1"] == 0.0
     assert score([], []).overall["token_accuracy"] == 0.0
 
 
-def test_lengths_must_agree() -> None:
+def test_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         score([["O", "O"]], [["O"]])
     with pytest.raises(ValueError, match="shorter"):
         score([["O"], ["O"]], [["O"]])
 
 
-def test_equals_seqeval() -> None:
+def test_scores_equal_seqeval() -> None:
     draw = random.Random(0)
     tags = ["O", "O", "B-A", "I-A", "B-B", "I-B"]
     gold, guess = ([draw.choices(tags, k=12) for _ in range(200)] for _ in range(2))
@@ -78,7 +78,7 @@ def test_equals_seqeval() -> None:
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason=f"{OFFICIAL} is absent")
-def test_equals_conlleval() -> None:
+def test_scores_equal_conlleval() -> None:
     official = json.loads(OFFICIAL.read_text(encoding="utf-8"))
     rows = [
         json.loads(line)
@@ -88,5 +88,5 @@ def test_equals_conlleval() -> None:
     expected = official.pop("overall") | official.pop("counts")
     assert {name: round(metrics.overall[name], 2) for name in expected} == expected
     assert metrics.labels.keys() == official.keys()
-    for label, figures in official.items():
-        assert {name: round(metrics.labels[label][name], 2) for name in figures} == figures
+    for label, scores in official.items():
+        assert {name: round(metrics.labels[label][name], 2) for name in scores} == scores
