@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 import numpy as np
 
 from pipeline.data.readers import READERS
-from pipeline.data.readers.base import paths
+from pipeline.data.readers.base import matching_files
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
 from pipeline.evaluation.evaluate import EvalSet
@@ -68,7 +68,7 @@ def corpus(setting: Setting, kind: str, split: str = "train", rows: int | None =
     named = recipe.files.of(split) or recipe.files.of("test")
 
     def read() -> Iterator[Row]:
-        for path in (path for pattern in named for path in paths(where, pattern)):
+        for path in (path for pattern in named for path in matching_files(where, pattern)):
             yield from READERS[recipe.reader].read(path, recipe.options, problems)
 
     first = islice(read(), setting.sample if rows is None else rows)

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
-from pipeline.data.readers.base import not_utf8
+from pipeline.data.readers.base import not_utf8_message
 from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks.base.row import Row
 
@@ -151,7 +151,7 @@ def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
             value = json.loads(text) if text else None
         except UnicodeDecodeError as error:
-            yield UserError(f"{where}: {not_utf8(error)}")
+            yield UserError(f"{where}: {not_utf8_message(error)}")
         except json.JSONDecodeError as error:
             yield UserError(
                 f"{where}: not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object"

@@ -1,4 +1,4 @@
-"""From a corpus's own files to rows: one module per format, listed here by the name that recipes use."""
+"""Readers convert a corpus's files to rows: one module per format, by its name in recipes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,38 +17,43 @@ from pipeline.data.readers.hub import ToRow
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 
-Cut = Literal["lines", "blank lines"] | None
+ChunkBoundary = Literal["lines", "blank lines"] | None
 
 
 def _always(*keys: str) -> Callable[[Any], frozenset[str]]:
     return lambda options: frozenset(keys)
 
 
-def _at(place: Cut) -> Callable[[Path, Any], Cut]:
-    return lambda path, options: place
+def _at(boundary: ChunkBoundary) -> Callable[[Path, Any], ChunkBoundary]:
+    return lambda path, options: boundary
 
 
-def _nothing_auto(options: Any, files: Iterable[Source]) -> tuple[Any, dict[str, Any]]:
+def _no_auto(options: Any, files: Iterable[Source]) -> tuple[Any, dict[str, Any]]:
     return options, {}
 
 
 class Reader(NamedTuple):
-    """A format: the frozen dataclass of its options, and `read(path, options, problems)`, a generator of rows.
+    """A format.
 
-    Every row has `keys(options)`. `read` does not stop at what is wrong: it adds a problem, leaves that row out and goes on. A
-    format whose records may also come from the hub has `row`, which makes the row of one. `cut(path, options)` says where the
-    file, if it is not compressed, may be cut so that its stretches give the same rows as the whole, and then `read` takes a
-    Slice too. `companion_files(path, options)` are other files that are read with it. `resolve_auto(options, files)` gives the options with
-    what all files of a corpus say where they are auto, and what that is, by name; `read` takes no others.
+    - `options` is the frozen dataclass of its options.
+    - `keys(options)` are the keys of all its rows.
+    - `read(path, options, problems)` is a generator of rows. It does not stop at an error: it adds
+      a problem, skips the row and continues. It does not accept options with auto.
+    - `row` makes a row of a record, if records may also come from the hub.
+    - `chunk_boundary(path, options)` says where an uncompressed file may be split so that the
+      chunks have the same rows as the whole file; then `read` accepts a Slice too.
+    - `companion_files(path, options)` are the other files that belong to a file.
+    - `resolve_auto(options, files)` replaces each auto in the options by the value detected in all
+      files of a corpus. It returns the options and the detected values by name.
     """
 
     options: type
     keys: Callable[[Any], frozenset[str]]
     read: Callable[[Any, Any, Problems], Iterator[Row]]
     row: ToRow | None = None
-    cut: Callable[[Path, Any], Cut] = _at(None)
+    chunk_boundary: Callable[[Path, Any], ChunkBoundary] = _at(None)
     companion_files: Callable[[Path, Any], list[Path]] = lambda path, options: []
-    resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _nothing_auto
+    resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
 
 
 READERS: dict[str, Reader] = {
@@ -80,7 +85,7 @@ READERS: dict[str, Reader] = {
         records.keys,
         records.read,
         records.row,
-        records.cut,
+        records.chunk_boundary,
         resolve_auto=records.resolve_auto,
     ),
     "squad_json": Reader(

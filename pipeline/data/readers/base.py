@@ -1,4 +1,4 @@
-"""What all readers share: what a row is, and files, perhaps compressed, cut into lines and blocks."""
+"""What all readers share: the files of each split, decompression, and text as lines and blocks."""
 
 import gzip
 import io
@@ -15,18 +15,21 @@ import pyarrow as pa
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.tasks.base.row import SPLITS
 
-_GAP = re.compile(r"[ \t]+")  # str.split() would also cut at a no-break space inside a token
+_SPACES = re.compile(r"[ \t]+")  # str.split() would also split at a no-break space inside a token
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}  # by the end of a file's name
+COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}  # by file extension
 
-DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a file from `open_file` may raise: it is damaged, cut off, or cannot be read at all."""
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""The exceptions of a read from `open_file`: the file is damaged, truncated or not readable."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Where each split is: a file, a pattern of files (`train-*.json`), or a hub split's name; or several, read in order."""
+    """The sources of each split: a file, a pattern of files (`train-*.json`) or a hub split.
+
+    A tuple lists several sources; they are read in order.
+    """
 
     train: str | tuple[str, ...]
     test: str | tuple[str, ...] | None = None
@@ -34,37 +37,39 @@ class Splits:
 
     def __post_init__(self) -> None:
         names = [name for split in SPLITS for name in self.of(split)]
-        out = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-        if out:
+        outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+        if outside:
             raise ValueError(
-                f"{', '.join(out)} leads out of the corpus's folder; put the files into it"
+                f"{', '.join(outside)} leads out of the corpus's folder; move the files into it"
             )
-        odd = [
-            name
-            for name in names
-            if not name.strip("./")
-            or any("**" in part and part != "**" for part in Path(name).parts)
-        ]
-        if odd:
+        invalid = [name for name in names if not _is_pattern(name)]
+        if invalid:
             raise ValueError(
-                f"{', '.join(map(repr, odd))} is no name or pattern of files; write e.g. train-*.jsonl"
+                f"{', '.join(map(repr, invalid))} is not a file name or pattern; "
+                "write e.g. train-*.jsonl"
             )
 
     def of(self, split: str) -> tuple[str, ...]:
-        """The names that make up `split`; none for a split that is assign_split from train."""
+        """The sources of `split`; empty for a split that is carved out of train."""
         names: str | tuple[str, ...] | None = getattr(self, split)
         return (names,) if isinstance(names, str) else names or ()
 
 
-def paths(folder: Path, name: str) -> list[Path]:
-    """The files that a split's `name` stands for, in order; none where there is no such file."""
-    if (folder / name).is_file():  # its name may have a [ or a *
+def _is_pattern(name: str) -> bool:
+    """Whether `name` is a file name or a pattern that `Path.glob` accepts."""
+    parts = Path(name).parts
+    return bool(name.strip("./")) and all(part == "**" or "**" not in part for part in parts)
+
+
+def matching_files(folder: Path, name: str) -> list[Path]:
+    """The files in `folder` with the name or pattern `name`, in order; empty if there is none."""
+    if (folder / name).is_file():  # its name may contain [ or *
         return [folder / name]
     return sorted(path for path in folder.glob(name) if path.is_file())
 
 
 def compression(path: Path) -> str | None:
-    """What a file is compressed with, by its first bytes, else by its name; None where it is not."""
+    """The compression of a file by its first bytes, else by its extension; None if uncompressed."""
     with path.open("rb") as file:
         head = file.read(max(map(len, _MAGIC)))
     return next(
@@ -74,9 +79,9 @@ def compression(path: Path) -> str | None:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The file's content, unpacked as it is read. Opening and reading raise one of DAMAGED."""
+    """Open a file, and decompress it on the fly. To open and to read it may raise READ_ERRORS."""
     kind = compression(path)
-    if kind and not path.stat().st_size:  # gzip and zstd would take it for one that holds nothing
+    if kind and not path.stat().st_size:  # gzip and zstd would accept it as empty content
         raise EOFError("it is empty")
     match kind:
         case "gzip":
@@ -89,13 +94,13 @@ def open_file(path: Path) -> BinaryIO:
             return path.open("rb")
 
 
-def damaged(error: Exception) -> str:
-    """The message for one of DAMAGED: what is wrong, and the remedy."""
-    return f"the file cannot be read any further: {error}; get it again, or unpack it and see"
+def damaged_message(error: Exception) -> str:
+    """The message for one of READ_ERRORS: what is wrong, and the remedy."""
+    return f"the rest of the file cannot be read: {error}; download it again, or try to unpack it"
 
 
 class Slice(NamedTuple):
-    """Bytes [start, stop) of a text file: whole records, the first of which begins in line `first_line`."""
+    """Bytes [start, stop) of a text file: whole records, the first of them in `first_line`."""
 
     path: Path
     start: int
@@ -106,54 +111,54 @@ class Slice(NamedTuple):
         return str(self.path)
 
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
-        """The slice's lines in the opened file."""
+        """The lines of the slice in the open file."""
         file.seek(self.start)
         return io.BytesIO(file.read(self.stop - self.start))
 
 
 Source = Path | Slice
-"""What a reader whose files can be cut is asked to read."""
+"""The input of a reader: a whole file, or a slice of it if its format can be split."""
 
 
 class SourceLine(NamedTuple):
-    """A line without its end, and where it stands ("file:line", counted from 1)."""
+    """A line without its line ending, and its position "file:line" (counted from 1)."""
 
     where: str
     text: str
 
 
-def lines(source: Source, problems: Problems, ends: bool = False) -> Iterator[SourceLine]:
-    r"""The lines of a UTF-8 file, with or without a byte order mark. Only \n and \r\n end a line: U+0085 and U+2028 are text.
+def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterator[SourceLine]:
+    r"""The lines of a UTF-8 file, with or without a byte order mark.
 
-    Bytes that are not UTF-8 are a problem each line; they come out as U+FFFD so that the rest of the file can be checked.
-    With `ends`, lines keep their ends.
+    Only \n and \r\n end a line; U+0085 and U+2028 are text. Each line with bytes that are not UTF-8
+    adds a problem; these bytes become U+FFFD so that the rest of the file can be checked. With
+    `keep_ends`, lines keep their line endings.
     """
     path, first = (source.path, source.first_line) if isinstance(source, Slice) else (source, 1)
     number = first - 1
     try:
         with open_file(path) as file:
-            for number, raw in enumerate(
-                source.lines(file) if isinstance(source, Slice) else file, start=first
-            ):
+            raw_lines = source.lines(file) if isinstance(source, Slice) else file
+            for number, raw in enumerate(raw_lines, start=first):
                 where = f"{path}:{number}"
                 try:
                     text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    problems.add(where, not_utf8(error), UNDECODABLE)
+                    problems.add(where, not_utf8_message(error), UNDECODABLE)
                     text = raw.decode(errors="replace")
-                yield SourceLine(
-                    where, text if ends else text.removesuffix("\n").removesuffix("\r")
-                )
-    except DAMAGED as error:
-        problems.add(f"{path}:{number + 1}", damaged(error), "damaged-file", hides=True)
+                if not keep_ends:
+                    text = text.removesuffix("\n").removesuffix("\r")
+                yield SourceLine(where, text)
+    except READ_ERRORS as error:
+        problems.add(f"{path}:{number + 1}", damaged_message(error), "damaged-file", hides=True)
 
 
 def blocks(
     source: Source, boundaries: tuple[str, ...], problems: Problems, comments: tuple[str, ...] = ()
 ) -> Iterator[list[SourceLine]]:
-    """Runs of lines between separators: lines of nothing but whitespace, or that begin with one of `boundaries`.
+    """Runs of lines between separators: blank lines, and lines that begin with a boundary.
 
-    Lines that begin with one of `comments` are left out, and separate nothing.
+    Lines that begin with one of `comments` are skipped; they do not separate blocks.
     """
     block: list[SourceLine] = []
     for line in lines(source, problems):
@@ -167,18 +172,21 @@ def blocks(
         yield block
 
 
-def cells(line: SourceLine, separator: str | None) -> list[str]:
-    """The columns of a line: cut at each `separator`, or at runs of spaces and tabs where it is None."""
-    return line.text.split(separator) if separator else _GAP.split(line.text.strip(" \t"))
+def split_columns(line: SourceLine, separator: str | None) -> list[str]:
+    """The columns of a line, split at each `separator`; None splits at runs of spaces and tabs."""
+    return line.text.split(separator) if separator else _SPACES.split(line.text.strip(" \t"))
 
 
-def shown(value: object, length: int = 80) -> str:
-    """A value for a message, which need not be as long as the value."""
+def abbreviate(value: object, length: int = 80) -> str:
+    """The repr of a value for a message, limited to `length` characters of its text."""
     text = str(value)
     return repr(text if len(text) <= length else f"{text[:length]}...")
 
 
-def not_utf8(error: UnicodeDecodeError, before: int = 0) -> str:
-    """The message for bytes that are not UTF-8: which byte, `before` bytes further on, and the remedy."""
+def not_utf8_message(error: UnicodeDecodeError, offset: int = 0) -> str:
+    """The message for bytes that are not UTF-8: the byte, `offset` bytes later, and the remedy."""
     byte = error.object[error.start]
-    return f"byte {before + error.start + 1}, 0x{byte:02x}, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"
+    return (
+        f"byte {offset + error.start + 1}, 0x{byte:02x}, is not UTF-8; "
+        "convert the file, e.g. with iconv -f latin1 -t utf-8"
+    )

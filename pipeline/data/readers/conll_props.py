@@ -1,7 +1,8 @@
-"""Predicates and their arguments in CoNLL columns: one token per line, one column of brackets per predicate.
+"""Predicates and their arguments in CoNLL columns: one token per line, one column per predicate.
 
-In a predicate's column `(ARG0*` begins an argument, `*)` ends it, `(ARG0*)` is one of a single token and `*` is neither: so in
-CoNLL-2005 (whose words and props are in two files), CoNLL-2012, OntoNotes and PropBank.
+In a predicate's column `(ARG0*` begins an argument, `*)` ends it, `(ARG0*)` is an argument of one
+token, and `*` is none of these. CoNLL-2005 (words and props in two files), CoNLL-2012, OntoNotes
+and PropBank have this format.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,14 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from pipeline.data.readers.base import Source, SourceLine, blocks, cells, lines, shown
+from pipeline.data.readers.base import (
+    Source,
+    SourceLine,
+    abbreviate,
+    blocks,
+    lines,
+    split_columns,
+)
 from pipeline.data.readers.conll_columns import BOUNDARIES
 from pipeline.data.readers.tags import to_iob2
 from pipeline.errors import Problems
@@ -18,12 +26,14 @@ from pipeline.tasks.base.row import Row
 
 @dataclass(frozen=True)
 class Options:
-    """Columns are counted from 0; those from `first_predicate` on, but for the last `trailing` ones, are predicates.
+    """The layout of the columns, which are counted from 0.
 
-    `marks` is the column that is not - at each predicate (its lemma or roleset): there are as many as predicates. `id_columns`
-    name a sentence uniquely together (document and sentence number); without them its predicates get no id. Lines that begin
-    with `comment` are left out. `words: {props: words}` reads the words of a/props/x.props from a/words/x.words, and puts the
-    columns of that file in front of those of this one.
+    The columns from `first_predicate` on are predicates, except the last `trailing` columns.
+    `marks` is a column with a lemma or roleset at each predicate and - elsewhere; its number of
+    predicates must equal that of the predicate columns. `id_columns` together identify a sentence
+    (document and sentence number); without them rows have no id. Lines that begin with `comment`
+    are skipped. `words: {props: words}` reads the tokens of a/props/x.props from a/words/x.words,
+    and inserts the columns of that file before those of the props.
     """
 
     token: int
@@ -41,153 +51,167 @@ class Options:
             for column in (self.token, self.marks or 0, *self.id_columns)
         ):
             raise ValueError(
-                "token, marks and id_columns are counted from 0 and come before first_predicate"
+                "token, marks and id_columns must be columns before first_predicate; "
+                "count columns from 0"
             )
         if self.trailing < 0:
             raise ValueError(
-                f"trailing: {self.trailing} is a number of columns; it cannot be negative"
+                f"trailing: {self.trailing} is a negative number of columns; write 0 or more"
             )
         if self.words and self.comment:
-            raise ValueError("comment: words and props in two files have none; remove it")
+            raise ValueError(
+                "comment: files of words and props cannot have comments; remove the key"
+            )
         if len(self.words) > 1 or "" in self.words or "" in (self.separator, self.comment):
             raise ValueError(
-                "words has one pair, what to replace in a path and by what; no text here is empty"
+                "words needs exactly one pair, the text in a path and its replacement; "
+                "words, separator and comment must not be empty"
             )
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
-    """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`, the first token of its V.
+    """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`.
 
-    Sentences without predicates give no rows. The id is the sentence's id columns and the number of the predicate's
-    column, joined by "/".
+    `predicate` is the position of B-V. Sentences without predicates have no rows. The id joins the
+    sentence's id columns and the number of the predicate's column with "/".
     """
-    for table in _tables(source, options, problems):
-        tokens = [row[options.token] for _, row in table]
+    for sentence in _sentences(source, options, problems):
+        tokens = [row[options.token] for _, row in sentence]
+        num_columns = len(sentence[0][1])
         for number, column in enumerate(
-            range(options.first_predicate, len(table[0][1]) - options.trailing)
+            range(options.first_predicate, num_columns - options.trailing)
         ):
-            tags, wrong = to_iob2([row[column] for _, row in table], "brackets")
-            for position, message, kind in wrong:
-                problems.add(table[position][0].where, message, kind)
-            if wrong:
+            tags, errors = to_iob2([row[column] for _, row in sentence], "brackets")
+            for position, message, kind in errors:
+                problems.add(sentence[position][0].where, message, kind)
+            if errors:
                 continue
             verbs = [position for position, tag in enumerate(tags) if tag == "B-V"]
             if len(verbs) != 1:
-                found = (
-                    f"predicate column {column} has {len(verbs)} spans (V*), expected exactly one"
-                )
                 problems.add(
-                    table[0][0].where,
-                    f"{found}; correct it, or remove the column",
+                    sentence[0][0].where,
+                    f"predicate column {column} has {len(verbs)} spans (V*), expected exactly 1; "
+                    "correct it, or remove the column",
                     "not-one-predicate",
                 )
                 continue
             row: Row = {
-                "where": table[verbs[0]][0].where,
+                "where": sentence[verbs[0]][0].where,
                 "tokens": tokens,
                 "predicate": verbs[0],
                 "tags": tags,
             }
             if options.id_columns:
-                row["id"] = "/".join([*(table[0][1][i] for i in options.id_columns), str(number)])
+                row["id"] = "/".join(
+                    [*(sentence[0][1][i] for i in options.id_columns), str(number)]
+                )
             yield row
 
 
-Table = list[tuple[SourceLine, list[str]]]
-"""A sentence: where each of its lines is, and the line's columns."""
+Sentence = list[tuple[SourceLine, list[str]]]
+"""For each token its line and the columns of the line."""
 
 
-def _tables(source: Source, options: Options, problems: Problems) -> Iterator[Table]:
-    """Each sentence whose lines are sound and of the same number of columns."""
+def _sentences(source: Source, options: Options, problems: Problems) -> Iterator[Sentence]:
+    """Each sentence without problems; all its lines have the same number of columns."""
     comments = (options.comment,) if options.comment else ()
     if options.words:
-        assert isinstance(source, Path), "two files are not cut alike"
-        sentences = _pasted(source, options, problems)
+        assert isinstance(source, Path), "slices of two files do not match"
+        sentences = _with_words(source, options, problems)
     else:
         sentences = (
-            [(line, cells(line, options.separator)) for line in block]
+            [(line, split_columns(line, options.separator)) for line in block]
             for block in blocks(source, BOUNDARIES, problems, comments)
         )
-    for table in sentences:
-        if _is_sound(table, options, problems):
-            yield table
+    for sentence in sentences:
+        if _is_valid(sentence, options, problems):
+            yield sentence
 
 
-def _pasted(path: Path, options: Options, problems: Problems) -> Iterator[Table]:
-    """The sentences of a file of props, the columns of its file of words in front. Stops where the two do not go together."""
+def _with_words(path: Path, options: Options, problems: Problems) -> Iterator[Sentence]:
+    """The sentences of a props file, with the columns of its words file inserted first.
+
+    Stops at the first line where the two files do not match.
+    """
     if not (files := companion_files(path, options)):
         problems.add(
             str(path),
-            f"there is no file of words beside it, by options.words {options.words}; get it, or correct them",
+            f"its file of words does not exist (options.words {options.words}); "
+            "add the file, or correct words",
             "missing-file",
             hides=True,
         )
         return
-    table: Table = []
+    sentence: Sentence = []
     for word, line in zip_longest(
         lines(files[0], problems), lines(path, problems), fillvalue=SourceLine("", "")
     ):
         if bool(word.text.strip()) != bool(line.text.strip()):
             problems.add(
                 line.where or word.where,
-                f"{shown(line.text)} goes with {shown(word.text)} of {word.where or files[0]}: one ends a sentence, the "
-                "other does not; the two files must have the same lines",
+                f"{abbreviate(line.text)} does not match {abbreviate(word.text)} of "
+                f"{word.where or files[0]}: only one of them ends a sentence; "
+                "give both files the same lines",
                 "uneven-files",
                 hides=True,
             )
             return
         if word.text.strip():
-            table.append((line, cells(word, options.separator) + cells(line, options.separator)))
-        elif table:
-            yield table
-            table = []
-    if table:
-        yield table
+            columns = split_columns(word, options.separator)
+            sentence.append((line, columns + split_columns(line, options.separator)))
+        elif sentence:
+            yield sentence
+            sentence = []
+    if sentence:
+        yield sentence
 
 
 def companion_files(path: Path, options: Options) -> list[Path]:
-    """The file of words, if there is one: a part of the path replaced in the file's name, in its folder's, or in both."""
+    """The file of words of a props file, if it exists.
+
+    `options.words` replaces a text in the file's name, in its folder's name, or in both.
+    """
     if not options.words:
         return []
-    part, by = next(iter(options.words.items()))
-    names = (
-        path.with_name(path.name.replace(part, by)),
-        path.parent.with_name(path.parent.name.replace(part, by)) / path.name,
-        path.parent.with_name(path.parent.name.replace(part, by)) / path.name.replace(part, by),
-    )
-    return [name for name in names if name != path and name.is_file()][:1]
+    text, replacement = next(iter(options.words.items()))
+    file_name = path.name.replace(text, replacement)
+    folder = path.parent.with_name(path.parent.name.replace(text, replacement))
+    candidates = (path.with_name(file_name), folder / path.name, folder / file_name)
+    return [file for file in candidates if file != path and file.is_file()][:1]
 
 
-def _is_sound(table: Table, options: Options, problems: Problems) -> bool:
-    """Whether all lines have the same number of columns, a token, and as many predicates are marked as have a column."""
-    before = len(problems)
-    width = max(len(table[0][1]), options.first_predicate + options.trailing)
-    for line, row in table:
+def _is_valid(sentence: Sentence, options: Options, problems: Problems) -> bool:
+    """Whether all lines have a token and the same number of columns, and `marks` matches them."""
+    num_problems = len(problems)
+    width = max(len(sentence[0][1]), options.first_predicate + options.trailing)
+    for line, row in sentence:
         if len(row) != width:
             problems.add(
                 line.where,
-                f"{len(row)} columns, expected {width} as in the rest of its sentence: {shown(line.text)}; "
+                f"{len(row)} columns, expected {width} as in the rest of its sentence: "
+                f"{abbreviate(line.text)}; "
                 "correct the line, or the recipe's separator, first_predicate or trailing",
                 "column-count",
             )
         elif not row[options.token].strip():
             problems.add(
                 line.where,
-                f"column {options.token}, the token, is empty: {shown(line.text)}; "
+                f"column {options.token}, the token, is empty: {abbreviate(line.text)}; "
                 "remove the line or fill it in",
                 "empty-token",
             )
-    if len(problems) > before:
+    if len(problems) > num_problems:
         return False
-    columns = width - options.first_predicate - options.trailing
-    marked = (
-        columns if options.marks is None else sum(row[options.marks] != "-" for _, row in table)
-    )
-    if marked != columns:
+    num_predicates = width - options.first_predicate - options.trailing
+    if options.marks is None:
+        return True
+    num_marks = sum(row[options.marks] != "-" for _, row in sentence)
+    if num_marks != num_predicates:
         problems.add(
-            table[0][0].where,
-            f"column {options.marks} marks {marked} predicates, but {columns} columns are of them; "
+            sentence[0][0].where,
+            f"column {options.marks} marks {num_marks} predicates, but there are {num_predicates} "
+            "predicate columns; "
             "correct the sentence, or the recipe's marks, first_predicate or trailing",
             "predicate-count",
         )
-    return marked == columns
+    return num_marks == num_predicates

@@ -1,4 +1,7 @@
-"""A corpus from the Hugging Face hub, pinned to a commit, from plain files only: no repository's code is ever run."""
+"""A corpus from the Hugging Face hub, pinned to a commit.
+
+Only plain files are read; the code of a repository is never executed.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +16,15 @@ from pipeline.errors import Problems
 from pipeline.tasks.base.row import SPLITS, Row
 
 ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
-"""From one record to its row, as a reader does it: (record, options, where, problems); None, and a problem, where it is wrong."""
+"""(record, options, where, problems) -> the row; adds a problem and returns None if invalid."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set's `id` ("owner/name"), the commit that is read, and which of its splits make up ours.
+    """A data set's `id` ("owner/name"), its commit, and its split or splits for each of ours.
 
-    `fields` maps our keys to its columns where they differ. `tag_scheme` is that of its tags, if it has tags.
+    `fields` maps our keys to its columns if the names differ. `tag_scheme` is the scheme of its
+    tags, if it has tags.
     """
 
     id: str
@@ -33,7 +37,8 @@ class Hub:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(
-                f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); a branch or tag can change"
+                f"revision: {self.revision!r} is not a commit (40 hexadecimal digits); "
+                "name a commit, because a branch or tag can change"
             )
 
 
@@ -45,23 +50,21 @@ def read(
     to_row: ToRow | None = None,
     options: Any = None,
 ) -> Iterator[Row]:
-    """The rows of the hub's split named `split`, streamed.
+    """The rows of the hub's split `split`, streamed.
 
-    A reader's `to_row` and its `options` make them, where its files have the same records; else that of `records` does, with
-    `keys`, and with `id` and `title` where there are such columns. It gives class numbers of labels and tags their names.
+    A reader's `to_row` makes them with its `options`, if the reader's files have the same records.
+    Without `to_row`, the reader `records` does: with `keys`, and with `id` and `title` if the data
+    set has these columns. Class numbers of labels and tags become names.
     """
-    by: Any = None
+    row_options: Any = None
     for where, record, names in _records(hub, split, problems):
-        if by is None:
-            by = _options(hub, keys, record, names, options if to_row else None)
-            if isinstance(by, records.Options) and not has_columns(
-                list(record),
-                [(own or key).split(".")[0] for key, own in by.fields.items()],
-                where,
-                problems,
-            ):
-                return
-        row = (to_row or records.row)(record, by, where, problems)
+        if row_options is None:
+            row_options = _options(hub, keys, record, names, options if to_row else None)
+            if isinstance(row_options, records.Options):
+                columns = [(path or key).split(".")[0] for key, path in row_options.fields.items()]
+                if not has_columns(list(record), columns, where, problems):
+                    return
+        row = (to_row or records.row)(record, row_options, where, problems)
         if row is not None:
             yield row
 
@@ -69,41 +72,46 @@ def read(
 def resolve_auto(
     hub: Hub, keys: Sequence[str], to_row: ToRow | None = None, options: Any = None
 ) -> tuple[Hub, Any, dict[str, Any]]:
-    """Hub and options with the tag scheme that all splits fit best, where that of the rows is auto; and what that is, by name."""
-    asked = (
+    """Hub and options with `tag_scheme: auto` replaced by the scheme detected in all splits.
+
+    Also returns the detected values by name.
+    """
+    requested = (
         options.tag_scheme if to_row and isinstance(options, records.Options) else hub.tag_scheme
     )
-    if asked != "auto" or "tags" not in keys:
+    if requested != "auto" or "tags" not in keys:
         return hub, options, {}
     evidence = SchemeEvidence()
     for name in (name for split in SPLITS for name in hub.splits.of(split)):
         for where, record, names in _records(hub, name, Problems()):
-            tags = records.tags_of(
-                record, _options(hub, keys, record, names, options if to_row else None), where
-            )
-            evidence.see(tags)
+            row_options = _options(hub, keys, record, names, options if to_row else None)
+            evidence.add(records.raw_tags(record, row_options, where))
     scheme = evidence.scheme()
-    settled = replace(options, tag_scheme=scheme) if to_row else options
-    return replace(hub, tag_scheme=scheme), settled, {"tag_scheme": scheme}
+    resolved = replace(options, tag_scheme=scheme) if to_row else options
+    return replace(hub, tag_scheme=scheme), resolved, {"tag_scheme": scheme}
 
 
 def _records(
     hub: Hub, split: str, problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
-    """Where each record is, the record, by our names too, and what class numbers of its labels or tags stand for."""
-    from datasets import load_dataset  # noqa: PLC0415  (slow to import, and needed only for the hub)
+    """For each record its position, its values, and the names of its class numbers.
 
-    place = f"hub:{hub.id}@{hub.revision[:8]}:{split}"
+    The values are under our keys too, if `hub.fields` renames them.
+    """
+    from datasets import load_dataset  # noqa: PLC0415  (slow import, needed only for the hub)
+
+    where = f"hub:{hub.id}@{hub.revision[:8]}:{split}"
     try:
         data = load_dataset(hub.id, hub.config, revision=hub.revision, split=split, streaming=True)
         names = _class_names(hub, data.features or {})
         for number, record in enumerate(data):
             mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
-            yield f"{place}:{number}", record | mapped, names
+            yield f"{where}:{number}", record | mapped, names
     except (OSError, ValueError) as error:
         problems.add(
-            place,
-            f"cannot be read: {error}; check the network, and the recipe's hub id, revision, config and splits",
+            where,
+            f"cannot be read: {error}; "
+            "check the network, and the recipe's hub id, revision, config and splits",
             "unreadable",
             hides=True,
         )
@@ -119,18 +127,15 @@ def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _options(
-    hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], given: Any
+    hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], options: Any
 ) -> Any:
-    """The options by which a record becomes a row."""
-    if given is None:
+    """The options of the conversion from a record to a row; `options` if not None."""
+    if options is None:
         optional = [
             key for key in ("id", "title") if record.get(hub.fields.get(key, key)) is not None
         ]
-        given = records.Options(
-            {key: hub.fields.get(key) for key in (*keys, *optional)}, tag_scheme=hub.tag_scheme
-        )
-    return (
-        replace(given, names=names | given.names)
-        if isinstance(given, records.Options) and names
-        else given
-    )
+        fields = {key: hub.fields.get(key) for key in (*keys, *optional)}
+        options = records.Options(fields, tag_scheme=hub.tag_scheme)
+    if isinstance(options, records.Options) and names:
+        return replace(options, names=names | options.names)
+    return options

@@ -1,19 +1,19 @@
-"""A JSON text walked through as it is read: a file of any size takes the memory of the largest value that is asked for."""
+"""A JSON text parsed as a stream: memory holds only the largest value that the caller reads."""
 
 import codecs
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pipeline.data.readers.base import not_utf8
-from pipeline.data.readers.json_values import HALF, has_half_character
+from pipeline.data.readers.base import not_utf8_message
+from pipeline.data.readers.json_values import LONE_SURROGATE, has_lone_surrogate
 from pipeline.errors import UNDECODABLE
 
-CHUNK = 1 << 16  # bytes
+BUFFER_BYTES = 1 << 16
 
 
 class NotJsonError(ValueError):
-    """The text is no JSON from `line` on (counted from 1). `kind` is that of the problem."""
+    """The text is not valid JSON in `line` (counted from 1). `kind` is the kind of problem."""
 
     def __init__(self, line: int, message: str, kind: str = "not-json") -> None:
         super().__init__(message)
@@ -21,59 +21,57 @@ class NotJsonError(ValueError):
 
 
 class JsonStream:
-    """What comes next in a JSON text. All methods raise NotJsonError, and what reading `file` raises."""
+    """A cursor in a JSON text. All methods raise NotJsonError, and the read errors of `file`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._decode = json.JSONDecoder().raw_decode
-        self._bytes = 0  # read so far
-        self._text, self._at = "", 0  # what is held, and where in it the next character is
-        self._line, self._column = 1, 1  # of the first character held
+        self._num_bytes = 0  # read so far
+        self._text, self._at = "", 0  # the buffer, and the position of the next character in it
+        self._line, self._column = 1, 1  # of the first character in the buffer
 
     @property
     def line(self) -> int:
-        """The line of what comes next."""
+        """The line of the next value."""
         self.peek()
-        self._let_go()
+        self._discard()
         return self._line
 
     def peek(self) -> str:
-        """The next character that is no space, "" at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in " \t\r\n":
                     return self._text[self._at]
                 self._at += 1
-            if not self._more():
+            if not self._read_more():
                 return ""
 
     def value(self) -> Any:
-        """Read one value, whatever it is."""
+        """Read one value of any type."""
         self.peek()
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                # Near the end of what is held, or in a text without end, the rest may be missing only because it is not read yet.
-                if (
-                    error.pos > len(self._text) - 12 or error.msg.startswith("Unterminated")
-                ) and self._more():
+                # Near the end of the buffer, or in an unterminated text, the rest may be unread.
+                near_end = error.pos > len(self._text) - 12
+                if (near_end or error.msg.startswith("Unterminated")) and self._read_more():
                     continue
-                raise self._wrong(error.pos, error.msg) from None
+                raise self._error(error.pos, error.msg) from None
             except (ValueError, RecursionError) as error:
-                raise self._wrong(self._at, str(error)) from None
-            if (
-                len(self._text) - end < 3 and not self._text[end:].strip(".eE+-") and self._more()
-            ):  # a number may go on
-                continue
-            if has_half_character(self._text[self._at : end], value):
-                raise self._wrong(self._at, HALF)
+                raise self._error(self._at, str(error)) from None
+            rest = self._text[end : end + 3]
+            if len(rest) < 3 and not rest.strip(".eE+-") and self._read_more():
+                continue  # the value may be a number with more digits
+            if has_lone_surrogate(self._text[self._at : end], value):
+                raise self._error(self._at, LONE_SURROGATE)
             self._at = end
             return value
 
     def items(self) -> Iterator[int]:
-        """Walk through a list: the number of each item, which is to be read before the next."""
+        """Iterate over a list: the number of each item. Read the item before the next one."""
         self._take("[")
         number = 0
         while self.peek() != "]":
@@ -84,7 +82,7 @@ class JsonStream:
         self._take("]")
 
     def members(self) -> Iterator[str]:
-        """Walk through a mapping: each key, whose value is to be read before the next."""
+        """Iterate over a mapping: each key. Read its value before the next key."""
         self._take("{")
         first = True
         while self.peek() != "}":
@@ -92,50 +90,48 @@ class JsonStream:
                 self._take(",")
             first = False
             if self.peek() != '"':
-                raise self._wrong(self._at, "Expecting property name enclosed in double quotes")
+                raise self._error(self._at, "Expecting property name enclosed in double quotes")
             key = self.value()
             self._take(":")
             yield key
         self._take("}")
 
     def end(self) -> None:
-        """Make sure that nothing follows."""
+        """Check that the text ends here."""
         if self.peek():
-            raise self._wrong(self._at, "Extra data")
+            raise self._error(self._at, "Extra data")
 
     def _take(self, char: str) -> None:
         if self.peek() != char:
-            raise self._wrong(self._at, f"Expecting {char!r}{' delimiter' if char in ',:' else ''}")
+            raise self._error(self._at, f"Expecting {char!r}{' delimiter' if char in ',:' else ''}")
         self._at += 1
 
-    def _more(self) -> bool:
-        """Read on, as much again as is held, and let go of what was read; False at the end of the file."""
-        raw = self._file.read(max(CHUNK, len(self._text) - self._at))
-        self._let_go()
+    def _read_more(self) -> bool:
+        """Discard the text before the cursor and double the buffer; False at the end of file."""
+        raw = self._file.read(max(BUFFER_BYTES, len(self._text) - self._at))
+        self._discard()
         try:
             self._text += self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            line = self._place(len(self._text))[0] + error.object[: error.start].count(b"\n")
-            before = self._bytes + len(raw) - len(error.object)
-            raise NotJsonError(line, not_utf8(error, before), UNDECODABLE) from None
-        self._bytes += len(raw)
+            line = self._position(len(self._text))[0] + error.object[: error.start].count(b"\n")
+            offset = self._num_bytes + len(raw) - len(error.object)
+            raise NotJsonError(line, not_utf8_message(error, offset), UNDECODABLE) from None
+        self._num_bytes += len(raw)
         return bool(raw)
 
-    def _let_go(self) -> None:
-        """Hold no longer what was read."""
-        self._line, self._column = self._place(self._at)
+    def _discard(self) -> None:
+        """Discard the text before the cursor."""
+        self._line, self._column = self._position(self._at)
         self._text, self._at = self._text[self._at :], 0
 
-    def _place(self, position: int) -> tuple[int, int]:
-        """Line and column of a character that is held."""
-        newlines = self._text.count("\n", 0, position)
-        column = (
-            position - self._text.rfind("\n", 0, position) if newlines else self._column + position
-        )
+    def _position(self, index: int) -> tuple[int, int]:
+        """Line and column of a character in the buffer."""
+        newlines = self._text.count("\n", 0, index)
+        column = index - self._text.rfind("\n", 0, index) if newlines else self._column + index
         return self._line + newlines, column
 
-    def _wrong(self, position: int, message: str) -> NotJsonError:
-        line, column = self._place(position)
+    def _error(self, index: int, message: str) -> NotJsonError:
+        line, column = self._position(index)
         return NotJsonError(
-            line, f"not valid JSON at column {column}: {message}; download the file again?"
+            line, f"not valid JSON at column {column}: {message}; download the file again"
         )

@@ -1,13 +1,16 @@
-"""Records of any task, one each row: JSON lines, CSV, TSV or Parquet, their keys or columns mapped to ours by the recipe."""
+"""One record per row, for any task: JSON lines, CSV, TSV or Parquet.
+
+The recipe maps the keys of a row to the keys or columns of the file.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, cast
 
-from pipeline.data.readers.base import Source, shown
+from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.json_values import check, check_answers, decode
-from pipeline.data.readers.tables import FORMATS, Cells, Format, Quote, format_of, records
+from pipeline.data.readers.tables import FORMATS, Dialect, Format, Quote, format_of, records
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems, did_you_mean
 from pipeline.tasks.base.row import Row
@@ -18,7 +21,7 @@ def _text(value: Any) -> str | None:
 
 
 def _name(value: Any) -> str | None:
-    """A label or an id as text; true and false as JSON writes them."""
+    """A label or an id as text; booleans as in JSON."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, str | int) else None
@@ -28,30 +31,33 @@ def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _list(of: Callable[[Any], Any]) -> Callable[[Any], list[Any] | None]:
+def _list(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any] | None]:
     def convert(value: Any) -> list[Any] | None:
-        items = [of(item) for item in value] if isinstance(value, list) else [None]
+        items = [convert_item(item) for item in value] if isinstance(value, list) else [None]
         return None if None in items else items
 
     return convert
 
 
 def _span(value: Any) -> dict[str, int] | None:
-    good = (
+    valid = (
         isinstance(value, dict)
-        and value.keys() == _SPAN
+        and value.keys() == _SPAN_KEYS
         and all(_integer(number) is not None for number in value.values())
     )
-    return value if good else None
+    return value if valid else None
 
 
-_SPAN = {"segment", "start", "end"}
+_SPAN_KEYS = {"segment", "start", "end"}
 
 
 class _Kind(NamedTuple):
-    """What a key's value is: `of` makes it (None: it is of another kind), and `expected` says what was expected."""
+    """The kind of a key's value: `convert` returns the value, or None if it is of another kind.
 
-    of: Callable[[Any], Any]
+    `expected` names the kind in messages.
+    """
+
+    convert: Callable[[Any], Any]
     expected: str
 
 
@@ -83,17 +89,22 @@ _KINDS: dict[str, _Kind] = {
 
 @dataclass(frozen=True)
 class Options:
-    """`fields` are the keys of a row, each with the key or column that the file has for it: where that is nested, the way to it
-    with dots (`text: passage.text`); none where it is the same (`{text, label}`). Every record must have all of them.
+    """The mapping from the file's records to rows.
 
-    `names` renames labels and tags, e.g. {"0": no, "1": yes}; one that is not there stays as the file has it. `tag_scheme` is
-    that of tags, then. Without `choices`, `answers` have offsets: a list of {text, answer_start}, or {text: [...], answer_start:
-    [...]}; `answer` and `answer_start` in their stead are those of one, which is empty where there is none.
+    `fields` has the keys of a row, and for each the file's key or column: a path with dots if it is
+    nested (`text: passage.text`), nothing if the names are equal (`{text, label}`). Every record
+    must have all of them.
 
-    `format` is told by the file's name (.jsonl, .ndjson, .json, .csv, .tsv, .parquet) if it is not said. CSV and TSV have a
-    `delimiter`, and `columns`, their names, where the file does not begin with them. `quote: double` understands cells in double
-    quotes, `none` takes quotes for text; auto is double for CSV, and none for TSV, where a cell that looks quoted is a problem
-    then. A list in a cell is JSON, or texts with `list_separator` between them.
+    `names` renames labels and tags, e.g. {"0": no, "1": yes}; others keep their names. `tag_scheme`
+    is the scheme of the renamed tags. Without `choices`, `answers` have offsets: a list of {text,
+    answer_start}, or {text: [...], answer_start: [...]}. Instead of them, `answer` and
+    `answer_start` have a single answer; an empty `answer` means "no answer".
+
+    `format` is by default that of the file's extension (.jsonl, .ndjson, .json, .csv, .tsv,
+    .parquet). CSV and TSV have a `delimiter`, and `columns`, the column names if the file has no
+    header. `quote: double` accepts cells in double quotes, `none` reads quotes as text; `auto` is
+    double for CSV and none for TSV, but a TSV cell in quotes is a problem. A list in a cell is
+    JSON, or texts separated by `list_separator`.
     """
 
     fields: dict[str, str | None] = field(default_factory=lambda: {"text": None, "label": None})
@@ -106,172 +117,185 @@ class Options:
     list_separator: str | None = None
 
     def __post_init__(self) -> None:
-        bad = [
-            f"fields: {key!r} is no key of a row{did_you_mean(key, _KINDS)}"
+        problems = [
+            f"fields: {key!r} is not a key of a row{did_you_mean(key, _KINDS)}"
             for key in self.fields
             if key not in _KINDS
         ]
         if self.names and not {"label", "tags"} & self.fields.keys():
-            bad.append("names: there is no label to rename; add label to fields, or remove names")
+            problems.append(
+                "names: fields has no label or tags to rename; add label to fields, or remove names"
+            )
         if ("answer" in self.fields) != ("answer_start" in self.fields) or {
             "answer",
             "answers",
         } <= self.fields.keys():
-            bad.append("fields: there is answers, or both answer and answer_start; correct them")
+            problems.append("fields: set either answers, or both answer and answer_start")
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            bad.append(
-                f"delimiter: {self.delimiter!r} is not one character, and no quote; correct it"
+            problems.append(
+                f"delimiter: {self.delimiter!r} must be one character other than a quote or a "
+                "line ending; correct it"
             )
         if self.list_separator == "":
-            bad.append("list_separator: it is empty; leave it out where lists are JSON")
-        if bad:
-            raise ValueError("; ".join(bad))
+            problems.append("list_separator: it is empty; remove the key if lists are JSON")
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 def keys(options: Options) -> frozenset[str]:
-    """The keys that every row has."""
-    given = frozenset(options.fields)
-    return given - {"answer", "answer_start"} | {"answers"} if "answer" in given else given
+    """The keys of all rows."""
+    fields = frozenset(options.fields)
+    return fields - {"answer", "answer_start"} | {"answers"} if "answer" in fields else fields
 
 
-def cut(path: Any, options: Options) -> Literal["lines"] | None:
-    """Where a file may be cut: JSON between lines; a table not at all, since it has a head, and lines within cells."""
+def chunk_boundary(path: Any, options: Options) -> Literal["lines"] | None:
+    """JSON lines may be split between lines; tables may not: they have headers and line breaks."""
     return "lines" if format_of(path, options.format) == "jsonl" else None
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
-    """Rows with the keys of `fields`. `options` are settled: `tag_scheme` is not auto."""
+    """Rows with the keys of `fields`. `options.tag_scheme` must not be auto: see `resolve_auto`."""
     for where, record in _records(source, options, problems):
-        found = row(record, options, where, problems)
-        if found is not None:
-            yield found
+        result = row(record, options, where, problems)
+        if result is not None:
+            yield result
 
 
 def row(record: dict[str, Any], options: Options, where: str, problems: Problems) -> Row | None:
-    """The row of one record; None, and a problem for each key that it lacks or that has another kind of value."""
-    found = _raw(record, options, where, problems)
-    if found is None or "tags" not in found:
-        return found
-    found["tags"], wrong = to_iob2(found["tags"], cast(Scheme, options.tag_scheme))
-    for position, message, kind in wrong:
+    """The row of a record; adds problems and returns None if a value is missing or wrong."""
+    result = _raw_row(record, options, where, problems)
+    if result is None or "tags" not in result:
+        return result
+    result["tags"], errors = to_iob2(result["tags"], cast(Scheme, options.tag_scheme))
+    for position, message, kind in errors:
         problems.add(where, f"token {position}: {message}", kind)
-    return None if wrong else found
+    return None if errors else result
 
 
 def resolve_auto(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str, Any]]:
-    """The options with the tag scheme that all files fit best, where it is auto; and what that is, by name."""
+    """The options with `tag_scheme: auto` replaced by the detected scheme.
+
+    `files` are all files of the corpus. Also returns the detected values by name.
+    """
     if options.tag_scheme != "auto" or "tags" not in options.fields:
         return options, {}
     evidence = SchemeEvidence()
     for source in files:
         for where, record in _records(source, options, Problems()):
-            evidence.see(tags_of(record, options, where))
+            evidence.add(raw_tags(record, options, where))
     scheme = evidence.scheme()
     return replace(options, tag_scheme=scheme), {"tag_scheme": scheme}
 
 
-def tags_of(record: dict[str, Any], options: Options, where: str) -> list[str]:
-    """The tags of a record in the scheme that it has; none where it is not sound."""
-    found = _raw(record, options, where, Problems())
-    return found["tags"] if found else []
+def raw_tags(record: dict[str, Any], options: Options, where: str) -> list[str]:
+    """The tags of a record before the conversion to IOB2; empty if the record is invalid."""
+    result = _raw_row(record, options, where, Problems())
+    return result["tags"] if result else []
 
 
 def _records(
     source: Source, options: Options, problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The file's records; what is text in a table's cells and should not be is made of it."""
+    """The position and the values of each record. The cells of CSV and TSV are parsed."""
     kind = format_of(source, options.format)
     if kind is None:
         problems.add(
             str(source),
-            "the name does not say which format it is; set format in the recipe's options: "
+            "the file extension is not that of a known format; set format in the recipe's options: "
             f"{', '.join(FORMATS)}",
             "unknown-format",
             hides=True,
         )
         return
+    nested = kind in ("jsonl", "parquet")
     columns = {
-        (own or key).split(".")[0] if kind in ("jsonl", "parquet") else own or key
-        for key, own in options.fields.items()
+        (path or key).split(".")[0] if nested else path or key
+        for key, path in options.fields.items()
     }
-    style = Cells(options.delimiter, options.columns, options.quote)
-    for where, record in records(source, kind, sorted(columns), style, problems):
-        yield where, _uncelled(record, options) if kind in ("csv", "tsv") else record
+    dialect = Dialect(options.delimiter, options.columns, options.quote)
+    for where, record in records(source, kind, sorted(columns), dialect, problems):
+        yield where, record if nested else _parse_cells(record, options)
 
 
-def _raw(record: dict[str, Any], options: Options, where: str, problems: Problems) -> Row | None:
-    """The row, with its tags in the scheme that the record has."""
-    found: Row = {"where": where}
-    bad = False
-    for key, own in options.fields.items():
-        path = own or key
+def _raw_row(
+    record: dict[str, Any], options: Options, where: str, problems: Problems
+) -> Row | None:
+    """The row with its tags before the conversion to IOB2."""
+    result: Row = {"where": where}
+    invalid = False
+    for key, field_path in options.fields.items():
+        path = field_path or key
         try:
-            value = _at(record, path)
+            value = _value_at(record, path)
         except KeyError:
             problems.add(
                 where,
                 f"key {path!r} is missing; found {', '.join(record)[:200] or 'none'}: "
-                "add it, or say in the recipe's fields what it is called",
+                "add it, or set its name in the recipe's fields",
                 "missing-key",
             )
-            bad = True
+            invalid = True
             continue
         if key == "answer" or (key == "answer_start" and value is None):
-            found[key] = value or None
+            result[key] = value or None
             continue
         has_offsets = key == "answers" and "choices" not in options.fields
-        found[key] = (
+        result[key] = (
             _answers(value, where, problems)
             if has_offsets
-            else _valued(key, value, path, where, problems)
+            else _convert(key, value, path, where, problems)
         )
-        bad |= found[key] is None
-    if bad:
+        invalid |= result[key] is None
+    if invalid:
         return None
     for key in ("label", "tags"):
-        if key in found:
-            found[key] = _renamed(
-                found[key], _at(record, options.fields[key] or key), options.names
-            )
-    return _with_one_answer(found, problems) if "answer" in found else found
+        if key in result:
+            value = _value_at(record, options.fields[key] or key)
+            result[key] = _rename(result[key], value, options.names)
+    return _with_single_answer(result, problems) if "answer" in result else result
 
 
-def _valued(key: str, value: Any, path: str, where: str, problems: Problems) -> Any:
-    kind, expected = _KINDS[key]
-    made = kind(value)
-    if made is None:
+def _convert(key: str, value: Any, path: str, where: str, problems: Problems) -> Any:
+    """The value of a key; adds a problem and returns None if it is of the wrong kind."""
+    convert, expected = _KINDS[key]
+    result = convert(value)
+    if result is None:
         problems.add(
             where,
-            f"{path}: found {type(value).__name__} {shown(value, 40)}, expected {expected}; "
+            f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
             "correct it, or the recipe's fields",
-            "not-an-integer" if kind is _integer else "wrong-type",
+            "not-an-integer" if convert is _integer else "wrong-type",
         )
-    return made
+    return result
 
 
-def _renamed(name: Any, value: Any, names: dict[str, str]) -> Any:
-    """A label, or tags, by their new names. str(value), too: YAML's {true: yes} has become {"True": "yes"}."""
+def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:
+    """The new name of a label, or a list of those of tags.
+
+    `value` is the value in the file. str(value) is looked up too, because YAML's {true: yes} is
+    loaded as {"True": "yes"}.
+    """
     if isinstance(name, list):
-        return [_renamed(one, own, names) for one, own in zip(name, value, strict=True)]
+        return [_rename(tag, raw_tag, names) for tag, raw_tag in zip(name, value, strict=True)]
     return names.get(str(value), names.get(name, name))
 
 
 def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]] | None:
-    """Answers with offsets, in either of their two forms; None, and a problem, where they are in neither."""
-    if isinstance(value, dict):  # as the hub has them
+    """Answers with offsets, in either form; adds a problem and returns None for another form."""
+    if isinstance(value, dict):  # the form of the hub
         if not check(value, f"{where}: answers", {"text": list, "answer_start": list}, problems):
             return None
-        if len(value["text"]) != len(value["answer_start"]):
+        texts, starts = value["text"], value["answer_start"]
+        if len(texts) != len(starts):
             problems.add(
                 where,
-                f"answers: {len(value['text'])} texts with {len(value['answer_start'])} offsets; each answer has "
-                "one of both",
+                f"answers: {len(texts)} texts with {len(starts)} offsets; "
+                "give each answer one text and one offset",
                 "missing-answers",
             )
             return None
         value = [
-            {"text": text, "answer_start": start}
-            for text, start in zip(value["text"], value["answer_start"], strict=True)
+            {"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)
         ]
     elif not check({"answers": value}, where, {"answers": list}, problems):
         return None
@@ -280,35 +304,39 @@ def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]]
     return [{"text": answer["text"], "answer_start": answer["answer_start"]} for answer in value]
 
 
-def _with_one_answer(found: Row, problems: Problems) -> Row | None:
-    text, start = found.pop("answer"), found.pop("answer_start")
+def _with_single_answer(result: Row, problems: Problems) -> Row | None:
+    """Replace `answer` and `answer_start` by `answers`."""
+    text, start = result.pop("answer"), result.pop("answer_start")
     if text is None:
-        return found | {"answers": []}
-    if not isinstance(text, str) or start is None:
-        what = (
-            f"answer: found {type(text).__name__} {shown(text, 40)}, expected text"
-            if start is not None
-            else (f"answer {shown(text, 40)} has no answer_start")
-        )
+        return result | {"answers": []}
+    if start is None:
         problems.add(
-            found["where"],
-            f"{what}; correct it, or the recipe's fields",
-            "wrong-type" if start is not None else "not-an-integer",
+            result["where"],
+            f"answer {abbreviate(text, 40)} has no answer_start; "
+            "correct it, or the recipe's fields",
+            "not-an-integer",
         )
         return None
-    return found | {"answers": [{"text": text, "answer_start": start}]}
+    if not isinstance(text, str):
+        problems.add(
+            result["where"],
+            f"answer: found {type(text).__name__} {abbreviate(text, 40)}, expected text; "
+            "correct it, or the recipe's fields",
+            "wrong-type",
+        )
+        return None
+    return result | {"answers": [{"text": text, "answer_start": start}]}
 
 
-def _uncelled(record: dict[str, Any], options: Options) -> dict[str, Any]:
-    """A record of texts with integers and lists made of those that are to be such; what makes none stays text, and is refused."""
+def _parse_cells(record: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The record with integers and lists parsed from text; invalid ones stay text."""
     return record | {
-        own or key: _of_cell(key, record[own or key], options)
-        for key, own in options.fields.items()
-        if own or key in record
+        column or key: _parse_cell(key, record[column or key], options)
+        for key, column in options.fields.items()
     }
 
 
-def _of_cell(key: str, cell: str, options: Options) -> Any:
+def _parse_cell(key: str, cell: str, options: Options) -> Any:
     lists = {"tokens", "tags", "choices"} | ({"answers"} if "choices" in options.fields else set())
     if key in ("predicate", "answer_start"):
         return int(cell) if re.fullmatch(r"-?[0-9]{1,18}", cell) else cell or None
@@ -322,8 +350,8 @@ def _of_cell(key: str, cell: str, options: Options) -> Any:
     return cell
 
 
-def _at(record: Any, path: str) -> Any:
-    """The value that a dotted path leads to, or a key of that very name. Raises KeyError where there is none."""
+def _value_at(record: Any, path: str) -> Any:
+    """The value at a path with dots, or of a key with dots in its name. Raises KeyError."""
     if path in record:
         return record[path]
     for key in path.split("."):

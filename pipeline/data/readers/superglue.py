@@ -1,7 +1,8 @@
-"""The eight corpora of SuperGLUE: their official JSONL, and the flat records that the hub's copies have.
+"""The eight corpora of SuperGLUE: their official JSONL, and the flat records of the hub's copies.
 
-A line of JSONL is first made flat (MultiRC and ReCoRD nest, WSC puts its spans into `target`); one function a corpus makes the
-row of a record. Rows have no id: the official numbers start again in each split, and WiC's repeat.
+Each line of JSONL is flattened first (MultiRC and ReCoRD nest their records, WSC has its spans in
+`target`); then one function per corpus makes a row of a record. Rows have no id, because the
+official numbers restart in each split, and WiC's repeat.
 """
 
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pipeline.data.readers.base import Source, shown
+from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.json_values import check, objects
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
@@ -18,19 +19,23 @@ from pipeline.tasks.base.row import Row
 Corpus = Literal["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
 Record = dict[str, Any]
 
-_COPA = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+_COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which of the corpora it is."""
+    """The corpus of the files."""
 
     corpus: Corpus
 
 
 class _Format(NamedTuple):
-    """A corpus: the columns of its flat records but for `label`, its labels by the hub's class numbers (none for ReCoRD), the
-    keys of its rows, `row(record, label, where, problems)`, and what makes a line flat where it is not.
+    """The format of a corpus.
+
+    `columns` are those of its flat records, without `label`. `labels` are its labels in the order
+    of the hub's class numbers (empty for ReCoRD). `keys` are the keys of its rows.
+    `row(record, label, where, problems)` makes a row. `flatten` makes flat records of a line; None
+    if its lines are flat.
     """
 
     columns: dict[str, type]
@@ -41,41 +46,41 @@ class _Format(NamedTuple):
 
 
 def keys(options: Options) -> frozenset[str]:
-    """The keys that every row has."""
+    """The keys of all rows."""
     return _FORMATS[options.corpus].keys
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
-    """Rows of train.jsonl or val.jsonl; the official test.jsonl has no labels, so each of its lines is a problem."""
+    """Rows of train.jsonl or val.jsonl; each line of the official test.jsonl lacks a label."""
     flatten = _FORMATS[options.corpus].flatten
     for line, value in objects(source, problems):
         for where, record in flatten(value, line, problems) if flatten else [(line, value)]:
-            found = row(record, options, where, problems)
-            if found is not None:
-                yield found
+            result = row(record, options, where, problems)
+            if result is not None:
+                yield result
 
 
 def row(record: Record, options: Options, where: str, problems: Problems) -> Row | None:
-    """The row of one flat record; None, and problems, where a column or the label is missing or wrong, or an offset is."""
+    """The row of a flat record; adds problems and returns None if a value is missing or wrong."""
     corpus = _FORMATS[options.corpus]
-    good = check(record, where, corpus.columns, problems)
+    valid = check(record, where, corpus.columns, problems)
     label = _label(record, corpus.labels, where, problems) if corpus.labels else ""
-    found = corpus.row(record, label, where, problems) if good and label is not None else None
-    return None if found is None else {"where": where, **found}
+    result = corpus.row(record, label, where, problems) if valid and label is not None else None
+    return None if result is None else {"where": where, **result}
 
 
 def _label(record: Record, labels: tuple[str, ...], where: str, problems: Problems) -> str | None:
-    """The label's name: JSONL has names, true and false, or numbers, the hub numbers."""
+    """The label's name. JSONL has names, booleans or numbers; the hub has numbers."""
     value = record.get("label")
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
         return labels[value]
     name = str(value).lower() if isinstance(value, bool) else value
     if name in labels:
         return str(name)
-    found = f"found {type(value).__name__} {value!r}" if "label" in record else "the key is missing"
+    cause = f"found {type(value).__name__} {value!r}" if "label" in record else "the key is missing"
     problems.add(
         where,
-        f"label: {found}, expected {' or '.join(labels)}, or a number below {len(labels)}; "
+        f"label: {cause}, expected {' or '.join(labels)}, or a number below {len(labels)}; "
         "the official test set has no labels: test on the validation set",
         "unknown-label",
     )
@@ -91,24 +96,24 @@ def _entailment(record: Record, label: str, where: str, problems: Problems) -> R
 
 
 def _copa(record: Record, label: str, where: str, problems: Problems) -> Row | None:
-    asked = record["question"]
-    if asked not in _COPA:
+    question = record["question"]
+    if question not in _COPA_QUESTIONS:
         problems.add(
             where,
-            f"question: found {asked!r}, expected {' or '.join(_COPA)}; correct it",
+            f"question: found {question!r}, expected {' or '.join(_COPA_QUESTIONS)}; correct it",
             "unknown-value",
         )
         return None
     return {
         "context": record["premise"],
-        "question": _COPA[asked],
+        "question": _COPA_QUESTIONS[question],
         "choices": [record["choice1"], record["choice2"]],
         "answers": [record[label]],
     }
 
 
 def _multirc(record: Record, label: str, where: str, problems: Problems) -> Row | None:
-    """The question and one of its answers make the second text, as in P-tuning v2."""
+    """The second text is the question and one of its answers, as in P-tuning v2."""
     if not check(record["idx"], f"{where}: idx", {"paragraph": int, "question": int}, problems):
         return None
     return {
@@ -120,39 +125,37 @@ def _multirc(record: Record, label: str, where: str, problems: Problems) -> Row 
 
 
 def _flat_multirc(value: Record, where: str, problems: Problems) -> Iterator[tuple[str, Record]]:
-    if not (
-        check(value, where, {"idx": int, "passage": dict}, problems, hides=True)
-        and check(
-            value["passage"],
-            f"{where}: passage",
-            {"text": str, "questions": list},
-            problems,
-            hides=True,
-        )
-    ):
+    """One record per answer. A line has a passage with its questions and their answers."""
+    if not check(value, where, {"idx": int, "passage": dict}, problems, hides=True):
         return
-    for q, question in enumerate(value["passage"]["questions"]):
-        place = f"{where}: passage.questions[{q}]"
-        if not check(
-            question, place, {"idx": int, "question": str, "answers": list}, problems, hides=True
-        ):
+    passage = value["passage"]
+    passage_keys = {"text": str, "questions": list}
+    if not check(passage, f"{where}: passage", passage_keys, problems, hides=True):
+        return
+    for q, question in enumerate(passage["questions"]):
+        question_where = f"{where}: passage.questions[{q}]"
+        question_keys = {"idx": int, "question": str, "answers": list}
+        if not check(question, question_where, question_keys, problems, hides=True):
             continue
         for a, answer in enumerate(question["answers"]):
-            if check(answer, f"{place}.answers[{a}]", {"text": str}, problems):
-                yield (
-                    f"{place}.answers[{a}]",
-                    {
-                        "paragraph": value["passage"]["text"],
-                        "question": question["question"],
-                        "answer": answer["text"],
-                        "idx": {"paragraph": value["idx"], "question": question["idx"]},
-                        **{key: answer[key] for key in ("label",) if key in answer},
-                    },
-                )
+            answer_where = f"{question_where}.answers[{a}]"
+            if check(answer, answer_where, {"text": str}, problems):
+                record = {
+                    "paragraph": passage["text"],
+                    "question": question["question"],
+                    "answer": answer["text"],
+                    "idx": {"paragraph": value["idx"], "question": question["idx"]},
+                }
+                if "label" in answer:
+                    record["label"] = answer["label"]
+                yield answer_where, record
 
 
 def _record(record: Record, label: str, where: str, problems: Problems) -> Row | None:
-    """The choices are all mentions of entities, so a text may be there twice; "@highlight" lines are part of the passage."""
+    """The choices are all mentions of entities, so a text may repeat.
+
+    The "@highlight" lines are part of the passage.
+    """
     spans, passage = record["entity_spans"], record["passage"]
     if not check(spans, f"{where}: entity_spans", {"text": list, "start": list}, problems):
         return None
@@ -163,7 +166,7 @@ def _record(record: Record, label: str, where: str, problems: Problems) -> Row |
     ):
         problems.add(
             where,
-            f"entity_spans: found {shown(spans)}, expected as many texts as integers in start",
+            f"entity_spans: found {abbreviate(spans)}, expected as many texts as integers in start",
             "wrong-type",
         )
         return None
@@ -173,67 +176,50 @@ def _record(record: Record, label: str, where: str, problems: Problems) -> Row |
         if start < 0 or not passage.startswith(text, start)
     ]
     for text, start in wrong:
+        actual = passage[max(start, 0) : max(start, 0) + len(text)]
         problems.add(
             where,
-            f"entity_spans: entity {text!r} is said to start at {start}, where the passage has "
-            f"{passage[max(start, 0) : max(start, 0) + len(text)]!r}; correct start or text",
+            f"entity_spans: entity {text!r} has the start {start}, but the passage has "
+            f"{actual!r} there; correct start or text",
             "span-offset",
         )
-    return (
-        None
-        if wrong
-        else {
-            "context": passage,
-            "question": record["query"],
-            "choices": spans["text"],
-            "starts": spans["start"],
-            "answers": record["answers"],
-        }
-    )
+    if wrong:
+        return None
+    return {
+        "context": passage,
+        "question": record["query"],
+        "choices": spans["text"],
+        "starts": spans["start"],
+        "answers": record["answers"],
+    }
 
 
 def _flat_record(value: Record, where: str, problems: Problems) -> Iterator[tuple[str, Record]]:
-    """JSONL gives the last character of an entity, the hub its text and one past the last."""
-    if not (
-        check(value, where, {"passage": dict, "qas": list}, problems, hides=True)
-        and check(
-            value["passage"],
-            f"{where}: passage",
-            {"text": str, "entities": list},
-            problems,
-            hides=True,
-        )
-    ):
+    """One record per query. A line has a passage with its entities and queries.
+
+    JSONL has the position of an entity's last character; the hub has its text and one past the
+    last character.
+    """
+    if not check(value, where, {"passage": dict, "qas": list}, problems, hides=True):
         return
-    text, found = value["passage"]["text"], set()
-    before = len(problems)
-    for e, entity in enumerate(value["passage"]["entities"]):
-        place = f"{where}: passage.entities[{e}]"
-        if check(entity, place, {"start": int, "end": int}, problems):
-            start, end = entity["start"], entity["end"]
-            found.add((start, end + 1))
-            if not 0 <= start <= end < len(text):
-                problems.add(
-                    place,
-                    f"start, end: {start}, {end} is no span of a passage of {len(text)} characters; correct them",
-                    "span-offset",
-                )
-    if len(problems) > before:
+    passage = value["passage"]
+    passage_keys = {"text": str, "entities": list}
+    if not check(passage, f"{where}: passage", passage_keys, problems, hides=True):
         return
-    spans = {
-        "text": [text[start:end] for start, end in sorted(found)],
-        "start": [start for start, _ in sorted(found)],
-    }
+    text = passage["text"]
+    spans = _entity_spans(passage["entities"], text, where, problems)
+    if spans is None:
+        return
     for q, qa in enumerate(value["qas"]):
-        place = f"{where}: qas[{q}]"
-        if check(qa, place, {"query": str, "answers": list}, problems):
-            good = [
-                check(answer, f"{place}.answers[{a}]", {"text": str}, problems)
+        qa_where = f"{where}: qas[{q}]"
+        if check(qa, qa_where, {"query": str, "answers": list}, problems):
+            valid = [
+                check(answer, f"{qa_where}.answers[{a}]", {"text": str}, problems)
                 for a, answer in enumerate(qa["answers"])
             ]
-            if all(good):
+            if all(valid):
                 yield (
-                    place,
+                    qa_where,
                     {
                         "passage": text,
                         "query": qa["query"],
@@ -243,8 +229,34 @@ def _flat_record(value: Record, where: str, problems: Problems) -> Iterator[tupl
                 )
 
 
+def _entity_spans(
+    entities: list[Any], text: str, where: str, problems: Problems
+) -> dict[str, list[Any]] | None:
+    """The texts and starts of the distinct entities; adds problems and returns None if invalid."""
+    num_problems = len(problems)
+    offsets = set()
+    for e, entity in enumerate(entities):
+        entity_where = f"{where}: passage.entities[{e}]"
+        if check(entity, entity_where, {"start": int, "end": int}, problems):
+            start, end = entity["start"], entity["end"]
+            offsets.add((start, end + 1))
+            if not 0 <= start <= end < len(text):
+                problems.add(
+                    entity_where,
+                    f"start, end: {start}, {end} is not a span of a passage of {len(text)} "
+                    "characters; correct them",
+                    "span-offset",
+                )
+    if len(problems) > num_problems:
+        return None
+    return {
+        "text": [text[start:end] for start, end in sorted(offsets)],
+        "start": [start for start, _ in sorted(offsets)],
+    }
+
+
 def _wic(record: Record, label: str, where: str, problems: Problems) -> Row | None:
-    before = len(problems)
+    num_problems = len(problems)
     spans = []
     for segment, n in enumerate("12"):
         text, start, end = (record[f"{key}{n}"] for key in ("sentence", "start", "end"))
@@ -252,11 +264,11 @@ def _wic(record: Record, label: str, where: str, problems: Problems) -> Row | No
         if not 0 <= start < end <= len(text):
             problems.add(
                 where,
-                f"start{n}, end{n}: {start}, {end} is no span of sentence{n}, which has {len(text)} characters: "
-                f"{text[:60]!r}; correct them",
+                f"start{n}, end{n}: {start}, {end} is not a span of sentence{n}, which has "
+                f"{len(text)} characters: {text[:60]!r}; correct them",
                 "span-offset",
             )
-    if len(problems) > before:
+    if len(problems) > num_problems:
         return None
     return {
         "text": record["sentence1"],
@@ -267,44 +279,46 @@ def _wic(record: Record, label: str, where: str, problems: Problems) -> Row | No
 
 
 def _wsc(record: Record, label: str, where: str, problems: Problems) -> Row | None:
-    spans = []
+    text, spans = record["text"], []
     for n in "12":
-        words, index = record[f"span{n}_text"], record[f"span{n}_index"]
-        span = _nearest(record["text"], words, index)
+        span_text, index = record[f"span{n}_text"], record[f"span{n}_index"]
+        span = _nearest_match(text, span_text, index)
         if span is None:
             problems.add(
                 where,
-                f"span{n}_text: {words!r} (span{n}_index {index}) is not in the text {record['text'][:60]!r}; "
-                f"correct span{n}_text",
+                f"span{n}_text: {span_text!r} (span{n}_index {index}) is not in the text "
+                f"{text[:60]!r}; correct span{n}_text",
                 "span-offset",
             )
         else:
             spans.append({"segment": 0, "start": span[0], "end": span[1]})
-    return {"text": record["text"], "spans": spans, "label": label} if len(spans) == 2 else None
+    return {"text": text, "spans": spans, "label": label} if len(spans) == 2 else None
 
 
 def _flat_wsc(value: Record, where: str, problems: Problems) -> Iterator[tuple[str, Record]]:
+    """The line with the members of `target`."""
     if check(value, where, {"target": dict}, problems):
         yield where, value | value["target"]
 
 
-def _nearest(text: str, words: str, index: int) -> tuple[int, int] | None:
-    """Where `words` stand in the text, in characters, nearest to its word number `index`; None where they do not.
+def _nearest_match(text: str, span_text: str, index: int) -> tuple[int, int] | None:
+    """The characters [start, end) of `span_text` nearest to word number `index`, or None.
 
-    Official spans differ from the text in case and spacing, they may have a full stop too many, and some numbers are off.
+    Official span texts may differ from the text in case and spacing, or have an extra full stop;
+    some word numbers are wrong.
     """
-    stem = words.strip().rstrip(string.punctuation)
+    stem = span_text.strip().rstrip(string.punctuation)
     if not stem:
         return None
-    tail = re.escape(words.strip()[len(stem) :])
+    tail = re.escape(span_text.strip()[len(stem) :])
     pattern = r"\s+".join(map(re.escape, stem.split()))
-    found = [
+    matches = [
         match.span()
         for match in re.finditer(rf"(?<!\w){pattern}(?!\w)(?:{tail})?", text, re.IGNORECASE)
     ]
     starts = [*(match.start() for match in re.finditer(r"\S+", text)), len(text)]
-    place = starts[max(0, min(index, len(starts) - 1))]
-    return min(found, key=lambda span: abs(span[0] - place), default=None)
+    expected = starts[max(0, min(index, len(starts) - 1))]
+    return min(matches, key=lambda span: abs(span[0] - expected), default=None)
 
 
 _BOOLEAN = ("false", "true")

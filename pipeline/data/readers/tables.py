@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from pipeline.data.readers.base import (
     COMPRESSIONS,
-    DAMAGED,
+    READ_ERRORS,
     Source,
+    abbreviate,
     compression,
-    damaged,
+    damaged_message,
     lines,
     open_file,
-    shown,
 )
 from pipeline.data.readers.json_values import objects
 from pipeline.errors import Problems, did_you_mean
@@ -29,7 +29,7 @@ Format = Literal["jsonl", "csv", "tsv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Record = dict[str, Any]
 
-_ENDINGS: dict[str, Format] = {
+_EXTENSIONS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -37,53 +37,51 @@ _ENDINGS: dict[str, Format] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
-BATCH = 1024  # Parquet rows that are held in memory
-LONGEST_CELL = (
-    1 << 24
-)  # characters: where a quote is never closed, no more than this is read for it
+PARQUET_BATCH_ROWS = 1024  # in memory at once
+MAX_CELL_CHARACTERS = 1 << 24  # limits the cell of a quote that is never closed
 
 
-class Cells(NamedTuple):
-    """How CSV and TSV are written: `columns` are names, none where the file begins with them."""
+class Dialect(NamedTuple):
+    """The options of CSV and TSV. `columns` are names; empty if the file begins with a header."""
 
     delimiter: str | None
     columns: tuple[str, ...]
     quote: Quote
 
 
-def format_of(source: Source, said: Format | None) -> Format | None:
-    """The format that is said, else that of the file's name, as it is when unpacked."""
+def format_of(source: Source, override: Format | None) -> Format | None:
+    """`override`, else the format by the file's extension (without that of a compression)."""
     path = Path(str(source))
-    return said or _ENDINGS.get(
-        (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower()
-    )
+    uncompressed = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    return override or _EXTENSIONS.get(uncompressed.suffix.lower())
 
 
 def records(
-    source: Source, kind: Format, columns: Sequence[str], style: Cells, problems: Problems
+    source: Source, kind: Format, columns: Sequence[str], dialect: Dialect, problems: Problems
 ) -> Iterator[tuple[str, Record]]:
-    """Where each record is, and the record, which has `columns` at least, except in JSON. Cells of CSV and TSV are text."""
+    """The position and the values of each record; the values of CSV and TSV are text.
+
+    A table without all of `columns` adds a problem and has no records. JSON lines are not checked.
+    """
     if kind == "jsonl":
         return objects(source, problems)
     path = Path(str(source))
-    return (
-        _parquet(path, columns, problems)
-        if kind == "parquet"
-        else _table(path, kind, columns, style, problems)
-    )
+    if kind == "parquet":
+        return _parquet(path, columns, problems)
+    return _table(path, kind, columns, dialect, problems)
 
 
 def has_columns(
-    names: Sequence[str], needed: Sequence[str], where: str, problems: Problems
+    names: Sequence[str], required: Sequence[str], where: str, problems: Problems
 ) -> bool:
-    """Whether there is each column; a problem for each that there is not."""
-    missing = [name for name in needed if name not in names]
-    found = [name[:40] for name in names[:20]]  # which may be a line of text
+    """Whether `names` contains all `required` columns; adds a problem for each missing one."""
+    missing = [name for name in required if name not in names]
+    present = [name[:40] for name in names[:20]]  # without a header, a name is a cell of any length
     for name in missing:
         problems.add(
             where,
-            f"there is no column {name!r}{did_you_mean(name, found)}: add it, or say in the recipe's fields what "
-            "it is called",
+            f"column {name!r} is missing{did_you_mean(name, present)}: "
+            "add it, or set its name in the recipe's fields",
             "missing-column",
             hides=True,
         )
@@ -91,74 +89,77 @@ def has_columns(
 
 
 def _table(
-    path: Path, kind: Format, needed: Sequence[str], style: Cells, problems: Problems
+    path: Path, kind: Format, required: Sequence[str], dialect: Dialect, problems: Problems
 ) -> Iterator[tuple[str, Record]]:
-    rows = _rows(path, kind, style, problems)
-    place, names = (
-        (str(path), list(style.columns)) if style.columns else next(rows, (str(path), []))
-    )
+    rows = _rows(path, kind, dialect, problems)
+    if dialect.columns:
+        header_where, names = str(path), list(dialect.columns)
+    else:
+        header_where, names = next(rows, (str(path), []))
     if not names:  # an empty file
         return
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         problems.add(
-            place,
-            f"two columns are called {', '.join(twice)}; rename one",
+            header_where,
+            f"two columns have the name {', '.join(duplicates)}; rename one",
             "duplicate-column",
             hides=True,
         )
-    if twice or not has_columns(names, needed, place, problems):
+    if duplicates or not has_columns(names, required, header_where, problems):
         return
-    unsure = kind == "tsv" and style.quote == "auto"
+    check_quotes = kind == "tsv" and dialect.quote == "auto"
     for where, cells in rows:
         if len(cells) != len(names):
             problems.add(
                 where,
-                f"{len(cells)} columns, expected {len(names)}: {shown(cells)}; correct the line, or the recipe's "
-                "delimiter, quote or columns",
+                f"{len(cells)} columns, expected {len(names)}: {abbreviate(cells)}; "
+                "correct the line, or the recipe's delimiter, quote or columns",
                 "column-count",
             )
-        elif unsure and (
-            quoted := [cell for cell in cells if len(cell) > 1 and cell[0] == cell[-1] == '"']
-        ):
+        elif check_quotes and (quoted := next(filter(_is_quoted, cells), None)):
             problems.add(
                 where,
-                f"cell {shown(quoted[0], 40)} looks quoted; say in the recipe's options whether quote is double "
-                "(the quotes are not part of the text) or none (they are)",
+                f"cell {abbreviate(quoted, 40)} seems to be in quotes; set quote in the "
+                "recipe's options: double (the quotes are not part of the text) or none (they are)",
                 "quoting",
             )
         else:
             yield where, dict(zip(names, cells, strict=True))
 
 
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == '"'
+
+
 def _rows(
-    path: Path, kind: Format, style: Cells, problems: Problems
+    path: Path, kind: Format, dialect: Dialect, problems: Problems
 ) -> Iterator[tuple[str, list[str]]]:
-    """Where each row begins, and its cells. Blank lines are skipped."""
-    began: list[str] = []  # the lines of the row that is being read
+    """The position of the first line and the cells of each row. Blank lines are skipped."""
+    positions: list[str] = []  # of the lines of the current row
 
     def texts() -> Iterator[str]:
-        for where, text in lines(path, problems, ends=True):
-            began.append(where)
+        for where, text in lines(path, problems, keep_ends=True):
+            positions.append(where)
             yield text
 
-    csv.field_size_limit(LONGEST_CELL)
-    double = style.quote == "double" or (style.quote == "auto" and kind == "csv")
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    double = dialect.quote == "double" or (dialect.quote == "auto" and kind == "csv")
     rows = csv.reader(
         texts(),
-        delimiter=style.delimiter or ("," if kind == "csv" else "\t"),
+        delimiter=dialect.delimiter or ("," if kind == "csv" else "\t"),
         strict=True,
         quoting=csv.QUOTE_MINIMAL if double else csv.QUOTE_NONE,
     )
     while True:
-        began.clear()
+        positions.clear()
         try:
             cells = next(rows, None)
         except csv.Error as error:
             problems.add(
-                began[0],
-                f"not valid {kind.upper()}: {error}; put cells with quotes, delimiters or line ends into "
-                "double quotes, and double the quotes in them, or set quote: none",
+                positions[0],
+                f"not valid {kind.upper()}: {error}; put cells with quotes, delimiters or line "
+                "endings into double quotes, and double the quotes in them, or set quote: none",
                 "quoting",
                 hides=True,
             )
@@ -166,35 +167,37 @@ def _rows(
         if cells is None:
             return
         if cells:
-            yield began[0], cells
+            yield positions[0], cells
 
 
 def _parquet(
     path: Path, columns: Sequence[str], problems: Problems
 ) -> Iterator[tuple[str, Record]]:
-    before = number = 0
+    previous = number = 0
     try:
         with _seekable(path) as file, pq.ParquetFile(file) as table:
             if not has_columns(table.schema_arrow.names, columns, str(path), problems):
                 return
-            for batch in table.iter_batches(batch_size=BATCH, columns=list(columns)):
-                for number, record in enumerate(batch.to_pylist(), start=before + 1):
+            for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=list(columns)):
+                for number, record in enumerate(batch.to_pylist(), start=previous + 1):
                     yield f"{path}: row {number}", record
-                before = number
+                previous = number
     except (pa.ArrowException, UnicodeDecodeError) as error:
         problems.add(
             f"{path}: row {number + 1}",
-            f"not valid Parquet: {error}; get it again, or correct the recipe's format",
+            f"not valid Parquet: {error}; download it again, or correct the recipe's format",
             "not-parquet",
             hides=True,
         )
-    except DAMAGED as error:
-        problems.add(f"{path}: row {number + 1}", damaged(error), "damaged-file", hides=True)
+    except READ_ERRORS as error:
+        problems.add(
+            f"{path}: row {number + 1}", damaged_message(error), "damaged-file", hides=True
+        )
 
 
 @contextmanager
 def _seekable(path: Path) -> Iterator[BinaryIO]:
-    """The file; unpacked on disk where it is compressed as a whole, since Parquet is not read from front to back."""
+    """The open file; a compressed file is unpacked on disk, because Parquet needs random access."""
     if compression(path) is None:
         with path.open("rb") as file:
             yield file
