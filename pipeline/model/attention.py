@@ -1,9 +1,10 @@
-"""How a prompt gets into the attention of each model family.
+"""The attention of each model family, extended by a deep prompt.
 
-Where a family's attention goes through transformers' attention interface, a function registered under `ATTENTION` puts the
-layer's prompt keys and values in front of its prompt_kv, widens the mask and calls SDPA. No module is replaced, no position shifted;
-gradient checkpointing and `torch.compile` see an ordinary model. MPNet and DeBERTa have attentions of their prompt_kv, which take no
-keyword arguments from outside: theirs are replaced by ones that hand their relative bias to the same function as a mask.
+Most families use the attention interface of transformers. The function registered under `ATTENTION`
+concatenates the prompt's keys and values with those of the text, widens the mask and calls SDPA. It
+replaces no module and shifts no position, so gradient checkpointing and `torch.compile` see an
+ordinary model. MPNet and DeBERTa implement their own attention, which takes no extra keyword
+arguments. Functions of this module replace it; they pass the relative bias to `attend` as a mask.
 """
 
 import math
@@ -25,10 +26,10 @@ from pipeline.model.prompt import LayerPrompts
 from pipeline.pretrained.families import Family
 
 ATTENTION = "deep_prompt"
-Recorded = dict[int, Tensor]
-"""Layer -> the keys and values [2, B, H, T, D] of the text in it."""
+RecordedKeyValues = dict[int, Tensor]
+"""Layer index -> keys and values of the text in that layer [2, B, H, T, D]."""
 PromptAttention = dict[int, Tensor]
-"""Layer -> how much of its attention [B, heads, T] each token of the text gives to the prompt, 0 to 1."""
+"""Layer index -> attention of each text token to the prompt [B, heads, T], between 0 and 1."""
 
 
 def attend(
@@ -40,36 +41,43 @@ def attend(
     *,
     layer: int | None = None,
     deep_prompt: LayerPrompts | None = None,
-    recorded: Recorded | None = None,
+    recorded_key_values: RecordedKeyValues | None = None,
     prompt_attention: PromptAttention | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA with this layer's prompt in front.
+    """Scaled dot-product attention over the prompt of this layer and the text.
 
-    `query` [B, heads, T, D], `key` and `value` [B, H, T, D]; `attention_mask` [B or 1, heads or 1, T, T], boolean or added to the
-    scores. `layer` is the module's `layer_idx` where it is not given.
+    `query` [B, heads, T, D], `key` and `value` [B, H, T, D]. `attention_mask`
+    [B or 1, heads or 1, T, T] is boolean, or is added to the scores. `layer` is the index of the
+    layer (None: `module.layer_idx`). The function fills `recorded_key_values` and
+    `prompt_attention` if they are not None. Returns the output [B, T, heads, D] and None.
     """
-    number: int = module.layer_idx if layer is None else layer  # type: ignore[assignment]
-    if recorded is not None:
-        recorded[number] = torch.stack([key, value])
+    layer_index: int = module.layer_idx if layer is None else layer  # type: ignore[assignment]
+    if recorded_key_values is not None:
+        recorded_key_values[layer_index] = torch.stack([key, value])
     if (
         deep_prompt is not None
-        and 0 <= number - deep_prompt.first_layer < deep_prompt.key_values.shape[1]
+        and 0 <= layer_index - deep_prompt.first_layer < deep_prompt.key_values.shape[1]
     ):
-        prompt_kv, token_mask = _of_layer(deep_prompt, number - deep_prompt.first_layer, key)
-        attention_mask = _widened(
+        prompt_kv, token_mask = _prompt_of_layer(
+            deep_prompt, layer_index - deep_prompt.first_layer, key
+        )
+        attention_mask = _widen_mask(
             attention_mask, prompt_kv.shape[3], token_mask, query.shape[2], key.shape[2]
         )
         key, value = torch.cat([prompt_kv[0], key], dim=2), torch.cat([prompt_kv[1], value], dim=2)
         if prompt_attention is not None:
-            prompt_attention[number] = _mass(
+            prompt_attention[layer_index] = _prompt_share(
                 query, key, attention_mask, prompt_kv.shape[3], kwargs.get("scaling")
             )
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def _of_layer(prompt: LayerPrompts, index: int, key: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Each row's keys and values [2, B, H, P, D], and which of them are there [B, P] (None: all)."""
+def _prompt_of_layer(prompt: LayerPrompts, index: int, key: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The prompt's keys and values [2, B, H, P, D], and its token mask [B, P] (None: no padding).
+
+    `index` counts the layers from `prompt.first_layer`.
+    """
     layer = prompt.key_values[:, index].to(key.dtype)
     if prompt.prompt_index is None:
         token_mask = (
@@ -84,10 +92,14 @@ def _of_layer(prompt: LayerPrompts, index: int, key: Tensor) -> tuple[Tensor, Te
     return layer[prompt.prompt_index].transpose(0, 1), token_mask
 
 
-def _widened(
+def _widen_mask(
     mask: Tensor | None, count: int, token_mask: Tensor | None, queries: int, keys: int
 ) -> Tensor | None:
-    """A mask of the text with `count` columns in front: seen by every token, unless `token_mask` [B, P] says otherwise."""
+    """Add `count` columns for the prompt in front of the text's mask.
+
+    Every token of the text sees the prompt, except the virtual tokens that `token_mask` [B, P]
+    hides.
+    """
     if token_mask is None:
         return (
             None
@@ -104,10 +116,13 @@ def _widened(
     return torch.cat([front, mask.expand(len(token_mask), -1, -1, -1)], dim=3)
 
 
-def _mass(
+def _prompt_share(
     query: Tensor, key: Tensor, mask: Tensor | None, count: int, scale: float | None
 ) -> Tensor:
-    """The share [B, heads, T] of the softmax that the first `count` keys get, of `key` [B, H, count + T, D]."""
+    """Sum of the attention weights of the first `count` keys [B, heads, T].
+
+    `query` [B, heads, T, D], `key` [B, H, count + T, D].
+    """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = (query @ key.transpose(2, 3)).float() * (
         query.shape[3] ** -0.5 if scale is None else scale
@@ -119,80 +134,90 @@ def _mass(
     return scores.softmax(dim=-1)[..., :count].sum(dim=-1)
 
 
-def _mask(*args: Any, **kwargs: Any) -> Any:
-    # A causal mask must be built even where SDPA could do without: `is_causal` would cut the prompt's columns off the keys.
+def _build_mask(*args: Any, **kwargs: Any) -> Any:
+    # Always build a causal mask: with `is_causal`, SDPA would cut the keys to the query length.
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
 
 
 AttentionInterface.register(ATTENTION, attend)
-AttentionMaskInterface.register(ATTENTION, _mask)
+AttentionMaskInterface.register(ATTENTION, _build_mask)
 
 
 class ForwardContext:
-    """What a patched attention is handed, since its model passes no keyword arguments on: the last forward's."""
+    """Arguments of the last forward pass for a patched attention.
+
+    The model of a patched attention passes it no keyword arguments.
+    """
 
     deep_prompt: LayerPrompts | None = None
-    recorded: Recorded | None = None
+    recorded_key_values: RecordedKeyValues | None = None
     prompt_attention: PromptAttention | None = None
 
 
 def install(model: Any, family: Family) -> ForwardContext | None:
-    """Make a model's attention take prompts, in the way of its family; returns where a patched one looks for its prompt."""
+    """Make the attention of `model` accept prompts, by the route of its family.
+
+    Returns the context of a patched attention, None for the other routes. Raises UserError for
+    DeBERTa with talking heads.
+    """
     layers = list(layers_of(model, family))
     if family.route == "numbered":
-        for number, layer in enumerate(layers):
-            layer.attention.layer_idx = number
+        for layer_index, layer in enumerate(layers):
+            layer.attention.layer_idx = layer_index
     elif family.route == "shared":
-        model.encoder.forward = partial(_albert_layers, model.encoder)
+        model.encoder.forward = partial(_albert_encoder, model.encoder)
     elif family.route == "patched":
         return _patch(model, layers)
     return None
 
 
 def layers_of(model: Any, family: Family) -> Iterator[Any]:
-    """The modules that are each a layer (ALBERT: that are called as several)."""
-    found = model.get_submodule(family.layers)
-    for entry in found:
+    """The modules of the layers, in order. ALBERT calls each of them several times."""
+    for entry in model.get_submodule(family.layers):
         yield from entry.albert_layers if family.route == "shared" else [entry]
 
 
 @contextmanager
 def run_only_layers(
-    model: Any, family: Family, chosen: range, given: Tensor | None = None
+    model: Any, family: Family, layer_indices: range, first_input: Tensor | None = None
 ) -> Iterator[list[Tensor]]:
-    """Let only the `chosen` layers compute in the block; the others hand on the hidden states [B, T, C] that they get.
+    """Context manager: run only the layers `layer_indices`; the other layers return their input.
 
-    In place of its prompt_kv, the first of the chosen gets those `given`. The list is filled with what the others get, in their order.
+    The first of these layers gets `first_input` [B, T, C] in place of its input, if it is not None.
+    Yields a list that collects the inputs [B, T, C] of the skipped layers, in order.
     """
-    layers, reached = list(layers_of(model, family)), list[Tensor]()
-    before = [vars(layer).get("forward") for layer in layers]
+    layers, skipped_inputs = list(layers_of(model, family)), list[Tensor]()
+    previous_forwards = [vars(layer).get("forward") for layer in layers]
 
-    def handed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        reached.append(hidden_states)
+    def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        skipped_inputs.append(hidden_states)
         return (hidden_states, None) if family.route == "patched" else hidden_states
 
-    for number, layer in enumerate(layers):
-        if number not in chosen:
-            layer.forward = handed_on
-        elif number == chosen.start and given is not None:
-            layer.forward = partial(_given, layer.forward, given)
+    for layer_index, layer in enumerate(layers):
+        if layer_index not in layer_indices:
+            layer.forward = skip
+        elif layer_index == layer_indices.start and first_input is not None:
+            layer.forward = partial(_forward_from, layer.forward, first_input)
     try:
-        yield reached
+        yield skipped_inputs
     finally:
-        for layer, forward in zip(layers, before, strict=True):
+        for layer, forward in zip(layers, previous_forwards, strict=True):
             vars(layer).pop("forward", None)
             if forward is not None:
                 layer.forward = forward
 
 
-def _given(forward: Callable[..., Any], given: Tensor, _: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return forward(given, *args, **kwargs)
+def _forward_from(
+    forward: Callable[..., Any], first_input: Tensor, _: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    return forward(first_input, *args, **kwargs)
 
 
 def checkpoint_layers(model: Any, family: Family, context: ForwardContext | None) -> None:
-    """Compute each layer again in the backward pass instead of keeping what is in it: less memory, a third more time.
+    """Recompute the activations of each layer in the backward pass (gradient checkpointing).
 
-    Ours, since transformers' prompt_kv works in training mode only (with dropout), and for some families not at all.
+    This saves memory and takes about a third more time. The implementation of transformers works
+    in training mode only, hence with dropout, and some families do not support it.
     """
     for layer in layers_of(model, family):
         layer.forward = partial(_checkpointed, layer.forward, context)
@@ -203,27 +228,27 @@ def _checkpointed(
 ) -> Any:
     deep_prompt = None if context is None else context.deep_prompt
 
-    def again(*args: Any, **kwargs: Any) -> Any:
+    def recompute(*args: Any, **kwargs: Any) -> Any:
         if context is not None:
-            context.deep_prompt = deep_prompt  # another forward may have been since
+            context.deep_prompt = deep_prompt  # a later forward pass may have replaced it
         return forward(*args, **kwargs)
 
-    return checkpoint(again, *args, use_reentrant=False, **kwargs)
+    return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
 
 
-def _albert_layers(
+def _albert_encoder(
     encoder: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
 ) -> BaseModelOutput:
-    """ALBERT's encoder, which calls the same layers again and again, telling each call which layer it is."""
-    config, number = encoder.config, 0
+    """ALBERT's encoder. It calls the same modules many times, here with the index of each layer."""
+    config, layer_index = encoder.config, 0
     hidden_states = encoder.embedding_hidden_mapping_in(hidden_states)
     for index in range(config.num_hidden_layers):
         group = encoder.albert_layer_groups[
             index * config.num_hidden_groups // config.num_hidden_layers
         ]
         for layer in group.albert_layers:
-            hidden_states = layer(hidden_states, attention_mask, layer=number, **kwargs)
-            number += 1
+            hidden_states = layer(hidden_states, attention_mask, layer=layer_index, **kwargs)
+            layer_index += 1
     return BaseModelOutput(last_hidden_state=hidden_states)
 
 
@@ -234,14 +259,15 @@ def _patch(model: Any, layers: list[Any]) -> ForwardContext:
         "deberta": ("attention.self", _deberta),
         "deberta-v2": ("attention.self", _deberta_v2),
     }
-    place, forward = attentions[model.config.model_type]
+    submodule, forward = attentions[model.config.model_type]
     if getattr(model.config, "talking_head", False):
         raise UserError(
-            "backbone: DeBERTa with talking heads mixes the heads of a prompt too; no released model has them"
+            "backbone: talking_head is set, and DeBERTa with talking heads also mixes the heads of "
+            "a prompt; use a model without talking heads, as all released models are"
         )
-    for number, layer in enumerate(layers):
-        module = layer.get_submodule(place)
-        module.forward = partial(forward, module, number, context)
+    for layer_index, layer in enumerate(layers):
+        module = layer.get_submodule(submodule)
+        module.forward = partial(forward, module, layer_index, context)
     return context
 
 
@@ -254,12 +280,12 @@ def _mpnet(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor]:
-    """MPNet's self-attention; a prompt has no distance to the text, and so no bias."""
+    """MPNet's self-attention. A prompt has no distance to the text, so its columns get no bias."""
     query, key, value = (
-        _heads(part(hidden_states), module.num_attention_heads)
+        _split_heads(part(hidden_states), module.num_attention_heads)
         for part in (module.q, module.k, module.v)
     )
-    mixed = _biased(
+    mixed = _attend_with_bias(
         module, query, key, value, attention_mask, position_bias, query.shape[-1], layer, context
     )
     return (module.o(mixed),)
@@ -276,7 +302,10 @@ def _deberta(
     relative_pos: Tensor | None = None,
     rel_embeddings: Tensor | None = None,
 ) -> tuple[Tensor, None]:
-    """DeBERTa's disentangled self-attention: content to content with the prompt, the two position terms of the text alone."""
+    """DeBERTa's disentangled self-attention (He et al. 2021).
+
+    The content-to-content term covers prompt and text; the two position terms cover the text only.
+    """
     query, key, value = module.transpose_for_scores(module.in_proj(hidden_states)).chunk(3, dim=-1)
     query = query + module.transpose_for_scores(module.q_bias[None, None, :])
     value = value + module.transpose_for_scores(module.v_bias[None, None, :])
@@ -286,7 +315,7 @@ def _deberta(
         bias = _position_terms(module, query, key, relative_pos, rel_embeddings) / math.sqrt(
             query.shape[-1] * factor
         )
-    return _biased(
+    return _attend_with_bias(
         module, query, key, value, attention_mask, bias, query.shape[-1] * factor, layer, context
     ), None
 
@@ -294,13 +323,15 @@ def _deberta(
 def _position_terms(
     module: Any, query: Tensor, key: Tensor, relative_pos: Any, rel_embeddings: Any
 ) -> Any:
-    """DeBERTa's content to position and position to content (He et al. 2021, eq. 4) [B, heads, T, T], not yet scaled.
+    """Unscaled content-to-position and position-to-content terms [B, heads, T, T].
 
-    Ours, since the model's prompt_kv makes tensors out of lengths, which `torch.compile` cannot follow once they vary.
+    DeBERTa (He et al. 2021), equation 4. The implementation of transformers makes tensors out of
+    lengths; `torch.compile` cannot follow that when the lengths vary.
     """
-    length, most = query.shape[2], module.max_relative_positions
-    span = min(length, most)
-    table, terms = rel_embeddings[most - span : most + span].unsqueeze(0), 0
+    length, max_distance = query.shape[2], module.max_relative_positions
+    span = min(length, max_distance)
+    table = rel_embeddings[max_distance - span : max_distance + span].unsqueeze(0)
+    terms = 0
     shape = (*query.shape[:2], length, length)
     if "c2p" in module.pos_att_type:
         positions = module.transpose_for_scores(module.pos_proj(table))
@@ -324,9 +355,9 @@ def _deberta_v2(
     relative_pos: Tensor | None = None,
     rel_embeddings: Tensor | None = None,
 ) -> tuple[Tensor, None]:
-    """The same in DeBERTa v2 and v3."""
+    """Disentangled self-attention of DeBERTa v2 and v3 (see `_deberta`)."""
     query, key, value = (
-        _heads(part(hidden_states), module.num_attention_heads)
+        _split_heads(part(hidden_states), module.num_attention_heads)
         for part in (module.query_proj, module.key_proj, module.value_proj)
     )
     factor = 1 + len(set(module.pos_att_type) & {"c2p", "p2c"})
@@ -336,18 +367,18 @@ def _deberta_v2(
             query.flatten(0, 1), key.flatten(0, 1), relative_pos, rel_embeddings, factor
         )
         bias = flat.view(*query.shape[:2], *flat.shape[1:])
-    return _biased(
+    return _attend_with_bias(
         module, query, key, value, attention_mask, bias, query.shape[-1] * factor, layer, context
     ), None
 
 
-def _heads(values: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * D] as [B, heads, T, D]."""
+def _split_heads(values: Tensor, heads: int) -> Tensor:
+    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
     batch, length, _ = values.shape
     return values.view(batch, length, heads, -1).transpose(1, 2)
 
 
-def _biased(
+def _attend_with_bias(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -358,7 +389,10 @@ def _biased(
     layer: int,
     context: ForwardContext,
 ) -> Tensor:
-    """Attention [B, T, heads * D] with scores divided by the root of `scale`, plus a `bias` [B, heads, T, T] on the text."""
+    """`attend` with the scores divided by sqrt(`scale`); returns [B, T, heads * D].
+
+    `bias` [B, heads, T, T] is added to the scores of the text.
+    """
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask.bool(), torch.finfo(bias.dtype).min)
         mask = mask.to(query.dtype)
@@ -372,7 +406,7 @@ def _biased(
         mask,
         layer=layer,
         deep_prompt=context.deep_prompt,
-        recorded=context.recorded,
+        recorded_key_values=context.recorded_key_values,
         prompt_attention=context.prompt_attention,
         scaling=scale**-0.5,
         is_causal=False,

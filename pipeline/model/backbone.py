@@ -1,4 +1,4 @@
-"""A pretrained transformer, frozen or not, that takes a prompt: hidden states in, hidden states out."""
+"""A pretrained transformer, frozen or trained, that takes a prompt and returns hidden states."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.model.attention import (
     ATTENTION,
     PromptAttention,
-    Recorded,
+    RecordedKeyValues,
     checkpoint_layers,
     install,
     layers_of,
@@ -27,20 +27,25 @@ from pipeline.pretrained.families import family_of
 
 
 class Backbone(nn.Module):
-    """Hidden states of a pretrained model. Dropout is off, trained or not; weights are float32 unless loaded otherwise."""
+    """Hidden states of a pretrained model, under a prompt or without.
+
+    Dropout is always off, also when the backbone is trained. Weights are float32 by default.
+    """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
-        """`model` must have been made with `attn_implementation=ATTENTION`. Raises UserError where prompts cannot work on it.
+        """Install the prompt attention in `model` and check that prompts have an effect.
 
-        `lm_head` is for verbalizers: a model with language modeling head that takes hidden states for its `inputs_embeds`.
+        Load `model` with `attn_implementation=ATTENTION`. Verbalizers need `lm_head`: a module that
+        takes hidden states as `inputs_embeds` and returns the logits of the vocabulary. Raises
+        UserError if prompts do not work on `model`.
         """
         super().__init__()
         self.config: Any = model.config
         self.family = family_of(self.config.model_type)
         if self.config._attn_implementation != ATTENTION:
             raise UserError(
-                f"backbone: its attention is {self.config._attn_implementation!r}, which ignores prompts; "
-                f"load it with attn_implementation={ATTENTION!r}"
+                f"backbone: its attention is {self.config._attn_implementation!r}, which ignores "
+                f"prompts; load it with attn_implementation={ATTENTION!r}"
             )
         self.model = model.eval()
         self.lm_head = lm_head
@@ -53,9 +58,10 @@ class Backbone(nn.Module):
     def load(
         cls, folder: Path, lm_head: bool = False, precision: Precision = "float32"
     ) -> "Backbone":
-        """From a folder of save_pretrained; no network, no code from the folder. Raises UserError: unreadable, unsupported.
+        """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
-        With `lm_head` also the language modeling head, which must be among the weights.
+        With `lm_head`, the folder must contain the weights of the language modeling head too.
+        Raises UserError if the folder is unreadable or incomplete, or its model type unsupported.
         """
         with quiet_transformers():
             try:
@@ -69,7 +75,7 @@ class Backbone(nn.Module):
                     if family.causal
                     else AutoModelForMaskedLM
                 )
-                model, found = auto.from_pretrained(
+                model, loading_info = auto.from_pretrained(
                     folder,
                     attn_implementation=ATTENTION,
                     local_files_only=True,
@@ -79,45 +85,46 @@ class Backbone(nn.Module):
                 )
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"{folder}: no backbone can be read there: {str(error).splitlines()[0]}"
+                    f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "
+                    "give a folder that save_pretrained wrote, with safetensors"
                 ) from error
         body, head = _split_lm_head(model) if lm_head else (model, None)
-        body.pooler = (
-            None  # never read; as a parameter without a gradient it would break ranks apart
-        )
-        missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]
+        # The pooler is unused. Its parameters would get no gradient, and ranks would diverge.
+        body.pooler = None
+        missing = [name for name in loading_info["missing_keys"] if not name.startswith("pooler.")]
         if missing:
-            what = (
+            contents = (
                 "a language modeling head, which a verbalizer needs"
                 if lm_head
-                else "all of a backbone"
+                else "a complete backbone"
             )
             raise UserError(
-                f"{folder}: its weights are not {what}: {', '.join(sorted(missing)[:3])} are missing; use others"
+                f"{folder}: does not contain {contents}: {', '.join(sorted(missing)[:3])} missing; "
+                "use other weights"
             )
         return cls(body, head)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Keep dropout off whatever the mode."""
+        """Ignore `mode`: dropout stays off."""
         return super().train(False)
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the backbone."""
+        """Number of parameters of the backbone."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def embedding_size(self) -> int:
-        """E, the size of the input embeddings; mostly C."""
+        """E, the size of the input embeddings; equal to C in most families."""
         return int(self.model.get_input_embeddings().embedding_dim)
 
     @property
-    def positions(self) -> int:
-        """How many tokens of text it has positions for."""
+    def max_positions(self) -> int:
+        """Maximum number of tokens of a text."""
         return int(self.config.max_position_embeddings) - self.family.first_position
 
     def checkpoint_layers(self) -> None:
-        """From now on compute each layer again in the backward pass: less memory, about a third more time, the same gradients."""
+        """Turn on gradient checkpointing: less memory, about a third more time, equal gradients."""
         checkpoint_layers(self.model, self.family, self._context)
 
     def forward(
@@ -129,10 +136,12 @@ class Backbone(nn.Module):
         prompt_attention: PromptAttention | None = None,
         cached_hidden: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [B, T, C] of `input_ids`, `attention_mask`, `token_types` [B, T] under a prompt, or one for each row.
+        """Hidden states [B, T, C] of the text, under a prompt or without.
 
-        Into `prompt_attention`, where it is given, goes what each layer's attention gives to a deep prompt. Where what `self.lower_hidden_states` gives
-        is given, the layers cached_hidden a deep prompt are not computed again.
+        `input_ids`, `attention_mask` and `token_types` are [B, T]. `prompt` holds one prompt for
+        all rows, or one per row. `prompt_attention` collects the attention to a deep prompt, layer
+        by layer. `cached_hidden` [B, T, C] is the result of `lower_hidden_states`; with it, the
+        layers below a deep prompt are not computed again.
         """
         if isinstance(prompt, SoftPrompt):
             return self._with_soft_prompt(
@@ -156,55 +165,62 @@ class Backbone(nn.Module):
     def lower_hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, prompt: LayerPrompts
     ) -> Tensor:
-        """Hidden states [B, T, C] that the first layer with a prompt gets from those cached_hidden it: no prompt changes them."""
+        """Hidden states [B, T, C] at the input of the first layer with a prompt.
+
+        They do not depend on the prompt, only on the text and the position offset.
+        """
         with (
             torch.no_grad(),
-            run_only_layers(self.model, self.family, range(prompt.first_layer)) as reached,
+            run_only_layers(self.model, self.family, range(prompt.first_layer)) as skipped_inputs,
         ):
             self._hidden(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 **self._extra(input_ids, token_types, prompt),
             )
-        return reached[0]
+        return skipped_inputs[0]
 
     def supports_lower_cache(self, prompt: LayerPrompts) -> bool:
-        """Whether a forward from what `lower_hidden_states` gives, with zeros where it pads, is the plain one."""
+        """Whether a forward pass from cached lower hidden states equals the plain forward pass.
+
+        The check sets the cached states to zero at padding.
+        """
         ids, mask = torch.arange(6).view(2, 3) + 1, torch.tensor([[1, 1, 1], [1, 1, 0]])
         inputs, real = (ids, mask, torch.zeros_like(ids)), mask.bool()
         if len(list(layers_of(self.model, self.family))) != self.num_layers:
             return False
         with torch.no_grad():
             plain = self(*inputs, prompt)[real]
-            found = self(
+            from_cache = self(
                 *inputs,
                 prompt,
                 cached_hidden=self.lower_hidden_states(*inputs, prompt) * mask.unsqueeze(-1),
             )[real]
-        return torch.allclose(found, plain, rtol=0.0, atol=0.01 * float(plain.abs().max()))
+        return torch.allclose(from_cache, plain, rtol=0.0, atol=0.01 * float(plain.abs().max()))
 
     def word_logits(self, hidden: Tensor, label_token_ids: Sequence[int]) -> Tensor:
-        """What the LM head gives to some words of the vocabulary [B, N, words], from hidden states [B, N, C]."""
+        """LM head logits [B, N, len(label_token_ids)] of `hidden` [B, N, C], in float32."""
         assert self.lm_head is not None, "load the backbone with its LM head"
         logits: Tensor = self.lm_head(inputs_embeds=hidden).logits
         return logits[..., list(label_token_ids)].float()
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
-        """[L, 2, H, P, D] of a deep prompt of `count` virtual tokens in all layers."""
+        """Shape [L, 2, H, P, D] of a deep prompt with P = `count` virtual tokens in all layers."""
         return (self.num_layers, 2, self._key_value_shape[0], count, self._key_value_shape[1])
 
     def text_key_values(
         self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, count: int
     ) -> Tensor:
-        """Keys and values [L, 2, H, count, D] that the plain model gives the first `count` real tokens of some text [B, T].
+        """Keys and values [L, 2, H, count, D] of the first `count` real tokens of a text.
 
-        Raises UserError if the text is shorter.
+        The model runs without a prompt. `input_ids`, `attention_mask` and `token_types` are [B, T].
+        Raises UserError if the text has fewer tokens.
         """
-        recorded: Recorded = {}
+        recorded_key_values: RecordedKeyValues = {}
         with torch.no_grad():
             self._hidden(
                 None,
-                recorded,
+                recorded_key_values,
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 **self._extra(input_ids, token_types),
@@ -212,17 +228,17 @@ class Backbone(nn.Module):
         real = attention_mask.bool()
         if int(real.sum()) < count:
             raise UserError(
-                f"prompt: num_virtual_tokens is {count}, but the text to start from has {int(real.sum())} tokens; "
-                "make it smaller, or use init: normal"
+                f"prompt: num_virtual_tokens is {count}, but the text to start from has "
+                f"{int(real.sum())} tokens; make it smaller, or use init: normal"
             )
         layers = [
-            recorded[layer].transpose(2, 3)[:, real][:, :count].transpose(1, 2)
+            recorded_key_values[layer].transpose(2, 3)[:, real][:, :count].transpose(1, 2)
             for layer in range(self.num_layers)
         ]
         return torch.stack(layers).float()
 
     def text_embeddings(self, input_ids: Tensor, attention_mask: Tensor, count: int) -> Tensor:
-        """Input embeddings [count, E] of the first `count` real tokens of some text [B, T]."""
+        """Input embeddings [count, E] of the first `count` real tokens of a text [B, T]."""
         embedded: Tensor = self.model.get_input_embeddings()(
             input_ids[attention_mask.bool()][:count]
         )
@@ -231,7 +247,10 @@ class Backbone(nn.Module):
     def _extra(
         self, input_ids: Tensor, token_types: Tensor, prompt: LayerPrompts | None = None
     ) -> dict[str, Any]:
-        """What the model takes besides ids and mask: token types where it knows them, positions where a prompt shifts them."""
+        """Model inputs besides ids and mask.
+
+        They are the token types, if the model has any, and the positions, if a prompt shifts them.
+        """
         extra = {"token_type_ids": token_types} if self.token_types > 1 else {}
         if prompt is not None and prompt.position_offsets is not None:
             offsets = (
@@ -249,23 +268,21 @@ class Backbone(nn.Module):
     def _hidden(
         self,
         prompt: LayerPrompts | None = None,
-        recorded: Recorded | None = None,
+        recorded_key_values: RecordedKeyValues | None = None,
         prompt_attention: PromptAttention | None = None,
         **inputs: Any,
     ) -> Tensor:
         if self._context is None:
-            given = {
+            arguments = {
                 "deep_prompt": prompt,
-                "recorded": recorded,
+                "recorded_key_values": recorded_key_values,
                 "prompt_attention": prompt_attention,
             }
-            inputs |= {name: value for name, value in given.items() if value is not None}
+            inputs |= {name: value for name, value in arguments.items() if value is not None}
         else:
-            self._context.deep_prompt, self._context.recorded, self._context.prompt_attention = (
-                prompt,
-                recorded,
-                prompt_attention,
-            )
+            self._context.deep_prompt = prompt
+            self._context.recorded_key_values = recorded_key_values
+            self._context.prompt_attention = prompt_attention
         cache = {"use_cache": False} if self.family.causal else {}
         hidden: Tensor = self.model(**cache, **inputs).last_hidden_state
         return hidden
@@ -277,9 +294,8 @@ class Backbone(nn.Module):
         count = vectors.shape[0]
         embedded = self.model.get_input_embeddings()(input_ids)
         inputs = torch.cat([vectors.expand(batch, -1, -1).to(embedded.dtype), embedded], dim=1)
-        if (
-            self.family.positions == "absolute"
-        ):  # the text keeps its positions; all virtual tokens share the first
+        # The text keeps its positions; all virtual tokens share the first position.
+        if self.family.positions == "absolute":
             positions = torch.cat([torch.zeros(count, dtype=torch.long), torch.arange(length)]).to(
                 input_ids.device
             )
@@ -290,43 +306,47 @@ class Backbone(nn.Module):
         return self._hidden(inputs_embeds=inputs, attention_mask=mask, **extra)[:, count:]
 
     def _check_prompts_work(self) -> None:
-        """Attach guards: a model may accept the attention's name and the prompt, and ignore both."""
+        """Raise UserError if a prompt does not reach every layer or has no effect in some layer.
+
+        A model may accept the name of the attention and the prompt, and ignore both.
+        """
         ids = torch.arange(3).view(1, 3) + 1
         mask = torch.ones_like(ids)
-        recorded: Recorded = {}
+        recorded_key_values: RecordedKeyValues = {}
         with torch.no_grad():
-            plain = self._hidden(None, recorded, input_ids=ids, attention_mask=mask)
+            plain = self._hidden(None, recorded_key_values, input_ids=ids, attention_mask=mask)
         family = self.config.model_type
         self.num_layers = int(self.config.num_hidden_layers) * int(
             getattr(self.config, "inner_group_num", 1)
         )
-        if sorted(recorded) != list(range(self.num_layers)):
+        if sorted(recorded_key_values) != list(range(self.num_layers)):
             raise UserError(
-                f"backbone: a deep prompt reaches layers {sorted(recorded)} of this {family!r} model, not all "
-                f"{self.num_layers}; its attention does not go through the interface"
+                f"backbone: a deep prompt reaches layers {sorted(recorded_key_values)} of this "
+                f"{family!r} model, not all {self.num_layers}; the other layers do not use the "
+                "attention interface, so use another backbone"
             )
-        # Of the first token alone: where all keys come twice, attention is what it was.
+        # Only the first token: a copy of all keys and values would not change the attention.
         key_values = torch.stack(
-            [recorded[layer][:, 0, :, :1] for layer in range(self.num_layers)]
+            [recorded_key_values[layer][:, 0, :, :1] for layer in range(self.num_layers)]
         ).requires_grad_()
-        self._key_value_shape = (recorded[0].shape[2], recorded[0].shape[4])
+        self._key_value_shape = (recorded_key_values[0].shape[2], recorded_key_values[0].shape[4])
         hidden = self._hidden(LayerPrompts(key_values[None]), input_ids=ids, attention_mask=mask)
-        # One channel: a norm at the end makes the sum, and the sum of squares, of all channels constant.
+        # Only one channel: a final norm fixes the sum and the sum of squares over channels.
         (gradient,) = torch.autograd.grad(hidden[..., 0].sum(), key_values, allow_unused=True)
-        dead = [
+        ineffective = [
             layer
             for layer in range(self.num_layers)
             if gradient is None or not bool(gradient[layer].abs().sum() > 0)
         ]
-        if dead or torch.equal(hidden, plain):
+        if ineffective or torch.equal(hidden, plain):
             raise UserError(
-                f"backbone: a deep prompt has no effect in layers {dead} of this {family!r} model; "
-                "it cannot be trained"
+                f"backbone: a deep prompt has no effect in layers {ineffective} of this {family!r} "
+                "model, so it cannot be trained; use another backbone"
             )
 
 
 class _IdentityBody(nn.Module):
-    """In place of a model's body: its hidden states are what it is given."""
+    """A replacement for the body of a language model; it returns its input embeddings."""
 
     def forward(
         self, *_: Any, inputs_embeds: Tensor, **__: Any
@@ -335,7 +355,7 @@ class _IdentityBody(nn.Module):
 
 
 def _split_lm_head(model: Any) -> tuple[Any, nn.Module]:
-    """A language model's body, and what is left of it: its head, the same way for every family."""
+    """Split a language model into its body and a module with only its head."""
     body = model.base_model
     setattr(model, model.base_model_prefix, _IdentityBody())
     return body, model
@@ -343,14 +363,14 @@ def _split_lm_head(model: Any) -> tuple[Any, nn.Module]:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No weight-loading bar and no report of unused pooler weights on a user's terminal."""
+    """Context manager: hide the progress bars and the reports of unused weights of transformers."""
     logs: Any = _logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    level, had_progress_bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()
     logs.disable_progress_bar()
     try:
         yield
     finally:
         logs.set_verbosity(level)
-        if bars:
+        if had_progress_bar:
             logs.enable_progress_bar()

@@ -150,9 +150,9 @@ def check_positions(
         long = {name: params.tasks[name].max_length for name in names}
         wrong = [
             f"params.yaml: tasks.{name}.max_length is {length}; its prompt shifts texts by {offset} of the backbone's "
-            f"{backbone.positions} positions, make it smaller"
+            f"{backbone.max_positions} positions, make it smaller"
             for name, length in long.items()
-            if length + offset > backbone.positions
+            if length + offset > backbone.max_positions
         ]
         if wrong:
             raise UserError(*wrong)

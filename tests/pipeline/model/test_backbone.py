@@ -1,4 +1,4 @@
-"""A prompt's effect, against references written by hand from the weights: none of the project's attention is in them."""
+"""The backbone equals hand-written references, which do not use the attention of the project."""
 
 import math
 from collections.abc import Callable
@@ -22,12 +22,15 @@ Reference = Callable[..., Tensor]
 
 
 def heads_of(values: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * D] as [B, heads, T, D]."""
+    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
     return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, token_mask: Tensor) -> Tensor:
-    """Plain attention: query [B, H, T, D], key and value [B, H, S, D], `token_mask` [B, T, S]; the result is [B, T, H * D]."""
+    """Plain attention; returns [B, T, H * D].
+
+    `query` is [B, H, T, D], `key` and `value` are [B, H, S, D], `token_mask` is [B, T, S].
+    """
     scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
     weights = scores.masked_fill(~token_mask.unsqueeze(1), -math.inf).softmax(dim=-1)
     return (weights @ value).transpose(1, 2).flatten(2)
@@ -36,28 +39,31 @@ def attend(query: Tensor, key: Tensor, value: Tensor, token_mask: Tensor) -> Ten
 def with_prompt(
     prompt: Tensor | None, layer: int, key: Tensor, value: Tensor, token_mask: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The layer's prompt in front of all keys and values, token_mask to every token."""
+    """Put the prompt of the layer in front of keys and values, visible to every token."""
     if prompt is None:
         return key, value, token_mask
     front = prompt[layer][:, None].repeat(1, key.shape[0], 1, 1, 1)
-    everyone = torch.ones(*token_mask.shape[:2], prompt.shape[3], dtype=torch.bool)
+    prompt_mask = torch.ones(*token_mask.shape[:2], prompt.shape[3], dtype=torch.bool)
     return (
         torch.cat([front[0], key], 2),
         torch.cat([front[1], value], 2),
-        torch.cat([everyone, token_mask], 2),
+        torch.cat([prompt_mask, token_mask], 2),
     )
 
 
 def bert(
-    made: Any,
+    model: Any,
     ids: Tensor,
     mask: Tensor,
     types: Tensor,
     prompt: Tensor | None = None,
     soft: Tensor | None = None,
 ) -> Tensor:
-    """BERT's encoder (Devlin et al. 2019) out of its weights; `soft` [P, C] goes in front of the word embeddings."""
-    weights, config = dict(made.named_parameters()), made.config
+    """BERT's encoder (Devlin et al. 2019), computed from its weights.
+
+    `soft` [P, C] goes in front of the word embeddings.
+    """
+    weights, config = dict(model.named_parameters()), model.config
 
     def linear(name: str, values: Tensor) -> Tensor:
         return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
@@ -69,15 +75,15 @@ def bert(
         )
         return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    words, count = weights["embeddings.word_embeddings.weight"][ids], 0
+    embedded, count = weights["embeddings.word_embeddings.weight"][ids], 0
     positions = torch.arange(ids.shape[1])
     if soft is not None:
         count = soft.shape[0]
-        words = torch.cat([soft.repeat(ids.shape[0], 1, 1), words], dim=1)
+        embedded = torch.cat([soft.repeat(ids.shape[0], 1, 1), embedded], dim=1)
         positions = torch.cat([torch.zeros(count, dtype=torch.long), positions])
         types = torch.cat([torch.zeros(ids.shape[0], count, dtype=torch.long), types], dim=1)
         mask = torch.cat([torch.ones(ids.shape[0], count, dtype=torch.long), mask], dim=1)
-    hidden = words + weights["embeddings.position_embeddings.weight"][positions]
+    hidden = embedded + weights["embeddings.position_embeddings.weight"][positions]
     hidden = norm(
         "embeddings.LayerNorm", hidden + weights["embeddings.token_type_embeddings.weight"][types]
     )
@@ -100,10 +106,13 @@ def bert(
 
 
 def llama(
-    made: Any, ids: Tensor, mask: Tensor, types: Tensor, prompt: Tensor | None = None
+    model: Any, ids: Tensor, mask: Tensor, types: Tensor, prompt: Tensor | None = None
 ) -> Tensor:
-    """Llama's decoder (Touvron et al. 2023) out of its weights: every token sees the prompt, and itself and those before it."""
-    weights, config = dict(made.named_parameters()), made.config
+    """Llama's decoder (Touvron et al. 2023), computed from its weights.
+
+    Every token sees the prompt, itself and the tokens before it.
+    """
+    weights, config = dict(model.named_parameters()), model.config
     size = config.hidden_size // config.num_attention_heads
     angles = torch.arange(ids.shape[1])[:, None] * 10000.0 ** (-torch.arange(0, size, 2) / size)
 
@@ -124,7 +133,7 @@ def llama(
     token_mask = mask.bool()[:, None, :] & (
         torch.arange(length)[None, :] <= torch.arange(length)[:, None]
     )
-    shared = config.num_attention_heads // config.num_key_value_heads
+    group_size = config.num_attention_heads // config.num_key_value_heads
     for layer in range(config.num_hidden_layers):
         name = f"layers.{layer}"
         inner = norm(f"{name}.input_layernorm", hidden)
@@ -141,9 +150,12 @@ def llama(
         value = heads_of(
             inner @ weights[f"{name}.self_attn.v_proj.weight"].T, config.num_key_value_heads
         )
-        key, value, seen = with_prompt(prompt, layer, key, value, token_mask)
+        key, value, widened = with_prompt(prompt, layer, key, value, token_mask)
         mixed = attend(
-            query, key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1), seen
+            query,
+            key.repeat_interleave(group_size, 1),
+            value.repeat_interleave(group_size, 1),
+            widened,
         )
         hidden = hidden + mixed @ weights[f"{name}.self_attn.o_proj.weight"].T
         inner = norm(f"{name}.post_attention_layernorm", hidden)
@@ -157,122 +169,132 @@ def llama(
 
 
 REFERENCES: dict[str, Reference] = {"bert": bert, "llama": llama}
-BATCHES = pytest.mark.parametrize(
-    "lengths", [[7], [6, 6, 6], [9, 4, 7, 1]], ids=["one", "equal", "padded"]
+TEXT_LENGTHS = pytest.mark.parametrize(
+    "lengths", [[7], [6, 6, 6], [9, 4, 7, 1]], ids=["single", "equal", "padded"]
 )
 
 
-def assert_close(found: Tensor, expected: Tensor, mask: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=tolerance, rtol=1e-4)
+def assert_close(output: Tensor, expected: Tensor, mask: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(
+        output[mask.bool()], expected[mask.bool()], atol=tolerance, rtol=1e-4
+    )
 
 
-def given(prompt: DeepPrompt | SoftPrompt) -> LayerPrompts | SoftPrompt:
-    """What the backbone takes."""
+def as_argument(prompt: DeepPrompt | SoftPrompt) -> LayerPrompts | SoftPrompt:
+    """Convert a prompt to an argument of the backbone."""
     return prompt() if isinstance(prompt, DeepPrompt) else prompt
 
 
-def moved(found: Tensor, plain: Tensor, mask: Tensor) -> bool:
-    """Whether every real token's state differs."""
-    return bool(((found - plain).abs().amax(-1) > 1e-3)[mask.bool()].all())
+def all_tokens_differ(output: Tensor, plain: Tensor, mask: Tensor) -> bool:
+    """Whether the hidden state of every real token differs."""
+    return bool(((output - plain).abs().amax(-1) > 1e-3)[mask.bool()].all())
 
 
-# Against the references
+# Comparison with the references
 
 
-@BATCHES
-def test_minilm_under_a_deep_prompt_is_the_reference(minilm: Backbone, lengths: list[int]) -> None:
+@TEXT_LENGTHS
+def test_minilm_under_a_deep_prompt_equals_the_reference(
+    minilm: Backbone, lengths: list[int]
+) -> None:
     prompt = tiny.prompt_for("deep", minilm, 5)
     ids, mask, types = tiny.texts(lengths)
     ids = torch.where(mask.bool(), ids + 2000, 0)
-    found = minilm(ids, mask, types, prompt())
+    output = minilm(ids, mask, types, prompt())
     reference = bert(minilm.model, ids, mask, types, prompt.key_values)
-    assert_close(found, reference, mask, 2e-5)
-    direction = torch.randn(found.shape) * mask[..., None]
-    (mine,) = torch.autograd.grad((found * direction).sum(), prompt.key_values)
+    assert_close(output, reference, mask, 2e-5)
+    direction = torch.randn(output.shape) * mask[..., None]
+    (gradient,) = torch.autograd.grad((output * direction).sum(), prompt.key_values)
     (expected,) = torch.autograd.grad((reference * direction).sum(), prompt.key_values)
-    torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-3)
 
 
-@BATCHES
-def test_a_soft_prompt_is_the_references(lengths: list[int]) -> None:
+@TEXT_LENGTHS
+def test_bert_under_a_soft_prompt_equals_the_reference(lengths: list[int]) -> None:
     backbone = tiny.backbone()
     prompt = tiny.prompt_for("soft", backbone, 4)
     ids, mask, types = tiny.texts(lengths)
-    found = backbone(ids, mask, types, prompt)
-    assert found.shape == (*ids.shape, backbone.hidden_size)
+    output = backbone(ids, mask, types, prompt)
+    assert output.shape == (*ids.shape, backbone.hidden_size)
     expected = bert(backbone.model, ids, mask, types, soft=prompt.vectors)
-    assert_close(found, expected, mask)
-    direction = torch.randn(found.shape) * mask[..., None]
-    (mine,) = torch.autograd.grad((found * direction).sum(), prompt.vectors)
+    assert_close(output, expected, mask)
+    direction = torch.randn(output.shape) * mask[..., None]
+    (gradient,) = torch.autograd.grad((output * direction).sum(), prompt.vectors)
     (reference,) = torch.autograd.grad((expected * direction).sum(), prompt.vectors)
-    torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
-    assert moved(found, backbone(ids, mask, types), mask)
+    torch.testing.assert_close(gradient, reference, atol=1e-5, rtol=1e-4)
+    assert all_tokens_differ(output, backbone(ids, mask, types), mask)
 
 
-def test_a_soft_prompt_leaves_robertas_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RoBERTa counts from 2; a virtual token is at the first position, as the first token of the text."""
+def test_a_soft_prompt_does_not_shift_the_positions_of_roberta(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RoBERTa counts from 2. The virtual tokens share the position of the first text token."""
     backbone = tiny.backbone("roberta")
     ids, mask, types = tiny.texts([5, 3], pad_token_id=1)
-    seen: dict[str, Tensor] = {}
-    inner = backbone._hidden
-    monkeypatch.setattr(
-        backbone, "_hidden", lambda *given, **inputs: seen.update(inputs) or inner(*given, **inputs)
-    )
+    passed: dict[str, Tensor] = {}
+    original = backbone._hidden
+
+    def record(*args: Any, **inputs: Any) -> Tensor:
+        passed.update(inputs)
+        return original(*args, **inputs)
+
+    monkeypatch.setattr(backbone, "_hidden", record)
     backbone(ids, mask, types, tiny.prompt_for("soft", backbone, 2))
-    assert seen["position_ids"].tolist() == [[2, 2, 2, 3, 4, 5, 6]] * 2
-    one = torch.zeros(1, 1, dtype=torch.long) + 7
-    words = backbone.model.get_input_embeddings()(one)[0]
-    twice = backbone(one, torch.ones_like(one), one * 0, SoftPrompt(words))
-    assert_close(twice, backbone(one, torch.ones_like(one), one * 0), torch.ones_like(one))
+    assert passed["position_ids"].tolist() == [[2, 2, 2, 3, 4, 5, 6]] * 2
+    token = torch.zeros(1, 1, dtype=torch.long) + 7
+    mask = torch.ones_like(token)
+    embedded = backbone.model.get_input_embeddings()(token)[0]
+    repeated = backbone(token, mask, token * 0, SoftPrompt(embedded))
+    assert_close(repeated, backbone(token, mask, token * 0), mask)
 
 
 # Every family
 
 
-EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
+ALL_FAMILIES = pytest.mark.parametrize("family", sorted(FAMILIES))
 KINDS = pytest.mark.parametrize("kind", ["deep", "soft"])
 
 
-@EVERY
+@ALL_FAMILIES
 @KINDS
 def test_padding_does_not_change_a_row(family: str, kind: str) -> None:
     backbone = tiny.backbone(family)
     prompt = tiny.prompt_for(kind, backbone)
     ids, mask, types = tiny.texts([12, 5, 9], pad_token_id=backbone.config.pad_token_id or 0)
-    together = backbone(ids, mask, types, given(prompt))
+    batched = backbone(ids, mask, types, as_argument(prompt))
     for row, length in enumerate([12, 5, 9]):
         cut = slice(row, row + 1), slice(0, length)
         assert_close(
-            backbone(ids[cut], mask[cut], types[cut], given(prompt))[0],
-            together[row, :length],
+            backbone(ids[cut], mask[cut], types[cut], as_argument(prompt))[0],
+            batched[row, :length],
             torch.ones(length),
         )
 
 
-@EVERY
+@ALL_FAMILIES
 @KINDS
-def test_weights_of_the_model_need_no_gradient_for_the_prompts(family: str, kind: str) -> None:
+def test_a_prompt_has_a_gradient_while_the_backbone_is_frozen(family: str, kind: str) -> None:
     backbone = tiny.backbone(family).requires_grad_(False)
     prompt = tiny.prompt_for(kind, backbone)
-    backbone(*tiny.texts([6, 4], pad_token_id=backbone.config.pad_token_id or 0), given(prompt))[
-        ..., 0
-    ].sum().backward()
+    backbone(
+        *tiny.texts([6, 4], pad_token_id=backbone.config.pad_token_id or 0), as_argument(prompt)
+    )[..., 0].sum().backward()
     gradient = next(prompt.parameters()).grad
     assert gradient is not None
     assert (gradient.flatten(1).abs().amax(1) > 0).all()
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
-# Where a prompt starts
+# Initial values of a prompt
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_text_key_values_are_the_models_own_cache(family: str) -> None:
-    """The native cache holds the same keys and values, of the real tokens in order."""
+def test_text_key_values_equal_those_of_the_model(family: str) -> None:
+    """The references are the native cache of Llama, and hooks on the projections of BERT."""
     backbone = tiny.backbone(family)
     ids, mask, types = tiny.texts([5, 3, 6])
-    found = backbone.text_key_values(ids, mask, types, 10)
-    assert found.shape == backbone.prompt_shape(10)
+    output = backbone.text_key_values(ids, mask, types, 10)
+    assert output.shape == backbone.prompt_shape(10)
     if family == "llama":
         cache = tiny.model("llama", attention="sdpa")(
             input_ids=ids, attention_mask=mask, use_cache=True
@@ -286,41 +308,41 @@ def test_text_key_values_are_the_models_own_cache(family: str) -> None:
             for layer in layers
         ]
     )
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-4)
 
 
 def bert_key_values(
-    made: Any, ids: Tensor, mask: Tensor, types: Tensor
+    model: Any, ids: Tensor, mask: Tensor, types: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Each layer's keys and values, by hooks on BERT's own projections."""
-    seen: dict[str, Tensor] = {}
+    """Keys and values of each layer, from hooks on BERT's projections."""
+    outputs: dict[str, Tensor] = {}
     hooks = [
-        made.get_submodule(f"encoder.layer.{layer}.attention.self.{part}").register_forward_hook(
-            lambda _, __, output, name=f"{layer}{part}": seen.update(
-                {name: heads_of(output, made.config.num_attention_heads)}
+        model.get_submodule(f"encoder.layer.{layer}.attention.self.{part}").register_forward_hook(
+            lambda _, __, output, name=f"{layer}{part}": outputs.update(
+                {name: heads_of(output, model.config.num_attention_heads)}
             )
         )
-        for layer in range(made.config.num_hidden_layers)
+        for layer in range(model.config.num_hidden_layers)
         for part in ("key", "value")
     ]
-    made(input_ids=ids, attention_mask=mask, token_type_ids=types)
+    model(input_ids=ids, attention_mask=mask, token_type_ids=types)
     for hook in hooks:
         hook.remove()
     return [
-        (seen[f"{layer}key"], seen[f"{layer}value"])
-        for layer in range(made.config.num_hidden_layers)
+        (outputs[f"{layer}key"], outputs[f"{layer}value"])
+        for layer in range(model.config.num_hidden_layers)
     ]
 
 
-def test_a_text_prompted_by_its_own_keys_and_values_is_unchanged() -> None:
-    """In a bidirectional model: everything to be seen is there twice, with the weights it had."""
+def test_a_prompt_of_the_texts_own_keys_and_values_changes_nothing() -> None:
+    """In a bidirectional model every key then occurs twice, so the attention stays the same."""
     backbone = tiny.backbone()
     ids, mask, types = tiny.texts([8])
     prompt = DeepPrompt(backbone.text_key_values(ids, mask, types, 8))
     assert_close(backbone(ids, mask, types, prompt()), backbone(ids, mask, types), mask)
 
 
-def test_a_causal_model_goes_on_from_the_keys_and_values_of_the_beginning() -> None:
+def test_a_causal_model_continues_a_text_from_the_keys_and_values_of_its_prefix() -> None:
     backbone = tiny.backbone("llama")
     ids, mask, types = tiny.texts([9])
     prompt = DeepPrompt(backbone.text_key_values(ids, mask, types, 4), position_offset=4)
@@ -328,7 +350,7 @@ def test_a_causal_model_goes_on_from_the_keys_and_values_of_the_beginning() -> N
     assert_close(rest, backbone(ids, mask, types)[:, 4:], mask[:, 4:])
 
 
-def test_text_key_values_of_more_tokens_than_there_are() -> None:
+def test_text_key_values_refuse_more_tokens_than_the_text_has() -> None:
     backbone = tiny.backbone()
     ids, mask, types = tiny.texts([5, 3])
     backbone.text_key_values(ids, mask, types, 8)
@@ -339,52 +361,53 @@ def test_text_key_values_of_more_tokens_than_there_are() -> None:
         backbone.text_key_values(ids, mask, types, 9)
 
 
-def test_text_embeddings_are_those_of_the_real_tokens() -> None:
+def test_text_embeddings_skip_padding() -> None:
     backbone = tiny.backbone()
     ids, mask, _ = tiny.texts([5, 3, 6])
-    found = backbone.text_embeddings(ids, mask, 9)
-    chosen = [*ids[0, :5].tolist(), *ids[1, :3].tolist(), int(ids[2, 0])]
-    assert torch.equal(found, backbone.model.embeddings.word_embeddings.weight[chosen])
-    assert not found.requires_grad
+    output = backbone.text_embeddings(ids, mask, 9)
+    token_ids = [*ids[0, :5].tolist(), *ids[1, :3].tolist(), int(ids[2, 0])]
+    assert torch.equal(output, backbone.model.embeddings.word_embeddings.weight[token_ids])
+    assert not output.requires_grad
 
 
-# Guards, and freezing
+# Checks at construction, and freezing
 
 
-def test_a_refused_family_is_named_before_its_weights_are_read(tmp_path: Path) -> None:
+def test_an_unsupported_family_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     tiny.config("t5").save_pretrained(tmp_path)
     with pytest.raises(
         UserError,
-        match=r"do not work on 't5' models \(an encoder-decoder.*; use one of albert, bert, camembert",
+        match=r"do not work on 't5' models \(an encoder-decoder.*"
+        r"; use one of albert, bert, camembert",
     ):
         Backbone.load(tmp_path)
 
 
-def test_a_model_with_a_layer_of_another_attention_is_refused() -> None:
-    made = tiny.model()
-    made.config = type(made.config)(**made.config.to_dict())
-    made.config._attn_implementation = ATTENTION
-    other = type(made.config)(**made.config.to_dict())
+def test_a_model_whose_layers_use_different_attentions_is_refused() -> None:
+    model = tiny.model()
+    model.config = type(model.config)(**model.config.to_dict())
+    model.config._attn_implementation = ATTENTION
+    other = type(model.config)(**model.config.to_dict())
     other._attn_implementation = "sdpa"
-    made.encoder.layer[1].attention.self.config = other
+    model.encoder.layer[1].attention.self.config = other
     with pytest.raises(UserError, match=r"reaches layers \[0, 2\] of this 'bert' model, not all 3"):
-        Backbone(made)
+        Backbone(model)
 
 
 def test_a_prompt_without_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = tiny.model()
-    for layer in made.encoder.layer:
+    model = tiny.model()
+    for layer in model.encoder.layer:
         torch.nn.init.zeros_(layer.attention.output.dense.weight)
     with pytest.raises(
         UserError,
-        match=r"no effect in layers \[0, 1, 2\] of this 'bert' model; it cannot be trained",
+        match=r"no effect in layers \[0, 1, 2\] of this 'bert' model, so it cannot be trained",
     ):
-        Backbone(made)
+        Backbone(model)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_model_fresh_from_its_configuration_is_not_refused(seed: int) -> None:
-    """Small weights make small effects; the check must not mistake rounding for one, or one for rounding."""
+def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
+    """Small weights cause small effects. The check must tell them from rounding errors."""
     import transformers
 
     torch.manual_seed(seed)
@@ -392,44 +415,45 @@ def test_a_model_fresh_from_its_configuration_is_not_refused(seed: int) -> None:
     Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION))
 
 
-def test_an_unreadable_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no backbone can be read there") as caught:
+def test_an_unreadable_folder_is_refused_by_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot load a backbone") as caught:
         Backbone.load(tmp_path / "nothing")
     assert str(tmp_path / "nothing") in str(caught.value)
 
 
 def test_layers_below_a_prompt_build_no_graph() -> None:
-    """A prompt of the top layers saves the backward pass of those below."""
-    made = tiny.backbone().requires_grad_(False)
+    """A prompt of the top layers saves the backward pass of the lower layers."""
+    backbone = tiny.backbone().requires_grad_(False)
     outputs: list[Tensor] = []
-    for layer in made.model.encoder.layer:
-        layer.register_forward_hook(lambda *called: outputs.append(called[2]))
-    made(*tiny.texts([5, 3]), DeepPrompt(torch.randn(made.prompt_shape(2))[2:], first_layer=2)())
+    for layer in backbone.model.encoder.layer:
+        layer.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+    prompt = DeepPrompt(torch.randn(backbone.prompt_shape(2))[2:], first_layer=2)
+    backbone(*tiny.texts([5, 3]), prompt())
     assert [output.requires_grad for output in outputs] == [False, False, True]
 
 
-def test_dropout_stays_off() -> None:
+def test_dropout_stays_off_in_training_mode() -> None:
     backbone = tiny.backbone().train()
     ids, mask, types = tiny.texts([7])
     assert not any(module.training for module in backbone.modules())
     assert torch.equal(backbone(ids, mask, types), backbone(ids, mask, types))
 
 
-def test_a_loaded_backbone_is_its_file(tmp_path: Path) -> None:
-    made = tiny.model("bert", seed=3)
-    made.save_pretrained(tmp_path)
+def test_a_loaded_backbone_equals_its_file(tmp_path: Path) -> None:
+    model = tiny.model("bert", seed=3)
+    model.save_pretrained(tmp_path)
     loaded = Backbone.load(tmp_path)
     ids, mask, types = tiny.texts([7, 3])
     assert_close(
         loaded(ids, mask, types),
-        made(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state,
+        model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state,
         mask,
     )
     assert not any("pooler" in name for name, _ in loaded.named_parameters()), (
-        "it would never have a gradient"
+        "the pooler would never have a gradient"
     )
     assert loaded.num_parameters == sum(
-        p.numel() for name, p in made.named_parameters() if "pooler" not in name
+        parameter.numel() for name, parameter in model.named_parameters() if "pooler" not in name
     )
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
@@ -449,28 +473,30 @@ def test_a_loaded_backbone_is_its_file(tmp_path: Path) -> None:
         ("gpt2", "AutoModelForCausalLM"),
     ],
 )
-def test_what_the_lm_head_gives_to_words(family: str, auto: str, tmp_path: Path) -> None:
-    """As the whole language model, which is run by transformers alone."""
+def test_word_logits_equal_those_of_the_language_model(
+    family: str, auto: str, tmp_path: Path
+) -> None:
+    """The reference is the complete language model, which transformers runs."""
     import transformers
 
     torch.manual_seed(0)
-    whole = (
+    language_model = (
         getattr(transformers, auto)
         .from_config(tiny.config(family), attn_implementation="eager")
         .eval()
     )
-    whole.save_pretrained(tmp_path)
+    language_model.save_pretrained(tmp_path)
     backbone = Backbone.load(tmp_path, lm_head=True)
     ids, mask, types = tiny.texts([7, 4], pad_token_id=backbone.config.pad_token_id or 0)
     extra = {"token_type_ids": types} if backbone.token_types > 1 else {}
-    expected = whole(input_ids=ids, attention_mask=mask, **extra).logits
-    found = backbone.word_logits(backbone(ids, mask, types), [5, 9, 3])
-    assert_close(found, expected[..., [5, 9, 3]], mask)
+    expected = language_model(input_ids=ids, attention_mask=mask, **extra).logits
+    output = backbone.word_logits(backbone(ids, mask, types), [5, 9, 3])
+    assert_close(output, expected[..., [5, 9, 3]], mask)
 
 
 def test_a_backbone_without_lm_head_is_refused(tmp_path: Path) -> None:
     tiny.model("bert").save_pretrained(tmp_path)
     with pytest.raises(
-        UserError, match="its weights are not a language modeling head, which a verbalizer needs"
+        UserError, match="does not contain a language modeling head, which a verbalizer needs"
     ):
         Backbone.load(tmp_path, lm_head=True)

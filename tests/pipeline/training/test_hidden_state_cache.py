@@ -184,7 +184,7 @@ def test_a_model_whose_layers_are_one_is_refused() -> None:
 def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("bert")
     monkeypatch.setattr(
-        "pipeline.model.attention._given",
+        "pipeline.model.attention._forward_from",
         lambda forward, given, own, *args, **kwargs: forward(own, *args, **kwargs),
     )
     assert not model.backbone.supports_lower_cache(model.prompt())
