@@ -53,4 +53,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/mixture_corpora \
-	    data/mixtures data/problems artifacts models predictions report
+	    data/mixtures data/problems artifacts models predictions report resource_usage

@@ -35,11 +35,11 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     folder = run_folder(arm, name, seed)
     result, writes = fit("-".join(("finetune", *folder.parts)), arm, setup, training, params)
     if writes:
-        artifact, curves = ARTIFACTS / folder, RUNS / folder
+        artifact = ARTIFACTS / folder
         save_artifact(artifact, setup.model, artifact_config(arm, setup, training, params))
-        write_run(curves, result, arm, training, params.seed)
+        write_run(folder, result, arm, training, params.seed)
         log(f"best validation {result.best_score:.2f} at step {result.best_step}")
-        log_wrote(artifact, curves)
+        log_wrote(artifact, RUNS / folder)
 
 
 def set_up(arm: Arm, name: str, training: TrainParams, params: Params) -> TrainingSetup:

@@ -1,5 +1,7 @@
 """pretrain@MIXTURE: train one shared deep prompt, and a head for each corpus, on all of a mixture's corpora (MPT-2)."""
 
+from pathlib import Path
+
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -29,10 +31,11 @@ def pretrain(mixture: str) -> None:
     setup = set_up(mixture, training, params)
     result, writes = fit(f"pretrain-{mixture}", "multitask", setup, training, params)
     if writes:
-        artifact, curves = ARTIFACTS / "pretrain" / mixture, RUNS / "pretrain" / mixture
+        folder = Path("pretrain", mixture)
+        artifact = ARTIFACTS / folder
         save_artifact(artifact, setup.model, artifact_config("multitask", setup, training, params))
         write_run(
-            curves,
+            folder,
             result,
             "multitask",
             training,
@@ -40,7 +43,7 @@ def pretrain(mixture: str) -> None:
             consumed_by_corpus(setup, training, params.seed, result),
         )
         log(f"best validation {result.best_score:.2f} at step {result.best_step}")
-        log_wrote(artifact, curves)
+        log_wrote(artifact, RUNS / folder)
 
 
 def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup:

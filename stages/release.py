@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import subprocess
 
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, parse
@@ -13,8 +12,6 @@ from stages.runtime.entry import log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
-INPUTS = ("data_recipes", "dvc.yaml", "params.yaml", "pipeline", "stages")
-
 
 def release(name: str) -> None:
     """Write models/NAME."""
@@ -24,9 +21,7 @@ def release(name: str) -> None:
     config = load_config(artifact)
     log_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
-    config = dataclasses.replace(
-        config, heads={name: head}, provenance={**config.provenance, "commit": _commit()}
-    )
+    config = dataclasses.replace(config, heads={name: head})
     learned_from = sorted({name, *config.provenance["pretrained_on"]})
     card = model_card(name, config, metrics, {corpus: _corpus(corpus) for corpus in learned_from})
     with atomic_folder(output) as beside:
@@ -44,25 +39,6 @@ def _corpus(name: str) -> Corpus:
     ):  # an imported prompt may have learned from what this project does not have
         return Corpus(license="unknown", source="no recipe of the project that made this")
     return parse(Corpus, load_json(path), str(path))
-
-
-def _commit() -> str | None:
-    """The commit of the code and params at hand, and whether they were changed since; None where there is none."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False
-        )
-        if found.returncode:
-            return None
-        same = (
-            subprocess.run(
-                ["git", "diff", "--quiet", "HEAD", "--", *INPUTS], capture_output=True, check=False
-            ).returncode
-            == 0
-        )
-    except OSError:  # no git on this machine
-        return None
-    return found.stdout.strip() + ("" if same else " with changes")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,24 @@
-"""Print the report's summary, and the test scores by arm and task, on the terminal."""
+"""Print the report's summary, the test scores by arm and task, and the resource usage of each run, on the terminal."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import load_json
 from pipeline.params import Arm, Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import REPORT, RESULTS, run_folder
+from stages.runtime.paths import REPORT, RESULTS, RUNS, run_folder
+from stages.training.resource_usage import load_resource_usage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# rich is imported inside the functions, as in deep_prompt.cli.main.
+# ruff: noqa: PLC0415
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,11 +26,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def show(_: Namespace) -> None:
-    """Print what `report` wrote, in short: test scores by arm and task, and the summary."""
-    from rich.console import Console  # noqa: PLC0415  (as in deep_prompt.cli.main)
-    from rich.table import Table  # noqa: PLC0415
+    """Print what `report` wrote, in short: test scores by arm and task, and the summary. Print the seconds, the peak memory and
+    the number of ranks of each run, too: they differ from run to run, so the report does not have them.
+    """
+    from rich.console import Console
 
     params = load_params()
+    report = REPORT / "report.md"
+    console = Console(highlight=False)
+    console.print(_scores(params))
+    console.print(_resource_usage(params))
+    console.print(report.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
+    log(f"all of it: {report.with_suffix('.html')}")
+
+
+def _scores(params: Params) -> "Table":
+    from rich.table import Table
+
     table = Table("arm", *params.tasks, "trained", title="test, percent")
     arms: tuple[Arm, ...] = ("multitask", *params.compare.arms)
     for arm in arms:
@@ -35,11 +57,7 @@ def show(_: Namespace) -> None:
             for one in found
         ]
         table.add_row(arm, *scores, f"{100 * max(shares):.2f} %" if shares else "-")
-    report = REPORT / "report.md"
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(report.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
-    log(f"all of it: {report.with_suffix('.html')}")
+    return table
 
 
 def _metrics(params: Params, arm: Arm, task: str) -> list[Any]:
@@ -51,3 +69,36 @@ def _metrics(params: Params, arm: Arm, task: str) -> list[Any]:
         RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, repeated))
     ]
     return [load_json(path) for path in paths if path.exists()]
+
+
+def _resource_usage(params: Params) -> "Table":
+    """A row per training run; dashes for a run that DVC restored from its cache."""
+    from rich.table import Table
+
+    columns = ("seconds", "peak memory", "ranks")
+    table = Table("training run", *columns, title="resource usage on this machine")
+    for folder in _runs(params):
+        used = load_resource_usage(folder)
+        cells = (
+            (f"{used.seconds:,.0f}", f"{used.peak_memory_mb:,.0f} MB", str(used.ranks))
+            if used
+            else ["-"] * len(columns)
+        )
+        table.add_row(str(folder), *cells)
+    return table
+
+
+def _runs(params: Params) -> Iterator[Path]:
+    """The folder of each training run that params.yaml asks for and that has been trained."""
+    folders = [
+        *(Path("pretrain", mixture) for mixture in params.mixtures),
+        *(run_folder("multitask", task) for task in params.tasks),
+        *(run_folder(*run) for run in product(params.compare.arms, params.compare.tasks)),
+        *(
+            run_folder(arm, task, str(seed))
+            for arm, task, seed in product(
+                params.repeat.arms, params.repeat.tasks, params.repeat.seeds
+            )
+        ),
+    ]
+    return (folder for folder in folders if (RUNS / folder / "train.tsv").exists())

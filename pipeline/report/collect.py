@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.base import UnitCounts, apply_formula
 from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parquet, table, typed
 
-FACTS = ("seconds", "steps", "best_step", "rows_seen", "tokens_seen", "seed", "ranks")
+FACTS = ("steps", "best_step", "rows_seen", "tokens_seen", "seed")
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
 MEASURES = ("raw", "calibrated", "margin", "agreement")  # of confidence
 CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")

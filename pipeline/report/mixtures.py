@@ -111,7 +111,7 @@ def _examples(examples: Sequence[str]) -> str:
 
 def pretraining(mixture: Mixture) -> Table | None:
     """The multi-task run's own numbers."""
-    names = ("steps", "best_step", "rows_seen", "tokens_seen", "seconds", "ranks")
+    names = ("steps", "best_step", "rows_seen", "tokens_seen")
     facts, seed = mixture.training.facts, mixture.training.facts.get("seed")
     if all(value is None for value in facts.values()):
         return None

@@ -25,9 +25,13 @@ from pipeline.report.tables import (
 
 REFERENCES = ("fine_tune", "deep_prompt")
 
+MEASURED = (
+    "deep-prompt show prints the seconds, the peak memory and the number of ranks of each run."
+)
+
 GLOSSARY = {
     "multitask": "One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned for this task (MPT-2). "
-    "The backbone stays frozen. Its training time here does not include the shared prompt's.",
+    "The backbone stays frozen. Its steps and tokens do not include the shared prompt's.",
     "deep_prompt": "The same deep prompt, trained for this task alone, from scratch. What multitask has over it, "
     "the mixture brought, and the longer training that it means.",
     "soft_prompt": "A prompt at the input layer only; the backbone stays frozen.",
@@ -101,14 +105,19 @@ def summary(evidence: ReportInputs) -> str:
 
 
 def about_cost(evidence: ReportInputs) -> str:
-    """What `multitask` cost before any task: the training of the shared prompt."""
-    seconds = {mixture.name: mixture.training.facts.get("seconds") for mixture in evidence.mixtures}
-    took = [
-        f"{count(value)} seconds ({name})" for name, value in seconds.items() if value is not None
+    """What `multitask` cost before any task, the training of the shared prompt; and where the time of each run is."""
+    seen = {
+        mixture.name: mixture.training.facts.get("tokens_seen") for mixture in evidence.mixtures
+    }
+    tokens = [
+        f"{count(value)} tokens ({name})" for name, value in seen.items() if value is not None
     ]
-    if not took or OURS not in evidence.arms:
-        return ""
-    return f"The shared prompt took {_and(took)} of training, once for all tasks; the seconds of {OURS} come on top of it."
+    if not tokens or OURS not in evidence.arms:
+        return MEASURED
+    return (
+        f"The shared prompt was trained on {_and(tokens)}, once for all tasks; the tokens of {OURS} come on top. "
+        f"{MEASURED}"
+    )
 
 
 def about_mixture(mixture: Mixture) -> str:

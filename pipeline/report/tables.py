@@ -155,7 +155,7 @@ def comparison(evidence: ReportInputs) -> Table:
     columns += [
         Cell("parameters trained", "share of the backbone"),
         Cell("steps"),
-        Cell("seconds", "of training"),
+        Cell("tokens", "of training"),
         Cell("seed"),
     ]
     best = {
@@ -193,7 +193,7 @@ def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
     cells += [
         Cell(span((run.training.facts.get(key) for run in runs), count))
-        for key in ("steps", "seconds")
+        for key in ("steps", "tokens_seen")
     ]
     return (
         *cells,
@@ -294,7 +294,7 @@ def _metric(name: str, run: RunResult) -> Cell:
 
 
 def cost(runs: Sequence[RunResult]) -> Table | None:
-    """What each arm trained, for how long, with which learning rates and seed."""
+    """What each arm trained, on how much text, with which learning rates and seed."""
     if not any(
         run.metrics or any(value is not None for value in run.training.facts.values())
         for run in runs
@@ -306,7 +306,7 @@ def cost(runs: Sequence[RunResult]) -> Table | None:
         "steps",
         "best step",
         "rows seen",
-        "seconds",
+        "tokens seen",
         "learning rates",
         "seed",
     )
@@ -315,7 +315,7 @@ def cost(runs: Sequence[RunResult]) -> Table | None:
 
 def _cost(run: RunResult) -> tuple[Cell, ...]:
     facts = run.training.facts
-    counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "seconds")]
+    counts = [count(facts.get(key)) for key in ("steps", "best_step", "rows_seen", "tokens_seen")]
     seed = facts.get("seed")
     texts = (
         count(trained(run)),

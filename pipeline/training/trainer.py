@@ -36,16 +36,27 @@ MAX_LOSS = 1e3  # of a micro-batch's weighted loss: guessing blindly does not re
 
 @dataclass
 class TrainingRun:
-    """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was."""
+    """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was.
+
+    `resource_usage` has one row per row of `train`: seconds of training so far and peak memory in MB. They and `seconds`, the total,
+    are measured; everything else is a function of the run's inputs.
+    """
 
     steps: int
     train: list[dict[str, float]] = field(default_factory=list)
+    resource_usage: list[dict[str, float]] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
     best_score: float = -1.0
     best_step: int = 0
     rows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    def add_step(self, row: dict[str, float], seconds: float, peak_memory_mb: float) -> None:
+        """Add a row of `train` and what was measured at its end."""
+        self.train.append(row)
+        self.resource_usage.append({"seconds": seconds, "peak_memory_mb": peak_memory_mb})
+        self.seconds = seconds
 
     def validated(self, step: int) -> bool:
         """Whether the values after this step have been scored."""
@@ -109,8 +120,8 @@ def train(
     """Train `model` in place and leave the best values by mean validation score in it.
 
     `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
-    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but seconds and
-    memory is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
+    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but those measured
+    (see TrainingRun) is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
     Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; Stopped after
     the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
     A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
@@ -188,8 +199,8 @@ def train(
         _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
         rows, tokens = batches.size(micro_batches)
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
-        run.seconds = time.monotonic() - started
-        run.train.append(_train_row(step + 1, run.seconds, losses, micro_batches, names, engine))
+        row = _train_row(step + 1, losses, micro_batches, names, engine)
+        run.add_step(row, time.monotonic() - started, _peak_memory() / 1e6)
         if stop or due:
             checkpoint(step + 1)
         callback.step(run, rows, tokens)
@@ -262,20 +273,13 @@ def _values(model: PromptedModel) -> dict[str, Tensor]:
 
 def _train_row(
     step: int,
-    seconds: float,
     losses: Tensor,
     micro_batches: list[MicroBatch],
     names: list[str],
     engine: Engine,
 ) -> dict[str, float]:
-    """A line of train.tsv: seconds of training so far, the most memory in MB; by task, its mean loss and share of the rows."""
-    row = {
-        "step": step,
-        "seconds": seconds,
-        "loss": float(losses.mean()),
-        "gradient_norm": engine.gradient_norm,
-        "memory": _peak_memory() / 1e6,
-    }
+    """A line of train.tsv: loss, gradient norm and learning rates; by task, its mean loss and share of the rows."""
+    row = {"step": step, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
     if len(names) > 1:
         own: dict[str, list[float]] = {}

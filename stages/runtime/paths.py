@@ -1,6 +1,7 @@
 """Where everything is in a project's folder: no other module of `stages` and `deep_prompt` spells these paths.
 
-A run is at ARM/TASK below ARTIFACTS, RUNS, RESULTS and PREDICTIONS, and at repeat/SEED/ARM/TASK when it repeats another.
+A run is at ARM/TASK below ARTIFACTS, RUNS, RESOURCE_USAGE, RESULTS and PREDICTIONS, and at
+repeat/SEED/ARM/TASK when it repeats another.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ MIXTURES = Path("data/mixtures")
 ARTIFACTS = Path("artifacts")
 MODELS = Path("models")
 RUNS = Path("runs")
+RESOURCE_USAGE = Path("resource_usage")  # in neither git nor DVC: it differs from run to run
 RESULTS = Path("results")
 PREDICTIONS = Path("predictions")
 REPORT = Path("report")
@@ -46,5 +48,5 @@ def recipe_of(task: str) -> Path:
 
 
 def run_folder(arm: Arm, task: str, seed: str = "") -> Path:
-    """A run's folder below ARTIFACTS, RUNS, RESULTS and PREDICTIONS; with `seed`, that of a run that repeats another."""
+    """A run's folder below ARTIFACTS, RUNS and the like; with `seed`, that of a run that repeats another."""
     return Path("repeat", seed, arm, task) if seed else Path(arm, task)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ LINE_SECONDS = 15.0
 class Progress:
     """Shows a training run: step, loss by task, rows and tokens per second, time left. Silent where not `visible`.
 
-    It also writes each step into `curve`, tab-separated as train.tsv is in the end: whole after a resume, with no step twice; and
-    hands it to the tracker, if there is one. `then` is called after each validation.
+    It also writes each step into `curve`, tab-separated: the columns of train.tsv, then seconds and peak memory; whole after a
+    resume, with no step twice. It hands each step to the tracker, if there is one. `then` is called after each validation.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Progress:
         """A step is done, the last of `run.train`; it held so many rows and tokens."""
         if not self._visible:
             return
-        self._write(run.train)
-        self._track(lambda tracker: tracker.log(run.train[-1]))
+        self._write(run)
+        self._track(lambda tracker: tracker.log(run.train[-1] | run.resource_usage[-1]))
         row, now = run.train[-1], time.monotonic()
         step = int(row["step"])
         self._rows, self._tokens, self._steps = (
@@ -101,17 +101,19 @@ class Progress:
         )
         return f" ({told})" if told else ""
 
-    def _write(self, rows: Sequence[Mapping[str, float]]) -> None:
+    def _write(self, run: "TrainingRun") -> None:
         """Add the last row; the first time, those before it too, over whatever an interrupted run left."""
-        new = rows[-1:]
+        first = len(run.train) - 1
         if not self._columns:
             by_task = [f"{what}_{name}" for name in self._names for what in ("loss", "share")]
-            self._columns = [*(name for name in rows[-1] if name not in by_task), *by_task]
+            shared = [name for name in run.train[-1] if name not in by_task]
+            self._columns = [*shared, *by_task, *run.resource_usage[-1]]
             self._curve.parent.mkdir(parents=True, exist_ok=True)
             self._curve.write_text("\t".join(self._columns) + "\n", encoding="utf-8")
-            new = rows
+            first = 0
         with self._curve.open("a", encoding="utf-8") as file:
-            for row in new:
+            for step in range(first, len(run.train)):
+                row = run.train[step] | run.resource_usage[step]
                 file.write(
                     "\t".join(f"{row[name]:.6g}" if name in row else "" for name in self._columns)
                     + "\n"

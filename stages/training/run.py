@@ -27,8 +27,9 @@ from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
 from pipeline.training.trainer import Scores, TrainingRun, train
 from stages.runtime.entry import stops
-from stages.runtime.paths import CLUSTER, WORK
+from stages.runtime.paths import CLUSTER, RUNS, WORK
 from stages.training.progress import Progress
+from stages.training.resource_usage import write_resource_usage
 from stages.training.tracking import start_tracker
 
 
@@ -177,8 +178,8 @@ def write_run(
     seed: int,
     drawn: dict[str, Any] | None = None,
 ) -> None:
-    """train.tsv, validation.tsv and run.json: apart from the artifact, since seconds differ from run to run."""
-    with atomic_folder(folder) as beside:
+    """Write the run's curves and run.json to RUNS/`folder`, and its resource usage to RESOURCE_USAGE/`folder`."""
+    with atomic_folder(RUNS / folder) as beside:
         pd.DataFrame(run.train).to_csv(
             beside / "train.tsv", sep="\t", index=False, float_format="%.6g"
         )
@@ -188,14 +189,18 @@ def write_run(
         write_json(
             beside / "run.json",
             {
-                "seconds": round(run.seconds, 1),
                 "steps": len(run.train),
                 "best_step": run.best_step,
                 "rows_seen": run.rows,
                 "tokens_seen": run.tokens,
                 "seed": seed,
                 "learning_rates": training.learning_rates(arm),
-                "ranks": Ranks.from_environment(os.environ).world,
                 "drawn": drawn or {},
             },
         )
+    write_resource_usage(
+        folder,
+        seconds=round(run.seconds, 1),
+        peak_memory_mb=round(max(row["peak_memory_mb"] for row in run.resource_usage), 1),
+        ranks=Ranks.from_environment(os.environ).world,
+    )

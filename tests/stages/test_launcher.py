@@ -18,10 +18,8 @@ from safetensors.torch import load_file
 from pipeline.config import load_json, load_yaml
 from tests.support.small_project import (
     IN_ONE_PROCESS,
-    MEASURED,
     ROOT,
     contents,
-    curves,
     environment,
     make_project,
     python,
@@ -61,9 +59,9 @@ class Place:
         for name in ("artifacts", "runs", ".work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def made(self) -> dict[str, bytes | str]:
-        """What training leaves, but for what was measured."""
-        return contents(self.folder / "artifacts") | curves(self.folder / "runs")
+    def made(self) -> dict[str, bytes]:
+        """What training leaves."""
+        return contents(self.folder / "artifacts", self.folder / "runs")
 
     def processes(self) -> dict[int, list[str]]:
         """The processes that work in the folder, and their words."""
@@ -117,7 +115,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def two(place: Place) -> dict[str, bytes | str]:
+def two(place: Place) -> dict[str, bytes]:
     """What two ranks make of it, undisturbed."""
     place.ranks(2)
     done = python(place.folder, place.env, *PRETRAIN)
@@ -129,11 +127,9 @@ def two(place: Place) -> dict[str, bytes | str]:
     return place.made()
 
 
-def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes | str], tmp_path: Path) -> None:
+def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:
     shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
-    curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(
-        columns=list(MEASURED)
-    )
+    curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
     place.forget()
     place.ranks(1)
     done = python(place.folder, place.env, *PRETRAIN)
@@ -147,9 +143,7 @@ def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes | str], tmp_p
         )
         for key, value in ours.items():
             torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
-    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t").drop(
-        columns=list(MEASURED)
-    )
+    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
     pd.testing.assert_frame_equal(alone, curve, rtol=1e-2, atol=1e-4)
 
 
@@ -235,7 +229,7 @@ def checkpoints(place: Place) -> list[Path]:
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
 def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
-    ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes | str], running: Start
+    ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes], running: Start
 ) -> None:
     process = running(ranks)
     wait_for(lambda: checkpoints(place))

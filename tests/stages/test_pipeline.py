@@ -165,7 +165,7 @@ def plain(
 
 
 @pytest.fixture(scope="module")
-def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes | str]]:
+def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes]]:
     """What the first repro did, and what it made. (`plain` is asked for so that the two run side by side.)"""
     outcome = project.repro()
     return outcome, made(project.folder)
@@ -179,7 +179,7 @@ def changed_rate(project: Project, first: object) -> Outcome:
     return project.repro()
 
 
-def test_the_first_repro_runs_everything(first: tuple[Outcome, dict[str, bytes | str]]) -> None:
+def test_the_first_repro_runs_everything(first: tuple[Outcome, dict[str, bytes]]) -> None:
     assert first[0].ran == ALL
 
 
@@ -190,7 +190,7 @@ def test_the_second_repro_runs_nothing(project: Project, first: object) -> None:
 
 
 def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
-    first: tuple[Outcome, dict[str, bytes | str]], plain: tuple[Project, "subprocess.Popen[str]"]
+    first: tuple[Outcome, dict[str, bytes]], plain: tuple[Project, "subprocess.Popen[str]"]
 ) -> None:
     other, process = plain
     output, _ = process.communicate(timeout=600)
@@ -286,7 +286,7 @@ def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None
 
 
 def test_reverting_it_trains_nothing_and_brings_the_first_bytes_back(
-    project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes | str]]
+    project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes]]
 ) -> None:
     assert made(project.folder) != first[1]
     project.values["tasks"]["world_ner"]["multitask"] = {}

@@ -1034,7 +1034,7 @@ def run_of(steps: int, folder: Path) -> None:
     run = TrainingRun(steps)
     with Progress("pretrain-all", True, folder / "work/train.tsv", ["a", "b"]) as progress:
         for row in rows_of(1, steps):
-            run.train.append(row)
+            run.add_step(row, 0.5, 80.0)
             progress.step(run, 8, 100)
             if row["step"] == 2:
                 run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
@@ -1062,7 +1062,7 @@ def test_progress_is_a_line_every_15_seconds_in_a_pipe(
     run = TrainingRun(10)
     with progress.Progress("x", True, tmp_path / "train.tsv", ["x"]) as shown:
         for step in range(1, 9):
-            run.train.append({"step": step, "loss": 0.5})
+            run.add_step({"step": step, "loss": 0.5}, 0.5, 80.0)
             shown.step(run, 12, 60)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["3/10", "6/10"]
@@ -1078,15 +1078,17 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     path = tmp_path / "work/train.tsv"
     before = path.read_text()
     assert before.splitlines()[:3] == [
-        "step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b",
-        "1\t1.25\t0.5\t\t\t2\t1",
-        "2\t1.25\t0.5\t3\t1\t\t",
+        "step\tloss\tprompt_lr\tloss_a\tshare_a\tloss_b\tshare_b\tseconds\tpeak_memory_mb",
+        "1\t1.25\t0.5\t\t\t2\t1\t0.5\t80",
+        "2\t1.25\t0.5\t3\t1\t\t\t0.5\t80",
     ]
-    run = TrainingRun(4, train=rows_of(1, 3))
+    run = TrainingRun(4)
+    for row in rows_of(1, 3):
+        run.add_step(row, 0.5, 80.0)
     progress = Progress("x", True, path, ["a", "b"])
     progress.step(run, 8, 100)
     assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
-    run.train += rows_of(4, 4)
+    run.add_step(*rows_of(4, 4), 0.5, 80.0)
     progress.step(run, 8, 100)
     assert path.read_text() == before
 
@@ -1098,7 +1100,9 @@ def test_progress_of_another_rank_is_silent(
     from stages.training.progress import Progress
 
     with Progress("x", False, tmp_path / "train.tsv", ["a"]) as progress:
-        progress.step(TrainingRun(1, train=rows_of(1, 1)), 8, 100)
+        run = TrainingRun(1)
+        run.add_step(*rows_of(1, 1), 0.5, 80.0)
+        progress.step(run, 8, 100)
         progress.log("hello")
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "train.tsv").exists()
@@ -1132,7 +1136,7 @@ def test_a_tracker_that_fails_does_not_end_a_training(
     run = TrainingRun(3)
     with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
         for row in rows_of(1, 3):
-            run.train.append(row)
+            run.add_step(row, 0.5, 80.0)
             progress.step(run, 8, 100)
     assert capsys.readouterr().out.splitlines()[0] == "  tracking has ended: the server is away"
 

@@ -34,7 +34,6 @@ from pipeline.seeding import Ints
 from pipeline.training.engine import prepare_for_inference
 from pipeline.training.trainer import Scores, TrainingRun, train
 from tests.support import tiny
-from tests.support.small_project import MEASURED
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
 PARAMS = {
@@ -138,13 +137,6 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
         pipeline.training.trainer.collate = collate
 
 
-def curve(run: TrainingRun) -> list[dict[str, float]]:
-    """All of train.tsv that is a function of the inputs."""
-    return [
-        {name: value for name, value in row.items() if name not in MEASURED} for row in run.train
-    ]
-
-
 def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
     """One job."""
     cluster = Cluster(zero=int(zero), offload="offload" in words)
@@ -176,7 +168,7 @@ def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
         write_json(folder / f"{ranks.rank}.rows.json", rows)
         values = {name: value.detach() for name, value in model.trainable_state().items()}
         save_file(values, folder / f"{ranks.rank}.safetensors")
-        write_json(folder / f"{ranks.rank}.json", curve(made))
+        write_json(folder / f"{ranks.rank}.json", made.train)
     if "predict" in words or cluster.zero < 3:
         write_json(
             folder / f"{ranks.rank}.predicted.json",

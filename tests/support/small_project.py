@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from ruamel.yaml import YAML
 
 from tests.support.paths import ROOT
@@ -29,7 +28,6 @@ for words in sys.argv[1:]:
     name, *arguments = words.split()
     getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
 """
-MEASURED = ("seconds", "memory")  # columns of a curve that are no function of its inputs
 TASK = {"max_length": 48, "stride": 8, "test_rows": 20, "multitask": {}, "head_only": {}}
 
 
@@ -187,17 +185,8 @@ def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
     }
 
 
-def curves(runs: Path) -> dict[str, str]:
-    """Path -> text of all curves under `runs`, without what was measured: seconds and memory differ from run to run."""
-    found = {}
-    for path in sorted(runs.rglob("*.tsv")):
-        frame = pd.read_csv(path, sep="\t", dtype=str).drop(columns=list(MEASURED), errors="ignore")
-        found[str(path.relative_to(runs.parent))] = frame.to_csv(sep="\t", index=False)
-    return found
-
-
-def made(folder: Path) -> dict[str, bytes | str]:
-    """All that a project has made which is a function of params and raw files: but for what was measured, and the report."""
-    places = [folder / name for name in ("artifacts", "data", "models", "predictions", "results")]
-    found = contents(*places) | curves(folder / "runs")
+def made(folder: Path) -> dict[str, bytes]:
+    """Path -> bytes of all that a project has made: a function of params and raw files."""
+    names = ("artifacts", "data", "models", "predictions", "report", "results", "runs")
+    found = contents(*(folder / name for name in names))
     return {name: value for name, value in found.items() if not name.endswith(".gitignore")}

@@ -103,8 +103,8 @@ def put_run(root: Path, arm: str, task: str, f1: float) -> None:
     put(
         run / "run.json",
         {
-            "seconds": 1234.5,
             "steps": 49,
+            "tokens_seen": 1234,
             "best_step": 40,
             "seed": 7,
             "learning_rates": {"prompt": 0.05},
@@ -130,7 +130,7 @@ def root(tmp_path: Path) -> Path:
         "ner": {"micro_batches": 2, "rows": 30, "tokens": 250, "loss_tokens": 900},
         "qa": {"micro_batches": 4, "rows": 10, "tokens": 750, "loss_tokens": 100},
     }
-    put(pretrain / "run.json", {"seconds": 777, "steps": 3, "seed": 0, "drawn": drawn})
+    put(pretrain / "run.json", {"tokens_seen": 777, "steps": 3, "seed": 0, "drawn": drawn})
     corpora = {
         "ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2, "dropped": 5},
         "qa": {"rows": 3000, "share": 0.6667},
@@ -456,7 +456,8 @@ def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
         in text
     )
     assert "141,312 parameters, 0.62 % of the backbone's" in text
-    assert "The shared prompt took 777 seconds (base)" in text
+    assert "The shared prompt was trained on 777 tokens (base), once for all tasks" in text
+    assert "deep-prompt show prints the seconds" in text
 
 
 def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> None:

@@ -80,9 +80,7 @@ def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> N
         assert all(torch.equal(first[name], other[name]) for other in others)
         torch.testing.assert_close(first[name], value, atol=atol, rtol=1e-3)
     for rank in range(world):
-        for row, expected in zip(
-            load_json(folder / f"{rank}.json"), one_rank.curve(run), strict=True
-        ):
+        for row, expected in zip(load_json(folder / f"{rank}.json"), run.train, strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
 
 

@@ -23,7 +23,6 @@ from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.optim import lr_multiplier, optimizer
 from pipeline.training.trainer import BALANCE_EPSILON, Scores, TrainingRun, steps_of, train
 from tests.support import tiny
-from tests.support.small_project import MEASURED
 
 STEPS = 9
 
@@ -132,10 +131,8 @@ def untrained() -> dict[str, bytes]:
 
 def curves(run: TrainingRun) -> dict[str, object]:
     """All of a run that is a function of its inputs."""
-    rows = [
-        {name: value for name, value in row.items() if name not in MEASURED} for row in run.train
-    ]
-    return {name: value for name, value in vars(run).items() if name != "seconds"} | {"train": rows}
+    measured = ("seconds", "resource_usage")
+    return {name: value for name, value in vars(run).items() if name not in measured}
 
 
 # A function of its inputs
@@ -367,10 +364,11 @@ def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
         for number, name in enumerate(("ner", "qa")):
             own = sum(len(micro.rows) for micro in step if micro.task == number)
             assert row.get(f"share_{name}", 0.0) == own / sum(len(micro.rows) for micro in step)
-    seconds = [row["seconds"] for row in run.train]
+    seconds = [row["seconds"] for row in run.resource_usage]
+    assert len(seconds) == STEPS
     assert seconds == sorted(seconds)
     assert 0 < seconds[0] <= seconds[-1] <= run.seconds
-    assert all(50 < row["memory"] < 100_000 for row in run.train), "megabytes"
+    assert all(50 < row["peak_memory_mb"] < 100_000 for row in run.resource_usage)
     assert [row["step"] for row in run.validation] == [3, 6, 9]
     assert [row["score"] for row in run.validation] == [
         (row["score_ner"] + row["score_qa"]) / 2 for row in run.validation
