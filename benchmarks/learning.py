@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 from benchmarks.peft_models import Adapted, PeftModel
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
-from pipeline.features.subset import Subset
+from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.params import Arm, Params, TrainParams, task_of
 from pipeline.seeding import permute
@@ -113,7 +113,7 @@ def _cut(data: TaskData, rows: int) -> TaskData:
     """The task with that many of its train examples, the same for every arm and seed."""
     count = int(data.train.examples[-1]) + 1
     left_out = np.sort(permute(np.arange(rows, count), count, SUBSET_SEED)).tolist()
-    return dataclasses.replace(data, train=Subset(data.train, left_out))
+    return dataclasses.replace(data, train=FeatureSubset(data.train, left_out))
 
 
 def _test(setup: TrainingSetup, params: Params) -> float:

@@ -8,8 +8,8 @@ import numpy as np
 from pipeline.config import load_json
 from pipeline.data.leakage import Leaks, find_leaks
 from pipeline.errors import UserError
-from pipeline.features.subset import Subset
-from pipeline.features.table import FeatureTable
+from pipeline.features.subset import FeatureSubset
+from pipeline.features.table import FeatureTable, Table
 from pipeline.files import write_json
 from pipeline.mixing.rates import RATE_SCALE, sampling_rates, steps_for
 from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
@@ -150,7 +150,7 @@ def _corpora(
 def _micro_batches(name: str, dropped: Ints, tokens_per_micro_batch: int) -> int:
     """The number of micro-batches in an epoch of a corpus."""
     table = FeatureTable(FEATURES / name / "train")
-    kept = Subset(table, dropped) if len(dropped) else table
+    kept: Table = FeatureSubset(table, dropped) if len(dropped) else table
     return TokenBudgetBatches(
         kept.lengths, tokens_per_micro_batch, 0, kept.tokens, kept.longest
     ).per_epoch

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.perturbations import perturbed, suites
-from pipeline.analysis.probing import WithoutLayer, attention_mass, readings, split_of
+from pipeline.analysis.probing import attention_mass, readings, split_of, without_layer
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
@@ -85,8 +85,8 @@ def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
         return
     masses = attention_mass(model, subject.test, subject.pad_token_id)
     for layer, heads in masses.items():
-        model.prompt = WithoutLayer(prompt, layer)
-        score = subject.metrics(subject.test).overall[subject.primary]
+        with without_layer(prompt, layer):
+            score = subject.metrics(subject.test).overall[subject.primary]
         log(f"without the prompt in layer {layer}: {subject.primary} {score:.2f}")
         yield {
             "layer": layer,
@@ -94,7 +94,6 @@ def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
             "loss": clean - score,
             **{f"head_{n}": mass for n, mass in enumerate(heads)},
         }
-    model.prompt = prompt
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Looking into a trained model: other examples for it, how much it attends to its deep prompt, what a layer's prompt is for."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,24 @@ def readings(split: EvalSet) -> list[bytes]:
     return list(found.values())
 
 
-class WithoutLayer(DeepPrompt):
-    """A deep prompt that one layer, a number of the backbone's, does not see."""
+@contextmanager
+def without_layer(prompt: DeepPrompt, layer: int) -> Iterator[None]:
+    """Hide the prompt from layer `layer` of the backbone in the block."""
+    hook = prompt.register_forward_hook(lambda _module, _inputs, output: _hidden(output, layer))
+    try:
+        yield
+    finally:
+        hook.remove()
 
-    def __init__(self, prompt: DeepPrompt, layer: int) -> None:
-        super().__init__(
-            prompt.materialize(),
-            first_layer=prompt.first_layer,
-            position_offset=prompt.position_offset,
-        )
-        self.layer = layer
 
-    def forward(self, task: int | None = None) -> LayerPrompts:
-        """What the backbone takes: nothing of that layer's is token_mask."""
-        whole = super().forward(task)
-        token_mask = torch.ones(
-            1, self.shape[0], self.shape[3], dtype=torch.bool, device=whole.key_values.device
-        )
-        token_mask[:, self.layer - self.first_layer] = False
-        return whole._replace(token_mask=token_mask)
+def _hidden(prompts: LayerPrompts, layer: int) -> LayerPrompts:
+    """The prompts with no virtual token visible to one layer."""
+    count, layers, _, _, tokens, _ = prompts.key_values.shape
+    mask = prompts.token_mask
+    if mask is None:
+        mask = prompts.key_values.new_ones(count, layers, tokens, dtype=torch.bool)
+    visible = torch.arange(layers, device=mask.device) != layer - prompts.first_layer
+    return prompts._replace(token_mask=mask & visible[:, None])
 
 
 def attention_mass(

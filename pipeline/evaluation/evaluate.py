@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
-from pipeline.features.table import FeatureTable
+from pipeline.features.table import Table
 from pipeline.metrics import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
@@ -30,13 +30,13 @@ class EvalSet:
     task: Task[Any, Any, Any]
     classes: tuple[str, ...]
     examples: Sequence[Any]
-    table: FeatureTable
+    table: Table
     rows: Ints
 
 
 def make_eval_set(
     read: Callable[[Ints | None], Iterable[Any]],
-    table: FeatureTable,
+    table: Table,
     task: Task[Any, Any, Any],
     classes: tuple[str, ...],
     limit: int | None,
@@ -92,7 +92,7 @@ def window_logits(
             yield [_window(split.table, int(rows[i]), logits[i]) for i in group]
 
 
-def _window(table: FeatureTable, row: int, logits: NDArray[Any]) -> WindowLogits:
+def _window(table: Table, row: int, logits: NDArray[Any]) -> WindowLogits:
     return WindowLogits(table.column("begins", row), table.column("ends", row), logits)
 
 
@@ -109,7 +109,7 @@ def _blocks(split: EvalSet) -> Iterator[Ints]:
 
 def _logits(
     model: PromptedModel,
-    table: FeatureTable,
+    table: Table,
     rows: Ints,
     number: int,
     pad_token_id: int,

@@ -1,4 +1,4 @@
-"""Some rows of a feature table, as if they were all: what a mixture trains on, without the rows that leak."""
+"""A feature table without some of its examples: what a mixture trains on, without the rows that leak."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.features.table import FeatureTable
+from pipeline.features.table import Table
 from pipeline.seeding import Ints
 
 
-class Subset(FeatureTable):
-    """The windows of all examples but those with the numbers `without`; they are numbered anew, from 0."""
+class FeatureSubset:
+    """The rows of `table` whose examples are not among the numbers `without`, renumbered from 0: a `Table` too."""
 
-    def __init__(self, table: FeatureTable, without: Sequence[int] | Ints) -> None:
+    def __init__(self, table: Table, without: Sequence[int] | Ints) -> None:
         self.path = table.path
-        self._whole = table
+        self._table = table
         self._rows = np.flatnonzero(~np.isin(table.examples, np.asarray(without, dtype=np.int64)))
         self.lengths, self.label_counts, self.examples = (
             column[self._rows] for column in (table.lengths, table.label_counts, table.examples)
@@ -27,4 +27,4 @@ class Subset(FeatureTable):
 
     def column(self, name: str, row: int) -> NDArray[Any]:
         """One list column of one row, without a copy."""
-        return self._whole.column(name, int(self._rows[row]))
+        return self._table.column(name, int(self._rows[row]))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -152,6 +152,30 @@ def _link(path: Path, to: Path) -> None:
         os.link(path, to)
     except OSError:
         shutil.copyfile(path, to)
+
+
+class Columns(Protocol):
+    """Features by number, a column at a time: the input of `collate`."""
+
+    def column(self, name: str, row: int) -> NDArray[Any]:
+        """One list column of one row."""
+
+
+class Table(Columns, Protocol):
+    """The features of a split, or of some of its examples.
+
+    `lengths` (in tokens), `label_counts` and `examples` (the number of each row's example) have shape [rows]; `tokens` is the
+    sum of the lengths and `longest` their maximum; `path` is the folder that the rows are read from.
+    """
+
+    path: Path
+    lengths: NDArray[np.int32]
+    label_counts: NDArray[np.int32]
+    examples: NDArray[np.int32]
+    tokens: int
+    longest: int
+
+    def __len__(self) -> int: ...
 
 
 class FeatureTable:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.features.table import FeatureTable
+from pipeline.features.table import Table
 from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
 from pipeline.seeding import Ints, derive_seed
 
@@ -44,7 +44,7 @@ class Batch:
         return Batch(self.task, self.rows, **moved)
 
 
-def collate(table: FeatureTable, rows: Ints, task: int, pad_token_id: int) -> Batch:
+def collate(table: Table, rows: Ints, task: int, pad_token_id: int) -> Batch:
     """Pad rows of one table to the longest among them."""
     ids = [table.column("input_ids", row) for row in rows]
     positions = [table.column("positions", row) for row in rows]
@@ -89,7 +89,7 @@ class TrainBatches:
 
     def __init__(
         self,
-        tables: Sequence[FeatureTable],
+        tables: Sequence[Table],
         rates: Sequence[int],
         batch_tokens: int,
         micro_batches_per_step: int,
@@ -158,7 +158,7 @@ class TrainBatches:
         )
 
 
-def sorted_rows(table: FeatureTable, rows: Ints, batch_tokens: int) -> Iterator[Ints]:
+def sorted_rows(table: Table, rows: Ints, batch_tokens: int) -> Iterator[Ints]:
     """All `rows`, longest first, in batches of at most `batch_tokens` tokens with padding: for evaluation."""
     order = rows[np.argsort(-table.lengths[rows], kind="stable")]
     start = 0

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 import numpy as np
 import torch
 
-from pipeline.features.table import FeatureTable
+from pipeline.features.table import Table
 from pipeline.mixing.batches import Batch, collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
@@ -24,7 +24,7 @@ class HiddenStateCache:
     def __init__(
         self,
         model: PromptedModel,
-        table: FeatureTable,
+        table: Table,
         rows: Ints,
         task: int,
         pad_token_id: int,
@@ -65,7 +65,7 @@ class HiddenStateCache:
 
 def make_hidden_state_cache(
     model: PromptedModel,
-    tables: Sequence[FeatureTable],
+    tables: Sequence[Table],
     params: TrainParams,
     pad_token_id: int,
     folder: Path,

@@ -15,8 +15,8 @@ from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import load_eval_set
-from pipeline.features.subset import Subset
-from pipeline.features.table import FeatureTable
+from pipeline.features.subset import FeatureSubset
+from pipeline.features.table import FeatureTable, Table
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -43,7 +43,7 @@ class TaskData:
     label_token_ids: tuple[int, ...]
     primary: str
     pad_token_id: int
-    train: FeatureTable
+    train: Table
     validation: EvalSet
     summary: dict[str, Any]
     examples: Path
@@ -67,7 +67,7 @@ class TaskData:
             tuple(summary["label_token_ids"]),
             summary["primary"],
             summary["pad_token_id"],
-            Subset(table, without) if without else table,
+            FeatureSubset(table, without) if without else table,
             validation,
             summary,
             examples,

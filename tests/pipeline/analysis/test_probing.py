@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pipeline.analysis.probing import (
-    WithoutLayer,
     added,
     attention_mass,
     cosines,
     readings,
     split_of,
+    without_layer,
 )
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.model.attention import PromptAttention
@@ -92,7 +92,8 @@ def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -
         for number, values in enumerate(prompt.key_values)
     ]
     with torch.no_grad():
-        found = made(*inputs, WithoutLayer(prompt, layer)())
+        with without_layer(prompt, layer):
+            found = made(*inputs, prompt())
         expected = references.REFERENCES[family](made.model, *inputs, parts)
     real = inputs[1].bool()
     torch.testing.assert_close(found[real], expected[real], atol=3e-5, rtol=1e-4)
@@ -105,9 +106,13 @@ def test_a_layer_without_prompt_is_counted_from_the_backbones_first() -> None:
     )
     inputs = tiny.texts([5, 3])
     with torch.no_grad():
-        found = made(*inputs, WithoutLayer(upper, 2)())
+        whole = made(*inputs, upper())
+        with without_layer(upper, 2):
+            found = made(*inputs, upper())
         expected = made(*inputs, DeepPrompt(upper.key_values[:1], first_layer=1)())
+        assert torch.equal(made(*inputs, upper()), whole), "the prompt is hidden in the block only"
     torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, whole)
 
 
 def test_the_mean_is_over_tokens_that_are_there(tmp_path: Path) -> None:

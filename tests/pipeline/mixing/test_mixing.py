@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import load_yaml
 from pipeline.errors import UserError
-from pipeline.features.subset import Subset
+from pipeline.features.subset import FeatureSubset
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import TrainBatches
 from pipeline.mixing.rates import RATE_SCALE, sampling_rates, steps_for
@@ -214,7 +214,7 @@ def test_what_is_drawn_is_what_the_steps_hold(tables: list[FeatureTable]) -> Non
 
 def test_a_subset_is_the_table_without_some_examples(tables: list[FeatureTable]) -> None:
     table = tables[0]
-    left = Subset(table, [0, 7, 8, 999])
+    left = FeatureSubset(table, [0, 7, 8, 999])
     assert (len(left), left.tokens, left.longest) == (57, left.lengths.sum(), left.lengths.max())
     assert not set(left.examples.tolist()) & {0, 7, 8}
     for row in range(len(left)):
