@@ -91,18 +91,18 @@ def check(arguments: Namespace) -> None:
 def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
     """The statistics of a corpus, and whether `prepare` would accept it."""
     from pipeline.config import load_json
-    from pipeline.data.corpus_statistics import measure
+    from pipeline.data.corpus_statistics import compute_statistics
     from pipeline.data.prepare import CorpusError, prepare
 
     with TemporaryDirectory(prefix="deep-prompt-") as folder:
         examples, sound = Path(folder) / "examples", True
         try:
-            prepare(recipe, arguments.folder, examples, gather=problems)
+            prepare(recipe, arguments.folder, examples, problems=problems)
         except CorpusError:
             sound = False
         summary = load_json(examples / "summary.json")
         tokenizer = _load_tokenizer(arguments)
-        statistics = measure(
+        statistics = compute_statistics(
             examples, summary, tokenizer, arguments.max_length, arguments.stride, problems
         )
         return statistics, sound

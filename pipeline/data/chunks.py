@@ -1,6 +1,7 @@
-"""A raw corpus cut into parts: stretches of its files, each read and checked by itself.
+"""Chunks of a raw corpus: contiguous byte ranges of its files, each read and checked independently.
 
-Where the cuts are depends on the files alone, so that what comes out is the same whoever reads which part, and in what order.
+The boundaries depend on the files alone, so the result is the same for any number of processes and
+any order of the chunks.
 """
 
 import hashlib
@@ -9,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.readers import READERS, hub
-from pipeline.data.readers.base import Slice, compression, paths
+from pipeline.data.readers import READERS, ChunkBoundary, hub
+from pipeline.data.readers.base import Slice, compression, matching_files
 from pipeline.data.recipe import Recipe
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.files import sha256
@@ -24,15 +25,16 @@ from pipeline.tasks.base.row import SPLITS, Row
 from pipeline.tasks.base.task import Task
 
 CHUNK_BYTES = 2 << 20
-ROW_GROUP = 4096  # examples; all that is held in memory of a part
+ROW_GROUP_SIZE = 4096  # examples; the most that memory holds of a chunk
 
-# Beside the example's columns. `_number` counts the rows of a part, rejected ones too; `_named`: it has an id of its own; then
-# hashes of the id, of what the model is shown and of what it should say.
+# Columns next to those of the example. `_number` counts the rows of a chunk, including rejected
+# rows; `_has_id` is whether the raw row has an id; the last three are hashes of the id, the inputs
+# and the outputs.
 BOOKKEEPING_COLUMNS = (
     pa.field("_where", pa.string()),
     pa.field("_split", pa.int8()),
     pa.field("_number", pa.int64()),
-    pa.field("_named", pa.bool_()),
+    pa.field("_has_id", pa.bool_()),
     pa.field("_id", pa.binary(16)),
     pa.field("_input", pa.binary(16)),
     pa.field("_output", pa.binary(8)),
@@ -41,7 +43,10 @@ BOOKKEEPING_COLUMNS = (
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes [start, stop) of a file, all of it where it cannot be cut (`stop` is None), or a split of the hub (no `digest`)."""
+    """Bytes [start, stop) of the file `name`; the whole file if `stop` is None.
+
+    Without a `digest` of its content, it is the hub's split `name`.
+    """
 
     split: str
     name: str
@@ -52,84 +57,97 @@ class Chunk:
 
 
 def split_into_chunks(recipe: Recipe, folder: Path | None) -> list[Chunk]:
-    """The parts of a corpus, split by split, in order. Reads every file once, a few MB at a time."""
+    """The chunks of a corpus, by split, in order. Reads each file once, a few MB at a time.
+
+    `folder` holds the recipe's files; None means the recipe's hub data set.
+    """
     if folder is None:
         assert recipe.hub is not None
         return [Chunk(split, name) for split in SPLITS for name in recipe.hub.splits.of(split)]
-    files = [
-        (split, path)
-        for split in SPLITS
-        for name in recipe.files.of(split)
-        for path in paths(folder, name)
-    ]
-    return [part for split, path in files for part in _cut_file(split, path, recipe)]
+    chunks: list[Chunk] = []
+    for split in SPLITS:
+        for name in recipe.files.of(split):
+            for path in matching_files(folder, name):
+                chunks += _split_file(split, path, recipe)
+    return chunks
 
 
-def _cut_file(split: str, path: Path, recipe: Recipe) -> Iterator[Chunk]:
+def _split_file(split: str, path: Path, recipe: Recipe) -> Iterator[Chunk]:
     reader = READERS[recipe.reader]
-    at = reader.cut(path, recipe.options) if compression(path) is None else None
-    start, line, whole = (
-        0,
-        1,
-        hashlib.sha256("".join(map(sha256, reader.companion_files(path, recipe.options))).encode()),
-    )
+    compressed = compression(path) is not None
+    boundary = None if compressed else reader.chunk_boundary(path, recipe.options)
+    if boundary is None or not path.stat().st_size:
+        companions = reader.companion_files(path, recipe.options)
+        yield Chunk(split, str(path), digest=_file_digest(path, companions))
+        return
+    start, line = 0, 1
     with path.open("rb") as file:
-        while block := bytearray(file.read(CHUNK_BYTES)):
-            if at is None:
-                whole.update(block)
-                continue
-            if len(block) == CHUNK_BYTES and not block.endswith(b"\n"):
-                block += file.readline()
-            while at == "blank lines" and len(block) >= CHUNK_BYTES and (more := file.readline()):
-                block += more
-                if not more.strip():
-                    break
-            yield Chunk(
-                split, str(path), start, start + len(block), line, hashlib.sha256(block).hexdigest()
-            )
-            start, line = start + len(block), line + block.count(b"\n")
-    if start == 0:
-        yield Chunk(split, str(path), digest=whole.hexdigest())
+        while block := _next_block(file, boundary):
+            stop, digest = start + len(block), hashlib.sha256(block).hexdigest()
+            yield Chunk(split, str(path), start, stop, line, digest)
+            start, line = stop, line + block.count(b"\n")
 
 
-def read_chunk(target: Path, recipe: Recipe, part: Chunk) -> dict[str, Any]:
-    """Check a part's rows; write examples.parquet (with the columns BOOKKEEPING_COLUMNS) and problems.jsonl into `target`.
+def _file_digest(path: Path, companions: Iterable[Path]) -> str:
+    """A hash of the file's content and of its companion files."""
+    digest = hashlib.sha256("".join(map(sha256, companions)).encode())
+    with path.open("rb") as file:
+        while block := file.read(CHUNK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
-    Returns what JSON can hold: `rows` that the reader gave, `kept` of them by split, `lost` (rows rejected, and problems of rows
-    that the reader did not give), `tokens` and `labels` by split, `first` (where each label is first, outside train), `problems`.
+
+def _next_block(file: BinaryIO, boundary: ChunkBoundary) -> bytearray:
+    """About CHUNK_BYTES of the file, up to the next boundary."""
+    block = bytearray(file.read(CHUNK_BYTES))
+    if len(block) == CHUNK_BYTES and not block.endswith(b"\n"):
+        block += file.readline()
+    while boundary == "blank lines" and len(block) >= CHUNK_BYTES and (line := file.readline()):
+        block += line
+        if not line.strip():
+            break
+    return block
+
+
+def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
+    """Check the rows of a chunk; write examples.parquet and problems.jsonl into `target`.
+
+    The columns of examples.parquet are those of the examples and BOOKKEEPING_COLUMNS.
+
+    Returns values for JSON: `rows` is the number of rows from the reader; `kept`, `tokens` and
+    `labels` count examples, tokens and labels by split; `dropped` counts rejected rows, and the
+    problems of rows that the reader skipped; `with_id` counts examples whose raw row has an id;
+    `first_held_out` is the position of each label's first occurrence outside train; `problems` are
+    the arguments of `Problems.merge`.
     """
     task = task_named(recipe.task)
-    listed = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-    with listed as sink, _Writer(target / "examples.parquet", task) as writer:
+    sink = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+    with sink, _Writer(target / "examples.parquet", task) as writer:
         problems = Problems(sink=sink)
         tally = _Tally(task)
-        rows = lost = seen = 0
-        for row in _rows(recipe, part, task, problems):
-            lost += len(problems) - seen
-            example = task.example({"id": f"{part.split}-{rows}", **row}, recipe.labels, problems)
-            seen = len(problems)
+        rows = dropped = num_problems = 0
+        for row in _rows(recipe, chunk, task, problems):
+            dropped += len(problems) - num_problems
+            example = task.example({"id": f"{chunk.split}-{rows}", **row}, recipe.labels, problems)
+            num_problems = len(problems)
             if example is None:
-                lost += 1
-            elif not (
-                problems.counts[UNDECODABLE] and "\ufffd" in str(row)
-            ):  # then it is lost already
-                split = (
-                    recipe.assign_split(task.split_group(row))
-                    if part.split == "train"
-                    else part.split
-                )
+                dropped += 1
+            elif not (problems.counts[UNDECODABLE] and "\ufffd" in str(row)):  # counted as dropped
+                split = chunk.split
+                if split == "train":
+                    split = recipe.assign_split(task.split_group(row))
                 tally.add(split, row["where"], example)
                 writer.write(example, row["where"], SPLITS.index(split), rows, "id" in row)
             rows += 1
-        lost += len(problems) - seen
+        dropped += len(problems) - num_problems
         return {
             "rows": rows,
             "kept": tally.rows,
-            "lost": lost,
-            "named": writer.named,
+            "dropped": dropped,
+            "with_id": writer.with_id,
             "tokens": tally.tokens,
             "labels": tally.labels,
-            "first": tally.first,
+            "first_held_out": tally.first_held_out,
             "problems": {
                 "kept": problems.kept,
                 "counts": problems.counts,
@@ -139,26 +157,26 @@ def read_chunk(target: Path, recipe: Recipe, part: Chunk) -> dict[str, Any]:
 
 
 def _rows(
-    recipe: Recipe, part: Chunk, task: Task[Any, Any, Any], problems: Problems
+    recipe: Recipe, chunk: Chunk, task: Task[Any, Any, Any], problems: Problems
 ) -> Iterator[Row]:
     reader = READERS[recipe.reader]
-    if not part.digest:
+    if not chunk.digest:
         assert recipe.hub is not None
-        return hub.read(recipe.hub, part.name, task.keys, problems, reader.row, recipe.options)
-    path = Path(part.name)
-    source = path if part.stop is None else Slice(path, part.start, part.stop, part.first_line)
+        return hub.read(recipe.hub, chunk.name, task.keys, problems, reader.row, recipe.options)
+    path = Path(chunk.name)
+    source = path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
     return reader.read(source, recipe.options, problems)
 
 
 class _Tally:
-    """What is in a part, by split."""
+    """The counts of a chunk by split, and each label's first position outside train."""
 
     def __init__(self, task: Task[Any, Any, Any]) -> None:
         self._task = task
         self.rows = dict.fromkeys(SPLITS, 0)
         self.tokens = dict.fromkeys(SPLITS, 0)
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        self.first: dict[str, str] = {}
+        self.first_held_out: dict[str, str] = {}
 
     def add(self, split: str, where: str, example: Any) -> None:
         self.rows[split] += 1
@@ -166,18 +184,18 @@ class _Tally:
         for label in self._task.labels(example):
             self.labels[split][label] += 1
             if split != "train":
-                self.first.setdefault(label, where)
+                self.first_held_out.setdefault(label, where)
 
 
 class _Writer:
-    """The Parquet file of a part, written one row group at a time. `named` counts the rows with an id of their own."""
+    """Writes the Parquet file of a chunk, one row group at a time."""
 
     def __init__(self, path: Path, task: Task[Any, Any, Any]) -> None:
         self._task = task
         self._schema = pa.schema([*task.schema, *BOOKKEEPING_COLUMNS])
         self._file = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._pending: list[dict[str, Any]] = []
-        self.named = 0
+        self.with_id = 0
 
     def __enter__(self) -> "_Writer":
         return self
@@ -186,7 +204,7 @@ class _Writer:
         self._flush()
         self._file.close()
 
-    def write(self, example: Any, where: str, split: int, number: int, named: bool) -> None:
+    def write(self, example: Any, where: str, split: int, number: int, has_id: bool) -> None:
         record = self._task.record(example)
         self._pending.append(
             record
@@ -194,14 +212,14 @@ class _Writer:
                 "_where": where,
                 "_split": split,
                 "_number": number,
-                "_named": named,
-                "_id": key(record["id"]),
-                "_input": key([record[name] for name in self._task.inputs]),
-                "_output": key([record[name] for name in self._task.outputs], 8),
+                "_has_id": has_id,
+                "_id": blake2b(record["id"]),
+                "_input": blake2b([record[name] for name in self._task.inputs]),
+                "_output": blake2b([record[name] for name in self._task.outputs], 8),
             }
         )
-        self.named += named
-        if len(self._pending) == ROW_GROUP:
+        self.with_id += has_id
+        if len(self._pending) == ROW_GROUP_SIZE:
             self._flush()
 
     def _flush(self) -> None:
@@ -210,7 +228,7 @@ class _Writer:
         self._pending = []
 
 
-def key(value: str | Iterable[Any], size: int = 16) -> bytes:
-    """A hash of a text, or of values that JSON can hold."""
+def blake2b(value: str | Iterable[Any], size: int = 16) -> bytes:
+    """The hash of a text, or of values as JSON; `size` bytes."""
     text = value if isinstance(value, str) else json.dumps(value)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()

@@ -1,4 +1,4 @@
-"""What is in one corpus, counted before anyone trains: rows, words, labels, lengths in sub-words, and what is odd about them."""
+"""Statistics of a corpus before training: rows, tokens, labels, lengths in sub-words; warnings."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,34 +17,39 @@ from pipeline.tasks.base.examples import read_examples
 from pipeline.tasks.base.row import SPLITS
 from pipeline.tasks.base.task import Task
 
-if TYPE_CHECKING:  # for its type only: without a backbone there is none
+if TYPE_CHECKING:  # transformers is slow to import, and only needed with a backbone
     from pipeline.pretrained.tokenizer import Tokenizer
 
-TOKENIZED = 20_000  # rows of a split whose sub-words are counted, evenly spread over it
-BLOCK = 512
-UNCUT = 1 << 30
-FAR = 4  # windows: a text longer than that is warned of
-RARE = 5  # annotations of a label in train: fewer are too few to learn from
-DOMINANT = 0.95  # of all annotations in train
+MAX_TOKENIZED_ROWS = 20_000  # rows of a split to tokenize, at equal distances
+BLOCK_ROWS = 512
+UNLIMITED_LENGTH = 1 << 30
+LONG_TEXT_WINDOWS = 4  # a longer text adds a warning
+MIN_LABEL_COUNT = 5  # annotations of a label in train; fewer add a warning
+MAX_LABEL_FRACTION = 0.95  # of all annotations in train; more adds a warning
 
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """One split: `words` of each row [R], `labels`, and of the rows that were tokenized [S] the sub-words, special ones included.
+    """The statistics of one split.
 
-    `happened` is what does not fit into a window, in words, with how many of the tokenized rows it happens to.
+    `num_tokens` is by row [R]; `labels` are counts, the most frequent first. `num_subwords`
+    (special tokens included) and `num_windows` are by tokenized row [S]. `truncations` describes
+    what does not fit into a window, and counts the tokenized rows that it affects.
     """
 
-    words: Ints
+    num_tokens: Ints
     labels: Mapping[str, int]
-    pieces: Ints
-    windows: Ints
-    happened: Mapping[str, int]
+    num_subwords: Ints
+    num_windows: Ints
+    truncations: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A corpus by split; `max_length` is the length of a window, where a tokenizer was given."""
+    """The statistics of a corpus by split.
+
+    `max_length` is the length of a window; None without a tokenizer.
+    """
 
     name: str
     task: str
@@ -52,7 +57,7 @@ class Statistics:
     max_length: int | None
 
 
-def measure(
+def compute_statistics(
     folder: Path,
     summary: Mapping[str, Any],
     tokenizer: "Tokenizer | None",
@@ -60,10 +65,13 @@ def measure(
     stride: int,
     problems: Problems,
 ) -> Statistics:
-    """The statistics of what `prepare` wrote into `folder`; what is odd is added to `problems`, as warnings."""
+    """The statistics of the examples in `folder`, an output of `prepare`; adds warnings.
+
+    `summary` is the content of its summary.json. `max_length` and `stride` are in sub-words.
+    """
     task, name = task_named(summary["task"]), str(summary["name"])
     splits = {
-        split: _split(
+        split: _split_statistics(
             folder / f"{split}.parquet",
             split,
             task,
@@ -75,12 +83,12 @@ def measure(
         )
         for split in SPLITS
     }
-    _imbalance(name, splits["train"].labels, problems)
-    _own_leaks(name, folder, task, problems)
+    _warn_of_imbalance(name, splits["train"].labels, problems)
+    _warn_of_leaks(name, folder, task, problems)
     return Statistics(name, str(summary["task"]), splits, max_length if tokenizer else None)
 
 
-def _split(
+def _split_statistics(
     path: Path,
     split: str,
     task: Task[Any, Any, Any],
@@ -90,66 +98,64 @@ def _split(
     stride: int,
     problems: Problems,
 ) -> SplitStatistics:
-    every = max(1, -(-int(summary["rows"][split]) // TOKENIZED))
-    words, pieces, windows = list[int](), list[int](), list[int]()
-    happened: Counter[str] = Counter()
+    step = max(1, -(-int(summary["rows"][split]) // MAX_TOKENIZED_ROWS))
+    num_tokens, num_subwords, num_windows = list[int](), list[int](), list[int]()
+    truncations: Counter[str] = Counter()
     examples = enumerate(read_examples(path, task))
-    while block := list(islice(examples, BLOCK)):
-        words += [task.num_tokens(example) for _, example in block]
-        chosen = [example for number, example in block if number % every == 0]
-        if tokenizer is not None and chosen:
-            classes = summary["classes"]
-            lengths = [
-                len(one.input_ids)
-                for one in task.featurize(chosen, 0, tokenizer, classes, UNCUT, 0, Counter())
-            ]
-            cut = Counter(
-                one.example
-                for one in task.featurize(
-                    chosen, 0, tokenizer, classes, max_length, stride, happened
+    while block := list(islice(examples, BLOCK_ROWS)):
+        num_tokens += [task.num_tokens(example) for _, example in block]
+        sample = [example for number, example in block if number % step == 0]
+        if tokenizer is None or not sample:
+            continue
+        classes = summary["classes"]
+        whole = task.featurize(sample, 0, tokenizer, classes, UNLIMITED_LENGTH, 0, Counter())
+        lengths = [len(feature.input_ids) for feature in whole]
+        features = task.featurize(sample, 0, tokenizer, classes, max_length, stride, truncations)
+        windows = Counter(feature.example for feature in features)
+        num_subwords += lengths
+        num_windows += [windows[number] for number in range(len(sample))]
+        for example, length in zip(sample, lengths, strict=True):
+            if length > LONG_TEXT_WINDOWS * max_length:
+                problems.add(
+                    f"{split}: row {example.id}",
+                    f"the text has {length} sub-words, {length / max_length:.0f} times max_length "
+                    f"({max_length}); split it, or raise max_length",
+                    "long-text",
                 )
-            )
-            pieces += lengths
-            windows += [cut[number] for number in range(len(chosen))]
-            for example, length in zip(chosen, lengths, strict=True):
-                if length > FAR * max_length:
-                    problems.add(
-                        f"{split}: row {example.id}",
-                        f"its text has {length} sub-words, {length / max_length:.0f} "
-                        f"times max_length, {max_length}; split it, or raise max_length",
-                        "long-text",
-                    )
     counts = summary["label_counts"][split]
     return SplitStatistics(
-        np.array(words, np.int64),
+        np.array(num_tokens, np.int64),
         dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        np.array(pieces, np.int64),
-        np.array(windows, np.int64),
-        +happened,
+        np.array(num_subwords, np.int64),
+        np.array(num_windows, np.int64),
+        +truncations,
     )
 
 
-def _imbalance(name: str, counts: Mapping[str, int], problems: Problems) -> None:
-    """Warn of labels that are almost never, or almost always, in train."""
+def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems) -> None:
+    """Warn of labels that almost never, or almost always, occur in train."""
     total = sum(counts.values())
     for label, count in counts.items():
-        if count < RARE:
+        if count < MIN_LABEL_COUNT:
             problems.add(
                 f"{name}: train",
-                f"label {label!r} is there {count} times among {total} annotations; fewer than {RARE} "
-                "are too few to learn from: add some, or merge it with another",
+                f"label {label!r} occurs {count} times among {total} annotations, but fewer than "
+                f"{MIN_LABEL_COUNT} are too few to learn from; "
+                "add annotations, or merge it with another label",
                 "class-imbalance",
             )
-        elif len(counts) > 1 and count > DOMINANT * total:
+        elif len(counts) > 1 and count > MAX_LABEL_FRACTION * total:
             problems.add(
                 f"{name}: train",
-                f"label {label!r} is {100 * count / total:.1f} % of {total} annotations; who always "
-                "says so is nearly always right: look at F1 of the others",
+                f"label {label!r} is {100 * count / total:.1f} % of {total} annotations, so a "
+                "constant prediction scores well; judge by the F1 of the other labels",
                 "class-imbalance",
             )
 
 
-def _own_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems: Problems) -> None:
+def _warn_of_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems: Problems) -> None:
+    """Warn of held-out texts that are also in the corpus's train split."""
+
     def texts(_: str, split: str) -> Iterator[str]:
         return (task.text(example) for example in read_examples(folder / f"{split}.parquet", task))
 
@@ -157,6 +163,7 @@ def _own_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems: Pro
         problems.add(
             f"{name}: {leak['split']}",
             f"the texts of {leak['rows']} rows are in train ({leak['equal']} equal, "
-            f"{leak['contained']} contained), for example {leak['examples'][0]!r}; scores on them flatter",
+            f"{leak['contained']} contained), for example {leak['examples'][0]!r}, so scores on "
+            "them are inflated; remove them from train",
             "train-text-held-out",
         )

@@ -1,7 +1,8 @@
-"""Raw corpora to checked examples: one Parquet file per split, a summary of what is in them, and every problem found.
+"""Raw corpora to checked examples: one Parquet file per split, a summary, and all problems.
 
-A corpus is read in parts (`pipeline.data.chunks`), each by itself. What only shows over the whole of it is looked for on disk
-(`pipeline.data.duplicates`). Then the parts are put together, so that no step holds more than one of them in memory.
+A corpus is read in independent chunks (`pipeline.data.chunks`). Problems between chunks are found
+on disk (`pipeline.data.duplicates`). Then the chunks are merged one by one, so that no step holds
+more than one of them in memory.
 """
 
 import shutil
@@ -23,14 +24,21 @@ from numpy.typing import NDArray
 from pipeline.data.chunks import (
     BOOKKEEPING_COLUMNS,
     CHUNK_BYTES,
-    ROW_GROUP,
+    ROW_GROUP_SIZE,
     Chunk,
-    key,
+    blake2b,
     read_chunk,
     split_into_chunks,
 )
-from pipeline.data.duplicates import Array, Buckets, Findings, conflicting, repeated, shared
-from pipeline.data.readers.base import paths
+from pipeline.data.duplicates import (
+    Array,
+    Buckets,
+    RowPairs,
+    find_conflicts,
+    find_repeats,
+    find_shared,
+)
+from pipeline.data.readers.base import matching_files
 from pipeline.data.recipe import Recipe
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
@@ -39,11 +47,11 @@ from pipeline.tasks import code_of, task_named
 from pipeline.tasks.base.row import SPLITS
 from pipeline.tasks.base.task import Task
 
-LOOKED_UP = 50_000  # rows whose places are in memory at once
+LOOKUP_ROWS = 50_000  # rows to look up at once, which limits memory
 
 
 class CorpusError(UserError):
-    """A corpus whose problems are more than its recipe bears. `summary` are lines that say how many there are of each kind."""
+    """A corpus with more problems than its recipe accepts. `summary` counts them by kind."""
 
     def __init__(self, summary: Sequence[str], *problems: str) -> None:
         super().__init__(*problems)
@@ -57,43 +65,48 @@ def prepare(
     problems_file: Path | None = None,
     work: Path | None = None,
     run: Executor = in_this_process,
-    gather: Problems | None = None,
+    problems: Problems | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Check a whole corpus and write it to `output` as {train,validation,test}.parquet and summary.json.
+    """Check a whole corpus; write {train,validation,test}.parquet and summary.json to `output`.
 
-    Returns the summary, and lines that say which problems there are that the recipe bears.
+    `folder` holds the recipe's files; None reads the recipe's pinned hub data set instead.
+    `problems_file` gets every problem as a line of JSON, even if the corpus is refused. `work`
+    keeps finished chunks until all are done; `run` makes the chunks if there is more than a few MB
+    to read. Equal inputs give equal bytes.
 
-    `folder` holds the recipe's files; None reads the recipe's pinned hub copy instead. `problems_file` gets every problem as a
-    line of JSON, whether there are too many or not. Parts that are done lie in `work` until all is; `run` makes them, where
-    there is more than a few MB to read. Equal input gives equal bytes. Raises CorpusError with what is wrong, and then `output`
-    is left as it was; unless `gather` is there to take the problems: then what is sound is written before it is raised.
+    Returns the summary, and the lines of a summary of the accepted problems.
+
+    Raises CorpusError with the problems if the recipe does not accept them; then `output` does not
+    change. With `problems`, all problems are added to it, and the valid rows are written before
+    CorpusError is raised.
     """
     _check_source(recipe, folder)
-    recipe, detected = recipe.settled(folder)
-    parts = split_into_chunks(recipe, folder)
-    large = sum((part.stop or 0) - part.start for part in parts) > 2 * CHUNK_BYTES
+    recipe, detected = recipe.resolve_auto(folder)
+    chunks = split_into_chunks(recipe, folder)
+    large = sum((chunk.stop or 0) - chunk.start for chunk in chunks) > 2 * CHUNK_BYTES
     shards = [
-        Shard(key_of(i, recipe, part), read_chunk, (recipe, part)) for i, part in enumerate(parts)
+        Shard(key_of(i, recipe, chunk), read_chunk, (recipe, chunk))
+        for i, chunk in enumerate(chunks)
     ]
-    with _workspace(work, output) as space, atomic_folder(output) as target:
-        found = finish(shards, space / "parts", run if large else in_this_process)
-        corpus = _Corpus(recipe, parts, found, [space / "parts" / shard.key for shard in shards])
-        with ExitStack() as stack:
-            sink = stack.enter_context(atomic_stream(problems_file or space / "problems.jsonl"))
-            problems = Problems(sink=sink) if gather is None else gather
-            for path, about in zip(corpus.folders, found, strict=True):
+    write_anyway = problems is not None
+    with _workspace(work, output) as workspace, atomic_folder(output) as target:
+        results = finish(shards, workspace / "chunks", run if large else in_this_process)
+        folders = [workspace / "chunks" / shard.key for shard in shards]
+        corpus = _Corpus(recipe, chunks, results, folders)
+        with atomic_stream(problems_file or workspace / "problems.jsonl") as sink:
+            problems = Problems(sink=sink) if problems is None else problems
+            for path, result in zip(folders, results, strict=True):
                 with (path / "problems.jsonl").open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, sink)
-                problems.merge(**about["problems"])
-            broken = {part.split for part, about in zip(parts, found, strict=True) if about["lost"]}
-            dropped = _find_duplicates(corpus, space / "buckets", problems)
-            counts = _merge(corpus, dropped, target)
-            _check_whole(corpus, counts, broken if recipe.on_problem == "fail" else set(), problems)
-        lost = sum(about["lost"] for about in found) + int(dropped.sum())
-        error = _judgment(recipe, problems, lost, corpus.rows + lost - int(dropped.sum()))
-        if error and gather is None:
+                problems.merge(**result["problems"])
+            duplicates = _find_duplicates(corpus, workspace / "buckets", problems)
+            counts = _merge(corpus, duplicates, target)
+            _check_splits(corpus, counts, problems)
+        dropped = corpus.dropped + int(duplicates.sum())
+        error = _policy_error(recipe, problems, dropped, corpus.rows + corpus.dropped)
+        if error and not write_anyway:
             raise error
-        summary = _summary(recipe, counts, problems, lost) | {"detected": detected}
+        summary = _summary(recipe, counts, problems, dropped) | {"detected": detected}
         write_json(target / "summary.json", summary)
     if error:
         raise error
@@ -101,26 +114,28 @@ def prepare(
 
 
 def _check_source(recipe: Recipe, folder: Path | None) -> None:
-    """Raise UserError if a file is missing (all of them at once), or the hub is asked for and the recipe names none."""
+    """Raise UserError if files are missing (all of them at once), or the recipe has no hub."""
     if folder is None:
         if recipe.hub is None:
             raise UserError(
-                f"data_recipes/{recipe.name}.yaml: hub is missing; add it, or give the corpus a folder"
+                f"data_recipes/{recipe.name}.yaml: hub is missing; "
+                "add it, or set a folder as the corpus's source"
             )
         return
     problems = Problems()
     if not folder.is_dir():
         problems.add(
             str(folder),
-            f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})",
+            f"the folder does not exist; put the corpus {recipe.name!r} there ({recipe.source})",
             "missing-file",
         )
     else:
         for name in (name for split in SPLITS for name in recipe.files.of(split)):
-            if not paths(folder, name):
+            if not matching_files(folder, name):
                 problems.add(
                     str(folder / name),
-                    f"no such file; get it ({recipe.source}), or correct files in the recipe",
+                    f"the file does not exist; download it ({recipe.source}), "
+                    "or correct files in the recipe",
                     "missing-file",
                 )
     problems.raise_if_any()
@@ -128,7 +143,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
 
 @contextmanager
 def _workspace(work: Path | None, output: Path) -> Iterator[Path]:
-    """Where to keep what is half done: `work`, which goes when all is done; else a folder that goes in any case."""
+    """The folder of unfinished work: `work`, deleted on success; or a temporary folder."""
     if work is None:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -143,155 +158,155 @@ def _workspace(work: Path | None, output: Path) -> Iterator[Path]:
 
 
 class _Corpus:
-    """The parts as they were read. A row's number counts the examples that were kept, over all parts."""
+    """The chunks of a corpus, the results of `read_chunk`, and the folders with their files.
+
+    A row's number counts the kept examples of all chunks, in order: chunk i has the numbers from
+    `starts[i]` to `starts[i + 1]`.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
-        parts: Sequence[Chunk],
-        found: Sequence[dict[str, Any]],
+        chunks: Sequence[Chunk],
+        results: Sequence[dict[str, Any]],
         folders: Sequence[Path],
     ) -> None:
-        self.recipe, self.parts, self.found, self.folders = recipe, parts, found, folders
+        self.recipe, self.chunks, self.results, self.folders = recipe, chunks, results, folders
         self.task = task_named(recipe.task)
-        kept = [sum(about["kept"].values()) for about in found]
+        kept = [sum(result["kept"].values()) for result in results]
         self.starts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
         self.rows = int(self.starts[-1])
-        self._before = dict.fromkeys(SPLITS, 0)
-        self.first_number = [
-            self._numbered(part.split, about["rows"])
-            for part, about in zip(parts, found, strict=True)
-        ]
-        self.named = sum(about["named"] for about in found)
+        self.dropped = sum(result["dropped"] for result in results)
+        self.with_id = sum(result["with_id"] for result in results)
+        self._first_numbers: list[int] = []
+        rows_so_far = dict.fromkeys(SPLITS, 0)
+        for chunk, result in zip(chunks, results, strict=True):
+            self._first_numbers.append(rows_so_far[chunk.split])
+            rows_so_far[chunk.split] += result["rows"]
 
-    def _numbered(self, split: str, rows: int) -> int:
-        first = self._before[split]
-        self._before[split] += rows
-        return first
+    def row_numbers(self) -> Iterator[NDArray[np.int64]]:
+        """The numbers of the rows of each chunk."""
+        return (np.arange(start, stop) for start, stop in pairwise(self.starts))
 
-    def read(self, part: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Columns of a part (all where None), with the ids that its rows have in the corpus, where ids are asked for."""
+    def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of a chunk; None reads all. Rows without an id get one, as in the output."""
         if columns is not None and "id" in columns:
-            columns = list(dict.fromkeys([*columns, "_named", "_number"]))
-        table = pq.read_table(self.folders[part] / "examples.parquet", columns=columns)
-        if "id" in table.column_names and not pc.all(table["_named"]).as_py():
-            number = pc.add(table["_number"], self.first_number[part])
-            made = pc.binary_join_element_wise(
-                self.parts[part].split, pc.cast(number, pa.string()), "-"
+            columns = list(dict.fromkeys([*columns, "_has_id", "_number"]))
+        table = pq.read_table(self.folders[index] / "examples.parquet", columns=columns)
+        if "id" in table.column_names and not pc.all(table["_has_id"]).as_py():
+            number = pc.add(table["_number"], self._first_numbers[index])
+            new_ids = pc.binary_join_element_wise(
+                self.chunks[index].split, pc.cast(number, pa.string()), "-"
             )
             table = table.set_column(
                 table.schema.get_field_index("id"),
                 "id",
-                pc.if_else(table["_named"], table["id"], made),
+                pc.if_else(table["_has_id"], table["id"], new_ids),
             )
         return table
 
     def look_up(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Columns of some rows."""
-        found: dict[int, dict[str, Any]] = {}
-        wanted = np.unique(rows)
-        for part in np.unique(np.searchsorted(self.starts, wanted, side="right") - 1):
-            inside = wanted[(wanted >= self.starts[part]) & (wanted < self.starts[part + 1])]
-            table = self.read(int(part), columns).take(inside - self.starts[part])
-            found |= dict(zip(inside.tolist(), table.to_pylist(), strict=True))
-        return found
+        """Columns of some rows, by row number."""
+        result: dict[int, dict[str, Any]] = {}
+        rows = np.unique(rows)
+        for index in np.unique(np.searchsorted(self.starts, rows, side="right") - 1):
+            inside = rows[(rows >= self.starts[index]) & (rows < self.starts[index + 1])]
+            table = self.read(int(index), columns).take(inside - self.starts[index])
+            result |= dict(zip(inside.tolist(), table.to_pylist(), strict=True))
+        return result
 
 
 class _Check(NamedTuple):
-    """What to say of a row that repeats another; `{}` are columns of its own, `{other}` those of the other."""
+    """The problem of a row that repeats another row.
+
+    `message` is a format string with the row's columns as `{}` and those of the other as `{other}`.
+    """
 
     kind: str
     message: str
 
 
-_REPEATED = _Check(
-    "duplicate-id", "id {id!r} is taken by {other[_where]}; ids are unique in a corpus: change one"
+_REPEAT = _Check(
+    "duplicate-id",
+    "id {id!r} is that of {other[_where]} too, but ids must be unique in a corpus: change one",
 )
-_CONFLICTING = _Check(
+_CONFLICT = _Check(
     "conflicting-labels",
-    "{other[_where]} is the same and has other labels; correct one of them, or allow it "
-    "by allow: [conflicting-labels] in the recipe",
+    "{other[_where]} has the same input with other labels; "
+    "correct one of them, or set allow: [conflicting-labels] in the recipe",
 )
 _SHARED = _Check(
     "shared-row",
-    "{other[_where]} is the same, in {other[split]}, whose rows must not be seen before; take one "
-    "out, or allow it by allow: [shared-row] in the recipe",
+    "{other[_where]} has the same input and is in {other[split]}, but splits must not share rows; "
+    "remove one of them, or set allow: [shared-row] in the recipe",
 )
 
 
 def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArray[np.bool_]:
-    """Add a problem for each row that repeats another as it must not. Which rows [all] are to be left out under `drop`."""
+    """Add a problem for each duplicate row. Returns, for each row, whether `drop` drops it."""
     dropped = np.zeros(corpus.rows, bool)
     folder.mkdir()
-    if corpus.named:
+    if corpus.with_id:
         with Buckets(folder / "ids", corpus.rows) as ids:
-            for part, rows in enumerate(_stretches(corpus.starts)):
-                ids.add(
-                    _id_keys(corpus, part),
-                    rows,
-                    np.zeros(len(rows), "u8"),
-                    np.zeros(len(rows), "i1"),
-                )
-            _report(corpus, ids.find(repeated), _REPEATED, dropped, problems)
+            for index, rows in enumerate(corpus.row_numbers()):
+                outputs, splits = np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1")
+                ids.add(_id_hashes(corpus, index), rows, outputs, splits)
+            _report(corpus, ids.search(find_repeats), _REPEAT, dropped, problems)
     with Buckets(folder / "inputs", corpus.rows) as inputs:
-        for part, rows in enumerate(_stretches(corpus.starts)):
-            table, left = corpus.read(part, ["_input", "_output", "_split"]), ~dropped[rows]
+        for index, rows in enumerate(corpus.row_numbers()):
+            table, kept = corpus.read(index, ["_input", "_output", "_split"]), ~dropped[rows]
             inputs.add(
-                _hashes(table["_input"])[left],
-                rows[left],
-                _hashes(table["_output"])[left, 0],
-                table["_split"].to_numpy()[left],
+                _hashes(table["_input"])[kept],
+                rows[kept],
+                _hashes(table["_output"])[kept, 0],
+                table["_split"].to_numpy()[kept],
             )
-        for which, check in ((conflicting, _CONFLICTING), (shared, _SHARED)):
-            _report(corpus, inputs.find(which), check, dropped, problems)
+        for find, check in ((find_conflicts, _CONFLICT), (find_shared, _SHARED)):
+            _report(corpus, inputs.search(find), check, dropped, problems)
     shutil.rmtree(folder)
     return dropped
 
 
-def _stretches(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    return (np.arange(*bounds) for bounds in pairwise(starts))
-
-
-def _id_keys(corpus: _Corpus, part: int) -> Array:
-    """Hashes of a part's ids: its own, or those that its rows were given by their place in the corpus."""
-    if corpus.found[part]["named"] == sum(corpus.found[part]["kept"].values()):
-        return _hashes(corpus.read(part, ["_id"])["_id"])
-    keys = b"".join(key(id) for id in corpus.read(part, ["id"])["id"].to_pylist())
-    return np.frombuffer(keys, "<u8").reshape(-1, 2)
+def _id_hashes(corpus: _Corpus, index: int) -> Array:
+    """The hashes of a chunk's ids, including the ids of rows that had none."""
+    result = corpus.results[index]
+    if result["with_id"] == sum(result["kept"].values()):
+        return _hashes(corpus.read(index, ["_id"])["_id"])
+    hashes = b"".join(blake2b(id) for id in corpus.read(index, ["id"])["id"].to_pylist())
+    return np.frombuffer(hashes, "<u8").reshape(-1, 2)
 
 
 def _hashes(column: pa.ChunkedArray) -> Array:
     """A column of n hashes as integers [n, size / 8]."""
-    words = column.type.byte_width // 8
+    width = column.type.byte_width // 8
     values = [
         np.frombuffer(chunk.buffers()[1], "<u8")[
-            chunk.offset * words : (chunk.offset + len(chunk)) * words
+            chunk.offset * width : (chunk.offset + len(chunk)) * width
         ]
         for chunk in column.chunks
     ]
-    return np.concatenate([np.empty(0, "<u8"), *values]).reshape(-1, words)
+    return np.concatenate([np.empty(0, "<u8"), *values]).reshape(-1, width)
 
 
 def _report(
-    corpus: _Corpus, found: Findings, check: _Check, dropped: NDArray[np.bool_], problems: Problems
+    corpus: _Corpus, pairs: RowPairs, check: _Check, dropped: NDArray[np.bool_], problems: Problems
 ) -> None:
-    """Add the problems, in the order of the rows, and mark the rows that `drop` leaves out."""
+    """Add the problems in the order of the rows, and mark the rows that `drop` drops."""
     columns = ("id", "_where", "_split")
-    for start in range(0, len(found), LOOKED_UP):
-        some = found[start : start + LOOKED_UP]
-        about = corpus.look_up(some.ravel(), columns)
-        for row, other in some.tolist():
-            there = about[other] | {"split": SPLITS[about[other]["_split"]]}
-            problems.add(
-                about[row]["_where"], check.message.format(**about[row], other=there), check.kind
-            )
+    for start in range(0, len(pairs), LOOKUP_ROWS):
+        block = pairs[start : start + LOOKUP_ROWS]
+        values = corpus.look_up(block.ravel(), columns)
+        for row, other_row in block.tolist():
+            other = values[other_row] | {"split": SPLITS[values[other_row]["_split"]]}
+            message = check.message.format(**values[row], other=other)
+            problems.add(values[row]["_where"], message, check.kind)
     if corpus.recipe.on_problem == "drop" and check.kind not in corpus.recipe.allow:
-        dropped[found[:, 0]] = True
+        dropped[pairs[:, 0]] = True
 
 
 @dataclass
 class _Counts:
-    """What is in the examples that are left, by split."""
+    """The numbers of kept rows, tokens and labels by split."""
 
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -299,22 +314,23 @@ class _Counts:
         default_factory=lambda: {split: Counter() for split in SPLITS}
     )
 
-    def add(self, about: dict[str, Any]) -> None:
+    def add(self, result: dict[str, Any]) -> None:
+        """Add the result of `read_chunk`."""
         for split in SPLITS:
-            self.rows[split] += about["kept"][split]
-            self.tokens[split] += about["tokens"][split]
-            self.labels[split].update(about["labels"][split])
+            self.rows[split] += result["kept"][split]
+            self.tokens[split] += result["tokens"][split]
+            self.labels[split].update(result["labels"][split])
 
-    def take_away(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
+    def remove(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
         self.rows[split] -= 1
         self.tokens[split] -= task.num_tokens(example)
         self.labels[split].subtract(task.labels(example))
-        self.labels[split] += Counter()  # without zeros
+        self.labels[split] += Counter()  # removes zeros
 
 
 def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts:
-    """Write the splits' files out of the parts, and count what is in them."""
-    counts, about = _Counts(), [column.name for column in BOOKKEEPING_COLUMNS]
+    """Write the Parquet file of each split from the chunks, without dropped rows, and count."""
+    counts, bookkeeping = _Counts(), [column.name for column in BOOKKEEPING_COLUMNS]
     with ExitStack() as stack:
         files = [
             stack.enter_context(
@@ -324,81 +340,90 @@ def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts
             )
             for split in SPLITS
         ]
-        for part, rows in enumerate(_stretches(corpus.starts)):
-            counts.add(corpus.found[part])
-            table, left = corpus.read(part), ~dropped[rows]
-            splits, examples = table["_split"].to_numpy(), table.drop_columns(about)
-            for row in np.flatnonzero(~left).tolist():
-                counts.take_away(
-                    SPLITS[splits[row]],
-                    corpus.task,
-                    corpus.task.from_record(examples.slice(row, 1).to_pylist()[0]),
-                )
+        for index, rows in enumerate(corpus.row_numbers()):
+            counts.add(corpus.results[index])
+            table, kept = corpus.read(index), ~dropped[rows]
+            splits, examples = table["_split"].to_numpy(), table.drop_columns(bookkeeping)
+            for row in np.flatnonzero(~kept).tolist():
+                record = examples.slice(row, 1).to_pylist()[0]
+                counts.remove(SPLITS[splits[row]], corpus.task, corpus.task.from_record(record))
             for number, file in enumerate(files):
-                chosen = examples.filter(pa.array(left & (splits == number)))
-                if len(chosen):
-                    file.write_table(chosen, row_group_size=ROW_GROUP)
+                selected = examples.filter(pa.array(kept & (splits == number)))
+                if len(selected):
+                    file.write_table(selected, row_group_size=ROW_GROUP_SIZE)
     return counts
 
 
-def _check_whole(corpus: _Corpus, counts: _Counts, broken: set[str], problems: Problems) -> None:
-    """Problems of the corpus as a whole, left out where rejected rows (of the splits `broken`) may be their cause."""
+def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
+    """Add the problems of whole splits: empty splits, and labels that are not in train.
+
+    Under `fail`, splits with rejected rows are not checked, because these may be the cause.
+    """
     recipe = corpus.recipe
+    incomplete = set()
+    if recipe.on_problem == "fail":
+        results = zip(corpus.chunks, corpus.results, strict=True)
+        incomplete = {chunk.split for chunk, result in results if result["dropped"]}
     for split in SPLITS:
-        if not counts.rows[split] and (split if recipe.files.of(split) else "train") not in broken:
-            names = ", ".join(recipe.files.of(split))
+        names = recipe.files.of(split)
+        if not counts.rows[split] and (split if names else "train") not in incomplete:
+            source = ", ".join(names) or f"{recipe.carved_fraction(split)} of train"
             remedy = "files" if names else f"carve_{split} or seed"
-            names = names or f"a share of {recipe.share(split)} of train"
             problems.add(
                 f"data_recipes/{recipe.name}.yaml",
-                f"split {split!r} ({names}) is empty; correct {remedy}",
+                f"split {split!r} ({source}) is empty; correct {remedy}",
                 "empty-split",
                 hides=True,
             )
+    if "train" in incomplete:
+        return
     held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
-    if "train" not in broken:
-        for label in sorted(held_out - set(counts.labels["train"])):
-            where = next(about["first"][label] for about in corpus.found if label in about["first"])
-            problems.add(
-                where,
-                f"label {label!r} is never in train, so it cannot be learned; correct it, or allow it by "
-                "allow: [unseen-label] in the recipe",
-                "unseen-label",
-                hides="unseen-label" not in recipe.allow,
-            )
+    for label in sorted(held_out - set(counts.labels["train"])):
+        first = (result["first_held_out"].get(label) for result in corpus.results)
+        problems.add(
+            next(where for where in first if where is not None),
+            f"label {label!r} does not occur in train, so it cannot be learned; "
+            "correct it, or set allow: [unseen-label] in the recipe",
+            "unseen-label",
+            hides="unseen-label" not in recipe.allow,
+        )
 
 
-def _judgment(recipe: Recipe, problems: Problems, lost: int, rows: int) -> CorpusError | None:
-    """What to say where the recipe's policy does not bear what was found."""
-    wrong = {
+def _policy_error(
+    recipe: Recipe, problems: Problems, dropped: int, rows: int
+) -> CorpusError | None:
+    """The error if the recipe's policy does not accept the problems."""
+    refused = {
         kind: count
         for kind, count in problems.counts.items()
         if kind not in WARNINGS and kind not in recipe.allow
     }
-    bearable = (
+    can_drop = (
         recipe.on_problem == "drop"
         and not problems.hiding
-        and lost <= recipe.max_dropped_fraction * rows
+        and dropped <= recipe.max_dropped_fraction * rows
     )
-    if not wrong or bearable:
+    if not refused or can_drop:
         return None
-    messages = [f"{where}: {message}" for kind, where, message in problems.kept if kind in wrong]
-    more = sum(wrong.values()) - len(messages)
+    messages = [f"{where}: {message}" for kind, where, message in problems.kept if kind in refused]
+    more = sum(refused.values()) - len(messages)
     if recipe.on_problem == "drop":
-        why = (
-            "some hide rows, or are of the corpus as a whole"
+        reason = (
+            "some problems cannot be fixed by dropping rows (unreadable files or corpus-level "
+            "errors)"
             if problems.hiding
             else f"max_dropped is {recipe.max_dropped}"
         )
         messages.insert(
             0,
-            f"data_recipes/{recipe.name}.yaml: {lost} of {rows} rows would be dropped; {why}: correct the corpus",
+            f"data_recipes/{recipe.name}.yaml: {dropped} of {rows} rows would be dropped, "
+            f"but {reason}: correct the corpus",
         )
     return CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
 
 
 def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:
-    """What is in the corpus: `tokens` are words, `label_counts` annotations. `code` is the task's, for the next stages."""
+    """The content of summary.json. `code` is a hash of the task's code for later stages."""
     task = task_named(recipe.task)
     return {
         "name": recipe.name,
@@ -412,7 +437,7 @@ def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) 
         "source": recipe.source,
         "rows": counts.rows,
         "tokens": counts.tokens,
-        "label_counts": {split: dict(found) for split, found in counts.labels.items()},
+        "label_counts": {split: dict(labels) for split, labels in counts.labels.items()},
         "problems": dict(problems.counts),
         "dropped": dropped,
     }

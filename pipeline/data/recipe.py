@@ -1,15 +1,15 @@
-"""A recipe: everything that is particular to one corpus, as values in data_recipes/NAME.yaml."""
+"""A recipe: the description of one corpus, as values in data_recipes/NAME.yaml."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import load_yaml, parse
-from pipeline.data.readers import READERS
-from pipeline.data.readers.base import Splits, paths
+from pipeline.data.readers import READERS, hub
+from pipeline.data.readers.base import Splits, matching_files
 from pipeline.data.readers.hub import Hub
-from pipeline.data.readers.hub import resolve_auto as settle_hub
 from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import SPLITS
@@ -17,15 +17,19 @@ from pipeline.tasks.base.row import SPLITS
 
 @dataclass(frozen=True)
 class Recipe:
-    """One corpus. `name` is the file's name; `files` are relative to the corpus's folder, which the recipe does not know.
+    """One corpus.
 
-    `options` are those of the reader (its `Options`). `labels` are entity types or role names, without B- and I-, or what texts
-    are classified as; tasks that choose from the text have none. `words` are the words that labels are read as by the backbone's
-    LM head (verbalized classification). `metric` is the figure that runs are compared by, if not the task's usual one.
-    `carve_validation` and `carve_test` are the shares of train that become validation and test, for a corpus that has no such
-    split of its own (or whose only other public one serves as test); `seed` draws them. `on_problem: drop` leaves unsound rows
-    out, up to `max_dropped` of all rows (a share, or text: 0.1%). `allow` names the kinds of problem that the corpus is known to
-    have: they are reported, and its rows stay.
+    - `name` is the name of the YAML file. `files` are relative to the corpus's folder, which the
+      recipe does not know. `options` are the options of the `reader`.
+    - `labels` are entity types or role names, without B- and I-, or the classes of texts. Tasks
+      with answers from the text have none. `words` has, for each label, its word for the backbone's
+      LM head (verbalized classification). `metric` is the primary metric; None is the task's.
+    - `carve_validation` and `carve_test` are the fractions of train that become validation and
+      test, for a corpus without such a split (or whose only other public split is the test set).
+      `seed` decides which rows these are.
+    - `on_problem: drop` drops rows with problems, at most `max_dropped` of all rows (a fraction, or
+      text: 0.1%). `allow` names the kinds of problem that the corpus is known to have: they are
+      reported, and the rows are kept.
     """
 
     name: str
@@ -52,123 +56,138 @@ class Recipe:
             raise ValueError("; ".join(problems))
 
     def _check_task(self) -> list[str]:
-        if self.task not in NAMES:  # `load_recipe` says so
+        if self.task not in NAMES:  # `load_recipe` reports it
             return []
         task = task_named(self.task)
         problems = [f"labels: {problem}" for problem in task.check_labels(self.labels)]
         if self.metric is not None and self.metric not in task.metric_names:
             problems.append(
-                f"metric: {self.metric!r} is none of {self.task}{did_you_mean(self.metric, task.metric_names)}"
+                f"metric: {self.metric!r} is not a metric of {self.task}"
+                f"{did_you_mean(self.metric, task.metric_names)}"
             )
         if task.head != "verbalizer" and self.words:
-            problems.append(f"words: {self.task} reads no words; remove the key")
+            problems.append(f"words: {self.task} does not use words; remove the key")
         if task.head == "verbalizer" and set(self.words) != set(self.labels):
             problems.append(
-                f"words: found {', '.join(self.words) or 'none'}; give each label a word: {', '.join(self.labels)}"
+                f"words: found {', '.join(self.words) or 'none'}; "
+                f"give each label a word: {', '.join(self.labels)}"
             )
         return problems
 
     def _check_carving(self) -> list[str]:
-        where = [splits for splits in (self.files, self.hub and self.hub.splits) if splits]
+        sources = [splits for splits in (self.files, self.hub and self.hub.splits) if splits]
         problems = []
-        for split, share in (("validation", self.carve_validation), ("test", self.carve_test)):
-            if share is not None and not 0 < share < 1:
-                problems.append(f"carve_{split}: {share} is not a share between 0 and 1")
-            elif share is None and any(not splits.of(split) for splits in where):
+        for split in ("validation", "test"):
+            fraction = self._carve_value(split)
+            if fraction is not None and not 0 < fraction < 1:
                 problems.append(
-                    f"files: {split} is missing; add it, or carve_{split}: 0.1 to take it from train"
+                    f"carve_{split}: {fraction} is out of range; write a fraction between 0 and 1"
                 )
-            elif share is not None and any(splits.of(split) for splits in where):
+            elif fraction is None and any(not splits.of(split) for splits in sources):
                 problems.append(
-                    f"carve_{split}: there is a {split} split already; remove one of the two"
+                    f"files: {split} is missing; "
+                    f"add it, or carve_{split}: 0.1 to carve it out of train"
                 )
-        if self.share("validation") + self.share("test") >= 1:
-            problems.append(
-                "carve_validation and carve_test leave nothing to train on; make them smaller"
-            )
+            elif fraction is not None and any(splits.of(split) for splits in sources):
+                problems.append(
+                    f"carve_{split}: files or hub already has a {split} split; remove one of them"
+                )
+        if self.carved_fraction("validation") + self.carved_fraction("test") >= 1:
+            problems.append("carve_validation and carve_test leave no train rows; decrease them")
         return problems
 
-    def share(self, split: str) -> float:
-        """The share of train that becomes part of `split`."""
-        return {"validation": self.carve_validation, "test": self.carve_test}.get(split) or 0.0
+    def _carve_value(self, split: str) -> float | None:
+        return {"validation": self.carve_validation, "test": self.carve_test}.get(split)
+
+    def carved_fraction(self, split: str) -> float:
+        """The fraction of train that becomes part of `split`."""
+        return self._carve_value(split) or 0.0
 
     def assign_split(self, group: str) -> str:
-        """The split that a row of train becomes part of, by a hash of the seed and the row's group.
+        """The split of a row of train, by a hash of the seed and the row's group.
 
-        So rows that are added move no others, and neither share moves the rows of the other.
+        Additional rows do not change the split of other rows, and a change of one fraction does not
+        change the rows of the other.
         """
         digest = hashlib.sha256(f"{self.seed}\n{group}".encode(errors="surrogatepass")).digest()
-        drawn = int.from_bytes(digest[:8], "big")
-        if drawn < self.share("validation") * 2**64:
+        number = int.from_bytes(digest[:8], "big")
+        if number < self.carved_fraction("validation") * 2**64:
             return "validation"
-        return "test" if 2**64 - 1 - drawn < self.share("test") * 2**64 else "train"
+        return "test" if 2**64 - 1 - number < self.carved_fraction("test") * 2**64 else "train"
 
-    def settled(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
-        """The recipe with what its files in `folder`, or its hub's splits, are where it says auto; and what that is, by name.
+    def resolve_auto(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
+        """The recipe with each auto replaced by the value detected in the files.
 
-        Raises UserError where its files name one file twice.
+        The files are those in `folder`, or the splits of the hub if it is None. Also returns the
+        detected values by name.
+
+        Raises UserError if `files` has the same file twice.
         """
-        reader, keys = READERS[self.reader], task_named(self.task).keys
+        reader = READERS[self.reader]
         if folder is None:
             assert self.hub is not None
-            found_hub, options, found = settle_hub(self.hub, keys, reader.row, self.options)
-            return replace(self, hub=found_hub, options=options), found
-        files = [
-            path
-            for split in SPLITS
-            for name in self.files.of(split)
-            for path in paths(folder, name)
-        ]
-        twice = sorted({str(path) for path in files if files.count(path) > 1})
-        if twice:
+            keys = task_named(self.task).keys
+            resolved, options, detected = hub.resolve_auto(self.hub, keys, reader.row, self.options)
+            return replace(self, hub=resolved, options=options), detected
+        names = [name for split in SPLITS for name in self.files.of(split)]
+        files = [path for name in names for path in matching_files(folder, name)]
+        duplicates = sorted(str(path) for path, count in Counter(files).items() if count > 1)
+        if duplicates:
             raise UserError(
                 *(
-                    f"{path}: the recipe's files name it twice, perhaps in two splits; correct them"
-                    for path in twice
+                    f"{path}: the recipe's files include it twice, maybe in two splits; "
+                    "list it only once"
+                    for path in duplicates
                 )
             )
-        options, found = reader.resolve_auto(self.options, files)
-        return replace(self, options=options), found
+        options, detected = reader.resolve_auto(self.options, files)
+        return replace(self, options=options), detected
 
     @property
     def max_dropped_fraction(self) -> float:
-        """`max_dropped` as a share. Raises ValueError where it is none."""
+        """`max_dropped` as a fraction. Raises ValueError if it is not a number."""
         text = str(self.max_dropped)
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
 
     def _check_policy(self) -> list[str]:
         try:
-            good = 0 <= self.max_dropped_fraction < 1
+            valid = 0 <= self.max_dropped_fraction < 1
         except ValueError:
-            good = False
-        return (
-            []
-            if good
-            else [f"max_dropped: {self.max_dropped!r} is no share of the rows; write 0.1% or 0.001"]
-        )
+            valid = False
+        if valid:
+            return []
+        return [
+            f"max_dropped: {self.max_dropped!r} is not a fraction of the rows; "
+            "write e.g. 0.1% or 0.001"
+        ]
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in `path`. Raises UserError with all problems: YAML, keys, types, unknown task or reader, or reader options."""
+    """The recipe in the file `path`.
+
+    Raises UserError with all problems: of YAML, keys, types, task, reader and reader options.
+    """
     values = load_yaml(path)
     problems: list[str] = []
     if "name" in values:
         problems.append(
-            f"{path}: key 'name' is not allowed: the name is that of the file, {path.stem!r}; remove it"
+            f"{path}: key 'name' is not allowed, because the file name gives the name "
+            f"({path.stem!r}); remove it"
         )
-    name = values.get("task")
-    if isinstance(name, str) and name not in NAMES:
-        problems.append(f"{path}: task: {name!r} is unknown{did_you_mean(name, NAMES)}")
+    task = values.get("task")
+    if isinstance(task, str) and task not in NAMES:
+        problems.append(f"{path}: task: {task!r} is unknown{did_you_mean(task, NAMES)}")
     options = None
     if isinstance(reader := values.get("reader"), str):
-        options = _options(reader, values.get("options", {}), str(path), problems)
-        if options is not None and name in NAMES:
-            given = READERS[reader].keys(options)
-            lacking = [key for key in task_named(str(name)).keys if key not in given]
-            if lacking:
+        options = _load_options(reader, values.get("options", {}), path, problems)
+        if options is not None and task in NAMES:
+            keys = READERS[reader].keys(options)
+            missing = [key for key in task_named(str(task)).keys if key not in keys]
+            if missing:
                 problems.append(
-                    f"{path}: reader: {reader!r} gives {', '.join(sorted(given))}, but {name} needs "
-                    f"{', '.join(lacking)} too; correct the reader, its options or the task"
+                    f"{path}: reader: the rows of {reader!r} have {', '.join(sorted(keys))}, "
+                    f"but {task} needs {', '.join(missing)} too; "
+                    "correct the reader, its options or the task"
                 )
     try:
         recipe = parse(Recipe, {**values, "name": path.stem}, str(path))
@@ -179,12 +198,12 @@ def load_recipe(path: Path) -> Recipe:
     return replace(recipe, options=options)
 
 
-def _options(reader: str, values: object, where: str, problems: list[str]) -> Any:
+def _load_options(reader: str, values: object, path: Path, problems: list[str]) -> Any:
     if reader not in READERS:
-        problems.append(f"{where}: reader: {reader!r} is unknown{did_you_mean(reader, READERS)}")
+        problems.append(f"{path}: reader: {reader!r} is unknown{did_you_mean(reader, READERS)}")
         return None
     try:
-        return parse(READERS[reader].options, values, f"{where}: options")
+        return parse(READERS[reader].options, values, f"{path}: options")
     except UserError as error:
         problems += error.problems
         return None

@@ -32,7 +32,7 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
             (_problems(problems),) if problems.counts else (),
         )
     ]
-    if statistics is None or not any(len(split.words) for split in statistics.splits.values()):
+    if statistics is None or not any(len(split.num_tokens) for split in statistics.splits.values()):
         return found
     return [
         *found,
@@ -43,7 +43,7 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
 
 def write_page(path: Path, name: str, statistics: Statistics | None, problems: Problems) -> None:
     """One HTML file with all it needs. The same corpus gives the same bytes."""
-    rows = sum(len(split.words) for split in statistics.splits.values()) if statistics else 0
+    rows = sum(len(split.num_tokens) for split in statistics.splits.values()) if statistics else 0
     summary = f"{count(rows)} rows are sound. {_about(problems)}"
     text = page(
         "report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY
@@ -90,7 +90,7 @@ def _sizes(statistics: Statistics) -> Section:
     splits, limit = statistics.splits, statistics.max_length
     drawn = [
         plots.histogram(
-            "Words in a row", "words", {name: split.words for name, split in splits.items()}
+            "Words in a row", "words", {name: split.num_tokens for name, split in splits.items()}
         )
     ]
     shown = [
@@ -98,7 +98,7 @@ def _sizes(statistics: Statistics) -> Section:
             "Rows and words",
             _head("split", "rows", "words", "median", "95 %", "longest"),
             tuple(
-                (Cell(name), Cell(count(len(split.words))), *_spread(split.words))
+                (Cell(name), Cell(count(len(split.num_tokens))), *_spread(split.num_tokens))
                 for name, split in splits.items()
             ),
         )
@@ -121,8 +121,8 @@ def _sizes(statistics: Statistics) -> Section:
         rows = tuple(
             (
                 Cell(name),
-                Cell(count(len(split.pieces))),
-                *_spread(split.pieces),
+                Cell(count(len(split.num_subwords))),
+                *_spread(split.num_subwords),
                 *_windows(split, limit),
             )
             for name, split in splits.items()
@@ -131,7 +131,10 @@ def _sizes(statistics: Statistics) -> Section:
         shown += _happened(splits)
         drawn.append(
             plots.histogram(
-                "Sub-words in a row", "sub-words", {n: s.pieces for n, s in splits.items()}, limit
+                "Sub-words in a row",
+                "sub-words",
+                {n: s.num_subwords for n, s in splits.items()},
+                limit,
             )
         )
     return Section("Sizes", about, tuple(shown), tuple(drawn))
@@ -150,17 +153,17 @@ def _spread(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> tuple[
 
 
 def _windows(split: SplitStatistics, limit: int) -> tuple[Cell, ...]:
-    if not len(split.pieces):
+    if not len(split.num_subwords):
         return (Cell(DASH),) * 2
-    return Cell(percent(float((split.pieces > limit).mean()))), Cell(
-        count(int(split.windows.sum()))
+    return Cell(percent(float((split.num_subwords > limit).mean()))), Cell(
+        count(int(split.num_windows.sum()))
     )
 
 
 def _happened(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
-    what = list(dict.fromkeys(name for split in splits.values() for name in split.happened))
+    what = list(dict.fromkeys(name for split in splits.values() for name in split.truncations))
     rows = tuple(
-        (Cell(name), *(Cell(count(split.happened.get(name, 0))) for split in splits.values()))
+        (Cell(name), *(Cell(count(split.truncations.get(name, 0))) for split in splits.values()))
         for name in what
     )
     return [Table("What does not fit", _head("what", *splits), rows)] if rows else []
