@@ -1,4 +1,4 @@
-"""The one exception a user may cause."""
+"""User errors, and the problems found in user input."""
 
 import difflib
 import json
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TextIO
 
-EXAMPLES = 3  # of each kind of problem that are kept, however many there are
+EXAMPLES_PER_KIND = 3  # problems of each kind to keep, whatever the limit of a report
 UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
 
 WARNINGS = frozenset(
@@ -19,25 +19,29 @@ WARNINGS = frozenset(
         "train-text-held-out",
     }
 )
-"""Kinds that are shown and counted, but never fail: the rows are sound, and may yet not be what one thinks."""
+"""Kinds of problems that are counted and shown but never fail: the rows are usable, but unusual."""
 
 
-class Stopped(Exception):  # noqa: N818  (it is no error)
-    """A run was asked to stop, and did, with a checkpoint: it goes on from there when it is started again."""
+class Stopped(Exception):  # noqa: N818  (not an error)
+    """The run stopped on request and saved a checkpoint; the next start resumes from it."""
 
 
-class Diverged(Exception):  # noqa: N818  (it is what happened)
-    """Training ran out of numbers at `step`: what was found, and the numbers of the features it happened on, by micro-batch."""
+class Diverged(Exception):  # noqa: N818  (an outcome of training)
+    """Training diverged at `step` (NaN, infinity or an exploding loss).
 
-    def __init__(self, step: int, found: str, features: list[tuple[str, list[int]]]) -> None:
-        super().__init__(f"step {step}: {found}")
+    `features` has, per micro-batch, the task and the indices of its features.
+    """
+
+    def __init__(self, step: int, reason: str, features: list[tuple[str, list[int]]]) -> None:
+        super().__init__(f"step {step}: {reason}")
         self.features = features
 
 
 class UserError(Exception):
-    """A mistake in what the user gave. Each problem names the file and line or key, the value found, and the remedy.
+    """A mistake in the user's input.
 
-    Stages print it without a traceback and exit with 1; anything else that escapes is a bug of ours.
+    Each problem names the file and line or key, the value, and the remedy. Stages print the
+    problems without a traceback and exit with status 1. Any other exception is a bug.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -46,38 +50,49 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest known word, else the list of the known ones."""
+    """Return `"; did you mean 'x'?"` for the closest known word, or else all known words."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known) or 'none'}"
+    matches = difflib.get_close_matches(word, known, n=1)
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    return f"; use one of {', '.join(known)}" if known else "; there are none to choose from"
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with some input: its kind, where ("file:line" or the nearest thing to it), what and the remedy."""
+    """A problem in some input.
+
+    `where` is "file:line" or the closest equivalent; `message` names the value and the remedy.
+    """
 
     kind: str
     where: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
 
 class Problems:
-    """What is wrong with some input, gathered so that one run reports all of it instead of one mistake at a time.
+    """Collects problems, so that one run reports all of them instead of the first only.
 
-    Each is written to `sink` as a line of JSON. In memory are only the first `shown`, and a few of each kind, since a wrong
-    separator makes one for every line of a corpus; `counts` has all, by kind. `hiding` counts those that hide rows: see `add`.
-    Those of a kind in `WARNINGS` are kept and counted too, but are in no error and not in the length.
+    Each problem is written to `sink` as a line of JSON. Memory holds only the first `max_shown`
+    problems, and at least `EXAMPLES_PER_KIND` of each kind, because a wrong separator causes one
+    problem per line of a corpus. `counts` counts all problems by kind, and `hiding` counts those
+    that hide rows (see `add`). Warnings are kept and counted too, but they raise no error and do
+    not count in `len`.
     """
 
-    def __init__(self, shown: int = 20, sink: TextIO | None = None) -> None:
-        self._shown, self._sink = shown, sink
+    def __init__(self, max_shown: int = 20, sink: TextIO | None = None) -> None:
+        self._max_shown, self._sink = max_shown, sink
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
         self.hiding = self._total = 0
 
     def add(self, where: str, message: str, kind: str, hides: bool = False) -> None:
-        """`where` is "file:line" or the nearest thing to it; `message` names the value found and the remedy.
+        """Add a problem at `where` ("file:line" or the closest equivalent).
 
-        `hides` says that who knows how many rows could not be seen for it (a file that breaks off): no such is ever dropped.
+        `message` names the value and the remedy. `hides`: an unknown number of rows could not be
+        read, for example in a truncated file. Such a problem cannot be fixed by dropping rows.
         """
         problem = Problem(kind, where, message)
         if self._sink is not None:
@@ -88,7 +103,7 @@ class Problems:
         self._total += kind not in WARNINGS
 
     def merge(self, kept: Iterable[Iterable[str]], counts: Mapping[str, int], hiding: int) -> None:
-        """Add what another gathered, and wrote into a file of its own."""
+        """Add the problems of another collection, which has its own file."""
         for problem in kept:
             self._keep(Problem(*problem))
         self.counts.update(counts)
@@ -96,39 +111,33 @@ class Problems:
         self.hiding += hiding
 
     def _keep(self, problem: Problem) -> None:
-        if (
-            len(self.kept) < self._shown
-            or sum(other.kind == problem.kind for other in self.kept) < EXAMPLES
-        ):
+        num_same_kind = sum(other.kind == problem.kind for other in self.kept)
+        if len(self.kept) < self._max_shown or num_same_kind < EXAMPLES_PER_KIND:
             self.kept.append(problem)
 
     def __len__(self) -> int:
         return self._total
 
     def summary(self) -> list[str]:
-        """A line a kind: how many there are, errors before warnings and most first; below it the first few of them."""
+        """Return one line per kind with its count, each followed by its first few problems.
+
+        Errors come before warnings, and frequent kinds before rare kinds.
+        """
         lines = []
-        for kind, count in sorted(
-            self.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])
-        ):
-            examples = [
-                f"{problem.where}: {problem.message}"
-                for problem in self.kept
-                if problem.kind == kind
-            ][:EXAMPLES]
-            lines += [
-                f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}",
-                *(f"  {example}" for example in examples),
-            ]
+        for kind, count in sorted(self.counts.items(), key=_summary_order):
+            lines.append(f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}")
+            examples = [problem for problem in self.kept if problem.kind == kind]
+            lines += [f"  {problem}" for problem in examples[:EXAMPLES_PER_KIND]]
         return lines
 
     def raise_if_any(self) -> None:
-        """Raise one UserError with all messages kept, and how many more there were."""
-        messages = [
-            f"{problem.where}: {problem.message}"
-            for problem in self.kept
-            if problem.kind not in WARNINGS
-        ]
-        more = len(self) - len(messages)
+        """Raise one UserError with all messages kept, and the number of other problems."""
+        messages = [str(problem) for problem in self.kept if problem.kind not in WARNINGS]
+        num_more = len(self) - len(messages)
         if messages:
-            raise UserError(*messages, *([f"and {more} more"] if more else []))
+            raise UserError(*messages, *([f"and {num_more} more"] if num_more else []))
+
+
+def _summary_order(item: tuple[str, int]) -> tuple[bool, int, str]:
+    kind, count = item
+    return kind in WARNINGS, -count, kind

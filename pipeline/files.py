@@ -1,4 +1,4 @@
-"""Write files and folders so that a reader, or a crash, sees the old state or the new one and never half of either."""
+"""Atomic writes of files and folders: readers and crashes see the old state or the new state."""
 
 import glob
 import hashlib
@@ -13,7 +13,10 @@ from typing import TextIO
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content` (text as UTF-8, line ends kept); its folder is made if need be. Synced to disk on return."""
+    """Replace `path` by `content` and sync it to disk.
+
+    Text is written as UTF-8 with its line ends unchanged. Missing parent folders are created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
     temporary = Path(name)
@@ -31,34 +34,37 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_stream(path: Path) -> Iterator[TextIO]:
-    """A text file to write to, which becomes `path` when the block ends, in whatever way."""
+    """Yield a text file; it becomes `path` when the block ends, even if it ends by an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".tmp-{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
     finally:
-        os.replace(beside, path)
+        os.replace(temporary, path)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Atomic, and the same bytes for equal values: sorted keys, indent 2, newline at the end. NaN raises ValueError."""
+    """Write JSON atomically; equal values give equal bytes (sorted keys, indent 2, final newline).
+
+    Raises ValueError for NaN and infinity.
+    """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write(path, text + "\n")
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it becomes `path` when the block ends, and vanishes when the block raises.
+    """Yield an empty folder to fill; it becomes `path` when the block ends.
 
-    An existing `path` is replaced as a whole. A folder cannot be renamed over a filled one, so for that moment the old
-    one is moved aside; if the swap itself fails it is moved back.
+    If the block raises, the new folder is removed. An existing `path` is replaced as a whole. A
+    folder cannot be renamed to the name of a non-empty folder, so the old folder is moved aside
+    first, and moved back if the second rename fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(
-        f".tmp-{glob.escape(path.name)}.????????"
-    ):  # by a writer that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    # Remove the folders of killed writers.
+    for stale in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):
+        shutil.rmtree(stale, ignore_errors=True)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}."))
     new, old = work / "new", work / "old"
     new.mkdir()
@@ -72,7 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

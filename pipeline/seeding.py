@@ -1,4 +1,4 @@
-"""Seeds and permutations as pure functions: equal arguments give equal numbers, on any machine and in any order."""
+"""Seeds and permutations as pure functions: equal arguments give equal results on any machine."""
 
 from typing import TypeAlias
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints: TypeAlias = NDArray[np.int64]
-ROUNDS = 8  # of a Feistel network
+FEISTEL_ROUNDS = 8
 
 
 def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Steele et al. 2014's mixer: a bijection of 64-bit integers that looks random."""
+    """Apply SplitMix64 (Steele et al., 2014), a pseudorandom bijection of 64-bit integers."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -19,7 +19,7 @@ def splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def derive_seed(*parts: int) -> int:
-    """One 64-bit seed out of several integers; order matters."""
+    """Hash several integers into one 64-bit seed; their order matters."""
     state = np.zeros(1, np.uint64)
     for part in parts:
         state = splitmix64(state ^ np.array([part % (1 << 64)], np.uint64))
@@ -27,24 +27,26 @@ def derive_seed(*parts: int) -> int:
 
 
 def permute(positions: Ints, n: int, seed: int) -> Ints:
-    """What a permutation of range(n), which depends on (n, seed) alone, has at `positions` [k]; takes time and memory for these.
+    """Return the elements at `positions` [k] of a permutation of range(n).
 
-    A Feistel network permutes the numbers of an even number of bits; what it puts beyond n goes through it again.
+    The permutation depends on (n, seed) only. Time and memory grow with k, not with n. A Feistel
+    network permutes the integers of an even number of bits; values of n or more pass through it
+    again (cycle walking).
     """
     half = np.uint64(max(1, -(-(n - 1).bit_length() // 2)))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = splitmix64(np.arange(ROUNDS, dtype=np.uint64) ^ np.uint64(seed))
+    keys = splitmix64(np.arange(FEISTEL_ROUNDS, dtype=np.uint64) ^ np.uint64(seed))
     values = positions.astype(np.uint64)
-    todo = np.arange(len(values))
-    while len(todo):
-        left, right = values[todo] >> half, values[todo] & mask
+    pending = np.arange(len(values))
+    while len(pending):
+        left, right = values[pending] >> half, values[pending] & mask
         for key in keys:
             left, right = right, left ^ (splitmix64(right ^ key) & mask)
-        values[todo] = (left << half) | right
-        todo = todo[values[todo] >= n]
+        values[pending] = (left << half) | right
+        pending = pending[values[pending] >= n]
     return values.astype(np.int64)
 
 
 def permutation(n: int, seed: int) -> Ints:
-    """All of it."""
+    """Return the whole permutation of range(n)."""
     return permute(np.arange(n), n, seed)

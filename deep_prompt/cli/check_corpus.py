@@ -76,7 +76,7 @@ def check(arguments: Namespace) -> None:
             "8 and a --stride below half of it"
         )
     recipe = load_recipe(arguments.recipe)
-    problems = Problems(shown=0)
+    problems = Problems(max_shown=0)
     statistics, sound = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems)
     if arguments.html:

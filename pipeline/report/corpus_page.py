@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
-from pipeline.errors import EXAMPLES, WARNINGS, Problems
+from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
 from pipeline.report import plots
 from pipeline.report.render import Section, page
 from pipeline.report.tables import DASH, Cell, Table, count, percent
@@ -83,7 +83,7 @@ def _examples(problems: Problems, kind: str) -> str:
     kept = [
         f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind
     ]
-    return " / ".join(text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES])
+    return " / ".join(text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES_PER_KIND])
 
 
 def _sizes(statistics: Statistics) -> Section:

@@ -1,4 +1,4 @@
-"""Whole files and folders, or what was there before."""
+"""Atomic writes leave the complete new file or folder, or the old one."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from pipeline.files import atomic_folder, atomic_write, write_json
 
 
-def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
+def test_write_creates_folders_and_replaces_files(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b.txt"
     atomic_write(path, "é\r\n")
     assert path.read_bytes() == b"\xc3\xa9\r\n"
@@ -41,17 +41,16 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_json_is_the_same_for_equal_values(tmp_path: Path) -> None:
+def test_json_has_equal_bytes_for_equal_values(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": ["é"]})
-    assert (tmp_path / "a.json").read_text(
-        encoding="utf-8"
-    ) == '{\n  "a": [\n    "é"\n  ],\n  "b": 1\n}\n'
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text == '{\n  "a": [\n    "é"\n  ],\n  "b": 1\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
-def test_folder_appears_whole_and_replaces(tmp_path: Path) -> None:
+def test_folder_appears_complete_and_replaces_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "out" / "corpus"
     for content in ("one", "two"):
         with atomic_folder(target) as folder:
@@ -62,7 +61,7 @@ def test_folder_appears_whole_and_replaces(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "out") == ["corpus"]
 
 
-def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+def test_failed_block_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "corpus"
     with atomic_folder(target) as folder:
         (folder / "a").write_text("old")
@@ -78,7 +77,7 @@ def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["corpus"]
 
 
-def test_failed_swap_puts_the_old_folder_back(
+def test_failed_rename_restores_the_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "corpus"
@@ -97,10 +96,10 @@ def test_failed_swap_puts_the_old_folder_back(
     assert (target / "a").read_text() == "old"
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    left, of_another = tmp_path / ".tmp-run.abcd_123", tmp_path / ".tmp-run.json.abcd_123"
-    for folder in (left, of_another):
+def test_next_write_removes_the_folder_of_a_killed_writer(tmp_path: Path) -> None:
+    stale, unrelated = tmp_path / ".tmp-run.abcd_123", tmp_path / ".tmp-run.json.abcd_123"
+    for folder in (stale, unrelated):
         (folder / "new").mkdir(parents=True)
-    with atomic_folder(tmp_path / "run") as beside:
-        (beside / "a").write_text("1")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [of_another.name, "run"]
+    with atomic_folder(tmp_path / "run") as new:
+        (new / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [unrelated.name, "run"]

@@ -121,7 +121,7 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"files": {"train": "a", "dev": "b", "test": "b"}},
-            "ours.yaml: files: unknown key 'dev'; known are test, train, valid",
+            "ours.yaml: files: unknown key 'dev'; use one of test, train, valid",
         ),
         (
             {"carve_validation": 0.1},
@@ -133,7 +133,7 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"on_problem": "warn"},
-            "ours.yaml: on_problem: 'warn' is not one of the allowed values; known are drop, fail",
+            "ours.yaml: on_problem: 'warn' is not one of the allowed values; use one of drop, fail",
         ),
         (
             {"allow": ["unseen-lable"]},
@@ -161,7 +161,7 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"metric": "f2"},
-            "ours.yaml: metric: 'f2' is none of token_classification; known are f1, precision, recall",
+            "ours.yaml: metric: 'f2' is none of token_classification; use one of f1, precision, recall",
         ),
         (
             {"words": {"PER": "who"}},

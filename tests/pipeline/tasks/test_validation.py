@@ -57,7 +57,7 @@ def test_normal_form() -> None:
 
 
 def test_warnings_are_counted_and_kept_and_never_fail() -> None:
-    problems = Problems(shown=2)
+    problems = Problems(max_shown=2)
     for line in range(5):
         problems.add(f"f:{line}", "looks odd", "not-nfc")
     problems.raise_if_any()
@@ -77,7 +77,7 @@ def test_warnings_are_counted_and_kept_and_never_fail() -> None:
 
 
 def test_a_few_of_each_kind_are_kept_however_many_there_are_of_others() -> None:
-    problems = Problems(shown=5)
+    problems = Problems(max_shown=5)
     for line in range(100):
         problems.add(f"f:{line}", "is wrong", "one")
     problems.add("f:100", "is wrong too", "two")
