@@ -1,1 +1,1 @@
-"""Pretrained backbones on disk: where one is, which family it is of, and its tokenizer. No torch."""
+"""Pretrained backbones: their location, family and tokenizer. Imports no torch."""

@@ -1,6 +1,6 @@
-"""The model families that prompts are known to work on, and how each differs.
+"""The supported model families and their differences.
 
-All that is known of a family is here and in `pipeline.model.attention`, which has what each needs in code.
+The facts about a family are here; the code for it is in `pipeline.model.attention`.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ from pipeline.errors import UserError
 class Family:
     """One `model_type` of transformers.
 
-    `layers` is where its list of layers is, seen from the model. `route` is how a prompt gets into its attention: by the
-    attention "interface"; by the interface, with the layers "numbered" by us; through a "shared" layer that is called many times;
-    or by an attention of ours in place of its own ("patched"). `positions` of tokens are "absolute" (learned, the first is
-    `first_position`), "rotary", or "relative" (a bias that knows distances only). A `causal` token sees only those before it.
+    - `layers`: the attribute path from the model to its list of layers.
+    - `route`: how a prompt enters the attention. "interface": through the attention interface of
+      transformers. "numbered": the same, but this project sets the layer indices. "shared": one
+      layer module is called several times. "patched": this project replaces the attention module.
+    - `positions`: "absolute" (learned; the index of the first token is `first_position`),
+      "rotary", or "relative" (a bias that depends on distances only).
+    - `causal`: a token attends only to itself and the tokens before it.
     """
 
     layers: str
@@ -53,19 +56,24 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
 }
 
+_ENCODER_DECODER = "an encoder-decoder: self-attention and cross-attention share layer indices"
+_ALIBI = "ALiBi needs a position for every key, and prompts have no positions"
 _REFUSED = {
-    "t5": "an encoder-decoder: self-attention and cross-attention share their layers' numbers",
-    "mt5": "an encoder-decoder: self-attention and cross-attention share their layers' numbers",
-    "bart": "an encoder-decoder: self-attention and cross-attention share their layers' numbers",
-    "mbart": "an encoder-decoder: self-attention and cross-attention share their layers' numbers",
-    "bloom": "ALiBi gives every key a position, and a prompt has none",
-    "mpt": "ALiBi gives every key a position, and a prompt has none",
+    "t5": _ENCODER_DECODER,
+    "mt5": _ENCODER_DECODER,
+    "bart": _ENCODER_DECODER,
+    "mbart": _ENCODER_DECODER,
+    "bloom": _ALIBI,
+    "mpt": _ALIBI,
     "mamba": "it has no attention",
 }
 
 
 def family_of(model_type: str) -> Family:
-    """What is known of a family. Raises UserError where prompts do not work on it, with the reason and the families that work."""
+    """Return the record of a family.
+
+    Raises UserError if the family is not supported, with the reason and the supported families.
+    """
     if model_type not in FAMILIES:
         raise UserError(
             f"backbone: deep prompts do not work on {model_type!r} models ({refusal(model_type)}); "
@@ -75,5 +83,5 @@ def family_of(model_type: str) -> Family:
 
 
 def refusal(model_type: str) -> str:
-    """Why prompts do not work on a family."""
-    return _REFUSED.get(model_type, "nobody has tested it against a reference")
+    """Return the reason why a family is not supported."""
+    return _REFUSED.get(model_type, "it is not tested against a reference")

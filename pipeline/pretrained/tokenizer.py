@@ -1,4 +1,4 @@
-"""Words and texts to sub-word ids, and the special tokens around one or two segments."""
+"""Tokenize words and texts into sub-word ids, with the special tokens of one or two segments."""
 
 import hashlib
 import os
@@ -11,66 +11,71 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from pipeline.errors import UserError
 from pipeline.pretrained.families import family_of
 
-REMEMBERED = 200_000  # words whose sub-words are kept in memory: those of most text
-TOGETHER = 64  # words that are tokenized as one sentence, which costs little more than one word
+MAX_CACHED_WORDS = 200_000  # enough for the vocabulary of most corpora
+WORDS_PER_LINE = 64  # tokenized as one sentence, at little more than the cost of one word
 
 
 class Tokenizer:
-    """A backbone's fast tokenizer, reduced to what features need.
+    """The fast tokenizer of a backbone, with the functions needed for features.
 
-    `prefix`, `middle` and `suffix` are the ids before the first segment, between two, and at the end ([CLS], [SEP], [SEP];
-    a causal backbone's template may lack the latter two, then they are its end-of-text token); `second_type` is the token type
-    of a second segment (0 where the backbone has one type); `marker` and `second_marker` set words off by text; `mask` is what
-    stands for a word to be guessed (None: the backbone guesses the next one); `max_length` is how many tokens the backbone has
-    positions for; in a `causal` backbone a token's state knows only what is before it.
+    - `prefix`, `middle`, `suffix`: the ids before the first segment, between two segments, and at
+      the end ([CLS], [SEP], [SEP]). If the template of a causal backbone has no middle or suffix,
+      they are its end-of-text token.
+    - `second_type`: the token type of a second segment (0 if the backbone has one type only).
+    - `marker`, `second_marker`: the ids of "*" and "#", which mark words in a text.
+    - `mask`: the id of the mask token; None if the backbone is causal or has no mask token.
+    - `max_length`: the number of tokens that the backbone has positions for.
+    - `causal`: whether a token attends only to itself and the tokens before it.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError where `folder` holds no fast tokenizer."""
-        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415  (it loads torch, and a copy of a tokenizer needs none)
+        """Load the tokenizer. Raises UserError if `folder` has no fast tokenizer."""
+        # transformers imports torch, and a process with a copy of this object does not need it.
+        from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
 
         try:
-            known = AutoTokenizer.from_pretrained(
+            pretrained = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, add_prefix_space=True
             )
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
             raise UserError(
-                f"{folder}: no tokenizer can be read there: {str(error).splitlines()[0]}"
+                f"{folder}: cannot load a tokenizer: {reason}; "
+                "give a folder that save_pretrained wrote"
             ) from error
-        if not known.is_fast:
+        if not pretrained.is_fast:
             raise UserError(
-                f"{folder}: its tokenizer is not a fast one (tokenizer.json), which gives no offsets; convert it"
+                f"{folder}: the tokenizer is not a fast tokenizer (tokenizer.json), so it has no "
+                "offsets; convert it"
             )
-        self._fast: Any = known.backend_tokenizer
+        self._fast: Any = pretrained.backend_tokenizer
         self._fast.no_truncation()
         self._fast.no_padding()
-        self._fast.encode_special_tokens = True  # "[SEP]" in a user's text is text
+        self._fast.encode_special_tokens = True  # "[SEP]" in a text is plain text
         self.prefix, self.middle, self.suffix, second_type = self._template()
-        # Llama's and ModernBERT's templates number the segments, but those backbones read no numbers.
+        # The templates of Llama and ModernBERT have token types, but the backbones ignore them.
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
-        unknown = known.unk_token_id
-        self.unknown = int(unknown if unknown is not None else known.eos_token_id)
-        self.pad_token_id = int(known.pad_token_id or 0)
+        unknown, end = pretrained.unk_token_id, pretrained.eos_token_id
+        self.unknown = int(unknown if unknown is not None else end)
+        self.pad_token_id = int(pretrained.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
-        self.mask: int | None = None if family.causal else known.mask_token_id
-        positions = int(getattr(config, "max_position_embeddings", None) or known.model_max_length)
-        self.max_length = positions - family.first_position
+        self.mask: int | None = None if family.causal else pretrained.mask_token_id
+        positions = getattr(config, "max_position_embeddings", None) or pretrained.model_max_length
+        self.max_length = int(positions) - family.first_position
         if self.causal:
-            end = known.eos_token_id
-            self.middle, self.suffix = (
-                ids or [self.unknown if end is None else int(end)]
-                for ids in (self.middle, self.suffix)
-            )
+            separator = [self.unknown if end is None else int(end)]
+            self.middle, self.suffix = self.middle or separator, self.suffix or separator
         self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.words([["*", "#"]])[0]
 
     @property
     def digest(self) -> str:
-        """A hash of all that ids depend on."""
-        rest = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return hashlib.sha256(f"{self._fast.to_str()}\n{sorted(rest.items())}".encode()).hexdigest()
+        """The hash of everything that determines the ids."""
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        text = f"{self._fast.to_str()}\n{sorted(public.items())}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
         pair = self._fast.encode("a", "a")
@@ -81,47 +86,59 @@ class Tokenizer:
         return ids[: inside[0]], middle, ids[inside[-1] + 1 :], int(types[inside[-1]])
 
     def summary(self, length: int) -> int:
-        """The position whose state stands for a whole text of `length` tokens: the first; a causal backbone's last."""
+        """Return the position whose hidden state represents a whole text of `length` tokens.
+
+        It is the first position, or the last in a causal backbone.
+        """
         return length - 1 if self.causal else 0
 
     def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Sub-word ids of every word, not to be changed: equal words share them, since no word depends on those around it.
+        """Tokenize each word of each sentence into sub-word ids.
 
-        A word that leaves none (empty, or all control characters) becomes the unknown token.
+        The ids of a word do not depend on the words around it. Equal words share one list: do not
+        modify it. A word without sub-words (empty, or only control characters) becomes the
+        unknown token.
         """
-        if len(self._pieces) > REMEMBERED:
+        if len(self._pieces) > MAX_CACHED_WORDS:
             self._pieces = {}
-        known = self._pieces
-        new = list({word for words in sentences for word in words if word not in known})
-        lines = [new[start : start + TOGETHER] for start in range(0, len(new), TOGETHER)]
+        cache = self._pieces
+        new_words = list({word for words in sentences for word in words if word not in cache})
+        starts = range(0, len(new_words), WORDS_PER_LINE)
+        lines = [new_words[start : start + WORDS_PER_LINE] for start in starts]
         encodings = self._fast.encode_batch(lines, is_pretokenized=True, add_special_tokens=False)
         for words, encoding in zip(lines, encodings, strict=True):
             pieces: list[list[int]] = [[] for _ in words]
             for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
                 pieces[word].append(piece)
-            known.update(zip(words, (piece or [self.unknown] for piece in pieces), strict=True))
-        return [[known[word] for word in words] for words in sentences]
+            cache.update(zip(words, (piece or [self.unknown] for piece in pieces), strict=True))
+        return [[cache[word] for word in words] for words in sentences]
 
     def single_words(self, words: Sequence[str]) -> list[int]:
-        """The vocabulary's number of each word. Raises UserError with all that it cuts into several, or that are the same."""
+        """Return the vocabulary id of each word.
+
+        Raises UserError with all words that have several sub-words or the id of another word.
+        """
         pieces = self.words([words])[0]
-        bad = [
-            f"word {word!r} is {len(piece)} sub-words of the backbone's vocabulary; choose a word that is one"
-            for word, piece in zip(words, pieces, strict=True)
-            if len(piece) > 1 or piece == [self.unknown]
-        ]
         ids = [piece[0] for piece in pieces]
-        bad += [
-            f"word {word!r} is to the backbone the same as another; choose another"
-            for i, word in enumerate(words)
-            if ids[i] in ids[:i]
-        ]
-        if bad:
-            raise UserError(*(f"{problem} in the recipe's words" for problem in bad))
+        problems = []
+        for index, (word, piece) in enumerate(zip(words, pieces, strict=True)):
+            if len(piece) > 1 or piece == [self.unknown]:
+                reason = f"has {len(piece)} sub-words" if len(piece) > 1 else "is unknown"
+                problems.append(
+                    f"the recipe's words: {word!r} {reason} in the backbone's vocabulary; "
+                    "choose a word that is one sub-word"
+                )
+            if ids[index] in ids[:index]:
+                problems.append(
+                    f"the recipe's words: {word!r} has the same vocabulary id as another word; "
+                    "choose a different word"
+                )
+        if problems:
+            raise UserError(*problems)
         return ids
 
     def texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Sub-word ids of every text, each with its (start, end) in characters of the text."""
+        """Tokenize each text into sub-word ids and their (start, end) offsets in characters."""
         encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
         return [
             (list(encoding.ids), [(int(a), int(b)) for a, b in encoding.offsets])

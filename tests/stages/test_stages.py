@@ -718,7 +718,7 @@ def test_an_artifact_without_the_task_is_refused(copied: Path) -> None:
 BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "absent": (
         lambda f: shutil.rmtree(f / "backbone"),
-        ("folder:backbone", "holds no config.json"),
+        ("folder:backbone", "has no config.json"),
     ),
     "no package": (
         lambda f: edit(f, lambda v: v["backbone"].update(source="package:no_such_package/x")),
@@ -726,7 +726,7 @@ BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "other weights": (
         lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)),
-        ("params say 000", "backbone.sha256"),
+        ("params.yaml has 000", "backbone.sha256"),
     ),
     "torn weights": (
         lambda f: cut(f / "backbone/model.safetensors"),

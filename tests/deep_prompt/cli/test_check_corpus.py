@@ -157,8 +157,8 @@ def test_warnings_never_fail(
     [
         (("--max-length", 4), "--max-length is 4"),
         (("--stride", 64), "--stride 64"),
-        (("--backbone", "bert"), "backbone bert: write package:NAME/FOLDER"),
-        (("--backbone", "folder:nowhere"), "holds no config.json"),
+        (("--backbone", "bert"), "backbone bert: not a valid source; write package:NAME/FOLDER"),
+        (("--backbone", "folder:nowhere"), "has no config.json"),
     ],
 )
 def test_a_users_mistake(

@@ -292,7 +292,7 @@ def test_a_backbone_elsewhere(place: Place, command: Callable[..., Ended], tmp_p
     (tmp_path / "moved").symlink_to(place.folder / "backbone")
     words = ("predict", "--artifact", place.ner, "--backbone")
     assert command(*words, f"folder:{tmp_path}/moved", stdin=NER).code == 0
-    assert "holds no config.json" in command(*words, f"folder:{tmp_path}/no", stdin=NER).err
+    assert "has no config.json" in command(*words, f"folder:{tmp_path}/no", stdin=NER).err
     assert command(*words, "moved", stdin=NER).err.startswith(
         "error: --backbone: source is 'moved'; write package:NAME/FOLDER"
     )

