@@ -241,10 +241,12 @@ def test_attach_guards(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def deaf(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
         return inner(*args, **kwargs)
 
-    def forgetful(*args: Any, recorded: dict[int, Tensor] | None = None, **kwargs: Any) -> Any:
-        result = inner(*args, recorded=recorded, **kwargs)
-        if recorded is not None:
-            recorded.pop(1, None)
+    def forgetful(
+        *args: Any, recorded_key_values: dict[int, Tensor] | None = None, **kwargs: Any
+    ) -> Any:
+        result = inner(*args, recorded_key_values=recorded_key_values, **kwargs)
+        if recorded_key_values is not None:
+            recorded_key_values.pop(1, None)
         return result
 
     inner = attention.attend
