@@ -1,4 +1,4 @@
-"""Trained prompts: keys and values for every layer (deep), or input vectors (soft)."""
+"""Prompts: trained keys and values for each layer (deep), or trained input embeddings (soft)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +12,13 @@ NORMAL_STD = 0.02
 
 
 class LayerPrompts(NamedTuple):
-    """What attention gets: S prompts, and which of them each row of a batch has.
+    """S deep prompts for one batch, as the attention takes them.
 
-    `key_values` [S, L', 2, H, P, D] for the layers from `first_layer` on; other layers have none. `rows` [B] numbers each row's
-    prompt (None: S is 1, and all have it). `token_mask` [S, L', P] says which virtual tokens are there, where prompts differ in
-    length or layers (None: all). `position_offsets` [S] is by how many positions each prompt shifts the text (None: by none).
+    `key_values` [S, L', 2, H, P, D] covers L' layers from `first_layer` on. The other layers have
+    no prompt. `prompt_index` [B] selects the prompt of each row (None: S = 1, all rows share it).
+    `token_mask` [S, L', P] is False at padding, where prompts differ in length or layers (None: no
+    padding). `position_offsets` [S] is the number of positions by which each prompt shifts the text
+    (None: 0).
     """
 
     key_values: Tensor
@@ -27,9 +29,10 @@ class LayerPrompts(NamedTuple):
 
 
 class Projection(nn.Module):
-    """P-tuning v2's reparameterization (arXiv 2110.07602, section 3.3): embedding -> linear -> tanh -> linear.
+    """Reparameterization of P-tuning v2: embedding -> linear -> tanh -> linear.
 
-    Only what it computes, `[P, width]`, is needed once trained. `embedding` [P, E], `width` = 2 L H D.
+    See section 3.3 of arXiv 2110.07602. `embedding` is [P, E], `width` is 2 L H D. After training,
+    only the output [P, width] is needed.
     """
 
     def __init__(self, embedding: Tensor, hidden_size: int, width: int, seed: int) -> None:
@@ -40,45 +43,47 @@ class Projection(nn.Module):
         self.outer = _linear(hidden_size, width, generator)
 
     def forward(self) -> Tensor:
-        """[P, width]."""
+        """The table [P, width] of keys and values (see `unfold_table`)."""
         projected: Tensor = self.outer(torch.tanh(self.inner(self.embedding)))
         return projected
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    made = nn.Linear(inputs, outputs)
+    linear = nn.Linear(inputs, outputs)
     with torch.no_grad():
-        made.weight.copy_(torch.randn(outputs, inputs, generator=generator) * inputs**-0.5)
-        made.bias.zero_()
-    return made
+        linear.weight.copy_(torch.randn(outputs, inputs, generator=generator) * inputs**-0.5)
+        linear.bias.zero_()
+    return linear
 
 
 class TaskFactors(nn.Module):
-    """Low-rank factors that make each task's prompt out of the shared one: shared * (1 + u v^T) (Wang et al., ICLR 2023, eq. 1).
+    """Low-rank factors; the prompt of a task is shared * (1 + u v).
 
-    `u` [tasks, P, R], `v` [tasks, R, 2 L H D]; v starts at 0, so that at first every task has the shared prompt itself. All
-    tasks' factors are one parameter each, so that each has a gradient in every micro-batch.
+    See equation 1 of Wang et al. (ICLR 2023). `u` is [num_tasks, P, R], `v` is
+    [num_tasks, R, 2 L H D]. `v` starts at 0, so every task starts with the shared prompt. All tasks
+    share the two parameters, so that each parameter has a gradient in every micro-batch.
     """
 
-    def __init__(self, tasks: int, count: int, rank: int, width: int, seed: int) -> None:
+    def __init__(self, num_tasks: int, count: int, rank: int, width: int, seed: int) -> None:
         super().__init__()
         self.u = nn.Parameter(
-            torch.randn(tasks, count, rank, generator=torch.Generator().manual_seed(seed))
+            torch.randn(num_tasks, count, rank, generator=torch.Generator().manual_seed(seed))
         )
-        self.v = nn.Parameter(torch.zeros(tasks, rank, width))
+        self.v = nn.Parameter(torch.zeros(num_tasks, rank, width))
 
     def forward(self, task: int) -> Tensor:
-        """What the shared prompt of [P, 2 L H D] is multiplied by for one task."""
+        """The factor [P, 2 L H D] for the shared prompt, for one task."""
         return 1 + self.u[task] @ self.v[task]
 
 
 class DeepPrompt(nn.Module):
-    """P extra key/value pairs in the attention of L' layers, from `first_layer` on (P-tuning v2, arXiv 2110.07602, section 3.2).
+    """P trained key/value pairs in the attention of L' layers, from `first_layer` on (P-tuning v2).
 
-    `key_values` [L', 2, H, P, D]: layers, key and value, key/value heads, virtual tokens, head size. A `projection` computes them
-    instead of their being trained as they are; `factors` make a version for each task; `dropout` drops numbers in training.
-    Layers below `first_layer` need no backward pass, and get none. `position_offset` is by how many positions the prompt shifts
-    the text: 0, or P as peft and P-tuning v2 do it.
+    See section 3.2 of arXiv 2110.07602. `key_values` is [L', 2, H, P, D]: layers, key and value,
+    key/value heads, virtual tokens, head size. With a `projection`, an MLP computes them. `factors`
+    derive a prompt for each task. `dropout` is the dropout rate of the keys and values in training.
+    Layers below `first_layer` get no backward pass. `position_offset` is the number of positions by
+    which the prompt shifts the text: 0, or P as in peft and P-tuning v2.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class DeepPrompt(nn.Module):
         dropout: float = 0.0,
         position_offset: int = 0,
     ) -> None:
-        """Under a `projection`, `key_values` gives the shape only."""
+        """With a `projection`, only the shape of `key_values` is used."""
         super().__init__()
         self.shape = tuple(key_values.shape)
         self.first_layer, self.position_offset = first_layer, position_offset
@@ -102,11 +107,14 @@ class DeepPrompt(nn.Module):
 
     @property
     def num_virtual_tokens(self) -> int:
-        """P."""
+        """P, the number of virtual tokens."""
         return self.shape[3]
 
     def materialize(self, task: int | None = None) -> Tensor:
-        """The keys and values [L', 2, H, P, D] as attention takes them, without dropout: a task's, or the shared ones (None)."""
+        """Compute the keys and values [L', 2, H, P, D], without dropout.
+
+        They are those of `task` (an index), or the shared ones if `task` is None.
+        """
         shared = (
             self.key_values
             if self.projection is None
@@ -117,7 +125,7 @@ class DeepPrompt(nn.Module):
         return shared * unfold_table(self.factors(task), self.shape)
 
     def forward(self, task: int | None = None) -> LayerPrompts:
-        """What the backbone takes, for a batch of rows that all have this prompt."""
+        """The prompt, with dropout in training, for a batch whose rows all share it."""
         dropped = self.dropout(self.materialize(task)).unsqueeze(0)
         offsets = (
             torch.tensor([self.position_offset], device=dropped.device)
@@ -128,13 +136,19 @@ class DeepPrompt(nn.Module):
 
 
 def unfold_table(table: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """[P, 2 L H D] as [L, 2, H, P, D]: a row is layer, key or value, head, number, as in peft and P-tuning v2."""
+    """Reshape a table [P, 2 L H D] to [L, 2, H, P, D].
+
+    The order within a row is layer, key or value, head, element, as in peft and P-tuning v2.
+    """
     layers, two, heads, count, size = shape
     return table.view(count, layers, two, heads, size).permute(1, 2, 3, 0, 4)
 
 
 class SoftPrompt(nn.Module):
-    """P trained vectors in front of the input embeddings only (prompt tuning, Lester et al. 2021). `vectors` [P, E]."""
+    """P trained vectors [P, E] in front of the input embeddings.
+
+    This is prompt tuning (Lester et al. 2021).
+    """
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
@@ -142,18 +156,21 @@ class SoftPrompt(nn.Module):
 
     @property
     def num_virtual_tokens(self) -> int:
-        """P."""
+        """P, the number of virtual tokens."""
         return self.vectors.shape[0]
 
     def forward(self) -> Tensor:
-        """A copy of `vectors`: under ZeRO 3 the parameter itself is gone after this."""
+        """A copy of `vectors` [P, E]; ZeRO 3 frees the parameter itself after this call."""
         return self.vectors.clone()
 
 
-def stack_prompts(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPrompts | None:
-    """Different prompts for the rows [B] of one batch: row i has `prompts[rows[i]]`; None is no prompt, as is one of length 0.
+def stack_prompts(
+    prompts: Sequence[DeepPrompt | None], prompt_index: Tensor
+) -> LayerPrompts | None:
+    """Combine different prompts for one batch: row i gets `prompts[prompt_index[i]]`.
 
-    They may differ in length, in layers and in `position_offset`. Returns None where there is no prompt at all.
+    `prompt_index` is [B]. The prompts may differ in length, layers and `position_offset`. None
+    means no prompt, as does a prompt of length 0. Returns None if all prompts are empty.
     """
     deep = [prompt for prompt in prompts if prompt is not None and prompt.num_virtual_tokens]
     if not deep:
@@ -161,32 +178,37 @@ def stack_prompts(prompts: Sequence[DeepPrompt | None], rows: Tensor) -> LayerPr
     first = min(prompt.first_layer for prompt in deep)
     last = max(prompt.first_layer + prompt.shape[0] for prompt in deep)
     count = max(prompt.num_virtual_tokens for prompt in deep)
-    example = deep[0].materialize()
-    key_values = example.new_zeros(
-        len(prompts), last - first, 2, example.shape[2], count, example.shape[4]
+    reference = deep[0].materialize()
+    key_values = reference.new_zeros(
+        len(prompts), last - first, 2, reference.shape[2], count, reference.shape[4]
     )
     token_mask = torch.zeros(
-        len(prompts), last - first, count, dtype=torch.bool, device=example.device
+        len(prompts), last - first, count, dtype=torch.bool, device=reference.device
     )
-    for number, prompt in enumerate(prompts):
+    for index, prompt in enumerate(prompts):
         if prompt is not None:
-            where = slice(prompt.first_layer - first, prompt.first_layer - first + prompt.shape[0])
-            key_values[number, where, :, :, : prompt.num_virtual_tokens] = prompt.materialize()
-            token_mask[number, where, : prompt.num_virtual_tokens] = True
+            layers = slice(prompt.first_layer - first, prompt.first_layer - first + prompt.shape[0])
+            key_values[index, layers, :, :, : prompt.num_virtual_tokens] = prompt.materialize()
+            token_mask[index, layers, : prompt.num_virtual_tokens] = True
     offsets = torch.tensor(
         [0 if prompt is None else prompt.position_offset for prompt in prompts],
-        device=example.device,
+        device=reference.device,
     )
-    shifted = offsets if bool(offsets.any()) else None
     return LayerPrompts(
-        key_values, first, rows, None if bool(token_mask.all()) else token_mask, shifted
+        key_values,
+        first,
+        prompt_index,
+        None if bool(token_mask.all()) else token_mask,
+        offsets if bool(offsets.any()) else None,
     )
 
 
 def initial_key_values(init: PromptInit, text_key_values: Tensor, seed: int) -> Tensor:
-    """A start for `DeepPrompt`: the keys and values of real text as they are, all normal(0.02), or text keys with values 0.
+    """Initial keys and values [L, 2, H, P, D] of a `DeepPrompt`.
 
-    `text_key_values` [L, 2, H, P, D] gives the shape in every case.
+    "text" uses the keys and values of real text. "normal" draws from a normal distribution with
+    standard deviation `NORMAL_STD`. The third choice of `PromptInit` uses the keys of the text with
+    values 0. `text_key_values` [L, 2, H, P, D] gives the shape in all cases.
     """
     if init == "text":
         return text_key_values
