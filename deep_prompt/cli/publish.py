@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from deep_prompt.cli.arguments import add_artifact_argument
 from pipeline.errors import UserError
 from stages.runtime.entry import log
+from stages.runtime.paths import MODELS
 
 # Other imports are inside the functions, as in deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -38,7 +39,7 @@ def publish(given: Namespace) -> None:
     """Upload an artifact's folder, such as models/TASK, to the Hugging Face hub. Log in before, by `hf auth login` or a token
     in HF_TOKEN.
 
-    If the artifact is an up-to-date output of the project's DVC pipeline, the uploaded config.json and README.md also name the git
+    If the artifact is an up-to-date output of the project's stage `release`, the uploaded config.json and README.md also name the git
     commit that makes it. A prompt learns from the texts it was trained on: see the licenses in its README.md.
     """
     from huggingface_hub import HfApi, get_token
@@ -90,10 +91,11 @@ def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperation
 
 def _commit(artifact: Path) -> str | None:
     """The git commit whose pipeline makes the artifact, "with changes" if its inputs are not committed. None, with a line that
-    says why, unless the artifact is an output of the project's DVC pipeline and up to date.
+    says why, unless the artifact is an up-to-date output of the project's stage `release`.
     """
-    up_to_date = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", str(artifact)]
-    if _run(*up_to_date).returncode:
+    stage = f"release@{artifact.name}"
+    status = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", stage]
+    if artifact.resolve().parent != MODELS.resolve() or _run(*status).returncode:
         log(f"no commit is published: {artifact} is not what `dvc repro` makes here now")
         return None
     head = _run("git", "rev-parse", "--verify", "HEAD")

@@ -19,8 +19,10 @@ import pytest
 import torch
 
 from deep_prompt.cli import main as cli
+from deep_prompt.cli import publish
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
+from pipeline.config import load_json
 from pipeline.files import sha256
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -625,9 +627,9 @@ class Hub:
         if self.wrong:
             raise self.wrong
 
-    def upload_folder(self, **more: Any) -> str:
-        self.asked.append(("upload", more))
-        return "https://hub/o/n/commit/1"
+    def create_commit(self, repo: str, operations: Any, commit_message: str) -> SimpleNamespace:
+        self.asked.append(("commit", repo, {one.path_in_repo: one for one in operations}))
+        return SimpleNamespace(commit_url="https://hub/o/n/commit/1")
 
 
 def test_publish(
@@ -638,8 +640,10 @@ def test_publish(
     hub, tokens = Hub(), iter([None, "t", "t", "t"])
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: next(tokens))
+    monkeypatch.setattr(publish, "_commit", lambda artifact: "c" * 40)
     folder = tmp_path / "ner"
     shutil.copytree(place.ner, folder)
+    (folder / "other.bin").write_bytes(b"")
     words = ("publish", "--artifact", folder, "--repo", "o/n")
     assert f"{folder} has no README.md" in command(*words).err
     (folder / "README.md").write_text("# A card\n")
@@ -652,14 +656,45 @@ def test_publish(
     done = command(*words, "--private")
     assert done.code == 0
     assert "https://hub/o/n" in done.out
-    (create, upload) = hub.asked
+    create, (_, repo, files) = hub.asked
     assert create == ("create", "o/n", {"private": True, "exist_ok": True})
-    assert (upload[1]["repo_id"], upload[1]["folder_path"]) == ("o/n", folder)
-    assert "*.bin" not in upload[1]["allow_patterns"]
+    assert repo == "o/n"
+    assert sorted(files) == sorted({path.name for path in folder.iterdir()} - {"other.bin"})
+    with files["config.json"].as_file() as file:
+        config = json.load(file)
+    original = load_json(folder / "config.json")
+    assert config == original | {"provenance": {**original["provenance"], "commit": "c" * 40}}
+    with files["README.md"].as_file() as file:
+        assert file.read().decode() == f"# A card\n\nMade by the pipeline at commit `{'c' * 40}`.\n"
     hub.wrong = RuntimeError("403 Forbidden\nmore")
     assert (
         command(*words).err == "error: publish: o/n: 403 Forbidden; check network, token and name\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("failing", "commit", "message"),
+    [
+        ("", "abc", ""),
+        ("diff", "abc with changes", ""),
+        ("status", None, "models/ner is not what `dvc repro` makes here now"),
+        ("rev-parse", None, "the project has none"),
+    ],
+)
+def test_only_an_output_of_the_pipeline_is_published_with_a_commit(
+    failing: str,
+    commit: str | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.CompletedProcess(command, int(failing in command), "abc\n")
+
+    monkeypatch.setattr(publish, "_run", run)
+    assert publish._commit(Path("models/ner")) == commit
+    assert message in capsys.readouterr().out
+    assert publish._commit(Path("artifacts/multitask/ner")) is None
 
 
 def test_publish_refuses_before_it_asks_the_hub(

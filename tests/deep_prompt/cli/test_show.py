@@ -1,0 +1,57 @@
+"""deep-prompt show: scores, the summary, and what each run took on this machine."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from deep_prompt.cli.show import show
+from pipeline.errors import UserError
+from stages.training.resource_usage import load_resource_usage, write_resource_usage
+from tests.support.small_project import params, write_params
+
+TRAINED = ("pretrain/all", "pretrain/ner_only", "multitask/world_ner")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a report, and three runs that were measured."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    write_params(tmp_path, params("0" * 64))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.md").write_text("# Report\n\nThe summary.\n\nMore.\n")
+    for folder in TRAINED:
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+        (tmp_path / "runs" / folder / "train.tsv").write_text(f"{folder}\n")
+        write_resource_usage(Path(folder), seconds=1234.5, peak_memory_mb=2345.6, ranks=2)
+    return tmp_path
+
+
+def test_a_run_is_shown_with_its_seconds_memory_and_ranks(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(Namespace())
+    shown = capsys.readouterr().out
+    rows = [line.strip("│ \n").split("│") for line in shown.splitlines() if "2,346 MB" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [folder, "1,234", "2,346 MB", "2"] for folder in TRAINED
+    ]
+    assert "multitask/world_srl" not in shown, "it was not trained yet"
+    assert "The summary." in shown
+
+
+def test_a_run_from_the_cache_has_dashes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its numbers are unknown, or of another run that was trained here since."""
+    (project / "resource_usage/pretrain/all/run.json").unlink()
+    (project / "runs/pretrain/ner_only/train.tsv").write_text("of other params\n")
+    assert [load_resource_usage(Path(folder)) is None for folder in TRAINED] == [True, True, False]
+    show(Namespace())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "pretrain/" in line]
+    assert [line.count(" - ") for line in lines] == [3, 3]
+
+
+def test_a_malformed_file_is_named(project: Path) -> None:
+    (project / "resource_usage/pretrain/all/run.json").write_text('{"seconds": "many"}')
+    with pytest.raises(UserError, match=r"resource_usage/pretrain/all/run\.json: seconds: found"):
+        show(Namespace())
