@@ -30,6 +30,7 @@ test-cluster: $(INSTALLED)
 
 lint: $(INSTALLED)
 	ruff check
+	ruff format --check
 	mypy
 
 # The table in docs/backbones.md, out of a run of the tests

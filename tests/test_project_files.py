@@ -1,0 +1,58 @@
+"""The files around the code agree: license, `make lint`, the hooks of pre-commit, and CI."""
+
+import os
+from configparser import ConfigParser
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.support.paths import ROOT
+
+
+def load(name: str) -> Any:
+    return YAML(typ="safe").load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def commands_of(target: str) -> list[str]:
+    """The commands of a target of the Makefile."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    (start,) = (number for number, line in enumerate(lines) if line.startswith(f"{target}:"))
+    commands = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("\t"):
+            break
+        commands.append(line.strip())
+    return commands
+
+
+def test_the_license_that_setup_cfg_names_is_there() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["metadata"]["license"] == "Apache-2.0"
+    text = (ROOT / setup["metadata"]["license_files"]).read_text(encoding="utf-8")
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "Copyright 2026 The deep-prompt authors" in text
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    """By the versions in .venv, and on all files: a hook that gets names of files would check less."""
+    (repository,) = load(".pre-commit-config.yaml")["repos"]
+    hooks = repository["hooks"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"].removeprefix(".venv/bin/") for hook in hooks] == commands_of("lint")
+    for hook in hooks:
+        assert (hook["language"], hook["pass_filenames"]) == ("system", False)
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+def test_ci_runs_tests_and_lint_by_the_one_script() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("make ")] == ["make test", "make lint"]
+    checkout, python, run = load(".github/workflows/ci.yml")["jobs"]["test"]["steps"]
+    assert checkout["uses"].startswith("actions/checkout@")
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options"]["python_requires"] == f">={python['with']['python-version']}"
+    assert run == {"run": ".ci/run"}
