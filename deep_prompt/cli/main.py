@@ -46,7 +46,12 @@ COMMANDS = (
         parallel.add_arguments,
         "run the whole pipeline with one task on each GPU",
     ),
-    Command("show", show.show, show.add_arguments, "print the test scores and the summary"),
+    Command(
+        "show",
+        show.show,
+        show.add_arguments,
+        "print the scores, the summary and the resource usage",
+    ),
     Command("tune", tune.tune, tune.add_arguments, "search an arm's training params on validation"),
     Command(
         "predict",
