@@ -22,13 +22,14 @@ from pipeline.errors import UserError
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, Projection, SoftPrompt, TaskFactors
+from pipeline.model.prompt import DeepPrompt, Projection, PromptBank, SoftPrompt, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 
 
 def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) -> None:
     """Write the folder beside and rename it."""
+    assert not isinstance(model.prompt, PromptBank), "an artifact has the prompt of one training"
     with atomic_folder(folder) as beside:
         _save_prompt(beside, model.prompt, list(config.heads))
         _save(_cut_heads(model.heads, config), beside / "heads.safetensors")

@@ -161,6 +161,17 @@ class Columns(Protocol):
         """One list column of one row."""
 
 
+class FeatureList:
+    """Features in memory, as the columns of a table."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features = features
+
+    def column(self, name: str, row: int) -> NDArray[Any]:
+        """One list column of one row."""
+        return np.fromiter(getattr(self._features[row], name), np.int64)
+
+
 class Table(Columns, Protocol):
     """The features of a split, or of some of its examples.
 

@@ -1,4 +1,4 @@
-"""Several artifacts that are to be served together: read, checked to fit each other, their heads in one."""
+"""Several artifacts that one predictor serves: read, checked for compatibility, their heads merged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _ALONE: dict[Arm, str] = {
 
 @dataclass(frozen=True)
 class ServedArtifact:
-    """An artifact; `heads_by_name` are its heads by the names that rows ask for them, in the artifact's order."""
+    """An artifact. `heads_by_name` has its heads, in the artifact's order, by the names that rows use for them."""
 
     folder: Path
     config: ArtifactConfig
@@ -31,7 +31,7 @@ class ServedArtifact:
     def prompts(
         self, params: BackboneParams, backbone: Backbone
     ) -> list[DeepPrompt | SoftPrompt | None]:
-        """One for each head: the same, unless tasks have factors of their own on it."""
+        """The prompt of each head: the same for all, unless the artifact has low-rank factors per task."""
         if self.config.factor_rank:
             return [
                 load_prompt(self.folder, self.config, params, backbone, task)
@@ -40,7 +40,7 @@ class ServedArtifact:
         return [load_prompt(self.folder, self.config, params, backbone)] * len(self.config.heads)
 
     def heads(self, hidden_size: int) -> Heads:
-        """Its own, in its order."""
+        """The artifact's heads, in its order."""
         made = _empty_heads(self.heads_by_name.values(), hidden_size)
         load_heads(
             self.folder,
@@ -54,8 +54,9 @@ class ServedArtifact:
 def read_artifacts(
     artifacts: Mapping[str, Path | str] | Sequence[Path | str],
 ) -> list[ServedArtifact]:
-    """The artifacts in some folders; under a mapping, one that has one head serves it by its key. Raises UserError: none there,
-    or one is broken.
+    """The artifacts in some folders. Under a mapping, the key becomes the name of an artifact's only head.
+
+    Raises UserError where there is no artifact, or where one is broken.
     """
     named = (
         artifacts.items()
@@ -75,19 +76,22 @@ def read_artifacts(
             )
         )
     if not parts:
-        raise UserError("artifacts: none is given; name the folder of at least one")
+        raise UserError("artifacts: the list is empty; name the folder of at least one artifact")
     return parts
 
 
 def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | None) -> None:
-    """Raise UserError with all that keeps the artifacts apart. `params` is the backbone that all must name (None: not asked)."""
+    """Raise UserError with every reason why one predictor cannot serve the artifacts.
+
+    `params` is the backbone that all must have been trained on; None skips that check.
+    """
     wrong: list[str] = []
     owner: dict[str, Path] = {}
     for part in parts:
         folder, config = part.folder, part.config
         if not config.heads:
             wrong.append(
-                f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; tune it on a task first"
+                f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; fine-tune it on a task first"
             )
         if len(parts) > 1 and config.arm in _ALONE:
             wrong.append(f"{folder}: arm is {config.arm!r}: {_ALONE[config.arm]}; load it alone")
@@ -97,8 +101,8 @@ def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | N
                 f"{parts[0].folder} for {params.source} (sha256 {params.sha256}); load them apart"
             )
         wrong += [
-            f"{folder}: task {name!r} is in {owner[name]} too, so that rows could not say which of them they ask; "
-            "load one of them, or rename one: load({NAME: FOLDER, ...})"
+            f"{folder}: head {name!r} is also in {owner[name]}; load only one of the two, or rename one by "
+            "load({NAME: FOLDER, ...})"
             for name in part.heads_by_name
             if name in owner
         ]
@@ -108,7 +112,7 @@ def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | N
 
 
 def _differ(one: BackboneParams, other: BackboneParams) -> bool:
-    """By the weights where a hash is known: the same files may lie in two places."""
+    """Whether the weights differ, by their hashes if known: two folders may hold the same files."""
     if (one.sha256, other.sha256) == (None, None):
         return one.source != other.source
     return one.sha256 != other.sha256
@@ -127,14 +131,14 @@ def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
 
 def merge_heads(parts: Sequence[ServedArtifact], hidden_size: int) -> Heads:
     """The heads of all artifacts in one padded parameter."""
-    made = _empty_heads(
+    merged = _empty_heads(
         [head for part in parts for head in part.heads_by_name.values()], hidden_size
     )
     number = 0
     with torch.no_grad():
         for heads in (part.heads(hidden_size) for part in parts):
             tasks, size = heads.bias.shape
-            made.weight[number : number + tasks, :size] = heads.weight
-            made.bias[number : number + tasks, :size] = heads.bias
+            merged.weight[number : number + tasks, :size] = heads.weight
+            merged.bias[number : number + tasks, :size] = heads.bias
             number += tasks
-    return made
+    return merged

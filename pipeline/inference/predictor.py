@@ -1,7 +1,7 @@
 """Predictions of many tasks over one backbone: rows of different tasks share its forward passes.
 
-Each row of a batch has its own task's prompt, and its hidden states go to its own task's head. So rows that arrive mixed need
-neither a model nor a pass for each task.
+The model reads each row of a batch under the prompt of its task, for the head of its task. So rows of mixed tasks need neither
+a model nor a forward pass per task.
 """
 
 import dataclasses
@@ -15,32 +15,34 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.artifacts.artifact import load_backbone_weights
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError, did_you_mean
+from pipeline.features.table import FeatureList
 from pipeline.inference.artifact_set import check_compatible, merge_heads, read_artifacts
+from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt, stack_prompts
+from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
+from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.seeding import Ints
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row
 
-CHUNK = 512  # rows whose windows are sorted together
-LONGEST = 512  # tokens of a window, unless asked otherwise
-SHORTEST = 8
-PADDING = 64  # tokens that take a CPU about as long as what a pass costs beside its tokens (MiniLM); a GPU does them in passing
+CHUNK_ROWS = 512  # rows whose windows are sorted together
+DEFAULT_WINDOW = 512  # tokens of a window, where neither the caller nor the artifact gives a length
+MIN_WINDOW = 8
+MAX_PADDING = 64  # tokens that take a CPU about as long as the fixed cost of a forward pass (MiniLM); to a GPU they cost nothing
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a task says of one row. `id` is the row's own, or else its number, counted from 0."""
+    """The result of a task for one row. `id` is the row's `id`, or else its number, counted from 0."""
 
     id: str | int
     task: str
@@ -52,7 +54,7 @@ class Prediction:
 
 
 class _Query(NamedTuple):
-    """A row that was understood: `task` is the number of the task it asks."""
+    """A valid row: `task` is the number of its task."""
 
     id: str | int
     task: int
@@ -75,12 +77,12 @@ def load(
     max_length: int | None = None,
     stride: int | None = None,
 ) -> "Predictor":
-    """One predictor for all tasks of some artifacts' folders, over the one backbone that they all name.
+    """A predictor for all tasks of the artifacts in some folders; all were trained on the same backbone.
 
-    Rows ask for a task by the name of its head; under a mapping, by the key where an artifact has one head. `backbone` says where
-    the backbone is instead, its hash must be the same. Windows have at most `max_length` tokens and overlap by `stride`; unless
-    given, they are those that each head was trained on.
-    Raises UserError where artifacts are not whole, do not fit the backbone or cannot be together.
+    A row names its task by the name of the head. Under a mapping, the key is the name of an artifact's only head. `backbone` is
+    another place to load the backbone from, with the same hash. Windows have at most `max_length` tokens and overlap by `stride`;
+    the defaults are those that each head was trained with.
+    Raises UserError where an artifact is broken, does not fit the backbone, or is not compatible with another.
     """
     parts = read_artifacts(artifacts)
     params = backbone or parts[0].config.backbone
@@ -88,9 +90,7 @@ def load(
     folder = locate(params)
     tokenizer = Tokenizer(folder)
     heads = {name: head for part in parts for name, head in part.heads_by_name.items()}
-    loaded = Backbone.load(
-        folder, lm_head=any(head.label_token_ids for head in heads.values())
-    ).requires_grad_(False)
+    loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
     prompts = [prompt for part in parts for prompt in part.prompts(params, loaded)]
     if parts[0].config.arm == "fine_tune":
         load_backbone_weights(parts[0].folder, loaded)
@@ -115,22 +115,22 @@ def load(
 def _window_sizes(
     head: TaskHead, max_length: int | None, stride: int | None, room: int
 ) -> tuple[int, int]:
-    """Greatest length and overlap of a head's windows: as asked, or else as it was trained, or else what there is room for."""
-    length = min(room, head.max_length or LONGEST) if max_length is None else max_length
+    """Maximum length and overlap of a head's windows: the caller's, else those of its training, else what the backbone has `room` for."""
+    length = min(room, head.max_length or DEFAULT_WINDOW) if max_length is None else max_length
     trained = head.stride if length == head.max_length and head.stride is not None else length // 4
     overlap = trained if stride is None else stride
-    if not SHORTEST <= length <= room or not 0 <= overlap < max(1, length // 2):
+    if not MIN_WINDOW <= length <= room or not 0 <= overlap < max(1, length // 2):
         raise UserError(
             f"max_length is {length} and stride {overlap}, and the backbone has positions for {room} tokens of text; "
-            f"give a max_length of {SHORTEST} to {room} and a stride below half of it"
+            f"give a max_length of {MIN_WINDOW} to {room} and a stride below half of it"
         )
     return length, overlap
 
 
 class Predictor:
-    """One backbone, and the prompts and heads of any number of tasks on it; `load` makes it.
+    """One backbone with the prompts and heads of any number of tasks on it; `load` makes it.
 
-    `counts` says how often something did not fit into a window, by what happened.
+    `counts` has how often a text did not fit into a window, by what was done.
     """
 
     def __init__(
@@ -144,30 +144,21 @@ class Predictor:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`prompts`, `heads` and `windows` (greatest length, overlap) are in the order of `tasks`; a soft prompt is that of all.
+        """`prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`; all tasks share a soft prompt.
 
         All is moved to `device`. Backbone and prompts compute in `dtype`, heads always in float32.
         """
-        self.backbone, self.tokenizer = backbone.to(device, dtype).eval(), tokenizer
-        self.tasks = dict(tasks)
+        self.tokenizer, self.tasks, self.device = tokenizer, dict(tasks), torch.device(device)
         self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
         self._heads = list(self.tasks.values())
         self._kinds = [task_named(head.type) for head in self._heads]
-        self._weight, self._bias = (
-            values.detach().to(device) for values in (heads.weight, heads.bias)
-        )
-        self._bias = self._bias * torch.tensor(
-            [[kind == "classes"] for kind in heads.kinds], device=device
-        )  # as in Heads
-        # Tasks may have one prompt together. Stacked once: a batch only says which of them its rows have.
-        moved = [prompt and prompt.to(device, dtype).eval() for prompt in prompts]
-        self._soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
+        moved = [prompt and prompt.to(self.device, dtype) for prompt in prompts]
+        soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
         deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]
-        own = list(dict.fromkeys(deep))
-        self._prompt_of = torch.tensor([own.index(prompt) for prompt in deep], device=device)
-        with torch.no_grad():
-            self._bank = stack_prompts(own, self._prompt_of)
+        prompt = PromptBank(deep) if soft is None else soft
+        model = PromptedModel(backbone.to(self.device, dtype), prompt, heads, train_backbone=False)
+        self.model = model.to(self.device).eval()
 
     def predict(
         self,
@@ -175,27 +166,27 @@ class Predictor:
         batch_tokens: int = 4096,
         on_bad: Literal["raise", "skip"] = "raise",
         problems: Callable[[UserError], None] | None = None,
-        chunk: int = CHUNK,
+        chunk: int = CHUNK_ROWS,
     ) -> Iterator[Prediction]:
         """Predictions in the order of the rows, `chunk` rows at a time, whose batches have at most `batch_tokens` tokens.
 
-        A row is a mapping with the keys of its task's `query_keys`; `task` names the task (not needed where there is one), and
-        `id` and `where` may be given. What could not even be read may stand in a row's place as the UserError that says why.
+        A row is a mapping with the keys of its task's `query_keys`; `task` names the task (optional where there is only one), and
+        `id` and `where` are optional. In place of a row that could not be read may stand the UserError that says why.
         Raises UserError with all problems of a chunk before anything of it is yielded; under `on_bad="skip"` bad rows are left
-        out instead, and `problems` is called with what is wrong, once for each.
+        out instead, and `problems` is called with the error of each.
         """
         numbered = enumerate(rows)
         while block := list(islice(numbered, chunk)):
-            queries, wrong = [], list[UserError]()
+            queries, errors = [], list[UserError]()
             for number, row in block:
                 try:
                     queries.append(self._query(number, row))
                 except UserError as error:
-                    wrong.append(error)
-            if wrong and on_bad == "raise":
-                raise UserError(*(problem for bad in wrong for problem in bad.problems))
+                    errors.append(error)
+            if errors and on_bad == "raise":
+                raise UserError(*(problem for bad in errors for problem in bad.problems))
             if problems is not None:
-                for bad in wrong:
+                for bad in errors:
                     problems(bad)
             yield from self._predictions(queries, batch_tokens)
 
@@ -208,13 +199,13 @@ class Predictor:
                 f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping of keys to values"
             )
         where = row.get("where", f"rows[{number}]")
-        given = number if row.get("id") is None else row["id"]
+        id_ = number if row.get("id") is None else row["id"]
         task = self._task(row, where)
         kind = self._kinds[task]
         wrong = []
-        if isinstance(given, bool) or not isinstance(given, str | int):
+        if isinstance(id_, bool) or not isinstance(id_, str | int):
             wrong.append(
-                f"{where}: id is {str(given)[:40]!r}; give text or an integer, or leave it out"
+                f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"
             )
         if missing := [key for key in kind.query_keys if key not in row]:
             wrong.append(
@@ -224,13 +215,13 @@ class Predictor:
         if wrong:
             raise UserError(*wrong)
         problems = Problems()
-        example = kind.example_for_prediction({**row, "id": str(given), "where": where}, problems)
+        example = kind.example_for_prediction({**row, "id": str(id_), "where": where}, problems)
         problems.raise_if_any()
-        if not _is_text([given, *(row[key] for key in kind.query_keys)]):
+        if not _is_text([id_, *(row[key] for key in kind.query_keys)]):
             raise UserError(
-                f"{where}: holds half a surrogate pair, which is no character; correct what wrote the row"
+                f"{where}: holds half a surrogate pair, which is not a character; correct the program that wrote the row"
             )
-        return _Query(given, task, example)
+        return _Query(id_, task, example)
 
     def _task(self, row: Mapping[str, Any], where: str) -> int:
         names = list(self.tasks)
@@ -244,13 +235,13 @@ class Predictor:
         return names.index(name)
 
     def _predictions(self, queries: Sequence[_Query], batch_tokens: int) -> Iterator[Prediction]:
-        seen: list[list[WindowLogits]] = [[] for _ in queries]
+        windows_of: list[list[WindowLogits]] = [[] for _ in queries]
         windows = list(self._windows(queries))
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
-            seen[window.query].append(WindowLogits(begins, ends, logits))
+            windows_of[window.query].append(WindowLogits(begins, ends, logits))
         names = list(self.tasks)
-        for query, its_windows in zip(queries, seen, strict=True):
+        for query, its_windows in zip(queries, windows_of, strict=True):
             head = self._heads[query.task]
             result = self._kinds[query.task].result(
                 query.example, its_windows, head.classes, head.thresholds
@@ -268,13 +259,16 @@ class Predictor:
             ):
                 yield _Window(asked[feature.example], task, feature)
 
+    @torch.no_grad()
     def _logits(self, windows: Sequence[_Window], batch_tokens: int) -> list[NDArray[Any]]:
-        """What each window's own head says [N, classes] at its positions."""
+        """The logits [N, classes] of each window by the head of its task."""
+        table = FeatureList([window.feature for window in windows])
+        tasks = torch.tensor([window.task for window in windows])
+        lengths = np.array([len(window.feature.input_ids) for window in windows])
         result: list[NDArray[Any]] = [np.empty(0)] * len(windows)
-        for numbers in self._batches(
-            np.array([len(window.feature.input_ids) for window in windows]), batch_tokens
-        ):
-            values = self._forward([windows[number] for number in numbers]).float().cpu().numpy()
+        for numbers in self._batches(lengths, batch_tokens):
+            batch = collate(table, numbers, tasks[numbers], self.tokenizer.pad_token_id)
+            values = self.model(batch.to(self.device)).float().cpu().numpy()
             for number, logits in zip(numbers, values, strict=True):
                 window = windows[number]
                 result[number] = logits[
@@ -282,58 +276,19 @@ class Predictor:
                 ]
         return result
 
-    def _batches(self, lengths: NDArray[Any], batch_tokens: int) -> Iterator[NDArray[Any]]:
-        """The numbers of the windows in each batch: the longest first, whatever their tasks.
+    def _batches(self, lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
+        """The numbers of the windows in each batch, the longest first, whatever their tasks.
 
-        On a CPU a batch ends where its padding would cost more than one more pass does.
+        On a CPU a batch ends where its padding would cost more than another forward pass.
         """
         order, start = np.argsort(-lengths, kind="stable"), 0
         while start < len(order):
             longest = lengths[order[start]]
             batch = order[start : start + max(1, batch_tokens // int(longest))]
-            if self._weight.device.type == "cpu":
-                batch = batch[np.cumsum(longest - lengths[batch]) <= PADDING]
+            if self.device.type == "cpu":
+                batch = batch[np.cumsum(longest - lengths[batch]) <= MAX_PADDING]
             yield batch
             start += len(batch)
-
-    @torch.no_grad()
-    def _forward(self, batch: Sequence[_Window]) -> Tensor:
-        """Logits [B, N, K] of a batch of any tasks."""
-        device = self._weight.device
-        features = [window.feature for window in batch]
-        ids = _padded([feature.input_ids for feature in features], self.tokenizer.pad_token_id)
-        mask = _padded([[1] * len(feature.input_ids) for feature in features], 0)
-        types = _padded([feature.token_types for feature in features], 0)
-        positions = _padded([feature.positions for feature in features], 0)
-        tasks = torch.tensor([window.task for window in batch])
-        ids, mask, types, positions, tasks = (
-            values.to(device) for values in (ids, mask, types, positions, tasks)
-        )
-        hidden = self.backbone(ids, mask, types, self._prompts(tasks))
-        read = hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        logits = torch.einsum("bnc,bkc->bnk", read.float(), self._weight[tasks]) + self._bias[
-            tasks
-        ].unsqueeze(1)
-        for task in {
-            window.task for window in batch if self._heads[window.task].kind == "verbalizer"
-        }:
-            words = self._heads[task].label_token_ids
-            logits[tasks == task, :, : len(words)] = self.backbone.word_logits(
-                read[tasks == task], words
-            ).float()
-        return logits
-
-    def _prompts(self, tasks: Tensor) -> LayerPrompts | SoftPrompt | None:
-        if self._bank is None:
-            return self._soft
-        alone = len(self._bank.key_values) == 1
-        return self._bank._replace(prompt_index=None if alone else self._prompt_of[tasks])
-
-
-def _padded(lists: Sequence[Sequence[int]], fill: int) -> Tensor:
-    return pad_sequence(
-        [torch.tensor(list(values)) for values in lists], batch_first=True, padding_value=fill
-    )
 
 
 def _is_text(value: Any) -> bool:

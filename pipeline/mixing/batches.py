@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.features.table import Table
+from pipeline.features.table import Columns, Table
 from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
 from pipeline.seeding import Ints, derive_seed
 
@@ -17,12 +18,14 @@ IGNORE_INDEX = -100  # a label position that pads
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of one task, T tokens and N positions at most; `input_ids`, `attention_mask`, `token_types` [B, T],
-    `positions` and `position_mask` [B, N], `labels` [B, N] class numbers or [B, 2] indices into positions; `below` [B, T, C] is
-    what the layers below the prompt give, where it is stored.
+    """B rows, padded to T tokens and N positions.
+
+    `tasks` is the number of the rows' task, or each row's [B]; `input_ids`, `attention_mask` and `token_types` [B, T];
+    `positions` and `position_mask` [B, N]; `labels` [B, N] class numbers, or [B, 2] indices into positions. `cached_hidden`
+    [B, T, C] is the output of the layers below the prompt, where it is cached.
     """
 
-    task: int
+    tasks: int | Tensor
     rows: Ints
     input_ids: Tensor
     attention_mask: Tensor
@@ -32,26 +35,32 @@ class Batch:
     labels: Tensor
     cached_hidden: Tensor | None = None
 
+    @property
+    def task(self) -> int:
+        """The task of a batch of one task."""
+        assert isinstance(self.tasks, int), "this batch mixes tasks"
+        return self.tasks
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return Batch(self.task, self.rows, **moved)
+        return replace(self, **moved)
 
 
-def collate(table: Table, rows: Ints, task: int, pad_token_id: int) -> Batch:
-    """Pad rows of one table to the longest among them."""
+def collate(table: Columns, rows: Ints, tasks: int | Tensor, pad_token_id: int) -> Batch:
+    """Pad rows of a table to the longest of them. `tasks` is the number of their task, or each row's [B]."""
     ids = [table.column("input_ids", row) for row in rows]
     positions = [table.column("positions", row) for row in rows]
     input_ids, attention_mask = _padded(ids, pad_token_id)
     padded_positions, position_mask = _padded(positions, 0)
     return Batch(
-        task=task,
+        tasks=tasks,
         rows=rows,
         input_ids=input_ids,
         attention_mask=attention_mask,

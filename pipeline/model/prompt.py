@@ -203,6 +203,39 @@ def stack_prompts(
     )
 
 
+class PromptBank(nn.Module):
+    """The deep prompts of several tasks, stacked once, for batches that mix the tasks. It is not trained.
+
+    `prompts` has an entry per task; several tasks may have the same prompt, and None is no prompt.
+    """
+
+    key_values: Tensor | None
+    prompt_of_task: Tensor
+    token_mask: Tensor | None
+    position_offsets: Tensor | None
+
+    def __init__(self, prompts: Sequence[DeepPrompt | None]) -> None:
+        super().__init__()
+        distinct = list(dict.fromkeys(prompts))
+        prompt_of_task = torch.tensor([distinct.index(prompt) for prompt in prompts])
+        with torch.no_grad():
+            stacked = stack_prompts(distinct, prompt_of_task)
+        self.first_layer = stacked.first_layer if stacked else 0
+        self.register_buffer("prompt_of_task", prompt_of_task)
+        for name in ("key_values", "token_mask", "position_offsets"):
+            self.register_buffer(name, stacked and getattr(stacked, name))
+
+    def forward(self, tasks: Tensor) -> LayerPrompts | None:
+        """The prompts of a batch whose rows have the tasks `tasks` [B]; None where no task has a prompt."""
+        if self.key_values is None:
+            return None
+        # A single prompt needs no index, and attention then makes no copy of it per row.
+        index = None if len(self.key_values) == 1 else self.prompt_of_task[tasks]
+        return LayerPrompts(
+            self.key_values, self.first_layer, index, self.token_mask, self.position_offsets
+        )
+
+
 def initial_key_values(init: PromptInit, text_key_values: Tensor, seed: int) -> Tensor:
     """Initial keys and values [L, 2, H, P, D] of a `DeepPrompt`.
 

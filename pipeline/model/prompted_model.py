@@ -1,4 +1,4 @@
-"""Backbone + prompt + heads: the one module that is trained, in every arm."""
+"""Backbone + prompt + heads: the one module that is trained, evaluated and served, in every arm."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,20 @@ from torch import Tensor, nn
 from pipeline.mixing.batches import Batch
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, SoftPrompt
+from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 
 
 class PromptedModel(nn.Module):
-    """What an arm trains. `trainable_state` is what is trained, saved and resumed: one function for all three."""
+    """A backbone that reads each row of a batch under its task's prompt, for its task's head.
+
+    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not trained. `trainable_state` is what
+    is trained, saved and resumed: one function for all three.
+    """
 
     def __init__(
         self,
         backbone: Backbone,
-        prompt: DeepPrompt | SoftPrompt | None,
+        prompt: DeepPrompt | SoftPrompt | PromptBank | None,
         heads: Heads,
         train_backbone: bool,
     ) -> None:
@@ -25,8 +29,10 @@ class PromptedModel(nn.Module):
         self.heads = heads
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, N, classes] at the batch's positions."""
-        prompt = self.prompt(batch.task) if isinstance(self.prompt, DeepPrompt) else self.prompt
+        """Logits [B, N, classes] at the batch's positions; see `Heads.forward` for the classes of a batch that mixes tasks."""
+        prompt = self.prompt
+        if isinstance(prompt, DeepPrompt | PromptBank):
+            prompt = prompt(batch.tasks)
         hidden = self.backbone(
             batch.input_ids,
             batch.attention_mask,
@@ -35,16 +41,25 @@ class PromptedModel(nn.Module):
             cached_hidden=batch.cached_hidden,
         )
         read = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        logits: Tensor = self.heads(read, batch.task)
-        if self.heads.kinds[batch.task] == "verbalizer":
+        return self._verbalized(self.heads(read, batch.tasks), read, batch.tasks)
+
+    def _verbalized(self, logits: Tensor, read: Tensor, tasks: int | Tensor) -> Tensor:
+        """The logits [B, N, classes], with those of the LM head where a row's head is a verbalizer."""
+        kinds, words = self.heads.kinds, self.heads.label_token_ids
+        if isinstance(tasks, int):
+            if kinds[tasks] != "verbalizer":
+                return logits
             # Times 0, so that the heads' parameters have a gradient in every micro-batch.
-            logits = logits * 0 + self.backbone.word_logits(
-                read, self.heads.label_token_ids[batch.task]
-            )
+            return logits * 0 + self.backbone.word_logits(read, words[tasks])
+        for task in (task for task, kind in enumerate(kinds) if kind == "verbalizer"):
+            rows = tasks == task
+            if bool(rows.any()):
+                found = self.backbone.word_logits(read[rows], words[task])
+                logits[rows, :, : len(words[task])] = found
         return logits
 
     def lower_hidden_states(self, batch: Batch) -> Tensor:
-        """What the frozen layers below the deep prompt give [B, T, C], for the batch's own `below`."""
+        """The output [B, T, C] of the frozen layers below the deep prompt: the `cached_hidden` of the batch."""
         assert isinstance(self.prompt, DeepPrompt)
         return self.backbone.lower_hidden_states(
             batch.input_ids, batch.attention_mask, batch.token_types, self.prompt(batch.task)

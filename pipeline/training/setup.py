@@ -230,7 +230,7 @@ def artifact_config(
     prompt = model.prompt
     if isinstance(prompt, SoftPrompt):
         about = {"prompt_shape": tuple(prompt.vectors.shape)}
-    elif prompt is not None:
+    elif isinstance(prompt, DeepPrompt):
         about = {
             "prompt_shape": prompt.shape,
             "first_layer": prompt.first_layer,

@@ -320,7 +320,7 @@ def test_a_backbone_elsewhere(place: Place, command: Callable[..., Ended], tmp_p
             ("--artifact", "{ner}", "--output", "/proc/no/file"),
             "--output: /proc/no/file cannot be written",
         ),
-        (("--artifact", "{ner}", "--artifact", "{ner}"), "{ner}: task 'ner' is in {ner} too"),
+        (("--artifact", "{ner}", "--artifact", "{ner}"), "{ner}: head 'ner' is also in {ner}"),
         (("--artifact", "{ner}", "--max-length", "65"), "max_length is 65"),
     ],
 )

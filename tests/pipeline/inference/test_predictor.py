@@ -22,9 +22,11 @@ from pipeline.features.table import FeatureTable, write_features
 from pipeline.files import sha256
 from pipeline.inference import predictor as module
 from pipeline.inference.predictor import Prediction, Predictor, load
+from pipeline.mixing.batches import Batch
+from pipeline.model import prompt as prompt_module
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, SoftPrompt, TaskFactors
+from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Arm, BackboneParams
 from pipeline.pretrained.tokenizer import Tokenizer
@@ -217,7 +219,7 @@ def test_a_mixed_batch_is_each_row_alone(place: Place, predictor: Predictor, see
         assert_same(windows, seen[key])
 
 
-@pytest.mark.parametrize("tokens_per_micro_batch", [1, 300, 100_000])
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
 def test_it_is_what_the_evaluation_sees(
     batch_tokens: int,
     place: Place,
@@ -278,13 +280,15 @@ def evaluated(
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
     """The (task, length) of each window in each forward pass."""
     found: list[list[tuple[int, int]]] = []
-    inner = Predictor._forward
+    inner = PromptedModel.forward
 
-    def forward(self: Predictor, batch: Any) -> torch.Tensor:
-        found.append([(window.task, len(window.feature.input_ids)) for window in batch])
+    def forward(self: PromptedModel, batch: Batch) -> torch.Tensor:
+        assert isinstance(batch.tasks, torch.Tensor)
+        lengths = batch.attention_mask.sum(1).tolist()
+        found.append(list(zip(batch.tasks.tolist(), lengths, strict=True)))
         return inner(self, batch)
 
-    monkeypatch.setattr(Predictor, "_forward", forward)
+    monkeypatch.setattr(PromptedModel, "forward", forward)
     return found
 
 
@@ -298,7 +302,7 @@ def test_tasks_share_passes(
     list(predictor.predict(rows, batch_tokens=100_000))
     assert sum(len({task for task, _ in batch}) == 3 for batch in passes) > 2
     passes.clear()
-    monkeypatch.setattr(module, "PADDING", 100_000)  # as on a GPU
+    monkeypatch.setattr(module, "MAX_PADDING", 100_000)  # as on a GPU
     list(predictor.predict(rows, batch_tokens=100_000))
     (batch,) = passes
     assert len(batch) > 30, "one pass for all windows"
@@ -314,19 +318,21 @@ def test_batches_keep_to_their_tokens_and_to_little_padding(
     for batch in passes:
         longest = batch[0][1]
         assert longest * len(batch) <= 200
-        assert sum(longest - length for _, length in batch) <= module.PADDING
+        assert sum(longest - length for _, length in batch) <= module.MAX_PADDING
     # no batch could have taken the next window
     for batch, following in itertools.pairwise(passes):
         padding = sum(batch[0][1] - length for _, length in [*batch, following[0]])
-        assert padding > module.PADDING or batch[0][1] * (len(batch) + 1) > 200
+        assert padding > module.MAX_PADDING or batch[0][1] * (len(batch) + 1) > 200
 
 
 def test_the_prompts_are_stacked_once(
     artifacts: list[Path], place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    inner = module.stack_prompts
-    monkeypatch.setattr(module, "stack_prompts", lambda *args: calls.append(1) or inner(*args))
+    inner = prompt_module.stack_prompts
+    monkeypatch.setattr(
+        prompt_module, "stack_prompts", lambda *args: calls.append(1) or inner(*args)
+    )
     predictor = load(artifacts)
     list(predictor.predict(place.mixed(4), batch_tokens=1))
     assert calls == [1]
@@ -441,8 +447,9 @@ def test_a_prompt_that_tasks_share_is_there_once(place: Place) -> None:
     heads = {"ner": HEADS["ner"], "qa": HEADS["qa"]}
     model = place.model(heads, DeepPrompt(place.key_values(5, 7)))
     predictor = load([place.save("shared", "deep_prompt", model, heads)])
-    assert predictor._bank is not None
-    assert len(predictor._bank.key_values) == 1
+    assert isinstance(predictor.model.prompt, PromptBank)
+    assert predictor.model.prompt.key_values is not None
+    assert len(predictor.model.prompt.key_values) == 1
     assert [one.task for one in predictor.predict(place.rows("ner", 2) + place.rows("qa", 2))] == [
         "ner",
         "ner",
@@ -681,8 +688,8 @@ def odd(
 @pytest.mark.parametrize(
     ("names", "more", "parts"),
     [
-        ([], {}, ["artifacts: none is given"]),
-        (["ner", "srl", "ner"], {}, ["{ner}: task 'ner' is in {ner} too", "rename one"]),
+        ([], {}, ["artifacts: the list is empty"]),
+        (["ner", "srl", "ner"], {}, ["{ner}: head 'ner' is also in {ner}", "rename one"]),
         (
             ["ner", "soft"],
             {},
@@ -702,7 +709,11 @@ def odd(
         (
             ["ner", "soft", "elsewhere"],
             {},
-            ["load it alone", "{elsewhere}: made for backbone", "task 'other' is in {soft} too"],
+            [
+                "load it alone",
+                "{elsewhere}: made for backbone",
+                "head 'other' is also in {soft}",
+            ],
         ),
         (["ner"], {"backbone": "another"}, ["{ner}: it was made for backbone folder:"]),
         (["absent"], {}, ["{absent}/config.json: no such file"]),

@@ -21,7 +21,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
 def test_rows_are_padded_on_the_right(tables: list[FeatureTable]) -> None:
     for kind, table in zip(("classes", "positions"), tables, strict=True):
         rows = np.array([3, 0, 7, 11])
-        batch = collate(table, rows, task=1, pad_token_id=59)
+        batch = collate(table, rows, tasks=1, pad_token_id=59)
         made = tiny.features(kind, 20, 1 if kind == "classes" else 2)
         features = [made[row] for row in rows]
         length, positions = (
@@ -129,7 +129,7 @@ def test_evaluation_covers_each_row_once_under_the_budget(tables: list[FeatureTa
     batches = list(sorted_rows(table, rows, 30))
     assert sorted(np.concatenate(batches).tolist()) == sorted(rows.tolist())
     for chosen in batches:
-        batch = collate(table, chosen, task=0, pad_token_id=0)
+        batch = collate(table, chosen, tasks=0, pad_token_id=0)
         assert batch.input_ids.numel() <= 30
         for row, ids, mask in zip(batch.rows, batch.input_ids, batch.attention_mask, strict=True):
             assert ids[mask.bool()].tolist() == table.column("input_ids", row).tolist()

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.mixing.batches import Batch, collate
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, SoftPrompt, initial_key_values
+from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt, initial_key_values
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TRAINED_PARTS, Arm
 from pipeline.seeding import Ints
@@ -140,6 +140,40 @@ def test_classes_that_pad_are_never_predicted() -> None:
         heads.bias[1, 2:] = 1e9
     assert heads(torch.randn(3, 7, 4), 0).shape == (3, 7, 5)
     assert heads(torch.randn(3, 7, 4), 1).shape == (3, 7, 2)
+
+
+def test_rows_of_mixed_tasks_have_each_their_heads_logits() -> None:
+    heads = Heads(["classes", "positions"], [5, 2], 4, seed=0)
+    torch.nn.init.normal_(heads.bias)
+    hidden, tasks = torch.randn(4, 7, 4), torch.tensor([1, 0, 0, 1])
+    mixed = heads(hidden, tasks)
+    assert mixed.shape == (4, 7, 5)
+    for row, task in enumerate(tasks.tolist()):
+        alone = heads(hidden[row : row + 1], task)[0]
+        torch.testing.assert_close(mixed[row, :, : heads.classes[task]], alone)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_batch_of_mixed_tasks_is_each_task_alone(count: int, tmp_path: Path) -> None:
+    """Under one prompt for all tasks, or under one for each, of another length."""
+    made = tiny.prompted("deep_prompt")
+    prompts = [tiny.prompt_for("deep", made.backbone, 3 + 2 * n, seed=n) for n in range(count)]
+    table, tasks = tiny.table(tmp_path, "positions", 12, 3), torch.tensor([1, 0, 0, 1, 0, 1])
+    deep = [prompt for prompt in prompts if isinstance(prompt, DeepPrompt)]
+    bank = PromptBank([deep[0], deep[-1]])
+    model = PromptedModel(made.backbone, bank, made.heads, train_backbone=False)
+    whole = collate(table, np.arange(6), tasks, 0)
+    mixed = model(whole)
+    for task, prompt in ((0, deep[0]), (1, deep[-1])):
+        rows = np.flatnonzero(tasks.numpy() == task)
+        one = collate(table, rows, task, 0)
+        alone = PromptedModel(made.backbone, prompt, made.heads, train_backbone=False)(one)
+        found = mixed[rows, : alone.shape[1], : alone.shape[2]]
+        torch.testing.assert_close(
+            found[one.position_mask], alone[one.position_mask], atol=1e-5, rtol=1e-5
+        )
+    with pytest.raises(AssertionError, match="mixes tasks"):
+        model.heads.loss(mixed, whole)
 
 
 def test_heads_start_from_the_seed_and_ahead_of_more_classes() -> None:
