@@ -1,4 +1,4 @@
-"""Raw files as users have them: written in a form and a compression, and read."""
+"""Raw files as users have them: compress, write and read them."""
 
 import gzip
 import lzma
@@ -12,12 +12,12 @@ from pipeline.data.readers import READERS
 from pipeline.errors import Problems, UserError
 from pipeline.tasks.base.row import Row
 
-ENDINGS = ("", ".gz", ".xz", ".zst")
+EXTENSIONS = ("", ".gz", ".xz", ".zst")
 
 
-def packed(content: bytes, ending: str) -> bytes:
-    """The content as a file with this ending has it."""
-    match ending:
+def compress(content: bytes, extension: str) -> bytes:
+    """Compress the content as in a file with this extension."""
+    match extension:
         case ".gz":
             return gzip.compress(content)
         case ".xz":
@@ -28,8 +28,8 @@ def packed(content: bytes, ending: str) -> bytes:
             return content
 
 
-def told(problems: Problems) -> list[str]:
-    """The messages, as a user sees them."""
+def messages_of(problems: Problems) -> list[str]:
+    """The messages as a user sees them."""
     try:
         problems.raise_if_any()
     except UserError as error:
@@ -44,19 +44,21 @@ def read(
     options: dict[str, Any] | None = None,
     name: str = "corpus",
 ) -> tuple[list[Row], list[str]]:
-    """The rows of a file with this content, under options that are settled, and its problems; no path has the folder's name."""
+    """The rows and the problems of a file with this content. Their paths omit the folder.
+
+    Options with auto are resolved.
+    """
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    parsed, _ = READERS[reader].resolve_auto(
-        parse(READERS[reader].options, options or {}, "recipe"), [path]
-    )
+    parsed = parse(READERS[reader].options, options or {}, "recipe")
+    resolved, _ = READERS[reader].resolve_auto(parsed, [path])
     problems = Problems()
-    rows = list(READERS[reader].read(path, parsed, problems))
+    rows = list(READERS[reader].read(path, resolved, problems))
     for row in rows:
         row["where"] = row["where"].replace(str(path), name)
-    return rows, [problem.replace(str(path), name) for problem in told(problems)]
+    return rows, [message.replace(str(path), name) for message in messages_of(problems)]
 
 
-def content_of(rows: list[Row]) -> list[Row]:
-    """The rows but for where they are."""
+def without_where(rows: list[Row]) -> list[Row]:
+    """The rows without their positions."""
     return [{key: value for key, value in row.items() if key != "where"} for row in rows]

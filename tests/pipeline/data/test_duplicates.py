@@ -1,4 +1,4 @@
-"""Repeated rows are those that dictionaries in memory find, whatever the buckets."""
+"""Duplicate rows equal those of a search with dictionaries, for any number of buckets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,42 +10,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import duplicates
-from pipeline.data.duplicates import Buckets, conflicting, repeated, shared
+from pipeline.data.duplicates import Buckets, find_conflicts, find_repeats, find_shared
 
 Rows = Sequence[tuple[int, int, int]]
-"""(key, output, split) of each."""
+"""(key, output, split) of each row."""
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2), st.integers(0, 2)), max_size=60)
 
 
-def found(rows: Rows, buckets: int, parts: int) -> list[list[list[int]]]:
+def search(rows: Rows, num_buckets: int, num_chunks: int) -> list[list[list[int]]]:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "BUCKET_ROWS", max(1, len(rows) // buckets))
-        with Buckets(Path(folder) / "b", len(rows)) as made:
-            for numbers in np.array_split(np.arange(len(rows)), parts):
-                some = np.array([rows[number] for number in numbers], np.int64).reshape(-1, 3)
-                keys = np.stack(
-                    [some[:, 0] // 3, some[:, 0] % 3], axis=1
-                )  # equal in one half is not equal
-                made.add(keys, numbers, some[:, 1], some[:, 2])
-            return [made.find(which).tolist() for which in (repeated, conflicting, shared)]
+        patch.setattr(duplicates, "BUCKET_ROWS", max(1, len(rows) // num_buckets))
+        with Buckets(Path(folder) / "b", len(rows)) as buckets:
+            for numbers in np.array_split(np.arange(len(rows)), num_chunks):
+                chunk = np.array([rows[number] for number in numbers], np.int64).reshape(-1, 3)
+                # Keys with one equal half are not equal.
+                keys = np.stack([chunk[:, 0] // 3, chunk[:, 0] % 3], axis=1)
+                buckets.add(keys, numbers, chunk[:, 1], chunk[:, 2])
+            finders = (find_repeats, find_conflicts, find_shared)
+            return [buckets.search(find).tolist() for find in finders]
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=ROWS, buckets=st.integers(1, 7), parts=st.integers(1, 4))
-def test_found_are_those_that_dictionaries_find(rows: Rows, buckets: int, parts: int) -> None:
+@given(rows=ROWS, num_buckets=st.integers(1, 7), num_chunks=st.integers(1, 4))
+def test_duplicates_equal_a_search_with_dictionaries(
+    rows: Rows, num_buckets: int, num_chunks: int
+) -> None:
     first: dict[int, int] = {}
-    twice, unlike, leaked = [], [], []
+    repeats, conflicts, shared = [], [], []
     for number, (key, output, split) in enumerate(rows):
         start = first.setdefault(key, number)
         if start != number:
-            twice.append([number, start])
+            repeats.append([number, start])
         if output != rows[start][1]:
-            unlike.append([number, start])
+            conflicts.append([number, start])
         later = [
             (other_split, -other)
             for other, (other_key, _, other_split) in enumerate(rows)
             if other_key == key and other_split > split
         ]
         if later:
-            leaked.append([number, -max(later)[1]])
-    assert found(rows, buckets, parts) == [twice, unlike, leaked]
+            shared.append([number, -max(later)[1]])
+    assert search(rows, num_buckets, num_chunks) == [repeats, conflicts, shared]

@@ -1,4 +1,7 @@
-"""docs/formats.md: each recipe on it loads, and reads the file below it to the rows below that; all options are on it."""
+"""docs/formats.md: each recipe reads the files below it to the rows below them.
+
+The page explains all options.
+"""
 
 import dataclasses
 import json
@@ -10,19 +13,19 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.data.readers import READERS
-from pipeline.data.readers.base import paths
+from pipeline.data.readers.base import matching_files
 from pipeline.data.readers.hub import Hub
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 from tests.support.paths import ROOT
-from tests.support.raw import content_of, packed, told
+from tests.support.raw import compress, messages_of, without_where
 
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 
 
 class Example(NamedTuple):
-    """A recipe's lines, the files that follow it, and their rows as lines of JSON."""
+    """The lines of a recipe, the files below it, and their rows as lines of JSON."""
 
     recipe: str
     files: dict[str, str]
@@ -30,46 +33,46 @@ class Example(NamedTuple):
 
 
 def examples() -> list[Example]:
-    found: list[Example] = []
+    result: list[Example] = []
     for kind, name, text in re.findall(r"^```(\w+) ?(.*)\n((?:.*\n)*?)^```$", PAGE, re.MULTILINE):
         if kind == "yaml":
-            found.append(Example(text, {}, ""))
+            result.append(Example(text, {}, ""))
         elif kind == "text":
-            found[-1].files[name] = text
+            result[-1].files[name] = text
         else:
-            found[-1] = found[-1]._replace(rows=text)
-    return found
+            result[-1] = result[-1]._replace(rows=text)
+    return result
 
 
 EXAMPLES = examples()
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[str(number) for number in range(len(EXAMPLES))])
-def test_an_example_reads_as_it_says(example: Example, tmp_path: Path) -> None:
+def test_example_reads_to_its_rows(example: Example, tmp_path: Path) -> None:
     values = YAML(typ="safe").load(example.recipe) | {"license": "CC0", "source": "ours"}
     path = tmp_path / "ours.yaml"
     with path.open("w", encoding="utf-8") as file:
         YAML(typ="safe").dump(values, file)
     for name, text in example.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(packed(text.encode(), Path(name).suffix))
-    recipe, _ = load_recipe(path).settled(tmp_path)
+        (tmp_path / name).write_bytes(compress(text.encode(), Path(name).suffix))
+    recipe, _ = load_recipe(path).resolve_auto(tmp_path)
     problems = Problems()
     rows: list[Row] = []
     for name in recipe.files.of("train"):
-        for file_name in paths(tmp_path, name):
-            rows += READERS[recipe.reader].read(file_name, recipe.options, problems)
-    assert told(problems) == []
-    assert content_of(rows) == [json.loads(line) for line in example.rows.splitlines()]
+        for file in matching_files(tmp_path, name):
+            rows += READERS[recipe.reader].read(file, recipe.options, problems)
+    assert messages_of(problems) == []
+    assert without_where(rows) == [json.loads(line) for line in example.rows.splitlines()]
 
 
-def test_examples_are_found() -> None:
+def test_page_has_examples() -> None:
     assert len(EXAMPLES) > 12
     assert sum(bool(example.rows) for example in EXAMPLES) >= len(EXAMPLES) - 2
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_reader_has_a_section_that_names_its_options(name: str) -> None:
+def test_reader_has_a_section_with_all_its_options(name: str) -> None:
     section = re.search(rf"^## {name}\n((?:(?!^## ).*\n)*)", PAGE, re.MULTILINE)
     assert section, f"docs/formats.md: no section {name}"
     for option in dataclasses.fields(READERS[name].options):
@@ -78,7 +81,7 @@ def test_a_reader_has_a_section_that_names_its_options(name: str) -> None:
         )
 
 
-def test_the_hub_is_described() -> None:
+def test_section_of_the_hub_has_all_its_keys() -> None:
     section = PAGE.split("## The hub")[1]
     for option in dataclasses.fields(Hub):
         assert f"{option.name}:" in section

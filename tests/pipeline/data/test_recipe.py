@@ -1,4 +1,4 @@
-"""Recipes: the ones in data_recipes load, and each mistake is named with its key, value and remedy."""
+"""Recipes: those in data_recipes load, and each error has the key, the value and the remedy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,18 +55,18 @@ def refuse(folder: Path, values: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_load(path: Path) -> None:
+def test_recipes_of_the_project_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert task_named(recipe.task).classes(recipe.labels)
 
 
 def test_squad_recipes_carve_the_same_articles() -> None:
-    one, two = (load_recipe(path) for path in RECIPES if path.stem in ("squad", "squad_v2"))
-    assert (one.carve_validation, one.seed) == (two.carve_validation, two.seed)
+    first, second = (load_recipe(path) for path in RECIPES if path.stem in ("squad", "squad_v2"))
+    assert (first.carve_validation, first.seed) == (second.carve_validation, second.seed)
 
 
-def test_good_recipe(tmp_path: Path) -> None:
+def test_recipe_has_the_values_of_its_file(tmp_path: Path) -> None:
     recipe = load(tmp_path, NER)
     assert recipe.name == "ours"
     assert recipe.options == Options(2, 0, 1, "iob2")
@@ -76,10 +76,10 @@ def test_good_recipe(tmp_path: Path) -> None:
         ("dev.conll",),
         ("test.conll", "more.conll"),
     ]
-    assign_split = load(tmp_path, QA | {"hub": HUB})
-    assert assign_split.files.of("validation") == ()
-    assert assign_split.hub is not None
-    assert assign_split.hub.splits.of("test") == ("validation",)
+    carved = load(tmp_path, QA | {"hub": HUB})
+    assert carved.files.of("validation") == ()
+    assert carved.hub is not None
+    assert carved.hub.splits.of("test") == ("validation",)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,8 @@ def test_good_recipe(tmp_path: Path) -> None:
     [
         (
             {"task": "token_clasification"},
-            "ours.yaml: task: 'token_clasification' is unknown; did you mean 'token_classification'?",
+            "ours.yaml: task: 'token_clasification' is unknown; "
+            "did you mean 'token_classification'?",
         ),
         (
             {"reader": "conll_colums"},
@@ -95,25 +96,27 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"reader": "squad_json", "options": None},
-            "ours.yaml: reader: 'squad_json' gives answers, context, id, question, "
+            "ours.yaml: reader: the rows of 'squad_json' have answers, context, id, question, "
             "but token_classification needs tokens, tags too; correct the reader",
         ),
         ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
         ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),
         (
             {"name": "other"},
-            "ours.yaml: key 'name' is not allowed: the name is that of the file, 'ours'; remove it",
+            "ours.yaml: key 'name' is not allowed, because the file name gives the name ('ours'); "
+            "remove it",
         ),
         ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
         ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
         (
             {"labels": ["B-PER"]},
-            "ours.yaml: labels: 'B-PER' is a tag, not a label; leave out O and the prefixes B- and I-",
+            "ours.yaml: labels: 'B-PER' is a tag, not a label; "
+            "leave out O and the prefixes B- and I-",
         ),
         (
             {"files": {"train": "a", "test": "b"}},
-            "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to take "
-            "it from train",
+            "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to carve "
+            "it out of train",
         ),
         (
             {"files": {"train": 3, "validation": "b", "test": "b"}},
@@ -125,11 +128,12 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"carve_validation": 0.1},
-            "ours.yaml: carve_validation: there is a validation split already; remove one of the two",
+            "ours.yaml: carve_validation: files or hub already has a validation split; "
+            "remove one of them",
         ),
         (
             {"carve_validation": 10},
-            "ours.yaml: carve_validation: 10.0 is not a share between 0 and 1",
+            "ours.yaml: carve_validation: 10.0 is out of range; write a fraction between 0 and 1",
         ),
         (
             {"on_problem": "warn"},
@@ -137,19 +141,22 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"allow": ["unseen-lable"]},
-            "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; did you mean 'unseen-",
+            "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values; "
+            "did you mean 'unseen-",
         ),
         (
             {"max_dropped": "many"},
-            "ours.yaml: max_dropped: 'many' is no share of the rows; write 0.1% or 0.001",
+            "ours.yaml: max_dropped: 'many' is not a fraction of the rows; "
+            "write e.g. 0.1% or 0.001",
         ),
         (
             {"max_dropped": 1.5},
-            "ours.yaml: max_dropped: 1.5 is no share of the rows; write 0.1% or 0.001",
+            "ours.yaml: max_dropped: 1.5 is not a fraction of the rows; write e.g. 0.1% or 0.001",
         ),
         (
             {"options": NER["options"] | {"tag_scheme": "iobes"}},  # type: ignore[operator]
-            "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; did you mean 'bioes'?",
+            "ours.yaml: options: tag_scheme: 'iobes' is not one of the allowed values; "
+            "did you mean 'bioes'?",
         ),
         (
             {"options": NER["options"] | {"separater": " "}},  # type: ignore[operator]
@@ -161,11 +168,12 @@ def test_good_recipe(tmp_path: Path) -> None:
         ),
         (
             {"metric": "f2"},
-            "ours.yaml: metric: 'f2' is none of token_classification; use one of f1, precision, recall",
+            "ours.yaml: metric: 'f2' is not a metric of token_classification; "
+            "use one of f1, precision, recall",
         ),
         (
             {"words": {"PER": "who"}},
-            "ours.yaml: words: token_classification reads no words; remove the key",
+            "ours.yaml: words: token_classification does not use words; remove the key",
         ),
         (
             {"hub": HUB | {"revision": "main"}},
@@ -174,7 +182,9 @@ def test_good_recipe(tmp_path: Path) -> None:
         ({"hub": HUB}, "ours.yaml: files: validation is missing"),
     ],
 )
-def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_errors_of_a_recipe_have_key_value_and_remedy(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     assert refuse(tmp_path, NER | changes)[0].startswith(message)
 
 
@@ -183,49 +193,50 @@ def test_bad_recipe(tmp_path: Path, changes: dict[str, Any], message: str) -> No
     [
         (
             {"files": {"train": "a"}},
-            "files: test is missing; add it, or carve_test: 0.1 to take it from train",
+            "files: test is missing; add it, or carve_test: 0.1 to carve it out of train",
         ),
-        ({"carve_test": 0.1}, "carve_test: there is a test split already; remove one of the two"),
+        (
+            {"carve_test": 0.1},
+            "carve_test: files or hub already has a test split; remove one of them",
+        ),
         (
             {"files": {"train": "a"}, "carve_test": 1},
-            "carve_test: 1.0 is not a share between 0 and 1",
+            "carve_test: 1.0 is out of range; write a fraction between 0 and 1",
         ),
         (
             {"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5},
-            "carve_validation and carve_test leave nothing to",
+            "carve_validation and carve_test leave no train rows; decrease them",
         ),
     ],
 )
-def test_bad_carving(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_errors_of_carving_have_key_value_and_remedy(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     assert refuse(tmp_path, QA | changes)[0].startswith(f"ours.yaml: {message}")
 
 
-def test_each_share_is_drawn_by_itself(tmp_path: Path) -> None:
-    """Taking test out of train moves no row of validation, and a greater share keeps what a smaller one has."""
-    shares = [(0.1, None), (0.1, 0.2), (0.3, 0.2)]
-    drawn = []
-    for validation, test in shares:
+def test_carved_splits_are_independent(tmp_path: Path) -> None:
+    """A carved test split moves no validation row, and a greater fraction keeps all rows."""
+    fractions = [(0.1, None), (0.1, 0.2), (0.3, 0.2)]
+    groups: list[dict[str, set[str]]] = []
+    for validation, test in fractions:
         files = {"train": "a"} | ({} if test else {"test": "c"})
         recipe = load(
             tmp_path, QA | {"files": files, "carve_validation": validation, "carve_test": test}
         )
-        drawn.append(
-            {
-                split: {
-                    group for group in map(str, range(3000)) if recipe.assign_split(group) == split
-                }
-                for split in ("train", "validation", "test")
-            }
-        )
-    assert drawn[0]["validation"] == drawn[1]["validation"] < drawn[2]["validation"]
-    assert drawn[1]["test"] == drawn[2]["test"]
-    assert [len(drawn[2][split]) for split in ("validation", "test")] == [
+        by_split: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
+        for group in map(str, range(3000)):
+            by_split[recipe.assign_split(group)].add(group)
+        groups.append(by_split)
+    assert groups[0]["validation"] == groups[1]["validation"] < groups[2]["validation"]
+    assert groups[1]["test"] == groups[2]["test"]
+    assert [len(groups[2][split]) for split in ("validation", "test")] == [
         pytest.approx(900, abs=90),
         pytest.approx(600, abs=90),
     ]
 
 
-def test_bad_question_recipe(tmp_path: Path) -> None:
+def test_errors_of_a_recipe_of_questions_have_key_and_remedy(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == [
         "ours.yaml: labels: the task has none; remove the key"
     ]
@@ -234,7 +245,7 @@ def test_bad_question_recipe(tmp_path: Path) -> None:
     ]
 
 
-def test_all_problems_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
     problems = refuse(
         tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None}
     )

@@ -1,4 +1,4 @@
-"""CoNLL columns: what is read, what is found out by itself, and what is refused with its file, line, value and remedy."""
+"""CoNLL columns: rows, detected options, and errors with file, line, value and remedy."""
 
 import ast
 import gzip
@@ -9,16 +9,16 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.data.readers import READERS
-from pipeline.data.readers.base import Slice, Splits, compression, paths
+from pipeline.data.readers.base import Slice, Splits, compression, matching_files
 from pipeline.errors import Problems, UserError
 from tests.support.paths import DATA, ROOT
-from tests.support.raw import ENDINGS, content_of, packed, read
+from tests.support.raw import EXTENSIONS, compress, read, without_where
 
 IOB2 = {"columns": 2, "token": 0, "tag": 1, "tag_scheme": "iob2", "separator": "\t"}
 PROPS = {"token": 1, "first_predicate": 2, "id_columns": [0], "separator": "\t"}
 
 
-def test_columns(tmp_path: Path) -> None:
+def test_blank_lines_and_docstart_lines_end_sentences(tmp_path: Path) -> None:
     text = "-DOCSTART-\tO\n\nAda\tB-PER\nByron\tI-PER\n \t \nran\tO\n-DOCSTART-\tO\nhome\tB-LOC"
     rows, problems = read("conll_columns", text, tmp_path, IOB2)
     assert not problems
@@ -29,7 +29,7 @@ def test_columns(tmp_path: Path) -> None:
     ]
 
 
-def test_slices_of_a_file_give_its_rows(tmp_path: Path) -> None:
+def test_slices_of_a_file_have_its_rows(tmp_path: Path) -> None:
     path, text = tmp_path / "corpus", b"\xef\xbb\xbfa\tO\n\nb\tO\n\n"
     path.write_bytes(text)
     options = parse(READERS["conll_columns"].options, IOB2, "r")
@@ -48,37 +48,39 @@ def test_only_newlines_end_lines(tmp_path: Path) -> None:
     assert rows[0]["tokens"] == ["a\u2028b", "c\x85", "\xa0d"]
 
 
-def test_whitespace_separator_keeps_no_break_spaces(tmp_path: Path) -> None:
+def test_default_separator_keeps_no_break_spaces(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", "10\xa0000 \t O\n", tmp_path, IOB2 | {"separator": None})
     assert not problems
     assert rows[0]["tokens"] == ["10\xa0000"]
 
 
-def test_empty_file(tmp_path: Path) -> None:
+def test_empty_file_has_no_rows_and_no_problems(tmp_path: Path) -> None:
     assert read("conll_columns", "", tmp_path, IOB2) == ([], [])
 
 
-def test_wrong_columns_are_all_reported_and_good_sentences_kept(tmp_path: Path) -> None:
+def test_wrong_columns_are_reported_and_valid_sentences_kept(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", "a O\n\nb\tO\n\nc\tO\tO\n\tO\n", tmp_path, IOB2)
     assert [row["tokens"] for row in rows] == [["b"]]
     assert problems == [
-        "corpus:1: 1 columns, expected 2: 'a O'; correct the line, or the recipe's separator or columns",
-        "corpus:5: 3 columns, expected 2: 'c\\tO\\tO'; correct the line, or the recipe's separator or columns",
+        "corpus:1: 1 columns, expected 2: 'a O'; "
+        "correct the line, or the recipe's separator or columns",
+        "corpus:5: 3 columns, expected 2: 'c\\tO\\tO'; "
+        "correct the line, or the recipe's separator or columns",
         "corpus:6: column 0, the token, is empty: '\\tO'; remove the line or fill it in",
     ]
 
 
-def test_not_utf8(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     _, problems = read("conll_columns", b"a\tO\ncaf\xe9\tO\n", tmp_path, IOB2)
     assert problems == [
         "corpus:2: byte 4, 0xe9, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"
     ]
 
 
-def test_broken_tag_names_its_own_line(tmp_path: Path) -> None:
+def test_invalid_tag_is_reported_with_its_line(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", "a\tO\nb\tI-PER\n\nc\tO\n", tmp_path, IOB2)
     assert [row["tokens"] for row in rows] == [["c"]]
-    assert problems[0].startswith("corpus:2: tag 'I-PER' continues a span that was not setup")
+    assert problems[0].startswith("corpus:2: tag 'I-PER' continues a span that has not begun")
 
 
 UD = {
@@ -105,37 +107,36 @@ TREE = """# sent_id = 1
 """
 
 
-def test_conllu(tmp_path: Path) -> None:
+def test_tag_is_a_feature_of_conllu(tmp_path: Path) -> None:
     rows, problems = read("conll_columns", TREE, tmp_path, UD)
     assert not problems
-    assert content_of(rows) == [
+    assert without_where(rows) == [
         {"tokens": ["Vamos", "nos", "#Ada", "Ode"], "tags": ["O", "O", "B-PER", "I-PER"]},
         {"tokens": ["#"], "tags": ["O"]},
     ]
     assert rows[0]["where"] == "corpus:4"
 
 
-def test_a_whole_column_of_conllu(tmp_path: Path) -> None:
+def test_tag_is_a_column_of_conllu(tmp_path: Path) -> None:
     text = "# UNER\n1\tAda\tB-PER\t-\tme\n2\tran\tO\t-\tme\n"
     options = {"columns": 5, "token": 1, "tag": 2, "tag_scheme": "auto", "comment": "#"}
     rows, problems = read("conll_columns", text, tmp_path, options)
     assert not problems
-    assert content_of(rows) == [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"]}]
+    assert without_where(rows) == [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"]}]
 
 
-def test_names_in_ontonotes(tmp_path: Path) -> None:
+def test_entities_of_ontonotes_are_in_brackets(tmp_path: Path) -> None:
     text = (
-        "#begin document (a); part 000\na 0 0 Hong NNP (TOP(NP* - - - - (GPE* (V*) (12\na 0 1 Kong NNP *) - - - - *) * 12)\n"
-        "a 0 2 . . *) - - - - (X) * -\n\n#end document\n"
+        "#begin document (a); part 000\n"
+        "a 0 0 Hong NNP (TOP(NP* - - - - (GPE* (V*) (12\n"
+        "a 0 1 Kong NNP *) - - - - *) * 12)\n"
+        "a 0 2 . . *) - - - - (X) * -\n\n"
+        "#end document\n"
     )
-    rows, problems = read(
-        "conll_columns",
-        text,
-        tmp_path,
-        {"columns": 13, "token": 3, "tag": 10, "tag_scheme": "brackets"},
-    )
+    options = {"columns": 13, "token": 3, "tag": 10, "tag_scheme": "brackets"}
+    rows, problems = read("conll_columns", text, tmp_path, options)
     assert not problems
-    assert content_of(rows) == [
+    assert without_where(rows) == [
         {"tokens": ["Hong", "Kong", "."], "tags": ["B-GPE", "I-GPE", "B-X"]}
     ]
 
@@ -144,7 +145,7 @@ AUTO = {"columns": "auto", "token": 0, "tag": -1, "tag_scheme": "auto", "separat
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         (
             "new york\tx\tI-A\n\nb\tx\tB-A\nc\tx\tI-A\n\nd\tx\tI-A\n",
@@ -152,98 +153,93 @@ AUTO = {"columns": "auto", "token": 0, "tag": -1, "tag_scheme": "auto", "separat
         ),
         ("a x B-A\nb\tx O\nc  x\tO\n", {"columns": 3, "separator": None, "tag_scheme": "iob2"}),
         ("a S-A\n\nb O\n\nc O x\n", {"columns": 2, "separator": None, "tag_scheme": "bioes"}),
-        (
+        (  # one invalid line
             "a b\tx\tI-A\n\nx\tO\nc\tx\tO\nd e\tx\tO\n",
             {"columns": 3, "separator": "\t", "tag_scheme": "iob1"},
-        ),  # one broken line
+        ),
         ("", {"columns": 2, "separator": "\t", "tag_scheme": "iob2"}),
     ],
 )
-def test_auto(text: str, found: dict[str, object], tmp_path: Path) -> None:
+def test_auto_options_are_detected(text: str, expected: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "corpus"
     path.write_text(text)
     options = parse(READERS["conll_columns"].options, AUTO, "r")
-    settled, said = READERS["conll_columns"].resolve_auto(options, [path])
-    assert said == found
-    assert {name: getattr(settled, name) for name in found} == found
+    resolved, detected = READERS["conll_columns"].resolve_auto(options, [path])
+    assert detected == expected
+    assert {name: getattr(resolved, name) for name in expected} == expected
 
 
-def test_auto_is_one_for_all_files(tmp_path: Path) -> None:
-    """Each file by itself would be another scheme."""
+def test_auto_options_are_equal_for_all_files(tmp_path: Path) -> None:
+    """The two files alone would have different schemes."""
     files = []
     for number, text in enumerate(["a B-A\n\nb B-A\nc I-A\n", "a I-A\n"]):
         files.append(tmp_path / str(number))
         files[-1].write_text(text)
     options = parse(READERS["conll_columns"].options, AUTO | {"columns": 2, "separator": None}, "r")
-    settled, said = READERS["conll_columns"].resolve_auto(options, files)
-    assert said == {"tag_scheme": "iob2"}
+    resolved, detected = READERS["conll_columns"].resolve_auto(options, files)
+    assert detected == {"tag_scheme": "iob2"}
     problems = Problems()
-    assert list(READERS["conll_columns"].read(files[1], settled, problems)) == []
+    assert list(READERS["conll_columns"].read(files[1], resolved, problems)) == []
     assert problems.counts == {"orphan-tag": 1}
 
 
-@pytest.mark.parametrize("ending", ENDINGS[1:])
-def test_a_compressed_file_is_known_by_its_content(ending: str, tmp_path: Path) -> None:
-    rows, problems = read("conll_columns", packed(b"a\tO\n", ending), tmp_path, IOB2)
+@pytest.mark.parametrize("extension", EXTENSIONS[1:])
+def test_compression_is_detected_by_content(extension: str, tmp_path: Path) -> None:
+    rows, problems = read("conll_columns", compress(b"a\tO\n", extension), tmp_path, IOB2)
     assert (len(rows), problems) == (1, [])
 
 
-@pytest.mark.parametrize("ending", ENDINGS[1:])
-def test_a_damaged_file_is_said_with_the_line_that_is_lost(ending: str, tmp_path: Path) -> None:
-    content = packed(b"".join(b"token%d\tO\n\n" % number for number in range(9999)), ending)
-    for damage in (content[: len(content) // 2], content[:5], b"", b"plain\tO\n"):
-        rows, problems = read("conll_columns", damage, tmp_path, IOB2, f"corpus{ending}")
+@pytest.mark.parametrize("extension", EXTENSIONS[1:])
+def test_damaged_file_is_reported_with_the_first_unreadable_line(
+    extension: str, tmp_path: Path
+) -> None:
+    content = compress(b"".join(b"token%d\tO\n\n" % number for number in range(9999)), extension)
+    for damaged in (content[: len(content) // 2], content[:5], b"", b"plain\tO\n"):
+        rows, messages = read("conll_columns", damaged, tmp_path, IOB2, f"corpus{extension}")
         assert len(rows) < 9999
-        assert problems[-1].startswith(f"corpus{ending}:"), problems
-        assert "the file cannot be read any further: " in problems[-1]
+        assert messages[-1].startswith(f"corpus{extension}:"), messages
+        assert "the rest of the file cannot be read: " in messages[-1]
     path = tmp_path / "half.gz"
     path.write_bytes(gzip.compress(b"a\tO\n\n" * 9)[:-4])
-    problems_found = Problems()
-    list(
-        READERS["conll_columns"].read(
-            path, parse(READERS["conll_columns"].options, IOB2, "r"), problems_found
-        )
-    )
-    assert (problems_found.counts, problems_found.hiding) == ({"damaged-file": 1}, 1)
+    options, problems = parse(READERS["conll_columns"].options, IOB2, "r"), Problems()
+    list(READERS["conll_columns"].read(path, options, problems))
+    assert (problems.counts, problems.hiding) == ({"damaged-file": 1}, 1)
 
 
-def test_every_problem_has_a_kind() -> None:
-    """Of its own, in kebab-case."""
-    files = sorted((ROOT / "pipeline/data/readers").glob("*.py"))
-    calls = [
-        node
-        for file in files
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add")
-    ]
+def test_every_problem_has_a_kind_in_kebab_case() -> None:
+    calls: list[ast.Call] = []
+    for file in sorted((ROOT / "pipeline/data/readers").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("problems.add"):
+                calls.append(node)
     assert len(calls) > 40
     for call in calls:
         assert len(call.args) > 2, ast.unparse(call)
-        for kind in (
-            node
-            for node in ast.walk(call.args[2])
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ):
-            assert re.fullmatch(r"[a-z]+(-[a-z]+)*", str(kind.value)), ast.unparse(call)
+        for node in ast.walk(call.args[2]):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert re.fullmatch(r"[a-z]+(-[a-z]+)*", node.value), ast.unparse(call)
 
 
-def test_files_of_a_pattern(tmp_path: Path) -> None:
+def test_pattern_matches_files_in_order(tmp_path: Path) -> None:
     for name in ("a-2.txt", "a-1.txt", "b[1].txt", "b1.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in paths(tmp_path, "a-*.txt")] == ["a-1.txt", "a-2.txt"]
-    assert [path.name for path in paths(tmp_path, "b[1].txt")] == ["b[1].txt"]
-    assert paths(tmp_path, "c*") == []
+    assert [path.name for path in matching_files(tmp_path, "a-*.txt")] == ["a-1.txt", "a-2.txt"]
+    assert [path.name for path in matching_files(tmp_path, "b[1].txt")] == ["b[1].txt"]
+    assert matching_files(tmp_path, "c*") == []
     assert compression(tmp_path / "b1.txt") is None
 
 
 @pytest.mark.parametrize("name", ["", ".", "**x", "../a", "/a"])
-def test_what_is_no_name_of_a_file(name: str) -> None:
+def test_invalid_file_names_are_refused(name: str) -> None:
     with pytest.raises(UserError):
         parse(Splits, {"train": name, "test": "b"}, "r")
 
 
-def test_props(tmp_path: Path) -> None:
-    text = "d1\tShe\t(ARG0*)\t(ARG0*)\nd1\thas\t(V*)\t*\nd1\tto\t(ARG1*\t*\nd1\tgive\t*)\t(V*\nd1\tup\t*\t*)\n\nd2\tyes\n"
+def test_props_have_one_row_per_predicate(tmp_path: Path) -> None:
+    text = (
+        "d1\tShe\t(ARG0*)\t(ARG0*)\nd1\thas\t(V*)\t*\nd1\tto\t(ARG1*\t*\nd1\tgive\t*)\t(V*\n"
+        "d1\tup\t*\t*)\n\nd2\tyes\n"
+    )
     rows, problems = read("conll_props", text, tmp_path, PROPS)
     assert not problems
     assert [row["id"] for row in rows] == ["d1/0", "d1/1"]
@@ -253,7 +249,7 @@ def test_props(tmp_path: Path) -> None:
     assert rows[1]["tags"] == ["B-ARG0", "O", "O", "B-V", "I-V"]
 
 
-def test_props_with_trailing_column_and_comments(tmp_path: Path) -> None:
+def test_trailing_columns_and_boundaries_of_props_are_skipped(tmp_path: Path) -> None:
     text = "#begin document (a); part 000\na   go   (V*)   -\n\n#end document\n"
     rows, problems = read(
         "conll_props", text, tmp_path, {"token": 1, "first_predicate": 2, "trailing": 1}
@@ -268,29 +264,32 @@ def test_props_with_trailing_column_and_comments(tmp_path: Path) -> None:
         (
             "(ARG0* *) (V*",
             3,
-            "bracket '(V*' is not closed by the end of its sentence; add the '*)'",
+            "bracket '(V*' is not closed in its sentence; add the '*)'",
         ),
         (
             "(ARG0* (V*) *)",
             2,
             "bracket '(V*)' opens inside (ARG0*; the spans of a column cannot overlap: correct it",
         ),
-        ("*) (V*) *", 1, "bracket '*)' closes what was not opened"),
+        ("*) (V*) *", 1, "bracket '*)' closes a span that is not open"),
         (
             "(ARG0(ARG1*) (V*) *",
             1,
-            "brackets '(ARG0(ARG1*)' are not of the form (ROLE*), (ROLE*, *) or *; correct them",
+            "brackets '(ARG0(ARG1*)' do not have the form (ROLE*), (ROLE*, *) or *; correct them",
         ),
-        ("(ARG0*) - *", 2, "brackets '-' are not of the form"),
+        ("(ARG0*) - *", 2, "brackets '-' do not have the form"),
         (
             "(ARG0*) * *",
             1,
-            "predicate column 2 has 0 spans (V*), expected exactly one; correct it, or remove the column",
+            "predicate column 2 has 0 spans (V*), expected exactly 1; "
+            "correct it, or remove the column",
         ),
-        ("(V*) (V*) *", 1, "predicate column 2 has 2 spans (V*), expected exactly one"),
+        ("(V*) (V*) *", 1, "predicate column 2 has 2 spans (V*), expected exactly 1"),
     ],
 )
-def test_broken_props(tmp_path: Path, column: str, line: int, message: str) -> None:
+def test_invalid_props_are_reported_with_their_line(
+    tmp_path: Path, column: str, line: int, message: str
+) -> None:
     text = "".join(f"d\tw\t{cell}\n" for cell in column.split())
     rows, problems = read("conll_props", text, tmp_path, PROPS)
     assert rows == []
@@ -298,38 +297,42 @@ def test_broken_props(tmp_path: Path, column: str, line: int, message: str) -> N
     assert problems[0].startswith(f"corpus:{line}: {message}")
 
 
-def test_props_with_ragged_columns(tmp_path: Path) -> None:
+def test_lines_of_a_sentence_need_the_same_number_of_columns(tmp_path: Path) -> None:
     rows, problems = read("conll_props", "d\ta\t(V*)\nd\tb\n\nd\n", tmp_path, PROPS)
     assert rows == []
     assert [problem.split(":", 2)[1] for problem in problems] == ["2", "4"]
-    assert (
-        "2 columns, expected 3 as in the rest of its sentence: 'd\\tb'; correct the line, or the recipe's"
-        in problems[0]
+    message = (
+        "2 columns, expected 3 as in the rest of its sentence: 'd\\tb'; "
+        "correct the line, or the recipe's"
     )
+    assert message in problems[0]
 
 
-def test_column_options() -> None:
-    with pytest.raises(UserError, match="tag: 2 is no column of 2; they are counted from 0"):
+def test_invalid_options_are_refused() -> None:
+    with pytest.raises(UserError, match="tag: there is no column 2 of 2; count columns from 0"):
         parse(READERS["conll_columns"].options, IOB2 | {"tag": 2}, "r")
-    with pytest.raises(UserError, match="come before first_predicate"):
+    with pytest.raises(UserError, match="must be columns before first_predicate"):
         parse(READERS["conll_props"].options, PROPS | {"token": 2}, "r")
-    with pytest.raises(UserError, match="words and props in two files have none"):
+    with pytest.raises(UserError, match="files of words and props cannot have comments"):
         parse(READERS["conll_props"].options, SPLIT | {"comment": "#"}, "r")
 
 
 MARKED = {"token": 0, "marks": 1, "first_predicate": 2}
 
 
-def test_marked_predicates(tmp_path: Path) -> None:
+def test_number_of_marks_equals_number_of_predicate_columns(tmp_path: Path) -> None:
     rows, problems = read("conll_props", "She - (A0*)\nran run (V*)\n\nno -\n", tmp_path, MARKED)
     assert not problems
-    assert content_of(rows) == [{"tokens": ["She", "ran"], "predicate": 1, "tags": ["B-A0", "B-V"]}]
+    assert without_where(rows) == [
+        {"tokens": ["She", "ran"], "predicate": 1, "tags": ["B-A0", "B-V"]}
+    ]
     rows, problems = read("conll_props", "She - (A0*)\nran - (V*)\n\nno no\n", tmp_path, MARKED)
     assert rows == []
     assert problems == [
-        f"corpus:{line}: column 1 marks {marked} predicates, but {columns} columns are of them; correct the sentence, or the "
-        "recipe's marks, first_predicate or trailing"
-        for line, marked, columns in ((1, 0, 1), (4, 1, 0))
+        f"corpus:{line}: column 1 marks {num_marks} predicates, but there are {num_columns} "
+        "predicate columns; "
+        "correct the sentence, or the recipe's marks, first_predicate or trailing"
+        for line, num_marks, num_columns in ((1, 0, 1), (4, 1, 0))
     ]
 
 
@@ -339,7 +342,7 @@ SPLIT = {"token": 0, "marks": 2, "first_predicate": 3, "words": {"props": "words
 
 
 @pytest.mark.parametrize(
-    ("words", "props", "ending"),
+    ("words", "props", "extension"),
     [
         ("words/train.words", "props/train.props", ""),
         ("words/train.02.words.gz", "props/train.02.props.gz", ".gz"),
@@ -347,15 +350,17 @@ SPLIT = {"token": 0, "marks": 2, "first_predicate": 3, "words": {"props": "words
         ("a.words", "a.props", ""),
     ],
 )
-def test_words_and_props_in_two_files(words: str, props: str, ending: str, tmp_path: Path) -> None:
+def test_words_and_props_may_be_in_two_files(
+    words: str, props: str, extension: str, tmp_path: Path
+) -> None:
     for name in (words, props):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / words).write_bytes(packed(WORDS.encode(), ending))
+    (tmp_path / words).write_bytes(compress(WORDS.encode(), extension))
     rows, problems = read(
-        "conll_props", packed(PROPS_2005.encode(), ending), tmp_path, SPLIT, props
+        "conll_props", compress(PROPS_2005.encode(), extension), tmp_path, SPLIT, props
     )
     assert not problems
-    assert content_of(rows) == [
+    assert without_where(rows) == [
         {
             "tokens": ["The", "boy", "says", "no"],
             "predicate": 2,
@@ -366,7 +371,7 @@ def test_words_and_props_in_two_files(words: str, props: str, ending: str, tmp_p
     assert rows[1]["where"] == f"{props}:8"
     options = parse(READERS["conll_props"].options, SPLIT, "r")
     assert READERS["conll_props"].companion_files(tmp_path / props, options) == [tmp_path / words]
-    assert READERS["conll_props"].cut(tmp_path / props, options) is None
+    assert READERS["conll_props"].chunk_boundary(tmp_path / props, options) is None
 
 
 @pytest.mark.parametrize(
@@ -374,17 +379,21 @@ def test_words_and_props_in_two_files(words: str, props: str, ending: str, tmp_p
     [
         (
             None,
-            "a.props: there is no file of words beside it, by options.words {'props': 'words'}; get it, or correct them",
+            "a.props: its file of words does not exist (options.words {'props': 'words'}); "
+            "add the file, or correct words",
         ),
         (
             "The DT\n\nboy NN\n",
-            "a.props:2: '-    *)' goes with '' of {}/a.words:2: one ends a sentence, the other does not",
+            "a.props:2: '-    *)' does not match '' of {}/a.words:2: "
+            "only one of them ends a sentence",
         ),
-        (WORDS + "\nmore NN\n", "{}/a.words:10: '' goes with 'more NN' of {}/a.words:10"),
-        (WORDS[:-6], "a.props:8: 'go   (V*)' goes with '' of "),
+        (WORDS + "\nmore NN\n", "{}/a.words:10: '' does not match 'more NN' of {}/a.words:10"),
+        (WORDS[:-6], "a.props:8: 'go   (V*)' does not match '' of "),
     ],
 )
-def test_files_that_do_not_go_together(words: str | None, message: str, tmp_path: Path) -> None:
+def test_files_of_words_and_props_that_do_not_match_are_reported(
+    words: str | None, message: str, tmp_path: Path
+) -> None:
     if words:
         (tmp_path / "a.words").write_text(words)
     _, problems = read("conll_props", PROPS_2005, tmp_path, SPLIT, "a.props")
@@ -400,17 +409,17 @@ CORPORA = [
 @pytest.mark.parametrize(
     ("name", "prefix", "rows", "scheme"), CORPORA, ids=[name for name, *_ in CORPORA]
 )
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_real_files_compressed_and_auto(
-    name: str, prefix: str, rows: int, scheme: str, ending: str, tmp_path: Path
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_public_corpora_are_read_with_auto_options(
+    name: str, prefix: str, rows: int, scheme: str, extension: str, tmp_path: Path
 ) -> None:
     if not (DATA / name).is_file():
         pytest.skip(f"{DATA / name} is absent")
-    path = tmp_path / f"corpus{ending}"
-    path.write_bytes(packed((DATA / name).read_bytes(), ending))
+    path = tmp_path / f"corpus{extension}"
+    path.write_bytes(compress((DATA / name).read_bytes(), extension))
     reader = READERS["conll_columns"]
-    options, said = reader.resolve_auto(parse(reader.options, AUTO, "r"), [path])
-    assert said["tag_scheme"] == scheme
+    options, detected = reader.resolve_auto(parse(reader.options, AUTO, "r"), [path])
+    assert detected["tag_scheme"] == scheme
     problems = Problems()
     assert sum(1 for _ in reader.read(path, options, problems)) == rows
     assert not len(problems)

@@ -1,4 +1,4 @@
-"""Records of the hub that a reader makes rows of: SuperGLUE's copies, and users' own sets. No network: Parquet in a folder."""
+"""Rows of the hub's records: SuperGLUE's copies and other data sets, from Parquet in a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.data.readers.superglue import Corpus, Options
 from pipeline.errors import Problems, UserError
 from pipeline.tasks.base.row import Row
 from tests.pipeline.data.readers.test_superglue import RECORDS, ROWS
+from tests.support.raw import messages_of
 
 SPLITS = Splits("train", "test")
 
@@ -29,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(folder: Path, records: list[dict[str, Any]], labels: list[str] | None = None) -> None:
-    """A data set with one split, train; with `labels`, its label is a class number as the hub has them."""
+    """Write a data set with the split train; with `labels`, its label is a class number."""
     from datasets import ClassLabel, Dataset
 
     data = Dataset.from_list(records)
@@ -39,24 +40,11 @@ def write(folder: Path, records: list[dict[str, Any]], labels: list[str] | None 
 
 
 def rows(folder: Path, reader: str, options: Any, **changes: Any) -> tuple[list[Row], list[str]]:
-    problems = Problems()
-    found = list(
-        read(
-            Hub(str(folder), "0" * 40, SPLITS, **changes),
-            "train",
-            (),
-            problems,
-            READERS[reader].row,
-            options,
-        )
-    )
-    try:
-        problems.raise_if_any()
-    except UserError as error:
-        return found, [
-            problem.removeprefix(f"hub:{folder}@00000000:") for problem in error.problems
-        ]
-    return found, []
+    """The rows and the problems of the data set; the problems omit its name."""
+    hub, problems = Hub(str(folder), "0" * 40, SPLITS, **changes), Problems()
+    result = list(read(hub, "train", (), problems, READERS[reader].row, options))
+    prefix = f"hub:{folder}@00000000:"
+    return result, [message.removeprefix(prefix) for message in messages_of(problems)]
 
 
 @pytest.mark.parametrize(
@@ -72,71 +60,66 @@ def rows(folder: Path, reader: str, options: Any, **changes: Any) -> tuple[list[
         ("wsc", ["False", "True"]),
     ],
 )
-def test_superglue(folder: Path, corpus: Corpus, labels: list[str] | None) -> None:
+def test_superglue_is_read_from_the_hub(
+    folder: Path, corpus: Corpus, labels: list[str] | None
+) -> None:
     write(folder, [RECORDS[corpus]], labels)
-    found, problems = rows(folder, "superglue", Options(corpus))
+    result, problems = rows(folder, "superglue", Options(corpus))
     assert not problems
-    assert found == [{"where": f"hub:{folder}@00000000:train:0", **ROWS[corpus]}]
+    assert result == [{"where": f"hub:{folder}@00000000:train:0", **ROWS[corpus]}]
 
 
-def test_what_is_wrong_is_left_out_and_named(folder: Path) -> None:
+def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     write(
         folder, [RECORDS["rte"] | {"label": -1}, RECORDS["rte"]], ["entailment", "not_entailment"]
     )
-    found, problems = rows(folder, "superglue", Options("rte"))
-    assert [row["where"].split(":")[-1] for row in found] == ["1"]
+    result, problems = rows(folder, "superglue", Options("rte"))
+    assert [row["where"].split(":")[-1] for row in result] == ["1"]
     assert [problem.split(";")[0] for problem in problems] == [
         "train:0: label: found int -1, expected entailment or not_entailment, or a number below 2"
     ]
-    found, problems = rows(folder, "superglue", Options("cb"), fields={"hypothesis": "idx"})
-    assert found == []
+    result, problems = rows(folder, "superglue", Options("cb"), fields={"hypothesis": "idx"})
+    assert result == []
     assert problems[0].startswith("train:0: hypothesis: found int '0', expected text")
 
 
-def test_columns_are_renamed(folder: Path) -> None:
+def test_fields_rename_columns(folder: Path) -> None:
     write(folder, [{"sentence1": "a", "sentence2": "b", "label": 1}])
-    found, problems = rows(
-        folder,
-        "superglue",
-        Options("rte"),
-        fields={"premise": "sentence1", "hypothesis": "sentence2"},
-    )
+    fields = {"premise": "sentence1", "hypothesis": "sentence2"}
+    result, problems = rows(folder, "superglue", Options("rte"), fields=fields)
     assert not problems
-    assert [(row["text"], row["text_pair"], row["label"]) for row in found] == [
+    assert [(row["text"], row["text_pair"], row["label"]) for row in result] == [
         ("a", "b", "not_entailment")
     ]
 
 
-def test_a_users_set(folder: Path) -> None:
+def test_reader_of_records_reads_any_data_set(folder: Path) -> None:
     write(
         folder,
         [{"sentence": "Good.", "label": 1}, {"sentence": None, "label": 0}],
         ["negative", "positive"],
     )
-    found, problems = rows(
-        folder, "records", Records({"text": "sentence", "label": None}, {"1": "positive"})
-    )
-    assert found == [
+    options = Records({"text": "sentence", "label": None}, {"1": "positive"})
+    result, problems = rows(folder, "records", options)
+    assert result == [
         {"where": f"hub:{folder}@00000000:train:0", "text": "Good.", "label": "positive"}
     ]
     assert problems == [
-        "train:1: sentence: found NoneType 'None', expected text; correct it, or the recipe's fields"
+        "train:1: sentence: found NoneType 'None', expected text; "
+        "correct it, or the recipe's fields"
     ]
 
 
-def test_hub_needs_a_commit() -> None:
-    for revision in ("main", "v1.0", "7b6d24c", "G" * 40):
-        with pytest.raises(UserError, match=f"revision: '{revision}' is not a commit"):
-            parse(
-                Hub,
-                {"id": "a/b", "revision": revision, "splits": {"train": "train", "test": "test"}},
-                "r",
-            )
+@pytest.mark.parametrize("revision", ["main", "v1.0", "7b6d24c", "G" * 40])
+def test_revision_must_be_a_commit(revision: str) -> None:
+    splits = {"train": "train", "test": "test"}
+    with pytest.raises(UserError, match=f"revision: '{revision}' is not a commit"):
+        parse(Hub, {"id": "a/b", "revision": revision, "splits": splits}, "r")
 
 
 @pytest.fixture
 def questions(folder: Path) -> Path:
-    """Flat questions, and tags, in one set."""
+    """A data set with questions and tags."""
     answers = [{"text": ["cat"], "answer_start": [2]}, {"text": [], "answer_start": []}]
     pq.write_table(
         pa.table(
@@ -154,7 +137,7 @@ def questions(folder: Path) -> Path:
     return folder
 
 
-def test_hub(questions: Path) -> None:
+def test_rows_have_the_keys_of_the_task(questions: Path) -> None:
     problems = Problems()
     hub = Hub(
         str(questions), "0" * 40, Splits("train", "test"), fields={"id": "qid"}, tag_scheme="iob1"
@@ -169,34 +152,31 @@ def test_hub(questions: Path) -> None:
     assert not len(problems)
 
 
-def test_broken_hub(questions: Path) -> None:
+def test_missing_columns_and_splits_are_reported(questions: Path) -> None:
     hub = Hub(str(questions), "0" * 40, Splits("train", "test"), fields={"question": "query"})
     problems = Problems()
     for split in ("train", "test"):
         assert list(read(hub, split, ("question", "tags"), problems)) == []
-    with pytest.raises(UserError) as caught:
-        problems.raise_if_any()
-    assert "train:0: there is no column 'query'" in caught.value.problems[0]
-    assert "test: cannot be read: Bad split: test" in caught.value.problems[1]
-    problems = Problems()
-    assert list(
-        read(
-            Hub(str(questions), "0" * 40, Splits("train", "test")),
-            "train",
-            ("tokens", "tags"),
-            problems,
-        )
-    ) == [{"tokens": ["a"], "tags": ["O"], "where": f"hub:{questions}@00000000:train:0"}]
-    assert len(problems) == 1  # an orphan I- tag is not IOB2
+    messages = messages_of(problems)
+    assert "train:0: column 'query' is missing" in messages[0]
+    assert "test: cannot be read: Bad split: test" in messages[1]
 
 
-def test_auto(questions: Path) -> None:
+def test_tags_must_fit_the_tag_scheme(questions: Path) -> None:
+    hub, problems = Hub(str(questions), "0" * 40, Splits("train", "test")), Problems()
+    assert list(read(hub, "train", ("tokens", "tags"), problems)) == [
+        {"tokens": ["a"], "tags": ["O"], "where": f"hub:{questions}@00000000:train:0"}
+    ]
+    assert problems.counts == {"orphan-tag": 1}
+
+
+def test_auto_tag_scheme_is_detected(questions: Path) -> None:
     hub = Hub(str(questions), "0" * 40, Splits("train"), tag_scheme="auto")
-    settled, _, said = resolve_auto(hub, ("tokens", "tags"))
-    assert (settled.tag_scheme, said) == ("iob1", {"tag_scheme": "iob1"})
+    resolved, _, detected = resolve_auto(hub, ("tokens", "tags"))
+    assert (resolved.tag_scheme, detected) == ("iob1", {"tag_scheme": "iob1"})
     options = Records(dict.fromkeys(["tokens", "tags"]), tag_scheme="auto")
-    _, by, said = resolve_auto(hub, ("tokens", "tags"), READERS["records"].row, options)
-    assert (by.tag_scheme, said) == ("iob1", {"tag_scheme": "iob1"})
+    _, options, detected = resolve_auto(hub, ("tokens", "tags"), READERS["records"].row, options)
+    assert (options.tag_scheme, detected) == ("iob1", {"tag_scheme": "iob1"})
     assert resolve_auto(hub, ("question",)) == (hub, None, {})
 
 
@@ -214,8 +194,6 @@ def test_class_numbers_become_names(folder: Path) -> None:
     assert [row["tags"] for row in read(hub, "train", ("tokens", "tags"), problems)] == [
         ["B-A", "I-A"]
     ]
-    assert [
-        row["label"]
-        for row in read(Hub(str(folder), "0" * 40, SPLITS), "train", ("label",), problems)
-    ] == ["yes"]
+    hub = Hub(str(folder), "0" * 40, SPLITS)
+    assert [row["label"] for row in read(hub, "train", ("label",), problems)] == ["yes"]
     assert not len(problems)

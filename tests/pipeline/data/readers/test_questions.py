@@ -1,4 +1,4 @@
-"""SQuAD's nested JSON, read as a stream, and MRQA's lines: what is read, and what is refused with its place, value and remedy."""
+"""SQuAD's nested JSON (as a stream) and MRQA's lines: rows, and errors with position and remedy."""
 
 import io
 import json
@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.readers import READERS
-from pipeline.data.readers.json_stream import CHUNK, JsonStream, NotJsonError
+from pipeline.data.readers.json_stream import BUFFER_BYTES, JsonStream, NotJsonError
 from pipeline.errors import Problems
 from tests.support.paths import DATA
-from tests.support.raw import ENDINGS, content_of, packed, read
+from tests.support.raw import EXTENSIONS, compress, read, without_where
 
 
 def qa(**changes: object) -> dict[str, object]:
@@ -35,7 +35,7 @@ def squad(*qas: dict[str, object]) -> str:
     )
 
 
-def test_squad(tmp_path: Path) -> None:
+def test_squad_has_one_row_per_question(tmp_path: Path) -> None:
     impossible = qa(
         id="2", answers=[], is_impossible=True, plausible_answers=[{"text": "A", "answer_start": 0}]
     )
@@ -51,7 +51,7 @@ def test_squad(tmp_path: Path) -> None:
     assert rows[0]["where"] == "corpus:1: data[0].paragraphs[0].qas[0] (1)"
 
 
-def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
+def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
     paragraphs = [{"context": "A cat.", "qas": [qa(id=str(number))]} for number in range(2)]
     text = json.dumps(
         {
@@ -64,9 +64,8 @@ def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
     assert not problems
     assert [row.get("title") for row in rows] == ["T", "T", None, None]
     lines = text.split("\n")
-    assert [lines[int(row["where"].split(":")[1]) - 1].strip() for row in rows] == [
-        "{"
-    ] * 4  # each paragraph's first
+    first_lines = [lines[int(row["where"].split(":")[1]) - 1].strip() for row in rows]
+    assert first_lines == ["{"] * 4  # the first line of each paragraph
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,8 @@ def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
     [
         (
             "{\n]",
-            "corpus:2: not valid JSON at column 1: Expecting property name enclosed in double quotes; download the file again?",
+            "corpus:2: not valid JSON at column 1: Expecting property name enclosed in double "
+            "quotes; download the file again",
         ),
         ("{}", "corpus: key 'data' is missing; found none"),
         ("[1]", "corpus: found list '[1]', expected a mapping"),
@@ -86,11 +86,13 @@ def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
         ),
         (
             squad(qa(answers=[])),
-            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has no answer, and is_impossible is not",
+            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has no answer, "
+            "and is_impossible is not",
         ),
         (
             squad(qa(is_impossible=True)),
-            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has answers although is_imposs",
+            "corpus:1: data[0].paragraphs[0].qas[0] (1): the question has answers "
+            "although is_imposs",
         ),
         (
             squad(qa(answers=[{"text": "cat", "answer_start": "2"}])),
@@ -109,25 +111,26 @@ def test_a_title_may_come_last_or_not_at_all(tmp_path: Path) -> None:
         ("", "corpus:1: not valid JSON at column 1: Expecting value"),
     ],
 )
-def test_broken_squad(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_squad_is_reported(tmp_path: Path, text: str, message: str) -> None:
     rows, problems = read("squad_json", text, tmp_path)
     assert rows == []
     assert problems[0].startswith(message)
 
 
-def test_what_comes_before_the_damage_is_read(tmp_path: Path) -> None:
+def test_questions_before_the_damage_are_read(tmp_path: Path) -> None:
     rows, problems = read("squad_json", squad(qa())[:-1], tmp_path)
     assert (len(rows), len(problems)) == (1, 1)
     assert problems[0].startswith("corpus:1: not valid JSON at column ")
     rows, problems = read("squad_json", squad(qa()) + "}", tmp_path)
-    assert problems[0].endswith("Extra data; download the file again?")
+    assert problems[0].endswith("Extra data; download the file again")
     _, problems = read("squad_json", b'{\n"data": "\xff"}\n', tmp_path)
     assert problems == [
-        "corpus:2: byte 12, 0xff, is not UTF-8; convert the file, e.g. with iconv -f latin1 -t utf-8"
+        "corpus:2: byte 12, 0xff, is not UTF-8; "
+        "convert the file, e.g. with iconv -f latin1 -t utf-8"
     ]
-    content = packed(squad(*(qa(id=str(number)) for number in range(2000))).encode(), ".gz")
+    content = compress(squad(*(qa(id=str(number)) for number in range(2000))).encode(), ".gz")
     _, problems = read("squad_json", content[:-9], tmp_path)
-    assert problems[0].startswith("corpus: the file cannot be read any further: ")
+    assert problems[0].startswith("corpus: the rest of the file cannot be read: ")
 
 
 JSON = st.recursive(
@@ -141,52 +144,52 @@ JSON = st.recursive(
 )
 
 
-def walked(stream: JsonStream, depth: int = 0) -> Any:
-    """The same value by way of items and members, down to some depth."""
+def walk(stream: JsonStream, depth: int = 0) -> Any:
+    """Read a value with items and members, down to depth 3."""
     if depth < 3 and stream.peek() == "[":
-        return [walked(stream, depth + 1) for _ in stream.items()]
+        return [walk(stream, depth + 1) for _ in stream.items()]
     if depth < 3 and stream.peek() == "{":
-        return {key: walked(stream, depth + 1) for key in stream.members()}
+        return {key: walk(stream, depth + 1) for key in stream.members()}
     return stream.value()
 
 
-class Dripping(io.BytesIO):
-    """A file that gives few bytes at a time, as pipes do."""
+class SlowFile(io.BytesIO):
+    """A file that returns few bytes at a time, as pipes do."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(min(size or 3, 3))
 
 
-def whole(file: io.BytesIO) -> Any:
+def load(file: io.BytesIO) -> Any:
     stream = JsonStream(file)
-    value = walked(stream)
+    value = walk(stream)
     stream.end()
     return value
 
 
 @settings(deadline=None)
 @given(JSON, st.sampled_from([None, 0, 2]), st.booleans())
-def test_a_stream_gives_what_json_loads(value: Any, indent: int | None, ascii: bool) -> None:
+def test_stream_equals_json_loads(value: Any, indent: int | None, ascii: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii).encode()
-    for file in (io.BytesIO(text), Dripping(text)):
-        assert whole(file) == value
+    for file in (io.BytesIO(text), SlowFile(text)):
+        assert load(file) == value
 
 
 @settings(deadline=None)
 @given(JSON, st.integers(0, 200), st.binary(max_size=2))
-def test_a_damaged_stream_is_refused_where_json_loads_refuses_it(
-    value: Any, at: int, by: bytes
+def test_stream_refuses_the_same_texts_as_json_loads(
+    value: Any, position: int, suffix: bytes
 ) -> None:
     text = json.dumps(value).encode()
-    damaged = text[: at % len(text)] + by
+    damaged = text[: position % len(text)] + suffix
     try:
         expected = json.loads(damaged.decode("utf-8-sig"), parse_constant=lambda name: None)
     except ValueError:
-        for file in (io.BytesIO(damaged), Dripping(damaged)):
+        for file in (io.BytesIO(damaged), SlowFile(damaged)):
             with pytest.raises(NotJsonError):
-                whole(file)
+                load(file)
     else:
-        assert whole(Dripping(damaged)) == expected
+        assert load(SlowFile(damaged)) == expected
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
@@ -197,12 +200,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         )
         tracemalloc.start()
         assert sum(1 for _ in READERS["squad_json"].read(path, None, Problems())) == articles
-        _, most = tracemalloc.get_traced_memory()
+        _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert path.stat().st_size > articles * 100
-        return most
+        return peak_bytes
 
-    assert peak(20_000) < peak(2_000) + CHUNK
+    assert peak(20_000) < peak(2_000) + BUFFER_BYTES
 
 
 @pytest.mark.parametrize(
@@ -213,14 +216,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         ("squad_v2/dev-v2.0.json", 11873, 5945),
     ],
 )
-@pytest.mark.parametrize("ending", ["", ".zst"])
-def test_real_files(name: str, rows: int, impossible: int, ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extension", ["", ".zst"])
+def test_official_files_are_read_without_problems(
+    name: str, rows: int, impossible: int, extension: str, tmp_path: Path
+) -> None:
     if not (DATA / "qa" / name).is_file():
         pytest.skip(f"{DATA / 'qa' / name} is absent")
     content = (DATA / "qa" / name).read_bytes()
-    found, problems = read("squad_json", packed(content, ending), tmp_path, name=f"corpus{ending}")
+    result, problems = read(
+        "squad_json", compress(content, extension), tmp_path, name=f"corpus{extension}"
+    )
     assert not problems
-    assert (len(found), sum(not row["answers"] for row in found)) == (rows, impossible)
+    assert (len(result), sum(not row["answers"] for row in result)) == (rows, impossible)
     flat = [
         (qa["id"], qa["question"], paragraph["context"], qa["answers"], article["title"])
         for article in json.loads(content)["data"]
@@ -229,7 +236,7 @@ def test_real_files(name: str, rows: int, impossible: int, ending: str, tmp_path
     ]
     assert [
         tuple(row[key] for key in ("id", "question", "context", "answers", "title"))
-        for row in found
+        for row in result
     ] == flat
 
 
@@ -258,7 +265,7 @@ def lines(*qas: object, context: object = "A cat, a cat.") -> str:
     )
 
 
-def test_mrqa(tmp_path: Path) -> None:
+def test_mrqa_has_each_span_of_an_answer_once(tmp_path: Path) -> None:
     twice = mrqa(qid="b", detected_answers=mrqa()["detected_answers"] * 2)  # type: ignore[operator]
     rows, problems = read("mrqa_jsonl", lines(mrqa(), twice), tmp_path)
     assert not problems
@@ -267,7 +274,7 @@ def test_mrqa(tmp_path: Path) -> None:
         "question": "Who?",
         "answers": [{"text": "cat", "answer_start": 2}, {"text": "cat", "answer_start": 9}],
     }
-    assert content_of(rows) == [{"id": "a1", **shared}, {"id": "b", **shared}]
+    assert without_where(rows) == [{"id": "a1", **shared}, {"id": "b", **shared}]
     assert rows[1]["where"] == "corpus:2: qas[1] (b)"
 
 
@@ -281,32 +288,34 @@ def test_mrqa(tmp_path: Path) -> None:
         ),
         (
             lines(mrqa(detected_answers=[])),
-            "2: qas[0]: the question has no detected answer; MRQA has one for each: remove",
+            "2: qas[0]: the question has no detected answer, but each MRQA question needs one; "
+            "remove",
         ),
         (
             lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[3, 5]]}])),
-            "2: qas[0].detected_answers[0]: answer 'cat' is said to be at 3 to 5, where the context has 'at,'; correct char_spans",
+            "2: qas[0].detected_answers[0]: answer 'cat' has the char_spans 3 to 5, "
+            "but the context has 'at,' there; correct char_spans",
         ),
         (
             lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[90, 95]]}])),
-            "2: qas[0].detected_answers[0]: answer 'cat' is",
+            "2: qas[0].detected_answers[0]: answer 'cat' has",
         ),
         (
             lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [["2", 4]]}])),
-            "2: qas[0].detected_answers[0]: char_spans: found \"['2', 4]\", expected pairs of integers",
+            "2: qas[0].detected_answers[0]: char_spans: found \"['2', 4]\", "
+            "expected pairs of integers",
         ),
         (HEADER + "{", "2: not valid JSON at column 2"),
     ],
 )
-def test_broken_mrqa(line: str, message: str, tmp_path: Path) -> None:
+def test_invalid_mrqa_is_reported(line: str, message: str, tmp_path: Path) -> None:
     rows, problems = read("mrqa_jsonl", line, tmp_path)
     assert rows == []
     assert problems[0].startswith(f"corpus:{message}")
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_compressed_lines(ending: str, tmp_path: Path) -> None:
-    rows, problems = read(
-        "mrqa_jsonl", packed(lines(mrqa()).encode(), ending), tmp_path, name=f"a.jsonl{ending}"
-    )
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_mrqa_is_read_in_any_compression(extension: str, tmp_path: Path) -> None:
+    content = compress(lines(mrqa()).encode(), extension)
+    rows, problems = read("mrqa_jsonl", content, tmp_path, name=f"a.jsonl{extension}")
     assert (len(rows), problems) == (1, [])

@@ -1,4 +1,4 @@
-"""Records under a recipe's mapping, from JSON lines, tables and Parquet: what is read, and what is refused, with its remedy."""
+"""Records from JSON lines, tables and Parquet: the mapping to rows, and errors with remedies."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from pipeline.data.readers.records import Options, keys
 from pipeline.errors import UserError
 from pipeline.tasks.base.row import Row
 from tests.support import raw
-from tests.support.raw import ENDINGS, content_of, packed
+from tests.support.raw import EXTENSIONS, compress, without_where
 
 
 def read(
@@ -25,14 +25,14 @@ def read(
     options: dict[str, Any] | None = None,
     name: str = "corpus.jsonl",
 ) -> tuple[list[Row], list[str]]:
-    """The rows of a file with this content, and its problems; corpus.jsonl is called `corpus` in both."""
+    """The rows and the problems of a file with this content; `corpus` stands for corpus.jsonl."""
     rows, problems = raw.read("records", content, folder, options, name)
     for row in rows:
         row["where"] = row["where"].replace("corpus.jsonl", "corpus")
     return rows, [problem.replace("corpus.jsonl", "corpus") for problem in problems]
 
 
-def test_text_and_label_without_options(tmp_path: Path) -> None:
+def test_default_fields_are_text_and_label(tmp_path: Path) -> None:
     lines = [
         '{"text": "Good.", "label": "yes", "more": 1}',
         "",
@@ -49,7 +49,7 @@ def test_text_and_label_without_options(tmp_path: Path) -> None:
     assert rows[1] == {"where": "corpus:3", "text": "Bad.", "label": "0"}
 
 
-def test_nested_keys_and_names(tmp_path: Path) -> None:
+def test_fields_may_be_nested_and_names_renamed(tmp_path: Path) -> None:
     line = json.dumps(
         {
             "passage": {"text": "It rains.", "n": 3},
@@ -95,13 +95,15 @@ def test_nested_keys_and_names(tmp_path: Path) -> None:
         ("a", {"a": "b", "b": "c"}, "b"),
     ],
 )
-def test_names(tmp_path: Path, value: object, names: dict[object, str], label: str) -> None:
+def test_label_is_renamed_by_value_or_text(
+    tmp_path: Path, value: object, names: dict[object, str], label: str
+) -> None:
     rows, problems = read(json.dumps({"text": "t", "label": value}), tmp_path, {"names": names})
     assert not problems
     assert rows[0]["label"] == label
 
 
-def test_choices(tmp_path: Path) -> None:
+def test_choices_are_read(tmp_path: Path) -> None:
     value = {
         "context": "Ada met Bob.",
         "question": "Whom?",
@@ -114,14 +116,14 @@ def test_choices(tmp_path: Path) -> None:
     assert rows == [{"where": "corpus:1", **value}]
 
 
-def test_spans(tmp_path: Path) -> None:
+def test_spans_are_read(tmp_path: Path) -> None:
     value = {"text": "a b", "spans": [{"segment": 0, "start": 2, "end": 3}], "label": "x"}
     rows, problems = read(json.dumps(value), tmp_path, {"fields": dict.fromkeys(value)})
     assert not problems
     assert rows[0]["spans"] == value["spans"]
 
 
-def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
+def test_rows_have_the_keys_of_the_options(tmp_path: Path) -> None:
     for fields in (
         {"text": "a", "label": "b"},
         {"text": "a", "label": "b", "text_pair": "a", "id": "b"},
@@ -136,16 +138,18 @@ def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
     [
         (
             "{",
-            "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double quotes; each line is one JSON",
+            "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double "
+            "quotes; write each line as one JSON",
         ),
         ("[]", "corpus:1: found list '[]', expected a mapping"),
         (
             "{}",
-            "corpus:1: key 'text' is missing; found none: add it, or say in the recipe's fields what it is called",
+            "corpus:1: key 'text' is missing; found none: "
+            "add it, or set its name in the recipe's fields",
         ),
         (
             '{"txt": "a", "label": 1}',
-            "corpus:1: key 'text' is missing; found txt, label: add it, or say in the recipe's",
+            "corpus:1: key 'text' is missing; found txt, label: add it, or set its name",
         ),
         (
             '{"text": 5, "label": 1}',
@@ -153,7 +157,8 @@ def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
         ),
         (
             '{"text": "a", "label": 0.5}',
-            "corpus:1: label: found float '0.5', expected text, an integer, or true or false; correct",
+            "corpus:1: label: found float '0.5', expected text, an integer, or true or false; "
+            "correct",
         ),
         (
             '{"text": "a", "label": null}',
@@ -165,7 +170,7 @@ def test_rows_have_the_keys_that_are_promised(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_broken_lines(tmp_path: Path, line: str, message: str) -> None:
+def test_invalid_lines_are_reported(tmp_path: Path, line: str, message: str) -> None:
     rows, problems = read(line, tmp_path)
     assert rows == []
     assert problems[0].startswith(message)
@@ -191,7 +196,9 @@ def test_broken_lines(tmp_path: Path, line: str, message: str) -> None:
         ("context", {"text": "a"}, "context: found dict \"{'text': 'a'}\", expected text"),
     ],
 )
-def test_broken_values(tmp_path: Path, key: str, value: object, message: str) -> None:
+def test_values_of_a_wrong_kind_are_reported(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
     rows, problems = read("\n" + json.dumps({key: value}), tmp_path, {"fields": {key: None}})
     assert rows == []
     assert len(problems) == 1
@@ -202,13 +209,13 @@ def test_broken_values(tmp_path: Path, key: str, value: object, message: str) ->
     "line",
     ['{"passage": {"txt": "a"}}', '{"passage": "a"}', '{"passage": ["text"]}', '{"text": "a"}'],
 )
-def test_a_way_that_leads_nowhere(tmp_path: Path, line: str) -> None:
+def test_missing_nested_key_is_reported(tmp_path: Path, line: str) -> None:
     rows, problems = read(line, tmp_path, {"fields": {"text": "passage.text"}})
     assert rows == []
     assert problems[0].startswith("corpus:1: key 'passage.text' is missing; found ")
 
 
-def test_all_problems_are_reported_and_good_lines_kept(tmp_path: Path) -> None:
+def test_all_problems_are_reported_and_valid_lines_kept(tmp_path: Path) -> None:
     lines = [
         '{"text": 1, "label": null}',
         "nonsense",
@@ -225,17 +232,17 @@ def test_all_problems_are_reported_and_good_lines_kept(tmp_path: Path) -> None:
     [
         (
             {"fields": {"txt": "sentence"}},
-            "r: fields: 'txt' is no key of a row; did you mean 'text'?",
+            "r: fields: 'txt' is not a key of a row; did you mean 'text'?",
         ),
         (
             {"fields": {"text": None}, "names": {"1": "a"}},
-            "r: names: there is no label to rename; add label to fields, or remove",
+            "r: names: fields has no label or tags to rename; add label to fields, or remove",
         ),
         ({"fields": {"text": 3}}, "r: fields.text: found an integer 3, expected text"),
         ({"names": {"1": True}}, "r: names.1: found true/false True, expected text"),
     ],
 )
-def test_bad_options(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(Options, options, "r")
     assert caught.value.problems[0].startswith(message)
@@ -255,7 +262,7 @@ def test_answers_have_offsets_unless_there_are_choices(tmp_path: Path) -> None:
     assert [row["answers"] for row in rows] == [answers, answers, []]
 
 
-def test_one_answer_in_two_columns(tmp_path: Path) -> None:
+def test_single_answer_is_in_two_columns(tmp_path: Path) -> None:
     options = {
         "fields": {"context": None, "question": None, "answer": "span", "answer_start": "at"}
     }
@@ -297,13 +304,15 @@ def test_one_answer_in_two_columns(tmp_path: Path) -> None:
         ),
         (
             {"answers": {"text": ["cat"], "answer_start": []}},
-            "answers: 1 texts with 0 offsets; each answer has one of both",
+            "answers: 1 texts with 0 offsets; give each answer one text and one offset",
         ),
         ({"answers": {"text": ["cat"]}}, "answers: key 'answer_start' is missing; found text"),
         ({"question": "q"}, "key 'answers' is missing; found question: add it"),
     ],
 )
-def test_broken_answers(line: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_invalid_answers_are_reported(
+    line: dict[str, object], message: str, tmp_path: Path
+) -> None:
     rows, problems = read(json.dumps(line), tmp_path, {"fields": {"answers": None}})
     assert rows == []
     assert problems[0].startswith(f"corpus:1: {message}")
@@ -317,7 +326,9 @@ def test_broken_answers(line: dict[str, object], message: str, tmp_path: Path) -
         ({"a": 7, "s": 2}, "answer: found int '7', expected text; correct it"),
     ],
 )
-def test_a_broken_answer(line: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_invalid_single_answer_is_reported(
+    line: dict[str, object], message: str, tmp_path: Path
+) -> None:
     rows, problems = read(
         json.dumps(line), tmp_path, {"fields": {"answer": "a", "answer_start": "s"}}
     )
@@ -325,25 +336,27 @@ def test_a_broken_answer(line: dict[str, object], message: str, tmp_path: Path) 
     assert problems[0].startswith(f"corpus:1: {message}")
 
 
-def test_tokens_tags_and_predicate(tmp_path: Path) -> None:
+def test_tags_are_renamed_and_converted_to_iob2(tmp_path: Path) -> None:
     fields = {"tokens": "words", "tags": "ner", "predicate": None}
     line = json.dumps({"words": ["Ada", "ran"], "ner": [1, 0], "predicate": 1})
     rows, problems = read(
         line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}, "tag_scheme": "auto"}
     )
     assert not problems
-    assert content_of(rows) == [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}]
+    assert without_where(rows) == [
+        {"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}
+    ]
     rows, problems = read(line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}})
     assert rows == []
     assert problems[0].startswith(
-        "corpus:1: token 0: tag 'I-PER' continues a span that was not setup"
+        "corpus:1: token 0: tag 'I-PER' continues a span that has not begun"
     )
 
 
 CSV = {"fields": {"id": None, "text": "a text", "label": None}, "names": {"1": "yes"}}
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_csv_has_quotes_and_line_breaks_in_cells(tmp_path: Path) -> None:
     text = (
         '\ufeffid,label,more,a text\r\n1,1,,"Good, ""very"".\r\nYes."\r\n\r\n2,no,x,Bad\u2028.\r\n'
     )
@@ -355,7 +368,7 @@ def test_csv(tmp_path: Path) -> None:
     ]
 
 
-def test_tables_with_names_and_delimiters_of_their_own(tmp_path: Path) -> None:
+def test_columns_delimiter_and_quote_are_options(tmp_path: Path) -> None:
     options = CSV | {"columns": ["label", "a text", "id"]}
     expected = [{"id": "1", "text": '"So," he said.', "label": "yes"}]
     for content, more, name in (
@@ -366,10 +379,10 @@ def test_tables_with_names_and_delimiters_of_their_own(tmp_path: Path) -> None:
     ):
         rows, problems = read(content, tmp_path, options | more, name)
         assert not problems
-        assert content_of(rows) == expected
+        assert without_where(rows) == expected
 
 
-def test_lists_in_cells(tmp_path: Path) -> None:
+def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
     fields = dict.fromkeys(["tokens", "tags", "predicate"])
     expected = [{"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}]
     rows, problems = read(
@@ -378,10 +391,10 @@ def test_lists_in_cells(tmp_path: Path) -> None:
         {"fields": fields},
         "a.tsv",
     )
-    assert (content_of(rows), problems) == (expected, [])
+    assert (without_where(rows), problems) == (expected, [])
     options = {"fields": fields, "list_separator": " "}
     rows, problems = read("predicate,tags,tokens\n1,B-PER O,Ada ran\n", tmp_path, options, "a.csv")
-    assert (content_of(rows), problems) == (expected, [])
+    assert (without_where(rows), problems) == (expected, [])
     rows, problems = read(
         "predicate,tags,tokens\n1.5,B-PER,Ada ran\n", tmp_path, {"fields": fields}, "a.csv"
     )
@@ -399,7 +412,8 @@ def test_lists_in_cells(tmp_path: Path) -> None:
         (
             "text,label\na,b,c\n",
             "csv",
-            "2: 3 columns, expected 2: \"['a', 'b', 'c']\"; correct the line, or the recipe's delimiter",
+            "2: 3 columns, expected 2: \"['a', 'b', 'c']\"; "
+            "correct the line, or the recipe's delimiter",
         ),
         ("text,label\na\n", "csv", "2: 1 columns, expected 2"),
         (
@@ -411,13 +425,14 @@ def test_lists_in_cells(tmp_path: Path) -> None:
         (
             "txt,label\na,b\n",
             "csv",
-            "1: there is no column 'text'; did you mean 'txt'?: add it, or say in the recipe's fields what",
+            "1: column 'text' is missing; did you mean 'txt'?: "
+            "add it, or set its name in the recipe's fields",
         ),
-        ("text,label,text\na,b,c\n", "csv", "1: two columns are called text; rename one"),
+        ("text,label,text\na,b,c\n", "csv", "1: two columns have the name text; rename one"),
         (
             'text\tlabel\n"a"\tb\n',
             "tsv",
-            "2: cell '\"a\"' looks quoted; say in the recipe's options whether quote is double",
+            "2: cell '\"a\"' seems to be in quotes; set quote in the recipe's options: double",
         ),
         (
             "text\tlabel\na\rb\tc\n",
@@ -429,18 +444,19 @@ def test_lists_in_cells(tmp_path: Path) -> None:
         (
             "text,label\na,b\n",
             "txt",
-            " the name does not say which format it is; set format in the recipe's options: jsonl, csv",
+            " the file extension is not that of a known format; "
+            "set format in the recipe's options: jsonl, csv",
         ),
     ],
 )
-def test_broken_tables(text: str, name: str, message: str, tmp_path: Path) -> None:
+def test_invalid_tables_are_reported(text: str, name: str, message: str, tmp_path: Path) -> None:
     rows, problems = read(text, tmp_path, name=f"corpus.{name}")
     assert rows == []
     assert len(problems) == 1
     assert problems[0].startswith(f"corpus.{name}:{message}")
 
 
-def test_a_bad_line_of_a_table_leaves_the_others(tmp_path: Path) -> None:
+def test_valid_lines_of_a_table_are_kept(tmp_path: Path) -> None:
     rows, problems = read('text,label\na,b\n"x"y,b\nc,b\nd\n', tmp_path, name="corpus.csv")
     assert [row["text"] for row in rows] == ["a", "c"]
     assert [problem.split(": ")[0] for problem in problems] == ["corpus.csv:3", "corpus.csv:5"]
@@ -452,39 +468,40 @@ def parquet(table: pa.Table) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_parquet(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_parquet_is_read_in_any_compression(extension: str, tmp_path: Path) -> None:
     records = [
         {"passage": {"text": f"t{number}", "more": None}, "label": number % 2 == 0, "x": [1]}
         for number in range(3000)
     ]
     options = {"fields": {"text": "passage.text", "label": None}, "names": {"true": "even"}}
     rows, problems = read(
-        packed(parquet(pa.Table.from_pylist(records)), ending),
+        compress(parquet(pa.Table.from_pylist(records)), extension),
         tmp_path,
         options,
-        f"a.parquet{ending}",
+        f"a.parquet{extension}",
     )
     assert not problems
     assert len(rows) == 3000
     assert rows[2999] == {
-        "where": f"a.parquet{ending}: row 3000",
+        "where": f"a.parquet{extension}: row 3000",
         "text": "t2999",
         "label": "false",
     }
 
 
-def test_broken_parquet(tmp_path: Path) -> None:
+def test_invalid_parquet_is_reported(tmp_path: Path) -> None:
     whole = parquet(pa.table({"text": ["a", "b"] * 500, "label": ["x", None] * 500}))
     rows, problems = read(whole, tmp_path, name="a.parquet")
     assert (len(rows), len(problems)) == (500, 21)
     assert problems[0].startswith(
-        "a.parquet: row 2: label: found NoneType 'None', expected text, an integer, or true or false"
+        "a.parquet: row 2: label: found NoneType 'None', "
+        "expected text, an integer, or true or false"
     )
     rows, problems = read(whole, tmp_path, {"fields": {"text": "txt"}}, "a.parquet")
     assert problems == [
-        "a.parquet: there is no column 'txt'; did you mean 'text'?: add it, or say in the recipe's fields what "
-        "it is called"
+        "a.parquet: column 'txt' is missing; did you mean 'text'?: "
+        "add it, or set its name in the recipe's fields"
     ]
     for damaged in (whole[:-20], whole[20:], gzip.compress(whole)[:-20]):
         rows, problems = read(damaged, tmp_path, name="a.parquet")
@@ -495,18 +512,18 @@ def test_broken_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ['{"text": "\\ud83d", "label": 1}', '{"text": "\\uDE00\\uD83D", "label": 1}']
 )
-def test_half_of_a_character(text: str, tmp_path: Path) -> None:
+def test_lone_surrogates_are_reported(text: str, tmp_path: Path) -> None:
     rows, problems = read(text, tmp_path)
     assert rows == []
     assert problems[0].startswith(
-        "corpus:1: an escape \\ud8.. to \\udf.. stands for half of a character, without the other half"
+        "corpus:1: an escape \\ud8.. to \\udf.. is half of a character; the other half is missing"
     )
     rows, problems = read('{"text": "\\ud83d\\ude00", "label": 1}', tmp_path)
     assert (rows[0]["text"], problems) == ("\U0001f600", [])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"text": ' + "1" * 5000])
-def test_json_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
+def test_json_beyond_the_limits_of_python_is_reported(text: str, tmp_path: Path) -> None:
     rows, problems = read(text, tmp_path)
     assert rows == []
     assert problems[0].startswith("corpus:1: cannot be read as JSON: ")
@@ -524,14 +541,13 @@ def test_json_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
         {"quote": "single"},
     ],
 )
-def test_options_that_do_not_go_together(options: dict[str, Any]) -> None:
+def test_conflicting_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         parse(Options, options, "r")
 
 
-def test_only_lines_are_cut() -> None:
-    cut = READERS["records"].cut
-    assert [
-        cut(Path(name), Options()) for name in ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")
-    ] == ["lines", *[None] * 4]
-    assert cut(Path("a"), Options(format="jsonl")) == "lines"
+def test_only_json_lines_are_split_into_chunks() -> None:
+    chunk_boundary = READERS["records"].chunk_boundary
+    names = ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")
+    assert [chunk_boundary(Path(name), Options()) for name in names] == ["lines", *[None] * 4]
+    assert chunk_boundary(Path("a"), Options(format="jsonl")) == "lines"

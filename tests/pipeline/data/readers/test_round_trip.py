@@ -1,4 +1,4 @@
-"""Rows written in a format, under any compression and line end, are read back equal."""
+"""Rows written in a format, with any compression and line ending, are read back unchanged."""
 
 import csv
 import io
@@ -14,27 +14,31 @@ from hypothesis import strategies as st
 
 from pipeline.data.readers.tags import SCHEMES, Scheme
 from pipeline.tasks.base.row import Row
-from tests.support.raw import ENDINGS, content_of, packed, read
-from tests.support.tags import SPANS, Spans, written
+from tests.support.raw import EXTENSIONS, compress, read, without_where
+from tests.support.tags import SPANS, Spans, to_tags
 
 FEW = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-# No character ends a line or a column but those that do: U+0085, U+2028 and no-break spaces are text like any other.
+# Only \n, \r\n, tabs and spaces separate: U+0085, U+2028 and no-break spaces are text.
 WORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=6
 ).filter(lambda word: word.strip() and not word.startswith(("-DOCSTART-", "#", "\ufeff")))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FILES = st.tuples(
-    st.sampled_from(ENDINGS), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans()
+    st.sampled_from(EXTENSIONS), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans()
 )
 
 
 def as_file(lines: list[str], form: tuple[str, str, bool, bool]) -> bytes:
-    """Lines with ends, perhaps not the last, perhaps behind a byte order mark, compressed."""
-    ending, newline, mark, last = form
-    text = newline.join(lines) + (newline if last else "")
-    return packed(text.encode("utf-8-sig" if mark else "utf-8"), ending)
+    """The content of a file.
+
+    `form` is its extension, its line ending, whether it begins with a byte order mark, and whether
+    its last line has a line ending.
+    """
+    extension, newline, mark, final_newline = form
+    text = newline.join(lines) + (newline if final_newline else "")
+    return compress(text.encode("utf-8-sig" if mark else "utf-8"), extension)
 
 
 def sentence(draw: st.DrawFn) -> tuple[list[str], Spans]:
@@ -45,8 +49,8 @@ def sentence(draw: st.DrawFn) -> tuple[list[str], Spans]:
 SENTENCES = st.lists(st.composite(sentence)(), max_size=4)
 
 
-def tagged(sentences: list[tuple[list[str], Spans]]) -> list[Row]:
-    return [{"tokens": tokens, "tags": written(spans, "iob2")} for tokens, spans in sentences]
+def to_rows(sentences: list[tuple[list[str], Spans]]) -> list[Row]:
+    return [{"tokens": tokens, "tags": to_tags(spans, "iob2")} for tokens, spans in sentences]
 
 
 @FEW
@@ -58,7 +62,7 @@ def tagged(sentences: list[tuple[list[str], Spans]]) -> list[Row]:
     FILES,
     st.booleans(),
 )
-def test_columns(
+def test_columns_are_read_back(
     tmp_path: Path,
     sentences: list[tuple[list[str], Spans]],
     scheme: Scheme,
@@ -67,29 +71,29 @@ def test_columns(
     form: tuple[str, str, bool, bool],
     auto: bool,
 ) -> None:
-    """Columns in any order; what can be found out is said, or found out."""
+    """The columns have any order; `auto` detects their number, the scheme and the separator."""
     lines = []
     for tokens, spans in sentences:
-        for token, tag in zip(tokens, written(spans, scheme), strict=True):
+        for token, tag in zip(tokens, to_tags(spans, scheme), strict=True):
             lines.append(separator.join([token, tag, "x"][column] for column in order))
         lines.append("")
-    said = {"columns": 3, "tag_scheme": scheme, "separator": separator}
+    layout = {"columns": 3, "tag_scheme": scheme, "separator": separator}
     options = {"token": order.index(0), "tag": order.index(1)} | (
-        dict.fromkeys(said, "auto") if auto else said
+        dict.fromkeys(layout, "auto") if auto else layout
     )
     rows, problems = read("conll_columns", as_file(lines, form), tmp_path, options)
-    assert (content_of(rows), problems) == (tagged(sentences), [])
+    assert (without_where(rows), problems) == (to_rows(sentences), [])
 
 
 @FEW
 @given(SENTENCES, FILES)
-def test_conllu(
+def test_conllu_is_read_back(
     tmp_path: Path, sentences: list[tuple[list[str], Spans]], form: tuple[str, str, bool, bool]
 ) -> None:
     lines = []
     for tokens, spans in sentences:
         lines += ["# a comment", "1-2\tab" + "\t_" * 7 + "\tNER=B-X"]
-        for number, (token, tag) in enumerate(zip(tokens, written(spans, "bioes"), strict=True), 1):
+        for number, (token, tag) in enumerate(zip(tokens, to_tags(spans, "bioes"), strict=True), 1):
             feature = "Gloss=b" if tag == "O" else f"Gloss=b|NER={tag}"
             lines += [
                 "\t".join([str(number), token, *["_"] * 7, feature]),
@@ -107,55 +111,53 @@ def test_conllu(
         "token_id": 0,
     }
     rows, problems = read("conll_columns", as_file(lines, form), tmp_path, options)
-    assert (content_of(rows), problems) == (tagged(sentences), [])
+    assert (without_where(rows), problems) == (to_rows(sentences), [])
 
 
 @st.composite
 def propositions(draw: st.DrawFn) -> tuple[list[str], list[tuple[int, Spans]]]:
-    """A sentence, and for each of some of its predicates where its V is and its arguments, none there."""
+    """A sentence, and for some of its predicates the position of V and the spans of all roles."""
     tokens = draw(st.lists(WORDS, min_size=1, max_size=5))
-    found = []
+    predicates = []
     for verb in draw(st.lists(st.integers(0, len(tokens) - 1), max_size=3, unique=True)):
-        starts = [at for at in range(len(tokens)) if at != verb and draw(st.booleans())]
-        spans = [
-            *((at, at + 1, draw(st.sampled_from(["A0", "AM-TMP"]))) for at in starts),
-            (verb, verb + 1, "V"),
-        ]
-        found.append((verb, (len(tokens), sorted(spans))))
-    return tokens, sorted(found)
+        starts = [start for start in range(len(tokens)) if start != verb and draw(st.booleans())]
+        roles = [draw(st.sampled_from(["A0", "AM-TMP"])) for _ in starts]
+        spans = [(start, start + 1, role) for start, role in zip(starts, roles, strict=True)]
+        spans.append((verb, verb + 1, "V"))
+        predicates.append((verb, (len(tokens), sorted(spans))))
+    return tokens, sorted(predicates)
 
 
 @FEW
 @given(st.lists(propositions(), max_size=3), FILES, st.booleans())
-def test_props(
+def test_props_are_read_back(
     tmp_path: Path,
     sentences: list[tuple[list[str], list[tuple[int, Spans]]]],
     form: tuple[str, str, bool, bool],
-    apart: bool,
+    two_files: bool,
 ) -> None:
-    """Words and props in one file, as CoNLL-2012 has them, or in two, as CoNLL-2005 has them."""
+    """Words and props are in one file, as in CoNLL-2012, or in two, as in CoNLL-2005."""
     words, props, expected = [], [], []
     for tokens, predicates in sentences:
-        columns = [written(spans, "brackets") for _, spans in predicates]
+        columns = [to_tags(spans, "brackets") for _, spans in predicates]
         verbs = {verb for verb, _ in predicates}
-        for at, token in enumerate(tokens):
+        for position, token in enumerate(tokens):
             words.append(f"{token}\tNN")
-            props.append(
-                "\t".join(["be" if at in verbs else "-", *(column[at] for column in columns)])
-            )
+            mark = "be" if position in verbs else "-"
+            props.append("\t".join([mark, *(column[position] for column in columns)]))
         words.append("")
         props.append("")
         expected += [
-            {"tokens": tokens, "predicate": verb, "tags": written(spans, "iob2")}
+            {"tokens": tokens, "predicate": verb, "tags": to_tags(spans, "iob2")}
             for verb, spans in predicates
         ]
     options: dict[str, Any] = {"token": 0, "marks": 2, "first_predicate": 3, "separator": "\t"}
     lines = [f"{word}\t{prop}" if word else "" for word, prop in zip(words, props, strict=True)]
-    if apart:
+    if two_files:
         (tmp_path / "a.words").write_bytes(as_file(words, form))
         lines, options = props, options | {"words": {"props": "words"}}
     rows, problems = read("conll_props", as_file(lines, form), tmp_path, options, "a.props")
-    assert (content_of(rows), problems) == (expected, [])
+    assert (without_where(rows), problems) == (expected, [])
 
 
 @st.composite
@@ -181,88 +183,55 @@ QUESTIONS = st.lists(questions(), max_size=4).map(
 
 @FEW
 @given(QUESTIONS, FILES, st.sampled_from([None, 1]), st.booleans())
-def test_squad(
+def test_squad_is_read_back(
     tmp_path: Path,
     rows: list[Row],
     form: tuple[str, str, bool, bool],
     indent: int | None,
     ascii: bool,
 ) -> None:
-    articles = [
-        {
-            "title": f"T{row['id']}",
-            "paragraphs": [
-                {
-                    "context": row["context"],
-                    "qas": [
-                        {
-                            "id": row["id"],
-                            "question": row["question"],
-                            "answers": row["answers"],
-                            "is_impossible": not row["answers"],
-                        }
-                    ],
-                }
-            ],
-        }
-        for row in rows
-    ]
-    lines = json.dumps(
-        {"version": "v2.0", "data": articles}, indent=indent, ensure_ascii=ascii
-    ).split("\n")
-    found, problems = read("squad_json", as_file(lines, form), tmp_path)
-    assert (content_of(found), problems) == ([row | {"title": f"T{row['id']}"} for row in rows], [])
+    articles = []
+    for row in rows:
+        qa = {key: row[key] for key in ("id", "question", "answers")}
+        qa["is_impossible"] = not row["answers"]
+        paragraphs = [{"context": row["context"], "qas": [qa]}]
+        articles.append({"title": f"T{row['id']}", "paragraphs": paragraphs})
+    text = json.dumps({"version": "v2.0", "data": articles}, indent=indent, ensure_ascii=ascii)
+    result, problems = read("squad_json", as_file(text.split("\n"), form), tmp_path)
+    expected = [row | {"title": f"T{row['id']}"} for row in rows]
+    assert (without_where(result), problems) == (expected, [])
 
 
 @FEW
 @given(QUESTIONS, FILES)
-def test_mrqa(tmp_path: Path, rows: list[Row], form: tuple[str, str, bool, bool]) -> None:
-    rows = [
-        row
-        | {
-            "answers": [
-                dict(pair)
-                for pair in dict.fromkeys(tuple(answer.items()) for answer in row["answers"])
-            ]
+def test_mrqa_is_read_back(
+    tmp_path: Path, rows: list[Row], form: tuple[str, str, bool, bool]
+) -> None:
+    lines, expected = ['{"header": {"dataset": "ours"}}'], []
+    for row in rows:
+        answers: list[dict[str, Any]] = []
+        for answer in row["answers"]:
+            if answer not in answers:
+                answers.append(answer)
+        if not answers:
+            continue
+        qa = {
+            "qid": row["id"],
+            "question": row["question"],
+            "answers": ["x"],
+            "detected_answers": [mrqa_answer(**answer) for answer in answers],
         }
-        for row in rows
-        if row["answers"]
-    ]
-    lines = [
-        '{"header": {"dataset": "ours"}}',
-        *(
-            json.dumps(
-                {
-                    "context": row["context"],
-                    "qas": [
-                        {
-                            "qid": row["id"],
-                            "question": row["question"],
-                            "answers": ["x"],
-                            "detected_answers": [
-                                {
-                                    "text": answer["text"],
-                                    "char_spans": [
-                                        [
-                                            answer["answer_start"],
-                                            answer["answer_start"] + len(answer["text"]) - 1,
-                                        ]
-                                    ],
-                                }
-                                for answer in row["answers"]
-                            ],
-                        }
-                    ],
-                }
-            )
-            for row in rows
-        ),
-    ]
-    found, problems = read("mrqa_jsonl", as_file(lines, form), tmp_path)
-    assert (content_of(found), problems) == (rows, [])
+        lines.append(json.dumps({"context": row["context"], "qas": [qa]}))
+        expected.append(row | {"answers": answers})
+    result, problems = read("mrqa_jsonl", as_file(lines, form), tmp_path)
+    assert (without_where(result), problems) == (expected, [])
 
 
-LABELED = st.lists(st.fixed_dictionaries({"text": TEXTS, "label": TEXTS}), max_size=4)
+def mrqa_answer(text: str, answer_start: int) -> dict[str, Any]:
+    return {"text": text, "char_spans": [[answer_start, answer_start + len(text) - 1]]}
+
+
+LABELED_TEXTS = st.lists(st.fixed_dictionaries({"text": TEXTS, "label": TEXTS}), max_size=4)
 CHOICES = st.lists(
     st.fixed_dictionaries(
         {
@@ -274,22 +243,20 @@ CHOICES = st.lists(
     ),
     max_size=3,
 )
-PREDICATES = st.lists(propositions().filter(lambda found: bool(found[1])), max_size=3).map(
-    lambda found: [
-        {"tokens": tokens, "predicate": verb, "tags": written(spans, "iob2")}
-        for tokens, [(verb, spans), *_] in found
+PREDICATES = st.lists(propositions().filter(lambda sentence: bool(sentence[1])), max_size=3).map(
+    lambda sentences: [
+        {"tokens": tokens, "predicate": verb, "tags": to_tags(spans, "iob2")}
+        for tokens, [(verb, spans), *_] in sentences
     ]
 )
 
 
 def as_table(rows: list[Row], names: list[str], delimiter: str) -> str:
     file = io.StringIO(newline="")
-    carriage_returns = any(
-        "\r" in value for row in rows for value in row.values() if isinstance(value, str)
-    )
-    quoting = (
-        csv.QUOTE_ALL if carriage_returns else csv.QUOTE_MINIMAL
-    )  # which would write an open one, as if the line ended
+    values = [value for row in rows for value in row.values()]
+    has_carriage_returns = any("\r" in value for value in values if isinstance(value, str))
+    # QUOTE_MINIMAL writes \r without quotes, but the reader takes it for the end of a line.
+    quoting = csv.QUOTE_ALL if has_carriage_returns else csv.QUOTE_MINIMAL
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=quoting)
     writer.writerow(names)
     for row in rows:
@@ -310,13 +277,15 @@ def as_parquet(rows: list[Row]) -> bytes:
 
 @FEW
 @given(
-    st.one_of(LABELED, CHOICES, QUESTIONS, PREDICATES, SENTENCES.map(tagged)), FILES, st.randoms()
+    st.one_of(LABELED_TEXTS, CHOICES, QUESTIONS, PREDICATES, SENTENCES.map(to_rows)),
+    FILES,
+    st.randoms(),
 )
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet"])
-def test_records(
+def test_records_are_read_back(
     tmp_path: Path, kind: str, rows: list[Row], form: tuple[str, str, bool, bool], random: Any
 ) -> None:
-    """Rows of every task in every format. In a table, a line end within a cell stays what it is."""
+    """Rows of every task, in every format. A table keeps line breaks within cells."""
     names = list(rows[0]) if rows else ["text", "label"]
     random.shuffle(names)
     if kind == "jsonl":
@@ -324,11 +293,11 @@ def test_records(
     elif kind == "parquet":
         if not rows:
             return
-        content = packed(as_parquet(rows), form[0])
+        content = compress(as_parquet(rows), form[0])
     else:
         content = as_file(
             [as_table(rows, names, "," if kind == "csv" else "\t").removesuffix("\n")], form
         )
     options = {"fields": dict.fromkeys(names), **({"quote": "double"} if kind == "tsv" else {})}
-    found, problems = read("records", content, tmp_path, options, f"corpus.{kind}{form[0]}")
-    assert (content_of(found), problems) == (rows, [])
+    result, problems = read("records", content, tmp_path, options, f"corpus.{kind}{form[0]}")
+    assert (without_where(result), problems) == (rows, [])

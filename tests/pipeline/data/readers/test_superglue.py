@@ -1,4 +1,4 @@
-"""SuperGLUE's corpora: official lines and the hub's flat records give the same rows; what is wrong is named."""
+"""SuperGLUE's corpora: official lines and the hub's flat records give the same rows; errors."""
 
 import json
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from pipeline.data.readers.superglue import Corpus, Options, keys, row
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 from tests.support.paths import DATA
-from tests.support.raw import told
+from tests.support.raw import messages_of
 
 CORPORA = DATA / "classification"
 
-# One line each in the official form, then the hub's record of its first row.
+# For each corpus an official line, and below the hub's record of its first row.
 PASSAGE = "Ada met Bob in Rome.\n@highlight\nBob lives in Rome"
 LINES: dict[Corpus, dict[str, Any]] = {
     "boolq": {"question": "does it rain", "passage": "It rains.", "idx": 0, "label": True},
@@ -185,17 +185,19 @@ ROWS: dict[Corpus, dict[str, Any]] = {
 
 
 def read(corpus: Corpus, folder: Path, *lines: object) -> tuple[list[Row], list[str]]:
-    """The rows of a file with these lines (text as it is, else JSON), and its problems without the folder's name."""
+    """The rows of a file with these lines (text, or values for JSON), and its problems.
+
+    The path in the problems is `corpus`.
+    """
     path = folder / "corpus"
     path.write_text(
         "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines),
         encoding="utf-8",
     )
     problems = Problems()
-    rows = list(
-        READERS["superglue"].read(path, parse(Options, {"corpus": corpus}, "recipe"), problems)
-    )
-    return rows, [problem.replace(f"{path}", "corpus") for problem in told(problems)]
+    options = parse(Options, {"corpus": corpus}, "recipe")
+    rows = list(READERS["superglue"].read(path, options, problems))
+    return rows, [message.replace(f"{path}", "corpus") for message in messages_of(problems)]
 
 
 @pytest.mark.parametrize("corpus", get_args(Corpus))
@@ -204,34 +206,32 @@ def test_lines_and_records_give_the_same_row(corpus: Corpus, tmp_path: Path) -> 
     assert not problems
     assert rows[0] == {"where": rows[0]["where"], **ROWS[corpus]}
     assert rows[0]["where"].startswith(f"{tmp_path / 'corpus'}:2")
-    assert all(found.keys() - {"where"} == keys(Options(corpus)) for found in rows)
-    found = Problems()
-    assert row(RECORDS[corpus], Options(corpus), "hub:0", found) == {
+    assert all(result.keys() - {"where"} == keys(Options(corpus)) for result in rows)
+    row_problems = Problems()
+    assert row(RECORDS[corpus], Options(corpus), "hub:0", row_problems) == {
         "where": "hub:0",
         **ROWS[corpus],
     }
-    assert not told(found)
+    assert not messages_of(row_problems)
 
 
 def test_nested_lines_give_several_rows(tmp_path: Path) -> None:
     rows, _ = read("multirc", tmp_path, LINES["multirc"])
-    assert [(found["text_pair"], found["question"], found["label"]) for found in rows] == [
+    assert [(result["text_pair"], result["question"], result["label"]) for result in rows] == [
         ("Who met? Ada", "4/7", "true"),
         ("Who met? Eve", "4/7", "false"),
         ("Whom? Bob", "4/8", "true"),
     ]
     assert rows[2]["where"].endswith("corpus:1: passage.questions[1].answers[0]")
     rows, _ = read("record", tmp_path, LINES["record"])
-    assert [(found["question"], found["answers"]) for found in rows] == [
+    assert [(result["question"], result["answers"]) for result in rows] == [
         ("@placeholder is where Bob lives", ["Rome"]),
         ("@placeholder was met", ["Bob"]),
     ]
     assert rows[1]["where"].endswith("corpus:1: qas[1]")
-    for found in rows:
-        assert [
-            PASSAGE[start : start + len(choice)]
-            for start, choice in zip(found["starts"], found["choices"], strict=True)
-        ] == (found["choices"])
+    for result in rows:
+        for start, choice in zip(result["starts"], result["choices"], strict=True):
+            assert PASSAGE.startswith(choice, start)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +246,10 @@ def test_nested_lines_give_several_rows(tmp_path: Path) -> None:
         ("rte", 0, "entailment"),
     ],
 )
-def test_labels(corpus: Corpus, value: object, name: str) -> None:
-    found = row(RECORDS[corpus] | {"label": value}, Options(corpus), "w", Problems())
-    assert found is not None
-    assert found["label"] == name
+def test_label_is_a_number_a_boolean_or_a_name(corpus: Corpus, value: object, name: str) -> None:
+    result = row(RECORDS[corpus] | {"label": value}, Options(corpus), "w", Problems())
+    assert result is not None
+    assert result["label"] == name
 
 
 @pytest.mark.parametrize(
@@ -258,21 +258,24 @@ def test_labels(corpus: Corpus, value: object, name: str) -> None:
         (
             "rte",
             -1,
-            "label: found int -1, expected entailment or not_entailment, or a number below 2; the official test set has no "
-            "labels: test on the validation set",
+            "label: found int -1, expected entailment or not_entailment, or a number below 2; "
+            "the official test set has no labels: test on the validation set",
         ),
         ("rte", True, "label: found bool True, expected entailment or not_entailment"),
         (
             "cb",
             3,
-            "label: found int 3, expected entailment or contradiction or neutral, or a number below 3",
+            "label: found int 3, expected entailment or contradiction or neutral, "
+            "or a number below 3",
         ),
         ("wic", "no", "label: found str 'no', expected false or true"),
         ("wsc", None, "label: found NoneType None, expected false or true"),
         ("copa", 2, "label: found int 2, expected choice1 or choice2"),
     ],
 )
-def test_broken_labels(corpus: Corpus, value: object, message: str, tmp_path: Path) -> None:
+def test_unknown_labels_are_reported(
+    corpus: Corpus, value: object, message: str, tmp_path: Path
+) -> None:
     rows, problems = read(corpus, tmp_path, LINES[corpus] | {"label": value})
     assert rows == []
     assert len(problems) == 1
@@ -348,7 +351,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "record",
             record(entities=[{"start": 0, "end": 99}]),
-            "1: passage.entities[0]: start, end: 0, 99 is no span of a passage of "
+            "1: passage.entities[0]: start, end: 0, 99 is not a span of a passage of "
             "49 characters; correct them",
         ),
         (
@@ -374,17 +377,17 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "wic",
             LINES["wic"] | {"end1": 99},
-            "1: start1, end1: 3, 99 is no span of sentence1, which has 12 characters: 'We run "
+            "1: start1, end1: 3, 99 is not a span of sentence1, which has 12 characters: 'We run "
             "home.'; correct them",
         ),
-        ("wic", LINES["wic"] | {"start2": -1}, "1: start2, end2: -1, 7 is no span of sentence2"),
+        ("wic", LINES["wic"] | {"start2": -1}, "1: start2, end2: -1, 7 is not a span of sentence2"),
         ("wic", LINES["wic"] | {"start2": "4"}, "1: start2: found str '4', expected an integer"),
         ("wsc", without("wsc", "target"), "1: key 'target' is missing; found text, idx, label"),
         (
             "wsc",
             wsc(span2_text="Bob"),
-            "1: span2_text: 'Bob' (span2_index 4) is not in the text 'Ada told Eve that she was early.'; "
-            "correct span2_text",
+            "1: span2_text: 'Bob' (span2_index 4) is not in the text "
+            "'Ada told Eve that she was early.'; correct span2_text",
         ),
         ("wsc", wsc(span1_text=" . "), "1: span1_text: ' . ' (span1_index 0) is not in the text"),
         ("wsc", wsc(span1_text="Ad"), "1: span1_text: 'Ad' (span1_index 0) is not in the text"),
@@ -395,111 +398,110 @@ def wsc(**changes: object) -> dict[str, Any]:
         ),
     ],
 )
-def test_broken_lines(corpus: Corpus, line: object, message: str, tmp_path: Path) -> None:
-    good = LINES[corpus]
-    rows, problems = read(corpus, tmp_path, line, good)
+def test_invalid_lines_are_reported_and_valid_lines_kept(
+    corpus: Corpus, line: object, message: str, tmp_path: Path
+) -> None:
+    rows, problems = read(corpus, tmp_path, line, LINES[corpus])
     assert len(problems) == 1
     assert problems[0].startswith(f"corpus:{message}")
-    assert {found["where"].split(":")[1] for found in rows} == {"2"}, "the good line is kept"
+    assert {result["where"].split(":")[1] for result in rows} == {"2"}
 
 
-def test_broken_records() -> None:
-    spans = {"text": ["Ada", "Bob"], "start": [1, -1]}
+def test_invalid_records_are_reported() -> None:
+    changes: list[tuple[Corpus, dict[str, Any]]] = [
+        ("record", {"entity_spans": {"text": ["Ada", "Bob"], "start": [1, -1]}}),
+        ("record", {"entity_spans": ["Ada"]}),
+        ("multirc", {"idx": {"paragraph": 1}}),
+    ]
     problems = Problems()
-    assert (
-        row(RECORDS["record"] | {"entity_spans": spans}, Options("record"), "hub:7", problems)
-        is None
-    )
-    assert (
-        row(RECORDS["record"] | {"entity_spans": ["Ada"]}, Options("record"), "hub:8", problems)
-        is None
-    )
-    assert (
-        row(RECORDS["multirc"] | {"idx": {"paragraph": 1}}, Options("multirc"), "hub:9", problems)
-        is None
-    )
-    assert told(problems) == [
-        "hub:7: entity_spans: entity 'Ada' is said to start at 1, where the passage has 'da '; correct start or text",
-        "hub:7: entity_spans: entity 'Bob' is said to start at -1, where the passage has 'Ada'; correct start or text",
+    for number, (corpus, change) in enumerate(changes, 7):
+        assert row(RECORDS[corpus] | change, Options(corpus), f"hub:{number}", problems) is None
+    assert messages_of(problems) == [
+        "hub:7: entity_spans: entity 'Ada' has the start 1, but the passage has 'da ' there; "
+        "correct start or text",
+        "hub:7: entity_spans: entity 'Bob' has the start -1, but the passage has 'Ada' there; "
+        "correct start or text",
         "hub:8: entity_spans: found list \"['Ada']\", expected a mapping",
         "hub:9: idx: key 'question' is missing; found paragraph",
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "index", "words", "expected"),
+    ("text", "index", "span_text", "expected"),
     [
         ("The dog saw the dog.", 1, "dog", (4, 7)),
         ("The dog saw the dog.", 4, "dog", (16, 19)),
         ("The dog saw the dog.", 3, "The dog", (12, 19)),  # another case
-        ("The dog saw the dog.", 99, "dog", (16, 19)),  # a number that is off
+        ("The dog saw the dog.", 99, "dog", (16, 19)),  # a wrong word number
         ("The dog saw the dog.", -3, "dog", (4, 7)),
         ("He  saw her,\nthe new one", 2, "her, the new", (8, 20)),  # another spacing
         ("He saw her.", 2, "her.", (7, 11)),
-        ("He saw her there.", 2, "her.", (7, 10)),  # a full stop too many
+        ("He saw her there.", 2, "her.", (7, 10)),  # an extra full stop
         ('"Ask her," Ada told me', 1, "her", (5, 8)),  # within punctuation
         ("Bob's cat", 0, "Bob", (0, 3)),
         ("Mr. Ode left", 0, "Mr. Ode", (0, 7)),
         ("Take it , for it rains", 2, "it", (5, 7)),
     ],
 )
-def test_wsc_spans(text: str, index: int, words: str, expected: tuple[int, int]) -> None:
+def test_wsc_span_is_the_match_nearest_to_its_word_number(
+    text: str, index: int, span_text: str, expected: tuple[int, int]
+) -> None:
     value = {
         "text": text,
-        "span1_text": words,
+        "span1_text": span_text,
         "span1_index": index,
-        "span2_text": words,
+        "span2_text": span_text,
         "span2_index": index,
         "label": 0,
     }
-    found = row(value, Options("wsc"), "w", Problems())
-    assert found is not None
-    assert [(span["start"], span["end"]) for span in found["spans"]] == [expected] * 2
+    result = row(value, Options("wsc"), "w", Problems())
+    assert result is not None
+    assert [(span["start"], span["end"]) for span in result["spans"]] == [expected] * 2
 
 
-def spans(found: Row) -> bool:
-    """Every span is text, and begins and ends with it."""
-    texts = [found["text"], found.get("text_pair", "")]
-    cut = [texts[span["segment"]][span["start"] : span["end"]] for span in found["spans"]]
-    return all(text and text == text.strip() for text in cut) and len(cut) == 2
+def has_two_spans(result: Row) -> bool:
+    """Whether the row has two spans of text without white space at their ends."""
+    texts = [result["text"], result.get("text_pair", "")]
+    spans = [texts[span["segment"]][span["start"] : span["end"]] for span in result["spans"]]
+    return all(text and text == text.strip() for text in spans) and len(spans) == 2
 
 
 @pytest.mark.parametrize(
-    ("corpus", "folder", "sizes", "good"),
+    ("corpus", "folder", "sizes", "is_valid"),
     [
         (
             "rte",
             "RTE",
             (2490, 277),
-            lambda found: found["label"] in ("entailment", "not_entailment"),
+            lambda result: result["label"] in ("entailment", "not_entailment"),
         ),
-        ("wic", "WiC", (5428, 638), spans),
-        ("wsc", "WSC", (554, 104), spans),
+        ("wic", "WiC", (5428, 638), has_two_spans),
+        ("wsc", "WSC", (554, 104), has_two_spans),
         (
             "cb",
             "CB",
             (225, 56),
-            lambda found: found["label"] in ("entailment", "contradiction", "neutral"),
+            lambda result: result["label"] in ("entailment", "contradiction", "neutral"),
         ),
         (
             "copa",
             "COPA",
             (373, 100),
-            lambda found: (
-                found["answers"][0] in found["choices"] and len(set(found["choices"])) == 2
+            lambda result: (
+                result["answers"][0] in result["choices"] and len(set(result["choices"])) == 2
             ),
         ),
     ],
 )
-def test_real_files(
-    corpus: Corpus, folder: str, sizes: tuple[int, int], good: Callable[[Row], bool]
+def test_official_files_are_read_without_problems(
+    corpus: Corpus, folder: str, sizes: tuple[int, int], is_valid: Callable[[Row], bool]
 ) -> None:
     if not (CORPORA / folder).is_dir():
         pytest.skip(f"{CORPORA / folder} is absent")
     problems, paths = Problems(), [CORPORA / folder / f"{name}.jsonl" for name in ("train", "val")]
     rows = [list(READERS["superglue"].read(path, Options(corpus), problems)) for path in paths]
-    assert not told(problems)
+    assert not messages_of(problems)
     assert tuple(map(len, rows)) == sizes
-    for found in (*rows[0], *rows[1]):
-        assert found.keys() - {"where"} == keys(Options(corpus))
-        assert good(found), found["where"]
+    for result in (*rows[0], *rows[1]):
+        assert result.keys() - {"where"} == keys(Options(corpus))
+        assert is_valid(result), result["where"]
