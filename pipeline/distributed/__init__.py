@@ -1,1 +1,1 @@
-"""Ranks, their process group and collectives, and the set-up of DeepSpeed."""
+"""Ranks, their process group and collectives, and the setup of DeepSpeed."""

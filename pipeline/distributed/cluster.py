@@ -1,4 +1,7 @@
-"""Where training runs: cluster.yaml, and the ranks that it asks for. No result depends on any of it."""
+"""The file cluster.yaml, which says where training runs, and the launch of ranks.
+
+Results do not depend on these settings.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,13 +12,13 @@ from typing import Literal
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError
 
-SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # host:pid of the process that started the ranks
-MARKER = "DEEP_PROMPT_MARKER"  # the file by which rank 0 says that it is done
+SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # variable: host:pid of the launching process
+MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it is done
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the processes that train together."""
+    """The rank of this process among the processes that train together."""
 
     rank: int = 0
     world: int = 1
@@ -23,14 +26,13 @@ class Ranks:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Ranks":
-        """What torchrun or DeepSpeed's launcher set (RANK, WORLD_SIZE, LOCAL_RANK), or srun; one process where nothing is set."""
+        """Read the variables of torchrun and DeepSpeed's launcher, or those of srun.
+
+        Without them there is one process.
+        """
         if "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment:
-            return cls(
-                *(
-                    int(environment[name])
-                    for name in ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-                )
-            )
+            names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+            return cls(*(int(environment[name]) for name in names))
         return cls(
             int(environment.get("RANK", 0)),
             int(environment.get("WORLD_SIZE", 1)),
@@ -40,16 +42,22 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Cluster:
-    """cluster.yaml. There are `ranks` processes on each host, one a GPU.
+    """The settings of cluster.yaml.
 
-    `hostfile` names the hosts, `NAME slots=N` a line, to be reached by ssh on `ssh_port`; N takes the place of `ranks`. Under
-    `slurm` they are those of the job. With neither, it is this machine. `interface` is what ranks talk over (such as eth0);
-    `forward` are variables of the environment that other hosts must have. A rank without news of the others for `timeout_minutes`
-    gives up; `checkpoint_minutes` is how often there is a checkpoint. `zero` is what ranks share of a model's memory (DeepSpeed's
-    ZeRO: 3 is the weights), and `offload` keeps their parts in the machine's memory, not the GPU's.
-
-    Corpora are read and tokenized by `workers` processes (0: one a core of this machine), or by the Ray cluster `ray`: its
-    address, "auto" for the one that this machine is part of, or "local" for one that lives as long as the stage.
+    - `ranks`: processes per host, one per GPU.
+    - `hostfile`: a file with a line `NAME slots=N` per host; N replaces `ranks`. The hosts are
+      reached by ssh on `ssh_port`.
+    - `slurm`: run on the hosts of the Slurm job. Without `hostfile` and `slurm`, run on this
+      machine.
+    - `interface`: the network interface between ranks, such as eth0.
+    - `forward`: environment variables to set on the other hosts.
+    - `timeout_minutes`: a rank fails if it waits longer for another rank.
+    - `checkpoint_minutes`: the time between checkpoints.
+    - `zero`: the stage of DeepSpeed's ZeRO; stage 3 splits the weights among the ranks.
+    - `offload`: keep the split weights in host memory instead of GPU memory.
+    - `workers`: processes that read and tokenize corpora; 0 means one per core of this machine.
+    - `ray`: a Ray cluster that does so instead: its address, "auto" for the cluster of this
+      machine, or "local" for a cluster that exists only during the stage.
     """
 
     ranks: int = 1
@@ -74,146 +82,141 @@ class Cluster:
         ]
         if self.workers < 0:
             problems.append(
-                f"workers is {self.workers}; give a number of processes, or 0 for one a core"
+                f"workers is {self.workers}; give a number of processes, or 0 for one per core"
             )
         if self.slurm and self.hostfile is not None:
             problems.append(
-                "hostfile and slurm are both set; remove one: Slurm knows the job's hosts"
+                "hostfile and slurm are both set; remove hostfile to use the hosts of the Slurm job"
             )
         if self.offload and self.zero != 3:
             problems.append(
-                f"offload is set, but zero is {self.zero}; only zero: 3 has weights to offload"
+                f"offload is set, but zero is {self.zero}; set zero: 3, or remove offload"
             )
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
     def is_single_process(self) -> bool:
-        """Whether one process does it all."""
+        """Whether training runs in one process, without a launcher."""
         return self.ranks == 1 and self.hostfile is None and not self.slurm
 
 
 def load_cluster(path: Path) -> Cluster:
-    """What cluster.yaml says; one process where there is no such file. Raises UserError with all that is wrong with it."""
+    """Load cluster.yaml; without the file, training runs in one process.
+
+    Raises UserError with all problems of the file.
+    """
     return parse(Cluster, load_yaml(path), str(path)) if path.exists() else Cluster()
 
 
-def hosts_of(hostfile: Path) -> dict[str, int]:
-    """The hosts of a hostfile, and how many ranks each has. Raises UserError naming the lines that are wrong."""
+def read_hostfile(hostfile: Path) -> dict[str, int]:
+    """Return the number of ranks of each host. Raises UserError with all invalid lines."""
     try:
         lines = hostfile.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(
-            f"cluster.yaml: hostfile: {hostfile} cannot be read: {error.strerror}"
+            f"cluster.yaml: hostfile: {hostfile} cannot be read: {error.strerror}; "
+            "give the path of a readable file"
         ) from None
     hosts: dict[str, int] = {}
     problems = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].strip()
-        found = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", text)
-        if text and (found is None or found[1] in hosts):
+        match = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", text)
+        if text and match is None:
+            problems.append(f"{hostfile}:{number}: found {text!r}; write NAME slots=N")
+        elif match and match[1] in hosts:
             problems.append(
-                f"{hostfile}:{number}: found {text!r}; each line is NAME slots=N, each host once"
+                f"{hostfile}:{number}: found {text!r}, but an earlier line names this host; "
+                "remove one of them"
             )
-        elif found:
-            hosts[found[1]] = int(found[2])
+        elif match:
+            hosts[match[1]] = int(match[2])
     if not hosts and not problems:
-        problems.append(f"{hostfile}: names no host; each line is NAME slots=N")
+        problems.append(f"{hostfile}: has no hosts; write a line NAME slots=N per host")
     if problems:
         raise UserError(*problems)
     return hosts
 
 
 def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[int, ...]:
-    """The first `count` GPUs that CUDA_VISIBLE_DEVICES names; none where it is not set. Raises UserError where it names fewer."""
-    named = [
-        name.strip()
-        for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        if name.strip()
-    ]
-    if named and (len(named) < count or not all(name.isdecimal() for name in named)):
+    """Return the first `count` GPUs of CUDA_VISIBLE_DEVICES, or () if it is not set.
+
+    Raises UserError if it has fewer GPUs or names them in another way than by number.
+    """
+    values = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = [value.strip() for value in values if value.strip()]
+    if gpus and (len(gpus) < count or not all(gpu.isdecimal() for gpu in gpus)):
         raise UserError(
-            f"CUDA_VISIBLE_DEVICES is {','.join(named)!r}, but {count} GPUs are asked for; give it that many "
-            "numbers, or unset it"
+            f"CUDA_VISIBLE_DEVICES is {','.join(gpus)!r}, but {count} GPUs are needed; "
+            f"set it to {count} GPU numbers, or unset it"
         )
-    return tuple(map(int, named[:count]))
+    return tuple(map(int, gpus[:count]))
 
 
-def command(
+def launch_command(
     cluster: Cluster,
     python: str,
     module: str,
-    words: Sequence[str],
+    arguments: Sequence[str],
     port: int,
     gpus: Sequence[int] = (),
 ) -> list[str]:
-    """What starts `python -m MODULE WORDS` as every rank: DeepSpeed's launcher (on `gpus`, if given), or srun in a Slurm job."""
-    if cluster.slurm:  # --wait: rank 0 may have much to save when the others have gone
-        return [
-            "srun",
-            "--kill-on-bad-exit=1",
-            "--wait=0",
-            f"--ntasks-per-node={cluster.ranks}",
-            python,
-            "-m",
-            module,
-            *words,
-        ]
-    launcher = [
-        python,
-        "-m",
-        "deepspeed.launcher.runner",
-        "--log_level",
-        "error",
-        "--master_port",
-        str(port),
-    ]
-    if gpus:  # by itself it would take the first of the machine
+    """Return the command that starts `python -m MODULE ARGUMENTS` as every rank.
+
+    It is srun in a Slurm job, and DeepSpeed's launcher otherwise (on `gpus`, if not empty).
+    """
+    if cluster.slurm:
+        # --wait=0: rank 0 may still have much to save after the other ranks have ended.
+        options = ["--kill-on-bad-exit=1", "--wait=0", f"--ntasks-per-node={cluster.ranks}"]
+        return ["srun", *options, python, "-m", module, *arguments]
+    launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
+    launcher += ["--master_port", str(port)]
+    if gpus:  # the default is the first GPUs of the machine
         launcher += ["--include", f"localhost:{','.join(map(str, gpus))}"]
     elif cluster.hostfile is None:
-        launcher += ["--num_gpus", str(cluster.ranks)]  # on a CPU it counts processes all the same
+        launcher += ["--num_gpus", str(cluster.ranks)]  # the number of processes on a CPU, too
     else:
-        launcher += [
-            "--hostfile",
-            cluster.hostfile,
-            "--force_multi",
-            "--launcher",
-            "pdsh",
-            "--ssh_port",
-            str(cluster.ssh_port),
-        ]
-    return [*launcher, "--no_local_rank", "--module", module, *words]
+        launcher += ["--hostfile", cluster.hostfile, "--force_multi", "--launcher", "pdsh"]
+        launcher += ["--ssh_port", str(cluster.ssh_port)]
+    return [*launcher, "--no_local_rank", "--module", module, *arguments]
 
 
-def environment(cluster: Cluster, given: Mapping[str, str]) -> dict[str, str]:
-    """What ranks need in their environment beside `given`. Raises UserError where a forwarded variable is not set."""
-    missing = [name for name in cluster.forward if name not in given]
+def rank_environment(cluster: Cluster, current: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that ranks need in addition to the `current` environment.
+
+    Raises UserError if a variable of `forward` is not set.
+    """
+    missing = [name for name in cluster.forward if name not in current]
     if missing:
         raise UserError(
             *(
-                f"cluster.yaml: forward: {name} is not set here; set it, or take it out"
+                f"cluster.yaml: forward: {name} is not set; set it, or remove it from forward"
                 for name in missing
             )
         )
     added: dict[str, str] = {}
     if cluster.interface is not None:
         added |= {"GLOO_SOCKET_IFNAME": cluster.interface, "NCCL_SOCKET_IFNAME": cluster.interface}
-    if "OMP_NUM_THREADS" not in given:
-        added["OMP_NUM_THREADS"] = (
-            "1"  # else each rank takes all cores, and they hinder one another
-        )
+    if "OMP_NUM_THREADS" not in current:
+        added["OMP_NUM_THREADS"] = "1"  # by default each rank uses all cores, which is slow
     return added
 
 
-def forwarded(cluster: Cluster, given: Mapping[str, str]) -> str:
-    """What DeepSpeed's launcher reads of the variables that it hands to other hosts. Raises UserError for what it would spoil."""
-    names = [*cluster.forward, *environment(cluster, given), "OMP_NUM_THREADS", MARKER, SUPERVISOR]
-    values = {name: given[name] for name in names if name in given}
-    broken = [
-        f'cluster.yaml: forward: {name} is {value!r}; a line break, or one of " $ ` \\, cannot be handed on'
+def environment_file_text(cluster: Cluster, current: Mapping[str, str]) -> str:
+    """Return the content of the file of variables that DeepSpeed's launcher sends to other hosts.
+
+    Raises UserError for a value that the launcher would corrupt.
+    """
+    added = rank_environment(cluster, current)
+    names = [*cluster.forward, *added, "OMP_NUM_THREADS", MARKER, SUPERVISOR]
+    values = {name: current[name] for name in names if name in current}
+    problems = [
+        f"cluster.yaml: forward: {name} is {value!r}, but the launcher cannot send a line break "
+        'or " $ ` \\; change the value, or set it on each host'
         for name, value in values.items()
         if re.search(r'[\n"$`\\]', value)
     ]
-    if broken:
-        raise UserError(*broken)
+    if problems:
+        raise UserError(*problems)
     return "".join(f"{name}={value}\n" for name, value in values.items())

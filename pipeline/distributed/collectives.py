@@ -1,4 +1,4 @@
-"""What ranks tell each other, and where each of them computes."""
+"""Communication between ranks, and the device of each rank."""
 
 import socket
 
@@ -10,33 +10,35 @@ from pipeline.distributed.cluster import Ranks
 
 
 def device(ranks: Ranks) -> torch.device:
-    """This rank's GPU, or the CPU."""
-    return (
-        torch.device("cuda", ranks.local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    """Return this rank's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", ranks.local_rank)
+    return torch.device("cpu")
 
 
 def all_reduce_sum(values: Tensor, ranks: Ranks) -> Tensor:
-    """The sum of a tensor over all ranks."""
+    """Return the sum of a tensor over all ranks."""
     if ranks.world == 1:
         return values
-    there = values.to(device(ranks))  # NCCL moves nothing that is not on a GPU
-    torch.distributed.all_reduce(there)
-    return there.cpu()
+    on_device = values.to(device(ranks))  # NCCL only sends tensors on a GPU
+    torch.distributed.all_reduce(on_device)
+    return on_device.cpu()
 
 
 def all_gather_int(value: int, ranks: Ranks) -> list[int]:
-    """What each rank says, in their order; all have said it when any of them knows."""
-    mine = torch.tensor([value], dtype=torch.int64, device=device(ranks))
-    every = [torch.empty_like(mine) for _ in range(ranks.world)]
-    torch.distributed.all_gather(every, mine)
-    return [int(one.item()) for one in every]
+    """Return the value of each rank, in rank order. This is also a barrier."""
+    return [int(tensor.item()) for tensor in _all_gather(torch.tensor([value]), ranks)]
 
 
 def hosts(ranks: Ranks) -> list[str]:
-    """The names of the machines that the ranks run on, each once."""
+    """Return the names of the ranks' machines, without repetition (64 bytes of each name)."""
     name = socket.gethostname().encode()[:64].ljust(64, b"\0")
-    mine = torch.tensor(list(name), dtype=torch.uint8, device=device(ranks))
-    every = [torch.empty_like(mine) for _ in range(ranks.world)]
-    torch.distributed.all_gather(every, mine)
-    return list(dict.fromkeys(bytes(one.tolist()).rstrip(b"\0").decode() for one in every))
+    names = _all_gather(torch.tensor(list(name), dtype=torch.uint8), ranks)
+    return list(dict.fromkeys(bytes(row.tolist()).rstrip(b"\0").decode() for row in names))
+
+
+def _all_gather(tensor: Tensor, ranks: Ranks) -> list[Tensor]:
+    on_device = tensor.to(device(ranks))
+    gathered = [torch.empty_like(on_device) for _ in range(ranks.world)]
+    torch.distributed.all_gather(gathered, on_device)
+    return gathered

@@ -1,4 +1,4 @@
-"""DeepSpeed, told before it is imported what it runs on: else it guesses, and warns of having guessed."""
+"""Import DeepSpeed with its accelerator set; otherwise it guesses the accelerator and warns."""
 
 import os
 import warnings
@@ -9,8 +9,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 
 import deepspeed
 
-warnings.filterwarnings(
-    "ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning
-)  # what DeepSpeed calls
+# DeepSpeed calls deprecated functions of torch.
+warnings.filterwarnings("ignore", r"`torch.distributed.\w+` is deprecated", FutureWarning)
 
 __all__ = ["deepspeed"]

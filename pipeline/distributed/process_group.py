@@ -1,4 +1,4 @@
-"""Joining the ranks of a run, for torch and for DeepSpeed."""
+"""The process group of the ranks, for torch and for DeepSpeed."""
 
 import contextlib
 import logging
@@ -17,26 +17,25 @@ from pipeline.errors import UserError
 
 @contextlib.contextmanager
 def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Join the process group (a free port of this machine's loopback for one process) and leave it in the end.
+    """Join the process group, and leave it at the end of the block.
 
-    Waiting for another rank fails after `timeout` seconds. Raises UserError where touch with another is lost.
+    A single process uses a free port on the loopback interface. Waiting for another rank fails
+    after `timeout` seconds. Raises UserError if the connection to another rank is lost.
     """
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)
     else:
-        # Else the first start compiles a C++ op for minutes that training never calls, and a kill meanwhile hangs the next.
+        # Otherwise the first start compiles a C++ op for minutes, and a kill during that time makes
+        # the next start hang. Training never calls this op.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    os.environ.setdefault(
-        "LOCAL_RANK", str(ranks.local_rank)
-    )  # DeepSpeed refuses to start without it
+    # DeepSpeed does not start without it.
+    os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
     deepspeed.utils.logger.setLevel(logging.WARNING)
     address = None if ranks.world > 1 else f"tcp://127.0.0.1:{_free_port()}"
     backend, limit = "nccl" if on_gpu else "gloo", timedelta(seconds=timeout)
-    for name in (
-        "default_pg_timeout",
-        "default_pg_nccl_timeout",
-    ):  # for DeepSpeed's own groups, which are made without one
+    # DeepSpeed creates its groups without a timeout, so set the default.
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
         setattr(torch.distributed.distributed_c10d, name, limit)
     torch.distributed.init_process_group(
         backend, init_method=address, rank=ranks.rank, world_size=ranks.world, timeout=limit
@@ -45,13 +44,12 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(
-            error
-        ):  # gloo raises none of its own
+        # Gloo raises plain RuntimeErrors.
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            f"lost touch with another rank ({str(error).splitlines()[0]}); see what that one or its host says, then "
-            "run it again"
+            f"lost the connection to another rank ({str(error).splitlines()[0]}); "
+            "read the message of that rank or its host, then run the stage again"
         ) from error
     finally:
         deepspeed.comm.destroy_process_group()

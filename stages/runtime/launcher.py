@@ -20,11 +20,11 @@ from pipeline.distributed.cluster import (
     SUPERVISOR,
     Cluster,
     Ranks,
-    command,
-    environment,
-    forwarded,
-    hosts_of,
+    environment_file_text,
+    launch_command,
     load_cluster,
+    rank_environment,
+    read_hostfile,
     visible_gpus,
 )
 from pipeline.errors import UserError
@@ -73,7 +73,7 @@ def _as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
 def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
     """Start the ranks and wait until all of them are gone. Raises UserError unless rank 0 said that it is done."""
     host = socket.gethostname()
-    hosts = hosts_of(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
+    hosts = read_hostfile(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
     where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or (
         "Slurm's hosts" if cluster.slurm else host
     )
@@ -85,7 +85,7 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
     given = {**os.environ, MARKER: str(done), SUPERVISOR: f"{host}:{os.getpid()}"}
     if cluster.slurm:
         given |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    given = environment(cluster, os.environ) | given
+    given = rank_environment(cluster, os.environ) | given
     visible = (
         visible_gpus(cluster.ranks, os.environ)
         if cluster.hostfile is None and not cluster.slurm
@@ -97,7 +97,7 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
             stops() as stopped,
             _environment_file(done.with_name(f"{done.name}.env"), cluster, given) as more,
         ):
-            words = command(cluster, sys.executable, f"stages.{name}", words, port, visible)
+            words = launch_command(cluster, sys.executable, f"stages.{name}", words, port, visible)
             process = subprocess.Popen(words, env=given | more, start_new_session=True)
             while process.poll() is None and not stopped:
                 time.sleep(0.1)
@@ -131,7 +131,7 @@ def _environment_file(
     if cluster.hostfile is None:
         yield {}
         return
-    atomic_write(path, forwarded(cluster, given))
+    atomic_write(path, environment_file_text(cluster, given))
     try:
         yield {"DS_ENV_FILE": str(path)}
     finally:

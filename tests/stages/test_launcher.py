@@ -276,7 +276,7 @@ def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
     assert process.returncode == 1, output
     assert place.processes() == {}
     assert "rank 0 on " in output
-    assert "lost touch with another rank" in output
+    assert "lost the connection to another rank" in output
     assert "Traceback" not in output
     assert checkpoints(place)
 

@@ -180,7 +180,7 @@ def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) 
     finally:
         subprocess.run([*link, "up"], check=True)
     assert process.returncode == 1, output
-    assert "rank 0 on node0: lost touch with another rank" in output
+    assert "rank 0 on node0: lost the connection to another rank" in output
     assert "error: pretrain: the ranks ended before rank 0 was done" in output
     assert "Traceback" not in output
     assert not (hosts.project / "artifacts").exists()

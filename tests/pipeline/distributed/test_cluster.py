@@ -1,4 +1,4 @@
-"""cluster.yaml: what it may say, and the commands and environments that come of it."""
+"""Tests of cluster.yaml, and of the commands and environments that result from it."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import pytest
 from pipeline.distributed.cluster import (
     Cluster,
     Ranks,
-    command,
-    environment,
-    forwarded,
-    hosts_of,
+    environment_file_text,
+    launch_command,
     load_cluster,
+    rank_environment,
+    read_hostfile,
     visible_gpus,
 )
 from pipeline.errors import UserError
@@ -19,22 +19,24 @@ from pipeline.errors import UserError
 
 def test_ranks_are_read_from_the_environment() -> None:
     assert Ranks.from_environment({}) == Ranks(0, 1, 0)
-    assert Ranks.from_environment({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}) == Ranks(
-        5, 8, 1
-    )
-    slurm = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
-    assert Ranks.from_environment(slurm) == Ranks(0, 1, 0), "a batch script is no rank"
-    assert Ranks.from_environment(slurm | {"SLURM_STEP_NUM_TASKS": "4"}) == Ranks(3, 4, 1)
-    assert Ranks.from_environment(
-        slurm | {"SLURM_STEP_NUM_TASKS": "2", "RANK": "7", "WORLD_SIZE": "9"}
-    ) == Ranks(7, 9, 0)
+    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    assert Ranks.from_environment(torchrun) == Ranks(5, 8, 1)
 
 
-def test_without_a_file_there_is_one_process(tmp_path: Path) -> None:
+def test_srun_sets_the_rank_unless_torchrun_does() -> None:
+    batch_script = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
+    assert Ranks.from_environment(batch_script) == Ranks(0, 1, 0)
+    step = batch_script | {"SLURM_STEP_NUM_TASKS": "4"}
+    assert Ranks.from_environment(step) == Ranks(3, 4, 1)
+    assert Ranks.from_environment(step | {"RANK": "7", "WORLD_SIZE": "9"}) == Ranks(7, 9, 0)
+
+
+def test_training_runs_in_one_process_without_a_file(tmp_path: Path) -> None:
     assert load_cluster(tmp_path / "cluster.yaml") == Cluster()
     assert Cluster().is_single_process
-    for more in ({"ranks": 2}, {"hostfile": "hosts"}, {"slurm": True}):
-        assert not Cluster(**more).is_single_process
+    assert not Cluster(ranks=2).is_single_process
+    assert not Cluster(hostfile="hosts").is_single_process
+    assert not Cluster(slurm=True).is_single_process
 
 
 @pytest.mark.parametrize(
@@ -47,11 +49,11 @@ def test_without_a_file_there_is_one_process(tmp_path: Path) -> None:
         ("rank: 2", ["unknown key 'rank'", "ranks"]),
         ("ranks: two", ["ranks", "'two'"]),
         ("zero: 4", ["zero", "4"]),
-        ("offload: true", ["offload is set, but zero is 0"]),
+        ("offload: true", ["offload is set, but zero is 0; set zero: 3"]),
         ("hostfile: hosts\nslurm: true", ["hostfile and slurm are both set"]),
     ],
 )
-def test_a_mistake_is_told(text: str, parts: list[str], tmp_path: Path) -> None:
+def test_invalid_settings_are_reported(text: str, parts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -60,89 +62,101 @@ def test_a_mistake_is_told(text: str, parts: list[str], tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_a_hostfile(tmp_path: Path) -> None:
+def test_hostfile_gives_the_ranks_of_each_host(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
     path.write_text("# ours\nnode0 slots=4\n\nnode1   slots=2 # old\n")
-    assert hosts_of(path) == {"node0": 4, "node1": 2}
+    assert read_hostfile(path) == {"node0": 4, "node1": 2}
+
+
+def test_invalid_lines_of_a_hostfile_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
     path.write_text("node0\nnode1 slots=0\nnode2 slots=1\nnode2 slots=1\n")
     with pytest.raises(UserError) as caught:
-        hosts_of(path)
-    assert [problem.split(": ")[0] for problem in caught.value.problems] == [
-        f"{path}:{number}" for number in (1, 2, 4)
-    ]
+        read_hostfile(path)
+    assert caught.value.problems == (
+        f"{path}:1: found 'node0'; write NAME slots=N",
+        f"{path}:2: found 'node1 slots=0'; write NAME slots=N",
+        f"{path}:4: found 'node2 slots=1', but an earlier line names this host; remove one of them",
+    )
+
+
+def test_hostfile_without_hosts_or_absent_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
     path.write_text("")
-    with pytest.raises(UserError, match="names no host"):
-        hosts_of(path)
+    with pytest.raises(UserError, match="has no hosts; write a line NAME slots=N per host"):
+        read_hostfile(path)
     with pytest.raises(UserError, match="cannot be read: No such file"):
-        hosts_of(tmp_path / "absent")
+        read_hostfile(tmp_path / "absent")
 
 
-def test_commands() -> None:
-    local = command(Cluster(ranks=8), "python", "stages.pretrain", ["all"], 1234)
-    assert local[:3] == ["python", "-m", "deepspeed.launcher.runner"]
-    assert " ".join(local).endswith(
+def test_command_on_this_machine_uses_the_launcher_of_deepspeed() -> None:
+    command = launch_command(Cluster(ranks=8), "python", "stages.pretrain", ["all"], 1234)
+    assert command[:3] == ["python", "-m", "deepspeed.launcher.runner"]
+    assert " ".join(command).endswith(
         "--master_port 1234 --num_gpus 8 --no_local_rank --module stages.pretrain all"
     )
-    hosts = " ".join(
-        command(
-            Cluster(hostfile="hosts", ssh_port=2222), "python", "stages.pretrain", ["all"], 1234
-        )
+
+
+def test_command_with_a_hostfile_uses_pdsh() -> None:
+    cluster = Cluster(hostfile="hosts", ssh_port=2222)
+    command = launch_command(cluster, "python", "stages.pretrain", ["all"], 1234)
+    assert " ".join(command).endswith(
+        "--hostfile hosts --force_multi --launcher pdsh --ssh_port 2222 "
+        "--no_local_rank --module stages.pretrain all"
     )
-    assert (
-        "--hostfile hosts --force_multi --launcher pdsh --ssh_port 2222 --no_local_rank --module stages.pretrain all"
-        in hosts
-    )
-    slurm = command(
-        Cluster(slurm=True, ranks=4), "python", "stages.finetune", ["multitask", "t"], 1234
-    )
-    assert slurm == [
-        "srun",
-        "--kill-on-bad-exit=1",
-        "--wait=0",
-        "--ntasks-per-node=4",
-        "python",
-        "-m",
-        "stages.finetune",
-        "multitask",
-        "t",
+
+
+def test_command_in_a_slurm_job_uses_srun() -> None:
+    cluster = Cluster(slurm=True, ranks=4)
+    command = launch_command(cluster, "python", "stages.finetune", ["multitask", "t"], 1234)
+    assert command == [
+        *("srun", "--kill-on-bad-exit=1", "--wait=0", "--ntasks-per-node=4"),
+        *("python", "-m", "stages.finetune", "multitask", "t"),
     ]
 
 
-def test_the_gpus_that_the_environment_names() -> None:
+def test_ranks_use_the_gpus_of_the_environment() -> None:
     assert visible_gpus(2, {}) == visible_gpus(2, {"CUDA_VISIBLE_DEVICES": ""}) == ()
     assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "4, 5,6"}) == (4, 5)
-    words = command(Cluster(ranks=2), "python", "stages.pretrain", ["all"], 1234, (4, 5))
-    assert "--master_port 1234 --include localhost:4,5 --no_local_rank" in " ".join(words)
-    for named in ("4", "GPU-0a,GPU-1b"):
-        with pytest.raises(
-            UserError, match=f"CUDA_VISIBLE_DEVICES is '{named}', but 2 GPUs are asked for"
-        ):
-            visible_gpus(2, {"CUDA_VISIBLE_DEVICES": named})
+    command = launch_command(Cluster(ranks=2), "python", "stages.pretrain", ["all"], 1234, (4, 5))
+    assert "--master_port 1234 --include localhost:4,5 --no_local_rank" in " ".join(command)
 
 
-def test_environments() -> None:
-    cluster = Cluster(interface="eth7", forward=("TOKEN", "HOME"), timeout_minutes=0.5)
-    given = {"TOKEN": "a=b", "HOME": "/h", "OTHER": "x"}
-    added = environment(cluster, given)
-    assert added == {
+@pytest.mark.parametrize("value", ["4", "GPU-0a,GPU-1b"])
+def test_too_few_or_unnumbered_gpus_are_reported(value: str) -> None:
+    message = f"CUDA_VISIBLE_DEVICES is '{value}', but 2 GPUs are needed; set it to 2 GPU numbers"
+    with pytest.raises(UserError, match=message):
+        visible_gpus(2, {"CUDA_VISIBLE_DEVICES": value})
+
+
+def test_rank_environment_adds_interface_and_threads() -> None:
+    cluster = Cluster(interface="eth7", forward=("TOKEN", "HOME"))
+    current = {"TOKEN": "a=b", "HOME": "/h"}
+    assert rank_environment(cluster, current) == {
         "GLOO_SOCKET_IFNAME": "eth7",
         "NCCL_SOCKET_IFNAME": "eth7",
         "OMP_NUM_THREADS": "1",
     }
-    assert "OMP_NUM_THREADS" not in environment(cluster, given | {"OMP_NUM_THREADS": "3"})
-    lines = forwarded(cluster, given | added | {"DEEP_PROMPT_MARKER": "/m"}).splitlines()
+    assert "OMP_NUM_THREADS" not in rank_environment(cluster, current | {"OMP_NUM_THREADS": "3"})
+    with pytest.raises(UserError, match="forward: TOKEN is not set; set it, or remove it"):
+        rank_environment(cluster, {"HOME": "/h"})
+
+
+def test_environment_file_has_only_the_variables_to_forward() -> None:
+    cluster = Cluster(interface="eth7", forward=("TOKEN", "HOME"))
+    current = {"TOKEN": "a=b", "HOME": "/h", "OTHER": "x", "DEEP_PROMPT_MARKER": "/m"}
+    text = environment_file_text(cluster, current | rank_environment(cluster, current))
     assert {
         "TOKEN=a=b",
         "HOME=/h",
         "GLOO_SOCKET_IFNAME=eth7",
         "OMP_NUM_THREADS=1",
         "DEEP_PROMPT_MARKER=/m",
-    } <= set(lines)
-    assert not [line for line in lines if line.startswith("OTHER")]
-    with pytest.raises(UserError, match="forward: TOKEN is not set here"):
-        environment(cluster, {"HOME": "/h"})
-    for value in ("a\nb", 'a"b', "a$b", "a`b", "a\\b"):
-        with pytest.raises(
-            UserError, match=r"forward: TOKEN is .*; a line break, or one of .* cannot be handed on"
-        ):
-            forwarded(cluster, {"TOKEN": value, "HOME": "/h"})
+    } <= set(text.splitlines())
+    assert "OTHER" not in text
+
+
+@pytest.mark.parametrize("value", ["a\nb", 'a"b', "a$b", "a`b", "a\\b"])
+def test_values_that_the_launcher_would_corrupt_are_reported(value: str) -> None:
+    with pytest.raises(UserError, match=r"forward: TOKEN is .*, but the launcher cannot send"):
+        environment_file_text(Cluster(forward=("TOKEN",)), {"TOKEN": value})
