@@ -128,7 +128,7 @@ def step_train(folder: Path) -> dict[str, Any]:
     times = []
     for number in range(STEPS):
         before = time.perf_counter()
-        _batch(batches, derive_seed(7, number) % batches.packings[0].per_epoch)
+        _batch(batches, derive_seed(7, number) % batches.task_batches[0].per_epoch)
         times.append(time.perf_counter() - before)
     return {
         "open_ms": 1000 * (opened - started),

@@ -1,1 +1,1 @@
-"""Which corpus and which of its rows make each micro-batch."""
+"""Mixing of corpora: the corpus and the rows of each micro-batch."""

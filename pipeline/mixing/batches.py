@@ -1,4 +1,4 @@
-"""Features + schedule -> the micro-batches of a step, as padded tensors."""
+"""Micro-batches of a step, from features and a schedule, as padded tensors."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,17 @@ from pipeline.features.table import Columns, Table
 from pipeline.mixing.schedule import Schedule, TokenBudgetBatches
 from pipeline.seeding import Ints, derive_seed
 
-IGNORE_INDEX = -100  # a label position that pads
+IGNORE_INDEX = -100  # label at padding
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows, padded to T tokens and N positions.
+    """B rows, with at most T tokens and N positions, padded on the right.
 
-    `tasks` is the number of the rows' task, or each row's [B]; `input_ids`, `attention_mask` and `token_types` [B, T];
-    `positions` and `position_mask` [B, N]; `labels` [B, N] class numbers, or [B, 2] indices into positions. `cached_hidden`
-    [B, T, C] is the output of the layers below the prompt, where it is cached.
+    `tasks` is the index of the task of all rows, or of each row [B]. `input_ids`, `attention_mask`
+    and `token_types` are [B, T]; `positions` and `position_mask` are [B, N]. `labels` are class
+    indices [B, N] or indices into the positions [B, 2]. `cached_hidden` [B, T, C] is the cached
+    output of the layers below the prompt, if there is a cache.
     """
 
     tasks: int | Tensor
@@ -42,19 +43,22 @@ class Batch:
         return self.tasks
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`."""
+        """Copy the batch to `device`."""
         if device.type == "cpu":
             return self
-        moved: dict[str, Any] = {
+        tensors: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in vars(self).items()
             if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **tensors)
 
 
 def collate(table: Columns, rows: Ints, tasks: int | Tensor, pad_token_id: int) -> Batch:
-    """Pad rows of a table to the longest of them. `tasks` is the number of their task, or each row's [B]."""
+    """Make a batch of the rows [B] of a table, padded to the longest of them.
+
+    `tasks` is the index of the task of all rows, or of each row [B].
+    """
     ids = [table.column("input_ids", row) for row in rows]
     positions = [table.column("positions", row) for row in rows]
     input_ids, attention_mask = _padded(ids, pad_token_id)
@@ -81,7 +85,7 @@ def _padded(lists: Sequence[Ints], fill: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one task, and what to multiply the sum of their losses by (see `TrainBatches`)."""
+    """Rows of one task, and the factor for the sum of their label losses (see `TrainBatches`)."""
 
     task: int
     rows: Ints
@@ -91,62 +95,72 @@ class MicroBatch:
 class TrainBatches:
     """The micro-batches of each step, a pure function of (seed, step).
 
-    A step's loss is, for each task, the mean over all that task's labels in the step, weighted by the task's share of the
-    step's micro-batches. So it does not depend on how many ranks share the step: micro-batch loss =
-    (sum of its label losses) * (micro-batches of its task) / (labels of its task in the step), averaged over the step.
+    The loss of a task is the mean over all its labels in the step. The loss of the step weights
+    each task by its share of the micro-batches. It is the mean over micro-batches of
+    (sum of label losses) * (micro-batches of the task) / (labels of the task in the step), so it
+    does not depend on the number of ranks.
     """
 
     def __init__(
         self,
         tables: Sequence[Table],
         rates: Sequence[int],
-        batch_tokens: int,
+        tokens_per_micro_batch: int,
         micro_batches_per_step: int,
         seed: int,
     ) -> None:
         self.tables = tables
         self.micro_batches_per_step, self.seed = micro_batches_per_step, seed
         self.schedule = Schedule(tuple(rates))
-        self.packings = [
+        self.task_batches = [
             TokenBudgetBatches(
-                table.lengths, batch_tokens, derive_seed(seed, task), table.tokens, table.longest
+                table.lengths,
+                tokens_per_micro_batch,
+                derive_seed(seed, task),
+                table.tokens,
+                table.longest,
             )
             for task, table in enumerate(tables)
         ]
 
     def step(self, step: int) -> list[MicroBatch]:
-        """All micro-batches of step `step`, in order; a rank trains on some of them."""
+        """All micro-batches of step `step`, in order, for all ranks."""
         first = step * self.micro_batches_per_step
         tasks = [self.schedule.corpus(k) for k in range(first, first + self.micro_batches_per_step)]
         rows = [
-            self.packings[task].rows(self.schedule.count(task, k))
+            self.task_batches[task].rows(self.schedule.count(task, k))
             for k, task in enumerate(tasks, first)
         ]
         micro_batches = Counter(tasks)
         labels: Counter[int] = Counter()
-        for task, chosen in zip(tasks, rows, strict=True):
-            labels[task] += int(self.tables[task].label_counts[chosen].sum())
+        for task, task_rows in zip(tasks, rows, strict=True):
+            labels[task] += int(self.tables[task].label_counts[task_rows].sum())
         return [
-            MicroBatch(task, chosen, micro_batches[task] / max(1, labels[task]))
-            for task, chosen in zip(tasks, rows, strict=True)
+            MicroBatch(task, task_rows, micro_batches[task] / max(1, labels[task]))
+            for task, task_rows in zip(tasks, rows, strict=True)
         ]
 
     def size(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, int]:
-        """How many rows they hold, and how many tokens, without padding."""
+        """Number of rows and number of tokens, without padding."""
         return (
             sum(len(micro.rows) for micro in micro_batches),
             sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches),
         )
 
     def consumed(self, steps: int) -> list[dict[str, int]]:
-        """What the first `steps` steps hold of each task: micro-batches, rows, tokens without padding, labels (loss tokens)."""
+        """Totals of each task over the first `steps` steps.
+
+        They are the micro-batches, the rows, the tokens without padding, and the labels
+        (`loss_tokens`).
+        """
         totals = [
             dict.fromkeys(("micro_batches", "rows", "tokens", "loss_tokens"), 0)
             for _ in self.tables
         ]
         for k in range(steps * self.micro_batches_per_step):
             task = self.schedule.corpus(k)
-            rows, table = self.packings[task].rows(self.schedule.count(task, k)), self.tables[task]
+            rows = self.task_batches[task].rows(self.schedule.count(task, k))
+            table = self.tables[task]
             counts = (
                 1,
                 len(rows),
@@ -154,21 +168,24 @@ class TrainBatches:
                 int(table.label_counts[rows].sum()),
             )
             totals[task] = {
-                name: total + more
-                for (name, total), more in zip(totals[task].items(), counts, strict=True)
+                name: total + count
+                for (name, total), count in zip(totals[task].items(), counts, strict=True)
             }
         return totals
 
     def epochs(self, task: int, steps: int) -> float:
-        """How often `steps` steps go through all rows of a task."""
+        """Number of epochs over the rows of `task` in `steps` steps."""
         return (
             self.schedule.count(task, steps * self.micro_batches_per_step)
-            / self.packings[task].per_epoch
+            / self.task_batches[task].per_epoch
         )
 
 
 def sorted_rows(table: Table, rows: Ints, batch_tokens: int) -> Iterator[Ints]:
-    """All `rows`, longest first, in batches of at most `batch_tokens` tokens with padding: for evaluation."""
+    """Batches of `rows` for evaluation, the longest rows first.
+
+    A batch has at most `batch_tokens` tokens with padding, or one row.
+    """
     order = rows[np.argsort(-table.lengths[rows], kind="stable")]
     start = 0
     while start < len(order):

@@ -1,8 +1,9 @@
-"""Mixing is arithmetic: which corpus and which of its rows come k-th is a closed-form function of (seed, k).
+"""The corpus and the rows of the k-th micro-batch, as closed-form functions of (seed, k).
 
-Words: *row* one feature; *micro-batch* rows of one corpus, of similar length, under a token budget; *step* `G` consecutive
-micro-batches; *rate* a corpus's share of the micro-batches, an integer out of `RATE_SCALE`. Nothing here keeps state, so a run resumes
-at any k and the order is the same for any number of ranks.
+A *row* is one feature. A *micro-batch* holds rows of one corpus, of similar length, under a token
+budget. A *step* is a fixed number of consecutive micro-batches. A *rate* is the share of a corpus
+in the micro-batches, as an integer out of `RATE_SCALE`. The functions keep no state, so a run can
+resume at any k, and the order is the same for any number of ranks.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from pipeline.mixing.rates import RATE_BITS, RATE_SCALE
 from pipeline.seeding import Ints, derive_seed, permute
 
-WINDOW = 1024  # rows, at least, that are shuffled together before they are sorted by length
-BATCHES = 64  # micro-batches, at least, that such a window is cut into
+# A window is a group of rows that are shuffled together and then sorted by length.
+MIN_WINDOW_ROWS = 1024
+MIN_WINDOW_BATCHES = 64
 
 
 def _reverse_bits(k: int) -> int:
@@ -25,7 +27,10 @@ def _reverse_bits(k: int) -> int:
 
 
 def _count_below(k: int, bound: int) -> int:
-    """How many i < k have bit-reversed(i) < bound: k's set bits cut [0, k) into blocks that are evenly spaced once reversed."""
+    """Number of i < k with bit-reversed(i) < bound.
+
+    The set bits of k cut [0, k) into blocks. The bit-reversed numbers of a block are evenly spaced.
+    """
     count = (k >> RATE_BITS) * bound
     k &= RATE_SCALE - 1
     done = 0
@@ -39,9 +44,10 @@ def _count_below(k: int, bound: int) -> int:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which corpus the k-th micro-batch is from: a van der Corput sequence over the cumulated rates.
+    """The corpus of the k-th micro-batch, by a van der Corput sequence over the cumulative rates.
 
-    Every stretch of micro-batches holds the corpora in proportion, to within a few: evenly spread, never in blocks.
+    The corpora are evenly spread: in every interval of micro-batches, the count of each corpus
+    differs from its share by a few at most.
     """
 
     rates: tuple[int, ...]
@@ -50,7 +56,7 @@ class Schedule:
         assert sum(self.rates) == RATE_SCALE, "rates must sum to RATE_SCALE"
 
     def corpus(self, k: int) -> int:
-        """Index of the corpus that micro-batch k is from."""
+        """Index of the corpus of micro-batch k."""
         return int(
             np.searchsorted(
                 np.cumsum(self.rates), _reverse_bits(k & (RATE_SCALE - 1)), side="right"
@@ -58,18 +64,22 @@ class Schedule:
         )
 
     def count(self, corpus: int, k: int) -> int:
-        """How many of the first k micro-batches are from `corpus`; so micro-batch k is its count(corpus, k)-th."""
+        """Number of micro-batches of `corpus` (an index) among the first k.
+
+        If micro-batch k is of `corpus`, it is the count(corpus, k)-th micro-batch of that corpus.
+        """
         upper = sum(self.rates[: corpus + 1])
         return _count_below(k, upper) - _count_below(k, upper - self.rates[corpus])
 
 
 class TokenBudgetBatches:
-    """A corpus's rows as micro-batches, a fixed number per epoch, each epoch in another order.
+    """The rows of a corpus as micro-batches, a fixed number per epoch, in a new order each epoch.
 
-    The rows are permuted, and their line is cut into windows. In a window they are sorted by length, and the line of their
-    tokens is cut into equal parts: a row belongs to the part that holds its middle token. Where a window lies and how many parts
-    it has does not depend on the permutation, so that any micro-batch takes a look at the lengths of its own window alone.
-    A micro-batch has about `budget` tokens; in a corpus of one window less than 2 * budget + the longest row.
+    The rows are permuted and cut into windows. The rows of a window are sorted by length, and their
+    tokens are cut into equal parts. A row belongs to the part with its middle token. The bounds of
+    the windows and the number of their parts do not depend on the permutation. So a micro-batch
+    reads only the lengths of its own window. A micro-batch has about `tokens_per_micro_batch`
+    tokens. In a corpus of one window it has fewer than twice that number plus the longest row.
     """
 
     def __init__(
@@ -80,13 +90,14 @@ class TokenBudgetBatches:
         tokens: int | None = None,
         longest: int | None = None,
     ) -> None:
-        """`lengths` [rows] in tokens; `tokens` and `longest`, their sum and maximum, are computed where they are not given.
+        """`lengths` [rows] is in tokens, `tokens` is its sum and `longest` its maximum.
 
-        The budget is raised to the longest row, so that no micro-batch is empty.
+        Both are computed if they are None. The budget is raised to the length of the longest row,
+        so that no micro-batch is empty.
         """
         self.lengths = np.asarray(lengths) if isinstance(lengths, Sequence) else lengths
         rows = len(self.lengths)
-        assert rows > 0, "a corpus without rows cannot be packed"
+        assert rows > 0, "a corpus without rows has no micro-batches"
         self.seed = seed
         total = int(self.lengths.sum()) if tokens is None else tokens
         self.per_epoch = max(
@@ -94,35 +105,37 @@ class TokenBudgetBatches:
             total
             // max(tokens_per_micro_batch, int(self.lengths.max()) if longest is None else longest),
         )
-        self._windows = max(1, min(rows // WINDOW, self.per_epoch // BATCHES))
-        self._window = lru_cache(maxsize=64)(self._lay_out)
+        self._num_windows = max(
+            1, min(rows // MIN_WINDOW_ROWS, self.per_epoch // MIN_WINDOW_BATCHES)
+        )
+        self._window = lru_cache(maxsize=64)(self._sort_and_cut)
 
     def rows(self, m: int) -> Ints:
-        """Row numbers of the corpus's m-th micro-batch, counted over all epochs."""
+        """Row indices of the m-th micro-batch of the corpus, counted over all epochs."""
         epoch, index = divmod(m, self.per_epoch)
         batch = int(permute(np.array([index]), self.per_epoch, derive_seed(self.seed, epoch, 1))[0])
-        window = ((batch + 1) * self._windows - 1) // self.per_epoch
+        window = ((batch + 1) * self._num_windows - 1) // self.per_epoch
         order, starts = self._window(epoch, window)
-        inside = batch - self._first_batch(window)
-        return order[starts[inside] : starts[inside + 1]]
+        part = batch - self._first_batch(window)
+        return order[starts[part] : starts[part + 1]]
 
     def _first_batch(self, window: int) -> int:
-        return window * self.per_epoch // self._windows
+        return window * self.per_epoch // self._num_windows
 
-    def _lay_out(self, epoch: int, window: int) -> tuple[Ints, Ints]:
-        """The window's rows in order, and where each of its micro-batches starts in it, and the last one ends."""
+    def _sort_and_cut(self, epoch: int, window: int) -> tuple[Ints, Ints]:
+        """The rows of the window in order, and the bounds of its micro-batches in that order.
+
+        The shapes are [rows of the window] and [parts + 1].
+        """
         bounds = [self._first_batch(window), self._first_batch(window + 1)]
         first, last = (len(self.lengths) * batch // self.per_epoch for batch in bounds)
         order = permute(np.arange(first, last), len(self.lengths), derive_seed(self.seed, epoch, 0))
         order = order[np.argsort(self.lengths[order], kind="stable")]
         parts = bounds[1] - bounds[0]
         length = self.lengths[order].astype(np.int64)
-        middle = (
-            np.cumsum(length) * 2 - length
-        )  # twice the position of a row's middle, to stay in integers
+        middle = np.cumsum(length) * 2 - length  # twice the position of the middle, an integer
         starts = np.searchsorted(middle * parts // (2 * int(length.sum())), np.arange(parts + 1))
-        steps = np.arange(
-            parts + 1
-        )  # by chance a window may have less than `parts` longest rows: then still none is empty
+        # A long row may be longer than a part; move the bounds so that no part is empty.
+        steps = np.arange(parts + 1)
         starts = np.maximum.accumulate(starts - steps) + steps
         return order, np.minimum(starts, len(order) - parts + steps).astype(np.int64)

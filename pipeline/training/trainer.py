@@ -98,7 +98,9 @@ class TrainingCallback(Protocol):
 def steps_of(batches: TrainBatches, epochs: float) -> int:
     """How many steps pass over `epochs` times as many rows as the corpora have together."""
     return steps_for(
-        (packing.per_epoch for packing in batches.packings), batches.micro_batches_per_step, epochs
+        (corpus.per_epoch for corpus in batches.task_batches),
+        batches.micro_batches_per_step,
+        epochs,
     )
 
 

@@ -390,7 +390,7 @@ def by_hand(
     )
     steps = math.ceil(
         chosen.epochs
-        * sum(packing.per_epoch for packing in batches.packings)
+        * sum(corpus.per_epoch for corpus in batches.task_batches)
         / chosen.micro_batches_per_step
     )
     warm, norms = max(1, round(chosen.warmup_ratio * steps)), []
