@@ -1,1 +1,1 @@
-"""Features: the table on disk, subsets of it, and making it from examples."""
+"""Features: the table on disk, its subsets, and the conversion of examples."""

@@ -1,4 +1,4 @@
-"""Examples to features, a shard at a time: whoever makes shard i of n, its bytes are the same."""
+"""Conversion of examples to features, in shards whose bytes do not depend on the process."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from pipeline.tasks import task_named
 from pipeline.tasks.base.examples import count_examples, read_examples
 from pipeline.tasks.base.features import Feature
 
-SHARD_EXAMPLES = 1 << 15
-BLOCK = 1024  # examples tokenized at once
+EXAMPLES_PER_SHARD = 1 << 15
+EXAMPLES_PER_BLOCK = 1024  # examples that are tokenized at once
 
 
 def featurize(
@@ -29,31 +29,33 @@ def featurize(
     work: Path,
     run: Executor = in_this_process,
 ) -> tuple[int, Counter[str]]:
-    """Make the table of features `output` of one split's Parquet file, whose hash is `digest`; see `Task.featurize`.
+    """Write the feature table `output` of one split (see `Task.featurize`).
 
-    Returns how many rows it has, and what happened in its making. Shards that are done lie in `work`; `run` makes them, where
-    there are several.
+    `examples` is the Parquet file of the split and `digest` its hash. The folder `work` keeps the
+    shards, so an interrupted call can resume. `run` makes the shards if there are several. Returns
+    the number of rows and the counters of `Task.featurize`.
     """
     total = count_examples(examples)
     shards = []
-    for number, first in enumerate(range(0, total, SHARD_EXAMPLES)):
-        how = (task, list(classes), max_length, stride, first, min(first + SHARD_EXAMPLES, total))
+    for number, first in enumerate(range(0, total, EXAMPLES_PER_SHARD)):
+        last = min(first + EXAMPLES_PER_SHARD, total)
+        arguments = (task, list(classes), max_length, stride, first, last)
         shards.append(
             Shard(
-                key_of(number, digest, tokenizer.digest, *how),
+                key_of(number, digest, tokenizer.digest, *arguments),
                 featurize_shard,
-                (examples, tokenizer, *how),
+                (examples, tokenizer, *arguments),
             )
         )
-    about = finish(shards, work, run if len(shards) > 1 else in_this_process)
+    results = finish(shards, work, run if len(shards) > 1 else in_this_process)
     rows = join_shards(
         [work / shard.key / "features.arrow" for shard in shards],
-        [each["features"] for each in about],
+        [result["features"] for result in results],
         output,
     )
     counts: Counter[str] = Counter()
-    for each in about:
-        counts.update(each["counts"])
+    for result in results:
+        counts.update(result["counts"])
     return rows, counts
 
 
@@ -68,14 +70,15 @@ def featurize_shard(
     first: int,
     last: int,
 ) -> dict[str, Any]:
-    """Write features.arrow, the features of examples [first, last) of a Parquet file; returns what `join_shards` wants to know,
-    and what happened.
+    """Write the features of the examples [first, last) of a Parquet file to target/features.arrow.
+
+    Returns the summary of the shard for `join_shards`, and the counters of `Task.featurize`.
     """
     counts: Counter[str] = Counter()
 
     def features() -> Iterator[Feature]:
-        found, number = read_examples(examples, task_named(task), range(first, last)), first
-        while block := list(islice(found, BLOCK)):
+        rows, number = read_examples(examples, task_named(task), range(first, last)), first
+        while block := list(islice(rows, EXAMPLES_PER_BLOCK)):
             yield from task_named(task).featurize(
                 block, number, tokenizer, classes, max_length, stride, counts
             )

@@ -1,9 +1,11 @@
-"""Features: what the model reads, one row a window of an example. Written once, read memory-mapped.
+"""Feature tables on disk: written once, read memory-mapped; one row per window of an example.
 
-A table is a folder: shards (Arrow files of the lists), a .npy file for each number a row has, and an index.
+A table is a folder of shards (Arrow files with all columns), one .npy file per number column, and
+an index.
 
-A feature's *positions* are the tokens whose hidden states the head reads: the first sub-word of every word a window owns
-(tagging), or every candidate token (span extraction, where position 0 stands for "no answer").
+The *positions* of a feature are the tokens whose hidden states the head reads. In tagging they are
+the first sub-word of every word that the window owns. In span extraction they are the candidate
+tokens, and position 0 means "no answer".
 """
 
 import json
@@ -24,9 +26,9 @@ from pipeline.errors import UserError
 from pipeline.files import sha256, write_json
 from pipeline.tasks.base.features import Feature
 
-ROWS_PER_CHUNK = 2048  # in a shard, so that its row i lies in chunk i // ROWS_PER_CHUNK
+ROWS_PER_CHUNK = 2048  # row i of a shard is in chunk i // ROWS_PER_CHUNK
 
-LISTS = {
+LIST_COLUMNS = {
     "input_ids": pa.int32(),
     "token_types": pa.int8(),
     "positions": pa.int16(),
@@ -34,39 +36,47 @@ LISTS = {
     "begins": pa.int32(),
     "ends": pa.int32(),
 }
-NUMBERS = ("lengths", "label_counts", "examples")  # one each row; int32
+NUMBER_COLUMNS = ("lengths", "label_counts", "examples")  # one int32 per row
 SCHEMA = pa.schema(
     [
-        *((name, pa.int32()) for name in NUMBERS),
-        *((name, pa.list_(kind)) for name, kind in LISTS.items()),
+        *((name, pa.int32()) for name in NUMBER_COLUMNS),
+        *((name, pa.list_(kind)) for name, kind in LIST_COLUMNS.items()),
     ]
 )
 INDEX = "index.json"
 
 
 def write_shard(features: Iterable[Feature], path: Path) -> dict[str, int]:
-    """Stream features into an Arrow file; returns what `join_shards` must know of it: rows, tokens, and the longest row."""
-    about = {"rows": 0, "tokens": 0, "longest": 0}
-    left = iter(features)
+    """Stream features into an Arrow file.
+
+    Returns the summary for `join_shards`: the number of rows and of tokens, and the length of the
+    longest row.
+    """
+    summary = {"rows": 0, "tokens": 0, "longest": 0}
+    iterator = iter(features)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        while chunk := list(islice(left, ROWS_PER_CHUNK)):
+        while chunk := list(islice(iterator, ROWS_PER_CHUNK)):
             batch = _record_batch(chunk)
             lengths = batch.column("lengths").to_numpy()
-            about["rows"] += len(chunk)
-            about["tokens"] += int(lengths.sum())
-            about["longest"] = max(about["longest"], int(lengths.max()))
+            summary["rows"] += len(chunk)
+            summary["tokens"] += int(lengths.sum())
+            summary["longest"] = max(summary["longest"], int(lengths.max()))
             writer.write_batch(batch)
-    return about
+    return summary
 
 
 def _record_batch(chunk: list[Feature]) -> pa.RecordBatch:
     example, input_ids, token_types, positions, labels, begins, ends, label_count = zip(
         *chunk, strict=True
     )
-    lists = dict(zip(LISTS, (input_ids, token_types, positions, labels, begins, ends), strict=True))
-    numbers = dict(zip(NUMBERS, (list(map(len, input_ids)), label_count, example), strict=True))
-    arrays = [pa.array(np.fromiter(numbers[name], np.int32, len(chunk))) for name in NUMBERS]
-    for name, kind in LISTS.items():
+    lists = dict(
+        zip(LIST_COLUMNS, (input_ids, token_types, positions, labels, begins, ends), strict=True)
+    )
+    numbers = dict(
+        zip(NUMBER_COLUMNS, (list(map(len, input_ids)), label_count, example), strict=True)
+    )
+    arrays = [pa.array(np.fromiter(numbers[name], np.int32, len(chunk))) for name in NUMBER_COLUMNS]
+    for name, kind in LIST_COLUMNS.items():
         offsets = np.fromiter(
             accumulate(map(len, lists[name]), initial=0), np.int32, len(chunk) + 1
         )
@@ -79,59 +89,65 @@ def _record_batch(chunk: list[Feature]) -> pa.RecordBatch:
     return pa.record_batch(arrays, schema=SCHEMA)
 
 
-def join_shards(shards: Sequence[Path], about: Sequence[Mapping[str, int]], folder: Path) -> int:
-    """Make the new `folder` a table out of shards and what `write_shard` said of them, in order; returns how many rows it has.
+def join_shards(
+    shards: Sequence[Path], summaries: Sequence[Mapping[str, int]], folder: Path
+) -> int:
+    """Make a table in the new `folder` out of shards and their summaries, in order.
 
-    The shards' files are linked, not copied, where that can be. Raises UserError where one has not the rows that it should have.
+    The files of the shards are linked if possible, otherwise copied. Returns the number of rows.
+    Raises UserError if a shard has another number of rows than its summary.
     """
     folder.mkdir()
-    rows, shard_files = sum(shard["rows"] for shard in about), []
-    with _Numbers(folder, rows) as numbers:
-        for number, (path, shard) in enumerate(zip(shards, about, strict=True)):
-            if (found := numbers.add(path)) != shard["rows"]:
-                raise UserError(f"{path}: has {found} rows, expected {shard['rows']}; run it again")
+    total, shard_files = sum(summary["rows"] for summary in summaries), []
+    with _NumberFiles(folder, total) as number_files:
+        for number, (path, summary) in enumerate(zip(shards, summaries, strict=True)):
+            if (rows := number_files.append(path)) != summary["rows"]:
+                raise UserError(
+                    f"{path}: has {rows} rows, expected {summary['rows']}; "
+                    "delete it and run the stage again"
+                )
             _link(path, folder / f"{number:05}.arrow")
-            shard_files.append({"rows": found, "sha256": sha256(path)})
+            shard_files.append({"rows": rows, "sha256": sha256(path)})
     write_json(
         folder / INDEX,
         {
             "shards": shard_files,
-            "numbers": {name: sha256(folder / f"{name}.npy") for name in NUMBERS},
-            "tokens": sum(shard["tokens"] for shard in about),
-            "longest": max((shard["longest"] for shard in about), default=0),
+            "numbers": {name: sha256(folder / f"{name}.npy") for name in NUMBER_COLUMNS},
+            "tokens": sum(summary["tokens"] for summary in summaries),
+            "longest": max((summary["longest"] for summary in summaries), default=0),
         },
     )
-    return rows
+    return total
 
 
 def write_features(features: Iterable[Feature], folder: Path) -> int:
-    """Write a table of one shard; returns how many rows it has."""
-    beside = folder.with_name(f"{folder.name}.shard")
-    about = write_shard(features, beside)
-    rows = join_shards([beside], [about], folder)
-    beside.unlink()
+    """Write a table of one shard; returns the number of rows."""
+    shard = folder.with_name(f"{folder.name}.shard")
+    summary = write_shard(features, shard)
+    rows = join_shards([shard], [summary], folder)
+    shard.unlink()
     return rows
 
 
-class _Numbers:
-    """The files of the columns NUMBERS, over all shards, as .npy."""
+class _NumberFiles:
+    """The .npy files of the number columns, over all shards."""
 
     def __init__(self, folder: Path, rows: int) -> None:
-        self._files = {name: (folder / f"{name}.npy").open("wb") for name in NUMBERS}
+        self._files = {name: (folder / f"{name}.npy").open("wb") for name in NUMBER_COLUMNS}
         for file in self._files.values():
             np.lib.format.write_array_header_1_0(
                 file, {"descr": "<i4", "fortran_order": False, "shape": (rows,)}
             )
 
-    def __enter__(self) -> "_Numbers":
+    def __enter__(self) -> "_NumberFiles":
         return self
 
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
 
-    def add(self, path: Path) -> int:
-        """Copy a shard's numbers; returns how many rows it has."""
+    def append(self, path: Path) -> int:
+        """Copy the number columns of a shard; returns its number of rows."""
         rows = 0
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
@@ -155,10 +171,10 @@ def _link(path: Path, to: Path) -> None:
 
 
 class Columns(Protocol):
-    """Features by number, a column at a time: the input of `collate`."""
+    """List columns of features, by row: the input of `collate`."""
 
     def column(self, name: str, row: int) -> NDArray[Any]:
-        """One list column of one row."""
+        """The list column `name` of one row."""
 
 
 class FeatureList:
@@ -175,8 +191,9 @@ class FeatureList:
 class Table(Columns, Protocol):
     """The features of a split, or of some of its examples.
 
-    `lengths` (in tokens), `label_counts` and `examples` (the number of each row's example) have shape [rows]; `tokens` is the
-    sum of the lengths and `longest` their maximum; `path` is the folder that the rows are read from.
+    `lengths` (in tokens), `label_counts` and `examples` (the index of the example of each row) are
+    [rows]. `tokens` is the sum of the lengths and `longest` their maximum. `path` is the folder of
+    the table on disk.
     """
 
     path: Path
@@ -190,9 +207,9 @@ class Table(Columns, Protocol):
 
 
 class FeatureTable:
-    """Memory-mapped features: opening reads an index of a line, and a row or a batch of them what it shows.
+    """The memory-mapped `Table` of a folder.
 
-    `lengths`, `label_counts` and `examples` [rows] are maps of files; `tokens` is the sum of lengths, `longest` the greatest.
+    The constructor reads the index only. Access to a row reads the chunk of that row.
     """
 
     def __init__(self, path: Path) -> None:
@@ -202,7 +219,9 @@ class FeatureTable:
             accumulate((shard["rows"] for shard in index["shards"]), initial=0)
         )
         self.tokens, self.longest = int(index["tokens"]), int(index["longest"])
-        self.lengths, self.label_counts, self.examples = (self._numbers(name) for name in NUMBERS)
+        self.lengths, self.label_counts, self.examples = (
+            self._numbers(name) for name in NUMBER_COLUMNS
+        )
         self._shard = lru_cache(maxsize=None)(self._open)
         self._lists = lru_cache(maxsize=1 << 16)(self._list_arrays)
 
@@ -210,7 +229,7 @@ class FeatureTable:
         return self._starts[-1]
 
     def _numbers(self, name: str) -> NDArray[np.int32]:
-        if not len(self):  # nothing cannot be mapped
+        if not len(self):  # an empty file cannot be mapped
             return np.empty(0, np.int32)
         values: NDArray[np.int32] = np.load(self.path / f"{name}.npy", mmap_mode="r")
         return values
@@ -219,12 +238,12 @@ class FeatureTable:
         return pa.ipc.open_file(pa.memory_map(str(self.path / f"{shard:05}.arrow")))
 
     def _list_arrays(self, name: str, shard: int, chunk: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        found = self._shard(shard).get_batch(chunk).column(name)
-        return found.values.to_numpy(), found.offsets.to_numpy()
+        lists = self._shard(shard).get_batch(chunk).column(name)
+        return lists.values.to_numpy(), lists.offsets.to_numpy()
 
     def column(self, name: str, row: int) -> NDArray[Any]:
-        """One list column of one row, without a copy."""
+        """The list column `name` of one row, without a copy."""
         shard = bisect_right(self._starts, row) - 1
-        chunk, inside = divmod(int(row) - self._starts[shard], ROWS_PER_CHUNK)
+        chunk, offset = divmod(int(row) - self._starts[shard], ROWS_PER_CHUNK)
         values, offsets = self._lists(name, shard, chunk)
-        return values[offsets[inside] : offsets[inside + 1]]
+        return values[offsets[offset] : offsets[offset + 1]]

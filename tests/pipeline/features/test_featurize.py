@@ -1,4 +1,4 @@
-"""Features made in shards, by any number of processes, are those made in one go."""
+"""Featurization: the table does not depend on the number of shards and processes."""
 
 import subprocess
 import sys
@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.data.prepare import prepare
 from pipeline.data.recipe import load_recipe
-from pipeline.features import featurize as module
+from pipeline.features import featurize as featurize_module
 from pipeline.features.featurize import featurize
-from pipeline.features.table import LISTS, NUMBERS, FeatureTable
+from pipeline.features.table import LIST_COLUMNS, NUMBER_COLUMNS, FeatureTable
 from pipeline.files import sha256
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.sharding import Executor, in_this_process
@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 def corpus(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, list[str]]:
-    """A generated corpus: its task, the examples of its train split, its classes."""
+    """A generated corpus: its task, the examples of its training split, its classes."""
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(request.param, folder / "raw", 60, 3)
     recipe = load_recipe(ROOT / "data_recipes" / f"world_{request.param}.yaml")
@@ -35,7 +35,7 @@ def corpus(
     return recipe.task, folder / "examples/train.parquet", summary["classes"]
 
 
-def made(
+def featurized(
     corpus: tuple[str, Path, list[str]],
     tokenizer: Tokenizer,
     folder: Path,
@@ -62,9 +62,10 @@ def made(
 
 
 def columns(table: FeatureTable) -> dict[str, list[Any]]:
-    found = {name: getattr(table, name).tolist() for name in NUMBERS}
-    return found | {
-        name: [table.column(name, row).tolist() for row in range(len(table))] for name in LISTS
+    numbers = {name: getattr(table, name).tolist() for name in NUMBER_COLUMNS}
+    return numbers | {
+        name: [table.column(name, row).tolist() for row in range(len(table))]
+        for name in LIST_COLUMNS
     }
 
 
@@ -72,43 +73,42 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_features_are_those_of_the_task(
+def test_the_table_holds_the_features_of_the_task(
     corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     task, examples, classes = corpus
-    table, counts = made(corpus, tokenizer, tmp_path / "made")
-    wanted: Counter[str] = Counter()
+    table, counts = featurized(corpus, tokenizer, tmp_path / "a")
+    expected: Counter[str] = Counter()
     rows = list(read_examples(examples, task_named(task)))
-    features = list(task_named(task).featurize(rows, 0, tokenizer, classes, 40, 8, wanted))
-    found = columns(table)
-    assert found["examples"] == [feature.example for feature in features]
-    assert found["lengths"] == [len(feature.input_ids) for feature in features]
-    for name in LISTS:
-        assert found[name] == [list(getattr(feature, name)) for feature in features]
-    assert +counts == +wanted
-    assert (table.tokens, table.longest) == (sum(found["lengths"]), max(found["lengths"]))
+    features = list(task_named(task).featurize(rows, 0, tokenizer, classes, 40, 8, expected))
+    actual = columns(table)
+    assert actual["examples"] == [feature.example for feature in features]
+    assert actual["lengths"] == [len(feature.input_ids) for feature in features]
+    for name in LIST_COLUMNS:
+        assert actual[name] == [list(getattr(feature, name)) for feature in features]
+    assert +counts == +expected
+    assert (table.tokens, table.longest) == (sum(actual["lengths"]), max(actual["lengths"]))
 
 
-def test_shards_and_processes_change_no_byte(
+def test_the_bytes_of_a_table_do_not_depend_on_the_number_of_processes(
     corpus: tuple[str, Path, list[str]],
     tokenizer: Tokenizer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, counts = made(corpus, tokenizer, tmp_path / "whole")
-    monkeypatch.setattr(module, "SHARD_EXAMPLES", 9)
-    alone, alone_counts = made(corpus, tokenizer, tmp_path / "alone")
-    two, two_counts = made(corpus, tokenizer, tmp_path / "two", Processes(2))
-    assert len(list((tmp_path / "alone/table").glob("*.arrow"))) > 5
-    assert columns(alone) == columns(two) == columns(whole)
-    assert contents(tmp_path / "alone/table") == contents(tmp_path / "two/table")
-    assert +alone_counts == +two_counts == +counts
+    unsharded, unsharded_counts = featurized(corpus, tokenizer, tmp_path / "unsharded")
+    monkeypatch.setattr(featurize_module, "EXAMPLES_PER_SHARD", 9)
+    single, single_counts = featurized(corpus, tokenizer, tmp_path / "single")
+    parallel, parallel_counts = featurized(corpus, tokenizer, tmp_path / "parallel", Processes(2))
+    assert len(list((tmp_path / "single/table").glob("*.arrow"))) > 5
+    assert columns(single) == columns(parallel) == columns(unsharded)
+    assert contents(tmp_path / "single/table") == contents(tmp_path / "parallel/table")
+    assert +single_counts == +parallel_counts == +unsharded_counts
 
 
-def test_other_windows_are_other_shards(
+def test_shards_of_other_params_are_not_reused(
     corpus: tuple[str, Path, list[str]], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """What lies there of a run with other params is not taken for this one's."""
     task, examples, classes = corpus
     tables = []
     for length in (40, 12):
@@ -128,13 +128,13 @@ def test_other_windows_are_other_shards(
     assert tables[0].longest > 12 >= tables[1].longest
 
 
-def test_a_process_that_featurizes_loads_no_torch(tmp_path: Path) -> None:
-    """It would be half of its memory, and most of its start."""
-    check = (
+def test_a_worker_process_does_not_import_torch(tmp_path: Path) -> None:
+    """The import would take half of its memory and most of its start time."""
+    code = (
         "import sys, pipeline.features.featurize, stages.workers.processes; "
         "print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    assert done.stdout == "set()\n"
+    assert process.stdout == "set()\n"

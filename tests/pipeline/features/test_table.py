@@ -1,4 +1,4 @@
-"""Windows own every unit once; features come back from Arrow as they went in."""
+"""Windows own every unit once; a table returns the features that were written."""
 
 import os
 from itertools import islice, pairwise
@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.features import table as features
+from pipeline.features import table as table_module
 from pipeline.features.table import FeatureTable, join_shards, write_features, write_shard
 from pipeline.tasks.base.features import Feature, Window, windows
 
@@ -22,43 +22,45 @@ from pipeline.tasks.base.features import Feature, Window, windows
     stride=st.integers(0, 25),
 )
 @example(sizes=[1] * 40 + [10] + [1] * 5, room=10, stride=8)
-def test_windows(sizes: list[int], room: int, stride: int) -> None:
-    cut = windows(sizes, room, stride)
-    owned = [unit for window in cut for unit in range(window.own_start, window.own_end)]
+def test_windows_own_every_unit_once_and_overlap_by_the_stride(
+    sizes: list[int], room: int, stride: int
+) -> None:
+    spans = windows(sizes, room, stride)
+    owned = [unit for window in spans for unit in range(window.own_start, window.own_end)]
     assert owned == list(range(len(sizes)))
-    for window in cut:
+    for window in spans:
         assert window.start <= window.own_start < window.own_end <= window.end, (
-            "a window owns something, and what it shows"
+            "a window owns at least one unit, and only units that it shows"
         )
         assert sum(sizes[window.start : window.end]) <= room or window.end == window.start + 1
-    for left, right in pairwise(cut):
+    for left, right in pairwise(spans):
         assert left.start < right.start <= left.end < right.end
         overlap = sum(sizes[right.start : left.end])
         assert overlap <= stride
-        one_more = overlap + sizes[right.start - 1]
+        larger = overlap + sizes[right.start - 1]
         assert (
-            one_more > stride or one_more + sizes[left.end] > room or right.start == left.start + 1
-        ), "it could overlap more"
+            larger > stride or larger + sizes[left.end] > room or right.start == left.start + 1
+        ), "the overlap could be larger"
         assert left.end == len(sizes) or sum(sizes[left.start : left.end + 1]) > room, (
-            "it could show more"
+            "the window could show more"
         )
 
 
-def test_overlap_is_split_in_the_middle() -> None:
+def test_the_ownership_of_an_overlap_is_split_in_the_middle() -> None:
     assert windows([1] * 10, 6, 2) == [Window(0, 6, 0, 5), Window(4, 10, 5, 10)]
 
 
-def test_what_fits_is_one_window() -> None:
+def test_units_that_fit_make_one_window() -> None:
     assert windows([2, 3, 1], 6, 3) == [Window(0, 3, 0, 3)]
     assert windows([], 6, 3) == [Window(0, 0, 0, 0)]
 
 
-def test_a_unit_larger_than_the_room_stands_alone() -> None:
+def test_a_unit_larger_than_the_room_has_a_window_of_its_own() -> None:
     assert windows([1, 9, 1], 4, 1) == [Window(0, 1, 0, 1), Window(1, 2, 1, 2), Window(2, 3, 2, 3)]
 
 
-def row(number: int) -> Feature:
-    """A feature whose every list has another length, empty ones included."""
+def make_feature(number: int) -> Feature:
+    """A feature whose lists have different lengths, some of them 0."""
     n = number % 4
     ids, types, positions, labels = (
         list(range(n + 2)),
@@ -70,32 +72,35 @@ def row(number: int) -> Feature:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4, 5, 8, 11])
-def test_features_come_back(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
-    assert write_features(map(row, range(rows)), tmp_path / "a.arrow") == rows
+def test_a_table_returns_the_features_that_were_written(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "ROWS_PER_CHUNK", 4)
+    assert write_features(map(make_feature, range(rows)), tmp_path / "a.arrow") == rows
     table = FeatureTable(tmp_path / "a.arrow")
     assert len(table) == rows
-    assert table.lengths.tolist() == [len(row(i).input_ids) for i in range(rows)]
-    assert table.label_counts.tolist() == [row(i).label_count for i in range(rows)]
+    assert table.lengths.tolist() == [len(make_feature(i).input_ids) for i in range(rows)]
+    assert table.label_counts.tolist() == [make_feature(i).label_count for i in range(rows)]
     assert table.examples.tolist() == list(range(rows))
     for name in ("input_ids", "token_types", "positions", "labels", "begins", "ends"):
         assert [table.column(name, i).tolist() for i in range(rows)] == [
-            getattr(row(i), name) for i in range(rows)
+            getattr(make_feature(i), name) for i in range(rows)
         ]
 
 
-def test_rows_beyond_a_real_chunk(tmp_path: Path) -> None:
-    rows = features.ROWS_PER_CHUNK + 3
-    write_features(map(row, range(rows)), tmp_path / "a.arrow")
+def test_rows_of_the_second_chunk_are_read_correctly(tmp_path: Path) -> None:
+    rows = table_module.ROWS_PER_CHUNK + 3
+    write_features(map(make_feature, range(rows)), tmp_path / "a.arrow")
     table = FeatureTable(tmp_path / "a.arrow")
-    for number in (0, features.ROWS_PER_CHUNK - 1, features.ROWS_PER_CHUNK, rows - 1):
-        assert table.column("begins", number).tolist() == row(number).begins
-        assert table.column("ends", number).tolist() == row(number).ends
+    chunk = table_module.ROWS_PER_CHUNK
+    for number in (0, chunk - 1, chunk, rows - 1):
+        assert table.column("begins", number).tolist() == make_feature(number).begins
+        assert table.column("ends", number).tolist() == make_feature(number).ends
 
 
-def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
+def test_equal_features_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_features(map(row, range(50)), tmp_path / name)
+        write_features(map(make_feature, range(50)), tmp_path / name)
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab"
     )
@@ -110,36 +115,38 @@ def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[3, 4, 5], [0, 1, 0], [9, 0, 2]])
-def test_shards_are_one_table(
+def test_joined_shards_equal_one_table(
     sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "ROWS_PER_CHUNK", 4)
-    made = [row(number) for number in range(sum(sizes))]
-    left = iter(made)
+    monkeypatch.setattr(table_module, "ROWS_PER_CHUNK", 4)
+    features = [make_feature(number) for number in range(sum(sizes))]
+    iterator = iter(features)
     paths = [tmp_path / f"{number}.arrow" for number in range(len(sizes))]
-    about = [write_shard(islice(left, size), path) for size, path in zip(sizes, paths, strict=True)]
-    assert join_shards(paths, about, tmp_path / "joined") == len(made)
+    summaries = [
+        write_shard(islice(iterator, size), path) for size, path in zip(sizes, paths, strict=True)
+    ]
+    assert join_shards(paths, summaries, tmp_path / "joined") == len(features)
     table = FeatureTable(tmp_path / "joined")
-    lengths = [len(feature.input_ids) for feature in made]
+    lengths = [len(feature.input_ids) for feature in features]
     assert (table.tokens, table.longest, table.lengths.tolist()) == (
         sum(lengths),
         max(lengths),
         lengths,
     )
-    assert [table.column("ends", number).tolist() for number in range(len(made))] == [
-        feature.ends for feature in made
+    assert [table.column("ends", number).tolist() for number in range(len(features))] == [
+        feature.ends for feature in features
     ]
 
 
-def test_a_shard_that_lacks_rows_is_told(tmp_path: Path) -> None:
-    about = write_shard(map(row, range(5)), tmp_path / "a.arrow")
-    with pytest.raises(UserError, match="has 5 rows, expected 6"):
-        join_shards([tmp_path / "a.arrow"], [about | {"rows": 6}], tmp_path / "joined")
+def test_a_shard_that_lacks_rows_is_refused(tmp_path: Path) -> None:
+    summary = write_shard(map(make_feature, range(5)), tmp_path / "a.arrow")
+    with pytest.raises(UserError, match="has 5 rows, expected 6; delete it"):
+        join_shards([tmp_path / "a.arrow"], [summary | {"rows": 6}], tmp_path / "joined")
 
 
 def test_opening_a_table_reads_no_column(tmp_path: Path) -> None:
-    """Its files may be without their contents, as long as nobody asks for a row."""
-    write_features(map(row, range(50)), tmp_path / "a")
+    """The columns are damaged here. Only the access to a row fails."""
+    write_features(map(make_feature, range(50)), tmp_path / "a")
     for path in (tmp_path / "a").iterdir():
         if path.suffix != ".json":
             os.truncate(path, 128 if path.suffix == ".npy" else 0)
