@@ -1,1 +1,1 @@
-"""A model on a split of a task."""
+"""Evaluation of a model on a split of a task."""

@@ -1,4 +1,4 @@
-"""A model on a split: logits, decoded, scored."""
+"""Evaluation of a model on a split: logits, decoded predictions and score."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +20,12 @@ from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.task import Task
 
 SINGLE_PROCESS = Ranks()
-BLOCK = 4096  # features whose logits are in memory at once
+ROWS_PER_BLOCK = 4096  # rows whose logits are in memory at once
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Some examples of one split of a task, with the features of exactly these."""
+    """Examples of one split of a task, and the `rows` of `table` with their features."""
 
     task: Task[Any, Any, Any]
     classes: tuple[str, ...]
@@ -42,68 +42,74 @@ def make_eval_set(
     limit: int | None,
     seed: int,
 ) -> EvalSet:
-    """The split's first `limit` examples in the order of a seeded permutation (all where None), in the split's own order.
+    """Sample `limit` examples of a split (None: all), in the order of the split.
 
-    `read` gives the examples with some numbers, which rise, or all. Takes time and memory for those chosen.
+    The sample is the start of a permutation with seed `seed`. So a larger sample contains a smaller
+    one. `read` returns the examples with the given indices, in rising order, or all examples for
+    None. Time and memory depend on the size of the sample only.
     """
-    count = int(table.examples[-1]) + 1  # every example has a feature, and they come in order
+    count = int(table.examples[-1]) + 1  # every example has a feature, and the indices rise
     if limit is None or limit >= count:
         return EvalSet(task, classes, list(read(None)), table, np.arange(len(table)))
-    chosen = np.sort(permute(np.arange(limit), count, seed))
-    bounds = [
-        np.searchsorted(table.examples, chosen.astype(np.int32), side) for side in ("left", "right")
-    ]
-    rows = np.concatenate([chosen[:0], *(np.arange(*bound) for bound in zip(*bounds, strict=True))])
-    return EvalSet(task, classes, list(read(chosen)), table, rows)
+    sample = np.sort(permute(np.arange(limit), count, seed))
+    starts, ends = (
+        np.searchsorted(table.examples, sample.astype(np.int32), side) for side in ("left", "right")
+    )
+    rows = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+    return EvalSet(task, classes, list(read(sample)), table, np.concatenate([sample[:0], *rows]))
 
 
 def decode(
     model: PromptedModel,
-    split: EvalSet,
-    number: int,
+    eval_set: EvalSet,
+    head: int,
     pad_token_id: int,
     batch_tokens: int = 2048,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> list[Any]:
-    """Each example's decoded prediction by head `number`, in the order of `split.examples`; needs no gradient or threshold."""
-    every = window_logits(model, split, number, pad_token_id, batch_tokens, ranks)
+    """Decoded predictions of the head with index `head`, in the order of `eval_set.examples`.
+
+    Thresholds are not applied (see `score`).
+    """
+    logits = window_logits(model, eval_set, head, pad_token_id, batch_tokens, ranks)
     return [
-        split.task.decode(example, seen, split.classes)
-        for example, seen in zip(split.examples, every, strict=True)
+        eval_set.task.decode(example, windows, eval_set.classes)
+        for example, windows in zip(eval_set.examples, logits, strict=True)
     ]
 
 
 def window_logits(
     model: PromptedModel,
-    split: EvalSet,
-    number: int,
+    eval_set: EvalSet,
+    head: int,
     pad_token_id: int,
     batch_tokens: int = 2048,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[list[WindowLogits]]:
-    """What the model says of all windows of each example, in the order of `split.examples`.
+    """Logits of all windows of each example, in the order of `eval_set.examples`.
 
-    Ranks share the batches, and all of them get everything.
+    The ranks share the batches. Each rank gets the logits of all examples.
     """
-    for rows in _blocks(split):
-        logits = _logits(model, split.table, rows, number, pad_token_id, batch_tokens, ranks)
-        numbers = split.table.examples[rows]
-        for group in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers)) + 1):
-            yield [_window(split.table, int(rows[i]), logits[i]) for i in group]
+    table = eval_set.table
+    for rows in _blocks(eval_set):
+        logits = _logits(model, table, rows, head, pad_token_id, batch_tokens, ranks)
+        boundaries = np.flatnonzero(np.diff(table.examples[rows])) + 1
+        for group in np.split(np.arange(len(rows)), boundaries):
+            yield [_window(table, int(rows[i]), logits[i]) for i in group]
 
 
 def _window(table: Table, row: int, logits: NDArray[Any]) -> WindowLogits:
     return WindowLogits(table.column("begins", row), table.column("ends", row), logits)
 
 
-def _blocks(split: EvalSet) -> Iterator[Ints]:
-    """Stretches of rows that hold whole examples."""
-    start, numbers = 0, split.table.examples[split.rows]
-    while start < len(split.rows):
-        end = min(start + BLOCK, len(split.rows))
-        while end < len(split.rows) and numbers[end] == numbers[end - 1]:
+def _blocks(eval_set: EvalSet) -> Iterator[Ints]:
+    """Consecutive rows in blocks of `ROWS_PER_BLOCK`, extended to complete examples."""
+    start, examples = 0, eval_set.table.examples[eval_set.rows]
+    while start < len(examples):
+        end = min(start + ROWS_PER_BLOCK, len(examples))
+        while end < len(examples) and examples[end] == examples[end - 1]:
             end += 1
-        yield split.rows[start:end]
+        yield eval_set.rows[start:end]
         start = end
 
 
@@ -111,20 +117,21 @@ def _logits(
     model: PromptedModel,
     table: Table,
     rows: Ints,
-    number: int,
+    head: int,
     pad_token_id: int,
     batch_tokens: int,
     ranks: Ranks,
 ) -> list[NDArray[Any]]:
     """The logits [N, classes] of each row.
 
-    The batches are those of one rank, so each row's are the same to the bit in any number of ranks, which fill in what they have
-    and add it all up. All ranks do equally many, since under ZeRO 3 each batch needs all of them.
+    The batches do not depend on the number of ranks, so the logits are equal to the bit for any
+    number. Each rank computes some batches; the sum over ranks is the result. All ranks run the
+    same number of forward passes, because ZeRO 3 needs all ranks in each.
     """
     counts = np.array([len(table.column("positions", int(row))) for row in rows])
     ends = np.cumsum(counts)
-    found = np.zeros((int(ends[-1]), model.heads.classes[number]), dtype=np.float32)
-    place = {
+    partial = np.zeros((int(ends[-1]), model.heads.classes[head]), dtype=np.float32)
+    slices = {
         int(row): slice(end - count, end)
         for row, end, count in zip(rows, ends, counts, strict=True)
     }
@@ -132,29 +139,29 @@ def _logits(
     device = next(model.parameters()).device
     with torch.no_grad(), eval_mode(model):
         for first in range(0, len(batches), ranks.world):
-            mine = first + ranks.rank
-            batch = collate(table, batches[min(mine, len(batches) - 1)], number, pad_token_id)
+            index = first + ranks.rank
+            batch = collate(table, batches[min(index, len(batches) - 1)], head, pad_token_id)
             values = model(batch.to(device)).float().cpu().numpy()
-            for row, logits in zip(batch.rows if mine < len(batches) else (), values, strict=False):
-                where = place[int(row)]
-                found[where] = logits[: where.stop - where.start]
-    every = all_reduce_sum(torch.from_numpy(found), ranks).numpy()
-    return [every[place[int(row)]] for row in rows]
+            batch_rows = batch.rows if index < len(batches) else ()
+            for row, logits in zip(batch_rows, values, strict=False):
+                span = slices[int(row)]
+                partial[span] = logits[: span.stop - span.start]
+    total = all_reduce_sum(torch.from_numpy(partial), ranks).numpy()
+    return [total[slices[int(row)]] for row in rows]
 
 
 @contextlib.contextmanager
 def eval_mode(model: PromptedModel) -> Iterator[None]:
-    """Dropout off, and then as it was."""
-    before = model.training
+    """Context manager: put the model into evaluation mode and restore its mode afterwards."""
+    was_training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train(before)
+        model.train(was_training)
 
 
-def score(split: EvalSet, decoded: Sequence[Any], thresholds: dict[str, float]) -> Metrics:
-    """The split's score under thresholds that were decided elsewhere (on validation)."""
-    return split.task.score(
-        split.examples, split.task.predictions(split.examples, decoded, thresholds), split.classes
-    )
+def score(eval_set: EvalSet, decoded: Sequence[Any], thresholds: dict[str, float]) -> Metrics:
+    """Score decoded predictions under `thresholds`, which were fitted on the validation split."""
+    predictions = eval_set.task.predictions(eval_set.examples, decoded, thresholds)
+    return eval_set.task.score(eval_set.examples, predictions, eval_set.classes)

@@ -1,4 +1,4 @@
-"""A split of a task as it lies on disk: its examples and their features."""
+"""Splits of a task on disk: examples and their features."""
 
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,17 @@ from pipeline.features.table import FeatureTable
 from pipeline.tasks import task_named
 from pipeline.tasks.base.examples import read_examples
 
-SUBSET_SEED = 7  # not the run's seed: runs with other seeds are scored on the same examples
+SUBSET_SEED = 7  # independent of the run's seed: all runs are scored on the same examples
 
 
 def load_eval_set(
     features: Path, examples: Path, summary: dict[str, Any], split: str, limit: int | None
 ) -> EvalSet:
-    """Some (or all) examples of a split with their features."""
+    """Load at most `limit` examples of a split (None: all) with their features.
+
+    `features` and `examples` are the folders of the task; `summary` is the content of the
+    summary.json of `features`.
+    """
     task = task_named(summary["task"])
     read = partial(read_examples, examples / f"{split}.parquet", task)
     return make_eval_set(

@@ -1,4 +1,4 @@
-"""Evaluation: chosen examples with all their windows, decoded in order whatever the batches."""
+"""Evaluation: sampled examples with all their windows, decoded in order for any batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support import tiny
 
 
 class Echo:
-    """A task whose prediction is what it was shown."""
+    """A task whose prediction is its input."""
 
     def decode(
         self, example: str, window_logits: Sequence[WindowLogits], classes: Sequence[str]
@@ -30,25 +30,26 @@ class Echo:
 @pytest.fixture
 def table(tmp_path: Path) -> FeatureTable:
     """Ten examples of one to three windows."""
-    made, generator = [], np.random.default_rng(0)
+    features, generator = [], np.random.default_rng(0)
     for number in range(10):
         for window in range(1 + number % 3):
             length = int(generator.integers(4, 12))
             ids = generator.integers(3, tiny.VOCABULARY, length).tolist()
-            at = range(100 * number + 10 * window, 100 * number + 10 * window + length - 2)
-            made.append(
+            begin = 100 * number + 10 * window
+            units = range(begin, begin + length - 2)
+            features.append(
                 Feature(
                     number,
                     ids,
                     [0] * length,
                     list(range(1, length - 1)),
                     [0] * (length - 2),
-                    at,
-                    at,
+                    units,
+                    units,
                     length - 2,
                 )
             )
-    write_features(made, tmp_path / "a.arrow")
+    write_features(features, tmp_path / "a.arrow")
     return FeatureTable(tmp_path / "a.arrow")
 
 
@@ -59,41 +60,43 @@ def read(numbers: Any) -> list[str]:
     return EXAMPLES if numbers is None else [EXAMPLES[number] for number in numbers]
 
 
-def test_all_examples_are_chosen_in_their_order(table: FeatureTable) -> None:
-    split = make_eval_set(read, table, Echo(), ("O",), None, seed=1)
-    assert list(split.examples) == EXAMPLES
-    assert split.rows.tolist() == list(range(len(table)))
+def test_without_a_limit_all_examples_are_in_order(table: FeatureTable) -> None:
+    eval_set = make_eval_set(read, table, Echo(), ("O",), None, seed=1)
+    assert list(eval_set.examples) == EXAMPLES
+    assert eval_set.rows.tolist() == list(range(len(table)))
     assert list(make_eval_set(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
 
 
-def test_some_are_chosen_by_the_seed_with_all_their_windows(table: FeatureTable) -> None:
-    split = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
-    numbers = [EXAMPLES.index(example) for example in split.examples]
+def test_a_sample_depends_on_the_seed_and_holds_all_windows_of_its_examples(
+    table: FeatureTable,
+) -> None:
+    eval_set = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
+    numbers = [EXAMPLES.index(example) for example in eval_set.examples]
     assert numbers == sorted(numbers)
     assert len(numbers) == 4
-    assert split.rows.tolist() == [
+    assert eval_set.rows.tolist() == [
         row for row in range(len(table)) if table.examples[row] in numbers
     ]
     again = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
-    assert list(again.examples) == list(split.examples)
+    assert list(again.examples) == list(eval_set.examples)
     more = make_eval_set(read, table, Echo(), ("O",), 7, seed=1)
-    assert set(split.examples) < set(more.examples), "a larger choice holds the smaller"
+    assert set(eval_set.examples) < set(more.examples), "a larger sample contains the smaller one"
     others = [
         make_eval_set(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)
     ]
-    assert any(list(other) != list(split.examples) for other in others)
+    assert any(list(other) != list(eval_set.examples) for other in others)
 
 
 @pytest.mark.parametrize("block", [1, 4, 4096])
 @pytest.mark.parametrize("budget", [1, 30, 2048])
-def test_each_example_is_decoded_from_its_own_windows(
+def test_each_example_is_decoded_from_all_its_windows(
     block: int, budget: int, table: FeatureTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BLOCK", block)
+    monkeypatch.setattr(evaluate, "ROWS_PER_BLOCK", block)
     model = tiny.prompted("deep_prompt")
-    split = make_eval_set(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
-    decoded = decode(model, split, 0, 0, budget)
-    assert [example for example, _ in decoded] == list(split.examples)
+    eval_set = make_eval_set(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
+    decoded = decode(model, eval_set, 0, 0, budget)
+    assert [example for example, _ in decoded] == list(eval_set.examples)
     for example, window_logits in decoded:
         rows = np.flatnonzero(table.examples == EXAMPLES.index(example))
         assert [window.begins.tolist() for window in window_logits] == [
@@ -101,28 +104,21 @@ def test_each_example_is_decoded_from_its_own_windows(
         ]
         for row, window in zip(rows, window_logits, strict=True):
             with torch.no_grad():
-                alone = model(collate(table, np.array([row]), 0, 0))[0].numpy()
+                expected = model(collate(table, np.array([row]), 0, 0))[0].numpy()
             assert window.logits.shape == (int(table.label_counts[row]), 3)
-            np.testing.assert_allclose(window.logits, alone, atol=1e-5)
+            np.testing.assert_allclose(window.logits, expected, atol=1e-5)
 
 
-def test_nothing_to_decode(table: FeatureTable) -> None:
-    assert (
-        decode(
-            tiny.prompted("deep_prompt"),
-            make_eval_set(read, table, Echo(), ("O",), 0, seed=1),
-            0,
-            0,
-        )
-        == []
-    )
+def test_decode_of_no_examples_is_empty(table: FeatureTable) -> None:
+    eval_set = make_eval_set(read, table, Echo(), ("O",), 0, seed=1)
+    assert decode(tiny.prompted("deep_prompt"), eval_set, 0, 0) == []
 
 
-def test_a_score_is_the_tasks(table: FeatureTable) -> None:
+def test_score_uses_the_metric_of_the_task(table: FeatureTable) -> None:
     task = task_named("token_classification")
     examples = [
         Example("a", ("in", "Rome"), ("O", "B-LOC")),
         Example("b", ("in", "Bonn"), ("O", "B-LOC")),
     ]
-    split = EvalSet(task, task.classes(("LOC",)), examples, table, table.examples)
-    assert score(split, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0
+    eval_set = EvalSet(task, task.classes(("LOC",)), examples, table, table.examples)
+    assert score(eval_set, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0
