@@ -228,7 +228,7 @@ class _Check(NamedTuple):
 
 _REPEAT = _Check(
     "duplicate-id",
-    "id {id!r} is that of {other[_where]} too, but ids must be unique in a corpus: change one",
+    "id {id!r} is already the id of {other[_where]}; ids must be unique in a corpus: change one",
 )
 _CONFLICT = _Check(
     "conflicting-labels",

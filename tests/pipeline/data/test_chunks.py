@@ -1,4 +1,4 @@
-"""A corpus in many parts, by many processes, cut short or not, gives the bytes of one that is read in one go."""
+"""The output does not depend on the chunks, the number of processes, or interruptions."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import chunks as parts
+from pipeline.data import chunks
 from pipeline.data.chunks import split_into_chunks
 from pipeline.data.prepare import CorpusError, prepare
 from pipeline.data.readers import READERS, conll_columns, records
@@ -20,6 +20,7 @@ from pipeline.errors import Problems, UserError
 from pipeline.sharding import Shard, in_this_process
 from pipeline.tasks import task_named
 from pipeline.tasks.base.examples import read_examples
+from pipeline.tasks.base.row import Row
 from stages.workers.processes import Processes
 
 FILES = Splits("train.conll", "test.conll", "validation.conll")
@@ -88,7 +89,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def rows_of(recipe: Recipe, folder: Path) -> list[Any]:
+def examples_of(recipe: Recipe, folder: Path) -> list[Any]:
     task = task_named(recipe.task)
     return [
         example
@@ -99,27 +100,29 @@ def rows_of(recipe: Recipe, folder: Path) -> list[Any]:
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text("ab \t\r\n-é", max_size=200), size=st.integers(1, 40))
-def test_the_parts_of_a_file_give_its_rows_and_problems(
+def test_chunks_of_a_file_have_its_rows_and_problems(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """For any text, sound or not, and any size of the parts."""
-    folder = tmp_path_factory.mktemp("cut")
+    """For any text, valid or not, and any size of the chunks."""
+    folder = tmp_path_factory.mktemp("chunks")
     write(folder, train=text, validation="", test="")
     path, reader = folder / "train.conll", READERS["conll_columns"]
-    whole, pieces = Problems(1000), Problems(1000)
-    rows = list(reader.read(path, NER.options, whole))
+    file_problems, chunk_problems = Problems(1000), Problems(1000)
+    rows = list(reader.read(path, NER.options, file_problems))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "CHUNK_BYTES", size)
-        made = [part for part in split_into_chunks(NER, folder) if part.split == "train"]
-    ends = [part.stop for part in made]
-    assert [part.start for part in made] == [0, *ends[:-1]][: len(made)]
-    assert ends[-1] in (None, path.stat().st_size)
-    slices = [
-        path if part.stop is None else Slice(path, part.start, part.stop, part.first_line)
-        for part in made
-    ]
-    assert [row for piece in slices for row in reader.read(piece, NER.options, pieces)] == rows
-    assert pieces.kept == whole.kept
+        patch.setattr(chunks, "CHUNK_BYTES", size)
+        train = [chunk for chunk in split_into_chunks(NER, folder) if chunk.split == "train"]
+    stops = [chunk.stop for chunk in train]
+    assert [chunk.start for chunk in train] == [0, *stops[:-1]][: len(train)]
+    assert stops[-1] in (None, path.stat().st_size)
+    chunk_rows: list[Row] = []
+    for chunk in train:
+        source = (
+            path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
+        )
+        chunk_rows += reader.read(source, NER.options, chunk_problems)
+    assert chunk_rows == rows
+    assert chunk_problems.kept == file_problems.kept
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_the_parts_of_a_file_give_its_rows_and_problems(
         (QA, "jsonl", {"train": questions(range(200)), "test": questions(range(300, 320))}),
     ],
 )
-def test_small_parts_in_two_processes_give_what_one_part_gives(
+def test_output_does_not_depend_on_chunks_or_processes(
     recipe: Recipe,
     suffix: str,
     files: dict[str, str],
@@ -142,40 +145,40 @@ def test_small_parts_in_two_processes_give_what_one_part_gives(
 ) -> None:
     folder = write(tmp_path / "raw", suffix, **files)
     prepare(recipe, folder, tmp_path / "whole")
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 500)
     monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 500)
     assert len(split_into_chunks(recipe, folder)) > 5
-    prepare(recipe, folder, tmp_path / "alone", tmp_path / "alone.jsonl")
+    prepare(recipe, folder, tmp_path / "one", tmp_path / "one.jsonl")
     prepare(
         recipe, folder, tmp_path / "two", tmp_path / "two.jsonl", tmp_path / "work", Processes(2)
     )
-    assert contents(tmp_path / "alone") == contents(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert not (tmp_path / "work").exists()
     assert (tmp_path / "whole/summary.json").read_bytes() == (
         tmp_path / "two/summary.json"
     ).read_bytes()
-    assert rows_of(recipe, tmp_path / "whole") == rows_of(recipe, tmp_path / "two")
+    assert examples_of(recipe, tmp_path / "whole") == examples_of(recipe, tmp_path / "two")
 
 
-def backwards(shards: Sequence[Shard], into: Path) -> None:
+def in_reverse_order(shards: Sequence[Shard], into: Path) -> None:
     in_this_process(shards[::-1], into)
 
 
-def test_a_run_that_is_cut_short_goes_on(
+def test_interrupted_run_resumes_with_the_same_bytes(
     ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was done is not done again, torn shards are, and the bytes are the same."""
-    monkeypatch.setattr(parts, "CHUNK_BYTES", 500)
+    """Finished shards are kept, damaged shards are made again."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 500)
     monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 500)
-    prepare(NER, ner, tmp_path / "straight")
-    made: list[str] = []
+    prepare(NER, ner, tmp_path / "uninterrupted")
+    keys: list[str] = []
 
-    def breaking(after: int) -> Callable[[Sequence[Shard], Path], None]:
+    def interrupted_after(count: int) -> Callable[[Sequence[Shard], Path], None]:
         def run(shards: Sequence[Shard], into: Path) -> None:
-            for shard in shards[:after]:
-                made.append(shard.key)
+            for shard in shards[:count]:
+                keys.append(shard.key)
                 shard.make(into)
-            if after < len(shards):
+            if count < len(shards):
                 raise KeyboardInterrupt
 
         return run
@@ -183,18 +186,18 @@ def test_a_run_that_is_cut_short_goes_on(
     total = len(split_into_chunks(NER, ner))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", breaking(2))
-    torn = tmp_path / "work/parts" / made[0] / "examples.parquet"
-    torn.write_bytes(torn.read_bytes()[:-1])
-    prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", breaking(total))
-    assert len(made) == total + 1
-    assert made.count(made[0]) == 2
-    assert contents(tmp_path / "straight") == contents(tmp_path / "out")
-    prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", backwards)
-    assert contents(tmp_path / "straight") == contents(tmp_path / "out")
+            prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", interrupted_after(2))
+    damaged = tmp_path / "work/chunks" / keys[0] / "examples.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", interrupted_after(total))
+    assert len(keys) == total + 1
+    assert keys.count(keys[0]) == 2
+    assert contents(tmp_path / "uninterrupted") == contents(tmp_path / "out")
+    prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", in_reverse_order)
+    assert contents(tmp_path / "uninterrupted") == contents(tmp_path / "out")
 
 
-def test_shards_that_nobody_made_are_told(
+def test_missing_shards_are_reported(
     ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 1)
@@ -202,64 +205,68 @@ def test_shards_that_nobody_made_are_told(
         prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", lambda shards, into: None)
 
 
-BAD = "x\n\n"  # a line of too few columns
+INVALID = "x\n\n"  # a line with too few columns
 
 
 def test_every_problem_is_a_line_of_json(
     ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(ner, train=sentences(100) + BAD * 30 + sentences(100, "m"), test=sentences(5, "t") + BAD)
-    lists = []
+    write(
+        ner,
+        train=sentences(100) + INVALID * 30 + sentences(100, "m"),
+        test=sentences(5, "t") + INVALID,
+    )
+    contents_by_size = []
     for size in (1 << 20, 300):
-        monkeypatch.setattr(parts, "CHUNK_BYTES", size)
+        monkeypatch.setattr(chunks, "CHUNK_BYTES", size)
         with pytest.raises(CorpusError) as caught:
-            prepare(NER, ner, tmp_path / "out", tmp_path / "listed.jsonl")
-        lists.append((tmp_path / "listed.jsonl").read_text(encoding="utf-8"))
+            prepare(NER, ner, tmp_path / "out", tmp_path / "problems.jsonl")
+        contents_by_size.append((tmp_path / "problems.jsonl").read_text(encoding="utf-8"))
         assert caught.value.summary[0] == "column-count: 31"
-    assert lists[0] == lists[1]
+    assert contents_by_size[0] == contents_by_size[1]
     assert not (tmp_path / "out").exists()
-    found = [json.loads(line) for line in lists[0].splitlines()]
+    problems = [json.loads(line) for line in contents_by_size[0].splitlines()]
     lines = (ner / "train.conll").read_text().split("\n")
-    assert len(found) == 31
-    for problem in found[:-1]:
+    assert len(problems) == 31
+    for problem in problems[:-1]:
         assert problem.keys() == {"kind", "where", "message"}
         assert lines[int(problem["where"].rpartition(":")[2]) - 1] == "x"
 
 
 @pytest.mark.parametrize(
-    ("ceiling", "bears"), [("10%", True), (0.1, True), ("5%", False), (0.0, False)]
+    ("max_dropped", "accepted"), [("10%", True), (0.1, True), ("5%", False), (0.0, False)]
 )
-def test_unsound_rows_are_dropped_up_to_a_ceiling(
-    ceiling: Any, bears: bool, ner: Path, tmp_path: Path
+def test_at_most_max_dropped_rows_are_dropped(
+    max_dropped: Any, accepted: bool, ner: Path, tmp_path: Path
 ) -> None:
-    """19 of 237 rows: 8 %."""
-    write(ner, train=sentences(100) + BAD * 19 + sentences(100, "m"))
-    recipe = replace(NER, on_problem="drop", max_dropped=ceiling)
-    if not bears:
+    """19 of 237 rows are invalid: 8 %."""
+    write(ner, train=sentences(100) + INVALID * 19 + sentences(100, "m"))
+    recipe = replace(NER, on_problem="drop", max_dropped=max_dropped)
+    if not accepted:
         with pytest.raises(CorpusError) as caught:
             prepare(recipe, ner, tmp_path / "out")
         assert caught.value.problems[0] == (
-            f"data_recipes/ours.yaml: 19 of 237 rows would be dropped; max_dropped is {ceiling}: "
-            "correct the corpus"
+            "data_recipes/ours.yaml: 19 of 237 rows would be dropped, "
+            f"but max_dropped is {max_dropped}: correct the corpus"
         )
         return
-    summary, told = prepare(recipe, ner, tmp_path / "out")
+    summary, lines = prepare(recipe, ner, tmp_path / "out")
     assert summary["rows"] == {"train": 200, "validation": 9, "test": 9}
     assert (summary["dropped"], summary["problems"]) == (19, {"column-count": 19})
-    assert told[0] == "column-count: 19"
-    assert len(told) == 4, "the kind, and three examples"
+    assert lines[0] == "column-count: 19"
+    assert len(lines) == 4, "the kind, and three examples"
 
 
-def test_of_repeated_rows_the_later_is_dropped(tmp_path: Path) -> None:
-    twice = questions([3]).replace("q3", "q1")
-    other = questions([2], answers=[{"text": "A", "answer_start": 0}]).replace("q2", "q9")
-    held_out = questions([4]).replace("q4", "t4")
+def test_later_of_two_duplicate_rows_is_dropped(tmp_path: Path) -> None:
+    repeated_id = questions([3]).replace("q3", "q1")
+    conflict = questions([2], answers=[{"text": "A", "answer_start": 0}]).replace("q2", "q9")
+    shared = questions([4]).replace("q4", "t4")
     folder = write(
         tmp_path / "raw",
         "jsonl",
-        train=questions(range(8)) + twice + other,
+        train=questions(range(8)) + repeated_id + conflict,
         validation=questions([20]),
-        test=questions(range(30, 33)) + held_out,
+        test=questions(range(30, 33)) + shared,
     )
     files = Splits("train.jsonl", "test.jsonl", "validation.jsonl")
     recipe = replace(
@@ -270,20 +277,20 @@ def test_of_repeated_rows_the_later_is_dropped(tmp_path: Path) -> None:
     assert summary["rows"] == {"train": 7, "validation": 1, "test": 4}
     assert summary["label_counts"]["train"] == {"answerable": 7}
     assert summary["dropped"] == 3
-    assert [example.id for example in rows_of(recipe, tmp_path / "out")][:7] == [
+    assert [example.id for example in examples_of(recipe, tmp_path / "out")][:7] == [
         f"q{i}" for i in (0, 1, 2, 3, 5, 6, 7)
-    ], "of what train shares with test, train loses its row"
+    ], "train loses the rows that it shares with test"
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "message"),
     [
         ('{"data": [', "not valid JSON"),
         ('{"data": [{"paragraphs": [{}]}]}', "context"),
         ('{"data": [{}]}', "paragraphs"),
     ],
 )
-def test_what_hides_rows_is_never_dropped(text: str, what: str, tmp_path: Path) -> None:
+def test_problems_that_hide_rows_are_refused(text: str, message: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", "json", train=text, test=json.dumps({"data": []}))
     recipe = replace(
         QA,
@@ -294,16 +301,18 @@ def test_what_hides_rows_is_never_dropped(text: str, what: str, tmp_path: Path) 
     )
     with pytest.raises(CorpusError) as caught:
         prepare(recipe, folder, tmp_path / "out")
-    assert "some hide rows" in caught.value.problems[0]
-    assert any(what in problem for problem in caught.value.problems)
+    assert "some problems cannot be fixed by dropping rows" in caught.value.problems[0]
+    assert any(message in problem for problem in caught.value.problems)
 
 
-def test_rows_of_undecodable_bytes_are_dropped(ner: Path, tmp_path: Path) -> None:
+def test_rows_with_undecodable_bytes_are_dropped(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").write_bytes(
         sentences(50).encode() + b"caf\xe9 B-PER\n\n" + sentences(50, "m").encode()
     )
     summary, _ = prepare(replace(NER, on_problem="drop", max_dropped="1%"), ner, tmp_path / "out")
     assert (summary["rows"]["train"], summary["dropped"]) == (100, 1)
     assert not [
-        example for example in rows_of(NER, tmp_path / "out") if "\ufffd" in "".join(example.tokens)
+        example
+        for example in examples_of(NER, tmp_path / "out")
+        if "\ufffd" in "".join(example.tokens)
     ]

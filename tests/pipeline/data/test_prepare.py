@@ -1,4 +1,7 @@
-"""A whole corpus becomes Parquet and a summary, or every problem is named and what was there stays."""
+"""A corpus becomes Parquet files and a summary; or all problems are reported, and nothing changes.
+
+Problems within a row are tested with the tasks and readers.
+"""
 
 import json
 import os
@@ -26,7 +29,7 @@ from pipeline.tasks.base.row import SPLITS
 from tests.support.paths import ROOT
 
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
-SHARED: Any = ("shared-row",)  # these corpora are so small that their splits share rows
+SHARED: Any = ("shared-row",)  # the splits of these small corpora share rows
 CONLL = Splits("train.conll", "test.conll", "validation.conll")
 NER = Recipe(
     "ours",
@@ -51,7 +54,7 @@ SRL = Recipe(
     allow=SHARED,
 )
 QUESTION = Records(dict.fromkeys(["id", "context", "question", "answers"]))
-TITLED = Records(dict.fromkeys(["id", "title", "context", "question", "answers"]))
+QUESTION_WITH_TITLE = Records(dict.fromkeys(["id", "title", "context", "question", "answers"]))
 QA = Recipe(
     "ours",
     "span_extraction",
@@ -77,7 +80,7 @@ def question(
 
 
 def write(folder: Path, **files: str | bytes | list[dict[str, object]]) -> Path:
-    """A corpus's folder: text as it is (train= becomes train.conll), questions as lines of JSON."""
+    """Write a corpus's folder: text into train.conll for train=, questions into train.jsonl."""
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         if isinstance(content, list):
@@ -92,15 +95,15 @@ def write(folder: Path, **files: str | bytes | list[dict[str, object]]) -> Path:
 
 
 def refuse(recipe: Recipe, folder: Path | None, output: Path) -> list[str]:
-    """The problems, without the folder's name; makes sure that what was at `output` is untouched and nothing is beside it."""
+    """The problems without the folder's name. Checks that `output` and its parent do not change."""
     output.mkdir(exist_ok=True)
     (output / "summary.json").write_text("before")
-    beside = sorted(os.listdir(output.parent))
+    siblings = sorted(os.listdir(output.parent))
     with pytest.raises(UserError) as caught:
         prepare(recipe, folder, output)
     assert os.listdir(output) == ["summary.json"]
     assert (output / "summary.json").read_text() == "before"
-    assert sorted(os.listdir(output.parent)) == beside
+    assert sorted(os.listdir(output.parent)) == siblings
     return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
 
 
@@ -110,7 +113,7 @@ def ner(tmp_path: Path) -> Path:
     return write(tmp_path / "raw", train=train, validation="Ada B-PER\n", test=test)
 
 
-def test_token_classification(ner: Path, tmp_path: Path) -> None:
+def test_corpus_of_token_classification_is_prepared(ner: Path, tmp_path: Path) -> None:
     summary, _ = prepare(NER, ner, tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == [
         "summary.json",
@@ -150,34 +153,27 @@ def test_token_classification(ner: Path, tmp_path: Path) -> None:
         token_classification.Example("train-0", ("Ada", "ran"), ("B-PER", "O")),
         token_classification.Example("train-1", ("Oslo",), ("B-LOC",)),
     ]
-    assert (
-        task_named("token_classification")
-        .score(examples, [["B-PER", "O"], ["O"]], ())
-        .overall["recall"]
-        == 50.0
-    )
+    metrics = task_named("token_classification").score(examples, [["B-PER", "O"], ["O"]], ())
+    assert metrics.overall["recall"] == 50.0
 
 
-def test_what_is_auto_is_said(ner: Path, tmp_path: Path) -> None:
-    """Found over all splits: test alone is IOB1."""
+def test_auto_options_are_detected_over_all_splits(ner: Path, tmp_path: Path) -> None:
+    """The test split alone would be IOB1."""
     write(ner, test="Oslo I-LOC\n", validation="Ada B-PER\n\nran O\n\nAda B-PER\n")
     auto = replace(NER, options=Columns("auto", 0, 1, "auto", "auto"))
     assert refuse(auto, ner, tmp_path / "out")[0].startswith(
-        "test.conll:1: tag 'I-LOC' continues a span that was not setup"
+        "test.conll:1: tag 'I-LOC' continues a span that has not begun"
     )
     write(ner, test="Oslo B-LOC\nBay I-LOC\n")
     summary, _ = prepare(auto, ner, tmp_path / "out")
     assert summary.pop("detected") == {"columns": 2, "separator": None, "tag_scheme": "iob2"}
-    assert summary == {
-        key: value
-        for key, value in prepare(NER, ner, tmp_path / "said")[0].items()
-        if key != "detected"
-    }
+    explicit, _ = prepare(NER, ner, tmp_path / "explicit")
+    assert summary == {key: value for key, value in explicit.items() if key != "detected"}
 
 
-def test_equal_input_gives_equal_bytes(ner: Path, tmp_path: Path) -> None:
+def test_equal_inputs_give_equal_bytes(ner: Path, tmp_path: Path) -> None:
     contents = []
-    for name in ("one", "two"):
+    for name in ("first", "second"):
         prepare(NER, ner, tmp_path / name)
         contents.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert contents[0] == contents[1]
@@ -189,7 +185,7 @@ def test_output_is_replaced(ner: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "stale.conll").exists()
 
 
-def test_semantic_role_labeling(tmp_path: Path) -> None:
+def test_corpus_of_semantic_role_labeling_is_prepared(tmp_path: Path) -> None:
     sentence = "{0} She (ARG0*) (ARG0*)\n{0} has (V*) *\n{0} to (ARG1* *\n{0} go *) (V*)\n"
     folder = write(
         tmp_path / "raw",
@@ -209,7 +205,7 @@ def test_semantic_role_labeling(tmp_path: Path) -> None:
     assert (metrics["f1"], metrics["correct"]) == (100.0, 3)
 
 
-def test_span_extraction(tmp_path: Path) -> None:
+def test_corpus_of_span_extraction_is_prepared(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.") for i in range(20)]
     folder = write(
         tmp_path / "raw",
@@ -229,39 +225,36 @@ def test_span_extraction(tmp_path: Path) -> None:
     assert task.score(examples, {"t": "", "u": "dog"}, ()).overall["exact_match"] == 50.0
 
 
-def assign_split(folder: Path, output: Path, options: Records = QUESTION) -> dict[str, str]:
-    """id -> split."""
-    prepare(replace(QA, options=options), folder, output)
+def splits_by_id(output: Path) -> dict[str, str]:
+    """The split of each question."""
     task = task_named("span_extraction")
     return {
         example.id: split
-        for split in ("train", "validation")
+        for split in SPLITS
         for example in read_examples(output / f"{split}.parquet", task)
     }
 
 
-def test_carving_keeps_articles_whole_and_rows_in_place(tmp_path: Path) -> None:
+def test_articles_stay_in_one_split_when_rows_are_added(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i}.", title=f"article {i % 10}") for i in range(30)]
-    few = assign_split(
-        write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")]),
-        tmp_path / "out",
-        TITLED,
-    )
-    assert set(few.values()) == {"train", "validation"}
-    assert all(few[str(i)] == few[str(i + 10)] for i in range(10))
-    more = assign_split(
-        write(tmp_path / "raw", train=[*rows[20:], *rows[:20]]), tmp_path / "out", TITLED
-    )
-    assert few.items() <= more.items()
+    recipe = replace(QA, options=QUESTION_WITH_TITLE)
+    folder = write(tmp_path / "raw", train=rows[:20], test=[question("t", title="T")])
+    prepare(recipe, folder, tmp_path / "out")
+    before = splits_by_id(tmp_path / "out")
+    assert set(before.values()) == set(SPLITS)
+    assert all(before[str(i)] == before[str(i + 10)] for i in range(10))
+    write(tmp_path / "raw", train=[*rows[20:], *rows[:20]])
+    prepare(recipe, folder, tmp_path / "out")
+    assert before.items() <= splits_by_id(tmp_path / "out").items()
 
 
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
-def test_rows_that_are_added_move_no_others(
+def test_rows_keep_their_split_when_rows_are_added(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Validation and test both assign_split; wherever the new rows stand."""
-    place = tmp_path_factory.mktemp("assign_split")
+    """Validation and test are both carved out of train; the new rows have any positions."""
+    folder = tmp_path_factory.mktemp("splits")
     recipe = replace(
         QA,
         files=Splits("train.jsonl"),
@@ -273,48 +266,40 @@ def test_rows_that_are_added_move_no_others(
     rows = [
         question(number, context=f"A cat sat {number}.") for number in (*range(-40, 0), *contexts)
     ]
-    found = []
-    for number, some in enumerate((rows[:40], data.draw(st.permutations(rows)))):
-        prepare(recipe, write(place / "raw", train=some), place / f"{number}")
-        found.append(
-            {
-                example.id: split
-                for split in SPLITS
-                for example in read_examples(
-                    place / f"{number}" / f"{split}.parquet", task_named("span_extraction")
-                )
-            }
-        )
-    assert found[0].items() <= found[1].items()
-    assert len(found[1]) == len(rows)
+    splits = []
+    for number, train in enumerate((rows[:40], data.draw(st.permutations(rows)))):
+        prepare(recipe, write(folder / "raw", train=train), folder / f"{number}")
+        splits.append(splits_by_id(folder / f"{number}"))
+    assert splits[0].items() <= splits[1].items()
+    assert len(splits[1]) == len(rows)
 
 
-def test_carving_without_titles_keeps_contexts_whole(tmp_path: Path) -> None:
+def test_contexts_stay_in_one_split_without_titles(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i % 15}.") for i in range(30)]
-    splits = assign_split(
-        write(tmp_path / "raw", train=rows, test=[question("t")]), tmp_path / "out"
-    )
+    prepare(QA, write(tmp_path / "raw", train=rows, test=[question("t")]), tmp_path / "out")
+    splits = splits_by_id(tmp_path / "out")
     assert all(splits[str(i)] == splits[str(i + 15)] for i in range(15))
 
 
-def test_missing_files_all_at_once(ner: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported_at_once(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").unlink()
     (ner / "test.conll").unlink()
     assert refuse(NER, ner, tmp_path / "out") == [
-        f"{name}.conll: no such file; get it (made here), or correct files in the recipe"
+        f"{name}.conll: the file does not exist; download it (made here), "
+        "or correct files in the recipe"
         for name in ("train", "test")
     ]
     assert refuse(NER, tmp_path / "none", tmp_path / "out") == [
-        f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"
+        f"{tmp_path}/none: the folder does not exist; put the corpus 'ours' there (made here)"
     ]
 
 
-def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
+def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
     recipe = replace(
         NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll")
     )
     assert refuse(recipe, ner, tmp_path / "out") == [
-        "test.conll: the recipe's files name it twice, perhaps in two splits; correct them"
+        "test.conll: the recipe's files include it twice, maybe in two splits; list it only once"
     ]
 
 
@@ -323,7 +308,8 @@ def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
     [
         (
             {"train": "Ada B-PER\nran\n"},
-            "train.conll:2: 1 columns, expected 2: 'ran'; correct the line, or the recipe's separator",
+            "train.conll:2: 1 columns, expected 2: 'ran'; "
+            "correct the line, or the recipe's separator",
         ),
         (
             {"train": b"Ada B-PER\n\ncaf\xe9 B-LOC\n"},
@@ -331,7 +317,8 @@ def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
         ),
         (
             {"train": "Ada S-PER\n"},
-            "train.conll:1: tag 'S-PER' is not IOB2, which has O, B-TYPE, I-TYPE; correct the tag, or the",
+            "train.conll:1: tag 'S-PER' is not valid in IOB2, which has O, B-TYPE, I-TYPE; "
+            "correct the tag, or the",
         ),
         (
             {"train": "Ada B-PER\nOslo B-LOC\nran O\nto B-LOCC\nOslo I-LOCC\n"},
@@ -339,8 +326,8 @@ def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
         ),
         (
             {"train": "Oslo B-LOC\n"},
-            "validation.conll:1: label 'PER' is never in train, so it cannot be learned; correct it, or "
-            "allow it by allow: [unseen-label] in the recipe",
+            "validation.conll:1: label 'PER' does not occur in train, so it cannot be learned; "
+            "correct it, or set allow: [unseen-label] in the recipe",
         ),
         (
             {"validation": "\n\n"},
@@ -352,29 +339,28 @@ def test_a_file_named_twice(ner: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_corpus(
+def test_invalid_corpus_is_refused(
     ner: Path, tmp_path: Path, changes: dict[str, str | bytes], message: str
 ) -> None:
     assert refuse(NER, write(ner, **changes), tmp_path / "out")[0].startswith(message)
 
 
-def test_unknown_labels_name_the_known_ones(ner: Path, tmp_path: Path) -> None:
+def test_message_of_an_unknown_label_has_the_known_labels(ner: Path, tmp_path: Path) -> None:
     problem = refuse(NER, write(ner, test="Oslo B-LOCC\n"), tmp_path / "out")[0]
     assert problem.endswith(
         "is not in the recipe's labels (PER, LOC); add it there, or correct the tag"
     )
 
 
-def test_unseen_labels_can_be_kept(ner: Path, tmp_path: Path) -> None:
+def test_unseen_labels_can_be_allowed(ner: Path, tmp_path: Path) -> None:
     write(ner, train="Oslo B-LOC\n")
     summary, _ = prepare(replace(NER, allow=("unseen-label", "shared-row")), ner, tmp_path / "out")
     assert summary["label_counts"]["validation"] == {"PER": 1}
 
 
 def test_only_independent_problems_are_reported(ner: Path, tmp_path: Path) -> None:
-    write(
-        ner, train="Ada B-PER O\n", test=""
-    )  # the bad line is why PER is not in train; the empty split is another matter
+    # PER is missing in train because of the invalid line; the empty split is independent of it.
+    write(ner, train="Ada B-PER O\n", test="")
     problems = refuse(NER, ner, tmp_path / "out")
     assert [problem.split(": ")[0] for problem in problems] == [
         "train.conll:1",
@@ -382,13 +368,13 @@ def test_only_independent_problems_are_reported(ner: Path, tmp_path: Path) -> No
     ]
 
 
-def test_many_problems_are_capped(ner: Path, tmp_path: Path) -> None:
+def test_number_of_messages_is_limited(ner: Path, tmp_path: Path) -> None:
     problems = refuse(NER, write(ner, train="a\tb O\n\n" * 50), tmp_path / "out")
     assert len(problems) == 21
     assert problems[-1] == "and 30 more"
 
 
-def test_repeated_ids(tmp_path: Path) -> None:
+def test_ids_must_be_unique(tmp_path: Path) -> None:
     recipe = replace(
         QA, carve_validation=None, files=Splits("train.jsonl", "test.jsonl", "validation.jsonl")
     )
@@ -399,8 +385,10 @@ def test_repeated_ids(tmp_path: Path) -> None:
         test=[question(2)],
     )
     assert refuse(recipe, folder, tmp_path / "out") == [
-        "train.jsonl:3: id '1' is taken by train.jsonl:1; ids are unique in a corpus: change one",
-        "test.jsonl:1: id '2' is taken by train.jsonl:2; ids are unique in a corpus: change one",
+        "train.jsonl:3: id '1' is already the id of train.jsonl:1; "
+        "ids must be unique in a corpus: change one",
+        "test.jsonl:1: id '2' is already the id of train.jsonl:2; "
+        "ids must be unique in a corpus: change one",
     ]
 
 
@@ -409,7 +397,8 @@ def test_repeated_ids(tmp_path: Path) -> None:
     [
         (
             question(1, start=4),
-            "answer 'cat' is said to start at 4, where the context has 't s'; it starts at 2: correct",
+            "answer 'cat' is said to start at 4, where the context has 't s'; "
+            "it starts at 2: correct",
         ),
         (
             question(1, context="cat or a cat", start=8),
@@ -434,15 +423,17 @@ def test_repeated_ids(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_questions(tmp_path: Path, row: dict[str, object], message: str) -> None:
+def test_invalid_questions_are_refused(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
     folder = write(tmp_path / "raw", train=[question(0), row], test=[question("t")])
     assert refuse(QA, folder, tmp_path / "out")[0].startswith(f"train.jsonl:2: {message}")
 
 
-def test_an_empty_carve_is_an_empty_split(tmp_path: Path) -> None:
+def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", train=[question(0)], test=[question("t")])
     assert refuse(replace(QA, carve_validation=1e-9), folder, tmp_path / "out") == [
-        "data_recipes/ours.yaml: split 'validation' (a share of 1e-09 of train) is empty; "
+        "data_recipes/ours.yaml: split 'validation' (1e-09 of train) is empty; "
         "correct carve_validation or seed"
     ]
 
@@ -456,14 +447,15 @@ def test_an_empty_carve_is_an_empty_split(tmp_path: Path) -> None:
         ),
         (
             {"predicate": 1},
-            "predicate 1 of 2 tokens, but B-V is at [0]; the predicate is the first token of its one span V",
+            "predicate 1 of 2 tokens, but B-V is at [0]; "
+            "the predicate is the first token of its one span V",
         ),
         ({"predicate": 7}, "predicate 7 of 2 tokens, but B-V is at [0]"),
         ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at none"),
         ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has tag 'B-ARG9', "),
     ],
 )
-def test_bad_predicates(changes: dict[str, Any], message: str) -> None:
+def test_invalid_predicates_are_refused(changes: dict[str, Any], message: str) -> None:
     from pipeline.errors import Problems
 
     problems = Problems()
@@ -480,7 +472,7 @@ def test_bad_predicates(changes: dict[str, Any], message: str) -> None:
     assert str(caught.value).startswith(f"f:1: {message}")
 
 
-def test_hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_is_read_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -499,19 +491,19 @@ def test_hub_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
     hub = Hub(str(tmp_path / "set"), "0" * 40, Splits("train", "validation"))
-    rows = prepare(replace(QA, hub=hub, options=TITLED), None, tmp_path / "out")[0]["rows"]
+    rows = prepare(replace(QA, hub=hub, options=QUESTION_WITH_TITLE), None, tmp_path / "out")[0][
+        "rows"
+    ]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
     assert refuse(QA, None, tmp_path / "none") == [
-        "data_recipes/ours.yaml: hub is missing; add it, or give the corpus a folder"
+        "data_recipes/ours.yaml: hub is missing; add it, or set a folder as the corpus's source"
     ]
 
 
-def part(recipe: Recipe) -> Recipe:
-    """SQuAD's recipe for the part of the train file that the shared data have."""
-    return replace(
-        recipe,
-        files=Splits(str(recipe.files.train).replace(".json", "-part.json"), recipe.files.test),
-    )
+def with_partial_train_file(recipe: Recipe) -> Recipe:
+    """SQuAD's recipe for the shortened train file of the test data."""
+    train = str(recipe.files.train).replace(".json", "-part.json")
+    return replace(recipe, files=Splits(train, recipe.files.test))
 
 
 def entities(summary: dict[str, Any]) -> list[int]:
@@ -550,7 +542,7 @@ def entities(summary: dict[str, Any]) -> list[int]:
         ),
     ],
 )
-def test_real_corpora(
+def test_public_corpora_have_their_published_sizes(
     corpus: str,
     folder: str,
     rows: list[int],
@@ -560,9 +552,9 @@ def test_real_corpora(
     if not (DATA / folder).is_dir():
         pytest.skip(f"{DATA / folder} is absent")
     recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
-    summary, _ = prepare(
-        part(recipe) if recipe.carve_validation else recipe, DATA / folder, tmp_path / "out"
-    )
+    if recipe.carve_validation:
+        recipe = with_partial_train_file(recipe)
+    summary, _ = prepare(recipe, DATA / folder, tmp_path / "out")
     train, validation, test = (summary["rows"][split] for split in ("train", "validation", "test"))
     if recipe.carve_validation:
         assert validation > 400
@@ -582,17 +574,15 @@ def test_real_corpora(
         ("wsc", "WSC", [554, 104]),
     ],
 )
-def test_superglue(corpus: str, folder: str, rows: list[int], tmp_path: Path) -> None:
-    """Nothing is lost, and no text of train is in validation, which is assign_split out of it."""
-    place = DATA / "classification" / folder
-    if not place.is_dir():
-        pytest.skip(f"{place} is absent")
+def test_superglue_is_complete_and_its_carved_validation_split_is_disjoint(
+    corpus: str, folder: str, rows: list[int], tmp_path: Path
+) -> None:
+    raw = DATA / "classification" / folder
+    if not raw.is_dir():
+        pytest.skip(f"{raw} is absent")
     recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
-    summary, _ = prepare(recipe, place, tmp_path / "out")
-    assert [
-        summary["rows"]["train"] + summary["rows"]["validation"],
-        summary["rows"]["test"],
-    ] == rows
+    counts = prepare(recipe, raw, tmp_path / "out")[0]["rows"]
+    assert [counts["train"] + counts["validation"], counts["test"]] == rows
     task = task_named(recipe.task)
 
     def texts(_: str, split: str) -> Iterator[str]:
@@ -608,16 +598,13 @@ def test_superglue(corpus: str, folder: str, rows: list[int], tmp_path: Path) ->
     ]
 
 
-def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_path: Path) -> None:
+def test_validation_splits_of_both_squads_have_the_same_articles(tmp_path: Path) -> None:
     contexts = {}
     for name in ("squad", "squad_v2"):
         if not (DATA / "qa" / name).is_dir():
             pytest.skip(f"{DATA / 'qa' / name} is absent")
-        prepare(
-            part(load_recipe(ROOT / "data_recipes" / f"{name}.yaml")),
-            DATA / "qa" / name,
-            tmp_path / name,
-        )
+        recipe = with_partial_train_file(load_recipe(ROOT / "data_recipes" / f"{name}.yaml"))
+        prepare(recipe, DATA / "qa" / name, tmp_path / name)
         for split in ("train", "validation"):
             examples = read_examples(
                 tmp_path / name / f"{split}.parquet", task_named("span_extraction")
@@ -629,7 +616,7 @@ def test_no_article_is_in_train_of_one_squad_and_validation_of_the_other(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["ner", "qa", "srl"])
-def test_generated_corpora(kind: Any, tmp_path: Path) -> None:
+def test_generated_corpora_are_prepared_completely(kind: Any, tmp_path: Path) -> None:
     from pipeline.world import write_corpus
 
     sizes = write_corpus(kind, tmp_path / "raw", 300, 0)

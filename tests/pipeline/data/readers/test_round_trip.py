@@ -17,7 +17,7 @@ from pipeline.tasks.base.row import Row
 from tests.support.raw import EXTENSIONS, compress, read, without_where
 from tests.support.tags import SPANS, Spans, to_tags
 
-FEW = settings(
+SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 # Only \n, \r\n, tabs and spaces separate: U+0085, U+2028 and no-break spaces are text.
@@ -53,7 +53,7 @@ def to_rows(sentences: list[tuple[list[str], Spans]]) -> list[Row]:
     return [{"tokens": tokens, "tags": to_tags(spans, "iob2")} for tokens, spans in sentences]
 
 
-@FEW
+@SETTINGS
 @given(
     SENTENCES,
     st.sampled_from(SCHEMES),
@@ -85,7 +85,7 @@ def test_columns_are_read_back(
     assert (without_where(rows), problems) == (to_rows(sentences), [])
 
 
-@FEW
+@SETTINGS
 @given(SENTENCES, FILES)
 def test_conllu_is_read_back(
     tmp_path: Path, sentences: list[tuple[list[str], Spans]], form: tuple[str, str, bool, bool]
@@ -128,7 +128,7 @@ def propositions(draw: st.DrawFn) -> tuple[list[str], list[tuple[int, Spans]]]:
     return tokens, sorted(predicates)
 
 
-@FEW
+@SETTINGS
 @given(st.lists(propositions(), max_size=3), FILES, st.booleans())
 def test_props_are_read_back(
     tmp_path: Path,
@@ -181,7 +181,7 @@ QUESTIONS = st.lists(questions(), max_size=4).map(
 )
 
 
-@FEW
+@SETTINGS
 @given(QUESTIONS, FILES, st.sampled_from([None, 1]), st.booleans())
 def test_squad_is_read_back(
     tmp_path: Path,
@@ -202,7 +202,7 @@ def test_squad_is_read_back(
     assert (without_where(result), problems) == (expected, [])
 
 
-@FEW
+@SETTINGS
 @given(QUESTIONS, FILES)
 def test_mrqa_is_read_back(
     tmp_path: Path, rows: list[Row], form: tuple[str, str, bool, bool]
@@ -275,7 +275,7 @@ def as_parquet(rows: list[Row]) -> bytes:
     return file.getvalue()
 
 
-@FEW
+@SETTINGS
 @given(
     st.one_of(LABELED_TEXTS, CHOICES, QUESTIONS, PREDICATES, SENTENCES.map(to_rows)),
     FILES,
