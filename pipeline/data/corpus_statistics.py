@@ -139,8 +139,8 @@ def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems)
         if count < MIN_LABEL_COUNT:
             problems.add(
                 f"{name}: train",
-                f"label {label!r} occurs {count} times among {total} annotations, but fewer than "
-                f"{MIN_LABEL_COUNT} are too few to learn from; "
+                f"label {label!r} occurs {count} times among {total} annotations; fewer than "
+                f"{MIN_LABEL_COUNT} are too few to learn from: "
                 "add annotations, or merge it with another label",
                 "class-imbalance",
             )

@@ -126,7 +126,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     if not folder.is_dir():
         problems.add(
             str(folder),
-            f"the folder does not exist; put the corpus {recipe.name!r} there ({recipe.source})",
+            f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})",
             "missing-file",
         )
     else:
@@ -134,7 +134,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
             if not matching_files(folder, name):
                 problems.add(
                     str(folder / name),
-                    f"the file does not exist; download it ({recipe.source}), "
+                    f"no such file; download it ({recipe.source}), "
                     "or correct files in the recipe",
                     "missing-file",
                 )

@@ -319,7 +319,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_ner",
         "data/world/ner/train.conll",
         lambda raw: raw.replace(b"B-PER", b"S-PER"),
-        ("train.conll:1", "'S-PER' is not IOB2", "tag_scheme"),
+        ("train.conll:1", "'S-PER' is not valid in IOB2", "tag_scheme"),
     ),
     "unknown label": (
         "world_ner",
@@ -331,7 +331,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_ner",
         "data/world/ner/validation.conll",
         lambda raw: raw.replace(b"PER", b"LOC"),
-        ("validation.conll:1", "'LOC' is never in train", "allow: [unseen-label]"),
+        ("validation.conll:1", "'LOC' does not occur in train", "allow: [unseen-label]"),
     ),
     "not UTF-8": (
         "world_ner",

@@ -285,12 +285,12 @@ def test_missing_files_are_reported_at_once(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").unlink()
     (ner / "test.conll").unlink()
     assert refuse(NER, ner, tmp_path / "out") == [
-        f"{name}.conll: the file does not exist; download it (made here), "
+        f"{name}.conll: no such file; download it (made here), "
         "or correct files in the recipe"
         for name in ("train", "test")
     ]
     assert refuse(NER, tmp_path / "none", tmp_path / "out") == [
-        f"{tmp_path}/none: the folder does not exist; put the corpus 'ours' there (made here)"
+        f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"
     ]
 
 
