@@ -1,4 +1,4 @@
-"""A feature table without some of its examples: what a mixture trains on, without the rows that leak."""
+"""A feature table without some of its examples: the training data without rows that leak."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,10 @@ from pipeline.seeding import Ints
 
 
 class FeatureSubset:
-    """The rows of `table` whose examples are not among the numbers `without`, renumbered from 0: a `Table` too."""
+    """The `Table` of the rows of `table` whose example indices are not in `without`.
+
+    The rows are numbered from 0.
+    """
 
     def __init__(self, table: Table, without: Sequence[int] | Ints) -> None:
         self.path = table.path
@@ -26,5 +29,5 @@ class FeatureSubset:
         return len(self._rows)
 
     def column(self, name: str, row: int) -> NDArray[Any]:
-        """One list column of one row, without a copy."""
+        """The list column `name` of one row, without a copy."""
         return self._table.column(name, int(self._rows[row]))

@@ -1,7 +1,8 @@
-"""Deep prompts from and to other libraries: prefix tuning of peft, and checkpoints of P-tuning v2's repository.
+"""Import and export of deep prompts as prefix tuning adapters of peft.
 
-Both keep a prompt as a table [P, 2 L H D] whose rows are layer, key or value, head, number. They hand it to the model as a cache
-of keys and values, so that the text's positions begin at P: that is a prompt's `position_offset`. No file is ever unpickled.
+peft, like P-tuning v2, stores a prompt as a table [P, 2 L H D] (see `unfold_table`) and passes it
+to the model as a key/value cache. So the positions of the text start at P: this is the
+`position_offset` of a prompt. No file is unpickled.
 """
 
 import dataclasses
@@ -23,19 +24,25 @@ from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.prompt import DeepPrompt, unfold_table
 
 TOLERANCE = 1e-4
-"""How far hidden states may be from peft's."""
+"""Maximum difference between our hidden states and those of peft."""
 
-_NO_CACHE = "its model takes no cache of keys and values: peft fails on padded texts, and fails or ignores the prompt on others"
-UNKNOWN_TO_PEFT = dict.fromkeys(
+_NO_CACHE = (
+    "its model takes no key/value cache: peft fails on padded texts, and fails or ignores the "
+    "prompt on other texts"
+)
+UNSUPPORTED_BY_PEFT = dict.fromkeys(
     ("albert", "deberta", "deberta-v2", "distilbert", "modernbert", "mpnet"), _NO_CACHE
 )
-"""`model_type` -> why peft's prefix tuning does not work on it; measured with peft 0.21.2 and held by tests/pipeline/interop/test_interop.py."""
-_NOT_SHIFTED = ("eurobert",)  # under peft: it counts positions from 0, whatever is in its cache
+"""`model_type` -> reason why prefix tuning of peft does not work on it.
+
+Measured with peft 0.21.2; tests/pipeline/interop/test_interop.py checks it.
+"""
+_UNSHIFTED = ("eurobert",)  # the model counts positions from 0, also with a cache
 
 
 @dataclass(frozen=True)
 class _PeftConfig:
-    """adapter_config.json as peft 0.21.2 writes it, key for key; older ones lack some."""
+    """The keys of adapter_config.json as of peft 0.21.2; older versions lack some of them."""
 
     num_virtual_tokens: int
     num_layers: int
@@ -43,12 +50,10 @@ class _PeftConfig:
     token_dim: int
     num_transformer_submodules: Literal[1] = 1
     encoder_hidden_size: int | None = None
-    prefix_projection: bool = False  # of the training; what is saved is always computed
+    prefix_projection: bool = False  # in training; the file always contains its output
     base_model_name_or_path: str | None = None
     inference_mode: bool = True
-    task_type: str | None = (
-        "FEATURE_EXTRACTION"  # without any, peft would load the adapter and leave it out of the forward pass
-    )
+    task_type: str | None = "FEATURE_EXTRACTION"  # with None, peft ignores the adapter
     peft_type: str = "PREFIX_TUNING"
     peft_version: str | None = "0.21.2"
     auto_mapping: Any = None
@@ -58,82 +63,87 @@ class _PeftConfig:
 
 
 def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
-    """The prompt [L, 2, H, P, D] of a prefix tuning adapter saved by peft, number for number; a head beside it stays behind.
+    """Read the prompt [L, 2, H, P, D] of a prefix tuning adapter of peft, without its head.
 
-    Raises UserError: files missing or pickled, another method, shapes that do not fit the backbone, a backbone that was trained
-    too, or on which peft does something else.
+    Raises UserError if files are missing, unreadable or pickles, if the adapter is of another
+    method, includes backbone weights or does not fit the backbone, or if peft computes something
+    else on this backbone.
     """
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not path.is_file():
         raise UserError(
-            f"{folder}: holds no adapter_config.json; give the folder that peft's save_pretrained wrote"
+            f"{folder}: has no adapter_config.json; "
+            "give the folder that save_pretrained of peft wrote"
         )
     values = load_json(path)
-    if (
-        isinstance(values, dict) and values.get("peft_type") != "PREFIX_TUNING"
-    ):  # first: other methods have other keys
+    # Check the method before the keys: other methods have other keys.
+    if isinstance(values, dict) and values.get("peft_type") != "PREFIX_TUNING":
         raise UserError(
-            f"{path}: peft_type is {values.get('peft_type')!r}; only PREFIX_TUNING makes a deep prompt"
+            f"{path}: peft_type is {values.get('peft_type')!r}, and only PREFIX_TUNING is a deep "
+            "prompt; give a prefix tuning adapter"
         )
     config = parse(_PeftConfig, values, str(path))
     names, tensors = read_tensors(weights, "prompt_embeddings")
     shape = backbone.prompt_shape(config.num_virtual_tokens)
-    fits = {
+    expected = {
         "num_layers": shape[0],
         "num_attention_heads": shape[2],
         "token_dim": shape[2] * shape[4],
     }
     problems = [
-        f"{path}: {name} is {getattr(config, name)}, the backbone has {value}; use the backbone it was made for"
-        for name, value in fits.items()
+        f"{path}: {name} is {getattr(config, name)}, but the backbone has {value}; "
+        "use the backbone it was made for"
+        for name, value in expected.items()
         if getattr(config, name) != value
     ]
     problems += shape_problems(
         weights, tensors, {"prompt_embeddings": (config.num_virtual_tokens, table_width(backbone))}
     )
-    body = tuple(f".{name}" for name, _ in backbone.model.named_parameters())
-    if trained := [name for name in names if name.endswith(body)]:
+    backbone_names = tuple(f".{name}" for name, _ in backbone.model.named_parameters())
+    if trained := [name for name in names if name.endswith(backbone_names)]:
         problems.append(
-            f"{weights}: holds weights of the backbone too ({trained[0]}, modules_to_save is "
-            f"{config.modules_to_save}); it is no prompt for a frozen backbone, train one without modules_to_save"
+            f"{weights}: contains weights of the backbone ({trained[0]}; modules_to_save is "
+            f"{config.modules_to_save}), but a deep prompt needs a frozen backbone; "
+            "train an adapter without modules_to_save"
         )
-    problems += _unlike_peft(backbone)
+    problems += _backbone_problems(backbone)
     if problems:
         raise UserError(*problems)
     return DeepPrompt(
         unfold_table(tensors["prompt_embeddings"].float(), shape),
-        position_offset=_shift(backbone, shape[3]),
+        position_offset=_peft_offset(backbone, shape[3]),
     )
 
 
 def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_name: str) -> None:
-    """Write a folder that `peft.PeftModel.from_pretrained` loads onto `AutoModel.from_pretrained(base_model_name)`.
+    """Write an adapter for `peft.PeftModel.from_pretrained`, on `AutoModel` of `base_model_name`.
 
-    Hidden states are then the same, text pairs aside: peft's class for a model without head drops `token_type_ids`. A prompt that
-    shifts the text by another number of positions than peft does is made up for where positions are rotary: its keys are turned.
-    Raises UserError with all reasons why the prompt would not be the same under peft.
+    The hidden states under peft are the same, except for text pairs: the class of peft for a model
+    without head drops `token_type_ids`. peft may shift the text by another number of positions than
+    the prompt does. With rotary positions, the keys are rotated to correct this. Raises UserError
+    with all reasons why the prompt would not work the same under peft.
     """
     shape = backbone.prompt_shape(prompt.num_virtual_tokens)
-    by = _shift(backbone, prompt.num_virtual_tokens) - prompt.position_offset
-    problems = _unlike_peft(backbone) or _unmovable(prompt, backbone, by)
+    shift = _peft_offset(backbone, prompt.num_virtual_tokens) - prompt.position_offset
+    problems = _backbone_problems(backbone) or _shift_problems(prompt, backbone, shift)
     last = prompt.first_layer + prompt.shape[0] - 1
     if (prompt.first_layer, last) != (0, shape[0] - 1):
         problems.append(
-            f"prompt: it is in layers {prompt.first_layer} to {last} of 0 to {shape[0] - 1}, and peft's are in all; "
-            "train one with prompt_layers: all"
+            f"prompt: covers layers {prompt.first_layer} to {last} of 0 to {shape[0] - 1}, but "
+            "peft needs all layers; train a prompt with prompt_layers: all"
         )
     if prompt.shape[1:] != shape[1:]:
         problems.append(
-            f"prompt: its shape is {prompt.shape}, the backbone takes {shape}; use the backbone it was made for"
+            f"prompt: its shape is {prompt.shape}, but the backbone needs {shape}; "
+            "use the backbone it was made for"
         )
     if problems:
         raise UserError(*problems)
     with torch.no_grad():
         key_values = prompt.materialize().float()
-        if by:
-            key_values = torch.stack(
-                [_turned(key_values[:, 0], backbone, by), key_values[:, 1]], dim=1
-            )
+        if shift:
+            keys = _rotate_keys(key_values[:, 0], backbone, shift)
+            key_values = torch.stack([keys, key_values[:, 1]], dim=1)
         table = key_values.permute(3, 0, 1, 2, 4).flatten(1).cpu().contiguous()
     width = shape[2] * shape[4]
     config = _PeftConfig(
@@ -144,10 +154,10 @@ def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_nam
         encoder_hidden_size=width,
         base_model_name_or_path=base_model_name,
     )
-    with atomic_folder(folder) as beside:
-        write_json(beside / "adapter_config.json", dataclasses.asdict(config))
+    with atomic_folder(folder) as output:
+        write_json(output / "adapter_config.json", dataclasses.asdict(config))
         save_file(
-            {"prompt_embeddings": table}, beside / "adapter_model.safetensors", {"format": "pt"}
+            {"prompt_embeddings": table}, output / "adapter_model.safetensors", {"format": "pt"}
         )
 
 
@@ -159,26 +169,26 @@ def verify(
     input_ids: Tensor,
     attention_mask: Tensor,
 ) -> float:
-    """Run peft itself with an exported prompt, and ours: the largest difference of their hidden states at real tokens.
+    """Run an exported prompt under peft; return the maximum difference from our hidden states.
 
-    `backbone_folder` is where peft's model is loaded from; `input_ids` and `attention_mask` [B, T] are padded on the right, and
-    leave P of the backbone's positions free. Differences are divided by the largest hidden state where that is above 1.
-    Raises UserError: peft is not installed, cannot load or run the export, or differs by more than TOLERANCE.
+    peft loads its model from `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded
+    on the right; T + P must not exceed the positions of the backbone. The maximum is over real
+    tokens; it is divided by the maximum absolute hidden state if that exceeds 1. Raises UserError
+    if peft is not installed, cannot load or run the export, or differs by more than `TOLERANCE`.
     """
     with torch.no_grad(), warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter("ignore")
         try:
-            from peft import PeftModel  # noqa: PLC0415  (an extra, and slow to import)
+            from peft import PeftModel  # noqa: PLC0415  (an optional dependency, slow to import)
         except ImportError as error:
             raise UserError(
-                "peft is not installed, and only it can verify an export; pip install 'deep-prompt[peft]'"
+                "peft is not installed, and verification runs it; pip install 'deep-prompt[peft]'"
             ) from error
-        from_peft(
-            folder, backbone
-        )  # before peft reads it: for a file that is missing, peft would take a pickle, or ask the hub
-        ours = backbone(input_ids, attention_mask, torch.zeros_like(input_ids), prompt())
+        # Check the files first: in place of a missing file, peft loads a pickle or asks the Hub.
+        from_peft(folder, backbone)
+        hidden = backbone(input_ids, attention_mask, torch.zeros_like(input_ids), prompt())
         try:
-            stock = (
+            plain_model = (
                 type(backbone.model)
                 .from_pretrained(
                     backbone_folder,
@@ -189,67 +199,75 @@ def verify(
                 .to(input_ids.device)
             )
             peft: Any = PeftModel.from_pretrained(
-                stock, str(folder), torch_device=str(input_ids.device)
+                plain_model, str(folder), torch_device=str(input_ids.device)
             ).eval()
-            theirs = peft(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        except Exception as error:  # peft fails in as many ways as there are models
+            peft_hidden = peft(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        except Exception as error:  # the type of the error depends on the model
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{folder}: peft cannot run it on {backbone_folder}: {reason}; export it again, onto its own backbone"
+                f"{folder}: peft cannot run it on {backbone_folder}: {reason}; "
+                "export it again, with the backbone it was made for"
             ) from error
     real = attention_mask.bool()
-    difference = float((theirs - ours)[real].abs().max() / ours[real].abs().max().clamp(min=1.0))
-    if not difference <= TOLERANCE:  # NaN is no success
+    scale = hidden[real].abs().max().clamp(min=1.0)
+    difference = float((peft_hidden - hidden)[real].abs().max() / scale)
+    if not difference <= TOLERANCE:  # also True for NaN
         raise UserError(
-            f"{folder}: peft's hidden states differ from ours by {difference:.2g}, more than {TOLERANCE}; "
-            f"export it again, and check that {backbone_folder} is the backbone it was made for"
+            f"{folder}: the hidden states of peft differ from ours by {difference:.2g}, more than "
+            f"{TOLERANCE}; export it again, and check that {backbone_folder} is the backbone "
+            "it was made for"
         )
     return difference
 
 
-def _shift(backbone: Backbone, count: int) -> int:
-    """By how many positions the text is shifted under peft."""
-    return 0 if backbone.config.model_type in _NOT_SHIFTED else count
+def _peft_offset(backbone: Backbone, count: int) -> int:
+    """Number of positions by which peft shifts the text."""
+    return 0 if backbone.config.model_type in _UNSHIFTED else count
 
 
-def _unlike_peft(backbone: Backbone) -> list[str]:
-    """Why prompts on a backbone cannot be the same under peft, if so."""
+def _backbone_problems(backbone: Backbone) -> list[str]:
+    """Reasons why prompts on this backbone do not work the same under peft."""
     family, window = backbone.config.model_type, getattr(backbone.config, "sliding_window", None)
-    if family in UNKNOWN_TO_PEFT:
+    if family in UNSUPPORTED_BY_PEFT:
         return [
-            f"backbone: peft's prefix tuning does not work on {family!r} models ({UNKNOWN_TO_PEFT[family]}); use another"
+            f"backbone: prefix tuning of peft does not work on {family!r} models "
+            f"({UNSUPPORTED_BY_PEFT[family]}); use another backbone"
         ]
     if window is not None:
         return [
-            f"backbone: sliding_window is {window}, and peft hides a prompt from tokens past it where ours is seen by all; "
-            "where a prompt and its text are never longer, set sliding_window to null in the backbone's config.json"
+            f"backbone: sliding_window is {window}; under peft, tokens beyond the window do not "
+            "see the prompt, but here all tokens see it; if prompt and text together are never "
+            "longer than the window, set sliding_window to null in the backbone's config.json"
         ]
     return []
 
 
-def _unmovable(prompt: DeepPrompt, backbone: Backbone, by: int) -> list[str]:
-    """Why keys cannot make up for a text that is shifted `by` more positions than in training, if so."""
-    if not by:
+def _shift_problems(prompt: DeepPrompt, backbone: Backbone, shift: int) -> list[str]:
+    """Reasons why rotated keys cannot correct a further shift of the text by `shift` positions."""
+    if not shift:
         return []
-    what = f"prompt: it shifts the text by {prompt.position_offset} positions, and peft by {prompt.position_offset + by}"
+    offset = prompt.position_offset
+    problem = f"prompt: shifts the text by {offset} positions, but peft by {offset + shift}"
     if backbone.family.positions != "rotary":
         return [
-            f"{what}; with learned positions the two are not the same, train one with shift_positions: true"
+            f"{problem}, and the export cannot correct this without rotary positions; "
+            "train a prompt with shift_positions: true"
         ]
     kind = backbone.model.rotary_emb.rope_type
     if kind in ("dynamic", "longrope"):
         return [
-            f"{what}; with rope_type {kind!r} the text's angles depend on its length, train one with shift_positions: true"
+            f"{problem}, and with rope_type {kind!r} the angles depend on the length of the text; "
+            "train a prompt with shift_positions: true"
         ]
     return []
 
 
-def _turned(keys: Tensor, backbone: Backbone, by: int) -> Tensor:
-    """Keys [L, H, P, D] as seen from a text that is `by` positions further on, by the backbone's own rotary embedding."""
+def _rotate_keys(keys: Tensor, backbone: Backbone, shift: int) -> Tensor:
+    """Rotate keys [L, H, P, D] by `shift` positions, with the rotary embedding of the backbone."""
     rotary = backbone.model.rotary_emb
-    cos, sin = rotary(keys, torch.tensor([[by]], device=keys.device))
-    # The family's own function: some turn halves, some turn neighbors, some only a part.
+    cos, sin = rotary(keys, torch.tensor([[shift]], device=keys.device))
+    # Families differ: they pair halves or neighbors of a head, or rotate only a part of it.
     rotate = sys.modules[type(backbone.model).__module__].apply_rotary_pos_emb
-    scaling = rotary.attention_scaling  # is in the text's queries already
-    turned: Tensor = rotate(keys, keys, cos / scaling, sin / scaling)[1]
-    return turned
+    scaling = rotary.attention_scaling  # the queries of the text already include it
+    rotated: Tensor = rotate(keys, keys, cos / scaling, sin / scaling)[1]
+    return rotated

@@ -1,4 +1,4 @@
-"""Checkpoints of P-tuning v2's repository (github.com/THUDM/P-tuning-v2) as deep prompts."""
+"""Import of checkpoints of P-tuning v2 (github.com/THUDM/P-tuning-v2)."""
 
 from pathlib import Path
 
@@ -11,25 +11,28 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.prompt import DeepPrompt, unfold_table
 
 _PLAIN = {"embedding.weight"}
-_PROJECTED = _PLAIN | {f"trans.{number}.{part}" for number in (0, 2) for part in ("weight", "bias")}
+_PROJECTED = _PLAIN | {"trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.bias"}
 
 
 def from_ptuning_v2(file: Path, backbone: Backbone) -> DeepPrompt:
-    """The prompt [L, 2, H, P, D] in a checkpoint of github.com/THUDM/P-tuning-v2, with or without projection, as safetensors.
+    """Read the prompt [L, 2, H, P, D] of a P-tuning v2 checkpoint, with or without projection.
 
-    Only its `prefix_encoder` is read. Raises UserError: unreadable, pickled, no such tensors, what does not fit the backbone.
+    `file` is in safetensors format; only the tensors of its `prefix_encoder` are read. Raises
+    UserError if the file is unreadable or a pickle, if it lacks these tensors, or if they do not
+    fit the backbone.
     """
     if backbone.family.positions == "rotary":
         raise UserError(
-            f"{file}: P-tuning v2 has no {backbone.config.model_type!r} models, so nobody knows where the positions "
-            "of the text began; use the backbone it was made for"
+            f"{file}: P-tuning v2 has no {backbone.config.model_type!r} models, so the position of "
+            "the first text token is unknown; use the backbone it was made for"
         )
-    _, found = read_tensors(file, "prefix_encoder.")
-    tensors = {name.split("prefix_encoder.")[1]: tensor for name, tensor in found.items()}
-    if tensors.keys() not in (_PLAIN, _PROJECTED) or len(tensors) < len(found):
+    _, prefix_tensors = read_tensors(file, "prefix_encoder.")
+    tensors = {name.split("prefix_encoder.")[1]: tensor for name, tensor in prefix_tensors.items()}
+    if tensors.keys() not in (_PLAIN, _PROJECTED) or len(tensors) < len(prefix_tensors):
         raise UserError(
-            f"{file}: of a prefix_encoder it holds {', '.join(sorted(found)) or 'nothing'}, expected "
-            f"{', '.join(sorted(_PLAIN))} alone or {', '.join(sorted(_PROJECTED))}; give a model of P-tuning v2"
+            f"{file}: its prefix_encoder has {', '.join(sorted(prefix_tensors)) or 'no tensors'}, "
+            f"expected {', '.join(sorted(_PLAIN))} alone or {', '.join(sorted(_PROJECTED))}; "
+            "give a checkpoint of P-tuning v2"
         )
     table, width, size = tensors["embedding.weight"], table_width(backbone), backbone.hidden_size
     count = table.shape[0] if table.ndim else 0
@@ -45,12 +48,13 @@ def from_ptuning_v2(file: Path, backbone: Backbone) -> DeepPrompt:
         }
     if problems := shape_problems(file, tensors, shapes):
         raise UserError(*problems)
-    numbers = {name: tensor.float() for name, tensor in tensors.items()}
-    table = numbers["embedding.weight"]
+    float_tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    table = float_tensors["embedding.weight"]
     if projected:
-        inside = torch.tanh(linear(table, numbers["trans.0.weight"], numbers["trans.0.bias"]))
-        table = linear(inside, numbers["trans.2.weight"], numbers["trans.2.bias"])
-    offset = (
-        0 if backbone.family.positions == "relative" else count
-    )  # distances stay what they are, wherever the text begins
+        hidden = torch.tanh(
+            linear(table, float_tensors["trans.0.weight"], float_tensors["trans.0.bias"])
+        )
+        table = linear(hidden, float_tensors["trans.2.weight"], float_tensors["trans.2.bias"])
+    # A shift of the text does not change relative distances.
+    offset = 0 if backbone.family.positions == "relative" else count
     return DeepPrompt(unfold_table(table, backbone.prompt_shape(count)), position_offset=offset)

@@ -1,4 +1,4 @@
-"""The tensors in other libraries' files: read without unpickling, and checked against the backbone."""
+"""Tensors in files of other libraries: read without pickle, checked against the backbone."""
 
 from pathlib import Path
 
@@ -11,30 +11,37 @@ from pipeline.model.backbone import Backbone
 
 
 def table_width(backbone: Backbone) -> int:
-    """2 L H D."""
+    """Width 2 L H D of a prompt table [P, 2 L H D]."""
     layers, two, heads, _, size = backbone.prompt_shape(0)
     return layers * two * heads * size
 
 
-def read_tensors(path: Path, part: str) -> tuple[list[str], dict[str, Tensor]]:
-    """The names of all tensors in a file, and those with `part` in their name. Raises UserError: unreadable, pickled."""
+def read_tensors(path: Path, name_part: str) -> tuple[list[str], dict[str, Tensor]]:
+    """Read the tensors whose names contain `name_part`; returns the names of all tensors, too.
+
+    Raises UserError if the file is unreadable, not safetensors, or a pickle.
+    """
     pickled = path.parent / f"{path.stem}.bin"
     if path == pickled or (pickled.exists() and not path.exists()):
-        safe = path.with_name(path.stem.removeprefix("pytorch_") + ".safetensors")
+        target = path.with_name(path.stem.removeprefix("pytorch_") + ".safetensors")
         code = (
-            f"import torch, safetensors.torch as s; t = torch.load('{pickled}', map_location='cpu'); "
-            f"s.save_file({{n: t[n].contiguous() for n in t if '{part}' in n}}, '{safe}')"
+            "import torch, safetensors.torch as s; "
+            f"t = torch.load('{pickled}', map_location='cpu'); "
+            f"s.save_file({{n: t[n].contiguous() for n in t if '{name_part}' in n}}, '{target}')"
         )
         raise UserError(
-            f"{pickled}: is a pickle, which can run code when it is loaded; go to the environment that made it, make "
-            f'{safe.name} with\npython -c "{code}"\nand give that'
+            f"{pickled}: is a pickle, and a pickle can run code when it is loaded; convert it to "
+            f"{target.name}, in the environment that made it, with\n"
+            f'python -c "{code}"\nand give that file'
         )
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
-            return names, {name: file.get_tensor(name) for name in names if part in name}
+            return names, {name: file.get_tensor(name) for name in names if name_part in name}
     except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error}); get it again") from None
+        raise UserError(
+            f"{path}: not a safetensors file ({error}); copy or download it again"
+        ) from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read: {error.strerror or error}; give the path of a readable file"
@@ -44,18 +51,19 @@ def read_tensors(path: Path, part: str) -> tuple[list[str], dict[str, Tensor]]:
 def shape_problems(
     path: Path, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
 ) -> list[str]:
-    """What is wrong with tensors that should have some shapes, and numbers that float32 can hold."""
+    """Problems of `tensors`, which must have `shapes` and a dtype that float32 can represent."""
     problems = []
     for name, shape in shapes.items():
         if name not in tensors:
-            problems.append(f"{path}: holds no {name}; give a file with a prompt")
+            problems.append(f"{path}: has no tensor {name}; give a file with a prompt")
         elif tuple(tensors[name].shape) != shape:
             problems.append(
-                f"{path}: the shape of {name} is {tuple(tensors[name].shape)}, the backbone takes {shape}; "
-                "use the backbone it was made for"
+                f"{path}: the shape of {name} is {tuple(tensors[name].shape)}, but the backbone "
+                f"needs {shape}; use the backbone it was made for"
             )
         elif tensors[name].dtype not in (torch.float32, torch.float16, torch.bfloat16):
             problems.append(
-                f"{path}: {name} is {tensors[name].dtype}, which float32 cannot hold; save it as float32"
+                f"{path}: {name} is {tensors[name].dtype}, which float32 cannot represent; "
+                "save it as float32"
             )
     return problems
