@@ -184,7 +184,7 @@ class FeatureList:
         self._features = features
 
     def column(self, name: str, row: int) -> NDArray[Any]:
-        """One list column of one row."""
+        """The list column `name` of one row."""
         return np.fromiter(getattr(self._features[row], name), np.int64)
 
 

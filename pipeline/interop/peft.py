@@ -182,7 +182,7 @@ def verify(
             from peft import PeftModel  # noqa: PLC0415  (an optional dependency, slow to import)
         except ImportError as error:
             raise UserError(
-                "peft is not installed, and verification runs it; pip install 'deep-prompt[peft]'"
+                "peft is not installed, but verify needs it; run pip install 'deep-prompt[peft]'"
             ) from error
         # Check the files first: in place of a missing file, peft loads a pickle or asks the Hub.
         from_peft(folder, backbone)

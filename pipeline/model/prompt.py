@@ -204,9 +204,9 @@ def stack_prompts(
 
 
 class PromptBank(nn.Module):
-    """The deep prompts of several tasks, stacked once, for batches that mix the tasks. It is not trained.
+    """The deep prompts of several tasks for batches that mix tasks, stacked once and not trained.
 
-    `prompts` has an entry per task; several tasks may have the same prompt, and None is no prompt.
+    `prompts` has one entry per task. Tasks may share a prompt; None means no prompt.
     """
 
     key_values: Tensor | None
@@ -226,10 +226,13 @@ class PromptBank(nn.Module):
             self.register_buffer(name, stacked and getattr(stacked, name))
 
     def forward(self, tasks: Tensor) -> LayerPrompts | None:
-        """The prompts of a batch whose rows have the tasks `tasks` [B]; None where no task has a prompt."""
+        """The prompts of a batch; `tasks` [B] is the task index of each row.
+
+        Returns None if no task has a prompt.
+        """
         if self.key_values is None:
             return None
-        # A single prompt needs no index, and attention then makes no copy of it per row.
+        # Without an index for a single prompt, the attention does not copy it for each row.
         index = None if len(self.key_values) == 1 else self.prompt_of_task[tasks]
         return LayerPrompts(
             self.key_values, self.first_layer, index, self.token_mask, self.position_offsets
@@ -240,8 +243,8 @@ def initial_key_values(init: PromptInit, text_key_values: Tensor, seed: int) -> 
     """Initial keys and values [L, 2, H, P, D] of a `DeepPrompt`.
 
     "text" uses the keys and values of real text. "normal" draws from a normal distribution with
-    standard deviation `NORMAL_STD`. The third choice of `PromptInit` uses the keys of the text with
-    values 0. `text_key_values` [L, 2, H, P, D] gives the shape in all cases.
+    standard deviation `NORMAL_STD`. "zero_values" uses the keys of the text and sets the values to
+    0. `text_key_values` [L, 2, H, P, D] gives the shape in all cases.
     """
     if init == "text":
         return text_key_values

@@ -581,7 +581,7 @@ def test_only_verify_needs_peft(exported: Exported, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "peft", None)
     folder, prompt, backbone, *_ = exported
     assert problems_of(lambda: verify(*exported)) == [
-        "peft is not installed, and verification runs it; pip install 'deep-prompt[peft]'"
+        "peft is not installed, but verify needs it; run pip install 'deep-prompt[peft]'"
     ]
     to_peft(folder, prompt, backbone, "x")
     from_peft(folder, backbone)
