@@ -379,7 +379,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_qa",
         "data/world/qa/train.jsonl",
         lambda raw: raw * 2,
-        ("train.jsonl:2", "'train' is taken"),
+        ("train.jsonl:2", "'train' is already the id of"),
     ),
     "unknown reader": (
         "world_ner",

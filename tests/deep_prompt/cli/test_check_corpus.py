@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 from deep_prompt.cli.main import main
-from pipeline.data.corpus_statistics import DOMINANT, FAR, RARE, measure
+from pipeline.data.corpus_statistics import (
+    LONG_TEXT_WINDOWS,
+    MAX_LABEL_FRACTION,
+    MIN_LABEL_COUNT,
+    compute_statistics,
+)
 from pipeline.data.prepare import prepare
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
@@ -128,7 +133,11 @@ def test_nothing_sound_is_no_crash(place: Path, capsys: pytest.CaptureFixture[st
     ("values", "kind", "part"),
     [
         ([{"text": "a b", "label": "yes"}] * 20_000, "class-imbalance", "'yes' is"),
-        ([{"text": "word " * (FAR * 16 + 5), "label": "no"}], "long-text", "times max_length"),
+        (
+            [{"text": "word " * (LONG_TEXT_WINDOWS * 16 + 5), "label": "no"}],
+            "long-text",
+            "times max_length",
+        ),
         (
             [{"text": "the test text number 7", "label": "no"}],
             "train-text-held-out",
@@ -175,19 +184,22 @@ def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
         place,
         "train",
         [
-            {"text": f"text {n}", "label": "maybe" if n < RARE - 1 else ("yes", "no")[n % 2]}
+            {
+                "text": f"text {n}",
+                "label": "maybe" if n < MIN_LABEL_COUNT - 1 else ("yes", "no")[n % 2],
+            }
             for n in range(100)
         ],
     )
     problems = Problems()
     summary, _ = prepare(
-        replace(recipe, allow=("shared-row",)), place / "raw", tmp_path / "out", gather=problems
+        replace(recipe, allow=("shared-row",)), place / "raw", tmp_path / "out", problems=problems
     )
-    measure(tmp_path / "out", summary, None, 8, 0, problems)
+    compute_statistics(tmp_path / "out", summary, None, 8, 0, problems)
     assert [problem.message.split(";")[0] for problem in problems.kept] == [
-        f"label 'maybe' is there {RARE - 1} times among 100 annotations"
+        f"label 'maybe' occurs {MIN_LABEL_COUNT - 1} times among 100 annotations"
     ]
-    assert 0.5 < DOMINANT < 1
+    assert 0.5 < MAX_LABEL_FRACTION < 1
 
 
 @pytest.mark.parametrize("kind", ["ner", "qa", "srl"])
@@ -199,17 +211,17 @@ def test_lengths_are_those_of_the_features(kind: Any, tmp_path: Path, tokenizer:
         allow=("shared-row", "conflicting-labels", "unseen-label"),
     )
     summary, _ = prepare(recipe, tmp_path / "raw", tmp_path / "out")
-    found = measure(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
+    found = compute_statistics(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
     for split, counted in found.splits.items():
-        assert len(counted.words) == len(counted.pieces) == summary["rows"][split]
-        assert int(counted.words.sum()) == summary["tokens"][split]
-        assert np.array_equal(counted.windows > 1, counted.pieces > 32)
+        assert len(counted.num_tokens) == len(counted.num_subwords) == summary["rows"][split]
+        assert int(counted.num_tokens.sum()) == summary["tokens"][split]
+        assert np.array_equal(counted.num_windows > 1, counted.num_subwords > 32)
 
 
 def test_rows_are_sampled_where_there_are_many(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.data.corpus_statistics.TOKENIZED", 30)
+    monkeypatch.setattr("pipeline.data.corpus_statistics.MAX_TOKENIZED_ROWS", 30)
     write_corpus("ner", tmp_path / "raw", 100, 0)
     recipe = load_recipe(ROOT / "data_recipes" / "world_ner.yaml")
     summary, _ = prepare(
@@ -217,8 +229,10 @@ def test_rows_are_sampled_where_there_are_many(
         tmp_path / "raw",
         tmp_path / "out",
     )
-    train = measure(tmp_path / "out", summary, tokenizer, 32, 8, Problems()).splits["train"]
-    assert (len(train.words), len(train.pieces)) == (100, 25)
+    train = compute_statistics(tmp_path / "out", summary, tokenizer, 32, 8, Problems()).splits[
+        "train"
+    ]
+    assert (len(train.num_tokens), len(train.num_subwords)) == (100, 25)
 
 
 def test_check_loads_no_torch_without_a_backbone(place: Path) -> None:
