@@ -80,8 +80,8 @@ def has_columns(
     for name in missing:
         problems.add(
             where,
-            f"column {name!r} is missing{did_you_mean(name, present)}: "
-            "add it, or set its name in the recipe's fields",
+            f"column {name!r} is missing: add it, or set its name in the recipe's fields"
+            f"{did_you_mean(name, present)}",
             "missing-column",
             hides=True,
         )

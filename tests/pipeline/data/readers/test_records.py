@@ -425,8 +425,8 @@ def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
         (
             "txt,label\na,b\n",
             "csv",
-            "1: column 'text' is missing; did you mean 'txt'?: "
-            "add it, or set its name in the recipe's fields",
+            "1: column 'text' is missing: add it, or set its name in the recipe's fields; "
+            "did you mean 'txt'?",
         ),
         ("text,label,text\na,b,c\n", "csv", "1: two columns have the name text; rename one"),
         (
@@ -500,8 +500,8 @@ def test_invalid_parquet_is_reported(tmp_path: Path) -> None:
     )
     rows, problems = read(whole, tmp_path, {"fields": {"text": "txt"}}, "a.parquet")
     assert problems == [
-        "a.parquet: column 'txt' is missing; did you mean 'text'?: "
-        "add it, or set its name in the recipe's fields"
+        "a.parquet: column 'txt' is missing: add it, or set its name in the recipe's fields; "
+        "did you mean 'text'?"
     ]
     for damaged in (whole[:-20], whole[20:], gzip.compress(whole)[:-20]):
         rows, problems = read(damaged, tmp_path, name="a.parquet")
