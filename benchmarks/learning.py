@@ -1,13 +1,17 @@
-"""What each arm learns on real corpora: the same rows and steps, each with a learning rate found by the same search.
+"""Quality of each arm on real corpora.
 
     python -m benchmarks.learning OUT full TASK[,TASK] ARM[,ARM] SEED[,SEED] [KEY=VALUE ...]
     python -m benchmarks.learning OUT few  TASK:ROWS[,...] ARM[,ARM] SEED[,SEED] [KEY=VALUE ...]
     python -m benchmarks.learning OUT table
 
-Run it in a project that has the features and, for `multitask`, the shared prompts (`dvc repro featurize pretrain`).
-Every rate of an arm's grid is tried with the first seed, the best by validation also with the others; all are scored on test.
-`few` trains on that many train rows, drawn by a hash. OUT (JSON lines) has a line for each run; what is there is not run again.
-KEY=VALUE override params of every arm; `start=imported/NAME` is what multitask starts from. `table` prints Markdown.
+Run it in a project with features and, for `multitask`, shared prompts (`dvc repro featurize
+pretrain`). All arms train on the same rows in the same number of steps. The first seed runs every
+learning rate of an arm's grid; the other seeds run the best of them by validation. Every run is
+also scored on the test set.
+
+`few` trains on a subset of the training rows, selected by a hash. OUT is a JSON lines file with one
+line per run; runs that it already has are skipped. KEY=VALUE overrides a param of every arm, and
+`init_from=imported/NAME` sets the initialization of `multitask`. `table` prints Markdown.
 """
 
 import dataclasses
@@ -17,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,9 +39,9 @@ from pipeline.training.setup import TaskData, TrainingSetup, heads_for
 from stages import finetune
 from stages.runtime.params import load_params
 from stages.runtime.paths import EXAMPLES, FEATURES
-from stages.training import run as shared
+from stages.training import run as stage_run
 
-GRIDS = {
+LEARNING_RATES = {
     "fine_tune": (1e-4, 3e-4, 6e-4),
     "multitask": (0.005, 0.01, 0.03),
     "deep_prompt": (0.02, 0.05, 0.08),
@@ -45,41 +49,40 @@ GRIDS = {
     "peft_prefix": (1e-3, 5e-3, 2e-2, 5e-2),
     "peft_lora": (1e-3, 3e-3, 6e-3),
 }
-TRAINED = (
-    "multitask",
-    "deep_prompt",
-    "soft_prompt",
-    "fine_tune",
-)  # by the pipeline; the others are peft's
+PIPELINE_ARMS = ("multitask", "deep_prompt", "soft_prompt", "fine_tune")  # the others are peft's
+COLUMNS = (
+    "task",
+    "train rows",
+    "arm",
+    "rate",
+    "test by seed",
+    "mean",
+    "validation",
+    "rows seen",
+    "trained",
+    "CPU s",
+)
 Run = dict[str, Any]
 
 
 def run(
     arm: str, task: str, rows: int | None, rate: float, seed: int, changes: dict[str, Any]
 ) -> Run:
-    """Train one arm once; its scores in percent, and what it cost."""
+    """Train an arm once; return its scores in percent and its cost."""
     params = dataclasses.replace(load_params(), seed=seed)
-    if start := changes.pop("start", None):
-        params = dataclasses.replace(
-            params,
-            tasks={**params.tasks, task: dataclasses.replace(params.tasks[task], init_from=start)},
-        )
-    like = cast(Arm, arm if arm in TRAINED else "fine_tune")
-    key = "backbone_lr" if like == "fine_tune" else "prompt_lr"
-    known = {"num_virtual_tokens"} if like in ("fine_tune", "multitask") else set()
-    training = dataclasses.replace(
-        params.training(like, task),
-        **{key: rate},
-        **{name: value for name, value in changes.items() if name not in known},
-    )
-    setup = _begun(arm, task, training, params, changes.get("num_virtual_tokens", 32))
+    if init_from := changes.pop("init_from", None):
+        task_params = dataclasses.replace(params.tasks[task], init_from=init_from)
+        params = dataclasses.replace(params, tasks={**params.tasks, task: task_params})
+    pipeline_arm = cast(Arm, arm if arm in PIPELINE_ARMS else "fine_tune")
+    training = _training(params, pipeline_arm, task, rate, changes)
+    setup = _set_up(arm, task, training, params, changes.get("num_virtual_tokens", 32))
     if rows is not None:
-        setup = dataclasses.replace(setup, tasks=[_cut(setup.tasks[0], rows)])
+        setup = dataclasses.replace(setup, tasks=[_with_train_rows(setup.tasks[0], rows)])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        shared.WORK = Path(folder)
-        found, _ = shared.fit(f"{arm}-{task}", like, setup, training, params)
-    cpu = time.process_time() - started
+        stage_run.WORK = Path(folder)
+        result, _ = stage_run.fit(f"{arm}-{task}", pipeline_arm, setup, training, params)
+    cpu_seconds = time.process_time() - started
     trained = sum(parameter.numel() for parameter in setup.model.trainable_state().values())
     return {
         "arm": arm,
@@ -88,73 +91,83 @@ def run(
         "rate": rate,
         "seed": seed,
         "changes": changes,
-        "validation": found.best_score,
-        "test": _test(setup, params),
-        "rows_seen": found.rows,
-        "steps": found.steps,
+        "validation": result.best_score,
+        "test": _test_score(setup, params),
+        "rows_seen": result.rows,
+        "steps": result.steps,
         "trained": trained,
         "backbone": setup.model.backbone.num_parameters,
-        "cpu_seconds": round(cpu, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
     }
 
 
-def _begun(
-    arm: str, task: str, training: TrainParams, params: Params, tokens: int
+def _training(
+    params: Params, arm: Arm, task: str, rate: float, changes: dict[str, Any]
+) -> TrainParams:
+    """Return an arm's params with this learning rate and the changes that apply to the arm."""
+    rate_key = "backbone_lr" if arm == "fine_tune" else "prompt_lr"
+    ignored = {"num_virtual_tokens"} if arm in ("fine_tune", "multitask") else set()
+    applied = {name: value for name, value in changes.items() if name not in ignored}
+    return dataclasses.replace(params.training(arm, task), **{rate_key: rate}, **applied)
+
+
+def _set_up(
+    arm: str, task: str, training: TrainParams, params: Params, num_virtual_tokens: int
 ) -> TrainingSetup:
-    if arm in TRAINED:
+    if arm in PIPELINE_ARMS:
         return finetune.set_up(cast(Arm, arm), task, training, params)
     data = TaskData.load(FEATURES / task, EXAMPLES / task, training.validation_rows)
-    backbone = Adapted(params.backbone, arm, tokens)
+    backbone = Adapted(params.backbone, arm, num_virtual_tokens)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     return TrainingSetup(PeftModel(backbone, heads), [data], [RATE_SCALE], {})
 
 
-def _cut(data: TaskData, rows: int) -> TaskData:
-    """The task with that many of its train examples, the same for every arm and seed."""
-    count = int(data.train.examples[-1]) + 1
-    left_out = np.sort(permute(np.arange(rows, count), count, SUBSET_SEED)).tolist()
-    return dataclasses.replace(data, train=FeatureSubset(data.train, left_out))
+def _with_train_rows(data: TaskData, rows: int) -> TaskData:
+    """Keep this many training examples, the same for every arm and seed."""
+    num_examples = int(data.train.examples[-1]) + 1
+    dropped = permute(np.arange(rows, num_examples), num_examples, SUBSET_SEED)
+    return dataclasses.replace(data, train=FeatureSubset(data.train, np.sort(dropped).tolist()))
 
 
-def _test(setup: TrainingSetup, params: Params) -> float:
-    data = setup.tasks[0]
-    validation, model = data.validation, setup.model
-    thresholds = validation.task.fit_thresholds(
-        validation.examples, decode(model, validation, 0, data.pad_token_id)
+def _test_score(setup: TrainingSetup, params: Params) -> float:
+    data, model = setup.tasks[0], setup.model
+    validation = data.validation
+    decoded = decode(model, validation, 0, data.pad_token_id)
+    thresholds = validation.task.fit_thresholds(validation.examples, decoded)
+    test_rows = task_of(params, data.name).test_rows
+    test = load_eval_set(
+        FEATURES / data.name, EXAMPLES / data.name, data.summary, "test", test_rows
     )
-    split = load_eval_set(
-        FEATURES / data.name,
-        EXAMPLES / data.name,
-        data.summary,
-        "test",
-        task_of(params, data.name).test_rows,
-    )
-    return float(
-        score(split, decode(model, split, 0, data.pad_token_id), thresholds).overall[data.primary]
-    )
+    scores = score(test, decode(model, test, 0, data.pad_token_id), thresholds)
+    return float(scores.overall[data.primary])
 
 
-def measure(out: Path, tasks: str, arms: str, seeds: str, words: list[str], few: bool) -> None:
-    """Run what is not in `out` yet."""
-    changes = {
-        key: YAML(typ="safe").load(value) for key, value in (word.split("=", 1) for word in words)
-    }
-    first, *others = map(int, seeds.split(","))
-    for task, rows in _sizes(tasks, few):
+def measure(
+    out: Path, tasks: str, arms: str, seeds: str, overrides: Sequence[str], few: bool
+) -> None:
+    """Do the runs that `out` does not have yet."""
+    yaml = YAML(typ="safe")
+    pairs = [override.split("=", 1) for override in overrides]
+    changes = {key: yaml.load(value) for key, value in pairs}
+    first_seed, *other_seeds = map(int, seeds.split(","))
+    for task, rows in _tasks_and_rows(tasks, few):
         for arm in arms.split(","):
-            found = {rate: _once(out, arm, task, rows, rate, first, changes) for rate in GRIDS[arm]}
-            best = max(found, key=lambda rate: found[rate]["validation"])
-            for seed in others:
-                _once(out, arm, task, rows, best, seed, changes)
+            validation = {
+                rate: _run_once(out, arm, task, rows, rate, first_seed, changes)["validation"]
+                for rate in LEARNING_RATES[arm]
+            }
+            best = max(validation, key=lambda rate: validation[rate])
+            for seed in other_seeds:
+                _run_once(out, arm, task, rows, best, seed, changes)
 
 
-def _sizes(tasks: str, few: bool) -> Iterator[tuple[str, int | None]]:
-    for word in tasks.split(","):
-        task, _, rows = word.partition(":")
+def _tasks_and_rows(tasks: str, few: bool) -> Iterator[tuple[str, int | None]]:
+    for argument in tasks.split(","):
+        task, _, rows = argument.partition(":")
         yield task, int(rows) if few else None
 
 
-def _once(
+def _run_once(
     out: Path,
     arm: str,
     task: str,
@@ -163,55 +176,57 @@ def _once(
     seed: int,
     changes: dict[str, Any],
 ) -> Run:
-    asked = {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes}
-    for line in _lines(out):
-        if all(line[key] == value for key, value in asked.items()):
-            return line
-    found = {**run(arm, task, rows, rate, seed, dict(changes)), **asked}
+    key = {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes}
+    for previous in _read_runs(out):
+        if all(previous[name] == value for name, value in key.items()):
+            return previous
+    result = {**run(arm, task, rows, rate, seed, dict(changes)), **key}
     with out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(found) + "\n")
-    return found
+        file.write(json.dumps(result) + "\n")
+    return result
 
 
-def _lines(out: Path) -> list[Run]:
-    return (
-        [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-        if out.exists()
-        else []
-    )
+def _read_runs(out: Path) -> list[Run]:
+    if not out.exists():
+        return []
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 def table(out: Path) -> None:
-    """Each arm's best rate: test scores over the seeds, what it trained, what the training took."""
+    """Print each arm at its best learning rate: test scores by seed, trained parameters, time."""
     groups: dict[tuple[str, int | None, str, str], list[Run]] = defaultdict(list)
-    for line in _lines(out):
-        groups[line["task"], line["rows"], line["arm"], json.dumps(line["changes"])].append(line)
-    print(
-        "| task | train rows | arm | rate | test by seed | mean | validation | rows seen | trained | CPU s |"
+    for run in _read_runs(out):
+        groups[run["task"], run["rows"], run["arm"], json.dumps(run["changes"])].append(run)
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * len(COLUMNS)}")
+    for _, runs in sorted(groups.items(), key=lambda group: (group[0][0], group[0][1] or 0)):
+        print(f"| {' | '.join(_table_row(runs))} |")
+
+
+def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
+    first_seed = min(run["seed"] for run in runs)
+    of_first_seed = [run for run in runs if run["seed"] == first_seed]
+    rate = max(of_first_seed, key=lambda run: run["validation"])["rate"]
+    best = sorted((run for run in runs if run["rate"] == rate), key=lambda run: run["seed"])
+    first = best[0]
+    tests = [run["test"] for run in best]
+    init_from = first["changes"].get("init_from")
+    return (
+        first["task"],
+        str(first["rows"] or "all"),
+        first["arm"] + (f" from {init_from}" if init_from else ""),
+        f"{rate:g}",
+        ", ".join(f"{test:.1f}" for test in tests),
+        f"{statistics.fmean(tests):.1f}",
+        f"{statistics.fmean(run['validation'] for run in best):.1f}",
+        f"{first['rows_seen']:,}",
+        f"{100 * first['trained'] / first['backbone']:.2f} %",
+        f"{statistics.median(run['cpu_seconds'] for run in best):.0f}",
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for (task, rows, arm, _), lines in sorted(
-        groups.items(), key=lambda group: (group[0][0], group[0][1] or 0)
-    ):
-        first = min(line["seed"] for line in lines)
-        rate = max(
-            (line for line in lines if line["seed"] == first), key=lambda line: line["validation"]
-        )["rate"]
-        chosen = sorted(
-            (line for line in lines if line["rate"] == rate), key=lambda line: line["seed"]
-        )
-        tests = [line["test"] for line in chosen]
-        share = 100 * chosen[0]["trained"] / chosen[0]["backbone"]
-        start = f" from {chosen[0]['changes']['start']}" if "start" in chosen[0]["changes"] else ""
-        print(
-            f"| {task} | {rows or 'all'} | {arm}{start} | {rate:g} | {', '.join(f'{test:.1f}' for test in tests)} | "
-            f"{statistics.fmean(tests):.1f} | {statistics.fmean(line['validation'] for line in chosen):.1f} | "
-            f"{chosen[0]['rows_seen']:,} | {share:.2f} % | {statistics.median(line['cpu_seconds'] for line in chosen):.0f} |"
-        )
 
 
 if __name__ == "__main__":
     if sys.argv[2] == "table":
         table(Path(sys.argv[1]))
     else:
-        measure(Path(sys.argv[1]), *sys.argv[3:6], words=sys.argv[6:], few=sys.argv[2] == "few")
+        measure(Path(sys.argv[1]), *sys.argv[3:6], overrides=sys.argv[6:], few=sys.argv[2] == "few")
