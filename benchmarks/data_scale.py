@@ -1,8 +1,9 @@
-"""Size and speed of the road from raw files to batches: python -m benchmarks.data_scale FOLDER ROWS [ROWS ...].
+"""Size and speed of data processing: python -m benchmarks.data_scale FOLDER ROWS [ROWS ...].
 
-Generated NER corpora (sentences of 4 to 8 words) are prepared and featurized by all cores, and opened as a mixture of one. Memory
-is the most that a step's process and its workers had resident together, sampled 20 times a second; what they share is counted as
-often as they share it. FOLDER should be on the disk that is meant: it takes about 2 kB a row of the largest corpus.
+Generated NER corpora (sentences of 4 to 8 words) are prepared and featurized on all cores, and then
+opened as a mixture with one corpus. Memory is the peak resident size of a step's process and its
+workers together, sampled 20 times per second; shared pages are counted once per process. FOLDER
+should be on the disk to measure, and needs about 2 kB per row of the largest corpus.
 """
 
 import json
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,13 @@ from stages.workers.processes import Processes
 if TYPE_CHECKING:
     from pipeline.mixing.batches import TrainBatches
 
-TASK, HELD_OUT, BATCH_TOKENS, STEPS, ENCODED = "token_classification", 1000, 2048, 300, 60_000
+TASK = "token_classification"
+EVALUATION_ROWS = 1000  # of validation, and of test
+TOKENS_PER_BATCH = 2048
+NUM_RANDOM_STEPS = 300
+NUM_ENCODED = 60_000  # sentences for the tokenizer alone
+SENTENCES_PER_CALL = 4096
+SAMPLING_SECONDS = 0.05
 RECIPE = Recipe(
     "scale",
     TASK,
@@ -54,43 +62,38 @@ RECIPE = Recipe(
 
 
 def generate(folder: Path, rows: int) -> None:
-    """The raw files; names are rare words, as they are in text."""
+    """Write the raw files; names are rare words, as in real text."""
     folder.mkdir(parents=True)
-    for split, count in (("train", rows), ("validation", HELD_OUT), ("test", HELD_OUT)):
-        draw = random.Random(f"{split} {rows}")
-        words = [
-            "".join(map(draw.choice, ("bdfklmnprst", "aeiou", "lmnrst", "aeiouy")))
-            for _ in range(999)
-        ]
+    sizes = {"train": rows, "validation": EVALUATION_ROWS, "test": EVALUATION_ROWS}
+    for split, count in sizes.items():
+        rng = random.Random(f"{split} {rows}")
+        letters = ("bdfklmnprst", "aeiou", "lmnrst", "aeiouy")
+        vocabulary = ["".join(map(rng.choice, letters)) for _ in range(999)]
         with (folder / f"{split}.conll").open("w", encoding="utf-8") as file:
             for number in range(count):
-                others = "".join(
-                    f"{word}\tO\n" for word in draw.choices(words, k=draw.randint(2, 6))
-                )
-                file.write(
-                    f"{draw.choice(words).title()}{number % 9973}\tB-PER\n{others}Oslo\tB-LOC\n\n"
-                )
+                words = rng.choices(vocabulary, k=rng.randint(2, 6))
+                middle = "".join(f"{word}\tO\n" for word in words)
+                name = f"{rng.choice(vocabulary).title()}{number % 9973}"
+                file.write(f"{name}\tB-PER\n{middle}Oslo\tB-LOC\n\n")
 
 
 def step_prepare(folder: Path) -> dict[str, Any]:
-    """Raw files to examples."""
+    """Convert raw files to examples."""
     summary, _ = prepare(
         RECIPE,
         folder / "raw",
         folder / "examples",
         folder / "problems.jsonl",
         folder / "work",
-        Processes(cores()),
+        Processes(num_cores()),
     )
     return {"rows": sum(summary["rows"].values()), "tokens": sum(summary["tokens"].values())}
 
 
 def step_featurize(folder: Path) -> dict[str, Any]:
-    """Examples to features."""
-    examples, tokenizer = (
-        folder / "examples/train.parquet",
-        Tokenizer(locate(load_params().backbone)),
-    )
+    """Convert examples to features."""
+    examples = folder / "examples/train.parquet"
+    tokenizer = Tokenizer(locate(load_params().backbone))
     classes = task_named(TASK).classes(RECIPE.labels)
     shutil.rmtree(folder / "features", ignore_errors=True)
     started = time.perf_counter()
@@ -104,7 +107,7 @@ def step_featurize(folder: Path) -> dict[str, Any]:
         64,
         16,
         folder / "shards",
-        Processes(cores()),
+        Processes(num_cores()),
     )
     seconds = time.perf_counter() - started
     shutil.rmtree(folder / "shards")
@@ -113,35 +116,41 @@ def step_featurize(folder: Path) -> dict[str, Any]:
 
 
 def step_train(folder: Path) -> dict[str, Any]:
-    """Open the mixture with nothing of it in the page cache, make the first batch, and then batches of random steps."""
-    for path in (folder / "features").iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    from pipeline.mixing.batches import TrainBatches  # noqa: PLC0415  (workers of the other steps would load torch with it)
+    """Open the mixture with an empty page cache, then make the first batch and random batches."""
+    _drop_from_page_cache(folder / "features")
+    # Imported here because workers of the other steps would import torch, too.
+    from pipeline.mixing.batches import TrainBatches  # noqa: PLC0415
 
     started = time.perf_counter()
-    batches = TrainBatches([FeatureTable(folder / "features")], [RATE_SCALE], BATCH_TOKENS, 1, 7)
+    table = FeatureTable(folder / "features")
+    batches = TrainBatches([table], [RATE_SCALE], TOKENS_PER_BATCH, 1, 7)
     opened = time.perf_counter()
-    first = _batch(batches, 0)
+    rows_of_first_batch = _make_batch(batches, 0)
     done = time.perf_counter()
-    times = []
-    for number in range(STEPS):
+    seconds = []
+    for number in range(NUM_RANDOM_STEPS):
         before = time.perf_counter()
-        _batch(batches, derive_seed(7, number) % batches.task_batches[0].per_epoch)
-        times.append(time.perf_counter() - before)
+        _make_batch(batches, derive_seed(7, number) % batches.task_batches[0].per_epoch)
+        seconds.append(time.perf_counter() - before)
     return {
         "open_ms": 1000 * (opened - started),
         "first_batch_ms": 1000 * (done - opened),
-        "rows_of_a_batch": first,
+        "rows_of_a_batch": rows_of_first_batch,
         "batch_ms": {
-            "median": 1000 * float(np.median(times)),
-            "99%": 1000 * float(np.quantile(times, 0.99)),
+            "median": 1000 * float(np.median(seconds)),
+            "99%": 1000 * float(np.quantile(seconds, 0.99)),
         },
     }
 
 
-def _batch(batches: "TrainBatches", step: int) -> int:
+def _drop_from_page_cache(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _make_batch(batches: "TrainBatches", step: int) -> int:
     from pipeline.mixing.batches import collate  # noqa: PLC0415
 
     (micro,) = batches.step(step)
@@ -149,29 +158,21 @@ def _batch(batches: "TrainBatches", step: int) -> int:
 
 
 def step_encode(folder: Path) -> dict[str, Any]:
-    """What `tokenizers` alone takes for the same text on all cores: the sentences are in memory before."""
+    """Measure `tokenizers` alone on the same sentences, read into memory beforehand."""
     tokenizer = Tokenizer(locate(load_params().backbone))
-    task, seconds, rows = task_named(TASK), 0.0, 0
-    found = read_examples(folder / "examples/train.parquet", task, range(ENCODED))
-    for words in _blocks(list(example.tokens) for example in found):
+    path = folder / "examples/train.parquet"
+    examples = read_examples(path, task_named(TASK), range(NUM_ENCODED))
+    sentences = (list(example.tokens) for example in examples)
+    seconds, rows = 0.0, 0
+    while block := list(islice(sentences, SENTENCES_PER_CALL)):
         started = time.perf_counter()
-        tokenizer._fast.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
-        seconds, rows = seconds + time.perf_counter() - started, rows + len(words)
+        tokenizer._fast.encode_batch(block, is_pretokenized=True, add_special_tokens=False)
+        seconds += time.perf_counter() - started
+        rows += len(block)
     return {"rows_per_second": round(rows / seconds)}
 
 
-def _blocks(words: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    block: list[list[str]] = []
-    for sentence in words:
-        block.append(sentence)
-        if len(block) == 4096:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
-STEPS_BY_NAME = {
+STEPS = {
     "prepare": step_prepare,
     "featurize": step_featurize,
     "train": step_train,
@@ -179,43 +180,46 @@ STEPS_BY_NAME = {
 }
 
 
-def cores() -> int:
-    """How many processes may run at once."""
+def num_cores() -> int:
+    """Return the number of processes that can run at the same time."""
     return len(os.sched_getaffinity(0))
 
 
-def measured(step: str, folder: Path, kill_after: float | None = None) -> dict[str, Any]:
-    """Run a step in a process of its own; its result with seconds, seconds of CPU and the most memory. Or kill it on the way."""
+def measure(step: str, folder: Path, kill_after: float | None = None) -> dict[str, Any]:
+    """Run a step in a new process, and kill it after `kill_after` seconds.
+
+    Returns the result of the step with its seconds, CPU seconds and peak memory.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.data_scale", f"--{step}", str(folder)],
         stdout=subprocess.PIPE,
         text=True,
     )
-    most, cpu = 0, {}
+    peak_memory, cpu_seconds = 0, dict[int, float]()
     while process.poll() is None:
         if kill_after is not None and time.perf_counter() - started > kill_after:
             process.send_signal(signal.SIGKILL)
         memory = 0
-        for one in _tree(process.pid):
+        for member in _process_tree(process.pid):
             try:
-                memory += one.memory_info().rss
-                cpu[one.pid] = sum(one.cpu_times()[:2])
+                memory += member.memory_info().rss
+                cpu_seconds[member.pid] = sum(member.cpu_times()[:2])
             except psutil.Error:
                 pass
-        most = max(most, memory)
-        time.sleep(0.05)
+        peak_memory = max(peak_memory, memory)
+        time.sleep(SAMPLING_SECONDS)
     assert process.stdout is not None
     output = process.stdout.read()
-    found = json.loads(output) if process.returncode == 0 else {"killed": True}
-    return found | {
+    result = json.loads(output) if process.returncode == 0 else {"killed": True}
+    return result | {
         "seconds": round(time.perf_counter() - started, 2),
-        "cpu_seconds": round(sum(cpu.values()), 1),
-        "peak_mb": round(most / 1e6),
+        "cpu_seconds": round(sum(cpu_seconds.values()), 1),
+        "peak_mb": round(peak_memory / 1e6),
     }
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -223,24 +227,13 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def main(root: Path, sizes: list[int]) -> None:
-    """Print a line of JSON for each step of each size, and of what an interruption costs."""
-    for rows in sizes:
-        folder = root / str(rows)
-        generate(folder / "raw", rows)
-        for step in ("prepare", "featurize", "encode", "train"):
-            print(json.dumps({"rows": rows, "step": step} | measured(step, folder)), flush=True)
-        print(json.dumps({"rows": rows, "step": "interrupted"} | interrupted(folder)), flush=True)
-        shutil.rmtree(folder)
-
-
-def interrupted(folder: Path) -> dict[str, Any]:
-    """Prepare again, killed on the way, and then to the end: what that took, and whether the bytes are the same."""
+def measure_interruption(folder: Path) -> dict[str, Any]:
+    """Prepare again with a kill, then to the end; return the times and whether bytes are equal."""
     before = _digests(folder / "examples")
-    whole = measured("prepare", folder)["seconds"]
-    killed = measured("prepare", folder, kill_after=0.6 * whole)
-    parts = len(list((folder / "work/parts").glob("[0-9]*"))) if (folder / "work").exists() else 0
-    rest = measured("prepare", folder)
+    whole = measure("prepare", folder)["seconds"]
+    killed = measure("prepare", folder, kill_after=0.6 * whole)
+    parts = len(list((folder / "work/parts").glob("[0-9]*")))
+    rest = measure("prepare", folder)
     return {
         "whole_seconds": whole,
         "killed_after": killed["seconds"],
@@ -254,8 +247,20 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in sorted(folder.iterdir())}
 
 
+def main(root: Path, sizes: Iterable[int]) -> None:
+    """Print a line of JSON for each step of each size, and for an interrupted step."""
+    for rows in sizes:
+        folder = root / str(rows)
+        generate(folder / "raw", rows)
+        for step in ("prepare", "featurize", "encode", "train"):
+            print(json.dumps({"rows": rows, "step": step} | measure(step, folder)), flush=True)
+        result = {"rows": rows, "step": "interrupted"} | measure_interruption(folder)
+        print(json.dumps(result), flush=True)
+        shutil.rmtree(folder)
+
+
 if __name__ == "__main__":
     if sys.argv[1].startswith("--"):
-        print(json.dumps(STEPS_BY_NAME[sys.argv[1][2:]](Path(sys.argv[2]))))
+        print(json.dumps(STEPS[sys.argv[1].removeprefix("--")](Path(sys.argv[2]))))
     else:
-        main(Path(sys.argv[1]), [int(float(word)) for word in sys.argv[2:]])
+        main(Path(sys.argv[1]), (int(float(argument)) for argument in sys.argv[2:]))
