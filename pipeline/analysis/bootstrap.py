@@ -46,7 +46,9 @@ def resampled(
     found, start = [], 0
     for one in arms:
         columns = dict(zip(one.columns, sums[:, start:].T, strict=False))
-        found.append({name: apply_formula(formula, columns) for name, formula in one.formulas.items()})
+        found.append(
+            {name: apply_formula(formula, columns) for name, formula in one.formulas.items()}
+        )
         start += len(one.columns)
     return found
 

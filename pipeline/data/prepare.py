@@ -134,8 +134,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
             if not matching_files(folder, name):
                 problems.add(
                     str(folder / name),
-                    f"no such file; download it ({recipe.source}), "
-                    "or correct files in the recipe",
+                    f"no such file; download it ({recipe.source}), or correct files in the recipe",
                     "missing-file",
                 )
     problems.raise_if_any()

@@ -83,7 +83,9 @@ def _examples(problems: Problems, kind: str) -> str:
     kept = [
         f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind
     ]
-    return " / ".join(text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES_PER_KIND])
+    return " / ".join(
+        text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES_PER_KIND]
+    )
 
 
 def _sizes(statistics: Statistics) -> Section:

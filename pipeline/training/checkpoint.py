@@ -1,7 +1,8 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped. For resuming only; see `artifact` for what is kept.
+"""Checkpoints: the state that a run needs to resume as if it had not stopped.
 
-A checkpoint is a folder `step-N` with `state.safetensors` and `state.json`, which holds a hash of both: a torn or altered one
-is recognized and the one before is used. Everything else of a run is a function of (params, step).
+A checkpoint is a folder `step-N` with `state.safetensors` and `state.json`. The latter contains a
+hash of both, so a truncated or altered checkpoint is detected and the previous one is used. The
+rest of a run is a function of (params, step). Results for others are artifacts: `pipeline.artifacts`.
 """
 
 import hashlib
@@ -16,12 +17,16 @@ from torch import Tensor
 
 from pipeline.files import atomic_folder
 
-KEPT = 2
+NUM_KEPT = 2
 
 
 @dataclass
 class State:
-    """`tensors` are trained values (`now.`), best so far (`best.`) and AdamW's moments (`adam.`); `progress` is plain JSON."""
+    """The state after a step.
+
+    `tensors` has the trained values (`now.NAME`), the best values so far (`best.NAME`) and AdamW's
+    moments (`adam.NAME`). `progress` is plain JSON.
+    """
 
     step: int
     tensors: dict[str, Tensor]
@@ -29,37 +34,40 @@ class State:
 
 
 def save_checkpoint(folder: Path, state: State) -> None:
-    """Write `folder/step-N` beside and rename it; drop all but it and the one before (later ones are broken)."""
+    """Write `folder/step-N` atomically.
+
+    Keeps this checkpoint and the previous one. Later ones are broken and are removed.
+    """
     path = folder / f"step-{state.step:09d}"
     with atomic_folder(path) as beside:
         content = save({name: tensor.contiguous() for name, tensor in state.tensors.items()})
         (beside / "state.safetensors").write_bytes(content)
-        described = {"step": state.step, "progress": state.progress}
-        described["sha256"] = _digest(content, described)
-        (beside / "state.json").write_text(json.dumps(described), encoding="utf-8")
-    there = _checkpoints(folder)
-    kept = [one for one in there if one <= path][-KEPT:]
-    for other in set(there) - set(kept):
-        shutil.rmtree(other)
+        description = {"step": state.step, "progress": state.progress}
+        description["sha256"] = _digest(content, description)
+        (beside / "state.json").write_text(json.dumps(description), encoding="utf-8")
+    checkpoints = _checkpoints(folder)
+    kept = [checkpoint for checkpoint in checkpoints if checkpoint <= path][-NUM_KEPT:]
+    for checkpoint in set(checkpoints) - set(kept):
+        shutil.rmtree(checkpoint)
 
 
 def load_checkpoint(folder: Path) -> tuple[State | None, list[str]]:
-    """The newest whole checkpoint in `folder` (None: there is none), and a line for each broken one that was passed over."""
+    """The newest whole checkpoint in `folder` or None, and a message for each broken one."""
     broken: list[str] = []
     for path in reversed(_checkpoints(folder)):
         try:
-            described = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            description = json.loads((path / "state.json").read_text(encoding="utf-8"))
             content = (path / "state.safetensors").read_bytes()
-            if described.pop("sha256") == _digest(content, described):
-                return State(described["step"], load(content), described["progress"]), broken
-            broken.append(f"{path}: its hash differs; passed over")
+            if description.pop("sha256") == _digest(content, description):
+                return State(description["step"], load(content), description["progress"]), broken
+            broken.append(f"{path}: its hash differs; ignored")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            broken.append(f"{path}: cannot be read ({error}); passed over")
+            broken.append(f"{path}: cannot be read ({error}); ignored")
     return None, broken
 
 
-def _digest(content: bytes, described: dict[str, Any]) -> str:
-    return hashlib.sha256(content + json.dumps(described, sort_keys=True).encode()).hexdigest()
+def _digest(content: bytes, description: dict[str, Any]) -> str:
+    return hashlib.sha256(content + json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around a model: whole tensors in and out, however ZeRO parts them among the ranks."""
+"""DeepSpeed's engine around a model. It takes and returns whole tensors under every ZeRO stage."""
 
 from typing import Any
 
@@ -14,14 +14,17 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.training.optim import optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-PERSISTENT = 100_000  # ZeRO 3 leaves smaller parameters whole on every rank: gathering them costs more than it saves
+# ZeRO 3 keeps parameters below this size whole on every rank: gathering them would cost more.
+PERSISTENCE_THRESHOLD = 100_000
 
 
 class Engine:
-    """One step of training on all ranks: gradients summed over a rank's micro-batches, averaged over ranks, clipped; AdamW.
+    """A training step on all ranks.
 
-    ZeRO stage 0 parts nothing among the ranks, 1 AdamW's moments, 2 gradients too, 3 all weights too, the frozen ones above all
-    (Rajbhandari et al. 2020, section 5). All give the same numbers.
+    Gradients are summed over a rank's micro-batches, averaged over ranks, and clipped; AdamW makes
+    the step. ZeRO stage 0 partitions nothing among the ranks, stage 1 AdamW's moments, stage 2 also the
+    gradients, stage 3 also all weights, including the frozen ones (Rajbhandari et al. 2020, section
+    5). All stages compute the same numbers.
     """
 
     def __init__(
@@ -34,13 +37,17 @@ class Engine:
         ranks: Ranks,
         cluster: Cluster,
     ) -> None:
-        """`model` holds the values to start from. Raises UserError where ranks cannot share the micro-batches."""
+        """Start from the values in `model`.
+
+        Raises UserError if the ranks cannot share the micro-batches evenly.
+        """
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches_per_rank(micro_batches, ranks),
             "gradient_clipping": max_grad_norm,
             "zero_optimization": _zero(cluster),
-            "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own are compiled for minutes, to the same effect
+            # torch's AdamW. DeepSpeed's optimizers have the same effect but compile for minutes.
+            "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
         }
         self._model, self._stage = model, cluster.zero
@@ -53,12 +60,12 @@ class Engine:
         self._norm = 0.0
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The model's logits."""
+        """The logits of a batch."""
         logits: Tensor = self._engine(batch)
         return logits
 
     def backward(self, loss: Tensor) -> None:
-        """Add a micro-batch's gradients; after a step's last one, on every rank, they are summed over all."""
+        """Add a micro-batch's gradients. After the last micro-batch of a step, sum over ranks."""
         self._engine.backward(loss)
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
             self._norm = float(
@@ -68,21 +75,21 @@ class Engine:
             )
 
     def set_learning_rates(self, factor: float) -> None:
-        """Each part's learning rate, as a share of its peak."""
+        """Set the learning rate of each part to `factor` times its peak."""
         for group in self.adam.param_groups:
             group["lr"] = self._learning_rates[group["part"]] * factor
 
     def step(self) -> None:
-        """Does nothing but after a step's last micro-batch."""
+        """Update the values after the last micro-batch of a step; otherwise do nothing."""
         self._engine.step()
 
     @property
     def gradient_norm(self) -> float:
-        """Of the last step, before it was clipped."""
+        """The norm of the last step's gradient, before clipping."""
         return self._norm if self._stage == 0 else float(self._engine.get_global_grad_norm())
 
     def values(self) -> dict[str, Tensor]:
-        """A copy of every trained value, by the parameter's name. All ranks must call it together."""
+        """A copy of all trained values by parameter name. All ranks must call this together."""
         return {
             name: self._whole(parameter).detach().cpu().clone()
             for name, parameter in self._model.trainable_state().items()
@@ -95,7 +102,10 @@ class Engine:
         return whole
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's moments as NAME.exp_avg and NAME.exp_avg_sq, after a step at least. All ranks must call it together."""
+        """AdamW's moments as NAME.exp_avg and NAME.exp_avg_sq, after at least one step.
+
+        All ranks must call this together.
+        """
         self._link_moments()
         return {
             f"{name}.{key}": self._moment(parameter, key).detach().cpu().clone()
@@ -104,7 +114,10 @@ class Engine:
         }
 
     def _link_moments(self) -> None:
-        """DeepSpeed does so once, when it has stepped the first of several groups, and so misses the moments of the others."""
+        """Link the moments of all parameter groups.
+
+        DeepSpeed links them once, after the step of the first group, and misses the other groups.
+        """
         if self._stage in (1, 2):
             self._engine.optimizer._hp_optimizer_states_linked = False
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
@@ -118,7 +131,7 @@ class Engine:
         return moment
 
     def restore_moments(self, moments: dict[str, Tensor], step: int) -> None:
-        """Put back what `moments` gave after step `step`, in this or another number of ranks, under this or another stage."""
+        """Restore the `moments` of step `step`, from any number of ranks and any ZeRO stage."""
         parameters = self._model.trainable_state()
         for stepped in self._stepped():
             self.adam.state[stepped] = {
@@ -135,7 +148,7 @@ class Engine:
                     deepspeed.utils.safe_set_full_optimizer_state(parameter, saved, key)
 
     def _stepped(self) -> list[Tensor]:
-        """What AdamW steps: the parameters, or this rank's parts of them."""
+        """The tensors that AdamW updates: the parameters, or this rank's partitions of them."""
         if self._stage == 0:
             return list(self._model.trainable_state().values())
         zero: Any = self._engine.optimizer
@@ -147,7 +160,7 @@ class Engine:
         return parts
 
     def close(self, values: dict[str, Tensor]) -> None:
-        """The end of training: the model is an ordinary one again, as far as it is trained, with these values in it."""
+        """End training. The trained parts of the model are ordinary again and hold `values`."""
         if self._stage == 3:
             self._engine.destroy()
             for name, parameter in self._model.trainable_state().items():
@@ -157,18 +170,21 @@ class Engine:
 
 
 def micro_batches_per_rank(micro_batches: int, ranks: Ranks) -> int:
-    """How many of a step's micro-batches each rank has. Raises UserError where ranks cannot share them evenly."""
+    """The number of a step's micro-batches on each rank.
+
+    Raises UserError if the ranks cannot share them evenly.
+    """
     if micro_batches % ranks.world:
         divisors = [str(n) for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
             f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
-            f"start {' or '.join(divisors)}, or change micro_batches"
+            f"start {' or '.join(divisors)}, or change micro_batches_per_step"
         )
     return micro_batches // ranks.world
 
 
 def prepare_for_inference(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> PromptedModel:
-    """A model that is to predict only, on this rank's device; under ZeRO 3 this rank's part of it."""
+    """Freeze a model and move it to this rank's device; under ZeRO 3, only this rank's part."""
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": _zero(cluster),
@@ -182,9 +198,9 @@ def prepare_for_inference(model: PromptedModel, ranks: Ranks, cluster: Cluster) 
 
 def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
     if config["zero_optimization"]["stage"] == 3:
-        # One parameter after the other: the whole may not fit the device.
+        # Parameters are moved one by one, because the whole model may not fit the device.
         deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
-        for buffer in model.buffers():  # which it leaves where they are
+        for buffer in model.buffers():  # zero.Init does not move buffers.
             buffer.data = buffer.data.to(device(ranks))
     else:
         model.to(device(ranks))
@@ -193,7 +209,7 @@ def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
 def _zero(cluster: Cluster) -> dict[str, Any]:
     config: dict[str, Any] = {"stage": cluster.zero}
     if cluster.zero == 3:
-        config["stage3_param_persistence_threshold"] = PERSISTENT
+        config["stage3_param_persistence_threshold"] = PERSISTENCE_THRESHOLD
         if cluster.offload:
             config["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return config
