@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from pipeline.analysis.bootstrap import SAMPLES
+from pipeline.analysis.bootstrap import NUM_SAMPLES
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
 from pipeline.report.tables import (
@@ -41,7 +41,7 @@ GLOSSARY = {
     "flattered; compare arms by the test score.",
     "bold": "The best arm of a task, and those that do not really differ from it: the interval of the difference holds 0.",
     "95 % interval": "Below a score and of a difference: percentile bootstrap over the test set's sentences, questions or texts, "
-    f"{SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
+    f"{NUM_SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
     "is made for the number of comparisons. It says how far the score hangs on which rows were tested; of one run, not on the "
     "seed of the training. A dash, or none: nothing to draw from, or the same in every draw.",
     "of several scores": "A run was repeated with other seeds (`repeat` in params.yaml; the shared prompt, and the head it "

@@ -43,7 +43,7 @@ def test_each_sample_is_the_figure_of_what_was_drawn(monkeypatch: pytest.MonkeyP
         for draw in draws
     ]
     assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
-    monkeypatch.setattr(bootstrap, "BLOCK", 130)  # two samples at once
+    monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 130)  # two samples at once
     assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
 
 
