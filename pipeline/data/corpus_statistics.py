@@ -24,8 +24,8 @@ MAX_TOKENIZED_ROWS = 20_000  # rows of a split to tokenize, at equal distances
 BLOCK_ROWS = 512
 UNLIMITED_LENGTH = 1 << 30
 LONG_TEXT_WINDOWS = 4  # a longer text adds a warning
-MIN_LABEL_COUNT = 5  # annotations of a label in train; fewer add a warning
-MAX_LABEL_FRACTION = 0.95  # of all annotations in train; more adds a warning
+MIN_LABEL_COUNT = 5  # annotations of a label in the training split; fewer add a warning
+MAX_LABEL_FRACTION = 0.95  # of all annotations in the training split; more adds a warning
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _split_statistics(
 
 
 def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems) -> None:
-    """Warn of labels that almost never, or almost always, occur in train."""
+    """Warn of labels that almost never, or almost always, occur in the training split."""
     total = sum(counts.values())
     for label, count in counts.items():
         if count < MIN_LABEL_COUNT:
@@ -154,7 +154,7 @@ def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems)
 
 
 def _warn_of_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems: Problems) -> None:
-    """Warn of held-out texts that are also in the corpus's train split."""
+    """Warn of held-out texts that are also in the corpus's training split."""
 
     def texts(_: str, split: str) -> Iterator[str]:
         return (task.text(example) for example in read_examples(folder / f"{split}.parquet", task))
@@ -162,8 +162,8 @@ def _warn_of_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems:
     for leak in find_leaks([name], texts).pairs:
         problems.add(
             f"{name}: {leak['split']}",
-            f"the texts of {leak['rows']} rows are in train ({leak['equal']} equal, "
+            f"the texts of {leak['rows']} rows are in the training split ({leak['equal']} equal, "
             f"{leak['contained']} contained), for example {leak['examples'][0]!r}, so scores on "
-            "them are inflated; remove them from train",
+            "them are inflated; remove them from it",
             "train-text-held-out",
         )

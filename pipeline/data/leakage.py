@@ -1,11 +1,13 @@
-"""Leakage: train texts that equal or contain held-out (validation or test) texts, or the reverse.
+"""Leakage: training texts that equal or contain held-out texts, or are contained in them.
+
+Held-out texts are those of the validation and test splits.
 
 Texts are *equal* if they have the same words; case, spacing, punctuation and Unicode form do not
 matter. *Containment* is estimated from n-grams of 8 words. Of each 6 neighbors among a text's
 n-grams the one with the smallest hash is kept (winnowing: Schleimer, Wilkerson and Aiken, SIGMOD
 2003). These are the text's fingerprints F, about 2 of 7 of its n-grams G. So two texts with 13
 consecutive words in common have a fingerprint in common; GPT-3's authors searched for 13 words too
-(Brown et al. 2020, appendix C). A held-out text H is contained in a train text T, or T in H, if
+(Brown et al. 2020, appendix C). A held-out text H is contained in a training text T, or T in H, if
 
     |F(H) & G(T)| / |F(H)| >= 0.8    or    |F(T) & F(H)| / |F(T)| >= 0.8
 
@@ -49,9 +51,9 @@ class Leaks(NamedTuple):
     """The leaks of a mixture.
 
     `pairs` has an entry per (`train` corpus, `held_out` corpus, `split`) with a leak: the number of
-    held-out `rows` that are in train, how many of them are `equal` and how many `contained`, the
-    number of `train_rows` with them, and the beginnings of a few as `examples`. `train_rows` has,
-    by corpus, the sorted numbers of all train rows that leak.
+    held-out `rows` that leak, how many of them are `equal` and how many `contained`, the number of
+    `train_rows` with them, and the beginnings of a few as `examples`. `train_rows` has, by corpus,
+    the sorted numbers of all training rows that leak.
     """
 
     pairs: list[dict[str, Any]]
@@ -59,7 +61,7 @@ class Leaks(NamedTuple):
 
 
 def find_leaks(corpora: Sequence[str], texts: Texts) -> Leaks:
-    """The leaks between all train splits and all validation and test splits of `corpora`."""
+    """The leaks between all training splits and all validation and test splits of `corpora`."""
     splits = [(corpus, split) for corpus in corpora for split in ("validation", "test")]
     held_out = _HeldOut([texts(*split) for split in splits])
     pairs: dict[tuple[int, str], dict[str, Any]] = {}
@@ -84,7 +86,7 @@ def find_leaks(corpora: Sequence[str], texts: Texts) -> Leaks:
 
 
 class _Matches(NamedTuple):
-    """Pairs [N] of a train row and a held-out text, and whether the two are equal."""
+    """Pairs [N] of a training row and a held-out text, and whether the two are equal."""
 
     rows: Ints
     texts: Ints
@@ -237,7 +239,7 @@ class _HeldOut:
         self.size = np.bincount(self.owner, minlength=len(self.key))
 
     def search(self, texts: Iterable[str]) -> _Matches:
-        """The matches of the train texts `texts`."""
+        """The matches of the training texts `texts`."""
         results = [_Matches(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))]
         for block in _blocks(texts):
             equal, position = _join(self.key[self._by_key], block.keys)

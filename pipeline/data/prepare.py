@@ -354,7 +354,7 @@ def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts
 
 
 def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
-    """Add the problems of whole splits: empty splits, and labels that are not in train.
+    """Add the problems of whole splits: empty splits, and labels that are never trained.
 
     Under `fail`, splits with rejected rows are not checked, because these may be the cause.
     """
@@ -366,7 +366,7 @@ def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
     for split in SPLITS:
         names = recipe.files.of(split)
         if not counts.rows[split] and (split if names else "train") not in incomplete:
-            source = ", ".join(names) or f"{recipe.carved_fraction(split)} of train"
+            source = ", ".join(names) or f"{recipe.carved_fraction(split)} of the training split"
             remedy = "files" if names else f"carve_{split} or seed"
             problems.add(
                 f"data_recipes/{recipe.name}.yaml",
@@ -381,7 +381,7 @@ def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
         first = (result["first_held_out"].get(label) for result in corpus.results)
         problems.add(
             next(where for where in first if where is not None),
-            f"label {label!r} does not occur in train, so it cannot be learned; "
+            f"label {label!r} does not occur in the training split, so it cannot be learned; "
             "correct it, or set allow: [unseen-label] in the recipe",
             "unseen-label",
             hides="unseen-label" not in recipe.allow,

@@ -24,9 +24,9 @@ class Recipe:
     - `labels` are entity types or role names, without B- and I-, or the classes of texts. Tasks
       with answers from the text have none. `words` has, for each label, its word for the backbone's
       LM head (verbalized classification). `metric` is the primary metric; None is the task's.
-    - `carve_validation` and `carve_test` are the fractions of train that become validation and
-      test, for a corpus without such a split (or whose only other public split is the test set).
-      `seed` decides which rows these are.
+    - `carve_validation` and `carve_test` are the fractions of the training split that become the
+      validation and the test split, for a corpus without such a split (or whose only other public
+      split is the test set). `seed` decides which rows these are.
     - `on_problem: drop` drops rows with problems, at most `max_dropped` of all rows (a fraction, or
       text: 0.1%). `allow` names the kinds of problem that the corpus is known to have: they are
       reported, and the rows are kept.
@@ -86,25 +86,25 @@ class Recipe:
             elif fraction is None and any(not splits.of(split) for splits in sources):
                 problems.append(
                     f"files: {split} is missing; "
-                    f"add it, or carve_{split}: 0.1 to carve it out of train"
+                    f"add it, or carve_{split}: 0.1 to carve it out of the training split"
                 )
             elif fraction is not None and any(splits.of(split) for splits in sources):
                 problems.append(
                     f"carve_{split}: files or hub already has a {split} split; remove one of them"
                 )
         if self.carved_fraction("validation") + self.carved_fraction("test") >= 1:
-            problems.append("carve_validation and carve_test leave no train rows; decrease them")
+            problems.append("carve_validation and carve_test leave no training rows; decrease them")
         return problems
 
     def _carve_value(self, split: str) -> float | None:
         return {"validation": self.carve_validation, "test": self.carve_test}.get(split)
 
     def carved_fraction(self, split: str) -> float:
-        """The fraction of train that becomes part of `split`."""
+        """The fraction of the training split that becomes part of `split`."""
         return self._carve_value(split) or 0.0
 
     def assign_split(self, group: str) -> str:
-        """The split of a row of train, by a hash of the seed and the row's group.
+        """The split of a training row, by a hash of the seed and the row's group.
 
         Additional rows do not change the split of other rows, and a change of one fraction does not
         change the rows of the other.

@@ -331,7 +331,11 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_ner",
         "data/world/ner/validation.conll",
         lambda raw: raw.replace(b"PER", b"LOC"),
-        ("validation.conll:1", "'LOC' does not occur in train", "allow: [unseen-label]"),
+        (
+            "validation.conll:1",
+            "'LOC' does not occur in the training split",
+            "allow: [unseen-label]",
+        ),
     ),
     "not UTF-8": (
         "world_ner",

@@ -50,7 +50,7 @@ class Splits:
             )
 
     def of(self, split: str) -> tuple[str, ...]:
-        """The sources of `split`; empty for a split that is carved out of train."""
+        """The sources of `split`; empty for a split that is carved out of the training split."""
         names: str | tuple[str, ...] | None = getattr(self, split)
         return (names,) if isinstance(names, str) else names or ()
 

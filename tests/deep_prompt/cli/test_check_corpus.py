@@ -141,7 +141,7 @@ def test_nothing_sound_is_no_crash(place: Path, capsys: pytest.CaptureFixture[st
         (
             [{"text": "the test text number 7", "label": "no"}],
             "train-text-held-out",
-            "1 rows are in train",
+            "1 rows are in the training split",
         ),
     ],
 )

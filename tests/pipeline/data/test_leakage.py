@@ -96,7 +96,7 @@ def prose(words: int, seed: int) -> list[str]:
 
 
 def pair(train: list[str], held_out: list[str]) -> tuple[int, int, list[int]]:
-    """The numbers of equal and of contained held-out rows, and the train rows that leak."""
+    """The numbers of equal and of contained held-out rows, and the training rows that leak."""
     result = find(
         {
             "a": {"train": [" ".join(prose(60, 98)), " ".join(train)]},
@@ -111,8 +111,8 @@ def pair(train: list[str], held_out: list[str]) -> tuple[int, int, list[int]]:
     ("train", "held_out", "expected"),
     [
         pytest.param(prose(100, 1), prose(100, 1), (1, 0, [1]), id="equal"),
-        pytest.param(prose(300, 1), prose(300, 1)[120:180], (0, 1, [1]), id="held-out in train"),
-        pytest.param(prose(300, 1)[5:60], prose(300, 1), (0, 1, [1]), id="train in held-out"),
+        pytest.param(prose(300, 1), prose(300, 1)[120:180], (0, 1, [1]), id="held-out in training"),
+        pytest.param(prose(300, 1)[5:60], prose(300, 1), (0, 1, [1]), id="training in held-out"),
         pytest.param(
             prose(300, 1),
             [*prose(300, 1)[40:140], *prose(15, 2)],

@@ -253,7 +253,7 @@ def test_articles_stay_in_one_split_when_rows_are_added(tmp_path: Path) -> None:
 def test_rows_keep_their_split_when_rows_are_added(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Validation and test are both carved out of train; the new rows have any positions."""
+    """Validation and test are both carved; the new rows have any positions."""
     folder = tmp_path_factory.mktemp("splits")
     recipe = replace(
         QA,
@@ -285,8 +285,7 @@ def test_missing_files_are_reported_at_once(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").unlink()
     (ner / "test.conll").unlink()
     assert refuse(NER, ner, tmp_path / "out") == [
-        f"{name}.conll: no such file; download it (made here), "
-        "or correct files in the recipe"
+        f"{name}.conll: no such file; download it (made here), or correct files in the recipe"
         for name in ("train", "test")
     ]
     assert refuse(NER, tmp_path / "none", tmp_path / "out") == [
@@ -326,8 +325,8 @@ def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
         ),
         (
             {"train": "Oslo B-LOC\n"},
-            "validation.conll:1: label 'PER' does not occur in train, so it cannot be learned; "
-            "correct it, or set allow: [unseen-label] in the recipe",
+            "validation.conll:1: label 'PER' does not occur in the training split, so it cannot be "
+            "learned; correct it, or set allow: [unseen-label] in the recipe",
         ),
         (
             {"validation": "\n\n"},
@@ -359,7 +358,8 @@ def test_unseen_labels_can_be_allowed(ner: Path, tmp_path: Path) -> None:
 
 
 def test_only_independent_problems_are_reported(ner: Path, tmp_path: Path) -> None:
-    # PER is missing in train because of the invalid line; the empty split is independent of it.
+    # PER is missing in the training split because of the invalid line; the empty split is another
+    # problem.
     write(ner, train="Ada B-PER O\n", test="")
     problems = refuse(NER, ner, tmp_path / "out")
     assert [problem.split(": ")[0] for problem in problems] == [
@@ -433,7 +433,7 @@ def test_invalid_questions_are_refused(
 def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "raw", train=[question(0)], test=[question("t")])
     assert refuse(replace(QA, carve_validation=1e-9), folder, tmp_path / "out") == [
-        "data_recipes/ours.yaml: split 'validation' (1e-09 of train) is empty; "
+        "data_recipes/ours.yaml: split 'validation' (1e-09 of the training split) is empty; "
         "correct carve_validation or seed"
     ]
 
@@ -501,7 +501,7 @@ def test_corpus_is_read_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def with_partial_train_file(recipe: Recipe) -> Recipe:
-    """SQuAD's recipe for the shortened train file of the test data."""
+    """SQuAD's recipe for the shortened training file of the test data."""
     train = str(recipe.files.train).replace(".json", "-part.json")
     return replace(recipe, files=Splits(train, recipe.files.test))
 

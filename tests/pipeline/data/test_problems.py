@@ -31,7 +31,7 @@ CONTEXT = "Ada went to Bonn in May."
 
 
 class File(NamedTuple):
-    """A train file of a generated corpus; its other files are valid."""
+    """A training file of a generated corpus; its other files are valid."""
 
     corpus: str
     content: str | bytes

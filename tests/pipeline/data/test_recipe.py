@@ -116,7 +116,7 @@ def test_recipe_has_the_values_of_its_file(tmp_path: Path) -> None:
         (
             {"files": {"train": "a", "test": "b"}},
             "ours.yaml: files: validation is missing; add it, or carve_validation: 0.1 to carve "
-            "it out of train",
+            "it out of the training split",
         ),
         (
             {"files": {"train": 3, "validation": "b", "test": "b"}},
@@ -193,7 +193,8 @@ def test_errors_of_a_recipe_have_key_value_and_remedy(
     [
         (
             {"files": {"train": "a"}},
-            "files: test is missing; add it, or carve_test: 0.1 to carve it out of train",
+            "files: test is missing; "
+            "add it, or carve_test: 0.1 to carve it out of the training split",
         ),
         (
             {"carve_test": 0.1},
@@ -205,7 +206,7 @@ def test_errors_of_a_recipe_have_key_value_and_remedy(
         ),
         (
             {"files": {"train": "a"}, "carve_test": 0.5, "carve_validation": 0.5},
-            "carve_validation and carve_test leave no train rows; decrease them",
+            "carve_validation and carve_test leave no training rows; decrease them",
         ),
     ],
 )
