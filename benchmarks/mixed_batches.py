@@ -1,11 +1,13 @@
-"""What it gives that tasks share a backbone: mixed batches, against a pass for each task, against a fine-tuned model for each.
+"""Speed and memory of tasks that share a backbone.
 
     python -m benchmarks.mixed_batches [--rows N] [--repeats N]
 
-Rows of the generated NER, SRL and QA corpora, one task after the other, on MiniLM with prompts and heads of random numbers: what
-is predicted is nonsense, and takes as long as sense. Each way answers all rows at once, and the same rows as they come 8 at a
-time. The ways take turns in one process, `--repeats` times; peak memory is that of a process of its own for each. Prints a
-Markdown table.
+The benchmark compares mixed batches on one backbone, one pass per task on one backbone, and one
+fine-tuned model per task. Rows are those of the generated NER, SRL and QA corpora, with the tasks
+in turn. The backbone is MiniLM, with random prompts and heads: predictions are meaningless, but
+take the usual time. Each method predicts all rows at once, and the same rows 8 at a time. Methods
+alternate in one process, `--repeats` times. Peak memory is that of a separate process per method.
+Prints a Markdown table.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -41,38 +43,39 @@ from pipeline.tasks.base.row import Row
 from pipeline.world.corpora import Kind, iterate_rows, write_rows
 
 KINDS: tuple[Kind, ...] = ("ner", "srl", "qa")
-VIRTUAL_TOKENS = 32
+NUM_VIRTUAL_TOKENS = 32
 SEED = 7
-FEW = 8  # rows that come at a time
+FEW_ROWS = 8  # rows per request
+COLUMNS = ("rows come", "answered by", "predictions/s: median (min to max)", "peak memory")
 
-Answer = Callable[[dict[str, Predictor], list[Row]], object]
-
-
-def _mixed(served: dict[str, Predictor], rows: list[Row]) -> object:
-    return list(served["all"].predict(rows))
+Predict = Callable[[dict[str, Predictor], list[Row]], object]
 
 
-def _apart(served: dict[str, Predictor], rows: list[Row]) -> object:
-    return [list(served["all"].predict(_of(kind, rows))) for kind in KINDS]
+def _mixed(predictors: dict[str, Predictor], rows: list[Row]) -> object:
+    return list(predictors["all"].predict(rows))
 
 
-def _models(served: dict[str, Predictor], rows: list[Row]) -> object:
-    return [list(served[kind].predict(_of(kind, rows))) for kind in KINDS]
+def _one_pass_per_task(predictors: dict[str, Predictor], rows: list[Row]) -> object:
+    return [list(predictors["all"].predict(_rows_of(kind, rows))) for kind in KINDS]
 
 
-def _of(kind: Kind, rows: list[Row]) -> list[Row]:
+def _one_model_per_task(predictors: dict[str, Predictor], rows: list[Row]) -> object:
+    return [list(predictors[kind].predict(_rows_of(kind, rows))) for kind in KINDS]
+
+
+def _rows_of(kind: Kind, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["task"] == kind]
 
 
-WAYS: dict[str, tuple[str, Answer]] = {
+METHODS: dict[str, tuple[str, Predict]] = {
     "mixed": ("one backbone, mixed batches", _mixed),
-    "apart": ("one backbone, a pass for each task", _apart),
-    "models": ("a fine-tuned model for each task", _models),
+    "passes": ("one backbone, a pass for each task", _one_pass_per_task),
+    "models": ("a fine-tuned model for each task", _one_model_per_task),
 }
 
 
 def make_artifacts(folder: Path) -> None:
-    """A prompt and a head for each task, and a whole model with a head for each."""
+    """Write a prompt and a head for each task, and a whole model with a head for each task."""
     params = parse(
         BackboneParams,
         load_yaml(Path("presets/default.yaml"))["backbone"],
@@ -85,11 +88,12 @@ def make_artifacts(folder: Path) -> None:
         head = TaskHead(recipe.task, task.head, task.classes(recipe.labels))
         heads = Heads([head.kind], [len(head.classes)], backbone.hidden_size, seed)
         generator = torch.Generator().manual_seed(seed)
-        prompt = DeepPrompt(torch.randn(backbone.prompt_shape(VIRTUAL_TOKENS), generator=generator))
-        tuned = ArtifactConfig(
+        key_values = torch.randn(backbone.prompt_shape(NUM_VIRTUAL_TOKENS), generator=generator)
+        prompt = DeepPrompt(key_values)
+        fine_tuned = ArtifactConfig(
             "fine_tune", params, backbone.config.model_type, backbone.hidden_size, {kind: head}
         )
-        prompted = dataclasses.replace(tuned, arm="deep_prompt", prompt_shape=prompt.shape)
+        prompted = dataclasses.replace(fine_tuned, arm="deep_prompt", prompt_shape=prompt.shape)
         save_artifact(
             folder / "prompts" / kind,
             PromptedModel(backbone, prompt, heads, train_backbone=False),
@@ -98,69 +102,58 @@ def make_artifacts(folder: Path) -> None:
         save_artifact(
             folder / "models" / kind,
             PromptedModel(backbone, None, heads, train_backbone=True),
-            tuned,
+            fine_tuned,
         )
 
 
 def make_rows(folder: Path, count: int) -> list[Row]:
-    """`count` rows of each task, one task after the other."""
-    return list(
-        chain.from_iterable(
-            zip(*(islice(_rows(folder, kind, count), count) for kind in KINDS), strict=True)
-        )
-    )
+    """Generate `count` rows of each task, with the tasks in turn."""
+    columns = [islice(_generate_rows(folder, kind, count), count) for kind in KINDS]
+    return [row for rows in zip(*columns, strict=True) for row in rows]
 
 
-def _rows(folder: Path, kind: Kind, count: int) -> Iterator[Row]:
-    recipe, problems, path = (
-        load_recipe(Path(f"data_recipes/world_{kind}.yaml")),
-        Problems(),
-        folder / f"{kind}.txt",
-    )
+def _generate_rows(folder: Path, kind: Kind, count: int) -> Iterator[Row]:
+    recipe = load_recipe(Path(f"data_recipes/world_{kind}.yaml"))
+    problems = Problems()
+    path = folder / f"{kind}.{'jsonl' if kind == 'qa' else 'conll'}"
     write_rows(path, iterate_rows(kind, "test", count, SEED))
     for row in READERS[recipe.reader].read(path, recipe.options, problems):
         yield {"task": kind, **{key: row[key] for key in task_named(recipe.task).query_keys}}
     problems.raise_if_any()
 
 
-def serve(way: str, folder: Path) -> dict[str, Predictor]:
-    """What a way of answering needs in memory."""
-    if way == "models":
+def load_predictors(method: str, folder: Path) -> dict[str, Predictor]:
+    """Load the predictors of a method."""
+    if method == "models":
         return {kind: load([folder / "models" / kind], device="cpu") for kind in KINDS}
     return {"all": load([folder / "prompts" / kind for kind in KINDS], device="cpu")}
 
 
-def peak_memory(way: str, folder: Path, rows: int) -> float:
-    """MB at the most, in a process that serves and answers in one way only."""
-    words = [
-        sys.executable,
-        "-m",
-        "benchmarks.mixed_batches",
-        "--rows",
-        str(rows),
-        "--folder",
-        str(folder),
-        "--do",
-        way,
-    ]
-    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) / 1000
+def peak_memory(method: str, folder: Path, rows: int) -> float:
+    """Return the peak memory in MB of a process that uses only this method."""
+    command = [sys.executable, "-m", "benchmarks.mixed_batches", "--rows", str(rows)]
+    command += ["--folder", str(folder), "--do", method]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1000
 
 
-def rates(folder: Path, rows: list[Row], repeats: int) -> dict[tuple[int, str], list[float]]:
-    """Predictions a second of each way, for rows that come all at once and few at a time."""
-    served = {way: serve(way, folder) for way in ("mixed", "models")}
-    served["apart"] = served["mixed"]
-    found: dict[tuple[int, str], list[float]] = {
-        (size, way): [] for size in (len(rows), FEW) for way in WAYS
+def measure_speeds(
+    folder: Path, rows: list[Row], repeats: int
+) -> dict[tuple[int, str], list[float]]:
+    """Measure predictions per second, by number of rows per request and method."""
+    predictors = {method: load_predictors(method, folder) for method in ("mixed", "models")}
+    predictors["passes"] = predictors["mixed"]
+    speeds: dict[tuple[int, str], list[float]] = {
+        (size, method): [] for size in (len(rows), FEW_ROWS) for method in METHODS
     }
-    for repeat in range(-1, repeats):  # the first time is for warming up
-        for (size, way), seconds in found.items():
+    for repeat in range(-1, repeats):  # the first repeat is a warm-up
+        for (size, method), values in speeds.items():
+            _, predict = METHODS[method]
             started = time.perf_counter()
             for first in range(0, len(rows), size):
-                WAYS[way][1](served[way], rows[first : first + size])
+                predict(predictors[method], rows[first : first + size])
             if repeat >= 0:
-                seconds.append(len(rows) / (time.perf_counter() - started))
-    return found
+                values.append(len(rows) / (time.perf_counter() - started))
+    return speeds
 
 
 def main() -> None:
@@ -169,43 +162,44 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=200, help="rows of each task")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of each measurement")
+    # Internal options: the work of a separate process.
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--do", choices=("make", *WAYS), help=argparse.SUPPRESS
-    )  # what a process of its own is for
-    given = parser.parse_args()
-    if given.do == "make":
-        make_artifacts(given.folder)
-    elif given.do:
-        WAYS[given.do][1](serve(given.do, given.folder), make_rows(given.folder, given.rows))
+    parser.add_argument("--do", choices=("make", *METHODS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.do == "make":
+        make_artifacts(arguments.folder)
+    elif arguments.do:
+        _, predict = METHODS[arguments.do]
+        predictors = load_predictors(arguments.do, arguments.folder)
+        predict(predictors, make_rows(arguments.folder, arguments.rows))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     else:
-        with tempfile.TemporaryDirectory() as name:
-            _report(Path(name), given.rows, given.repeats)
+        with tempfile.TemporaryDirectory() as folder:
+            _report(Path(folder), arguments.rows, arguments.repeats)
 
 
 def _report(folder: Path, count: int, repeats: int) -> None:
-    # A new process's ru_maxrss is at least what its parent's was: so far, this one has only imported.
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.mixed_batches", "--folder", str(folder), "--do", "make"],
-        check=True,
-    )
-    memory = {way: peak_memory(way, folder, count) for way in WAYS}
+    # The ru_maxrss of a new process is at least that of its parent, so measure memory first, while
+    # this process has done nothing but imports.
+    command = [sys.executable, "-m", "benchmarks.mixed_batches", "--folder", str(folder)]
+    subprocess.run([*command, "--do", "make"], check=True)
+    memory = {method: peak_memory(method, folder, count) for method in METHODS}
     rows = make_rows(folder, count)
     print(
-        f"{len(rows)} rows, {repeats} repeats, {torch.get_num_threads()} threads on {os.cpu_count()} cores, "
-        f"torch {torch.__version__}\n"
+        f"{len(rows)} rows, {repeats} repeats, {torch.get_num_threads()} threads on "
+        f"{os.cpu_count()} cores, torch {torch.__version__}\n"
     )
-    print(
-        "| rows come | answered by | predictions/s: median (least to most) | peak memory |\n|---|---|---|---|"
-    )
-    for (size, way), found in rates(folder, rows, repeats).items():
-        come = "all at once" if size == len(rows) else f"{size} at a time"
-        print(
-            f"| {come} | {WAYS[way][0]} | {statistics.median(found):.1f} ({min(found):.1f} to {max(found):.1f}) | "
-            f"{memory[way]:.0f} MB |"
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    for (size, method), values in measure_speeds(folder, rows, repeats).items():
+        title, _ = METHODS[method]
+        cells = (
+            "all at once" if size == len(rows) else f"{size} at a time",
+            title,
+            f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})",
+            f"{memory[method]:.0f} MB",
         )
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

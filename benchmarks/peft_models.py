@@ -1,4 +1,4 @@
-"""peft's prefix tuning and LoRA in the place of our prompts: the same heads, loss, batches and training loop around them."""
+"""Models with prefix tuning or LoRA of peft, for this project's heads, loss and training loop."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 
 CONFIGS: dict[str, Any] = {
-    # As peft ships it but for the number of virtual tokens, which it has no default for.
+    # The defaults of peft. The number of virtual tokens has no default.
     "peft_prefix": lambda tokens: peft.PrefixTuningConfig(
         task_type="FEATURE_EXTRACTION", num_virtual_tokens=tokens
     ),
-    # As peft ships it: rank 8 on the queries and values of BERT.
+    # The defaults of peft: rank 8 on the queries and values of BERT.
     "peft_lora": lambda _: peft.LoraConfig(task_type="FEATURE_EXTRACTION"),
 }
 
 
 class Adapted(nn.Module):
-    """A backbone with peft's own parameters in it, which are all that is trained of it."""
+    """A backbone with the parameters of peft; only these are trained."""
 
     def __init__(self, params: BackboneParams, method: str, num_virtual_tokens: int) -> None:
         super().__init__()
@@ -34,22 +34,22 @@ class Adapted(nn.Module):
         self.model = peft.get_peft_model(model, CONFIGS[method](num_virtual_tokens))
 
     def train(self, mode: bool = True) -> "Adapted":
-        """Dropout stays off, as it is in our arms."""
+        """Keep dropout off, as in the arms of this project."""
         return super().train(False)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, *_: None, **__: None
     ) -> Tensor:
-        """Hidden states [B, T, C]."""
-        found = self.model(
+        """Return the hidden states [B, T, C]."""
+        output = self.model(
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_types
         )
-        hidden: Tensor = found.last_hidden_state
+        hidden: Tensor = output.last_hidden_state
         return hidden
 
 
 class PeftModel(PromptedModel):
-    """What `PromptedModel` is, around peft's."""
+    """A `PromptedModel` with a backbone adapted by peft."""
 
     def __init__(self, backbone: Adapted, heads: Heads) -> None:
         trained = {
