@@ -1,1 +1,1 @@
-"""Side-by-side measurements; never imported by the pipeline."""
+"""Side-by-side benchmarks; the pipeline never imports them."""

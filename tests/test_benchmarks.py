@@ -1,17 +1,19 @@
-"""Every part of benchmarks/speed on a tiny backbone; its arithmetic held against figures by hand. No time is asserted."""
+"""Every part of benchmarks/speed on a tiny backbone.
+
+Formulas are compared with manual calculations. No test asserts a time.
+"""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from transformers import BertConfig
 
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, start, step
-from benchmarks.speed.setting import Setting, corpus
-from benchmarks.speed.timing import Times, alternate, ratio
-from benchmarks.speed.ways import peft_inputs
+from benchmarks.speed.methods import peft_inputs
+from benchmarks.speed.setting import Setting, load_corpus
+from benchmarks.speed.timing import alternate, ratio
 from pipeline.mixing.batches import IGNORE_INDEX
 from pipeline.world import write_corpus
 from tests.support import tiny
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    """Generated corpora of a few rows, a random BERT of two layers."""
+    """Small generated corpora and a random BERT with two layers."""
     folder = tmp_path_factory.mktemp("speed")
     write_corpus("ner", folder / "words", 40, 7)
     make_backbone(folder / "backbone", folder / "words")
@@ -38,13 +40,13 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
         rounds=2,
         calls=1,
         rows=12,
-        virtual_tokens=3,
+        num_virtual_tokens=3,
         sample=24,
     )
 
 
 def rows_of(lines: Sequence[str], name: str) -> list[list[str]]:
-    """The cells of the tables' rows that begin with a name."""
+    """The cells of the table rows that start with this name."""
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in lines
@@ -52,141 +54,145 @@ def rows_of(lines: Sequence[str], name: str) -> list[list[str]]:
     ]
 
 
-def test_step(setting: Setting) -> None:
+def test_step_compares_every_method_on_both_corpora(setting: Setting) -> None:
     lines = list(step.run(setting))
-    for way in step.WAYS:
-        assert len(rows_of(lines, way)) == 2  # both corpora
-    assert [row[2:] for row in rows_of(lines, step.TUNED)] == [["1", "1"]] * 2
+    for method in step.METHODS:
+        assert len(rows_of(lines, method)) == 2
+    assert [row[2:] for row in rows_of(lines, step.FINE_TUNING)] == [["1", "1"]] * 2
     assert all(float(row[2].split()[0]) > 0 for row in rows_of(lines, "deep prompt"))
 
 
-@pytest.mark.parametrize("kind", ["ner", "qa"])
-def test_both_ways_learn_the_same_labels(setting: Setting, kind: str) -> None:
-    found = corpus(setting, kind)
-    batch = step.batches_of(setting, found, 64)[0]
-    inputs = peft_inputs(batch, found.split.task.head)
-    if kind == "qa":
-        chosen = torch.stack([inputs["start_positions"], inputs["end_positions"]], dim=1)
-        rows = zip(batch.positions.tolist(), batch.labels.tolist(), strict=True)
-        assert chosen.tolist() == [
-            [positions[label] for label in labels] for positions, labels in rows
-        ]
-    else:
-        read = inputs["labels"].gather(1, batch.positions)[batch.position_mask]
-        assert torch.equal(read, batch.labels[batch.position_mask])
-        assert int((inputs["labels"] != IGNORE_INDEX).sum()) == int(batch.position_mask.sum())
+def test_peft_has_the_same_labels_for_tags(setting: Setting) -> None:
+    corpus = load_corpus(setting, "ner")
+    batch = step.make_batches(setting, corpus, 64)[0]
+    labels = peft_inputs(batch, corpus.eval_set.task.head)["labels"]
+    mask = batch.position_mask
+    assert torch.equal(labels.gather(1, batch.positions)[mask], batch.labels[mask])
+    assert int((labels != IGNORE_INDEX).sum()) == int(mask.sum())
 
 
-def test_memory(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    peak, own = memory.peak_memory(setting, "ner", "deep prompt")
-    assert 0 < own < peak
-    monkeypatch.setattr(memory, "peak_memory", lambda *_: (peak, own))
+def test_peft_has_the_same_labels_for_answers(setting: Setting) -> None:
+    corpus = load_corpus(setting, "qa")
+    batch = step.make_batches(setting, corpus, 64)[0]
+    inputs = peft_inputs(batch, corpus.eval_set.task.head)
+    spans = torch.stack([inputs["start_positions"], inputs["end_positions"]], dim=1)
+    assert torch.equal(spans, batch.positions.gather(1, batch.labels))
+
+
+def test_memory_is_relative_to_each_base(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    process_mb, step_mb = memory.peak_memory(setting, "ner", "deep prompt")
+    assert 0 < step_mb < process_mb
+    monkeypatch.setattr(memory, "peak_memory", lambda *_: (process_mb, step_mb))
     assert all(row[3:] == ["1.00"] * 3 for row in rows_of(list(memory.run(setting)), "deep prompt"))
 
 
-def test_epoch(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(epoch, "HELD_OUT", 6)
+def test_epoch_measures_every_method(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch, "VALIDATION_SENTENCES", 6)
     lines = list(epoch.run(setting))
-    assert lines[0].startswith("12 sentences of world_ner, 3 epochs; F1 on 6 of validation")
-    for way in (epoch.PEFT, epoch.OURS, epoch.TOP, epoch.STORED):
-        ((_, speed, by_cpu, padding, *_),) = rows_of(lines, way)
+    assert lines[0].startswith("12 sentences of world_ner, 3 epochs; F1 on 6 validation sentences")
+    for method in (epoch.PEFT, epoch.DEEP_PROMPT, epoch.TOP_HALF, epoch.CACHED):
+        ((_, speed, by_cpu, padding, *_),) = rows_of(lines, method)
         assert float(speed) > 0
         assert float(by_cpu) > 0
         assert float(padding) >= 1
 
 
-def test_a_course_stands_still_while_it_is_scored() -> None:
-    course = epoch.Course(seconds=(5.0, 4.0))
-    course.begin()
-    assert course.check(lambda: 50.0) == 50.0
-    wall, cpu, f1 = course.scores[0]
+def test_clock_stops_during_validation() -> None:
+    log = epoch.TrainingLog(seconds=(5.0, 4.0))
+    log.start()
+    assert log.validate(lambda: 50.0) == 50.0
+    wall, cpu, f1 = log.scores[0]
     assert (wall >= 5.0, cpu >= 4.0, f1) == (True, True, 50.0)
-    assert course.until(50.0) == (wall, cpu)
-    assert course.until(50.1) is None
+    assert log.seconds_to(50.0) == (wall, cpu)
+    assert log.seconds_to(50.1) is None
 
 
-def test_overhead(setting: Setting) -> None:
+def test_overhead_measures_every_zero_stage(setting: Setting) -> None:
     lines = list(overhead.run(setting))
     assert rows_of(lines, overhead.PLAIN)[0][2:] == ["1", "1"]
     for zero in range(4):
         assert rows_of(lines, f"engine, ZeRO stage {zero}")
 
 
-def test_evaluate(setting: Setting) -> None:
+def test_evaluate_measures_both_corpora(setting: Setting) -> None:
     lines = list(evaluate.run(setting))
     assert float(rows_of(lines, "world_ner")[0][2]) > 0
     assert float(rows_of(lines, "world_qa")[0][2]) > 0
 
 
-def test_start(setting: Setting) -> None:
+def test_start_measures_imports_and_skips_dvc_in_an_unfinished_project(setting: Setting) -> None:
     assert {"generate", "prepare", "finetune", "report"} <= set(start.stages())
-    assert start.loaded("generate") == [False] * 3
-    assert start.seconds([sys.executable, "-c", ""], repeats=1) > 0
+    assert start.loaded_libraries("generate") == [False] * 3
+    assert start.median_seconds([sys.executable, "-c", ""], repeats=1) > 0
     assert "not measured" in "".join(start.nothing_to_do(setting.project))
 
 
 @pytest.mark.parametrize(
-    ("backend", "ways"), [(None, tuple(gpu.WAYS)), ("eager", ("deep prompt",))]
+    ("backend", "methods"), [(None, tuple(gpu.METHODS)), ("eager", ("deep prompt",))]
 )
-def test_gpu_on_a_tiny_shape(
-    backend: str | None, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+def test_gpu_part_runs_on_a_tiny_shape(
+    backend: str | None, methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "WAYS", {way: gpu.WAYS[way] for way in ways})
+    monkeypatch.setattr(gpu, "METHODS", {name: gpu.METHODS[name] for name in methods})
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 3)
-    lines = list(gpu.measured(shape, torch.device("cpu"), (backend,), 2))
-    for way in ways:
-        ((_, compiled, _, speed, of_peak, used),) = rows_of(lines, way)
-        assert (compiled, of_peak, used) == (backend or "no", gpu.DASH, gpu.DASH)
+    lines = list(gpu.measure(shape, torch.device("cpu"), (backend,), 2))
+    for method in methods:
+        ((_, compiled, _, speed, of_peak, used),) = rows_of(lines, method)
+        assert (compiled, of_peak, used) == (backend or "no", gpu.UNKNOWN, gpu.UNKNOWN)
         assert float(speed) > 0
 
 
-def test_operations_of_a_step_by_hand() -> None:
-    """Against products counted one by one: C 16, F 24, 3 layers, 2 rows of 5 tokens, 4 virtual ones."""
+def test_operations_of_a_step_equal_a_manual_count() -> None:
+    """C = 16, F = 24, 3 layers, 2 rows of 5 tokens, 4 virtual tokens."""
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 4)
     weights = 10 * 2 * (4 * 16 * 16 + 16 * 24 + 24 * 16)
-    to_text, to_all = (
-        2 * 2 * (2 * 5 * keys * 16) for keys in (5, 9)
-    )  # scores and their mean of values
-    assert gpu.operations(shape, full=True) == 3 * (3 * weights + 3 * to_text)
+    # Attention to K keys: the scores, and the weighted mean of values.
+    to_text, to_text_and_prompt = (2 * 2 * (2 * 5 * keys * 16) for keys in (5, 9))
+    first_layer = 10 * 2 * 3 * 16 * 16
+    assert gpu.step_operations(shape, train_backbone=True) == 3 * (3 * weights + 3 * to_text)
     assert (
-        gpu.operations(shape, full=False) == 3 * (2 * weights + 3 * to_all) - 10 * 2 * 3 * 16 * 16
+        gpu.step_operations(shape, train_backbone=False)
+        == 3 * (2 * weights + 3 * to_text_and_prompt) - first_layer
     )
 
 
-def test_share_of_the_peak() -> None:
-    assert gpu.share(98.9e12, "NVIDIA H100 80GB HBM3") == "10.0 %"
-    assert gpu.share(75.6e12, "NVIDIA H100 PCIe") == "10.0 %"
-    assert gpu.share(36.2e12, "NVIDIA L40S") == "10.0 %"
-    assert gpu.share(1e12, "some other device") == gpu.DASH
+def test_share_of_peak_uses_the_longest_matching_name() -> None:
+    assert gpu.share_of_peak(98.9e12, "NVIDIA H100 80GB HBM3") == "10.0 %"
+    assert gpu.share_of_peak(75.6e12, "NVIDIA H100 PCIe") == "10.0 %"
+    assert gpu.share_of_peak(36.2e12, "NVIDIA L40S") == "10.0 %"
+    assert gpu.share_of_peak(1e12, "some other device") == gpu.UNKNOWN
 
 
-def test_scaling(setting: Setting) -> None:
-    """8 ranks send each of 8 parts of 1 MB 14 times: at 1 MB a second and 1 ms each, 14 * (1/8 s + 1 ms)."""
-    assert scaling.ring(1_000_000, 8, 1e6, 1e-3) == pytest.approx(1.764)
-    assert scaling.ring(1_000_000, 1, 1e6, 1e-3) == 0
-    found = rows_of(list(scaling.run(setting)), "deep prompt")
-    classes = len(corpus(setting, "ner").split.classes)
-    assert {row[1] for row in found} == {f"{4 * (2 * 2 * 2 * 3 * 16 + classes * 33):,}"}
+def test_ring_all_reduce_takes_the_calculated_time() -> None:
+    """8 ranks send 8 parts of 1 MB 14 times: at 1 MB/s and 1 ms each, 14 * (1/8 s + 1 ms)."""
+    assert scaling.ring_seconds(1_000_000, 8, 1e6, 1e-3) == pytest.approx(1.764)
+    assert scaling.ring_seconds(1_000_000, 1, 1e6, 1e-3) == 0
 
 
-def test_ways_take_turns() -> None:
+def test_scaling_reduces_the_gradients_of_prompt_and_head(setting: Setting) -> None:
+    rows = rows_of(list(scaling.run(setting)), "deep prompt")
+    num_classes = len(load_corpus(setting, "ner").eval_set.classes)
+    assert {row[1] for row in rows} == {f"{4 * (2 * 2 * 2 * 3 * 16 + num_classes * 33):,}"}
+
+
+def test_methods_alternate_after_a_warm_up() -> None:
     calls: list[tuple[str, int]] = []
-    times = alternate(
-        {name: lambda number, name=name: calls.append((name, number)) for name in "ab"}, 2, 2
-    )  # type: ignore[misc]
-    turn = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    assert calls == [*turn, *turn, *(((name, number + 2)) for name, number in turn)]
-    assert {name: (len(each.wall), len(each.cpu)) for name, each in times.items()} == {
-        "a": (2, 2),
-        "b": (2, 2),
-    }
-    assert isinstance(times["a"], Times)
+
+    def method(name: str) -> Callable[[int], None]:
+        return lambda number: calls.append((name, number))
+
+    times = alternate({name: method(name) for name in "ab"}, rounds=2, calls=2)
+    first_round = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    second_round = [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
+    assert calls == [*first_round, *first_round, *second_round]
+    for measured in times.values():
+        assert (len(measured.wall), len(measured.cpu)) == (2, 2)
 
 
-def test_a_ratio_is_the_median_of_rounds() -> None:
+def test_ratio_is_the_median_over_rounds() -> None:
     assert ratio([1.0, 2.0, 9.0], [1.0, 1.0, 1.0]) == "2.000 (1.500 to 5.500)"
 
 
-def test_missing_corpora_are_replaced(setting: Setting, tmp_path: Path) -> None:
-    assert corpus(setting, "qa", "validation", 5).name == "world_qa"
-    assert len(corpus(setting, "ner", "validation", 5).split.examples) == 5
+def test_generated_corpora_replace_missing_corpora(setting: Setting) -> None:
+    assert load_corpus(setting, "qa", "validation", 5).name == "world_qa"
+    assert len(load_corpus(setting, "ner", "validation", 5).eval_set.examples) == 5

@@ -1,7 +1,8 @@
-"""Measure the parts that are named, or all: `python -m benchmarks.speed [PART ...]`. Prints Markdown.
+"""Measure all parts, or only some: `python -m benchmarks.speed [PART ...]`. Prints Markdown.
 
-The real corpora are looked for under --data, or else $DATA_ROOT, or else ../shared/data: ner/conll2003 and qa/squad as their
-recipes want them. Without them, generated ones take their place. One thread (OMP_NUM_THREADS=1) is the least disturbed by others.
+The real corpora are read from --data (default: $DATA_ROOT, or ../shared/data): ner/conll2003 and
+qa/squad with the files of their recipes. Generated corpora replace missing corpora. One thread
+(OMP_NUM_THREADS=1) is least disturbed by other processes.
 """
 
 import argparse
@@ -16,46 +17,29 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.speed.setting import REAL, Setting
+from benchmarks.speed.setting import REAL_CORPORA, Setting
 from pipeline.config import load_yaml, parse
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 
-# `epoch` before what leaves a process group's traces
+# `epoch` comes before the parts that start a process group, because its traces disturb Trainer.
 PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "start", "gpu", "scaling")
 
 
 def main() -> None:
-    """Print what was found, part by part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("DATA_ROOT", "../shared/data"))
-    )
-    parser.add_argument(
-        "--project", type=Path, default=Path(), help="a folder in which all of `dvc repro` is done"
-    )
-    parser.add_argument("--rounds", type=int, default=Setting.rounds)
-    parser.add_argument(
-        "--rows", type=int, default=Setting.rows, help="sentences to train on in the part epoch"
-    )
-    given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    """Print the results, part by part."""
+    arguments = _parse_arguments()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers about itself
+    warnings.filterwarnings("ignore", category=FutureWarning)  # transformers about its own code
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores ({platform.machine()}), "
-        f"MiniLM-L6, {given.rounds} rounds."
+        f"torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores "
+        f"({platform.machine()}), MiniLM-L6, {arguments.rounds} rounds."
     )
-    missing = [folder for _, folder in REAL.values() if not (given.data / folder).is_dir()]
+    folders = [folder for _, folder in REAL_CORPORA.values()]
+    missing = [folder for folder in folders if not (arguments.data / folder).is_dir()]
     if missing:
-        print(
-            f"{given.data} has no {' and no '.join(missing)}: generated corpora take their place."
-        )
+        print(f"{arguments.data} has no {' and no '.join(missing)}: using generated corpora.")
     params = parse(
         BackboneParams,
         load_yaml(Path("presets/default.yaml"))["backbone"],
@@ -63,15 +47,46 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
-            locate(params), given.data, Path(scratch), given.project, given.rounds, rows=given.rows
+            locate(params),
+            arguments.data,
+            Path(scratch),
+            arguments.project,
+            arguments.rounds,
+            rows=arguments.rows,
         )
         for part in PARTS:
-            if not given.parts or part in given.parts:
-                started = time.perf_counter()
-                print(f"\n### {part}\n")
-                for line in import_module(f"benchmarks.speed.{part}").run(setting):
-                    print(line, flush=True)
-                print(f"({part}: {time.perf_counter() - started:.0f} s)", flush=True)
+            if not arguments.parts or part in arguments.parts:
+                _run_part(part, setting)
+
+
+def _run_part(part: str, setting: Setting) -> None:
+    started = time.perf_counter()
+    print(f"\n### {part}\n")
+    for line in import_module(f"benchmarks.speed.{part}").run(setting):
+        print(line, flush=True)
+    print(f"({part}: {time.perf_counter() - started:.0f} s)", flush=True)
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    default_data = Path(os.environ.get("DATA_ROOT", "../shared/data"))
+    parser.add_argument(
+        "--data", type=Path, default=default_data, help="the folder of the real corpora"
+    )
+    parser.add_argument(
+        "--project", type=Path, default=Path(), help="a folder where `dvc repro` is complete"
+    )
+    parser.add_argument("--rounds", type=int, default=Setting.rounds, help="rounds per method")
+    parser.add_argument(
+        "--rows", type=int, default=Setting.rows, help="training sentences of the part epoch"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")
+    return arguments
 
 
 if __name__ == "__main__":

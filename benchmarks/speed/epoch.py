@@ -1,15 +1,16 @@
-"""Training on CoNLL-2003: our batches and loop, against transformers' Trainer with peft's prefix tuning, on the same rows."""
+"""Training on CoNLL-2003, compared with transformers' Trainer and peft's prefix tuning."""
 
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -19,10 +20,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.speed.setting import SEED, Corpus, Setting, corpus
-from benchmarks.speed.step import STORED, half
+from benchmarks.speed.methods import deep_prompt_model, peft_inputs, peft_model
+from benchmarks.speed.setting import SEED, Corpus, Setting, load_corpus
+from benchmarks.speed.step import CACHED, first_top_layer
 from benchmarks.speed.timing import table
-from benchmarks.speed.ways import ours, peft_inputs, peft_model
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.evaluation.evaluate import decode, score
@@ -32,240 +33,245 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.params import TrainParams
 from pipeline.training.trainer import TrainingRun, steps_of, train
 
-EPOCHS, CHECKS = 3, 10  # Trainer's epochs; how often F1 is looked at, which is not in the times
-RATE = (
-    1e-2  # of peft's own example of prefix tuning; Trainer's 5e-5 leaves a random prefix as it was
-)
-BATCH_TOKENS = 256
-ENOUGH = 1000  # megabytes
-HELD_OUT = 300  # validation sentences
-PEFT, OURS = "peft prefix tuning, transformers' Trainer", "deep prompt, our loop"
-TOP = "deep prompt in the top half, our loop"
+EPOCHS = 3  # Trainer's default
+NUM_VALIDATIONS = 10  # excluded from the times
+# From peft's example of prefix tuning; Trainer's default of 5e-5 barely changes a random prefix.
+PEFT_LEARNING_RATE = 1e-2
+TOKENS_PER_BATCH = 256
+CACHE_MB = 1000  # enough for all hidden states
+VALIDATION_SENTENCES = 300
+PEFT, DEEP_PROMPT = "peft prefix tuning, transformers' Trainer", "deep prompt, our loop"
+TOP_HALF = "deep prompt in the top half, our loop"
+COLUMNS = ("method", "rows/s", "rows/s by CPU", "tokens with padding / without", "F1", "best F1")
 
 
 @dataclass
-class Course:
-    """How a training went: seconds (clock, CPU) without validation, and the F1 there was after so many of them."""
+class TrainingLog:
+    """The progress of a training.
+
+    `seconds` are (wall-clock, CPU) seconds without validation; `scores` has (wall-clock seconds,
+    CPU seconds, F1) of each validation. The clock runs between `start` and `pause`.
+    """
 
     started: tuple[float, float] = (0.0, 0.0)
     seconds: tuple[float, float] = (0.0, 0.0)
     scores: list[tuple[float, float, float]] = field(default_factory=list)
     rows: int = 0
     tokens: int = 0
-    padded: int = 0
+    padded_tokens: int = 0
 
-    def begin(self) -> None:
-        """The clock runs."""
+    def start(self) -> None:
+        """Start the clock."""
         self.started = (time.perf_counter(), time.process_time())
 
     def pause(self) -> None:
-        """It stands still until `begin`."""
-        now = (time.perf_counter(), time.process_time())
+        """Stop the clock until `start`."""
+        wall, cpu = time.perf_counter(), time.process_time()
         self.seconds = (
-            self.seconds[0] + now[0] - self.started[0],
-            self.seconds[1] + now[1] - self.started[1],
+            self.seconds[0] + wall - self.started[0],
+            self.seconds[1] + cpu - self.started[1],
         )
 
-    def check(self, score: Callable[[], float]) -> float:
-        """F1, while the clock stands still."""
+    def validate(self, compute_f1: Callable[[], float]) -> float:
+        """Record F1 while the clock is stopped."""
         self.pause()
-        found = score()
-        self.scores.append((*self.seconds, found))
-        self.begin()
-        return found
+        f1 = compute_f1()
+        self.scores.append((*self.seconds, f1))
+        self.start()
+        return f1
 
-    def until(self, f1: float) -> tuple[float, float] | None:
-        """Seconds until F1 was first as high; None: never."""
+    def seconds_to(self, f1: float) -> tuple[float, float] | None:
+        """Return the seconds until F1 first reached this value; None if it never did."""
         return next(((wall, cpu) for wall, cpu, score in self.scores if score >= f1), None)
 
 
 def run(setting: Setting) -> Iterator[str]:
-    """A table of both ways, and the goals."""
-    trained, held = (
-        corpus(setting, "ner", rows=setting.rows),
-        corpus(setting, "ner", "validation", HELD_OUT),
-    )
-    courses = {
-        PEFT: by_peft(setting, trained, held),
-        OURS: by_us(setting, trained, held),
-        TOP: by_us(setting, trained, held, first_layer=half(setting)),
-        STORED: by_us(
-            setting, trained, held, first_layer=half(setting), hidden_state_cache_mb=ENOUGH
-        ),
+    """Yield a table of all methods, and the goals."""
+    train_corpus = load_corpus(setting, "ner", rows=setting.rows)
+    validation = load_corpus(setting, "ner", "validation", VALIDATION_SENTENCES)
+    top_layer = first_top_layer(setting)
+    logs = {
+        PEFT: train_peft(setting, train_corpus, validation),
+        DEEP_PROMPT: train_deep_prompt(setting, train_corpus, validation),
+        TOP_HALF: train_deep_prompt(setting, train_corpus, validation, top_layer),
+        CACHED: train_deep_prompt(setting, train_corpus, validation, top_layer, CACHE_MB),
     }
     yield (
-        f"{len(trained.split.examples)} sentences of {trained.name}, {EPOCHS} epochs; F1 on {len(held.split.examples)} of "
-        "validation, looked at while the clock stood still."
+        f"{len(train_corpus.eval_set.examples)} sentences of {train_corpus.name}, {EPOCHS} epochs; "
+        f"F1 on {len(validation.eval_set.examples)} validation sentences, excluded from the times."
     )
     yield ""
-    target = courses[PEFT].scores[-1][2]
-    columns = (
-        "way",
-        "rows/s",
-        "rows/s by CPU",
-        "tokens with padding / without",
-        "F1",
-        "best F1",
-        f"s to F1 {target:.1f}",
-    )
-    yield from table(columns, [_row(name, course, target) for name, course in courses.items()])
-    goals = [
-        goal
-        for name in (OURS, TOP, STORED)
-        for goal in _goals(name, courses[name], courses[PEFT], target)
-    ]
+    target = logs[PEFT].scores[-1][2]
+    rows = [_table_row(name, log, target) for name, log in logs.items()]
+    yield from table((*COLUMNS, f"s to F1 {target:.1f}"), rows)
+    goals: list[tuple[str, ...]] = []
+    for name in (DEEP_PROMPT, TOP_HALF, CACHED):
+        goals += _goal_rows(name, logs[name], logs[PEFT], target)
     yield from table(("goal", "at least", "by clock", "by CPU time"), goals)
 
 
-def _row(name: str, course: Course, target: float) -> tuple[str, ...]:
-    wall, cpu = course.seconds
-    reached = course.until(target)
-    scores = [score for *_, score in course.scores]
+def _table_row(name: str, log: TrainingLog, target: float) -> tuple[str, ...]:
+    wall, cpu = log.seconds
+    seconds_to_target = log.seconds_to(target)
+    scores = [score for *_, score in log.scores]
     return (
         name,
-        f"{course.rows / wall:.1f}",
-        f"{course.rows / cpu:.1f}",
-        f"{course.padded / course.tokens:.2f}",
+        f"{log.rows / wall:.1f}",
+        f"{log.rows / cpu:.1f}",
+        f"{log.padded_tokens / log.tokens:.2f}",
         f"{scores[-1]:.1f}",
         f"{max(scores):.1f}",
-        "never" if reached is None else f"{reached[0]:.1f}",
+        "never" if seconds_to_target is None else f"{seconds_to_target[0]:.1f}",
     )
 
 
-def _goals(name: str, mine: Course, theirs: Course, target: float) -> Iterator[tuple[str, ...]]:
-    speeds = [
-        mine.rows / a / (theirs.rows / b) for a, b in zip(mine.seconds, theirs.seconds, strict=True)
+def _goal_rows(
+    name: str, log: TrainingLog, peft_log: TrainingLog, target: float
+) -> Iterator[tuple[str, ...]]:
+    both = zip(log.seconds, peft_log.seconds, strict=True)
+    speedups = [
+        log.rows / seconds / (peft_log.rows / peft_seconds) for seconds, peft_seconds in both
     ]
-    yield (f"rows a second against peft's: {name}", "3", *(f"{speed:.2f}" for speed in speeds))
-    reached = mine.until(target)
-    shorter = (
-        ("never",) * 2
-        if reached is None
-        else [f"{b / a:.2f}" for a, b in zip(reached, theirs.seconds, strict=True)]
-    )
-    yield (f"how many times sooner at peft's last F1: {name}", "5", *shorter)
+    yield (f"rows per second relative to peft: {name}", "3", *_two_decimals(speedups))
+    seconds_to_target = log.seconds_to(target)
+    if seconds_to_target is None:
+        cells = ["never", "never"]
+    else:
+        both = zip(seconds_to_target, peft_log.seconds, strict=True)
+        cells = _two_decimals([peft_seconds / seconds for seconds, peft_seconds in both])
+    yield (f"speedup to the last F1 of peft: {name}", "5", *cells)
 
 
-def by_us(
+def _two_decimals(values: Sequence[float]) -> list[str]:
+    return [f"{value:.2f}" for value in values]
+
+
+def train_deep_prompt(
     setting: Setting,
-    trained: Corpus,
-    held: Corpus,
+    train_corpus: Corpus,
+    validation: Corpus,
     first_layer: int = 0,
     hidden_state_cache_mb: int = 0,
-) -> Course:
-    """As the stages train the arm deep_prompt: from real text, batches by tokens, DeepSpeed's engine."""
-    course, model = Course(), ours(setting, trained)
-    batches = TrainBatches([trained.split.table], [RATE_SCALE], BATCH_TOKENS, 1, SEED)
-    text = collate(trained.split.table, batches.step(0)[0].rows, 0, trained.pad_token_id)
-    start = model.backbone.text_key_values(
-        text.input_ids, text.attention_mask, text.token_types, setting.virtual_tokens
+) -> TrainingLog:
+    """Train as the stages train the arm deep_prompt.
+
+    The prompt is initialized from text, batches have a token budget, and DeepSpeed's engine runs
+    the steps.
+    """
+    log, model = TrainingLog(), deep_prompt_model(setting, train_corpus)
+    features, pad_token_id = train_corpus.eval_set.table, train_corpus.pad_token_id
+    batches = TrainBatches([features], [RATE_SCALE], TOKENS_PER_BATCH, 1, SEED)
+    text = collate(features, batches.step(0)[0].rows, 0, pad_token_id)
+    key_values = model.backbone.text_key_values(
+        text.input_ids, text.attention_mask, text.token_types, setting.num_virtual_tokens
     )
-    model.prompt = DeepPrompt(start[first_layer:], first_layer=first_layer)
+    model.prompt = DeepPrompt(key_values[first_layer:], first_layer=first_layer)
     params = TrainParams(
         epochs=EPOCHS,
         head_lr=0.01,
         prompt_lr=0.05,
-        tokens_per_micro_batch=BATCH_TOKENS,
-        num_validations=CHECKS,
+        tokens_per_micro_batch=TOKENS_PER_BATCH,
+        num_validations=NUM_VALIDATIONS,
         hidden_state_cache_mb=hidden_state_cache_mb,
     )
-    course.rows, course.tokens, course.padded = _drawn(batches, steps_of(batches, EPOCHS))
+    _count_rows_and_tokens(log, batches, steps_of(batches, EPOCHS))
 
-    def validate(found: Any) -> dict[str, float]:
-        return {"ner": course.check(lambda: f1(found, held))}
+    def validate(trained: Any) -> dict[str, float]:
+        return {"ner": log.validate(lambda: span_f1(trained, validation))}
 
     with process_group(Ranks(), 600):
-        course.begin()
+        log.start()
         train(
             model,
             "deep_prompt",
             batches,
             params,
             names=["ner"],
-            pad_token_id=trained.pad_token_id,
+            pad_token_id=pad_token_id,
             validate=validate,
             checkpoints=Path(mkdtemp(dir=setting.scratch)),
             ranks=Ranks(),
-            callback=Silent(),
+            callback=SilentCallback(),
             cluster=Cluster(),
         )
-        course.pause()
-    return course
+        log.pause()
+    return log
 
 
-def _drawn(batches: TrainBatches, steps: int) -> tuple[int, int, int]:
-    """Rows, tokens without padding, tokens with padding."""
-    every = [batches.step(number)[0].rows for number in range(steps)]
-    lengths = [batches.tables[0].lengths[rows] for rows in every]
-    return (
-        sum(map(len, every)),
-        sum(int(each.sum()) for each in lengths),
-        sum(int(each.max()) * len(each) for each in lengths),
-    )
+def _count_rows_and_tokens(log: TrainingLog, batches: TrainBatches, steps: int) -> None:
+    for number in range(steps):
+        lengths = batches.tables[0].lengths[batches.step(number)[0].rows]
+        log.rows += len(lengths)
+        log.tokens += int(lengths.sum())
+        log.padded_tokens += int(lengths.max()) * len(lengths)
 
 
-class Silent:
-    """A callback that shows nothing."""
+class SilentCallback:
+    """A callback without output."""
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def validated(self, run: TrainingRun) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def log(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-class Stock(nn.Module):
-    """A model of transformers, read as ours are."""
+class TransformersModel(nn.Module):
+    """A model of transformers with the interface of `PromptedModel` for evaluation."""
 
-    def __init__(self, model: Any, held: Corpus) -> None:
+    def __init__(self, model: Any, corpus: Corpus) -> None:
         super().__init__()
-        self.model, self.head = model, held.split.task.head
-        self.heads = SimpleNamespace(classes=[len(held.split.classes)])
+        self.model, self.head = model, corpus.eval_set.task.head
+        self.heads = SimpleNamespace(classes=[len(corpus.eval_set.classes)])
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, N, classes] at the batch's positions."""
+        """Return the logits [B, N, classes] at the batch's positions."""
         logits: Tensor = self.model(**peft_inputs(batch, self.head)).logits
         return logits.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
-def f1(model: Any, held: Corpus) -> float:
-    """Of spans."""
-    return score(held.split, decode(model, held.split, 0, held.pad_token_id), {}).overall["f1"]
+def span_f1(model: Any, corpus: Corpus) -> float:
+    """Return the F1 of spans."""
+    decoded = decode(model, corpus.eval_set, 0, corpus.pad_token_id)
+    return score(corpus.eval_set, decoded, {}).overall["f1"]
 
 
-class _Checks(TrainerCallback):
-    """F1 now and then, and what Trainer's collator made."""
+class _Validation(TrainerCallback):
+    """Computes F1 at regular steps and after the last step."""
 
-    def __init__(self, course: Course, score: Callable[[], float]) -> None:
-        self._course, self._score = course, score
+    def __init__(self, log: TrainingLog, compute_f1: Callable[[], float]) -> None:
+        self._log, self._compute_f1 = log, compute_f1
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every twelfth of the steps, and after the last."""
-        every = max(1, state.max_steps // CHECKS)
-        if state.global_step % every == 0 or state.global_step == state.max_steps:
-            self._course.check(self._score)
+        """Validate if it is due."""
+        interval = max(1, state.max_steps // NUM_VALIDATIONS)
+        if state.global_step % interval == 0 or state.global_step == state.max_steps:
+            self._log.validate(self._compute_f1)
 
 
-def by_peft(setting: Setting, trained: Corpus, held: Corpus) -> Course:
-    """As transformers' example of token classification does it: Trainer's defaults, its collator, batches of 8 as they come."""
-    os.environ.pop("LOCAL_RANK", None)  # accelerate would take this process for one of several
-    course, model = Course(), peft_model(setting, trained)
+def train_peft(setting: Setting, train_corpus: Corpus, validation: Corpus) -> TrainingLog:
+    """Train as in transformers' example of token classification.
+
+    It has Trainer's defaults, its collator, and batches of 8 in random order.
+    """
+    os.environ.pop("LOCAL_RANK", None)  # otherwise accelerate expects several processes
+    log, model = TrainingLog(), peft_model(setting, train_corpus)
     pad_rows = DataCollatorForTokenClassification(AutoTokenizer.from_pretrained(setting.backbone))
 
     def collator(rows: list[Any]) -> Any:
-        made = pad_rows(rows)
-        course.rows += len(rows)
-        course.tokens += int(made["attention_mask"].sum())
-        course.padded += made["input_ids"].numel()
-        return made
+        batch = pad_rows(rows)
+        log.rows += len(rows)
+        log.tokens += int(batch["attention_mask"].sum())
+        log.padded_tokens += batch["input_ids"].numel()
+        return batch
 
     arguments = TrainingArguments(
         mkdtemp(dir=setting.scratch),
         num_train_epochs=EPOCHS,
-        learning_rate=RATE,
+        learning_rate=PEFT_LEARNING_RATE,
         seed=SEED,
         use_cpu=True,
         report_to="none",
@@ -273,38 +279,36 @@ def by_peft(setting: Setting, trained: Corpus, held: Corpus) -> Course:
         logging_strategy="no",
         disable_tqdm=True,
     )
+    evaluated = TransformersModel(model, validation)
     trainer = Trainer(
         model,
         arguments,
         data_collator=collator,
-        train_dataset=_records(trained),
-        callbacks=[_Checks(course, lambda: f1(Stock(model, held), held))],
+        train_dataset=_records(train_corpus),
+        callbacks=[_Validation(log, lambda: span_f1(evaluated, validation))],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        course.begin()
+        log.start()
         trainer.train()
-        course.pause()
-    return course
+        log.pause()
+    return log
 
 
-def _records(found: Corpus) -> Any:
-    """Rows as transformers' example makes them: a label at each word's first token."""
-    made = []
-    for number in found.split.rows:
-        ids, positions, labels = (
-            found.split.table.column(name, int(number))
-            for name in ("input_ids", "positions", "labels")
-        )
-        own = [IGNORE_INDEX] * len(ids)
-        for position, label in zip(positions.tolist(), labels.tolist(), strict=True):
-            own[position] = label
-        made.append(
+def _records(corpus: Corpus) -> Any:
+    """Return rows as in transformers' example, with a label at the first token of each word."""
+    features = corpus.eval_set.table
+    records = []
+    for row in map(int, corpus.eval_set.rows):
+        input_ids = features.column("input_ids", row)
+        labels = np.full(len(input_ids), IGNORE_INDEX)
+        labels[features.column("positions", row)] = features.column("labels", row)
+        records.append(
             {
-                "input_ids": ids.tolist(),
-                "attention_mask": [1] * len(ids),
-                "labels": own,
-                "token_type_ids": [0] * len(ids),
+                "input_ids": input_ids.tolist(),
+                "attention_mask": [1] * len(input_ids),
+                "labels": labels.tolist(),
+                "token_type_ids": [0] * len(input_ids),
             }
         )
-    return made
+    return records

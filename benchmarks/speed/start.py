@@ -1,4 +1,4 @@
-"""How long it takes until work begins: importing each stage's module, and `dvc repro` where there is nothing to do."""
+"""Startup times: the import of each stage's module, and `dvc repro` with nothing to do."""
 
 import subprocess
 import sys
@@ -12,62 +12,64 @@ from benchmarks.speed.timing import table
 from pipeline.config import load_yaml
 
 REPEATS = 3
-GOAL = 5.0  # seconds of a `dvc repro` with nothing to do
+GOAL_SECONDS = 5.0  # of a `dvc repro` with nothing to do
+HEAVY_LIBRARIES = ("torch", "transformers", "deepspeed")
 
 
 def run(setting: Setting) -> Iterator[str]:
-    """A table of the stages' modules and one of DVC."""
-    found = [
-        (name, seconds([sys.executable, "-c", f"import stages.{name}"]), *loaded(name))
-        for name in stages()
-    ]
-    yield f"Starting Python and importing a stage, the median of {REPEATS}; and which of the heavy libraries that loads."
-    yield ""
-    yield from table(
-        ("stage", "s", "torch", "transformers", "deepspeed"),
-        [
-            (name, f"{took:.2f}", *("yes" if heavy else "" for heavy in heavies))
-            for name, took, *heavies in found
-        ],
+    """Yield a table of the stages' modules and a line about DVC."""
+    yield (
+        f"Seconds to start Python and import a stage (median of {REPEATS}), and the heavy "
+        "libraries that the import loads."
     )
+    yield ""
+    rows = []
+    for name in stages():
+        seconds = median_seconds([sys.executable, "-c", f"import stages.{name}"])
+        loaded = ["yes" if is_loaded else "" for is_loaded in loaded_libraries(name)]
+        rows.append((name, f"{seconds:.2f}", *loaded))
+    yield from table(("stage", "s", *HEAVY_LIBRARIES), rows)
     yield from nothing_to_do(setting.project)
 
 
 def stages() -> list[str]:
-    """The modules that dvc.yaml calls."""
+    """Return the modules that dvc.yaml calls."""
     definitions = load_yaml(Path("dvc.yaml"))["stages"].values()
-    return list(
-        dict.fromkeys(
-            str(one.get("do", one)["cmd"]).split("stages.")[1].split()[0] for one in definitions
-        )
+    commands = [str(definition.get("do", definition)["cmd"]) for definition in definitions]
+    return list(dict.fromkeys(command.split("stages.")[1].split()[0] for command in commands))
+
+
+def loaded_libraries(name: str) -> list[bool]:
+    """Return whether the import of a stage loads each of the heavy libraries."""
+    code = (
+        f"import sys, stages.{name}; "
+        f"print(*(int(name in sys.modules) for name in {HEAVY_LIBRARIES}))"
     )
-
-
-def loaded(name: str) -> list[bool]:
-    """Whether importing a stage loads torch, transformers, deepspeed."""
-    names = ("torch", "transformers", "deepspeed")
-    code = f"import sys, stages.{name}; print(*(int(name in sys.modules) for name in {names}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return [word == "1" for word in done.stdout.split()[-len(names) :]]
+    return [flag == "1" for flag in done.stdout.split()[-len(HEAVY_LIBRARIES) :]]
 
 
-def seconds(command: list[str], folder: Path | None = None, repeats: int = REPEATS) -> float:
-    """The median of some runs of a command."""
-    took = []
+def median_seconds(command: list[str], folder: Path | None = None, repeats: int = REPEATS) -> float:
+    """Return the median time of several runs of a command."""
+    seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        took.append(time.perf_counter() - started)
-    return median(took)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
 
 
 def nothing_to_do(project: Path) -> Iterator[str]:
-    """What `dvc repro` takes in a project where all is done; elsewhere it would start to work."""
+    """Measure `dvc repro` in a project that is up to date; in any other it would start to work."""
     status = subprocess.run(
         ["dvc", "status", "--quiet"], cwd=project, check=False, capture_output=True
     )
     if status.returncode:
-        yield f"`dvc repro` with nothing to do: not measured, since `dvc status` is not clean in {project.resolve().name}."
+        yield (
+            "`dvc repro` with nothing to do: not measured, because `dvc status` reports changes in "
+            f"{project.resolve().name}."
+        )
     else:
-        yield f"`dvc repro` with nothing to do: {seconds(['dvc', 'repro', '--quiet'], project):.2f} s (goal: below {GOAL:g})."
+        seconds = median_seconds(["dvc", "repro", "--quiet"], project)
+        yield f"`dvc repro` with nothing to do: {seconds:.2f} s (goal: below {GOAL_SECONDS:g})."
     yield ""
