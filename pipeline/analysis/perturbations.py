@@ -35,8 +35,8 @@ def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> 
         "typos": lambda example, draw: task.apply_edit(
             example, Edit(partial(misspelled, share=typos, draw=draw))
         ),
-        "lower": lambda example, _: task.apply_edit(example, Edit(str.lower, inside=True)),
-        "upper": lambda example, _: task.apply_edit(example, Edit(str.upper, inside=True)),
+        "lower": lambda example, _: task.apply_edit(example, Edit(str.lower, inside_spans=True)),
+        "upper": lambda example, _: task.apply_edit(example, Edit(str.upper, inside_spans=True)),
         "white_space": lambda example, draw: task.apply_edit(
             example, Edit(partial(spaced, draw=draw))
         ),

@@ -18,7 +18,7 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
-from pipeline.tasks.shared.validation import check_nfc, check_text, check_whole
+from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
 if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -82,7 +82,9 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         example = self.example_for_prediction(row, problems)
         if example is None:
             return None
-        if not all(check_whole("answers", text, row["where"], problems) for text in row["answers"]):
+        if not all(
+            check_surrogates("answers", text, row["where"], problems) for text in row["answers"]
+        ):
             return None
         if not set(row["answers"]) & set(example.choices):
             problems.add(
@@ -109,7 +111,7 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
                 f"choices: found {str(choices)[:60]}, expected a list of texts, two or more",
                 "choices",
             )
-        elif not all(check_whole("choices", text, where, problems) for text in choices):
+        elif not all(check_surrogates("choices", text, where, problems) for text in choices):
             return None
         elif starts and len(problems) == before:
             _check_starts(row["context"], choices, starts, where, problems)

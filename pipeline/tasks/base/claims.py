@@ -1,4 +1,4 @@
-"""What a prediction claims, decision by decision, and the softmax that its confidences come from."""
+"""Claims of a prediction, and the softmax of the confidences in them."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,11 @@ Floats = NDArray[np.float64]
 
 
 class Claim(NamedTuple):
-    """What a prediction says by some of its decisions, or leaves out (no decision, `predicted` is ""); and the annotation.
+    """A claim of a prediction, such as a span or an answer, compared with the annotation.
 
-    Labels are those of a confusion table; `gold` and `predicted` are words for a person.
+    `decisions` are the indices of the decisions that make the claim. A missed annotation is a claim
+    without decisions, and its `predicted` is "". `gold_label` and `predicted_label` are the row and
+    the column in a confusion table. `gold` and `predicted` are texts for a person to read.
     """
 
     decisions: tuple[int, ...]
@@ -23,7 +25,8 @@ class Claim(NamedTuple):
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
-    """Along the last axis."""
-    chances = np.exp((logits - logits.max(axis=-1, keepdims=True, initial=-np.inf)) / temperature)
-    found: Floats = chances / chances.sum(axis=-1, keepdims=True)
-    return found
+    """The softmax of logits [..., K] / temperature along the last axis."""
+    maxima = logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    exponentials = np.exp((logits - maxima) / temperature)
+    probabilities: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities

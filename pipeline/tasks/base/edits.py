@@ -1,4 +1,4 @@
-"""Changing the words of an example, and keeping hold of what its annotation points to."""
+"""Edits of an example's text that keep track of the annotated spans."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,37 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Edit:
-    """`change` makes other text of some text; whether it may touch what an annotation gives as text (an answer) says `inside`."""
+    """An edit of text: `change` maps a text to its new version.
+
+    `inside_spans` allows changes inside annotated spans, such as an answer in its context.
+    """
 
     change: Callable[[str], str]
-    inside: bool = False
+    inside_spans: bool = False
 
     def words(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Each word changed by itself: their number stays."""
+        """The words, each of them changed on its own. Their number stays the same."""
         return tuple(map(self.change, words))
 
     def text(
         self, text: str, starts: Sequence[int] = (), ends: Sequence[int] = ()
     ) -> tuple[str, list[int], list[int]]:
-        """A text changed, and where its spans of characters [start, end), which may overlap, start and end in the new one.
+        """The changed text, and the new starts and ends of its spans.
 
-        It is cut at their bounds and changed piece by piece, so that no bound is lost.
+        Spans [start, end) are in characters and may overlap. The text is split at their bounds, and
+        each piece is changed separately, so that every bound has a place in the new text.
         """
-        cuts = sorted({0, len(text), *starts, *ends})
-        moved, made = {0: 0}, ""
-        for left, right in pairwise(cuts):
-            covered = any(
+        bounds = sorted({0, len(text), *starts, *ends})
+        new_bounds, new_text = {0: 0}, ""
+        for left, right in pairwise(bounds):
+            piece = text[left:right]
+            in_span = any(
                 start <= left and right <= end for start, end in zip(starts, ends, strict=True)
             )
-            made += (
-                text[left:right] if covered and not self.inside else self.change(text[left:right])
-            )
-            moved[right] = len(made)
-        return made, [moved[start] for start in starts], [moved[end] for end in ends]
+            new_text += piece if in_span and not self.inside_spans else self.change(piece)
+            new_bounds[right] = len(new_text)
+        return (
+            new_text,
+            [new_bounds[start] for start in starts],
+            [new_bounds[end] for end in ends],
+        )

@@ -1,4 +1,4 @@
-"""Checked examples, as they lie on disk: one Parquet file per split."""
+"""Checked examples on disk: one Parquet file per split."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -16,45 +16,46 @@ from pipeline.tasks.base.task import Task
 def read_examples(
     path: Path, task: Task[Any, Any, Any], rows: Sequence[int] | Ints | None = None
 ) -> Iterator[Any]:
-    """The examples of one of the Parquet files, in order; those with the numbers `rows`, which rise, where they are given.
+    """The examples of a Parquet file, in order.
 
-    Holds one row group in memory, and reads only those that it needs.
+    `rows` selects examples by row number, in ascending order. One row group is in memory at a time,
+    and only row groups with selected rows are read.
     """
-    wanted = None if rows is None else np.asarray(rows, np.int64)
+    selected = None if rows is None else np.asarray(rows, np.int64)
     with pq.ParquetFile(path) as file:
-        first = 0
+        start = 0
         for group in range(file.num_row_groups):
-            last = first + file.metadata.row_group(group).num_rows
-            inside = (
-                slice(None) if wanted is None else slice(*np.searchsorted(wanted, [first, last]))
-            )
-            if wanted is None or inside.start < inside.stop:
+            end = start + file.metadata.row_group(group).num_rows
+            if selected is None:
                 table = file.read_row_group(group, use_threads=False)
-                yield from map(
-                    task.from_record,
-                    records(table if wanted is None else table.take(wanted[inside] - first)),
-                )
-            first = last
+                yield from map(task.from_record, records(table))
+            else:
+                first, last = np.searchsorted(selected, [start, end])
+                if first < last:
+                    table = file.read_row_group(group, use_threads=False)
+                    table = table.take(selected[first:last] - start)
+                    yield from map(task.from_record, records(table))
+            start = end
 
 
 def count_examples(path: Path) -> int:
-    """How many examples one of the Parquet files has."""
+    """The number of examples in a Parquet file."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def records(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """What `table.to_pylist()` gives, several times as fast."""
+    """The same records as `table.to_pylist()`, several times as fast."""
     columns = [_values(column.combine_chunks()) for column in table.columns]
     return (dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _values(array: Any) -> list[Any]:
-    if isinstance(array, pa.ChunkedArray):  # of no chunk at all
+    if isinstance(array, pa.ChunkedArray):  # a column without chunks
         return []
     if pa.types.is_list(array.type):
         flat, offsets = _values(array.flatten()), array.offsets.to_numpy()
         return [flat[start:end] for start, end in pairwise((offsets - offsets[0]).tolist())]
     if pa.types.is_string(array.type) or pa.types.is_integer(array.type):
-        found: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
-        return found
+        values: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+        return values
     return list(array.to_pylist())

@@ -1,4 +1,4 @@
-"""Features and windows: what the model reads of an example, and what it says of it."""
+"""Features and windows: the model's input for an example, and the logits that it returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 
 class Feature(NamedTuple):
-    """One window. N positions; `labels` is N class numbers (tagging) or 2 indices into positions (span).
+    """The model's input for one window, with N positions to predict.
 
-    `begins` and `ends` [N] say where each position lies in the example: word numbers (tagging), characters (span).
+    `input_ids` and `token_types` are [T]. `positions` [N] are indices into them. `labels` are N
+    class numbers (tagging), or 2 indices into `positions` (spans). `begins` and `ends` [N] locate
+    each position in the example: word numbers (tagging) or characters (spans). `example` is the
+    number of the example in its split. `label_count` is the number of labels in the loss.
     """
 
     example: int
@@ -25,7 +28,10 @@ class Feature(NamedTuple):
 
 
 class WindowLogits(NamedTuple):
-    """What the model said about one window: `logits` [N, classes] at its positions, which lie at `begins`, `ends` [N]."""
+    """The model's output for one window: `logits` [N, classes] at N positions.
+
+    `begins` and `ends` [N] locate each position in the example, as in `Feature`.
+    """
 
     begins: NDArray[Any]
     ends: NDArray[Any]
@@ -34,38 +40,41 @@ class WindowLogits(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Units [start, end) that one window shows, and those of them, [own_start, own_end), that it answers for."""
+    """A window over the units [start, end). It predicts the units [owned_start, owned_end) only."""
 
     start: int
     end: int
-    own_start: int
-    own_end: int
+    owned_start: int
+    owned_end: int
 
 
-def windows(sizes: Sequence[int], room: int, stride: int) -> list[Window]:
-    """Cut units (words, or tokens of size 1) into windows of at most `room` tokens that overlap by about `stride` tokens.
+def windows(sizes: Sequence[int], max_size: int, stride: int) -> list[Window]:
+    """Split units into windows of at most `max_size` tokens that overlap by about `stride` tokens.
 
-    Every unit is owned by exactly one window, the one that shows more of its context: the overlap is split in the middle.
-    A unit larger than `room` gets a window of its own (its tokens are cut, its label is not).
+    `sizes` are the units' numbers of tokens: a unit is a word, or one token (size 1). Exactly one
+    window owns each unit, the window with more context for it: an overlap is split in the middle. A
+    unit larger than `max_size` gets a separate window; the caller truncates its tokens.
     """
     bounds: list[tuple[int, int]] = []
     start = 0
     while True:
         end, used = start, 0
-        while end < len(sizes) and (end == start or used + sizes[end] <= room):
+        while end < len(sizes) and (end == start or used + sizes[end] <= max_size):
             used += sizes[end]
             end += 1
         bounds.append((start, end))
         if end >= len(sizes):
             break
-        back, overlap = end, 0
-        limit = min(stride, room - sizes[end])  # so that every window shows at least one new unit
-        while back > start + 1 and overlap + sizes[back - 1] <= limit:
-            back -= 1
-            overlap += sizes[back]
-        start = back
+        next_start, overlap = end, 0
+        limit = min(stride, max_size - sizes[end])  # so that every window has at least one new unit
+        while next_start > start + 1 and overlap + sizes[next_start - 1] <= limit:
+            next_start -= 1
+            overlap += sizes[next_start]
+        start = next_start
     middles = [
         (first_end + second_start) // 2 for (_, first_end), (second_start, _) in pairwise(bounds)
     ]
-    owned = pairwise([0, *middles, len(sizes)])
-    return [Window(start, end, *own) for (start, end), own in zip(bounds, owned, strict=True)]
+    owned_bounds = pairwise([0, *middles, len(sizes)])
+    return [
+        Window(start, end, *owned) for (start, end), owned in zip(bounds, owned_bounds, strict=True)
+    ]

@@ -275,8 +275,8 @@ def word_features(
             ids += piece + around
         if marked is not None and not window.start <= marked < window.end:
             counts["windows without their predicate"] += 1
-        owned = slice(window.own_start - window.start, window.own_end - window.start)
-        words = range(window.own_start, window.own_end)
+        owned = slice(window.owned_start - window.start, window.owned_end - window.start)
+        words = range(window.owned_start, window.owned_end)
         ids += tokenizer.suffix
         yield Feature(
             example=number,

@@ -1,4 +1,7 @@
-"""Checks of a row's words and texts that tasks share. Each problem has its own kind; some are warnings (`errors.WARNINGS`)."""
+"""Checks of tokens and texts, shared by the tasks.
+
+Each check adds problems of its own kinds. Some kinds are warnings (`errors.WARNINGS`).
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,16 +10,19 @@ from unicodedata import is_normalized
 
 from pipeline.errors import Problems
 
-# C0 and C1: left by a wrong decoding, a copy out of a PDF or a binary file. In a text, tab and line ends are none.
+# C0 and C1 control characters come from a wrong decoding, a PDF or a binary file. In a text, tabs
+# and line ends are allowed.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_HALF = re.compile(
-    r"[\ud800-\udfff]"
-)  # JSON can write one half of a pair of surrogates, UTF-8 cannot
+# JSON can contain half of a surrogate pair, UTF-8 cannot.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
-    """Whether no word is empty or has a control character; a word that nobody can see is a warning."""
+    """Whether no token is empty or has a control character.
+
+    A token without a visible character adds a warning.
+    """
     joined = " ".join(tokens)
     if joined.isprintable() and all(map(str.strip, tokens)):
         return True
@@ -25,29 +31,31 @@ def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
         if not token.strip():
             problems.add(
                 where,
-                f"token {position} of {len(tokens)} is empty: {token!r}; remove it with its tag, or fill it in",
+                f"token {position} of {len(tokens)} is empty: {token!r}; remove it with its tag, "
+                "or fill it in",
                 "empty-token",
             )
-        elif not check_whole(f"token {position}", token, where, problems):
+        elif not check_surrogates(f"token {position}", token, where, problems):
             continue
-        elif found := _CONTROL.search(token):
+        elif match := _CONTROL.search(token):
             problems.add(
                 where,
-                f"token {position} {token!r} has the control character U+{ord(found[0]):04X}; remove it from the "
-                "token, or look how the file was converted",
+                f"token {position} {token!r} has the control character U+{ord(match[0]):04X}; "
+                "remove it from the token, or check the conversion of the file",
                 "control-character",
             )
         elif not any(character.isprintable() for character in token):
             problems.add(
                 where,
-                f"token {position} {token!r} has no visible character; a model sees it as unknown",
+                f"token {position} {token!r} has no visible character, so a model reads it as "
+                "an unknown token; remove it with its tag, or fill it in",
                 "invisible-token",
             )
     return len(problems) == before
 
 
 def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
-    """Whether a row's value is text that is not empty; control characters in it are a warning."""
+    """Whether the value of `key` is a non-empty text. Control characters add a warning."""
     if not isinstance(value, str):
         problems.add(
             where,
@@ -62,38 +70,42 @@ def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
             f"empty-{key.replace('_', '-')}",
         )
         return False
-    if not check_whole(key, value, where, problems):
+    if not check_surrogates(key, value, where, problems):
         return False
-    found = _CONTROL_IN_TEXT.search(value)
-    if found:
+    match = _CONTROL_IN_TEXT.search(value)
+    if match:
+        start = match.start()
         problems.add(
             where,
-            f"{key} has the control character U+{ord(found[0]):04X} at {found.start()}: "
-            f"{value[max(0, found.start() - 10) : found.start() + 10]!r}; look how the file was converted",
+            f"{key} has the control character U+{ord(match[0]):04X} at {start}: "
+            f"{value[max(0, start - 10) : start + 10]!r}; check the conversion of the file",
             "control-character-in-text",
         )
     return True
 
 
-def check_whole(key: str, text: str, where: str, problems: Problems) -> bool:
-    """Whether a text has no half of a surrogate pair, which is no character and cannot be written."""
-    found = None if text.isascii() else _HALF.search(text)
-    if found:
+def check_surrogates(key: str, text: str, where: str, problems: Problems) -> bool:
+    """Whether a text has no half of a surrogate pair. UTF-8 cannot encode such a half."""
+    match = None if text.isascii() else _SURROGATE.search(text)
+    if match:
         problems.add(
             where,
-            f"{key} has half a surrogate pair, U+{ord(found[0]):04X}, at {found.start()}, which is no character; "
-            "correct what wrote the file",
+            f"{key} has half a surrogate pair, U+{ord(match[0]):04X}, at {match.start()}; "
+            "correct the program that wrote the file",
             "half-character",
         )
-    return found is None
+    return match is None
 
 
 def check_nfc(key: str, text: str, where: str, problems: Problems) -> None:
-    """Warn of a text with offsets into it that is not in Unicode's normal form C: a tool that normalizes it moves them."""
+    """Warn of an annotated text that is not in Unicode normal form C (NFC).
+
+    A tool that normalizes the text shifts the offsets of its annotation.
+    """
     if not text.isascii() and not is_normalized("NFC", text):
         problems.add(
             where,
-            f"{key} is not in Unicode's normal form C, and offsets count its characters as they are; normalize "
-            "the text, and count again, before another tool does",
+            f"{key} is not in Unicode normal form C (NFC), so a tool that normalizes it shifts the "
+            "offsets; normalize the text and recompute its offsets",
             "not-nfc",
         )

@@ -26,10 +26,10 @@ def test_windows_own_every_unit_once_and_overlap_by_the_stride(
     sizes: list[int], room: int, stride: int
 ) -> None:
     spans = windows(sizes, room, stride)
-    owned = [unit for window in spans for unit in range(window.own_start, window.own_end)]
+    owned = [unit for window in spans for unit in range(window.owned_start, window.owned_end)]
     assert owned == list(range(len(sizes)))
     for window in spans:
-        assert window.start <= window.own_start < window.own_end <= window.end, (
+        assert window.start <= window.owned_start < window.owned_end <= window.end, (
             "a window owns at least one unit, and only units that it shows"
         )
         assert sum(sizes[window.start : window.end]) <= room or window.end == window.start + 1

@@ -1,4 +1,4 @@
-"""What is wrong with one row's words and texts; what is only a warning stays one."""
+"""Problems of the tokens and texts of a row; warnings do not fail."""
 
 import pytest
 from hypothesis import given
@@ -19,15 +19,15 @@ from pipeline.tasks.shared.validation import check_nfc, check_text, check_words
         (["\u200b", "a\u200bb"], ["invisible-token"]),
     ],
 )
-def test_words(tokens: list[str], kinds: list[str]) -> None:
+def test_problems_of_tokens(tokens: list[str], kinds: list[str]) -> None:
     problems = Problems()
     assert check_words(tokens, "f:1", problems) == (not set(kinds) - WARNINGS)
     assert [problem.kind for problem in problems.kept] == kinds
 
 
 @given(tokens=st.lists(st.text(), max_size=6))
-def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
-    """The short way through printable rows finds what the long way would."""
+def test_tokens_are_valid_if_each_token_is_valid(tokens: list[str]) -> None:
+    """The fast path for printable rows has the result of the slow path."""
     assert check_words(tokens, "f:1", Problems()) == all(
         check_words([token], "f:1", Problems()) for token in tokens
     )
@@ -42,13 +42,13 @@ def test_a_row_of_words_is_sound_if_each_word_is(tokens: list[str]) -> None:
         (7, "wrong-type"),
     ],
 )
-def test_texts(value: object, kind: str | None) -> None:
+def test_problems_of_texts(value: object, kind: str | None) -> None:
     problems = Problems()
     assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)
     assert list(problems.counts) == ([kind] if kind else [])
 
 
-def test_normal_form() -> None:
+def test_a_text_that_is_not_nfc_adds_a_warning() -> None:
     problems = Problems()
     check_nfc("context", "é", "f:1", problems)
     assert not problems.counts
@@ -56,7 +56,7 @@ def test_normal_form() -> None:
     assert (len(problems), dict(problems.counts)) == (0, {"not-nfc": 1})
 
 
-def test_warnings_are_counted_and_kept_and_never_fail() -> None:
+def test_warnings_are_counted_and_shown_but_do_not_fail() -> None:
     problems = Problems(max_shown=2)
     for line in range(5):
         problems.add(f"f:{line}", "looks odd", "not-nfc")
@@ -76,7 +76,7 @@ def test_warnings_are_counted_and_kept_and_never_fail() -> None:
     ]
 
 
-def test_a_few_of_each_kind_are_kept_however_many_there_are_of_others() -> None:
+def test_problems_of_a_rare_kind_are_kept_among_many_of_another() -> None:
     problems = Problems(max_shown=5)
     for line in range(100):
         problems.add(f"f:{line}", "is wrong", "one")

@@ -1,4 +1,4 @@
-"""The verbalizer: the mask, or a causal backbone's next word, and the words that stand for labels."""
+"""The verbalizer: the mask, or the next word of a causal backbone, and the words of the labels."""
 
 from collections import Counter
 
@@ -15,16 +15,16 @@ TASK = task_named("verbalized_classification")
 
 def featurize(tokenizer: Tokenizer, *pairs: tuple[str, str]) -> list[Feature]:
     examples = [Example("a", text, pair, (), "yes", "") for text, pair in pairs]
-    made = list(TASK.featurize(examples, 0, tokenizer, ("no", "yes"), 64, 8, Counter()))
-    assert all(len(feature.input_ids) <= 64 for feature in made)
-    return made
+    features = list(TASK.featurize(examples, 0, tokenizer, ("no", "yes"), 64, 8, Counter()))
+    assert all(len(feature.input_ids) <= 64 for feature in features)
+    return features
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.texts([text])[0][0]
 
 
-def test_the_mask_stands_behind_the_texts(tokenizer: Tokenizer) -> None:
+def test_the_mask_follows_the_texts(tokenizer: Tokenizer) -> None:
     features = featurize(tokenizer, ("the cat", "a dog"), ("the cat", ""), ("cat " * 90, ""))
     assert tokenizer.mask is not None
     for feature in features:
@@ -33,25 +33,25 @@ def test_the_mask_stands_behind_the_texts(tokenizer: Tokenizer) -> None:
     assert features[0].input_ids[-4:-2] == ids(tokenizer, "a dog")
 
 
-def test_a_causal_backbone_guesses_the_next_word(numbering_tokenizer: Tokenizer) -> None:
+def test_a_causal_backbone_predicts_the_next_word(numbering_tokenizer: Tokenizer) -> None:
     (feature,) = featurize(numbering_tokenizer, ("the cat", ""))
     assert feature.input_ids == [*numbering_tokenizer.prefix, *ids(numbering_tokenizer, "the cat")]
     assert feature.positions == [len(feature.input_ids) - 1]
 
 
-def test_without_a_mask_there_is_nothing_to_guess(
+def test_a_tokenizer_without_a_mask_is_a_user_error(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizer, "mask", None)
-    with pytest.raises(UserError, match="has no mask; use sequence_classification"):
+    with pytest.raises(UserError, match="has no mask token; use sequence_classification"):
         featurize(tokenizer, ("a", ""))
 
 
-def test_labels_words_are_one_number_each(tokenizer: Tokenizer) -> None:
+def test_each_label_word_is_a_single_token(tokenizer: Tokenizer) -> None:
     words = ["the", "cat"]
     assert tokenizer.single_words(words) == [pieces[0] for pieces in tokenizer.words([words])[0]]
     with pytest.raises(UserError) as caught:
         tokenizer.single_words(["the", "unbelievablyzzz", "The"])
-    told = str(caught.value)
-    assert "'unbelievablyzzz' has" in told
-    assert "choose a word that is one" in told
+    message = str(caught.value)
+    assert "'unbelievablyzzz' has" in message
+    assert "choose a word that is one" in message
