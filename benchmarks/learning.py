@@ -23,17 +23,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.peft_models import Adapted, PeftModel
+from pipeline.arms import ARMS, FINE_TUNE, Arm
+from pipeline.config import load_yaml
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
-from pipeline.params import Arm, Params, TrainParams, task_of
+from pipeline.params import Params, TrainParams, task_of, useless_keys
 from pipeline.seeding import permute
 from pipeline.training.setup import TaskData, TrainingSetup, heads_for
 from stages import finetune
@@ -41,15 +43,7 @@ from stages.runtime.params import load_params
 from stages.runtime.paths import EXAMPLES, FEATURES
 from stages.training import run as stage_run
 
-LEARNING_RATES = {
-    "fine_tune": (1e-4, 3e-4, 6e-4),
-    "multitask": (0.005, 0.01, 0.03),
-    "deep_prompt": (0.02, 0.05, 0.08),
-    "soft_prompt": (0.02, 0.05, 0.15),
-    "peft_prefix": (1e-3, 5e-3, 2e-2, 5e-2),
-    "peft_lora": (1e-3, 3e-3, 6e-3),
-}
-PIPELINE_ARMS = ("multitask", "deep_prompt", "soft_prompt", "fine_tune")  # the others are peft's
+LEARNING_RATES = load_yaml(Path(__file__).with_name("learning_rates.yaml"))
 COLUMNS = (
     "task",
     "train rows",
@@ -73,15 +67,15 @@ def run(
     if init_from := changes.pop("init_from", None):
         task_params = dataclasses.replace(params.tasks[task], init_from=init_from)
         params = dataclasses.replace(params, tasks={**params.tasks, task: task_params})
-    pipeline_arm = cast(Arm, arm if arm in PIPELINE_ARMS else "fine_tune")
-    training = _training(params, pipeline_arm, task, rate, changes)
+    record = ARMS.get(arm, FINE_TUNE)  # peft's own parameters are in the backbone
+    training = _training(params, record, task, rate, changes)
     setup = _set_up(arm, task, training, params, changes.get("num_virtual_tokens", 32))
     if rows is not None:
         setup = dataclasses.replace(setup, tasks=[_with_train_rows(setup.tasks[0], rows)])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         stage_run.WORK = Path(folder)
-        result, _ = stage_run.fit(f"{arm}-{task}", pipeline_arm, setup, training, params)
+        result, _ = stage_run.fit(f"{arm}-{task}", record.name, setup, training, params)
     cpu_seconds = time.process_time() - started
     trained = sum(parameter.numel() for parameter in setup.model.trainable_state().values())
     return {
@@ -105,19 +99,19 @@ def _training(
     params: Params, arm: Arm, task: str, rate: float, changes: dict[str, Any]
 ) -> TrainParams:
     """Return an arm's params with this learning rate and the changes that apply to the arm."""
-    rate_key = "backbone_lr" if arm == "fine_tune" else "prompt_lr"
-    ignored = {"num_virtual_tokens"} if arm in ("fine_tune", "multitask") else set()
-    applied = {name: value for name, value in changes.items() if name not in ignored}
-    return dataclasses.replace(params.training(arm, task), **{rate_key: rate}, **applied)
+    useless = useless_keys(arm.params, changes)
+    applied = {key: value for key, value in changes.items() if key not in useless}
+    applied[f"{arm.parts[0]}_lr"] = rate
+    return dataclasses.replace(params.training(arm.name, task), **applied)
 
 
 def _set_up(
     arm: str, task: str, training: TrainParams, params: Params, num_virtual_tokens: int
 ) -> TrainingSetup:
-    if arm in PIPELINE_ARMS:
-        return finetune.set_up(cast(Arm, arm), task, training, params)
+    if arm in ARMS:
+        return finetune.set_up(ARMS[arm].name, task, training, params)
     data = TaskData.load(FEATURES / task, EXAMPLES / task, training.validation_rows)
-    backbone = Adapted(params.backbone, arm, num_virtual_tokens)
+    backbone = Adapted(params.backbone, num_virtual_tokens)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     return TrainingSetup(PeftModel(backbone, heads), [data], [RATE_SCALE], {})
 

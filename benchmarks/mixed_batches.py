@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.arms import DEEP_PROMPT, FINE_TUNE
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.config import load_yaml, parse
@@ -91,9 +92,9 @@ def make_artifacts(folder: Path) -> None:
         key_values = torch.randn(backbone.prompt_shape(NUM_VIRTUAL_TOKENS), generator=generator)
         prompt = DeepPrompt(key_values)
         fine_tuned = ArtifactConfig(
-            "fine_tune", params, backbone.config.model_type, backbone.hidden_size, {kind: head}
+            FINE_TUNE.name, params, backbone.config.model_type, backbone.hidden_size, {kind: head}
         )
-        prompted = dataclasses.replace(fine_tuned, arm="deep_prompt", prompt_shape=prompt.shape)
+        prompted = dataclasses.replace(fine_tuned, arm=DEEP_PROMPT.name, prompt_shape=prompt.shape)
         save_artifact(
             folder / "prompts" / kind,
             PromptedModel(backbone, prompt, heads, train_backbone=False),

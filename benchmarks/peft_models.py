@@ -1,6 +1,4 @@
-"""Models with prefix tuning or LoRA of peft, for this project's heads, loss and training loop."""
-
-from typing import Any
+"""Models with prefix tuning of peft, for this project's heads, loss and training loop."""
 
 import peft
 from torch import Tensor, nn
@@ -11,27 +9,21 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 
-CONFIGS: dict[str, Any] = {
-    # The defaults of peft. The number of virtual tokens has no default.
-    "peft_prefix": lambda tokens: peft.PrefixTuningConfig(
-        task_type="FEATURE_EXTRACTION", num_virtual_tokens=tokens
-    ),
-    # The defaults of peft: rank 8 on the queries and values of BERT.
-    "peft_lora": lambda _: peft.LoraConfig(task_type="FEATURE_EXTRACTION"),
-}
-
 
 class Adapted(nn.Module):
     """A backbone with the parameters of peft; only these are trained."""
 
-    def __init__(self, params: BackboneParams, method: str, num_virtual_tokens: int) -> None:
+    def __init__(self, params: BackboneParams, num_virtual_tokens: int) -> None:
         super().__init__()
         model = AutoModel.from_pretrained(
             locate(params), local_files_only=True, add_pooling_layer=False
         )
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.hidden_size = int(model.config.hidden_size)
-        self.model = peft.get_peft_model(model, CONFIGS[method](num_virtual_tokens))
+        config = peft.PrefixTuningConfig(
+            task_type="FEATURE_EXTRACTION", num_virtual_tokens=num_virtual_tokens
+        )
+        self.model = peft.get_peft_model(model, config)
 
     def train(self, mode: bool = True) -> "Adapted":
         """Keep dropout off, as in the arms of this project."""

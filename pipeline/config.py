@@ -8,7 +8,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -70,7 +70,8 @@ def parse(kind: type[T], values: object, where: str) -> T:
     """Build the dataclass `kind` from plain YAML values. `where` names file and key in messages.
 
     A dataclass may have an attribute `RENAMED` that maps old key names to new names; the message
-    about an old name then gives the new name.
+    about an old name then gives the new name. It may have an attribute `GATHERED` that maps a field
+    to keys: these keys stand beside the others in YAML, and the field holds those that are there.
 
     Raises UserError with all problems: unknown keys, missing keys, wrong types, and values that
     a `__post_init__` rejects with ValueError.
@@ -148,14 +149,19 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
         return None
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    gathered: dict[str, Collection[str]] = getattr(kind, "GATHERED", {})
+    known = {*fields, *(key for keys in gathered.values() for key in keys)} - gathered.keys()
     num_problems = len(problems)
     for key in value:
-        if key not in fields:
-            hint = _key_hint(str(key), fields, getattr(kind, "RENAMED", {}))
+        if key not in known:
+            hint = _key_hint(str(key), known, getattr(kind, "RENAMED", {}))
             problems.append(f"{where}: unknown key {key!r}{hint}")
     arguments = {}
     for name, field in fields.items():
-        if name in value:
+        if name in gathered:
+            group = {key: value[key] for key in gathered[name] if key in value}
+            arguments[name] = _convert(hints[name], group, where, problems)
+        elif name in value:
             arguments[name] = _convert(hints[name], value[name], f"{where}: {name}", problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{where}: key {name!r} is missing; add it ({_kind_name(hints[name])})")

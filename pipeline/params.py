@@ -2,37 +2,17 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName, Part
 from pipeline.config import parse
 from pipeline.errors import UserError, did_you_mean
 
-Arm = Literal["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only"]
 PromptInit = Literal["text", "normal", "zero_values"]
 Precision = Literal["float32", "bfloat16"]
 PARAMS_FILE = "params.yaml"  # as messages name it
-
-TRAINED_PARTS: dict[Arm, tuple[str, ...]] = {
-    "multitask": ("prompt", "head"),
-    "deep_prompt": ("prompt", "head"),
-    "soft_prompt": ("prompt", "head"),
-    "fine_tune": ("backbone", "head"),
-    "head_only": ("head",),
-}
-
-
-# What says how a new prompt is made, by the arms that make one; the others start from what they are given, or have none.
-_NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions")
-_ANY_PROMPT = ("projection_size", "prompt_dropout", "hidden_state_cache_mb")
-_PROMPT_KEYS: dict[Arm, tuple[str, ...]] = {
-    "multitask": _ANY_PROMPT,
-    "deep_prompt": (*_NEW_PROMPT, *_ANY_PROMPT),
-    "soft_prompt": ("num_virtual_tokens",),
-    "fine_tune": (),
-    "head_only": (),
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,8 @@ class TrainParams:
 
     `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
 
+    LoRA: `lora_rank` is the rank of the factors, `lora_alpha` / `lora_rank` scales their product.
+
     `hidden_state_cache_mb`: the frozen layers below the prompt are computed once a train row, not once a step, where what they give
     for all train rows takes at most so many megabytes (0: never); each rank keeps it in memory-mapped temporary files.
     """
@@ -73,6 +55,7 @@ class TrainParams:
     head_lr: float
     prompt_lr: float | None = None
     backbone_lr: float | None = None
+    lora_lr: float | None = None
     tokens_per_micro_batch: int = 512
     micro_batches_per_step: int = 1
     num_virtual_tokens: int = 32
@@ -83,6 +66,8 @@ class TrainParams:
     factor_rank: int = 0
     balance_losses: bool = False
     shift_positions: bool = False
+    lora_rank: int = 8
+    lora_alpha: float = 8.0
     precision: Precision = "float32"
     hidden_state_cache_mb: int = 0
     warmup_ratio: float = 0.06
@@ -98,9 +83,12 @@ class TrainParams:
             "head_lr",
             "prompt_lr",
             "backbone_lr",
+            "lora_lr",
             "tokens_per_micro_batch",
             "micro_batches_per_step",
             "num_virtual_tokens",
+            "lora_rank",
+            "lora_alpha",
             "max_grad_norm",
             "num_validations",
             "validation_rows",
@@ -149,31 +137,33 @@ class TrainParams:
             )
         return range(*bounds)
 
-    def learning_rates(self, arm: Arm) -> dict[str, float]:
-        """Peak learning rate of each part the arm trains. Raises ValueError where one is missing or has nothing to train."""
-        given = {"prompt": self.prompt_lr, "head": self.head_lr, "backbone": self.backbone_lr}
-        wanted = TRAINED_PARTS[arm]
+    def learning_rates(self, arm: ArmName) -> dict[str, float]:
+        """Peak learning rate of each part the arm trains. Raises ValueError if one is missing, or has nothing to train."""
+        rates: dict[Part, float | None] = {
+            part: getattr(self, f"{part}_lr") for part in get_args(Part)
+        }
+        parts = ARMS[arm].parts
         missing = [
             f"{part}_lr is missing; {arm} trains the {part}"
-            for part in wanted
-            if given[part] is None
+            for part in parts
+            if rates[part] is None
         ]
         useless = [
             f"{part}_lr is set, but {arm} trains no {part}; remove it"
-            for part, value in given.items()
-            if value is not None and part not in wanted
+            for part, rate in rates.items()
+            if rate is not None and part not in parts
         ]
         if missing or useless:
             raise ValueError("; ".join(missing + useless))
-        return {part: value for part, value in given.items() if value is not None}
+        return {part: rate for part, rate in rates.items() if rate is not None}
 
 
-def useless_keys(arm: Arm, given: Iterable[str]) -> list[str]:
-    """Which of the given params are not this arm's to say: about a prompt that it does not make, or about a mixture."""
-    return sorted(
-        set(given)
-        & {*_NEW_PROMPT, *_ANY_PROMPT, "factor_rank", "balance_losses"} - set(_PROMPT_KEYS[arm])
-    )
+_SPECIAL_PARAMS = {*PRETRAIN_PARAMS, *(key for arm in ARMS.values() for key in arm.params)}
+
+
+def useless_keys(taken: Collection[str], keys: Iterable[str]) -> list[str]:
+    """Those of `keys` that only other trainings take; `taken` are the special params of this one (see `Arm.params`)."""
+    return sorted(set(keys) & _SPECIAL_PARAMS - set(taken))
 
 
 @dataclass(frozen=True)
@@ -271,22 +261,18 @@ class TaskParams:
     whose prompt its multitask arm starts from: pretrain/MIXTURE (the shared one), multitask/TASK (another task's), imported/NAME.
 
     Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
-    a hash (null: all). The keys named after arms override that arm's params for this task ({}: nothing); DVC wants one for each
-    arm that the task is compared in.
+    a hash (null: all). In params.yaml, a key with the name of an arm overrides that arm's params for this task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
+    GATHERED: ClassVar = {"overrides": ARMS}
 
     source: str
     init_from: str
     max_length: int
     stride: int
     test_rows: int | None
-    multitask: Values
-    deep_prompt: Values | None = None
-    soft_prompt: Values | None = None
-    fine_tune: Values | None = None
-    head_only: Values | None = None
+    overrides: dict[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
@@ -294,9 +280,11 @@ class TaskParams:
                 f"max_length is {self.max_length} and stride {self.stride}; "
                 "give a max_length of at least 8 and a stride below half of it"
             )
-        if not re.fullmatch(r"(pretrain|multitask|deep_prompt|imported)/\w[\w.-]*", self.init_from):
+        arms = [arm.name for arm in ARMS.values() if arm.prompt == "deep"]
+        if not re.fullmatch(rf"(pretrain|imported|{'|'.join(arms)})/\w[\w.-]*", self.init_from):
             raise ValueError(
-                f"init_from is {self.init_from!r}; give pretrain/MIXTURE, multitask/TASK, deep_prompt/TASK or imported/NAME"
+                f"init_from is {self.init_from!r}; give pretrain/MIXTURE, "
+                f"{', '.join(f'{arm}/TASK' for arm in arms)} or imported/NAME"
             )
 
 
@@ -304,9 +292,14 @@ class TaskParams:
 class CompareParams:
     """The baseline arms, and the tasks to run them on. `published` are others' scores to show beside: source -> arm -> task."""
 
-    arms: tuple[Literal["deep_prompt", "soft_prompt", "fine_tune", "head_only"], ...]
+    arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     published: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if not ARMS[arm].baseline:
+                raise ValueError(f"arms has {arm}, which runs on every task anyway; remove it")
 
 
 @dataclass(frozen=True)
@@ -315,7 +308,7 @@ class RepeatParams:
     shared prompt stays the same.
     """
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
 
@@ -337,7 +330,7 @@ class ProbeParams:
 
     RENAMED: ClassVar = {"typos": "typo_rate"}
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     rows: int
     typo_rate: float
@@ -372,23 +365,34 @@ class Params:
         chosen = self.mixtures[mixture].corpora
         return tuple(name for name in self.tasks if chosen == "all" or name in chosen)
 
-    def training(self, arm: Arm, task: str, where: str = PARAMS_FILE) -> TrainParams:
+    @property
+    def compared_arms(self) -> tuple[ArmName, ...]:
+        """The arms that are run: multitask, and the baselines beside it."""
+        return (MULTITASK.name, *self.compare.arms)
+
+    def tasks_of(self, arm: ArmName) -> tuple[str, ...]:
+        """The tasks that an arm is run on."""
+        if not ARMS[arm].baseline:
+            return tuple(self.tasks)
+        return self.compare.tasks if arm in self.compare.arms else ()
+
+    def training(self, arm: ArmName, task: str, where: str = PARAMS_FILE) -> TrainParams:
         """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
-        overrides: Values | None = getattr(task_of(self, task), arm)
-        if overrides is None:
-            raise UserError(f"{where}: tasks.{task}: key {arm!r} is missing; add {arm}: {{}}")
+        overrides = task_of(self, task).overrides.get(arm, {})
+        if arm not in self.arms:
+            raise UserError(f"{where}: arms: key {arm!r} is missing; say how that arm is trained")
         return _training(
             arm,
-            {**self.arms.get(arm, {}), **overrides},
-            f"{where}: arms.{arm} with tasks.{task}.{arm}",
+            {**self.arms[arm], **overrides},
+            f"{where}: arms.{arm}" + (f" with tasks.{task}.{arm}" if overrides else ""),
         )
 
 
-def _training(arm: Arm, values: Mapping[str, Any], where: str) -> TrainParams:
+def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParams:
     params = parse(TrainParams, dict(values), where)
     problems = [
         f"{where}: {key} is set, but {arm} has no use for it; remove it"
-        for key in useless_keys(arm, values)
+        for key in useless_keys(ARMS[arm].params, values)
     ]
     try:
         params.learning_rates(arm)

@@ -5,12 +5,14 @@ With a seed as its third word, it repeats that training with it, in `repeat/SEED
 
 from typing import Any
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
 from pipeline.artifacts.config import load_config
 from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
+from pipeline.model.lora import add_lora
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, Params, TrainParams, task_of
+from pipeline.params import Params, TrainParams, task_of
 from pipeline.training.setup import (
     TaskData,
     TrainingSetup,
@@ -42,7 +44,7 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
         log_wrote(artifact, RUNS / folder)
 
 
-def set_up(arm: Arm, name: str, training: TrainParams, params: Params) -> TrainingSetup:
+def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> TrainingSetup:
     """What an arm's training on a task begins with."""
     data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
     log_read(data.train.path)
@@ -50,7 +52,9 @@ def set_up(arm: Arm, name: str, training: TrainParams, params: Params) -> Traini
     heads = heads_for([data], backbone.hidden_size, params.seed)
     start: dict[str, Any] = {}
     pretrained_on: list[str] = []
-    if arm == "multitask":
+    if "lora" in ARMS[arm].parts:
+        add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
+    if ARMS[arm].from_artifact:
         source = ARTIFACTS / task_of(params, name).init_from
         config = load_config(source)
         prompt = load_prompt(
@@ -74,7 +78,7 @@ def set_up(arm: Arm, name: str, training: TrainParams, params: Params) -> Traini
     check_positions(prompt, backbone, params, [name])
     check_stored(f"arms.{arm}", prompt, backbone, training)
     return TrainingSetup(
-        PromptedModel(backbone, prompt, heads, train_backbone=arm == "fine_tune"),
+        PromptedModel(backbone, prompt, heads, train_backbone=ARMS[arm].trains_backbone),
         [data],
         [RATE_SCALE],
         start,

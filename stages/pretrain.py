@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.arms import MULTITASK
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -29,15 +30,16 @@ def pretrain(mixture: str) -> None:
     mixture_of(params, mixture)
     training = params.pretrain[mixture]
     setup = set_up(mixture, training, params)
-    result, writes = fit(f"pretrain-{mixture}", "multitask", setup, training, params)
+    result, writes = fit(f"pretrain-{mixture}", MULTITASK.name, setup, training, params)
     if writes:
         folder = Path("pretrain", mixture)
         artifact = ARTIFACTS / folder
-        save_artifact(artifact, setup.model, artifact_config("multitask", setup, training, params))
+        config = artifact_config(MULTITASK.name, setup, training, params)
+        save_artifact(artifact, setup.model, config)
         write_run(
             folder,
             result,
-            "multitask",
+            MULTITASK.name,
             training,
             params.seed,
             consumed_by_corpus(setup, training, params.seed, result),
@@ -66,7 +68,7 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
     backbone = load_backbone(
         params.backbone, [task.label_token_ids for task in tasks], training.precision
     )
-    prompt = new_prompt("multitask", backbone, tasks, training, params.seed)
+    prompt = new_prompt(MULTITASK.name, backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
     check_stored(f"pretrain.{mixture}", prompt, backbone, training)
     model = PromptedModel(

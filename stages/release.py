@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+from pipeline.arms import MULTITASK
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
@@ -16,8 +17,8 @@ from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 def release(name: str) -> None:
     """Write models/NAME."""
     task_of(load_params(), name)
-    artifact, output = ARTIFACTS / "multitask" / name, MODELS / name
-    metrics = load_json(RESULTS / "multitask" / name / "metrics.json")
+    artifact, output = ARTIFACTS / MULTITASK.name / name, MODELS / name
+    metrics = load_json(RESULTS / MULTITASK.name / name / "metrics.json")
     config = load_config(artifact)
     log_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])

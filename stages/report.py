@@ -24,7 +24,7 @@ def report() -> None:
             f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
             "one is gone; run `deep-prompt check`, then `dvc repro`"
         )
-    arms = ("multitask", *params.compare.arms)
+    arms = params.compared_arms
     output = REPORT
     results, probe = RESULTS, params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]

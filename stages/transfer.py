@@ -3,6 +3,7 @@
 import pandas as pd
 
 from pipeline.analysis.probing import added, cosines
+from pipeline.arms import MULTITASK
 from pipeline.artifacts.artifact import load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.files import atomic_folder, write_json
@@ -25,12 +26,12 @@ def transfer(name: str) -> None:
     """
     params = load_params()
     task_of(params, name)
-    subject = load_subject("multitask", name, params, params.probe.rows)
+    subject = load_subject(MULTITASK.name, name, params, params.probe.rows)
     model, backbone = subject.model, subject.model.backbone
-    task_prompt = _load_deep_prompt(f"multitask/{name}", params, backbone)
+    task_prompt = _load_deep_prompt(f"{MULTITASK.name}/{name}", params, backbone)
     scores, similarities = dict[str, float](), []
     for source in (
-        *(f"multitask/{other}" for other in params.tasks),
+        *(f"{MULTITASK.name}/{other}" for other in params.tasks),
         *(f"pretrain/{mix}" for mix in params.mixtures),
         NO_PROMPT,
     ):
@@ -80,7 +81,7 @@ def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) 
     arm, other = source.split("/")
     start = params.tasks[name].init_from
     if (
-        arm != "multitask"
+        arm != MULTITASK.name
         or not start.startswith("pretrain/")
         or params.tasks[other].init_from != start
     ):
@@ -88,7 +89,7 @@ def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) 
     return cosines(
         *(
             added(
-                _load_deep_prompt(f"multitask/{task}", params, backbone),
+                _load_deep_prompt(f"{MULTITASK.name}/{task}", params, backbone),
                 _load_deep_prompt(start, params, backbone, task),
             )
             for task in (name, other)

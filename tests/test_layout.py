@@ -10,6 +10,7 @@ from tests.support.paths import ROOT
 # A line may import from the lines above it, and a package from itself; a name stands for a module or a whole package.
 ORDER = (
     (
+        "pipeline.arms",
         "pipeline.errors",
         "pipeline.files",
         "pipeline.config",
@@ -35,6 +36,7 @@ LEVEL = {unit: level for level, units in enumerate(ORDER) for unit in units}
 # Packages that use little of what is above them.
 STANDS_ALONE = {
     "pipeline.report": {
+        "pipeline.arms",
         "pipeline.errors",
         "pipeline.metrics",
         "pipeline.analysis",
@@ -51,7 +53,7 @@ LIBRARIES = {
     "transformers": {"pipeline.pretrained", "pipeline.model"},
     "deepspeed": {"pipeline.distributed"},
     "tokenizers": set[str](),
-    "peft": {"pipeline.interop"},
+    "peft": {"pipeline.model"},
     "datasets": {"pipeline.data"},
     "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
     "pyarrow": {"pipeline.data", "pipeline.features", "pipeline.tasks", "pipeline.training"},
@@ -204,6 +206,7 @@ def test_what_comes_before_training_knows_no_torch() -> None:
 def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
     """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do without."""
     wanted = [
+        "arms",
         "files",
         "config",
         "params",

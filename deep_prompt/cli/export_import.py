@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at
+from pipeline.arms import DEEP_PROMPT
 from pipeline.errors import UserError
 from pipeline.files import sha256
 from stages.runtime.entry import log, log_wrote
@@ -42,10 +43,12 @@ def add_export_arguments(parser: ArgumentParser) -> None:
 
 
 def export(given: Namespace) -> None:
-    """Write an artifact's deep prompt as an adapter of peft (PREFIX_TUNING). Heads stay behind: peft has no such heads."""
-    from pipeline.artifacts.artifact import load_prompt
+    """Write an artifact's deep prompt, or its LoRA factors, as an adapter of peft (PREFIX_TUNING or LORA). Heads stay behind:
+    peft has no such heads.
+    """
+    from pipeline.artifacts.artifact import load_into_backbone, load_prompt
     from pipeline.artifacts.config import load_config
-    from pipeline.interop.peft import to_peft, verify
+    from pipeline.interop.peft import lora_to_peft, to_peft, verify
     from pipeline.model.backbone import Backbone
     from pipeline.model.prompt import DeepPrompt
     from pipeline.pretrained.location import locate
@@ -54,16 +57,21 @@ def export(given: Namespace) -> None:
     folder = locate(config.backbone)
     backbone = Backbone.load(folder)
     prompt = load_prompt(given.artifact, config, config.backbone, backbone, given.task)
-    if not isinstance(prompt, DeepPrompt):
+    deep_prompt = prompt if isinstance(prompt, DeepPrompt) else None
+    base_model = given.base_model or _base_model(config.backbone, folder)
+    if config.lora_rank:
+        load_into_backbone(given.artifact, config, backbone)
+        lora_to_peft(given.output, backbone, base_model)
+    elif deep_prompt is not None:
+        to_peft(given.output, deep_prompt, backbone, base_model)
+    else:
         raise UserError(
-            f"{given.artifact}: arm is {config.arm!r}, which has no deep prompt; export one that has"
+            f"{given.artifact}: arm is {config.arm!r}, which has neither a deep prompt nor LoRA factors; "
+            "export an artifact that has"
         )
-    to_peft(
-        given.output, prompt, backbone, given.base_model or _base_model(config.backbone, folder)
-    )
     log_wrote(given.output)
     if given.verify:
-        worst = verify(given.output, prompt, backbone, folder, *_some_text(folder))
+        worst = verify(given.output, deep_prompt, backbone, folder, *_some_text(folder))
         log(f"verified: peft's hidden states and ours differ by {worst:.1e} at most")
 
 
@@ -133,7 +141,7 @@ def import_(given: Namespace) -> None:
     ]
     files = [given.input / name for name in names]
     config = ArtifactConfig(
-        "deep_prompt",
+        DEEP_PROMPT.name,
         params,
         backbone.config.model_type,
         backbone.hidden_size,

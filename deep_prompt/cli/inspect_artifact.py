@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arms import ARMS
 from pipeline.errors import UserError
 from stages.runtime.entry import size_of
 
@@ -54,6 +55,8 @@ def _described(folder: Path, config: "ArtifactConfig") -> "Table":
         ("prompt", _prompt_in_words(config)),
         ("trained", _trained_in_words(folder, config)),
     ]
+    if config.lora_rank:
+        lines.append(("lora", f"factors of rank {config.lora_rank}, alpha {config.lora_alpha:g}"))
     for name, head in config.heads.items():
         limits = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
         limits += f"; windows of {head.max_length} tokens" if head.max_length else ""
@@ -80,7 +83,7 @@ def _described(folder: Path, config: "ArtifactConfig") -> "Table":
 def _prompt_in_words(config: "ArtifactConfig") -> str:
     if config.prompt_shape is None:
         return "none"
-    if config.arm == "soft_prompt":
+    if ARMS[config.arm].prompt == "soft":
         return f"{config.prompt_shape[0]} vectors in front of the input"
     layers, _, heads, count, size = config.prompt_shape
     said = [
@@ -99,7 +102,7 @@ def _trained_in_words(folder: Path, config: "ArtifactConfig") -> str:
     """Without the projection: once trained, it is only another way to write the prompt."""
     counts = {
         part: _numbers_in(folder / f"{part}.safetensors")
-        for part in ("prompt", "factors", "heads", "backbone")
+        for part in ("prompt", "factors", "lora", "heads", "backbone")
     }
     total, whole = sum(counts.values()), _backbone_numbers(config.backbone)
     share = f", {100 * total / whole:.2f} % of the backbone's {whole:,}" if whole else ""

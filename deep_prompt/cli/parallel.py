@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from deep_prompt.cli.arguments import positive_integer
 from deep_prompt.cli.check_project import check_project
+from pipeline.arms import ARMS, MULTITASK
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -45,7 +46,11 @@ def parallel(given: Namespace) -> None:
         free.put(gpu)
     done: dict[Job, Future[bool]] = {}
     with stops() as stopped, ThreadPoolExecutor(gpus) as pool:
-        if not _wait([pool.submit(dvc, "repro", ["repro", "featurize", "pretrain"])], dvc, stopped):
+        if not _wait(
+            [pool.submit(dvc, "repro", ["repro", "featurize", "pretrain", "training_params"])],
+            dvc,
+            stopped,
+        ):
             raise UserError("a stage before the tasks has failed; the first error above says why")
         for job, before in _jobs(
             params
@@ -78,7 +83,7 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
     }
     for name, task in params.tasks.items():
         arm, source = task.init_from.split("/")
-        starts[("multitask", name)] = (arm, source) if arm in ("multitask", "deep_prompt") else None
+        starts[(MULTITASK.name, name)] = (arm, source) if arm in ARMS else None
     repeat = params.repeat
     starts |= {
         (*run, str(seed)): run
@@ -105,10 +110,10 @@ def _train(
     item = "-".join(job)
     if seed:
         names = [f"repeat@{item}", f"evaluate_repeat@{item}"]
-    elif arm == "multitask":
-        names = [f"finetune@{task}", f"evaluate@{task}"]
-    else:
+    elif ARMS[arm].baseline:
         names = [f"baseline@{item}", f"evaluate_baseline@{item}"]
+    else:
+        names = [f"finetune@{task}", f"evaluate@{task}"]
     gpu = free.get()
     # As if its ranks had been started: one.
     given = {"CUDA_VISIBLE_DEVICES": str(gpu), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

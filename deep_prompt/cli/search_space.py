@@ -11,10 +11,11 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 
 from deep_prompt.cli.yaml_edit import edited_text
+from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_write, sha256
-from pipeline.params import Arm, Params, TaskParams, TrainParams, Values, task_of
+from pipeline.params import Params, TrainParams, Values, task_of
 from stages.runtime.params import check_params, mixture_of
 from stages.runtime.paths import ARTIFACTS, FEATURES, MIXTURES, PARAMS
 
@@ -56,7 +57,7 @@ class SearchParams:
 class Target:
     """An arm on a task, or ("pretrain") the shared prompt of a mixture."""
 
-    arm: Arm | Literal["pretrain"]
+    arm: ArmName | Literal["pretrain"]
     name: str
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Target:
         if self.arm == "pretrain":
             return {"mixture": load_json(MIXTURES / f"{self.name}.json")}
         found = {"features": load_json(FEATURES / self.name / "summary.json")}
-        if self.arm == "multitask":
+        if ARMS[self.arm].from_artifact:
             source = ARTIFACTS / task_of(params, self.name).init_from
             load_json(source / "config.json")
             found["start"] = {path.name: sha256(path) for path in sorted(source.iterdir())}
@@ -113,9 +114,10 @@ def varied(params: Params, target: Target, values: Values, where: str = str(PARA
         given = dataclasses.asdict(target.training(params))
         return parse(TrainParams, {**given, **values}, where)
     task = task_of(params, target.name)
-    own = {**(getattr(task, target.arm) or {}), **values}
+    overrides = task.overrides | {target.arm: {**task.overrides.get(target.arm, {}), **values}}
     changed = dataclasses.replace(
-        params, tasks={**params.tasks, target.name: TaskParams(**{**vars(task), target.arm: own})}
+        params,
+        tasks={**params.tasks, target.name: dataclasses.replace(task, overrides=overrides)},
     )
     return changed.training(target.arm, target.name, where)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arms import ArmName
 from pipeline.config import load_json
-from pipeline.params import Arm, Params
+from pipeline.params import Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import REPORT, RESULTS, RUNS, run_folder
@@ -44,8 +45,7 @@ def _scores(params: Params) -> "Table":
     from rich.table import Table
 
     table = Table("arm", *params.tasks, "trained", title="test, percent")
-    arms: tuple[Arm, ...] = ("multitask", *params.compare.arms)
-    for arm in arms:
+    for arm in params.compared_arms:
         metrics = [_metrics(params, arm, task) for task in params.tasks]
         scores = [
             f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-"
@@ -60,7 +60,7 @@ def _scores(params: Params) -> "Table":
     return table
 
 
-def _metrics(params: Params, arm: Arm, task: str) -> list[Any]:
+def _metrics(params: Params, arm: ArmName, task: str) -> list[Any]:
     """Those of the run, and of the ones that repeat it with other seeds."""
     repeated = (
         params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()

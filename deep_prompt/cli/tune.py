@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli import search_space as search
+from pipeline.arms import MULTITASK
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
@@ -43,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--arm",
-        default="multitask",
+        default=MULTITASK.name,
         metavar="ARM",
         help="which of the task's arms (default: %(default)s)",
     )
@@ -271,7 +272,7 @@ def _trial(
             if target.arm == "pretrain"
             else finetune.set_up(target.arm, target.name, training, params)
         )
-        arm = "multitask" if target.arm == "pretrain" else target.arm
+        arm = MULTITASK.name if target.arm == "pretrain" else target.arm
         try:
             run, _ = fit(stage, arm, setup, training, params, validated)
             found = run.best_score, False

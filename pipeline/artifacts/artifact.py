@@ -5,7 +5,8 @@ prompt.safetensors       `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a
 heads.safetensors        `TASK.weight` [classes, C] and `TASK.bias` [classes], cut out of the padded parameter
 factors.safetensors      `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], where tasks have factors on the shared prompt
 projection.safetensors   the MLP that computes the prompt, where there is one: only to train it further
-backbone.safetensors     every weight, where the arm trained the backbone (fine_tune)
+lora.safetensors         LoRA's factors, NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight [outputs, R] of each projection
+backbone.safetensors     every weight, where the arm trained the backbone
 """
 
 import dataclasses
@@ -15,13 +16,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
+from pipeline.arms import ARMS
 from pipeline.artifacts.config import ArtifactConfig
 from pipeline.errors import UserError
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, Projection, PromptBank, SoftPrompt, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
@@ -33,7 +36,9 @@ def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) ->
     with atomic_folder(folder) as beside:
         _save_prompt(beside, model.prompt, list(config.heads))
         _save(_cut_heads(model.heads, config), beside / "heads.safetensors")
-        if config.arm == "fine_tune":
+        if config.lora_rank:
+            _save(lora_factors(model.backbone), beside / "lora.safetensors")
+        if ARMS[config.arm].trains_backbone:
             _save(dict(model.backbone.named_parameters()), beside / "backbone.safetensors")
         write_json(beside / "config.json", dataclasses.asdict(config))
 
@@ -90,14 +95,15 @@ def load_prompt(
     if config.prompt_shape is None:
         return None
     tensors = _load(folder / "prompt.safetensors")
-    name = "vectors" if config.arm == "soft_prompt" else "key_values"
+    soft = ARMS[config.arm].prompt == "soft"
+    name = "vectors" if soft else "key_values"
     if tensors.keys() != {name} or tuple(tensors[name].shape) != config.prompt_shape:
         shapes = {key: tuple(value.shape) for key, value in tensors.items()}
         raise UserError(
             f"{folder}/prompt.safetensors: holds {shapes}, config.json says {name} {config.prompt_shape}; "
             "make the artifact again"
         )
-    if config.arm == "soft_prompt":
+    if soft:
         return SoftPrompt(tensors[name])
     values = tensors[name]
     if config.factor_rank and task is not None:
@@ -149,7 +155,7 @@ def _check_fits(
 
 
 def _misfit(config: ArtifactConfig, shape: tuple[int, ...], backbone: Backbone) -> str | None:
-    if config.arm == "soft_prompt":
+    if ARMS[config.arm].prompt == "soft":
         fits = len(shape) == 2 and shape[1] == backbone.embedding_size
         return (
             None
@@ -251,9 +257,20 @@ def load_heads(
             into.bias[index, :size] = bias
 
 
-def load_backbone_weights(folder: Path, backbone: Backbone) -> None:
-    """Put a fine-tuned backbone's weights in. Raises UserError where names or shapes differ."""
-    tensors, parameters = _load(folder / "backbone.safetensors"), dict(backbone.named_parameters())
+def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone) -> None:
+    """Put in what the arm has trained inside the backbone: all weights, LoRA's factors, or nothing.
+
+    Raises UserError if names or shapes differ, and as `add_lora`.
+    """
+    if config.lora_rank:
+        add_lora(backbone, config.lora_rank, config.lora_alpha, seed=0)
+        _load_into(lora_factors(backbone), folder / "lora.safetensors")
+    if ARMS[config.arm].trains_backbone:
+        _load_into(dict(backbone.named_parameters()), folder / "backbone.safetensors")
+
+
+def _load_into(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
+    tensors = _load(path)
     wrong = sorted(
         name
         for name in tensors.keys() | parameters.keys()
@@ -263,7 +280,7 @@ def load_backbone_weights(folder: Path, backbone: Backbone) -> None:
     )
     if wrong:
         raise UserError(
-            f"{folder}/backbone.safetensors: does not fit the backbone: {', '.join(wrong[:3])} differ; "
+            f"{path}: does not fit the backbone: {', '.join(wrong[:3])} differ; "
             "use the backbone it was made for, or make it again"
         )
     with torch.no_grad():

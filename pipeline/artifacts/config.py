@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
-from pipeline.params import Arm, BackboneParams
+from pipeline.params import BackboneParams
 from pipeline.tasks.base.task import HeadKind
 
 FORMAT = 3
@@ -34,9 +35,10 @@ class TaskHead:
 class ArtifactConfig:
     """`prompt_shape` is that of the prompt's tensor, for the layers from `first_layer` on. `position_offset` is by how many
     positions the prompt shifts the text: 0 for ours, P for those of peft and P-tuning v2. `projection` is its MLP's hidden size.
+    `lora_rank` and `lora_alpha` are those of LoRA's factors in the backbone (0: there are none).
     """
 
-    arm: Arm
+    arm: ArmName
     backbone: BackboneParams
     model_type: str
     hidden_size: int
@@ -46,8 +48,18 @@ class ArtifactConfig:
     position_offset: int = 0
     projection_size: int = 0
     factor_rank: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
     format: int = FORMAT
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trained = "lora" in ARMS[self.arm].parts
+        if (self.lora_rank > 0, self.lora_alpha > 0) != (trained, trained):
+            raise ValueError(
+                f"arm is {self.arm}, lora_rank {self.lora_rank} and lora_alpha {self.lora_alpha}, which do not "
+                "fit together; make the artifact again"
+            )
 
 
 def load_config(folder: Path) -> ArtifactConfig:

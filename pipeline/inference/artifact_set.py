@@ -6,18 +6,14 @@ from pathlib import Path
 
 import torch
 
+from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
-from pipeline.params import Arm, BackboneParams
-
-_ALONE: dict[Arm, str] = {
-    "fine_tune": "it has a backbone of its own, so it shares no pass with others",
-    "soft_prompt": "its prompt is part of the input, where other tasks' rows have none",
-}
+from pipeline.params import BackboneParams
 
 
 @dataclass(frozen=True)
@@ -93,8 +89,8 @@ def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | N
             wrong.append(
                 f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; fine-tune it on a task first"
             )
-        if len(parts) > 1 and config.arm in _ALONE:
-            wrong.append(f"{folder}: arm is {config.arm!r}: {_ALONE[config.arm]}; load it alone")
+        if len(parts) > 1 and (reason := ARMS[config.arm].served_alone):
+            wrong.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
         if params is not None and _differ(config.backbone, params):
             wrong.append(
                 f"{folder}: made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), but "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artifacts.artifact import load_backbone_weights
+from pipeline.artifacts.artifact import load_into_backbone
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features.table import FeatureList
@@ -92,8 +92,7 @@ def load(
     heads = {name: head for part in parts for name, head in part.heads_by_name.items()}
     loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
     prompts = [prompt for part in parts for prompt in part.prompts(params, loaded)]
-    if parts[0].config.arm == "fine_tune":
-        load_backbone_weights(parts[0].folder, loaded)
+    load_into_backbone(parts[0].folder, parts[0].config, loaded)  # others change nothing inside it
     offset = max(part.config.position_offset for part in parts)
     windows = [
         _window_sizes(head, max_length, stride, tokenizer.max_length - offset)

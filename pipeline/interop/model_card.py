@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from pipeline.arms import ARMS
 from pipeline.artifacts.config import ArtifactConfig
 from pipeline.tasks import task_named
 
@@ -32,7 +33,7 @@ def model_card(
     (head,) = config.heads.values()
     parts = [
         f"---\n{_metadata(name, config, metrics, corpora).to_yaml()}\n---",
-        f"# {name}: {_what(config)} for {head.type}",
+        f"# {name}: {ARMS[config.arm].model_card} for {head.type}",
         _backbone(config, metrics),
         _use(name, head.type),
         _training(name, config, corpora),
@@ -71,18 +72,12 @@ def _metadata(
     )
 
 
-def _what(config: ArtifactConfig) -> str:
-    return {
-        "fine_tune": "a fine-tuned backbone",
-        "head_only": "a head",
-        "soft_prompt": "a soft prompt",
-    }.get(config.arm, "a deep prompt")
-
-
 def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
     trained, whole = metrics["parameters"]["trained"], metrics["parameters"]["backbone"]
     frozen = (
-        "is part of this" if config.arm == "fine_tune" else "stays as it is and is not part of this"
+        "is part of this"
+        if ARMS[config.arm].trains_backbone
+        else "stays as it is and is not part of this"
     )
     digest = f", sha256 of its weights `{config.backbone.sha256}`" if config.backbone.sha256 else ""
     text = (

@@ -1,4 +1,4 @@
-"""Import and export of deep prompts as prefix tuning adapters of peft.
+"""Import and export of deep prompts as prefix tuning adapters of peft, and export of LoRA factors.
 
 peft, like P-tuning v2, stores a prompt as a table [P, 2 L H D] (see `unfold_table`) and passes it
 to the model as a key/value cache. So the positions of the text start at P: this is the
@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.tensors import read_tensors, shape_problems, table_width
 from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.lora import import_peft, lora_config, lora_factors
 from pipeline.model.prompt import DeepPrompt, unfold_table
 
 TOLERANCE = 1e-4
@@ -161,32 +162,51 @@ def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_nam
         )
 
 
+def lora_to_peft(folder: Path, backbone: Backbone, base_model_name: str) -> None:
+    """Write the LoRA factors in a backbone as an adapter that `peft.PeftModel.from_pretrained` loads.
+
+    Under peft, `AutoModel.from_pretrained(base_model_name)` then has the same hidden states.
+    """
+    config = lora_config(backbone) | {
+        "base_model_name_or_path": base_model_name,
+        "inference_mode": True,
+    }
+    factors = {
+        f"base_model.model.{name}": factor.detach().float().cpu().contiguous()
+        for name, factor in lora_factors(backbone).items()
+    }
+    with atomic_folder(folder) as output:
+        write_json(output / "adapter_config.json", config)
+        save_file(factors, output / "adapter_model.safetensors", {"format": "pt"})
+
+
 def verify(
     folder: Path,
-    prompt: DeepPrompt,
+    prompt: DeepPrompt | None,
     backbone: Backbone,
     backbone_folder: Path,
     input_ids: Tensor,
     attention_mask: Tensor,
 ) -> float:
-    """Run an exported prompt under peft; return the maximum difference from our hidden states.
+    """Run an export under peft; return the maximum difference from our hidden states.
 
-    peft loads its model from `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded
-    on the right; T + P must not exceed the positions of the backbone. The maximum is over real
-    tokens; it is divided by the maximum absolute hidden state if that exceeds 1. Raises UserError
-    if peft is not installed, cannot load or run the export, or differs by more than `TOLERANCE`.
+    The export is of `prompt`, or (None) of the LoRA factors in `backbone`. peft loads its model from
+    `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded on the right; T + P must
+    not exceed the positions of the backbone. The maximum is over real tokens; it is divided by the
+    maximum absolute hidden state if that exceeds 1. Raises UserError if peft is not installed,
+    cannot load or run the export, or differs by more than `TOLERANCE`.
     """
     with torch.no_grad(), warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter("ignore")
-        try:
-            from peft import PeftModel  # noqa: PLC0415  (an optional dependency, slow to import)
-        except ImportError as error:
-            raise UserError(
-                "peft is not installed, but verify needs it; run pip install 'deep-prompt[peft]'"
-            ) from error
+        library = import_peft()
         # Check the files first: in place of a missing file, peft loads a pickle or asks the Hub.
-        from_peft(folder, backbone)
-        hidden = backbone(input_ids, attention_mask, torch.zeros_like(input_ids), prompt())
+        if prompt is None:
+            read_tensors(folder / "adapter_model.safetensors", "lora_")
+        else:
+            from_peft(folder, backbone)
+        hidden = backbone(
+            input_ids, attention_mask, torch.zeros_like(input_ids), prompt and prompt()
+        )
         try:
             plain_model = (
                 type(backbone.model)
@@ -198,7 +218,7 @@ def verify(
                 )
                 .to(input_ids.device)
             )
-            peft: Any = PeftModel.from_pretrained(
+            peft: Any = library.PeftModel.from_pretrained(
                 plain_model, str(folder), torch_device=str(input_ids.device)
             ).eval()
             peft_hidden = peft(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

@@ -50,6 +50,7 @@ class Backbone(nn.Module):
         self.model = model.eval()
         self.lm_head = lm_head
         self.hidden_size = int(self.config.hidden_size)
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.token_types = int(getattr(self.config, "type_vocab_size", 0) or 0)
         self._context = install(self.model, self.family)
         self._check_prompts_work()
@@ -107,11 +108,6 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Ignore `mode`: dropout stays off."""
         return super().train(False)
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of parameters of the backbone."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def embedding_size(self) -> int:

@@ -3,17 +3,26 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.arms import Part
 from pipeline.mixing.batches import Batch
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.lora import is_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
+
+_PARTS: dict[str, Part] = {"prompt": "prompt", "heads": "head", "backbone": "backbone"}
+
+
+def part_of(name: str) -> Part:
+    """The part of a PromptedModel that a parameter belongs to, by the parameter's name."""
+    return "lora" if is_lora(name) else _PARTS[name.split(".", maxsplit=1)[0]]
 
 
 class PromptedModel(nn.Module):
     """A backbone that reads each row of a batch under its task's prompt, for its task's head.
 
-    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not trained. `trainable_state` is what
-    is trained, saved and resumed: one function for all three.
+    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not trained. LoRA's factors in the
+    backbone are trained, as a prompt is. `trainable_state` is what is trained, saved and resumed: one function for all three.
     """
 
     def __init__(
@@ -25,6 +34,8 @@ class PromptedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(train_backbone)
+        for factor in lora_factors(backbone).values():
+            factor.requires_grad_()
         self.prompt = prompt
         self.heads = heads
 

@@ -3,7 +3,7 @@
 The facts about a family are here; the code for it is in `pipeline.model.attention`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.errors import UserError
@@ -20,6 +20,8 @@ class Family:
     - `positions`: "absolute" (learned; the index of the first token is `first_position`),
       "rotary", or "relative" (a bias that depends on distances only).
     - `causal`: a token attends only to itself and the tokens before it.
+    - `query_value`: the names of the linear modules that compute a layer's queries and values. A
+      fused module computes keys too.
     """
 
     layers: str
@@ -27,29 +29,35 @@ class Family:
     positions: Literal["absolute", "rotary", "relative"] = "absolute"
     first_position: int = 0
     causal: bool = False
+    query_value: tuple[str, ...] = ("query", "value")
 
 
 _BERT = Family("encoder.layer")
 _ROBERTA = Family("encoder.layer", first_position=2)
-_DECODER = Family("layers", positions="rotary", causal=True)
+_DECODER = Family("layers", positions="rotary", causal=True, query_value=("q_proj", "v_proj"))
 
 FAMILIES: dict[str, Family] = {
     "albert": Family("encoder.albert_layer_groups", route="shared"),
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "deberta": Family("encoder.layer", route="patched"),
-    "deberta-v2": Family("encoder.layer", route="patched", positions="relative"),
-    "distilbert": Family("transformer.layer", route="numbered"),
+    "deberta": Family("encoder.layer", route="patched", query_value=("in_proj",)),
+    "deberta-v2": Family(
+        "encoder.layer",
+        route="patched",
+        positions="relative",
+        query_value=("query_proj", "value_proj"),
+    ),
+    "distilbert": Family("transformer.layer", route="numbered", query_value=("q_lin", "v_lin")),
     "electra": _BERT,
     "ernie": _BERT,
-    "eurobert": Family("layers", positions="rotary"),
+    "eurobert": Family("layers", positions="rotary", query_value=("q_proj", "v_proj")),
     "glm": _DECODER,
-    "gpt2": Family("h", causal=True),
-    "gpt_neox": _DECODER,
+    "gpt2": Family("h", causal=True, query_value=("c_attn",)),
+    "gpt_neox": replace(_DECODER, query_value=("query_key_value",)),
     "llama": _DECODER,
     "mistral": _DECODER,
-    "modernbert": Family("layers", positions="rotary"),
-    "mpnet": Family("encoder.layer", route="patched", first_position=2),
+    "modernbert": Family("layers", positions="rotary", query_value=("Wqkv",)),
+    "mpnet": Family("encoder.layer", route="patched", first_position=2, query_value=("q", "v")),
     "qwen2": _DECODER,
     "qwen3": _DECODER,
     "roberta": _ROBERTA,

@@ -16,15 +16,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-# Okabe and Ito's palette for the arms, Paul Tol's "muted" for tasks: an arm and a task never share a color, and dashes or markers
-# tell apart what colors may not.
-ARM_COLORS = {
-    "multitask": "#0072B2",
-    "deep_prompt": "#E69F00",
-    "soft_prompt": "#009E73",
-    "fine_tune": "#D55E00",
-    "head_only": "#6B6B6B",
-}
+from pipeline.arms import ARMS
+
+# Okabe and Ito's palette for the arms (see pipeline.arms), Paul Tol's "muted" for tasks: an arm and a task never share a color, and
+# dashes or markers tell apart what colors may not.
 OTHER_COLOR = "#CC79A7"
 TASK_COLORS = (
     "#332288",
@@ -37,8 +32,8 @@ TASK_COLORS = (
     "#DDCC77",
     "#AA4499",
 )
-DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)))
-MARKERS = ("o", "s", "^", "D", "v")
+DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)), (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 4.8  # Inches. Narrow on purpose: on a phone a plot then shrinks little, and on a laptop two stand side by side.
 POINTS = 300  # Of one line, at most.
 STYLE: dict[str, Any] = {
@@ -85,12 +80,12 @@ class Curve:
 
 def arm_color(arm: str) -> str:
     """An arm's color, the same everywhere in the report."""
-    return ARM_COLORS.get(arm, OTHER_COLOR)
+    return ARMS[arm].color if arm in ARMS else OTHER_COLOR
 
 
 def arm_order(arm: str) -> int:
     """Which dashes and marker an arm has: its place among the known arms."""
-    return list(ARM_COLORS).index(arm) % len(DASHES) if arm in ARM_COLORS else len(DASHES) - 1
+    return list(ARMS).index(arm) % len(DASHES) if arm in ARMS else len(DASHES) - 1
 
 
 def curve(frame: pd.DataFrame | None, column: str) -> "pd.Series[float] | None":
@@ -281,7 +276,7 @@ def bars(
         for place, name in enumerate(names):
             at = [row - 0.4 + height * (place + 0.5) for row in range(len(shown))]
             widths = [values.get(name, 0.0) for values in shown.values()]
-            color = ARM_COLORS.get(name, TASK_COLORS[place % len(TASK_COLORS)])
+            color = arm_color(name) if name in ARMS else TASK_COLORS[place % len(TASK_COLORS)]
             axes.barh(at, widths, height=height * 0.9, color=color, label=name)
         axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])

@@ -11,7 +11,7 @@ from pipeline.report import plots, stage_outputs
 from pipeline.report.plots import Plot
 from pipeline.report.render import Section
 from pipeline.report.stage_outputs import Scores
-from pipeline.report.tables import DASH, METRICS, Cell, Table, arm_header, count, score
+from pipeline.report.tables import DASH, METRICS, OURS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
     "Each suite changes test rows and keeps their reference right; beside a score stands its difference from that of the rows as "
@@ -257,9 +257,7 @@ def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
         (
             Cell(transfer.task),
             *(
-                Cell(
-                    score(transfer.scores.get(prompt)), best=prompt == f"multitask/{transfer.task}"
-                )
+                Cell(score(transfer.scores.get(prompt)), best=prompt == f"{OURS}/{transfer.task}")
                 for prompt in prompts
             ),
         )

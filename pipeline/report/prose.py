@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from pipeline.analysis.bootstrap import NUM_SAMPLES
+from pipeline.arms import ARMS
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
 from pipeline.report.tables import (
-    ARMS,
     DASH,
     OURS,
     best_arms,
@@ -23,20 +23,16 @@ from pipeline.report.tables import (
     trained,
 )
 
-REFERENCES = ("fine_tune", "deep_prompt")
+REFERENCES = tuple(
+    arm.name for arm in sorted(ARMS.values(), key=lambda arm: arm.reference) if arm.reference
+)
 
 MEASURED = (
     "deep-prompt show prints the seconds, the peak memory and the number of ranks of each run."
 )
 
-GLOSSARY = {
-    "multitask": "One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned for this task (MPT-2). "
-    "The backbone stays frozen. Its steps and tokens do not include the shared prompt's.",
-    "deep_prompt": "The same deep prompt, trained for this task alone, from scratch. What multitask has over it, "
-    "the mixture brought, and the longer training that it means.",
-    "soft_prompt": "A prompt at the input layer only; the backbone stays frozen.",
-    "fine_tune": "The whole backbone is trained: the usual reference, and the most expensive to store.",
-    "head_only": "A linear head on the frozen backbone: what it knows without any prompt.",
+GLOSSARY: dict[str, str] = {
+    **{arm.name: arm.glossary for arm in ARMS.values()},
     "test, validation": "Scores are 0–100, higher is better. The step to keep was chosen by the validation score, so that one is "
     "flattered; compare arms by the test score.",
     "bold": "The best arm of a task, and those that do not really differ from it: the interval of the difference holds 0.",
@@ -60,7 +56,7 @@ GLOSSARY = {
     "confusion": "Rows are gold labels, columns predicted ones. (other words): a span overlaps one there, with other limits; "
     "(none): there is nothing there.",
     DASH: "Not run, or not measured.",
-    "parameters trained": "Prompt and head, or backbone and head. The share is relative to the size of the backbone.",
+    "parameters trained": "All that an arm trains, its head included. The share is relative to the size of the backbone.",
     "curves": "Validation is shown as measured, with a ring at the step that was kept. A loss is shown as an exponential "
     "mean over about a thirtieth of its run; the losses of different tasks are not comparable.",
     "share as sampled": "A corpus of n rows is drawn in proportion to min(n, cap)^(1/temperature): a temperature above 1 "

@@ -7,20 +7,14 @@ from statistics import fmean
 
 import pandas as pd
 
+from pipeline.arms import ARMS, MULTITASK
 from pipeline.report.collect import MetricsDocument, ReportInputs, RunResult
 from pipeline.report.intervals import gap, interval_of, level
 from pipeline.report.plots import arm_color
 from pipeline.report.stage_outputs import Scores
 
 DASH = "—"
-OURS = "multitask"
-ARMS = {
-    "multitask": "prompt tuned from the shared one",
-    "deep_prompt": "own prompt from scratch",
-    "soft_prompt": "input layer only",
-    "fine_tune": "whole backbone",
-    "head_only": "linear head only",
-}
+OURS = MULTITASK.name
 METRICS = {
     "f1": "F1",
     "exact_match": "exact match",
@@ -178,7 +172,7 @@ def _published(evidence: ReportInputs) -> Iterator[tuple[Cell, ...]]:
 
 
 def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
-    cells = [arm_header(arm, ARMS.get(arm, ""))]
+    cells = [arm_header(arm, ARMS[arm].title if arm in ARMS else "")]
     for task in evidence.tasks:
         run = evidence.run(arm, task)
         cells.append(

@@ -1,15 +1,11 @@
-"""AdamW with a learning rate each for prompt, heads and backbone, and its schedule as a function of the step."""
+"""AdamW with a learning rate for each part of the model, and its schedule as a function of the step."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-_PART_OF = {
-    "prompt": "prompt",
-    "heads": "head",
-    "backbone": "backbone",
-}  # by the first word of a parameter's name
+from pipeline.model.prompted_model import part_of
 
 
 def optimizer(
@@ -23,7 +19,7 @@ def optimizer(
     """
     groups: dict[str, list[nn.Parameter]] = {part: [] for part in learning_rates}
     for name, parameter in parameters:
-        groups[_PART_OF[name.split(".")[0]]].append(parameter)
+        groups[part_of(name)].append(parameter)
     return torch.optim.AdamW(
         [
             {"params": members, "lr": learning_rates[part], "part": part}

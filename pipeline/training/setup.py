@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -28,7 +29,7 @@ from pipeline.model.prompt import (
     initial_key_values,
 )
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, Params, TrainParams
+from pipeline.params import Params, TrainParams
 from pipeline.seeding import derive_seed
 from pipeline.tasks import task_named
 
@@ -105,13 +106,14 @@ def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
 
 
 def new_prompt(
-    arm: Arm, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
+    arm: ArmName, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
 ) -> DeepPrompt | SoftPrompt | None:
     """A prompt that starts from training text, an equal part from each task (or as `init` says)."""
-    if arm in ("fine_tune", "head_only"):
+    kind = ARMS[arm].prompt
+    if kind is None:
         return None
     texts = list(_texts(tasks, training.num_virtual_tokens))
-    if arm == "soft_prompt":
+    if kind == "soft":
         return SoftPrompt(
             torch.cat(
                 [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
@@ -222,7 +224,7 @@ def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) ->
 
 
 def artifact_config(
-    arm: Arm, setup: TrainingSetup, training: TrainParams, params: Params
+    arm: ArmName, setup: TrainingSetup, training: TrainParams, params: Params
 ) -> ArtifactConfig:
     """The artifact's config: nothing in it changes between two runs of the same inputs."""
     about: dict[str, Any] = {}
@@ -238,6 +240,8 @@ def artifact_config(
             "projection_size": training.projection_size if prompt.projection is not None else 0,
             "factor_rank": training.factor_rank if prompt.factors is not None else 0,
         }
+    if "lora" in ARMS[arm].parts:
+        about |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}
     kinds, words = model.heads.kinds, model.heads.label_token_ids
     heads = {
         task.name: TaskHead(

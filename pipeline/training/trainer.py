@@ -14,13 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.arms import ArmName
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.collectives import all_gather_int, all_reduce_sum, device
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.mixing.batches import MicroBatch, TrainBatches, collate
 from pipeline.mixing.rates import steps_for
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, TrainParams
+from pipeline.params import TrainParams
 from pipeline.seeding import derive_seed
 from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
@@ -106,7 +107,7 @@ def steps_of(batches: TrainBatches, epochs: float) -> int:
 
 def train(
     model: PromptedModel,
-    arm: Arm,
+    arm: ArmName,
     batches: TrainBatches,
     params: TrainParams,
     *,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts.artifact import load_backbone_weights, load_heads, load_prompt
+from pipeline.arms import ARMS, ArmName
+from pipeline.artifacts.artifact import load_heads, load_into_backbone, load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
@@ -15,7 +16,7 @@ from pipeline.metrics import Metrics
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, Params, Precision
+from pipeline.params import Params, Precision
 from pipeline.pretrained.location import locate
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RESULTS
 
@@ -28,15 +29,13 @@ def load_model(
     words = [config.heads[name].label_token_ids for name in classes if name in config.heads]
     backbone = Backbone.load(locate(params.backbone), any(words), precision)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
-    fine_tuned = config.arm == "fine_tune"
-    if fine_tuned:
-        load_backbone_weights(artifact, backbone)
+    load_into_backbone(artifact, config, backbone)
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
     heads = Heads(
         kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words
     )
     load_heads(artifact, config, heads, classes)
-    return PromptedModel(backbone, prompt, heads, train_backbone=fine_tuned)
+    return PromptedModel(backbone, prompt, heads, train_backbone=ARMS[config.arm].trains_backbone)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Subject:
         return decode(self.model, split, 0, self.pad_token_id)
 
 
-def load_subject(arm: Arm, name: str, params: Params, rows: int) -> Subject:
+def load_subject(arm: ArmName, name: str, params: Params, rows: int) -> Subject:
     """The model where it predicts, with `rows` test rows at most."""
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import cast, get_args
 
+from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
-from pipeline.params import Arm, MixtureParams, Params, Values
+from pipeline.params import MixtureParams, Params, Values, useless_keys
 from stages.runtime.paths import PARAMS
 
 
@@ -21,6 +21,7 @@ def check_params(values: Values, where: str) -> Params:
     problems = [
         problem for check in (_names, _arms, _repeat, _probe) for problem in check(params, where)
     ]
+    problems += _useless_in_pretrain(values["pretrain"], where)
     if problems:
         raise UserError(*problems)
     return params
@@ -38,14 +39,12 @@ def _names(params: Params, where: str) -> list[str]:
             problems.append(
                 f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to the mixture's corpora"
             )
-        elif kind == "multitask" and (source == name or source not in params.tasks):
+        elif kind == MULTITASK.name and (source == name or source not in params.tasks):
             hint = did_you_mean(source, set(params.tasks) - {name})
             problems.append(f"{where}: tasks.{name}.init_from: no other task {source!r}{hint}")
-        elif kind == "deep_prompt" and not (
-            "deep_prompt" in params.compare.arms and source in params.compare.tasks
-        ):
+        elif kind in ARMS and source not in params.tasks_of(ARMS[kind].name):
             problems.append(
-                f"{where}: tasks.{name}.init_from: the arm deep_prompt is not run on {source!r}; add both to compare"
+                f"{where}: tasks.{name}.init_from: the arm {kind} is not run on {source!r}; add both to compare"
             )
     for name, mixture in params.mixtures.items():
         listed = () if mixture.corpora == "all" else mixture.corpora
@@ -72,7 +71,7 @@ def _names(params: Params, where: str) -> list[str]:
         for source, arms in params.compare.published.items()
         for arm, scores in arms.items()
         for what, names, known in (
-            ("no arm", [arm], get_args(Arm)),
+            ("no arm", [arm], ARMS),
             ("no task", scores, params.tasks),
         )
         for name in names
@@ -82,33 +81,32 @@ def _names(params: Params, where: str) -> list[str]:
 
 
 def _arms(params: Params, where: str) -> list[str]:
-    known = get_args(Arm)
     problems = [
-        f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, known)}"
+        f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, ARMS)}"
         for arm in params.arms
-        if arm not in known
+        if arm not in ARMS
     ]
-    wanted = [("multitask", task) for task in params.tasks]
-    wanted += [
-        (arm, task)
-        for arm in params.compare.arms
-        for task in params.compare.tasks
-        if task in params.tasks
-    ]
-    for arm, task in wanted:
-        if arm not in params.arms:
-            problems.append(f"{where}: arms: key {arm!r} is missing; say how that arm is trained")
-            continue
-        try:
-            params.training(cast(Arm, arm), task, where)
-        except UserError as error:
-            problems += error.problems
+    for arm in params.compared_arms:
+        for task in params.tasks_of(arm):
+            try:
+                if task in params.tasks:
+                    params.training(arm, task, where)
+            except UserError as error:
+                problems += error.problems
     for name, training in params.pretrain.items():
         try:
-            training.learning_rates("multitask")
+            training.learning_rates(MULTITASK.name)
         except ValueError as error:
             problems.append(f"{where}: pretrain.{name}: {error}")
     return list(dict.fromkeys(problems))
+
+
+def _useless_in_pretrain(pretrain: dict[str, Values], where: str) -> list[str]:
+    return [
+        f"{where}: pretrain.{name}: {key} is set, but a shared prompt has no use for it; remove it"
+        for name, values in pretrain.items()
+        for key in useless_keys(PRETRAIN_PARAMS, values)
+    ]
 
 
 def _repeat(params: Params, where: str) -> list[str]:
@@ -139,7 +137,7 @@ def _probe(params: Params, where: str) -> list[str]:
 
 
 def _not_run(
-    params: Params, where: str, key: str, arms: Collection[Arm], tasks: Collection[str]
+    params: Params, where: str, key: str, arms: Collection[ArmName], tasks: Collection[str]
 ) -> list[str]:
     """What of `arms` and `tasks` is not known, or not run."""
     problems = [
@@ -148,25 +146,18 @@ def _not_run(
         if name not in params.tasks
     ]
     for arm in arms:
-        run = (
-            params.tasks
-            if arm == "multitask"
-            else params.compare.tasks
-            if arm in params.compare.arms
-            else ()
-        )
         problems += [
             f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove one from {key}"
-            for name in sorted((params.tasks.keys() & tasks) - set(run))
+            for name in sorted((params.tasks.keys() & tasks) - set(params.tasks_of(arm)))
         ]
     return problems
 
 
-def arm_of(word: str) -> Arm:
+def arm_of(word: str) -> ArmName:
     """The arm that a command's word names. Raises UserError where there is no such arm."""
-    if word not in get_args(Arm):
-        raise UserError(f"no arm {word!r}{did_you_mean(word, get_args(Arm))}")
-    return cast(Arm, word)
+    if word not in ARMS:
+        raise UserError(f"no arm {word!r}{did_you_mean(word, ARMS)}")
+    return ARMS[word].name
 
 
 def seeded(params: Params, word: str) -> Params:

@@ -6,7 +6,8 @@ repeat/SEED/ARM/TASK when it repeats another.
 
 from pathlib import Path
 
-from pipeline.params import PARAMS_FILE, Arm
+from pipeline.arms import ArmName
+from pipeline.params import PARAMS_FILE
 
 PARAMS = Path(PARAMS_FILE)
 CLUSTER = Path("cluster.yaml")
@@ -24,6 +25,7 @@ PROBLEMS = Path("data/problems")
 FEATURES = Path("data/features")
 MIXTURE_CORPORA = Path("data/mixture_corpora")
 MIXTURES = Path("data/mixtures")
+TRAINING_PARAMS = Path("data/training_params")
 
 ARTIFACTS = Path("artifacts")
 MODELS = Path("models")
@@ -47,6 +49,6 @@ def recipe_of(task: str) -> Path:
     return RECIPES / f"{task}.yaml"
 
 
-def run_folder(arm: Arm, task: str, seed: str = "") -> Path:
+def run_folder(arm: ArmName, task: str, seed: str = "") -> Path:
     """A run's folder below ARTIFACTS, RUNS and the like; with `seed`, that of a run that repeats another."""
     return Path("repeat", seed, arm, task) if seed else Path(arm, task)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from pipeline.arms import ArmName
 from pipeline.distributed.cluster import Ranks, load_cluster
 from pipeline.distributed.collectives import hosts
 from pipeline.distributed.process_group import process_group
@@ -21,7 +22,7 @@ from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.mixing.batches import TrainBatches
 from pipeline.model.backbone import Backbone
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, BackboneParams, Params, Precision, TrainParams
+from pipeline.params import BackboneParams, Params, Precision, TrainParams
 from pipeline.pretrained.location import locate
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
@@ -48,7 +49,7 @@ def load_backbone(
 
 def fit(
     stage: str,
-    arm: Arm,
+    arm: ArmName,
     setup: TrainingSetup,
     training: TrainParams,
     params: Params,
@@ -136,7 +137,7 @@ def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
 
 
 def _digest(
-    arm: Arm, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
+    arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
     code = {
         str(path): sha256(path)
@@ -173,7 +174,7 @@ def consumed_by_corpus(
 def write_run(
     folder: Path,
     run: TrainingRun,
-    arm: Arm,
+    arm: ArmName,
     training: TrainParams,
     seed: int,
     drawn: dict[str, Any] | None = None,

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from deep_prompt.cli.check_project import check_project
 from deep_prompt.cli.preset import preset
-from pipeline.config import load_yaml
+from pipeline.config import load_json, load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Stopped, UserError
 from pipeline.evaluation.evaluate import EvalSet
@@ -200,6 +200,26 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "useless learning rate": (
         lambda v: v["arms"]["head_only"].update(prompt_lr=1.0),
         ("head_only trains no prompt; remove",),
+    ),
+    "key that a shared prompt cannot use": (
+        lambda v: v["pretrain"]["all"].update(lora_rank=4),
+        ("pretrain.all: lora_rank is set, but a shared prompt has no use for it; remove it",),
+    ),
+    "multitask in compare": (
+        lambda v: v["compare"]["arms"].append("multitask"),
+        ("compare: arms has multitask, which runs on every task anyway; remove it",),
+    ),
+    "arm that is no mapping": (
+        lambda v: v["tasks"]["world_ner"].update(multitask=3),
+        ("world_ner.multitask: found an integer 3, expected a mapping",),
+    ),
+    "arm of a task that is misspelled": (
+        lambda v: v["tasks"]["world_ner"].update(fine_tun={}),
+        ("unknown key 'fine_tun'", "did you mean 'fine_tune'?"),
+    ),
+    "overrides by the name of their field": (
+        lambda v: v["tasks"]["world_ner"].update(overrides={}),
+        ("unknown key 'overrides'",),
     ),
     "useless rate in pretrain": (
         lambda v: v["pretrain"]["all"].update(backbone_lr=1.0),
@@ -1229,12 +1249,43 @@ def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_a
     assert any("world_ner.yaml: no such file" in problem for problem in problems(check_project))
 
 
-def test_a_task_needs_a_key_for_each_arm_it_is_compared_in(place: Path) -> None:
+def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
     values = load_yaml(place / "params.yaml")
-    del values["tasks"]["world_ner"]["head_only"]
+    values["tasks"]["world_ner"]["head_only"] = {"head_lr": 0.5}
+    checked = check_params(values, "p.yaml")
+    assert checked.training("head_only", "world_ner").head_lr == 0.5
+    assert checked.training("multitask", "world_ner").head_lr != 0.5
+    values["tasks"]["world_ner"]["head_only"] = {"prompt_lr": 0.5}
     assert problems(check_params, values, "p.yaml") == (
-        "p.yaml: tasks.world_ner: key 'head_only' is missing; add head_only: {}",
+        "p.yaml: arms.head_only with tasks.world_ner.head_only: prompt_lr is set, but head_only trains no prompt; "
+        "remove it",
     )
+    values["tasks"]["world_ner"]["head_only"] = None
+    assert problems(check_params, values, "p.yaml") == (
+        "p.yaml.tasks.world_ner.head_only: found nothing, expected a mapping",
+    )
+
+
+def test_training_params_has_a_file_for_each_arm_on_each_task_that_is_run(place: Path) -> None:
+    from stages.training_params import training_params
+
+    def files() -> dict[str, float]:
+        folder = place / "data/training_params"
+        return {
+            str(path.relative_to(folder)): load_json(path)["epochs"]
+            for path in sorted(folder.rglob("*.json"))
+        }
+
+    training_params()
+    expected = {f"multitask/world_{kind}.json": 0.3 for kind in ("ner", "qa", "srl")}
+    assert files() == {"head_only/world_ner.json": 0.3} | expected
+    edit(place, lambda values: values["compare"].update(tasks=["world_srl"]))
+    edit(place, lambda values: values["tasks"]["world_qa"].update(multitask={"epochs": 2}))
+    edit(place, lambda values: values["repeat"].update(tasks=["world_srl"]))
+    training_params()
+    assert files() == {"head_only/world_srl.json": 0.3} | expected | {
+        "multitask/world_qa.json": 2.0
+    }
 
 
 def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import pipeline.training.engine
 import pipeline.training.trainer
+from pipeline.arms import ARMS, ArmName
 from pipeline.config import parse
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.process_group import process_group
@@ -29,13 +30,13 @@ from pipeline.mixing.batches import Batch, TrainBatches
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.params import TrainParams
 from pipeline.seeding import Ints
 from pipeline.training.engine import prepare_for_inference
 from pipeline.training.trainer import Scores, TrainingRun, train
 from tests.support import tiny
 
-RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001}
+RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001, "lora": 0.01}
 PARAMS = {
     "epochs": 2.0,
     "tokens_per_micro_batch": 48,
@@ -77,7 +78,7 @@ def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[flo
 def run(
     folder: Path,
     ranks: Ranks,
-    arm: Arm = "multitask",
+    arm: ArmName = "multitask",
     cluster: Cluster = ALONE,
     until: int = 0,
     precision: str = "float32",
@@ -101,7 +102,7 @@ def run(
     values = (
         PARAMS
         | {"hidden_state_cache_mb": stored}
-        | {f"{part}_lr": RATES[part] for part in TRAINED_PARTS[arm]}
+        | {f"{part}_lr": RATES[part] for part in ARMS[arm].parts}
     )
     made = train(
         model,
@@ -137,7 +138,7 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
         pipeline.training.trainer.collate = collate
 
 
-def work(folder: Path, ranks: Ranks, arm: Arm, zero: str, *words: str) -> None:
+def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> None:
     """One job."""
     cluster = Cluster(zero=int(zero), offload="offload" in words)
     if "predict" in words:

@@ -28,7 +28,7 @@ for words in sys.argv[1:]:
     name, *arguments = words.split()
     getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
 """
-TASK = {"max_length": 48, "stride": 8, "test_rows": 20, "multitask": {}, "head_only": {}}
+TASK = {"max_length": 48, "stride": 8, "test_rows": 20}
 
 
 def params(sha256: str) -> dict[str, Any]:

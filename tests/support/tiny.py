@@ -9,13 +9,14 @@ import torch
 import transformers
 from torch import Tensor
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.model.attention import ATTENTION
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm
 from pipeline.tasks.base.features import Feature
 from pipeline.training.trainer import TrainingRun
 
@@ -176,13 +177,15 @@ def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> Fe
     return FeatureTable(path)
 
 
-def prompted(arm: Arm, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:
+def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:
     """A model of an arm with a head of 3 classes and a span head."""
     made = backbone(family, seed)
-    kinds = {"multitask": "deep", "deep_prompt": "deep", "soft_prompt": "soft"}
-    prompt = prompt_for(kinds[arm], made, count) if arm in kinds else None
+    record = ARMS[arm]
+    if "lora" in record.parts:
+        add_lora(made, rank=2, alpha=4.0, seed=seed)
+    prompt = prompt_for(record.prompt, made, count) if record.prompt else None
     heads = Heads(["classes", "positions"], [3, 2], made.hidden_size, seed)
-    return PromptedModel(made, prompt, heads, train_backbone=arm == "fine_tune")
+    return PromptedModel(made, prompt, heads, train_backbone=record.trains_backbone)
 
 
 class TrainingCallback:

@@ -20,15 +20,17 @@ import torch
 
 from deep_prompt.cli import main as cli
 from deep_prompt.cli import publish
+from pipeline.arms import ArmName
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.config import load_json
 from pipeline.files import sha256
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, BackboneParams
+from pipeline.params import BackboneParams
 from pipeline.world import write_corpus
 from tests.support.small_project import ROOT, environment, make_backbone
 
@@ -59,7 +61,7 @@ class Place:
         self.ner = self.save("ner", "deep_prompt", self.prompt)
         self.qa = self.save("qa", "head_only", None)
 
-    def save(self, name: str, arm: Arm, prompt: DeepPrompt | None) -> Path:
+    def save(self, name: str, arm: ArmName, prompt: DeepPrompt | None) -> Path:
         heads = {name: HEADS[name]}
         model = PromptedModel(
             self.backbone,
@@ -524,7 +526,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (folder / "adapter_config.json").write_text("{}")
 
     stand_in.from_peft, stand_in.from_ptuning_v2 = read("peft"), read("ptuning_v2")  # type: ignore[attr-defined]
-    stand_in.to_peft = write  # type: ignore[attr-defined]
+    stand_in.to_peft, stand_in.lora_to_peft = write, None  # type: ignore[attr-defined]
     stand_in.verify = lambda *given: called.update(verified=given) or 1.23e-7  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.interop.peft", stand_in)
     monkeypatch.setitem(sys.modules, "pipeline.interop.ptuning_v2", stand_in)
@@ -553,8 +555,34 @@ def test_export(
     done = command(*words, place.qa, "--output", tmp_path / "c")
     assert (
         done.err
-        == f"error: {place.qa}: arm is 'head_only', which has no deep prompt; export one that has\n"
+        == f"error: {place.qa}: arm is 'head_only', which has neither a deep prompt nor LoRA factors; export an artifact that has\n"
     )
+
+
+def test_lora_is_shown_predicted_with_and_exported(
+    place: Place, command: Callable[..., Ended], tmp_path: Path
+) -> None:
+    backbone = Backbone.load(place.folder / "backbone").requires_grad_(False)
+    add_lora(backbone, rank=2, alpha=4.0, seed=0)
+    factors = lora_factors(backbone)
+    for factor in factors.values():
+        factor.data = torch.ones_like(factor)
+    model = PromptedModel(backbone, None, Heads(["classes"], [3], 32, 0), train_backbone=False)
+    about: dict[str, Any] = {"lora_rank": 2, "lora_alpha": 4.0}
+    config = ArtifactConfig("lora", place.params, "bert", 32, {"ner": HEADS["ner"]}, **about)
+    save_artifact(tmp_path / "lora", model, config)
+    shown = command("inspect", tmp_path / "lora").out
+    numbers = sum(factor.numel() for factor in factors.values())
+    assert "factors of rank 2, alpha 4" in shown
+    assert f"lora {numbers:,}" in " ".join(shown.replace("│", " ").split())
+    done = command("predict", "--artifact", tmp_path / "lora", stdin=NER)
+    assert (done.code, len(done.lines)) == (0, 1)
+    words = ("export", "--to", "peft", "--artifact", tmp_path / "lora", "--output", tmp_path / "x")
+    done = command(*words, "--verify")
+    assert (done.code, done.err) == (0, "")
+    assert "verified: peft's hidden states and ours differ by" in done.out
+    done = command("predict", "--artifact", tmp_path / "lora", "--artifact", place.qa, stdin=NER)
+    assert "arm is 'lora': its factors change the backbone's layers" in done.err
 
 
 def test_import(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.arms import ArmName
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.errors import Problems, UserError
@@ -28,7 +29,7 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Arm, BackboneParams
+from pipeline.params import BackboneParams
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import WindowLogits
@@ -82,7 +83,12 @@ class Place:
         return PromptedModel(self.backbone, prompt, made, train_backbone=False)
 
     def save(
-        self, name: str, arm: Arm, model: PromptedModel, heads: dict[str, TaskHead], **changes: Any
+        self,
+        name: str,
+        arm: ArmName,
+        model: PromptedModel,
+        heads: dict[str, TaskHead],
+        **changes: Any,
     ) -> Path:
         prompt, about = model.prompt, {}
         if isinstance(prompt, SoftPrompt):

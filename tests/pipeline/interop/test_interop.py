@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.interop.peft import UNSUPPORTED_BY_PEFT, from_peft, to_peft, verify
+from pipeline.interop.peft import UNSUPPORTED_BY_PEFT, from_peft, lora_to_peft, to_peft, verify
 from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.model.backbone import Backbone
+from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, Projection
 from pipeline.pretrained.families import FAMILIES
 from tests.support import tiny
@@ -581,7 +582,7 @@ def test_only_verify_needs_peft(exported: Exported, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "peft", None)
     folder, prompt, backbone, *_ = exported
     assert problems_of(lambda: verify(*exported)) == [
-        "peft is not installed, but verify needs it; run pip install 'deep-prompt[peft]'"
+        "peft is not installed; run pip install 'deep-prompt[peft]'"
     ]
     to_peft(folder, prompt, backbone, "x")
     from_peft(folder, backbone)
@@ -590,6 +591,52 @@ def test_only_verify_needs_peft(exported: Exported, monkeypatch: pytest.MonkeyPa
 def test_verify_prints_nothing(exported: Exported, capfd: pytest.CaptureFixture[str]) -> None:
     verify(*exported)
     assert capfd.readouterr() == ("", "")
+
+
+# LoRA
+
+
+def with_factors(family: str, seed: int = 2) -> Backbone:
+    """A backbone with factors large enough to matter."""
+    backbone = make_backbone(family)
+    add_lora(backbone, rank=2, alpha=3.0, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for factor in lora_factors(backbone).values():
+            factor.copy_(torch.randn(factor.shape, generator=generator) * 0.5)
+    return backbone
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_factors_do_the_same_under_peft(family: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", family)
+    backbone, plain = with_factors(family), make_backbone(family)
+    lora_to_peft(tmp_path / "a", backbone, str(folder))
+    for lengths in LENGTHS:
+        ids, mask = texts(backbone, lengths)
+        assert verify(tmp_path / "a", None, backbone, folder, ids, mask) < 1e-6
+        types = torch.zeros_like(ids)
+        assert max_difference(backbone(ids, mask, types), plain(ids, mask, types), mask) > 1e-2
+
+
+def test_equal_factors_give_equal_bytes_and_a_config_of_peft(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        lora_to_peft(tmp_path / name, with_factors("llama"), "some/model")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    config = peft.LoraConfig.from_pretrained(str(tmp_path / "a"))
+    assert (config.r, config.lora_alpha, config.target_modules) == (2, 3.0, {"q_proj", "v_proj"})
+    assert (config.base_model_name_or_path, config.inference_mode) == ("some/model", True)
+
+
+def test_verify_finds_other_factors_and_a_pickle(tmp_path: Path) -> None:
+    folder, backbone = save_model(tmp_path / "model", "bert"), with_factors("bert")
+    lora_to_peft(tmp_path / "a", with_factors("bert", seed=3), str(folder))
+    run = lambda: verify(tmp_path / "a", None, backbone, folder, *texts(backbone, [5]))  # noqa: E731
+    assert "hidden states differ" in problems_of(run)[0]
+    path = tmp_path / "a/adapter_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+    assert "is a pickle" in problems_of(run)[0]
 
 
 # P-tuning v2

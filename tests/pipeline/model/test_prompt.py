@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.arms import ARMS, PRETRAIN_PARAMS
 from pipeline.mixing.batches import collate
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors, stack_prompts
 from pipeline.model.prompted_model import PromptedModel
@@ -205,14 +206,12 @@ def test_useless_keys_lists_the_params_that_an_arm_ignores() -> None:
         "prompt_dropout",
         "factor_rank",
         "hidden_state_cache_mb",
+        "lora_rank",
     ]
-    assert useless_keys("multitask", keys) == ["factor_rank", "init", "num_virtual_tokens"]
-    assert useless_keys("deep_prompt", keys) == ["factor_rank"]
-    assert useless_keys("soft_prompt", keys) == [
-        "factor_rank",
-        "hidden_state_cache_mb",
-        "init",
-        "projection_size",
-        "prompt_dropout",
-    ]
-    assert useless_keys("fine_tune", keys) == sorted(keys[1:])
+    taken = {name: useless_keys(arm.params, keys) for name, arm in ARMS.items()}
+    assert taken["multitask"] == ["factor_rank", "init", "lora_rank", "num_virtual_tokens"]
+    assert taken["deep_prompt"] == ["factor_rank", "lora_rank"]
+    assert taken["soft_prompt"] == sorted({*keys} - {"epochs", "num_virtual_tokens"})
+    assert taken["fine_tune"] == taken["head_only"] == sorted(keys[1:])
+    assert taken["lora"] == sorted({*keys} - {"epochs", "lora_rank"})
+    assert useless_keys(PRETRAIN_PARAMS, keys) == ["lora_rank"]

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.mixing.batches import Batch, collate
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt, initial_key_values
-from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import TRAINED_PARTS, Arm
+from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.seeding import Ints
 from tests.support import tiny
 
 HEADS = {"heads.weight", "heads.bias"}
-ARMS = pytest.mark.parametrize("arm", list(TRAINED_PARTS))
+EACH_ARM = pytest.mark.parametrize("arm", list(ARMS))
 
 
 def batch(folder: Path, kind: str, rows: Ints | None = None, task: int | None = None) -> Batch:
@@ -29,30 +29,27 @@ def batch(folder: Path, kind: str, rows: Ints | None = None, task: int | None = 
     )
 
 
-@ARMS
-def test_what_is_trained(arm: Arm) -> None:
+@EACH_ARM
+def test_what_is_trained(arm: ArmName) -> None:
     model = tiny.prompted(arm)
-    prompts: dict[str, set[str]] = {
-        "multitask": {"prompt.key_values"},
-        "deep_prompt": {"prompt.key_values"},
-        "soft_prompt": {"prompt.vectors"},
-        "fine_tune": set(),
-        "head_only": set(),
-    }
+    prompts = {"deep": {"prompt.key_values"}, "soft": {"prompt.vectors"}, None: set[str]()}
     backbone = {f"backbone.model.{name}" for name, _ in model.backbone.model.named_parameters()}
     assert len(backbone) > 40
-    assert set(model.trainable_state()) == prompts[arm] | HEADS | (
-        backbone if arm == "fine_tune" else set()
+    inside = {
+        "fine_tune": backbone,
+        "lora": {name for name in backbone if ".lora_" in name},
+    }
+    assert set(model.trainable_state()) == (
+        prompts[ARMS[arm].prompt] | HEADS | inside.get(arm, set())
     )
     assert list(model.trainable_state()) == list(tiny.prompted(arm).trainable_state())
-    parts = {name.split(".")[0] for name in model.trainable_state()}
-    assert parts == {part.replace("head", "heads") for part in TRAINED_PARTS[arm]}
+    assert {part_of(name) for name in model.trainable_state()} == {*ARMS[arm].parts}
 
 
-@ARMS
+@EACH_ARM
 @pytest.mark.parametrize("kind", ["classes", "positions"])
 def test_every_trained_parameter_has_a_gradient_in_every_batch(
-    arm: Arm, kind: str, tmp_path: Path
+    arm: ArmName, kind: str, tmp_path: Path
 ) -> None:
     """Also where the batch is of one task: ranks with other tasks must have the same parameters to average."""
     model = tiny.prompted(arm)
@@ -73,7 +70,7 @@ def test_every_trained_parameter_has_a_gradient_in_every_batch(
 
 
 @pytest.mark.parametrize("arm", ["multitask", "deep_prompt", "soft_prompt", "head_only"])
-def test_the_frozen_backbone_keeps_its_bytes(arm: Arm, tmp_path: Path) -> None:
+def test_the_frozen_backbone_keeps_its_bytes(arm: ArmName, tmp_path: Path) -> None:
     model = tiny.prompted(arm)
     before = {name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()}
     trained = {name: value.detach().clone() for name, value in model.trainable_state().items()}

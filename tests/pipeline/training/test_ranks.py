@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.arms import ArmName
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import sorted_rows
-from pipeline.params import Arm
 from pipeline.training.trainer import TrainingRun
 from tests.support import one_rank
 from tests.support.paths import ROOT
@@ -58,7 +58,7 @@ def together(folder: Path, world: int, *jobs: str) -> None:
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
 
 
-def trained_alone(folder: Path, arm: Arm, precision: str = "float32", stored: int = 0) -> Alone:
+def trained_alone(folder: Path, arm: ArmName, precision: str = "float32", stored: int = 0) -> Alone:
     with process_group(Ranks(), 60):
         model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
@@ -106,7 +106,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
         *(f"stored-{stage} multitask {stage} stored" for stage in ("0", "3")),
-        *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune")),
+        *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune", "lora")),
         *(
             f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
             for stage in ("0", "3", "3 offload")
@@ -186,8 +186,8 @@ def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, t
     assert first[0]["loss"] == pytest.approx(expected[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune"])
-def test_other_arms_with_all_weights_parted(arm: Arm, two: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "lora"])
+def test_other_arms_with_all_weights_parted(arm: ArmName, two: Path, tmp_path: Path) -> None:
     """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last digits count for more."""
     assert_same(
         two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5

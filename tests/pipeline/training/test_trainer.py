@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.arms import ARMS, ArmName
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, Stopped, UserError
@@ -17,7 +18,7 @@ from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import TRAINED_PARTS, Arm, TrainParams
+from pipeline.params import TrainParams
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.optim import lr_multiplier, optimizer
@@ -39,10 +40,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[FeatureTable]:
     return [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
 
 
-def params(arm: Arm = "multitask", **changes: Any) -> TrainParams:
+def params(arm: ArmName = "multitask", **changes: Any) -> TrainParams:
     rates = {
-        f"{part}_lr": {"prompt": 0.02, "head": 0.01, "backbone": 0.001}[part]
-        for part in TRAINED_PARTS[arm]
+        f"{part}_lr": {"prompt": 0.02, "head": 0.01, "backbone": 0.001, "lora": 0.01}[part]
+        for part in ARMS[arm].parts
     }
     return TrainParams(
         **{
@@ -82,7 +83,7 @@ class Fit:
         tables: list[FeatureTable],
         checkpoints: Path,
         ranks: Ranks,
-        arm: Arm = "multitask",
+        arm: ArmName = "multitask",
         validate: Callable[[PromptedModel], Scores] = sizes,
         callback: tiny.TrainingCallback | None = None,
         seconds: float = 1e9,
@@ -185,6 +186,20 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert fit.values() == straight[0].values()
 
 
+def test_factors_in_the_backbone_go_on_too(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
+    straight = Fit(tables, tmp_path / "straight", ranks, "lora")
+    run = straight()
+    with pytest.raises(KeyboardInterrupt):
+        Fit(tables, tmp_path / "a", ranks, "lora", callback=tiny.TrainingCallback(5))()
+    resumed = Fit(tables, tmp_path / "a", ranks, "lora")
+    assert curves(resumed()) == curves(run)
+    assert resumed.callback.steps == list(range(4, STEPS + 1))
+    assert resumed.values() == straight.values()
+    assert run.train[0].keys() >= {"lora_lr", "head_lr"}
+
+
 @pytest.mark.parametrize("at", [1, 4, 8])
 def test_asked_to_stop_it_loses_no_step(
     at: int,
@@ -261,7 +276,7 @@ def test_a_broken_checkpoint_costs_steps_and_nothing_else(
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "head_only"])
 def test_other_arms_are_resumed_too(
-    arm: Arm, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+    arm: ArmName, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     whole = Fit(tables, tmp_path / "whole", ranks, arm)
     expected = whole()
