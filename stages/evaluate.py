@@ -24,7 +24,7 @@ from pipeline.distributed.collectives import device
 from pipeline.evaluation.evaluate import EvalSet, decode, score, window_logits
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
-from pipeline.metrics import Metrics, UnitCounts
+from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import task_of
 from pipeline.pretrained.location import locate

@@ -92,8 +92,7 @@ def _runs(params: Params) -> Iterator[Path]:
     """The folder of each training run that params.yaml asks for and that has been trained."""
     folders = [
         *(Path("pretrain", mixture) for mixture in params.mixtures),
-        *(run_folder("multitask", task) for task in params.tasks),
-        *(run_folder(*run) for run in product(params.compare.arms, params.compare.tasks)),
+        *(run_folder(arm, task) for arm in params.compared_arms for task in params.tasks_of(arm)),
         *(
             run_folder(arm, task, str(seed))
             for arm, task, seed in product(

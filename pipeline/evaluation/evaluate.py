@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.features.table import Table
-from pipeline.metrics import Metrics
+from pipeline.metrics.base import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.seeding import Ints, permute

@@ -3,7 +3,3 @@
 `spans` follows conlleval, `roles` follows srl-eval of CoNLL-2005, `answers` follows the SQuAD 1.1
 and 2.0 scripts, and `classification` follows the SuperGLUE script.
 """
-
-from pipeline.metrics.base import Metrics, UnitCounts
-
-__all__ = ["Metrics", "UnitCounts"]

@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import Problems
-from pipeline.metrics import Metrics, UnitCounts, roles
+from pipeline.metrics import roles
+from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.tagging import (

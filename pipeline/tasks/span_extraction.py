@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import Problems
-from pipeline.metrics import Metrics, UnitCounts, answers
+from pipeline.metrics import answers
+from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows

@@ -12,7 +12,7 @@ from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import device
 from pipeline.evaluation.evaluate import EvalSet, decode, score
 from pipeline.evaluation.splits import load_eval_set
-from pipeline.metrics import Metrics
+from pipeline.metrics.base import Metrics
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompted_model import PromptedModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from pipeline.errors import Problems
-from pipeline.metrics import Metrics, UnitCounts
+from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
