@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from deep_prompt.cli.yaml_edit import edited_text
+from deep_prompt.cli.yaml_edit import edited_text, flow_mapping, set_keys
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
@@ -158,12 +158,12 @@ def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
     """Write values into params.yaml, where the target's own are; comments and all else stay. Raises UserError as `varied`."""
 
     def change(document: Any) -> None:
-        place = (
-            document["pretrain"][target.name]
-            if target.arm == "pretrain"
-            else document["tasks"][target.name][target.arm]
-        )
-        place.update(values)
+        if target.arm == "pretrain":
+            set_keys(document["pretrain"][target.name], values)
+        elif target.arm in (task := document["tasks"][target.name]):
+            set_keys(task[target.arm], values)
+        else:
+            set_keys(task, {target.arm: flow_mapping(values)})
 
     text = edited_text(path, change)
     check_params(YAML(typ="safe").load(text), str(path))

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
+from safetensors.numpy import load_file
 
 from deep_prompt.cli.check_project import check_project
 from deep_prompt.cli.preset import preset
@@ -1262,7 +1263,7 @@ def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
     )
     values["tasks"]["world_ner"]["head_only"] = None
     assert problems(check_params, values, "p.yaml") == (
-        "p.yaml.tasks.world_ner.head_only: found nothing, expected a mapping",
+        "p.yaml: tasks.world_ner.head_only: found nothing, expected a mapping",
     )
 
 
@@ -1286,6 +1287,54 @@ def test_training_params_has_a_file_for_each_arm_on_each_task_that_is_run(place:
     assert files() == {"head_only/world_srl.json": 0.3} | expected | {
         "multitask/world_qa.json": 2.0
     }
+
+
+def test_lora_goes_through_the_stages(copied: Path) -> None:
+    """Trained, done again to the same bytes, evaluated, reported, and loaded to predict."""
+    from pipeline.inference.predictor import load
+    from stages.evaluate import evaluate
+    from stages.finetune import finetune
+    from stages.report import report
+
+    def only_world_ner(values: Values) -> None:
+        for section, key in (("tasks", "world_srl"), ("mixtures", "all"), ("pretrain", "all")):
+            del values[section][key]
+        rates = {"prompt_lr": "lora_lr"}
+        tuned = {rates.get(key, key): value for key, value in values["arms"]["multitask"].items()}
+        values["arms"]["lora"] = tuned | {"lora_rank": 2}
+        values["compare"]["arms"] = ["lora"]
+        values["repeat"]["arms"] = values["probe"]["arms"] = ["multitask"]
+        values["probe"] |= {"tasks": ["world_ner"], "out_of_domain": []}
+
+    edit(copied, only_world_ner)
+    finetune("lora", "world_ner")
+    artifact = copied / "artifacts/lora/world_ner"
+    before = contents(artifact)
+    assert {Path(name).name for name in before} == {
+        "config.json",
+        "heads.safetensors",
+        "lora.safetensors",
+    }
+    shutil.rmtree(artifact)
+    finetune("lora", "world_ner")
+    assert contents(artifact) == before
+    evaluate("lora", "world_ner")
+    metrics = load_json(copied / "results/lora/world_ner/metrics.json")
+    sizes = [
+        array.size
+        for name in ("lora", "heads")
+        for array in load_file(artifact / f"{name}.safetensors").values()
+    ]
+    multitask = load_json(copied / "results/multitask/world_ner/metrics.json")
+    assert len(sizes) == 2 * 2 * 2 + 2, "layers, projections, A and B; the head's weight and bias"
+    assert metrics["parameters"]["trained"] == sum(sizes)
+    assert metrics["parameters"]["backbone"] == multitask["parameters"]["backbone"]
+    report()
+    text = (copied / "report/report.md").read_text(encoding="utf-8")
+    assert "low-rank factors" in text
+    assert "LoRA" in text
+    (prediction,) = load([artifact]).predict([{"tokens": ["Ada", "left"]}])
+    assert prediction.task == "world_ner"
 
 
 def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:

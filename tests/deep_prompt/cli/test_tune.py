@@ -1,5 +1,6 @@
 """deep-prompt tune: the space is checked, trials count over runs, interrupted ones are taken up, the best is written back."""
 
+import difflib
 import os
 import re
 import signal
@@ -244,13 +245,22 @@ def test_values_are_written_beside_comments(tmp_path: Path) -> None:
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     before = path.read_text(encoding="utf-8").splitlines()
     search.apply(Target("deep_prompt", "world_ner"), {"prompt_lr": 0.0123}, path)
-    search.apply(Target("pretrain", "all"), {"head_lr": 0.003}, path)
+    search.apply(Target("fine_tune", "world_qa"), {"head_lr": 0.0456}, path)
+    search.apply(Target("lora", "world_srl"), {"lora_lr": 0.0789}, path)
+    search.apply(Target("pretrain", "all"), {"head_lr": 0.0031, "patience": 3}, path)
     after = path.read_text(encoding="utf-8").splitlines()
-    changed = [line for line in after if line not in before]
-    assert len(after) == len(before)
-    assert len(changed) == 2
-    assert "deep_prompt: {prompt_lr: 0.0123}" in changed[0]
-    assert "head_lr: 0.003" in changed[1]
+    found = [line for line in difflib.ndiff(before, after) if line.startswith(("+", "-"))]
+    assert [line[0] + line.strip("+- ") for line in found] == [
+        "+deep_prompt: {prompt_lr: 0.0123}",
+        "-fine_tune: {backbone_lr: 1.0e-4}",
+        "+fine_tune: {head_lr: 0.0456, backbone_lr: 1.0e-4}",
+        "+lora: {lora_lr: 0.0789}",
+        "-head_lr: 0.01",
+        "+head_lr: 0.0031",
+        "+patience: 3",
+    ]
+    checked = check_params(load_yaml(path), str(path))
+    assert checked.training("lora", "world_srl").lora_lr == 0.0789
     with pytest.raises(UserError, match="prompt_lr: found text"):
         search.apply(Target("deep_prompt", "world_ner"), {"prompt_lr": "fast"}, path)
     assert path.read_text(encoding="utf-8").splitlines() == after
