@@ -24,7 +24,7 @@ from benchmarks.speed.methods import deep_prompt_model, peft_inputs, peft_model
 from benchmarks.speed.setting import SEED, Corpus, Setting, load_corpus
 from benchmarks.speed.step import CACHED, first_top_layer
 from benchmarks.speed.timing import table
-from pipeline.arms import DEEP_PROMPT
+from pipeline import arms
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.evaluation.evaluate import decode, score
@@ -184,7 +184,7 @@ def train_deep_prompt(
         log.start()
         train(
             model,
-            DEEP_PROMPT.name,
+            arms.DEEP_PROMPT.name,
             batches,
             params,
             names=["ner"],
