@@ -35,7 +35,7 @@ from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
-from pipeline.params import Params, TrainParams, task_of, useless_keys
+from pipeline.params import Params, TrainParams, task_of, unused_keys
 from pipeline.seeding import permute
 from pipeline.training.setup import TaskData, TrainingSetup, heads_for
 from stages import finetune
@@ -99,7 +99,7 @@ def _training(
     params: Params, arm: Arm, task: str, rate: float, changes: dict[str, Any]
 ) -> TrainParams:
     """Return an arm's params with this learning rate and the changes that apply to the arm."""
-    useless = useless_keys(arm.params, changes)
+    useless = unused_keys(arm.params, changes)
     applied = {key: value for key, value in changes.items() if key not in useless}
     applied[f"{arm.parts[0]}_lr"] = rate
     return dataclasses.replace(params.training(arm.name, task), **applied)

@@ -1,4 +1,4 @@
-"""params.yaml as checked dataclasses: the backbone, how an arm is trained, how corpora are mixed, and the project as a whole."""
+"""params.yaml as checked dataclasses: backbone, training, mixtures, and the whole project."""
 
 import math
 import re
@@ -12,32 +12,38 @@ from pipeline.errors import UserError, did_you_mean
 
 PromptInit = Literal["text", "normal", "zero_values"]
 Precision = Literal["float32", "bfloat16"]
-PARAMS_FILE = "params.yaml"  # as messages name it
+PARAMS_FILE = "params.yaml"  # the name in messages
 
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How one arm is trained. A step is `micro_batches_per_step` micro-batches of about `tokens_per_micro_batch` tokens each.
+    """How an arm is trained.
 
-    `epochs` counts passes over as many rows as the mixture's corpora have together (it may be a fraction); learning rates
-    rise linearly over the first `warmup_ratio` share of the steps, then fall linearly to 0. `num_validations` times, evenly spaced, the
-    model is scored on `validation_rows` validation examples a task; the best is kept, and `patience` scores in a row without
-    a new best end the run (0: never).
+    A step has `micro_batches_per_step` micro-batches of about `tokens_per_micro_batch` tokens each.
+    `epochs` counts passes over the rows of all corpora of the mixture and may be a fraction.
+    Learning rates rise linearly over the share `warmup_ratio` of the steps, then fall linearly to
+    0. The model is scored `num_validations` times, evenly spaced, on `validation_rows` validation
+    examples per task. The best values are kept. `patience` validations in a row without a new best
+    end the run (0: never).
 
-    The prompt: `prompt_layers` are those that get one: "all", the top k, or a range [first, last + 1]. `projection_size` is the size
-    of the hidden layer of P-tuning v2's MLP, which computes the prompt (0: the prompt itself is trained). `prompt_dropout` drops
-    single numbers of it while training. `factor_rank` gives each task of a mixture low-rank factors on the shared prompt (0:
-    none). `shift_positions` trains a prompt that shifts the text by P positions, as peft does: only needed to export to it.
+    The prompt: `prompt_layers` selects its layers: "all", the top k, or a range [first, last + 1].
+    `projection_size` is the size of the hidden layer of P-tuning v2's MLP, which computes the
+    prompt (0: train the prompt itself). `prompt_dropout` drops single values in training.
+    `factor_rank` adds low-rank factors per task to a shared prompt (0: none). With
+    `shift_positions` the prompt shifts the text by P positions, as peft does; this is only needed
+    for exports to peft.
 
-    Under `balance_losses`, a micro-batch's gradient is that of its loss's logarithm: a mixture's tasks pull alike, where one whose loss
-    stays high would drown the others in Adam's second moments (the geometric mean of losses: Chennupati et al. 2019, eq. 2).
+    With `balance_losses`, training minimizes the logarithm of each micro-batch's loss, so all tasks
+    of a mixture have gradients of similar size (the geometric mean of losses: Chennupati et al.
+    2019, eq. 2). Without it, a task with a high loss dominates Adam's second moments.
 
-    `precision` is what a frozen backbone's weights are held and computed in; what is trained is always float32.
+    `precision` is the type of a frozen backbone's weights and computation. Trained values are
+    always float32. LoRA: `lora_rank` is the rank of the factors; `lora_alpha` / `lora_rank` scales
+    their product.
 
-    LoRA: `lora_rank` is the rank of the factors, `lora_alpha` / `lora_rank` scales their product.
-
-    `hidden_state_cache_mb`: the frozen layers below the prompt are computed once a train row, not once a step, where what they give
-    for all train rows takes at most so many megabytes (0: never); each rank keeps it in memory-mapped temporary files.
+    `hidden_state_cache_mb`: cache the output of the frozen layers below the prompt, once per
+    training row, if all rows fit into this many megabytes (0: never). Each rank has its copy in
+    memory-mapped temporary files.
     """
 
     RENAMED: ClassVar = {
@@ -93,14 +99,16 @@ class TrainParams:
             "num_validations",
             "validation_rows",
         )
-        bad = [
+        problems = [
             f"{name} is {getattr(self, name)}; give a number above 0"
             for name in positive
             if getattr(self, name) is not None and getattr(self, name) <= 0
         ]
         if not 0 <= self.warmup_ratio < 1:
-            bad.append(f"warmup_ratio is {self.warmup_ratio}; give a share of the steps, 0 up to 1")
-        bad += [
+            problems.append(
+                f"warmup_ratio is {self.warmup_ratio}; give a share of the steps from 0 up to 1"
+            )
+        problems += [
             f"{name} is {getattr(self, name)}; it cannot be negative"
             for name in (
                 "weight_decay",
@@ -112,17 +120,20 @@ class TrainParams:
             if getattr(self, name) < 0
         ]
         if not 0 <= self.prompt_dropout < 1:
-            bad.append(f"prompt_dropout is {self.prompt_dropout}; give a share, 0 up to 1")
+            problems.append(f"prompt_dropout is {self.prompt_dropout}; give a share from 0 up to 1")
         if self.precision != "float32" and self.backbone_lr is not None:
-            bad.append(
-                f"precision is {self.precision}, which would round away most of what a step adds to a "
-                "trained backbone's weights; remove it"
+            problems.append(
+                f"precision is {self.precision}, but most updates of a trained backbone's weights "
+                "are too small for it; remove it"
             )
-        if bad:
-            raise ValueError("; ".join(bad))
+        if problems:
+            raise ValueError("; ".join(problems))
 
     def layers(self, count: int) -> range:
-        """The layers of `count` that get a prompt. Raises ValueError where the backbone does not have them."""
+        """The layers with a prompt, of a backbone with `count` layers.
+
+        Raises ValueError if the backbone does not have these layers.
+        """
         if self.prompt_layers == "all":
             return range(count)
         bounds = (
@@ -132,13 +143,16 @@ class TrainParams:
         )
         if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= count:
             raise ValueError(
-                f"prompt_layers is {self.prompt_layers}; the backbone has layers 0 to {count - 1}: give all, how "
-                "many of the top ones, or [first, last + 1]"
+                f"prompt_layers is {self.prompt_layers}, but the backbone has layers 0 to "
+                f"{count - 1}; give all, the number of top layers, or [first, last + 1]"
             )
         return range(*bounds)
 
     def learning_rates(self, arm: ArmName) -> dict[str, float]:
-        """Peak learning rate of each part the arm trains. Raises ValueError if one is missing, or has nothing to train."""
+        """The peak learning rate of each part that the arm trains.
+
+        Raises ValueError if a rate is missing, or set for a part that the arm does not train.
+        """
         rates: dict[Part, float | None] = {
             part: getattr(self, f"{part}_lr") for part in get_args(Part)
         }
@@ -148,34 +162,36 @@ class TrainParams:
             for part in parts
             if rates[part] is None
         ]
-        useless = [
+        unused = [
             f"{part}_lr is set, but {arm} trains no {part}; remove it"
             for part, rate in rates.items()
             if rate is not None and part not in parts
         ]
-        if missing or useless:
-            raise ValueError("; ".join(missing + useless))
+        if missing or unused:
+            raise ValueError("; ".join(missing + unused))
         return {part: rate for part, rate in rates.items() if rate is not None}
 
 
 _SPECIAL_PARAMS = {*PRETRAIN_PARAMS, *(key for arm in ARMS.values() for key in arm.params)}
 
 
-def useless_keys(taken: Collection[str], keys: Iterable[str]) -> list[str]:
-    """Those of `keys` that only other trainings take; `taken` are the special params of this one (see `Arm.params`)."""
+def unused_keys(taken: Collection[str], keys: Iterable[str]) -> list[str]:
+    """The keys that only other arms take. `taken` are the special params of this arm
+    (`Arm.params`).
+    """
     return sorted(set(keys) & _SPECIAL_PARAMS - set(taken))
 
 
 @dataclass(frozen=True)
 class MixtureParams:
-    """How corpora are mixed; `corpora` lists them, or is "all" that params.yaml has.
+    """How corpora are mixed. `corpora` lists them, or is "all".
 
-    Shares are in proportion to weight * min(examples, cap)^(1/temperature): a temperature of 1 is proportional, "equal" is equal.
-    `shares` gives them outright instead (any positive numbers, one a corpus), and then the others have no say. `on_leak` says
-    what becomes of train rows whose text is in a validation or test split of any of the corpora: they are only reported,
-    dropped from what the mixture trains on, or make it fail. A corpus that is seen more than `most_epochs` times, or of which
-    less than `least_epochs` is seen, is warned of: rows repeated up to 4 times are about as good as new ones (Muennighoff et
-    al. 2023).
+    A corpus's share is proportional to weight * min(examples, cap)^(1/temperature). Temperature 1
+    is proportional to size, "equal" gives equal shares. `shares` sets the shares directly (positive
+    numbers, one per corpus) and overrides the formula. `on_leak` handles training rows whose text
+    occurs in a validation or test split of a corpus: report them, drop them from the mixture, or
+    fail. `mix` warns if a corpus has more than `most_epochs` or less than `least_epochs` epochs.
+    Rows repeated up to 4 times are about as useful as new rows (Muennighoff et al. 2023).
     """
 
     corpora: Literal["all"] | tuple[str, ...]
@@ -190,34 +206,41 @@ class MixtureParams:
     def __post_init__(self) -> None:
         if self.temperature != "equal" and self.temperature <= 0:
             raise ValueError(
-                f"temperature is {self.temperature}; give a number above 0 (1 is proportional), or equal"
+                f"temperature is {self.temperature}; give a number above 0 (1 is proportional to "
+                "size), or equal"
             )
         if self.cap < 1:
-            raise ValueError(
-                f"cap is {self.cap}; give the largest number of examples that counts, at least 1"
-            )
-        for key, given in (("weights", self.weights), ("shares", self.shares)):
-            for name, value in given.items():
+            raise ValueError(f"cap is {self.cap}; give a maximum number of examples, at least 1")
+        for key, values in (("weights", self.weights), ("shares", self.shares)):
+            for name, value in values.items():
                 if not 0 < value < math.inf:
                     raise ValueError(
-                        f"{key}.{name} is {value}; give a number above 0, or leave the corpus out of `corpora`"
+                        f"{key}.{name} is {value}; give a number above 0, or remove the corpus "
+                        "from corpora"
                     )
         if self.shares and self.weights:
-            raise ValueError("shares says what weights would only change; remove one of the two")
+            raise ValueError(
+                "shares and weights are both set, and shares override weights; remove one of them"
+            )
         if not 0 <= self.least_epochs < self.most_epochs:
             raise ValueError(
-                f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give 0 or more, and more"
+                f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give "
+                "0 <= least_epochs < most_epochs"
             )
 
 
 _SYNTAX = re.compile(r"(package|folder|hub):(.+)")
-_PACKAGE = re.compile(r"[^\W\d]\w*(/.*)?")  # no dots: finding a.b imports a
+_PACKAGE = re.compile(r"[^\W\d]\w*(/.*)?")  # no dots, because a search for a.b imports a
 _HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class BackboneParams:
-    """`source` as above; `sha256` of its model.safetensors, which only a hub revision can do without."""
+    """Where the backbone is.
+
+    `source` is package:NAME/FOLDER, folder:PATH or hub:ID@REVISION. `sha256` is the hash of its
+    model.safetensors; it is optional for hub revisions only.
+    """
 
     source: str
     sha256: str | None = None
@@ -226,19 +249,23 @@ class BackboneParams:
         match = _SYNTAX.fullmatch(self.source)
         if not match:
             raise ValueError(
-                f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"
+                f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or "
+                "hub:ID@REVISION"
             )
         if match[1] == "hub" and not _HUB.fullmatch(match[2]):
             raise ValueError(
-                f"source is {self.source!r}; a hub id needs a pinned revision: hub:ID@ and 40 hex digits"
+                f"source is {self.source!r}; pin the revision of a hub id: hub:ID@ and 40 "
+                "hexadecimal digits"
             )
         if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
             raise ValueError(
-                f"source is {self.source!r}; write package:NAME/FOLDER, NAME being a top-level package"
+                f"source is {self.source!r}; write package:NAME/FOLDER with a top-level package as "
+                "NAME"
             )
         if match[1] != "hub" and self.sha256 is None:
             raise ValueError(
-                f"sha256 is missing; add what `sha256sum model.safetensors` prints for {self.source}"
+                f"sha256 is missing; add the output of `sha256sum model.safetensors` for "
+                f"{self.source}"
             )
 
 
@@ -248,7 +275,7 @@ Tool = Literal["tensorboard", "mlflow", "wandb"]
 
 @dataclass(frozen=True)
 class GenerateParams:
-    """Which generated corpora to write, with how many training rows each."""
+    """The generated corpora to write, and the number of training rows of each."""
 
     corpora: tuple[Literal["ner", "qa", "srl"], ...] = ()
     rows: int = 4000
@@ -257,11 +284,13 @@ class GenerateParams:
 
 @dataclass(frozen=True)
 class TaskParams:
-    """One corpus and the task on it. `source` is its folder under `data_root`; `init_from` is the artifact, a folder under artifacts/,
-    whose prompt its multitask arm starts from: pretrain/MIXTURE (the shared one), multitask/TASK (another task's), imported/NAME.
+    """A corpus and the task on it.
 
-    Windows have at most `max_length` tokens and overlap by `stride`. `test_rows` limits the test to so many examples, chosen by
-    a hash (null: all). In params.yaml, a key with the name of an arm overrides that arm's params for this task.
+    `source` is the corpus's folder under `data_root`, or "hub". `init_from` is the artifact (a
+    folder under artifacts/) whose prompt the arm multitask starts from: pretrain/MIXTURE,
+    multitask/TASK or imported/NAME. Windows have at most `max_length` tokens and overlap by
+    `stride`. `test_rows` limits the test to this many examples, selected by a hash (null: all). In
+    params.yaml, a key with the name of an arm overrides that arm's params for this task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
@@ -290,7 +319,10 @@ class TaskParams:
 
 @dataclass(frozen=True)
 class CompareParams:
-    """The baseline arms, and the tasks to run them on. `published` are others' scores to show beside: source -> arm -> task."""
+    """The baseline arms, and the tasks to run them on.
+
+    `published` has published scores for the report: source -> arm -> task -> score.
+    """
 
     arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
@@ -304,8 +336,9 @@ class CompareParams:
 
 @dataclass(frozen=True)
 class RepeatParams:
-    """Which arms are trained on which tasks once more with each of `seeds` in place of `seed`: how far a score hangs on luck. The
-    shared prompt stays the same.
+    """Runs to repeat with each of `seeds`, to measure seed variance.
+
+    The shared prompt stays the same.
     """
 
     arms: tuple[ArmName, ...]
@@ -315,8 +348,10 @@ class RepeatParams:
 
 @dataclass(frozen=True)
 class ShiftParams:
-    """The test rows of the task `data`, seen by the model of the task `model`. `labels` says which of the model's labels stands
-    for each of the data's; only labels that are in it count. ({}: the two tasks have the same classes.)
+    """An out-of-domain test: the model of the task `model` on the test rows of the task `data`.
+
+    `labels` maps labels of the data to labels of the model; only these labels count. {} means that
+    both tasks have the same classes.
     """
 
     data: str
@@ -326,7 +361,10 @@ class ShiftParams:
 
 @dataclass(frozen=True)
 class ProbeParams:
-    """What is tried out of which arms and tasks, on at most `rows` test rows each; `typo_rate` is the share of words that get one."""
+    """The arms and tasks to probe, on at most `rows` test rows each.
+
+    `typo_rate` is the share of words with a typo.
+    """
 
     RENAMED: ClassVar = {"typos": "typo_rate"}
 
@@ -339,13 +377,17 @@ class ProbeParams:
     def __post_init__(self) -> None:
         if self.rows < 1 or not 0 < self.typo_rate <= 1:
             raise ValueError(
-                f"rows is {self.rows} and typo_rate {self.typo_rate}; give at least one row, and a share above 0, up to 1"
+                f"rows is {self.rows} and typo_rate {self.typo_rate}; give at least one row, and a "
+                "rate above 0, up to 1"
             )
 
 
 @dataclass(frozen=True)
 class Params:
-    """All of params.yaml. `tracking` is where the curves of trainings go besides runs/: no stage depends on it."""
+    """All of params.yaml.
+
+    `tracking` is an additional destination of training curves. No stage depends on it.
+    """
 
     seed: int
     data_root: str
@@ -360,27 +402,30 @@ class Params:
     generate: GenerateParams
     tracking: Tool | None = None
 
-    def members(self, mixture: str) -> tuple[str, ...]:
+    def corpora_of(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""
         chosen = self.mixtures[mixture].corpora
         return tuple(name for name in self.tasks if chosen == "all" or name in chosen)
 
     @property
     def compared_arms(self) -> tuple[ArmName, ...]:
-        """The arms that are run: multitask, and the baselines beside it."""
+        """The arms of the comparison: multitask and the baselines."""
         return (MULTITASK.name, *self.compare.arms)
 
     def tasks_of(self, arm: ArmName) -> tuple[str, ...]:
-        """The tasks that an arm is run on."""
+        """The tasks of an arm."""
         if not ARMS[arm].baseline:
             return tuple(self.tasks)
         return self.compare.tasks if arm in self.compare.arms else ()
 
     def training(self, arm: ArmName, task: str, where: str = PARAMS_FILE) -> TrainParams:
-        """An arm's params with the task's overrides on top; `where` names their file in messages. Raises UserError."""
+        """The params of an arm on a task, with the task's overrides.
+
+        `where` names their file in messages. Raises UserError.
+        """
         overrides = task_of(self, task).overrides.get(arm, {})
         if arm not in self.arms:
-            raise UserError(f"{where}: arms: key {arm!r} is missing; say how that arm is trained")
+            raise UserError(f"{where}: arms: key {arm!r} is missing; set how to train that arm")
         return _training(
             arm,
             {**self.arms[arm], **overrides},
@@ -391,8 +436,8 @@ class Params:
 def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParams:
     params = parse(TrainParams, dict(values), where)
     problems = [
-        f"{where}: {key} is set, but {arm} has no use for it; remove it"
-        for key in useless_keys(ARMS[arm].params, values)
+        f"{where}: {key} is set, but {arm} does not use it; remove it"
+        for key in unused_keys(ARMS[arm].params, values)
     ]
     try:
         params.learning_rates(arm)
@@ -404,7 +449,7 @@ def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParam
 
 
 def task_of(params: Params, name: str) -> TaskParams:
-    """A task's params. Raises UserError where params.yaml has no such task."""
+    """The params of a task. Raises UserError if params.yaml has no such task."""
     if name not in params.tasks:
         raise UserError(f"{PARAMS_FILE}: tasks: no task {name!r}{did_you_mean(name, params.tasks)}")
     return params.tasks[name]

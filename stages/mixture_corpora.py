@@ -15,7 +15,7 @@ def mixture_corpora(mixture: str) -> None:
     """Write data/mixture_corpora/MIXTURE.json: the summary of each corpus's features."""
     params = load_params()
     mixture_of(params, mixture)
-    names = params.members(mixture)
+    names = params.corpora_of(mixture)
     output = MIXTURE_CORPORA / f"{mixture}.json"
     write_json(output, {name: load_json(FEATURES / name / "summary.json") for name in names})
     log(", ".join(names))

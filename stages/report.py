@@ -17,7 +17,7 @@ def report() -> None:
     stale = [
         path.stem
         for path in mixtures
-        if set(load_json(path)["corpora"]) != set(params.members(path.stem))
+        if set(load_json(path)["corpora"]) != set(params.corpora_of(path.stem))
     ]
     if stale:
         raise UserError(

@@ -1,12 +1,12 @@
-"""Artifacts: a prompt, its heads and what they fit, for others. Safetensors and JSON; equal inputs give equal bytes.
+"""Artifacts: a folder with a prompt, its heads, and a config. Equal inputs give equal bytes.
 
-config.json              what it is, and the backbone, shapes and classes it fits
-prompt.safetensors       `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a soft prompt (absent: no prompt)
-heads.safetensors        `TASK.weight` [classes, C] and `TASK.bias` [classes], cut out of the padded parameter
-factors.safetensors      `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], where tasks have factors on the shared prompt
-projection.safetensors   the MLP that computes the prompt, where there is one: only to train it further
-lora.safetensors         LoRA's factors, NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight [outputs, R] of each projection
-backbone.safetensors     every weight, where the arm trained the backbone
+config.json             what it is, and the backbone, shapes and classes that it fits
+prompt.safetensors      `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a soft prompt
+heads.safetensors       `TASK.weight` [K, C] and `TASK.bias` [K], without padding
+factors.safetensors     `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], if tasks have factors on the
+prompt projection.safetensors  the MLP that computes the prompt, if there is one; needed for
+training only lora.safetensors        NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight
+[outputs, R] (LoRA) backbone.safetensors    all weights of the backbone, if the arm trained it
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ from pipeline.params import BackboneParams
 
 
 def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) -> None:
-    """Write the folder beside and rename it."""
+    """Write an artifact atomically."""
     assert not isinstance(model.prompt, PromptBank), "an artifact has the prompt of one training"
     with atomic_folder(folder) as beside:
         _save_prompt(beside, model.prompt, list(config.heads))
-        _save(_cut_heads(model.heads, config), beside / "heads.safetensors")
+        _save(_unpadded_heads(model.heads, config), beside / "heads.safetensors")
         if config.lora_rank:
             _save(lora_factors(model.backbone), beside / "lora.safetensors")
         if ARMS[config.arm].trains_backbone:
@@ -61,17 +61,17 @@ def _save_prompt(
             _save(factors, folder / "factors.safetensors")
 
 
-def _cut_heads(heads: Heads, config: ArtifactConfig) -> dict[str, Tensor]:
-    cut = {}
+def _unpadded_heads(heads: Heads, config: ArtifactConfig) -> dict[str, Tensor]:
+    tensors = {}
     for index, (name, head) in enumerate(config.heads.items()):
         if head.kind != "verbalizer":
-            cut[f"{name}.weight"] = heads.weight[index, : len(head.classes)]
-            cut[f"{name}.bias"] = heads.bias[index, : len(head.classes)]
-    return cut
+            tensors[f"{name}.weight"] = heads.weight[index, : len(head.classes)]
+            tensors[f"{name}.bias"] = heads.bias[index, : len(head.classes)]
+    return tensors
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    # Not save_file, whose error says nothing of a disk that is full.
+    # The error of save_file does not mention a full disk.
     path.write_bytes(
         save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     )
@@ -86,10 +86,11 @@ def load_prompt(
     projection: int = 0,
     dropout: float = 0.0,
 ) -> DeepPrompt | SoftPrompt | None:
-    """The artifact's prompt, checked against the backbone; that of one `task` where tasks have factors on a shared one.
+    """The prompt of an artifact, checked against the backbone.
 
-    `projection` asks for the MLP of this hidden size with it, `dropout` is for further training. Raises UserError naming every
-    field that differs.
+    `task` selects a task if tasks have factors on a shared prompt. `projection` also loads the MLP
+    of this hidden size. `dropout` is for further training. Raises UserError with all fields that
+    differ.
     """
     _check_fits(folder, config, params, backbone)
     if config.prompt_shape is None:
@@ -100,8 +101,8 @@ def load_prompt(
     if tensors.keys() != {name} or tuple(tensors[name].shape) != config.prompt_shape:
         shapes = {key: tuple(value.shape) for key, value in tensors.items()}
         raise UserError(
-            f"{folder}/prompt.safetensors: holds {shapes}, config.json says {name} {config.prompt_shape}; "
-            "make the artifact again"
+            f"{folder}/prompt.safetensors: holds {shapes}, but config.json has {name} "
+            f"{config.prompt_shape}; make the artifact again"
         )
     if soft:
         return SoftPrompt(tensors[name])
@@ -121,46 +122,49 @@ def load_prompt(
 def _check_fits(
     folder: Path, config: ArtifactConfig, params: BackboneParams, backbone: Backbone
 ) -> None:
-    found = {"model_type": backbone.config.model_type, "hidden_size": backbone.hidden_size}
-    wrong = [
-        f"{name} is {getattr(config, name)!r}, the backbone's is {value!r}"
-        for name, value in found.items()
+    expected = {"model_type": backbone.config.model_type, "hidden_size": backbone.hidden_size}
+    problems = [
+        f"{name} is {getattr(config, name)!r}, but the backbone's is {value!r}"
+        for name, value in expected.items()
         if getattr(config, name) != value
     ]
     same_source = config.backbone.source == params.source
     if (config.backbone.sha256, params.sha256) != (None, None):
         same_source = config.backbone.sha256 == params.sha256
     if not same_source:
-        wrong.append(
+        problems.append(
             f"it was made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), "
-            f"params have {params.source} (sha256 {params.sha256})"
+            f"but params have {params.source} (sha256 {params.sha256})"
         )
     if config.prompt_shape is not None and (
-        misfit := _misfit(config, config.prompt_shape, backbone)
+        problem := _shape_problem(config, config.prompt_shape, backbone)
     ):
-        wrong.append(misfit)
+        problems.append(problem)
     if config.position_offset and backbone.family.positions == "relative":
-        wrong.append(
-            f"position_offset is {config.position_offset}, but the backbone's positions are relative and cannot shift"
+        problems.append(
+            f"position_offset is {config.position_offset}, but the backbone's positions are "
+            "relative and cannot shift"
         )
     if config.position_offset < 0:
-        wrong.append(f"position_offset is {config.position_offset}; it cannot be negative")
-    if wrong:
+        problems.append(f"position_offset is {config.position_offset}; it cannot be negative")
+    if problems:
         raise UserError(
             *(
-                f"{folder}: {problem}; use the backbone it was made for, or make it again"
-                for problem in wrong
+                f"{folder}: {problem}; use the backbone it was made for, or make the artifact again"
+                for problem in problems
             )
         )
 
 
-def _misfit(config: ArtifactConfig, shape: tuple[int, ...], backbone: Backbone) -> str | None:
+def _shape_problem(
+    config: ArtifactConfig, shape: tuple[int, ...], backbone: Backbone
+) -> str | None:
     if ARMS[config.arm].prompt == "soft":
         fits = len(shape) == 2 and shape[1] == backbone.embedding_size
         return (
             None
             if fits
-            else f"prompt_shape is {shape}, the backbone takes (P, {backbone.embedding_size})"
+            else f"prompt_shape is {shape}, but the backbone takes (P, {backbone.embedding_size})"
         )
     layers, *rest = backbone.prompt_shape(shape[3] if len(shape) == 5 else 0)
     fits = (
@@ -173,7 +177,7 @@ def _misfit(config: ArtifactConfig, shape: tuple[int, ...], backbone: Backbone) 
         None
         if fits
         else (
-            f"prompt_shape is {shape} from layer {config.first_layer} on, the backbone takes "
+            f"prompt_shape is {shape} from layer {config.first_layer} on, but the backbone takes "
             f"({layers}, {rest[0]}, {rest[1]}, P, {rest[3]})"
         )
     )
@@ -191,53 +195,56 @@ def _with_factors(folder: Path, config: ArtifactConfig, shared: Tensor, task: st
         or v.shape != (config.factor_rank, width)
     ):
         raise UserError(
-            f"{folder}/factors.safetensors: no factors of rank {config.factor_rank} for {task!r}; make it again"
+            f"{folder}/factors.safetensors: no factors of rank {config.factor_rank} for {task!r}; "
+            "make the artifact again"
         )
-    own = TaskFactors(1, count, config.factor_rank, width, 0)
+    task_factors = TaskFactors(1, count, config.factor_rank, width, 0)
     with torch.no_grad():
-        own.u.copy_(u[None])
-        own.v.copy_(v[None])
-        return DeepPrompt(shared, factors=own).materialize(0)
+        task_factors.u.copy_(u[None])
+        task_factors.v.copy_(v[None])
+        return DeepPrompt(shared, factors=task_factors).materialize(0)
 
 
 def _load_projection(folder: Path, config: ArtifactConfig, hidden_size: int) -> Projection:
     if config.projection_size != hidden_size:
         raise UserError(
-            f"{folder}/config.json: projection is {config.projection_size}, params ask for {hidden_size}; make them one, "
-            "or leave projection out to go on from the prompt itself"
+            f"{folder}/config.json: projection_size is {config.projection_size}, but params have "
+            f"{hidden_size}; make them equal, or remove projection_size to train the prompt itself"
         )
     assert config.prompt_shape is not None
     layers, two, heads, _, size = config.prompt_shape
     tensors = _load(folder / "projection.safetensors")
     embedding = tensors.get("embedding", torch.zeros(0, 0))
-    made = Projection(embedding, hidden_size, layers * two * heads * size, 0)
+    projection = Projection(embedding, hidden_size, layers * two * heads * size, 0)
     try:
-        made.load_state_dict(tensors)
+        projection.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"{folder}/projection.safetensors: does not fit: {str(error).splitlines()[0]}; make it again"
+            f"{folder}/projection.safetensors: does not fit: {str(error).splitlines()[0]}; "
+            "make the artifact again"
         ) from error
-    return made
+    return projection
 
 
 def load_heads(
     folder: Path, config: ArtifactConfig, into: Heads, classes: dict[str, tuple[str, ...]]
 ) -> None:
-    """Copy the heads of the tasks in `classes`, in that order, into the rows of `into`.
+    """Copy the heads of the tasks in `classes`, in this order, into `into`.
 
-    Raises UserError where the artifact has no such head, or one of other classes or shape.
+    Raises UserError if the artifact has no such head, or one with other classes or shape.
     """
     tensors = _load(folder / "heads.safetensors")
-    for index, (name, wanted) in enumerate(classes.items()):
+    for index, (name, task_classes) in enumerate(classes.items()):
         if name not in config.heads:
             raise UserError(
-                f"{folder}/config.json: has no head {name!r}, but {', '.join(config.heads)}; make the artifact again"
-            )
-        if config.heads[name].classes != wanted:
-            found = ", ".join(config.heads[name].classes)
-            raise UserError(
-                f"{folder}/config.json: the classes of {name!r} are {found}, the data's are {', '.join(wanted)}; "
+                f"{folder}/config.json: has no head {name!r}, only {', '.join(config.heads)}; "
                 "make the artifact again"
+            )
+        if config.heads[name].classes != task_classes:
+            head_classes = ", ".join(config.heads[name].classes)
+            raise UserError(
+                f"{folder}/config.json: the classes of {name!r} are {head_classes}, but those of "
+                f"the data are {', '.join(task_classes)}; make the artifact again"
             )
         if config.heads[name].kind == "verbalizer":
             continue
@@ -250,7 +257,8 @@ def load_heads(
             or bias.shape != (size,)
         ):
             raise UserError(
-                f"{folder}/heads.safetensors: no head {name!r} of {size} classes; make the artifact again"
+                f"{folder}/heads.safetensors: no head {name!r} of {size} classes; "
+                "make the artifact again"
             )
         with torch.no_grad():
             into.weight[index, :size] = weight
@@ -258,9 +266,10 @@ def load_heads(
 
 
 def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone) -> None:
-    """Put in what the arm has trained inside the backbone: all weights, LoRA's factors, or nothing.
+    """Load the parameters that the arm trained in the backbone: all weights, LoRA's factors, or
+    none.
 
-    Raises UserError if names or shapes differ, and as `add_lora`.
+    Raises UserError if names or shapes differ, and the errors of `add_lora`.
     """
     if config.lora_rank:
         add_lora(backbone, config.lora_rank, config.lora_alpha, seed=0)
@@ -271,17 +280,17 @@ def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone)
 
 def _load_into(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
     tensors = _load(path)
-    wrong = sorted(
+    differing = sorted(
         name
         for name in tensors.keys() | parameters.keys()
         if name not in tensors
         or name not in parameters
         or tensors[name].shape != parameters[name].shape
     )
-    if wrong:
+    if differing:
         raise UserError(
-            f"{path}: does not fit the backbone: {', '.join(wrong[:3])} differ; "
-            "use the backbone it was made for, or make it again"
+            f"{path}: does not fit the backbone: {', '.join(differing[:3])} differ; "
+            "use the backbone it was made for, or make the artifact again"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -292,7 +301,9 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the artifact is not whole, make it again") from None
+        raise UserError(
+            f"{path}: no such file; the artifact is incomplete, make it again"
+        ) from None
     except SafetensorError as error:
         raise UserError(
             f"{path}: not a safetensors file ({error}); make the artifact again"

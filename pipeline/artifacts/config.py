@@ -1,4 +1,4 @@
-"""What an artifact says of itself: its config.json, which can be read without its tensors, and without torch."""
+"""An artifact's config.json. It can be read without the tensors and without torch."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ _RENAMED_IN_HEADS_SINCE_2 = {"words": "label_token_ids"}
 
 @dataclass(frozen=True)
 class TaskHead:
-    """One task's head: its type, what kind of head, its classes in order; the vocabulary's numbers of their words (verbalizer);
-    thresholds decided on validation, where predictions need them; and the windows that it was trained on (None: not known).
+    """The head of a task.
+
+    `type` is the task type, `kind` the kind of head, `classes` are in order. `label_token_ids` are
+    the vocabulary ids of the classes' words (verbalizer only). `thresholds` were chosen on
+    validation. `max_length` and `stride` are those of the training windows (None: unknown).
     """
 
     type: str
@@ -33,9 +36,12 @@ class TaskHead:
 
 @dataclass(frozen=True)
 class ArtifactConfig:
-    """`prompt_shape` is that of the prompt's tensor, for the layers from `first_layer` on. `position_offset` is by how many
-    positions the prompt shifts the text: 0 for ours, P for those of peft and P-tuning v2. `projection` is its MLP's hidden size.
-    `lora_rank` and `lora_alpha` are those of LoRA's factors in the backbone (0: there are none).
+    """What an artifact is, and the backbone, shapes and classes that it fits.
+
+    `prompt_shape` is the shape of the prompt's tensor, for layers from `first_layer` on. The prompt
+    shifts the text by `position_offset` positions: 0 for prompts of this project, P for prompts of
+    peft and P-tuning v2. `projection_size` is the hidden size of the prompt's MLP. `lora_rank` and
+    `lora_alpha` describe LoRA's factors (0: none).
     """
 
     arm: ArmName
@@ -57,32 +63,35 @@ class ArtifactConfig:
         trained = "lora" in ARMS[self.arm].parts
         if (self.lora_rank > 0, self.lora_alpha > 0) != (trained, trained):
             raise ValueError(
-                f"arm is {self.arm}, lora_rank {self.lora_rank} and lora_alpha {self.lora_alpha}, which do not "
-                "fit together; make the artifact again"
+                f"arm is {self.arm}, but lora_rank is {self.lora_rank} and lora_alpha "
+                f"{self.lora_alpha}; make the artifact again"
             )
 
 
 def load_config(folder: Path) -> ArtifactConfig:
-    """The artifact's description. Raises UserError: no artifact, another format, keys that do not fit."""
+    """Read an artifact's config. Format 2 is read too.
+
+    Raises UserError if there is no artifact, or it has another format or other keys.
+    """
     values = load_json(folder / "config.json")
     if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
         raise UserError(
-            f"{folder}/config.json: says nothing of an artifact; name a folder that finetune, release or import made"
+            f"{folder}/config.json: is not the config of an artifact; give a folder written by "
+            "finetune, release or import"
         )
     if isinstance(values, dict) and values.get("format") == 2:
         values = _from_format_2(values)
-    if (
-        isinstance(values, dict) and values.get("format", FORMAT) != FORMAT
-    ):  # first: another format may have other keys
+    # Check the format before the keys, because another format may have other keys.
+    if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
         raise UserError(
-            f"{folder}/config.json: format is {values['format']!r}, this version reads {FORMAT}; "
-            "make the artifact again"
+            f"{folder}/config.json: format is {values['format']!r}, but this version reads "
+            f"{FORMAT}; make the artifact again"
         )
     return parse(ArtifactConfig, values, str(folder / "config.json"))
 
 
 def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:
-    """The same under the keys of format 3."""
+    """The values under the keys of format 3."""
     heads = {
         name: {_RENAMED_IN_HEADS_SINCE_2.get(key, key): value for key, value in head.items()}
         if isinstance(head, dict)

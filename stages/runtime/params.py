@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
-from pipeline.params import MixtureParams, Params, Values, useless_keys
+from pipeline.params import MixtureParams, Params, Values, unused_keys
 from stages.runtime.paths import PARAMS
 
 
@@ -35,7 +35,7 @@ def _names(params: Params, where: str) -> list[str]:
             problems.append(
                 f"{where}: tasks.{name}.init_from: no mixture {source!r}{did_you_mean(source, params.mixtures)}"
             )
-        elif kind == "pretrain" and name not in params.members(source):
+        elif kind == "pretrain" and name not in params.corpora_of(source):
             problems.append(
                 f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to the mixture's corpora"
             )
@@ -103,9 +103,9 @@ def _arms(params: Params, where: str) -> list[str]:
 
 def _useless_in_pretrain(pretrain: dict[str, Values], where: str) -> list[str]:
     return [
-        f"{where}: pretrain.{name}: {key} is set, but a shared prompt has no use for it; remove it"
+        f"{where}: pretrain.{name}: {key} is set, but a shared prompt does not use it; remove it"
         for name, values in pretrain.items()
-        for key in useless_keys(PRETRAIN_PARAMS, values)
+        for key in unused_keys(PRETRAIN_PARAMS, values)
     ]
 
 

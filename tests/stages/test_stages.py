@@ -160,11 +160,11 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "key that an arm cannot use": (
         lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
-        ("num_virtual_tokens is set, but multitask has no use for it; remove it",),
+        ("num_virtual_tokens is set, but multitask does not use it; remove it",),
     ),
     "nothing to store by an arm without layers below": (
         lambda v: v["arms"]["head_only"].update(hidden_state_cache_mb=9),
-        ("hidden_state_cache_mb is set, but head_only has no use for it; remove it",),
+        ("hidden_state_cache_mb is set, but head_only does not use it; remove it",),
     ),
     "negative megabytes": (
         lambda v: v["pretrain"]["all"].update(hidden_state_cache_mb=-1),
@@ -204,7 +204,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "key that a shared prompt cannot use": (
         lambda v: v["pretrain"]["all"].update(lora_rank=4),
-        ("pretrain.all: lora_rank is set, but a shared prompt has no use for it; remove it",),
+        ("pretrain.all: lora_rank is set, but a shared prompt does not use it; remove it",),
     ),
     "multitask in compare": (
         lambda v: v["compare"]["arms"].append("multitask"),
@@ -603,11 +603,11 @@ def cut(path: Path) -> None:
 ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "other sizes": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
-        ("hidden_size is 768, the backbone's is 32", "make it again"),
+        ("hidden_size is 768, but the backbone's is 32", "make it again"),
     ),
     "other family": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
-        ("model_type is 'roberta', the backbone's is 'bert'",),
+        ("model_type is 'roberta', but the backbone's is 'bert'",),
     ),
     "other weights": (
         lambda a: edit_json(a / "config.json", lambda v: v["backbone"].update(sha256="f" * 64)),
@@ -633,7 +633,7 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "newer format": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(format=4)),
-        ("format is 4, this version",),
+        ("format is 4, but this version",),
     ),
     "unknown key": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)),

@@ -639,7 +639,7 @@ def test_import_needs_the_hash(
     )
     assert done.code == 1
     assert done.err.startswith(
-        "error: --backbone: sha256 is missing; add what `sha256sum model.safetensors` prints"
+        "error: --backbone: sha256 is missing; add the output of `sha256sum model.safetensors`"
     )
 
 

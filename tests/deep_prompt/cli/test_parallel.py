@@ -89,7 +89,7 @@ def test_what_fails_is_told_and_the_others_go_on(
     (error,) = [
         line
         for line in done.stdout.splitlines()
-        if "artifacts/pretrain/all/config.json: projection is 0" in line
+        if "artifacts/pretrain/all/config.json: projection_size is 0" in line
     ]
     assert error.startswith("  finetune@world_srl: error: ")
     assert any(

@@ -94,7 +94,7 @@ def test_round_trip(arm: ArmName, tmp_path: Path) -> None:
 
 def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
-    with pytest.raises(UserError, match="says nothing of an artifact; name a folder") as caught:
+    with pytest.raises(UserError, match="is not the config of an artifact; give a folder") as caught:
         load_config(tmp_path)
     assert len(caught.value.problems) == 1
 
@@ -132,8 +132,8 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"model_type": "roberta"}, ["model_type is 'roberta', the backbone's is 'bert'"]),
-        ({"hidden_size": 32}, ["hidden_size is 32, the backbone's is 16"]),
+        ({"model_type": "roberta"}, ["model_type is 'roberta', but the backbone's is 'bert'"]),
+        ({"hidden_size": 32}, ["hidden_size is 32, but the backbone's is 16"]),
         (
             {"backbone": BackboneParams("folder:models/tiny", "b" * 64)},
             ["made for backbone folder:models/tiny", "b" * 64, "a" * 64],
@@ -141,7 +141,7 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ({"position_offset": -1}, ["position_offset is -1; it cannot be negative"]),
         (
             {"first_layer": 1},
-            ["prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, the backbone takes (3, 2, 4, P, 4)"],
+            ["prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, but the backbone takes (3, 2, 4, P, 4)"],
         ),
     ],
 )
@@ -152,7 +152,7 @@ def test_another_backbone(
     (problem,) = refuse(
         lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone)
     )
-    for part in [str(tmp_path / "a"), *parts, "use the backbone it was made for, or make it again"]:
+    for part in [str(tmp_path / "a"), *parts, "use the backbone it was made for, or make the artifact again"]:
         assert part in problem
 
 
@@ -203,7 +203,7 @@ def test_a_projection_is_saved_flat_and_whole(backbone: Backbone, tmp_path: Path
         f"projection.{name}" for name, _ in projection.named_parameters()
     }
     (problem,) = refuse(lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone, projection=6))
-    assert "projection is 5, params ask for 6" in problem
+    assert "projection_size is 5, but params have 6" in problem
 
 
 def test_a_tasks_factors_are_in_the_prompt_it_gets(backbone: Backbone, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
         lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, Backbone(fewer))
     )
     assert (
-        "prompt_shape is (3, 2, 4, 3, 4) from layer 0 on, the backbone takes (2, 2, 4, P, 4)"
+        "prompt_shape is (3, 2, 4, 3, 4) from layer 0 on, but the backbone takes (2, 2, 4, P, 4)"
         in problem
     )
 
@@ -327,7 +327,7 @@ def test_a_head_of_another_shape(head: Heads, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("srl", "has no head 'srl', but"), ("ner", "the classes of 'ner' are")]
+    ("name", "message"), [("srl", "has no head 'srl', only"), ("ner", "the classes of 'ner' are")]
 )
 def test_another_head(name: str, message: str, tmp_path: Path) -> None:
     saved(tmp_path / "a")
@@ -414,7 +414,7 @@ def test_another_format(tmp_path: Path) -> None:
     for values in ({}, {"later_key": 1}):
         problems = change(tmp_path / "a", format=1, **values)
         assert problems == [
-            f"{tmp_path}/a/config.json: format is 1, this version reads 3; make the artifact again"
+            f"{tmp_path}/a/config.json: format is 1, but this version reads 3; make the artifact again"
         ]
 
 

@@ -10,7 +10,7 @@ from pipeline.arms import ARMS, PRETRAIN_PARAMS
 from pipeline.mixing.batches import collate
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors, stack_prompts
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import TrainParams, useless_keys
+from pipeline.params import TrainParams, unused_keys
 from tests.support import tiny
 
 SHAPE = (3, 2, 4, 5, 4)
@@ -192,12 +192,12 @@ def test_prompt_layers_select_layers(layers: object, expected: range) -> None:
 def test_prompt_layers_outside_the_backbone_are_refused(layers: object) -> None:
     params = TrainParams(1.0, 0.1, prompt_layers=layers)  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match=r"the backbone has layers 0 to 5: give all, how many of the top ones"
+        ValueError, match=r"but the backbone has layers 0 to 5; give all, the number of top layers"
     ):
         params.layers(6)
 
 
-def test_useless_keys_lists_the_params_that_an_arm_ignores() -> None:
+def test_unused_keys_lists_the_params_that_an_arm_ignores() -> None:
     keys = [
         "epochs",
         "num_virtual_tokens",
@@ -208,10 +208,10 @@ def test_useless_keys_lists_the_params_that_an_arm_ignores() -> None:
         "hidden_state_cache_mb",
         "lora_rank",
     ]
-    taken = {name: useless_keys(arm.params, keys) for name, arm in ARMS.items()}
+    taken = {name: unused_keys(arm.params, keys) for name, arm in ARMS.items()}
     assert taken["multitask"] == ["factor_rank", "init", "lora_rank", "num_virtual_tokens"]
     assert taken["deep_prompt"] == ["factor_rank", "lora_rank"]
     assert taken["soft_prompt"] == sorted({*keys} - {"epochs", "num_virtual_tokens"})
     assert taken["fine_tune"] == taken["head_only"] == sorted(keys[1:])
     assert taken["lora"] == sorted({*keys} - {"epochs", "lora_rank"})
-    assert useless_keys(PRETRAIN_PARAMS, keys) == ["lora_rank"]
+    assert unused_keys(PRETRAIN_PARAMS, keys) == ["lora_rank"]

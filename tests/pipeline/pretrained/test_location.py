@@ -46,10 +46,10 @@ def error_of(source: str, sha256: str | None = SHA256) -> str:
         ("minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
         ("git:minilm", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
         ("folder:", "write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"),
-        ("hub:FacebookAI/roberta-large", "hub:ID@ and 40 hex digits"),
-        ("hub:FacebookAI/roberta-large@main", "hub:ID@ and 40 hex digits"),
-        (f"hub:FacebookAI/roberta-large@{REVISION[:7]}", "hub:ID@ and 40 hex digits"),
-        (f"hub:a/b/c@{REVISION}", "hub:ID@ and 40 hex digits"),
+        ("hub:FacebookAI/roberta-large", "hub:ID@ and 40 hexadecimal digits"),
+        ("hub:FacebookAI/roberta-large@main", "hub:ID@ and 40 hexadecimal digits"),
+        (f"hub:FacebookAI/roberta-large@{REVISION[:7]}", "hub:ID@ and 40 hexadecimal digits"),
+        (f"hub:a/b/c@{REVISION}", "hub:ID@ and 40 hexadecimal digits"),
         ("package:some.weights/model", "a top-level package"),
         ("package:/model", "a top-level package"),
     ],
@@ -63,7 +63,7 @@ def test_invalid_source_is_rejected_with_the_syntax(source: str, remedy: str) ->
 
 @pytest.mark.parametrize("source", ["package:some_weights/model", "folder:models/a"])
 def test_local_source_needs_a_hash(source: str) -> None:
-    with pytest.raises(ValueError, match="sha256 is missing; add what `sha256sum") as caught:
+    with pytest.raises(ValueError, match="sha256 is missing; add the output of `sha256sum") as caught:
         BackboneParams(source)
     assert source in str(caught.value)
 
