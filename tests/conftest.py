@@ -168,8 +168,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = [
         "# Backbones",
         "",
-        "Rendered by `make backbones` from a run of tests/pipeline/model/test_families.py on tiny models: do not edit.",
-        "References are written by hand from the weights (tests/support/references.py).",
+        "`make backbones` renders this page from tests of tiny models; do not edit it. The tests are in",
+        "tests/pipeline/model/test_families.py. The references are independent implementations of the",
+        "families in tests/support/references.py.",
         "",
         f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |",
         "|---" * (len(checks) + 2) + "|",
@@ -180,7 +181,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             lines.append(
                 f"| {family} | {kind} | {' | '.join(cells.get(name, '-') for name in checks)} |"
             )
-    lines += ["", "Refused, by name and with the reason:", ""]
+    lines += ["", "Not supported, with the reason of the error message:", ""]
     lines += [
         f"- {family}: {refusal(family)}"
         for family, cells in sorted(CELLS.items())

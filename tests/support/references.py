@@ -1,7 +1,9 @@
-"""Every family's forward pass written by hand from its weights: none of the project's code and none of the model's own is called.
+"""Reference forward passes of all model families, written from the papers.
 
-Each function takes (model, ids, mask, types, prompt, position_offset) and gives hidden states [B, T, C]. `prompt` is each layer's
-keys and values [2, H, P, D], which stand in front of the layer's own, seen by every token; they have no position.
+They use the weights of a model, but none of its code and none of this project's code. Each function
+takes (model, ids, mask, types, prompt, position_offset) and returns hidden states [B, T, C].
+`prompt` has the keys and values [2, H, P, D] of each layer. They precede the keys and values of the
+text; every token attends to them, and they have no positions.
 """
 
 import math
@@ -16,45 +18,45 @@ Prompt = Sequence[Tensor] | Tensor | None
 
 
 class Weights:
-    """A model's weights by name, and what is done with them."""
+    """The weights of a model by name, and the basic operations on them."""
 
     def __init__(self, model: Any, eps: float) -> None:
         self.named, self.config, self.eps = dict(model.named_parameters()), model.config, eps
 
     def linear(self, name: str, values: Tensor) -> Tensor:
-        product = values @ self.named[f"{name}.weight"].T
-        return product + self.named[f"{name}.bias"] if f"{name}.bias" in self.named else product
+        """Multiply by a matrix [output, input] and add the bias, if any."""
+        return self._add_bias(name, values @ self.named[f"{name}.weight"].T)
 
     def conv1d(self, name: str, values: Tensor) -> Tensor:
-        return values @ self.named[f"{name}.weight"] + self.named[f"{name}.bias"]
+        """Multiply by a matrix [input, output] and add the bias."""
+        return self._add_bias(name, values @ self.named[f"{name}.weight"])
 
     def norm(self, name: str, values: Tensor) -> Tensor:
-        centered = values - values.mean(-1, keepdim=True)
-        scaled = (
-            centered
-            / (centered.square().mean(-1, keepdim=True) + self.eps).sqrt()
-            * self.named[f"{name}.weight"]
-        )
-        return scaled + self.named[f"{name}.bias"] if f"{name}.bias" in self.named else scaled
+        """Apply a layer norm."""
+        return self._add_bias(name, self.rms_norm(name, values - values.mean(-1, keepdim=True)))
 
     def rms_norm(self, name: str, values: Tensor) -> Tensor:
-        return (
-            values
-            / (values.square().mean(-1, keepdim=True) + self.eps).sqrt()
-            * self.named[f"{name}.weight"]
-        )
+        """Apply a norm without centering and bias."""
+        root_mean_square = (values.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        return values / root_mean_square * self.named[f"{name}.weight"]
+
+    def _add_bias(self, name: str, values: Tensor) -> Tensor:
+        bias = self.named.get(f"{name}.bias")
+        return values if bias is None else values + bias
 
 
 def gelu(values: Tensor) -> Tensor:
+    """The exact GELU."""
     return values * (1 + torch.erf(values / math.sqrt(2))) / 2
 
 
-def gelu_new(values: Tensor) -> Tensor:
+def gelu_tanh(values: Tensor) -> Tensor:
+    """The tanh approximation of GELU."""
     return values * (1 + torch.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3))) / 2
 
 
-def heads_of(values: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * D] as [B, heads, T, D]."""
+def split_heads(values: Tensor, heads: int) -> Tensor:
+    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
     return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -69,64 +71,79 @@ def attend(
     scale: float | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Plain attention [B, T, heads * D] with the layer's prompt in front; `visible` [B, T, T] and `bias` are of the text."""
-    shared = query.shape[1] // key.shape[1]
+    """Return attention [B, T, heads * D] to the prompt of the layer and the text.
+
+    `visible` [B, T, T] tells which tokens each token attends to; `bias` is added to their scores.
+    """
+    queries_per_key = query.shape[1] // key.shape[1]
     if prompt is not None:
-        front = prompt[layer][:, None].repeat(1, key.shape[0], 1, 1, 1)
-        key, value = torch.cat([front[0], key], 2), torch.cat([front[1], value], 2)
-        visible = torch.cat(
-            [torch.ones(*visible.shape[:2], front.shape[3], dtype=torch.bool), visible], 2
-        )
-    key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        prompt_key, prompt_value = prompt[layer][:, None].repeat(1, key.shape[0], 1, 1, 1)
+        key = torch.cat([prompt_key, key], dim=2)
+        value = torch.cat([prompt_value, value], dim=2)
+        prompt_visible = torch.ones(*visible.shape[:2], prompt_key.shape[2], dtype=torch.bool)
+        visible = torch.cat([prompt_visible, visible], dim=2)
+    key = key.repeat_interleave(queries_per_key, 1)
+    value = value.repeat_interleave(queries_per_key, 1)
     scores = query @ key.transpose(2, 3) / (scale or math.sqrt(query.shape[-1]))
     if bias is not None:
-        scores = torch.cat(
-            [scores[..., : -bias.shape[-1]], scores[..., -bias.shape[-1] :] + bias], dim=-1
-        )
+        length = bias.shape[-1]
+        to_prompt, to_text = scores[..., :-length], scores[..., -length:]
+        scores = torch.cat([to_prompt, to_text + bias], dim=-1)
     weights = scores.masked_fill(~visible.unsqueeze(1), -1e30).softmax(dim=-1)
     return (weights @ value).transpose(1, 2).flatten(2)
 
 
-def everything(mask: Tensor) -> Tensor:
+def bidirectional(mask: Tensor) -> Tensor:
+    """Every token attends to all real tokens [B, T, T]."""
     return mask.bool()[:, None, :].repeat(1, mask.shape[1], 1)
 
 
-def before(mask: Tensor, window: int | None = None) -> Tensor:
-    """What a causal token sees: itself and those before it, in a window at most so many."""
-    distance = torch.arange(mask.shape[1])[:, None] - torch.arange(mask.shape[1])[None, :]
-    seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return mask.bool()[:, None, :] & seen
+def causal(mask: Tensor, window: int | None = None) -> Tensor:
+    """A token attends to itself and earlier tokens, at most `window` in all [B, T, T]."""
+    distance = distances(mask.shape[1])
+    allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    return mask.bool()[:, None, :] & allowed
 
 
-def rotated(
+def distances(length: int) -> Tensor:
+    """The distance i - j of each pair of tokens [T, T]."""
+    return torch.arange(length)[:, None] - torch.arange(length)[None, :]
+
+
+def rotate(
     values: Tensor, offset: int, theta: float, share: float = 1.0, pairs: bool = False
 ) -> Tensor:
-    """Rotary positions (Su et al. 2021) on the first `share` of each head; halves are turned together, or neighbors (`pairs`)."""
+    """Apply rotary positions (Su et al., 2021) to the first `share` of each head.
+
+    A rotation takes one number of each half, or two neighbors (`pairs`).
+    """
     size = int(values.shape[-1] * share)
-    turned, rest = values[..., :size], values[..., size:]
-    angles = (torch.arange(values.shape[2]) + offset)[:, None] * theta ** (
-        -torch.arange(0, size, 2) / size
-    )
-    left, right = (turned[..., 0::2], turned[..., 1::2]) if pairs else turned.chunk(2, dim=-1)
-    one, two = (
-        left * angles.cos() - right * angles.sin(),
-        right * angles.cos() + left * angles.sin(),
-    )
-    whole = torch.stack([one, two], dim=-1).flatten(-2) if pairs else torch.cat([one, two], dim=-1)
-    return torch.cat([whole, rest], dim=-1)
+    rotated, rest = values[..., :size], values[..., size:]
+    frequencies = theta ** (-torch.arange(0, size, 2) / size)
+    angles = (torch.arange(values.shape[2]) + offset)[:, None] * frequencies
+    if pairs:
+        left, right = rotated[..., 0::2], rotated[..., 1::2]
+    else:
+        left, right = rotated.chunk(2, dim=-1)
+    new_left = left * angles.cos() - right * angles.sin()
+    new_right = right * angles.cos() + left * angles.sin()
+    rotated = torch.cat([new_left, new_right], dim=-1)
+    if pairs:
+        rotated = torch.stack([new_left, new_right], dim=-1).flatten(-2)
+    return torch.cat([rotated, rest], dim=-1)
 
 
-# BERT and those with its layers
+# BERT and families with its layers
 
 
 def _post_norm_layer(
-    w: Weights, at: str, hidden: Tensor, mixed: Tensor, names: Sequence[str]
+    w: Weights, block: str, hidden: Tensor, attended: Tensor, names: Sequence[str]
 ) -> Tensor:
     output, first_norm, inner, outer, second_norm = names
-    hidden = w.norm(f"{at}.{first_norm}", hidden + w.linear(f"{at}.{output}", mixed))
+    hidden = w.norm(f"{block}.{first_norm}", hidden + w.linear(f"{block}.{output}", attended))
     return w.norm(
-        f"{at}.{second_norm}",
-        hidden + w.linear(f"{at}.{outer}", gelu(w.linear(f"{at}.{inner}", hidden))),
+        f"{block}.{second_norm}",
+        hidden + w.linear(f"{block}.{outer}", gelu(w.linear(f"{block}.{inner}", hidden))),
     )
 
 
@@ -149,41 +166,46 @@ def bert(
     *,
     soft: Tensor | None = None,
 ) -> Tensor:
-    """Devlin et al. 2019; RoBERTa's kind counts positions from its padding's number + 1, ELECTRA projects its embeddings.
+    """BERT (Devlin et al., 2019), RoBERTa and ELECTRA.
 
-    `soft` [P, E] goes in front of the word embeddings, all at the first position.
+    In RoBERTa and related families the first position is the id of the padding token + 1. ELECTRA
+    projects its embeddings. `soft` [P, E] is a soft prompt before the word embeddings; all its
+    vectors have the first position.
     """
     w = Weights(model, model.config.layer_norm_eps)
-    first = (
-        w.config.pad_token_id + 1
-        if w.config.model_type in ("roberta", "xlm-roberta", "camembert")
-        else 0
-    )
-    words, count = w.named["embeddings.word_embeddings.weight"][ids], 0
+    is_roberta = w.config.model_type in ("roberta", "xlm-roberta", "camembert")
+    first_position = w.config.pad_token_id + 1 if is_roberta else 0
+    words, num_soft = w.named["embeddings.word_embeddings.weight"][ids], 0
     positions = torch.arange(ids.shape[1]) + position_offset
     types = types if w.config.type_vocab_size > 1 else torch.zeros_like(types)
     if soft is not None:
-        count = soft.shape[0]
+        num_soft = soft.shape[0]
         words = torch.cat([soft.repeat(ids.shape[0], 1, 1), words], dim=1)
-        positions = torch.cat([torch.zeros(count, dtype=torch.long), positions])
-        types = torch.cat([torch.zeros(ids.shape[0], count, dtype=torch.long), types], dim=1)
-        mask = torch.cat([torch.ones(ids.shape[0], count, dtype=torch.long), mask], dim=1)
-    hidden = words + w.named["embeddings.position_embeddings.weight"][positions + first]
+        positions = torch.cat([torch.zeros(num_soft, dtype=torch.long), positions])
+        types = torch.cat([torch.zeros(ids.shape[0], num_soft, dtype=torch.long), types], dim=1)
+        mask = torch.cat([torch.ones(ids.shape[0], num_soft, dtype=torch.long), mask], dim=1)
+    hidden = words + w.named["embeddings.position_embeddings.weight"][positions + first_position]
     hidden = w.norm(
         "embeddings.LayerNorm", hidden + w.named["embeddings.token_type_embeddings.weight"][types]
     )
     if "embeddings_project.weight" in w.named:
         hidden = w.linear("embeddings_project", hidden)
     for layer in range(w.config.num_hidden_layers):
-        at = f"encoder.layer.{layer}"
+        block = f"encoder.layer.{layer}"
         query, key, value = (
-            heads_of(w.linear(f"{at}.attention.self.{part}", hidden), w.config.num_attention_heads)
+            split_heads(
+                w.linear(f"{block}.attention.self.{part}", hidden), w.config.num_attention_heads
+            )
             for part in ("query", "key", "value")
         )
         hidden = _post_norm_layer(
-            w, at, hidden, attend(query, key, value, everything(mask), prompt, layer), BERT_NAMES
+            w,
+            block,
+            hidden,
+            attend(query, key, value, bidirectional(mask), prompt, layer),
+            BERT_NAMES,
         )
-    return hidden[:, count:]
+    return hidden[:, num_soft:]
 
 
 def albert(
@@ -194,7 +216,7 @@ def albert(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Lan et al. 2020: one layer, over and over; its activation is the tanh form of GELU."""
+    """ALBERT (Lan et al., 2020): one layer, used repeatedly, with the tanh form of GELU."""
     w = Weights(model, model.config.layer_norm_eps)
     hidden = (
         w.named["embeddings.word_embeddings.weight"][ids]
@@ -207,18 +229,18 @@ def albert(
         ]
     )
     hidden = w.linear("encoder.embedding_hidden_mapping_in", w.norm("embeddings.LayerNorm", hidden))
-    at = "encoder.albert_layer_groups.0.albert_layers.0"
+    block = "encoder.albert_layer_groups.0.albert_layers.0"
     for layer in range(w.config.num_hidden_layers):
         query, key, value = (
-            heads_of(w.linear(f"{at}.attention.{part}", hidden), w.config.num_attention_heads)
+            split_heads(w.linear(f"{block}.attention.{part}", hidden), w.config.num_attention_heads)
             for part in ("query", "key", "value")
         )
-        mixed = attend(query, key, value, everything(mask), prompt, layer)
+        attended = attend(query, key, value, bidirectional(mask), prompt, layer)
         hidden = w.norm(
-            f"{at}.attention.LayerNorm", hidden + w.linear(f"{at}.attention.dense", mixed)
+            f"{block}.attention.LayerNorm", hidden + w.linear(f"{block}.attention.dense", attended)
         )
-        inner = w.linear(f"{at}.ffn_output", gelu_new(w.linear(f"{at}.ffn", hidden)))
-        hidden = w.norm(f"{at}.full_layer_layer_norm", hidden + inner)
+        inner = w.linear(f"{block}.ffn_output", gelu_tanh(w.linear(f"{block}.ffn", hidden)))
+        hidden = w.norm(f"{block}.full_layer_layer_norm", hidden + inner)
     return hidden
 
 
@@ -230,7 +252,7 @@ def distilbert(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Sanh et al. 2019: BERT's layers without token types."""
+    """DistilBERT (Sanh et al., 2019): the layers of BERT, without token types."""
     w = Weights(model, 1e-12)
     positions = w.named["embeddings.position_embeddings.weight"][
         torch.arange(ids.shape[1]) + position_offset
@@ -240,13 +262,13 @@ def distilbert(
     )
     names = ("attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm")
     for layer in range(w.config.n_layers):
-        at = f"transformer.layer.{layer}"
+        block = f"transformer.layer.{layer}"
         query, key, value = (
-            heads_of(w.linear(f"{at}.attention.{part}_lin", hidden), w.config.n_heads)
+            split_heads(w.linear(f"{block}.attention.{part}_lin", hidden), w.config.n_heads)
             for part in "qkv"
         )
         hidden = _post_norm_layer(
-            w, at, hidden, attend(query, key, value, everything(mask), prompt, layer), names
+            w, block, hidden, attend(query, key, value, bidirectional(mask), prompt, layer), names
         )
     return hidden
 
@@ -259,12 +281,10 @@ def mpnet(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Song et al. 2020: absolute positions from the padding's number + 1, and T5's buckets of distances as a bias."""
+    """MPNet (Song et al., 2020): absolute positions, and a bias by the distance buckets of T5."""
     w = Weights(model, model.config.layer_norm_eps)
     count = ids.shape[1]
-    positions = (
-        torch.arange(count) + position_offset + 2
-    )  # MPNet's embeddings fix the padding's number at 1
+    positions = torch.arange(count) + position_offset + 2  # the padding token has the fixed id 1
     hidden = (
         w.named["embeddings.word_embeddings.weight"][ids]
         + w.named["embeddings.position_embeddings.weight"][positions]
@@ -282,27 +302,32 @@ def mpnet(
         "output.LayerNorm",
     )
     for layer in range(w.config.num_hidden_layers):
-        at = f"encoder.layer.{layer}"
+        block = f"encoder.layer.{layer}"
         query, key, value = (
-            heads_of(w.linear(f"{at}.attention.attn.{part}", hidden), w.config.num_attention_heads)
+            split_heads(
+                w.linear(f"{block}.attention.attn.{part}", hidden), w.config.num_attention_heads
+            )
             for part in "qkv"
         )
         hidden = _post_norm_layer(
             w,
-            at,
+            block,
             hidden,
-            attend(query, key, value, everything(mask), prompt, layer, bias=bias),
+            attend(query, key, value, bidirectional(mask), prompt, layer, bias=bias),
             names,
         )
     return hidden
 
 
 def _bucket(distance: int) -> int:
-    """T5's bucket of a distance (Raffel et al. 2020, section 2.1): 8 near ones each way, then logarithmic up to 128."""
-    side, far = (16 if distance > 0 else 0), abs(distance)
-    if far < 8:
-        return side + far
-    return side + min(15, 8 + int(math.log(far / 8) / math.log(128 / 8) * 8))
+    """The bucket of a distance in T5 (Raffel et al., 2020, section 2.1).
+
+    Each direction has 8 buckets for single distances, then 8 logarithmic buckets up to 128.
+    """
+    first, length = (16 if distance > 0 else 0), abs(distance)
+    if length < 8:
+        return first + length
+    return first + min(15, 8 + int(math.log(length / 8) / math.log(128 / 8) * 8))
 
 
 def deberta(
@@ -313,7 +338,11 @@ def deberta(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """He et al. 2021, eq. 4: content to content, content to position and position to content, over the root of 3 D."""
+    """DeBERTa (He et al., 2021, eq. 4).
+
+    A score is the sum of content-to-content, content-to-position and position-to-content terms,
+    divided by the square root of 3 D.
+    """
     w = Weights(model, model.config.layer_norm_eps)
     count, heads = ids.shape[1], w.config.num_attention_heads
     hidden = w.named["embeddings.word_embeddings.weight"][ids]
@@ -323,22 +352,22 @@ def deberta(
     )
     hidden = w.norm("embeddings.LayerNorm", hidden) * mask[..., None]
     limit = w.config.max_position_embeddings
-    distance = torch.arange(count)[:, None] - torch.arange(count)[None, :]
+    distance = distances(count)
     span = min(count, limit)
     table = w.named["encoder.rel_embeddings.weight"][limit - span : limit + span]
     for layer in range(w.config.num_hidden_layers):
-        at = f"encoder.layer.{layer}.attention.self"
+        block = f"encoder.layer.{layer}.attention.self"
         size = hidden.shape[-1] // heads
         packed = (
-            (hidden @ w.named[f"{at}.in_proj.weight"].T)
+            (hidden @ w.named[f"{block}.in_proj.weight"].T)
             .unflatten(-1, (heads, 3, size))
             .permute(3, 0, 2, 1, 4)
         )
-        query = packed[0] + w.named[f"{at}.q_bias"].view(heads, 1, size)
-        key, value = packed[1], packed[2] + w.named[f"{at}.v_bias"].view(heads, 1, size)
+        query = packed[0] + w.named[f"{block}.q_bias"].view(heads, 1, size)
+        key, value = packed[1], packed[2] + w.named[f"{block}.v_bias"].view(heads, 1, size)
         scale = math.sqrt(3 * size)
-        positions_key = heads_of((table @ w.named[f"{at}.pos_proj.weight"].T)[None], heads)[0]
-        positions_query = heads_of(w.linear(f"{at}.pos_q_proj", table)[None], heads)[0]
+        positions_key = split_heads((table @ w.named[f"{block}.pos_proj.weight"].T)[None], heads)[0]
+        positions_query = split_heads(w.linear(f"{block}.pos_q_proj", table)[None], heads)[0]
         bias = _disentangled(
             query,
             key,
@@ -347,8 +376,10 @@ def deberta(
             (distance + span).clamp(0, 2 * span - 1),
             scale,
         )
-        mixed = attend(query, key, value, everything(mask), prompt, layer, scale=scale, bias=bias)
-        hidden = _post_norm_layer(w, f"encoder.layer.{layer}", hidden, mixed, BERT_NAMES)
+        attended = attend(
+            query, key, value, bidirectional(mask), prompt, layer, scale=scale, bias=bias
+        )
+        hidden = _post_norm_layer(w, f"encoder.layer.{layer}", hidden, attended, BERT_NAMES)
     return hidden
 
 
@@ -360,7 +391,11 @@ def _disentangled(
     index: Tensor,
     scale: float,
 ) -> Tensor:
-    """The two terms with positions: token i's query with the key of the distance i - j, token j's key with its query."""
+    """The two terms with positions.
+
+    They are the query of token i times the position key of the distance i - j, and the key of
+    token j times the position query of that distance.
+    """
     rows = []
     for i in range(query.shape[2]):
         to_position = torch.einsum("bhd,hkd->bhk", query[:, :, i], positions_key[:, index[i]])
@@ -377,8 +412,11 @@ def deberta_v2(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """DeBERTa v3 (He et al. 2023): distances in logarithmic buckets, whose normed table goes through the content's matrices."""
-    assert not position_offset, "its positions are relative"
+    """DeBERTa v3 (He et al., 2023): logarithmic distance buckets.
+
+    The normed table of the buckets is projected by the same matrices as the content.
+    """
+    assert not position_offset, "positions are relative"
     w = Weights(model, model.config.layer_norm_eps)
     count, heads, span = ids.shape[1], w.config.num_attention_heads, w.config.position_buckets
     hidden = (
@@ -392,31 +430,32 @@ def deberta_v2(
     )
     index = index.clamp(0, 2 * span - 1)
     for layer in range(w.config.num_hidden_layers):
-        at = f"encoder.layer.{layer}.attention.self"
+        block = f"encoder.layer.{layer}.attention.self"
         query, key, value = (
-            heads_of(w.linear(f"{at}.{part}_proj", hidden), heads)
+            split_heads(w.linear(f"{block}.{part}_proj", hidden), heads)
             for part in ("query", "key", "value")
         )
         positions_query, positions_key = (
-            heads_of(w.linear(f"{at}.{part}_proj", table)[None], heads)[0]
+            split_heads(w.linear(f"{block}.{part}_proj", table)[None], heads)[0]
             for part in ("query", "key")
         )
         scale = math.sqrt(3 * query.shape[-1])
         bias = _disentangled(query, key, positions_key, positions_query, index, scale)
-        mixed = attend(query, key, value, everything(mask), prompt, layer, scale=scale, bias=bias)
-        hidden = _post_norm_layer(w, f"encoder.layer.{layer}", hidden, mixed, BERT_NAMES)
+        attended = attend(
+            query, key, value, bidirectional(mask), prompt, layer, scale=scale, bias=bias
+        )
+        hidden = _post_norm_layer(w, f"encoder.layer.{layer}", hidden, attended, BERT_NAMES)
     return hidden
 
 
 def _log_bucket(distance: int, buckets: int, limit: int) -> int:
+    """The signed bucket of a distance; small distances have a bucket each."""
     middle = buckets // 2
     if abs(distance) <= middle:
         return distance
-    far = (
-        math.ceil(math.log(abs(distance) / middle) / math.log((limit - 1) / middle) * (middle - 1))
-        + middle
-    )
-    return far if distance > 0 else -far
+    share = math.log(abs(distance) / middle) / math.log((limit - 1) / middle)
+    bucket = math.ceil(share * (middle - 1)) + middle
+    return bucket if distance > 0 else -bucket
 
 
 def modernbert(
@@ -427,35 +466,37 @@ def modernbert(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Warner et al. 2024: pre-norm, gated, rotary, most layers see a window only."""
+    """ModernBERT (Warner et al., 2024): pre-norm, gated, rotary; most layers attend to a window."""
     w = Weights(model, model.config.norm_eps)
     hidden = w.norm("embeddings.norm", w.named["embeddings.tok_embeddings.weight"][ids])
-    distance = (torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]).abs()
+    distance = distances(ids.shape[1]).abs()
     for layer in range(w.config.num_hidden_layers):
-        at, kind = f"layers.{layer}", w.config.layer_types[layer]
-        inner = hidden if layer == 0 else w.norm(f"{at}.attn_norm", hidden)
+        block, kind = f"layers.{layer}", w.config.layer_types[layer]
+        inner = hidden if layer == 0 else w.norm(f"{block}.attn_norm", hidden)
         packed = (
-            w.linear(f"{at}.attn.Wqkv", inner)
+            w.linear(f"{block}.attn.Wqkv", inner)
             .unflatten(-1, (3, w.config.num_attention_heads, -1))
             .permute(2, 0, 3, 1, 4)
         )
         theta = w.config.rope_parameters[kind]["rope_theta"]
         query, key = (
-            rotated(packed[0], position_offset, theta),
-            rotated(packed[1], position_offset, theta),
+            rotate(packed[0], position_offset, theta),
+            rotate(packed[1], position_offset, theta),
         )
-        visible = everything(mask)
+        visible = bidirectional(mask)
         if kind == "sliding_attention":
             visible = visible & (distance <= w.config.local_attention // 2)
         hidden = hidden + w.linear(
-            f"{at}.attn.Wo", attend(query, key, packed[2], visible, prompt, layer)
+            f"{block}.attn.Wo", attend(query, key, packed[2], visible, prompt, layer)
         )
-        value, gate = w.linear(f"{at}.mlp.Wi", w.norm(f"{at}.mlp_norm", hidden)).chunk(2, dim=-1)
-        hidden = hidden + w.linear(f"{at}.mlp.Wo", gelu(value) * gate)
+        value, gate = w.linear(f"{block}.mlp.Wi", w.norm(f"{block}.mlp_norm", hidden)).chunk(
+            2, dim=-1
+        )
+        hidden = hidden + w.linear(f"{block}.mlp.Wo", gelu(value) * gate)
     return w.norm("final_norm", hidden)
 
 
-# Decoders, and EuroBERT, which has a decoder's layers
+# Decoders, and EuroBERT with the layers of a decoder
 
 
 def llama(
@@ -466,41 +507,50 @@ def llama(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Touvron et al. 2023, with what its kin have in addition: norms of queries and keys (Qwen3), a window (Mistral), neighbors
-    turned on half of each head and gate and up in one matrix (GLM), everything seen (EuroBERT).
+    """Llama (Touvron et al., 2023) and related families.
+
+    Qwen3 has norms of queries and keys. Mistral has an attention window. GLM rotates pairs of
+    neighbors in half of each head, and has gate and up in one matrix. EuroBERT is bidirectional.
     """
     w = Weights(model, model.config.rms_norm_eps)
     config, glm = w.config, w.config.model_type == "glm"
     rope = config.rope_parameters
     share = rope.get("partial_rotary_factor", 1.0)
-    visible = everything(mask) if config.model_type == "eurobert" else before(mask)
+    visible = bidirectional(mask) if config.model_type == "eurobert" else causal(mask)
     if config.model_type == "mistral":
-        visible = before(mask, config.sliding_window)
+        visible = causal(mask, config.sliding_window)
     hidden = w.named["embed_tokens.weight"][ids]
     for layer in range(config.num_hidden_layers):
-        at = f"layers.{layer}"
-        inner = w.rms_norm(f"{at}.input_layernorm", hidden)
-        query = heads_of(w.linear(f"{at}.self_attn.q_proj", inner), config.num_attention_heads)
+        block = f"layers.{layer}"
+        inner = w.rms_norm(f"{block}.input_layernorm", hidden)
+        query = split_heads(
+            w.linear(f"{block}.self_attn.q_proj", inner), config.num_attention_heads
+        )
         key, value = (
-            heads_of(w.linear(f"{at}.self_attn.{part}_proj", inner), config.num_key_value_heads)
+            split_heads(
+                w.linear(f"{block}.self_attn.{part}_proj", inner), config.num_key_value_heads
+            )
             for part in "kv"
         )
         if config.model_type == "qwen3":
             query, key = (
-                w.rms_norm(f"{at}.self_attn.q_norm", query),
-                w.rms_norm(f"{at}.self_attn.k_norm", key),
+                w.rms_norm(f"{block}.self_attn.q_norm", query),
+                w.rms_norm(f"{block}.self_attn.k_norm", key),
             )
         query, key = (
-            rotated(part, position_offset, rope["rope_theta"], share, glm) for part in (query, key)
+            rotate(part, position_offset, rope["rope_theta"], share, glm) for part in (query, key)
         )
-        mixed = attend(query, key, value, visible, prompt, layer)
-        hidden = hidden + w.linear(f"{at}.self_attn.o_proj", mixed)
-        inner = w.rms_norm(f"{at}.post_attention_layernorm", hidden)
+        attended = attend(query, key, value, visible, prompt, layer)
+        hidden = hidden + w.linear(f"{block}.self_attn.o_proj", attended)
+        inner = w.rms_norm(f"{block}.post_attention_layernorm", hidden)
         if glm:
-            gate, up = w.linear(f"{at}.mlp.gate_up_proj", inner).chunk(2, dim=-1)
+            gate, up = w.linear(f"{block}.mlp.gate_up_proj", inner).chunk(2, dim=-1)
         else:
-            gate, up = w.linear(f"{at}.mlp.gate_proj", inner), w.linear(f"{at}.mlp.up_proj", inner)
-        hidden = hidden + w.linear(f"{at}.mlp.down_proj", functional.silu(gate) * up)
+            gate, up = (
+                w.linear(f"{block}.mlp.gate_proj", inner),
+                w.linear(f"{block}.mlp.up_proj", inner),
+            )
+        hidden = hidden + w.linear(f"{block}.mlp.down_proj", functional.silu(gate) * up)
     return w.rms_norm("norm", hidden)
 
 
@@ -512,21 +562,21 @@ def gpt2(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Radford et al. 2019; its matrices are the other way around."""
+    """GPT-2 (Radford et al., 2019), with matrices [input, output]."""
     w = Weights(model, model.config.layer_norm_epsilon)
     hidden = (
         w.named["wte.weight"][ids]
         + w.named["wpe.weight"][torch.arange(ids.shape[1]) + position_offset]
     )
     for layer in range(w.config.n_layer):
-        at = f"h.{layer}"
-        parts = w.conv1d(f"{at}.attn.c_attn", w.norm(f"{at}.ln_1", hidden)).chunk(3, dim=-1)
-        query, key, value = (heads_of(part, w.config.n_head) for part in parts)
+        block = f"h.{layer}"
+        parts = w.conv1d(f"{block}.attn.c_attn", w.norm(f"{block}.ln_1", hidden)).chunk(3, dim=-1)
+        query, key, value = (split_heads(part, w.config.n_head) for part in parts)
         hidden = hidden + w.conv1d(
-            f"{at}.attn.c_proj", attend(query, key, value, before(mask), prompt, layer)
+            f"{block}.attn.c_proj", attend(query, key, value, causal(mask), prompt, layer)
         )
-        inner = gelu_new(w.conv1d(f"{at}.mlp.c_fc", w.norm(f"{at}.ln_2", hidden)))
-        hidden = hidden + w.conv1d(f"{at}.mlp.c_proj", inner)
+        inner = gelu_tanh(w.conv1d(f"{block}.mlp.c_fc", w.norm(f"{block}.ln_2", hidden)))
+        hidden = hidden + w.conv1d(f"{block}.mlp.c_proj", inner)
     return w.norm("ln_f", hidden)
 
 
@@ -538,27 +588,33 @@ def gpt_neox(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """Black et al. 2022: attention and MLP side by side, rotary on a part of each head, query, key and value by head."""
+    """GPT-NeoX (Black et al., 2022).
+
+    Attention and MLP are parallel, rotary positions apply to a part of each head, and query, key
+    and value are grouped by head.
+    """
     w = Weights(model, model.config.layer_norm_eps)
     rope, heads = w.config.rope_parameters, w.config.num_attention_heads
     hidden = w.named["embed_in.weight"][ids]
     for layer in range(w.config.num_hidden_layers):
-        at = f"layers.{layer}"
+        block = f"layers.{layer}"
         packed = w.linear(
-            f"{at}.attention.query_key_value", w.norm(f"{at}.input_layernorm", hidden)
+            f"{block}.attention.query_key_value", w.norm(f"{block}.input_layernorm", hidden)
         )
         query, key, value = packed.unflatten(-1, (heads, 3, -1)).permute(3, 0, 2, 1, 4)
         query, key = (
-            rotated(part, position_offset, rope["rope_theta"], rope["partial_rotary_factor"])
+            rotate(part, position_offset, rope["rope_theta"], rope["partial_rotary_factor"])
             for part in (query, key)
         )
-        mixed = w.linear(
-            f"{at}.attention.dense", attend(query, key, value, before(mask), prompt, layer)
+        attended = w.linear(
+            f"{block}.attention.dense", attend(query, key, value, causal(mask), prompt, layer)
         )
         inner = gelu(
-            w.linear(f"{at}.mlp.dense_h_to_4h", w.norm(f"{at}.post_attention_layernorm", hidden))
+            w.linear(
+                f"{block}.mlp.dense_h_to_4h", w.norm(f"{block}.post_attention_layernorm", hidden)
+            )
         )
-        hidden = hidden + mixed + w.linear(f"{at}.mlp.dense_4h_to_h", inner)
+        hidden = hidden + attended + w.linear(f"{block}.mlp.dense_4h_to_h", inner)
     return w.norm("final_layer_norm", hidden)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models and features: what tests of training need, small enough to train in a blink."""
+"""Tiny random models and features for fast tests of models and training."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.tasks.base.features import Feature
 from pipeline.training.trainer import TrainingRun
 
-torch.set_num_threads(1)  # threads wait for each other longer than such small matrices take
+torch.set_num_threads(1)  # faster than several threads for such small matrices
 
 VOCABULARY = 60
 SIZES: dict[str, Any] = {
@@ -36,20 +36,20 @@ SIZES: dict[str, Any] = {
 
 
 def config(family: str) -> Any:
-    """The configuration of a tiny model of a family; windows of attention are narrower than the texts here."""
+    """The configuration of a tiny model; attention windows are shorter than the texts."""
     roberta = {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}
     few_heads = {**SIZES, "num_key_value_heads": 2}
-    specials = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    distances = {"relative_attention": True, "type_vocab_size": 0}
-    makers = {
+    special_tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    relative = {"relative_attention": True, "type_vocab_size": 0}
+    factories = {
         "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=8),
         "bert": lambda: transformers.BertConfig(**SIZES),
         "camembert": lambda: transformers.CamembertConfig(**roberta),
         "deberta": lambda: transformers.DebertaConfig(
-            **SIZES | distances, pos_att_type=["c2p", "p2c"]
+            **SIZES | relative, pos_att_type=["c2p", "p2c"]
         ),
         "deberta-v2": lambda: transformers.DebertaV2Config(
-            **SIZES | distances,
+            **SIZES | relative,
             pos_att_type=["p2c", "c2p"],
             position_buckets=8,
             share_att_key=True,
@@ -67,8 +67,10 @@ def config(family: str) -> Any:
         ),
         "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=8),
         "ernie": lambda: transformers.ErnieConfig(**SIZES),
-        "eurobert": lambda: transformers.EuroBertConfig(**few_heads | specials, mask_token_id=3),
-        "glm": lambda: transformers.GlmConfig(**few_heads | specials, head_dim=4),
+        "eurobert": lambda: transformers.EuroBertConfig(
+            **few_heads | special_tokens, mask_token_id=3
+        ),
+        "glm": lambda: transformers.GlmConfig(**few_heads | special_tokens, head_dim=4),
         "gpt2": lambda: transformers.GPT2Config(
             vocab_size=VOCABULARY,
             n_embd=16,
@@ -76,9 +78,9 @@ def config(family: str) -> Any:
             n_head=4,
             n_positions=64,
             initializer_range=0.3,
-            **specials,
+            **special_tokens,
         ),
-        "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES | specials, rotary_pct=0.5),
+        "gpt_neox": lambda: transformers.GPTNeoXConfig(**SIZES | special_tokens, rotary_pct=0.5),
         "llama": lambda: transformers.LlamaConfig(**few_heads),
         "mistral": lambda: transformers.MistralConfig(**few_heads, sliding_window=4),
         "modernbert": lambda: transformers.ModernBertConfig(
@@ -99,40 +101,41 @@ def config(family: str) -> Any:
             vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4
         ),
     }
-    return makers[family]()
+    return factories[family]()
 
 
 def model(family: str = "bert", seed: int = 0, attention: str = ATTENTION) -> Any:
-    """A random model of a family, without dropout; no two numbers in it are equal but by chance."""
+    """A random model of a family, without dropout."""
     torch.manual_seed(seed)
-    made = transformers.AutoModel.from_config(config(family), attn_implementation=attention).eval()
+    body = transformers.AutoModel.from_config(config(family), attn_implementation=attention).eval()
+    # Change norms and biases too, because values of 1 and 0 could hide errors.
     with torch.no_grad():
-        for (
-            parameter
-        ) in made.parameters():  # norms and biases too: at 1 and 0 they would hide mistakes
+        for parameter in body.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    return made
+    return body
 
 
 def backbone(family: str = "bert", seed: int = 0) -> Backbone:
-    """The same, as a backbone without pooler."""
-    made = model(family, seed)
-    made.pooler = None
-    return Backbone(made)
+    """A random backbone of a family, without pooler."""
+    body = model(family, seed)
+    body.pooler = None
+    return Backbone(body)
 
 
-def prompt_for(kind: str, made: Backbone, count: int = 3, seed: int = 1) -> DeepPrompt | SoftPrompt:
-    """A random prompt, large enough to matter."""
+def prompt_for(
+    kind: str, backbone: Backbone, count: int = 3, seed: int = 1
+) -> DeepPrompt | SoftPrompt:
+    """A random prompt of `count` virtual tokens, large enough to have an effect."""
     generator = torch.Generator().manual_seed(seed)
     if kind == "soft":
-        return SoftPrompt(torch.randn(count, made.embedding_size, generator=generator))
-    return DeepPrompt(torch.randn(made.prompt_shape(count), generator=generator))
+        return SoftPrompt(torch.randn(count, backbone.embedding_size, generator=generator))
+    return DeepPrompt(torch.randn(backbone.prompt_shape(count), generator=generator))
 
 
 def texts(
     lengths: list[int], seed: int = 0, pad_token_id: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`input_ids`, `attention_mask` and `token_types` [B, T] of random texts, padded on the right."""
+    """Random texts, padded on the right: `input_ids`, `attention_mask`, `token_types` [B, T]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths))
     mask = (torch.arange(shape[1]) < torch.tensor(lengths)[:, None]).long()
@@ -142,34 +145,34 @@ def texts(
 
 
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
-    """Random windows of 5 to 14 tokens whose labels can be learned from their tokens."""
-    generator = np.random.default_rng(seed)
-    made = []
-    for number in range(rows):
-        length = int(generator.integers(5, 15))
-        ids = generator.integers(3, VOCABULARY, length).tolist()
+    """Random windows of 5 to 14 tokens; the label of a token can be learned from the token."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for row in range(rows):
+        length = int(rng.integers(5, 15))
+        ids = rng.integers(3, VOCABULARY, length).tolist()
         positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
         labels = [ids[position] % classes for position in positions]
         if kind == "positions":
-            start = int(generator.integers(0, len(positions)))
-            labels = [start, int(generator.integers(start, len(positions)))]
-        made.append(
+            start = int(rng.integers(0, len(positions)))
+            labels = [start, int(rng.integers(start, len(positions)))]
+        result.append(
             Feature(
-                number,
+                row,
                 ids,
                 [0] * length,
                 positions,
                 labels,
                 positions,
-                [at + 1 for at in positions],
+                [position + 1 for position in positions],
                 len(labels) if kind == "classes" else 1,
             )
         )
-    return made
+    return result
 
 
 def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
-    """The same, written and opened."""
+    """Random features as a table on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{rows}-{seed}"
     shutil.rmtree(path, ignore_errors=True)
@@ -179,17 +182,17 @@ def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> Fe
 
 def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:
     """A model of an arm with a head of 3 classes and a span head."""
-    made = backbone(family, seed)
+    body = backbone(family, seed)
     record = ARMS[arm]
     if "lora" in record.parts:
-        add_lora(made, rank=2, alpha=4.0, seed=seed)
-    prompt = prompt_for(record.prompt, made, count) if record.prompt else None
-    heads = Heads(["classes", "positions"], [3, 2], made.hidden_size, seed)
-    return PromptedModel(made, prompt, heads, train_backbone=record.trains_backbone)
+        add_lora(body, rank=2, alpha=4.0, seed=seed)
+    prompt = prompt_for(record.prompt, body, count) if record.prompt else None
+    heads = Heads(["classes", "positions"], [3, 2], body.hidden_size, seed)
+    return PromptedModel(body, prompt, heads, train_backbone=record.trains_backbone)
 
 
 class TrainingCallback:
-    """Keeps what a run says, and raises `stop` after step `at`."""
+    """Records the steps and lines of a run, and raises `stop` after step `at`."""
 
     def __init__(self, at: int = 0, stop: type[BaseException] = KeyboardInterrupt) -> None:
         self.at, self.stop = at, stop

@@ -51,7 +51,7 @@ def masses_by_hand(
     ) -> Tensor:
         ones = [torch.stack([each[0], torch.ones_like(each[1])]) for each in keys]
         mass = plain(query, key, torch.zeros_like(value), visible, ones, layer, **more)
-        found[layer] = references.heads_of(mass, query.shape[1])[..., 0]
+        found[layer] = references.split_heads(mass, query.shape[1])[..., 0]
         return plain(query, key, value, visible, keys, layer, **more)
 
     monkeypatch.setattr(references, "attend", watched)

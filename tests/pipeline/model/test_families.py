@@ -1,6 +1,7 @@
-"""Every family x every check: a deep prompt against references written by hand from the weights (tests/support/references.py).
+"""Checks of deep prompts on every model family, against tests/support/references.py.
 
-`make backbones` renders the table in docs/backbones.md from a run of this file: a test's docstring is its column.
+`make backbones` renders the table in docs/backbones.md from a run of this file: the docstring of a
+test is the title of its column.
 """
 
 from typing import Any
@@ -19,229 +20,212 @@ from tests.support.paths import ROOT
 from tests.support.references import REFERENCES
 
 TABLE = ROOT / "docs/backbones.md"
-LENGTHS = [[7], [1], [6, 6, 6], [9, 4, 7, 1]]  # one row and many, padded and not
-EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
+LENGTHS = [[7], [1], [6, 6, 6], [9, 4, 7, 1]]  # one row or several, with and without padding
+ALL_FAMILIES = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
-def texts(made: Backbone, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    return tiny.texts(lengths, pad_token_id=made.config.pad_token_id or 0)
+def texts(backbone: Backbone, lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Random texts: ids, mask and token types."""
+    return tiny.texts(lengths, pad_token_id=backbone.config.pad_token_id or 0)
 
 
-def assert_close(found: Tensor, expected: Tensor, mask: Tensor, tolerance: float = 1e-5) -> None:
-    """Float32 tolerance, relative to how large the states are."""
+def assert_close(actual: Tensor, expected: Tensor, mask: Tensor, tolerance: float = 1e-5) -> None:
+    """Compare real tokens in float32, relative to the size of the states."""
     scale = max(1.0, float(expected.detach()[mask.bool()].abs().max()))
     torch.testing.assert_close(
-        found[mask.bool()] / scale, expected[mask.bool()] / scale, atol=tolerance, rtol=0.0
+        actual[mask.bool()] / scale, expected[mask.bool()] / scale, atol=tolerance, rtol=0.0
     )
 
 
-def gradient_of(made: Backbone, inputs: tuple[Tensor, ...], prompt: DeepPrompt) -> Tensor:
-    hidden = made(*inputs, prompt())
-    direction = (
-        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
-    )
+def prompt_gradient(hidden: Tensor, mask: Tensor, prompt: DeepPrompt) -> Tensor:
+    """The prompt's gradient of a random projection of the hidden states."""
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.randn(hidden.shape, generator=generator) * mask[..., None]
     return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
 
 
-@EVERY
-def test_reference(family: str) -> None:
+@ALL_FAMILIES
+def test_hidden_states(family: str) -> None:
     """equals the reference"""
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
+    backbone, reference = tiny.backbone(family), REFERENCES[family]
+    prompt = tiny.prompt_for("deep", backbone)
     for lengths in LENGTHS:
-        inputs = texts(made, lengths)
-        found, plain = made(*inputs, prompt()), made(*inputs)
-        assert_close(found, REFERENCES[family](made.model, *inputs, prompt.key_values), inputs[1])
-        assert_close(plain, REFERENCES[family](made.model, *inputs), inputs[1])
-        moved = (found - plain).abs().amax(-1) > 1e-3
-        assert moved[inputs[1].bool()].all(), (
-            "the prompt reaches every token, also past a window of attention"
-        )
+        inputs = texts(backbone, lengths)
+        mask = inputs[1]
+        prompted, plain = backbone(*inputs, prompt()), backbone(*inputs)
+        assert_close(prompted, reference(backbone.model, *inputs, prompt.key_values), mask)
+        assert_close(plain, reference(backbone.model, *inputs), mask)
+        # The prompt also reaches tokens outside of an attention window.
+        changed = (prompted - plain).abs().amax(-1) > 1e-3
+        assert changed[mask.bool()].all()
 
 
-@EVERY
+@ALL_FAMILIES
 def test_gradients(family: str) -> None:
-    """gradients of every layer's prompt equal the reference's"""
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
+    """prompt gradients of every layer equal those of the reference"""
+    backbone, reference = tiny.backbone(family), REFERENCES[family]
+    prompt = tiny.prompt_for("deep", backbone)
     for lengths in LENGTHS:
-        inputs = texts(made, lengths)
-        found = gradient_of(made, inputs, prompt)
-        reference = REFERENCES[family](made.model, *inputs, prompt.key_values)
-        direction = (
-            torch.randn(reference.shape, generator=torch.Generator().manual_seed(3))
-            * inputs[1][..., None]
-        )
-        (expected,) = torch.autograd.grad((reference * direction).sum(), prompt.key_values)
+        inputs = texts(backbone, lengths)
+        actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+        expected_hidden = reference(backbone.model, *inputs, prompt.key_values)
+        expected = prompt_gradient(expected_hidden, inputs[1], prompt)
         scale = expected.abs().amax((1, 2, 3, 4), keepdim=True)
-        assert (scale > 1e-4).all(), "every layer's prompt counts"
-        torch.testing.assert_close(found / scale, expected / scale, atol=5e-5, rtol=0.0)
+        assert (scale > 1e-4).all(), "the prompt of every layer has an effect"
+        torch.testing.assert_close(actual / scale, expected / scale, atol=5e-5, rtol=0.0)
 
 
-@EVERY
-def test_no_prompt(family: str) -> None:
-    """P = 0 is exactly the plain model"""
-    made = tiny.backbone(family)
-    stock = tiny.model(family, attention="eager" if FAMILIES[family].route == "patched" else "sdpa")
+@ALL_FAMILIES
+def test_empty_prompt(family: str) -> None:
+    """P = 0 equals the plain model"""
+    backbone = tiny.backbone(family)
+    attention_name = "eager" if FAMILIES[family].route == "patched" else "sdpa"
+    plain = tiny.model(family, attention=attention_name)
+    empty = DeepPrompt(torch.zeros(backbone.prompt_shape(0)))
     for lengths in LENGTHS:
-        inputs = texts(made, lengths)
-        empty = DeepPrompt(torch.zeros(made.prompt_shape(0)))
-        assert torch.equal(made(*inputs, empty()), made(*inputs))
-        extra = {"token_type_ids": inputs[2]} if made.token_types > 1 else {}
-        found = stock(input_ids=inputs[0], attention_mask=inputs[1], **extra).last_hidden_state
-        assert_close(made(*inputs), found, inputs[1], 2e-6)
+        ids, mask, types = inputs = texts(backbone, lengths)
+        assert torch.equal(backbone(*inputs, empty()), backbone(*inputs))
+        extra = {"token_type_ids": types} if backbone.token_types > 1 else {}
+        expected = plain(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
+        assert_close(backbone(*inputs), expected, mask, 2e-6)
 
 
-@EVERY
+@ALL_FAMILIES
 def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """gradient checkpointing gives the same gradients"""
-    made = tiny.backbone(family)
-    prompt, other = tiny.prompt_for("deep", made), tiny.prompt_for("deep", made, 5, seed=9)
-    inputs = texts(made, [9, 4])
-    plain = gradient_of(made, inputs, prompt)
-    calls = []
+    backbone = tiny.backbone(family)
+    prompt, other = tiny.prompt_for("deep", backbone), tiny.prompt_for("deep", backbone, 5, seed=9)
+    inputs = texts(backbone, [9, 4])
+    expected = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    num_calls = 0
     inner = attention.sdpa_attention_forward
-    monkeypatch.setattr(
-        attention,
-        "sdpa_attention_forward",
-        lambda *args, **kwargs: calls.append(1) or inner(*args, **kwargs),
-    )
-    made.checkpoint_layers()
-    torch.testing.assert_close(gradient_of(made, inputs, prompt), plain)
-    assert len(calls) == 2 * made.num_layers, "each layer is computed again for the backward"
-    hidden = made(*inputs, prompt())
-    made(*inputs, other())  # another forward before the backward
-    direction = (
-        torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3)) * inputs[1][..., None]
-    )
-    torch.testing.assert_close(
-        torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0], plain
-    )
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal num_calls
+        num_calls += 1
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
+    backbone.checkpoint_layers()
+    actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    torch.testing.assert_close(actual, expected)
+    assert num_calls == 2 * backbone.num_layers, "the backward pass computes each layer again"
+    hidden = backbone(*inputs, prompt())
+    backbone(*inputs, other())  # another forward pass before the backward pass
+    torch.testing.assert_close(prompt_gradient(hidden, inputs[1], prompt), expected)
 
 
-@EVERY
+@ALL_FAMILIES
 def test_compile(family: str) -> None:
-    """compiles without graph breaks, to the same outputs"""
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
+    """compiles without graph breaks, with equal outputs"""
+    backbone = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", backbone)
     torch._dynamo.reset()
     compiled = torch.compile(
-        lambda *inputs: made(*inputs, prompt()), fullgraph=True, backend="aot_eager"
+        lambda *inputs: backbone(*inputs, prompt()), fullgraph=True, backend="aot_eager"
     )
     for lengths in ([6, 6], [9, 4]):
-        inputs = texts(made, lengths)
-        assert_close(compiled(*inputs), made(*inputs, prompt()), inputs[1], 1e-6)
+        inputs = texts(backbone, lengths)
+        assert_close(compiled(*inputs), backbone(*inputs, prompt()), inputs[1], 1e-6)
 
 
-@EVERY
+@ALL_FAMILIES
 def test_bfloat16(family: str) -> None:
     """runs in bfloat16"""
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
-    inputs = texts(made, [9, 4])
-    exact = made(*inputs, prompt())
-    rough = made.to(torch.bfloat16)(*inputs, prompt())
-    assert rough.dtype == torch.bfloat16
-    real = inputs[1].bool()
-    assert float((rough.float() - exact).detach()[real].norm() / exact.detach()[real].norm()) < 0.3
-    gradient = torch.autograd.grad(rough[real].float().square().sum(), prompt.key_values)[0]
+    backbone = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", backbone)
+    inputs = texts(backbone, [9, 4])
+    mask = inputs[1].bool()
+    exact = backbone(*inputs, prompt()).detach()[mask]
+    hidden = backbone.to(torch.bfloat16)(*inputs, prompt())[mask]
+    assert hidden.dtype == torch.bfloat16
+    assert float((hidden.detach().float() - exact).norm() / exact.norm()) < 0.3
+    (gradient,) = torch.autograd.grad(hidden.float().square().sum(), prompt.key_values)
     assert gradient.dtype == torch.float32
     assert gradient.isfinite().all()
 
 
-@EVERY
+@ALL_FAMILIES
 def test_mixed_batch(family: str) -> None:
-    """one batch with prompts of lengths 4, 9, 0 and of upper layers only equals one row at a time"""
-    made = tiny.backbone(family)
-    upper = tiny.prompt_for("deep", made, 2, seed=8).key_values[1:]
+    """a batch of rows with different prompts (lengths 4, 9, 0; upper layers) equals single rows"""
+    backbone = tiny.backbone(family)
+    upper = tiny.prompt_for("deep", backbone, 2, seed=8).key_values[1:]
     prompts = [
-        tiny.prompt_for("deep", made, 4),
-        tiny.prompt_for("deep", made, 9, seed=5),
+        tiny.prompt_for("deep", backbone, 4),
+        tiny.prompt_for("deep", backbone, 9, seed=5),
         None,
         DeepPrompt(upper, first_layer=1),
     ]
-    rows = torch.tensor([1, 0, 2, 3, 1])
+    prompt_index = torch.tensor([1, 0, 2, 3, 1])
     for lengths in ([8, 8, 8, 8, 8], [9, 4, 7, 1, 5]):
-        inputs = texts(made, lengths)
-        mixed = made(*inputs, stack_prompts(prompts, rows))
-        for row, number in enumerate(rows.tolist()):
-            cut = slice(row, row + 1), slice(0, lengths[row])
-            own = prompts[number]
-            alone = made(*(values[cut] for values in inputs), own and own())
-            assert_close(mixed[row, : lengths[row]], alone[0], torch.ones(lengths[row]))
+        inputs = texts(backbone, lengths)
+        mixed = backbone(*inputs, stack_prompts(prompts, prompt_index))
+        for row, (index, length) in enumerate(zip(prompt_index.tolist(), lengths, strict=True)):
+            row_inputs = [values[row : row + 1, :length] for values in inputs]
+            prompt = prompts[index]
+            single = backbone(*row_inputs, prompt and prompt())
+            assert_close(mixed[row, :length], single[0], torch.ones(length))
 
 
-@EVERY
+@ALL_FAMILIES
 def test_upper_layers(family: str) -> None:
-    """a prompt of the top layers alone: as the reference, and no backward below"""
-    made = tiny.backbone(family).requires_grad_(False)
-    whole = tiny.prompt_for("deep", made).key_values.detach()
-    inputs = texts(made, [7, 4])
-    prompt = DeepPrompt(whole[2:], first_layer=2)
-    graph: dict[int, bool] = {}
+    """a prompt in the upper layers only equals the reference, without a backward pass below"""
+    backbone = tiny.backbone(family).requires_grad_(False)
+    key_values = tiny.prompt_for("deep", backbone).key_values.detach()
+    inputs = texts(backbone, [7, 4])
+    prompt = DeepPrompt(key_values[2:], first_layer=2)
+    query_requires_grad: list[bool] = []
     inner = attention.sdpa_attention_forward
 
-    def watched(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
-        graph[len(graph)] = query.requires_grad
+    def recording(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        query_requires_grad.append(query.requires_grad)
         return inner(module, query, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "sdpa_attention_forward", watched)
-        hidden = made(*inputs, prompt())
-    assert graph == dict.fromkeys(range(made.num_layers), False), (
-        "what enters the first layer with a prompt has no history"
-    )
+        patch.setattr(attention, "sdpa_attention_forward", recording)
+        hidden = backbone(*inputs, prompt())
+    assert query_requires_grad == [False] * backbone.num_layers
     hidden[..., 0].sum().backward()
     assert prompt.key_values.grad is not None
     assert prompt.key_values.grad.abs().amax((1, 2, 3, 4)).gt(0).all()
-    expected = REFERENCES[family](made.model, *inputs, _only(whole, 2, made))
+    no_tokens = [layer[:, :, :0] for layer in key_values[:2]]
+    expected = REFERENCES[family](backbone.model, *inputs, [*no_tokens, *key_values[2:]])
     assert_close(hidden, expected, inputs[1])
 
 
-def _only(whole: Tensor, first: int, made: Backbone) -> Any:
-    """The reference's prompt for the layers from `first` on: below, it has no virtual token."""
-    return [
-        whole[layer] if layer >= first else whole[layer][:, :, :0]
-        for layer in range(made.num_layers)
-    ]
-
-
-@EVERY
-def test_shifted_positions(family: str) -> None:
-    """position_offset as peft's prompts have it (absolute and rotary positions)"""
-    made = tiny.backbone(family)
-    prompt = DeepPrompt(tiny.prompt_for("deep", made).key_values, position_offset=3)
+@ALL_FAMILIES
+def test_position_offset(family: str) -> None:
+    """position_offset, as in prompts of peft, equals the reference"""
+    backbone = tiny.backbone(family)
+    prompt = DeepPrompt(tiny.prompt_for("deep", backbone).key_values, position_offset=3)
     if FAMILIES[family].positions == "relative":
-        pytest.skip("positions are relative: nothing can shift them")
+        pytest.skip("does not apply to relative positions")
     for lengths in ([7], [9, 4]):
-        inputs = texts(made, lengths)
-        expected = REFERENCES[family](made.model, *inputs, prompt.key_values, position_offset=3)
-        assert_close(made(*inputs, prompt()), expected, inputs[1])
+        inputs = texts(backbone, lengths)
+        expected = REFERENCES[family](backbone.model, *inputs, prompt.key_values, position_offset=3)
+        assert_close(backbone(*inputs, prompt()), expected, inputs[1])
 
 
-@EVERY
-def test_whole_context(family: str) -> None:
-    """a text as long as the backbone has positions keeps them all"""
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
-    room = 64 - FAMILIES[family].first_position
-    inputs = texts(made, [room])
-    assert_close(
-        made(*inputs, prompt()),
-        REFERENCES[family](made.model, *inputs, prompt.key_values),
-        inputs[1],
-        2e-5,
-    )
+@ALL_FAMILIES
+def test_all_positions(family: str) -> None:
+    """a text can use all positions of the backbone"""
+    backbone = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", backbone)
+    max_length = tiny.SIZES["max_position_embeddings"] - FAMILIES[family].first_position
+    inputs = texts(backbone, [max_length])
+    expected = REFERENCES[family](backbone.model, *inputs, prompt.key_values)
+    assert_close(backbone(*inputs, prompt()), expected, inputs[1], 2e-5)
 
 
-@EVERY
-def test_attach_guards(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """refused at attach where prompts do not reach every layer, or have no effect"""
+@ALL_FAMILIES
+def test_attach_checks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fails to load if prompts do not reach every layer or have no effect"""
+    inner = attention.attend
 
-    def deaf(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
+    def without_effect(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
         return inner(*args, **kwargs)
 
-    def forgetful(
+    def without_layer_1(
         *args: Any, recorded_key_values: dict[int, Tensor] | None = None, **kwargs: Any
     ) -> Any:
         result = inner(*args, recorded_key_values=recorded_key_values, **kwargs)
@@ -249,21 +233,18 @@ def test_attach_guards(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
             recorded_key_values.pop(1, None)
         return result
 
-    inner = attention.attend
-    for stand_in, message in (
-        (deaf, r"no effect in layers \[0, 1, 2\]"),
-        (forgetful, r"reaches layers \[0, 2\]"),
-    ):
+    messages = {
+        without_effect: r"no effect in layers \[0, 1, 2\]",
+        without_layer_1: r"reaches layers \[0, 2\]",
+    }
+    interface = attention.AttentionInterface._global_mapping
+    for broken_attend, message in messages.items():
         if FAMILIES[family].route == "patched":
-            monkeypatch.setattr(attention, "attend", stand_in)
-            with pytest.raises(UserError, match=message):
-                tiny.backbone(family)
+            monkeypatch.setattr(attention, "attend", broken_attend)
         else:
-            monkeypatch.setitem(
-                attention.AttentionInterface._global_mapping, attention.ATTENTION, stand_in
-            )
-            with pytest.raises(UserError, match=message):
-                tiny.backbone(family)
+            monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
+        with pytest.raises(UserError, match=message):
+            tiny.backbone(family)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart", "bloom", "nomic_bert"])
@@ -274,7 +255,7 @@ def test_refused(family: str) -> None:
     assert all(name in str(caught.value) for name in FAMILIES)
 
 
-@EVERY
+@ALL_FAMILIES
 @pytest.mark.parametrize("other", ["eager", "sdpa"])
 def test_another_attention_is_refused(family: str, other: str) -> None:
     if other == "sdpa" and FAMILIES[family].route == "patched":
@@ -283,8 +264,8 @@ def test_another_attention_is_refused(family: str, other: str) -> None:
         Backbone(tiny.model(family, attention=other))
 
 
-def test_the_committed_table_is_of_these_checks() -> None:
-    """Rendered by `make backbones`, not typed: here only that it is not of older checks, and has no failure."""
+def test_committed_table_has_all_checks_and_no_failure() -> None:
+    """`make backbones` renders the table; this test finds a table of other checks or families."""
     text = TABLE.read_text(encoding="utf-8")
     for name in FAMILIES:
         assert f"| {name} |" in text, f"{name} is missing: make backbones"
