@@ -1,4 +1,4 @@
-"""Whether confidences can be trusted, and the mistakes: tables and plots of what each arm claimed on test."""
+"""Calibration, confusion and mistakes: tables and plots of each arm's claims on the test split."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,28 +13,33 @@ from pipeline.report.collect import MEASURES, RunResult
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, percent
 
-MISTAKES = 20
-LABELS = 12  # of a confusion table; rarer ones come together
-REST = "(rarer)"
-LONGEST = 300  # characters of a text that is shown
+MAX_MISTAKES = 20
+MAX_LABELS = 12  # of a confusion table; rarer labels are merged
+RARER = "(rarer)"
+MAX_TEXT_LENGTH = 300  # in characters
 
 
 def shown_run(runs: Sequence[RunResult]) -> RunResult | None:
-    """The run whose mistakes are shown: ours, or else the first that has claims."""
-    known = [run for run in runs if run.claims is not None and len(run.claims)]
-    return next((run for run in known if run.arm == OURS), known[0] if known else None)
+    """The run with the displayed mistakes: multitask, or else the first run with claims."""
+    candidates = [run for run in runs if run.claims is not None and len(run.claims)]
+    ours = [run for run in candidates if run.arm == OURS]
+    return next(iter([*ours, *candidates]), None)
 
 
 def about(runs: Sequence[RunResult]) -> str:
-    """Whose mistakes they are."""
+    """A sentence on the arm of the displayed mistakes."""
     run = shown_run(runs)
-    return f"The mistakes and the reliability are those of {run.arm}, on test." if run else ""
+    return (
+        f"The mistakes and the reliability plots are those of {run.arm} on the test split."
+        if run
+        else ""
+    )
 
 
 def _kinds(
     run: RunResult,
 ) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]]:
-    """Each kind of things said, with confidences, raw and calibrated, and whether right."""
+    """For each kind of claim or decision: its name, raw and calibrated confidences, and `right`."""
     if run.confidences is not None:
         for kind, frame in run.confidences.groupby("kind", sort=False):
             yield (
@@ -46,12 +51,12 @@ def _kinds(
 
 
 def calibration(runs: Sequence[RunResult]) -> Table | None:
-    """Calibration errors of each arm, before and after the temperature."""
+    """The calibration errors of each arm, raw and calibrated by the temperature."""
     rows = tuple(
         (arm_header(run.arm), *map(Cell, _errors(*kind))) for run in runs for kind in _kinds(run)
     )
     names = (
-        "of",
+        "kind",
         "number",
         "right",
         "mean confidence",
@@ -67,17 +72,17 @@ def calibration(runs: Sequence[RunResult]) -> Table | None:
 def _errors(
     kind: str, raw: NDArray[np.float64], calibrated: NDArray[np.float64], right: NDArray[np.bool_]
 ) -> tuple[str, ...]:
-    pairs = [
-        _decimals(measure(sure, right))
-        for measure in (calibration_error, brier)
-        for sure in (raw, calibrated)
+    errors = [
+        _decimals(error(confidence, right))
+        for error in (calibration_error, brier)
+        for confidence in (raw, calibrated)
     ]
     return (
         kind,
         count(len(right)),
         percent(float(right.mean())),
         percent(float(calibrated.mean())),
-        *pairs,
+        *errors,
         _decimals(risk_area(calibrated, right)),
     )
 
@@ -87,16 +92,16 @@ def _decimals(value: float | None) -> str:
 
 
 def measures(runs: Sequence[RunResult]) -> Table | None:
-    """Measures of confidence side by side, of each arm, on the same sample of questions."""
+    """The measures of confidence of each arm, on the same sample of questions."""
     rows = tuple(
-        (arm_header(run.arm), Cell(name), *(Cell(text) for text in _measure(*pair)))
+        (arm_header(run.arm), Cell(name), *map(Cell, _measure_errors(*pair)))
         for run in runs
-        for name, pair in _measured(run).items()
+        for name, pair in _measures_by_name(run).items()
     )
-    names = ("confidence by", "number", "right", "mean", "ECE", "Brier", "AURC")
+    names = ("measure", "number", "right", "mean", "ECE", "Brier", "AURC")
     return (
         Table(
-            "Measures of confidence compared, on a sample of test",
+            "Measures of confidence compared, on a sample of the test split",
             (Cell("arm"), *map(Cell, names)),
             rows,
         )
@@ -105,74 +110,74 @@ def measures(runs: Sequence[RunResult]) -> Table | None:
     )
 
 
-def _measured(run: RunResult) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """By measure, the confidences and whether right."""
+def _measures_by_name(run: RunResult) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """The confidences by each measure, with `right`."""
     if run.measures is None or not len(run.measures):
         return {}
     right = run.measures["right"].to_numpy(np.bool_)
     return {name: (run.measures[name].to_numpy(np.float64), right) for name in MEASURES}
 
 
-def _measure(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[str, ...]:
-    errors = (_decimals(measure(sure, right)) for measure in (calibration_error, brier, risk_area))
-    return count(len(right)), percent(float(right.mean())), percent(float(sure.mean())), *errors
+def _measure_errors(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[str, ...]:
+    errors = [error(confidence, right) for error in (calibration_error, brier, risk_area)]
+    means = percent(float(right.mean())), percent(float(confidence.mean()))
+    return count(len(right)), *means, *map(_decimals, errors)
 
 
 def confusion(runs: Sequence[RunResult]) -> Table | None:
-    """Gold label by predicted label."""
+    """The number of claims by gold label (rows) and predicted label (columns)."""
     run = shown_run(runs)
     if run is None or run.claims is None:
         return None
     pairs = Counter(zip(run.claims["gold_label"], run.claims["predicted_label"], strict=True))
-    frequent = [Counter[str](), Counter[str]()]
-    for pair, number in pairs.items():
-        for side, label in zip(frequent, pair, strict=True):
-            side[label] += number
-    kept = [_kept(side) for side in frequent]
+    gold_labels, predicted_labels = _frequent_labels(pairs, 0), _frequent_labels(pairs, 1)
     merged = Counter[tuple[str, str]]()
     for (gold, predicted), number in pairs.items():
-        merged[gold if gold in kept[0] else REST, predicted if predicted in kept[1] else REST] += (
-            number
-        )
-    rows, columns = (
-        list(dict.fromkeys([*side, *(pair[place] for pair in merged if pair[place] == REST)]))
-        for place, side in enumerate(kept)
-    )
+        row = gold if gold in gold_labels else RARER
+        column = predicted if predicted in predicted_labels else RARER
+        merged[row, column] += number
+    if RARER in {gold for gold, _ in merged} - {*gold_labels}:
+        gold_labels.append(RARER)
+    if RARER in {predicted for _, predicted in merged} - {*predicted_labels}:
+        predicted_labels.append(RARER)
     body = tuple(
-        (
-            Cell(gold),
-            *(
-                Cell(
-                    count(merged[gold, predicted]),
-                    best=gold == predicted and not gold.startswith("("),
-                )
-                for predicted in columns
-            ),
-        )
-        for gold in rows
+        (Cell(gold), *(_confusion_cell(merged, gold, predicted) for predicted in predicted_labels))
+        for gold in gold_labels
     )
-    return Table(f"Confusion of {run.arm}, test", (Cell("gold"), *map(Cell, columns)), body)
+    header = (Cell("gold"), *map(Cell, predicted_labels))
+    return Table(f"Confusion of {run.arm}, test", header, body)
 
 
-def _kept(labels: Counter[str]) -> list[str]:
-    """The most frequent labels in the alphabet's order; what is in brackets is no label, and comes last."""
-    most = sorted(labels, key=lambda label: (-labels[label], label))[:LABELS]
-    return sorted(most, key=lambda label: (label.startswith("("), label))
+def _frequent_labels(pairs: Counter[tuple[str, str]], side: int) -> list[str]:
+    """The most frequent labels of a side, 0 (gold) or 1 (predicted), in alphabetical order.
+
+    Names in brackets, such as "(none)", are not labels and come last.
+    """
+    totals = Counter[str]()
+    for pair, number in pairs.items():
+        totals[pair[side]] += number
+    frequent = sorted(totals, key=lambda label: (-totals[label], label))[:MAX_LABELS]
+    return sorted(frequent, key=lambda label: (label.startswith("("), label))
+
+
+def _confusion_cell(merged: Counter[tuple[str, str]], gold: str, predicted: str) -> Cell:
+    is_correct = gold == predicted and not gold.startswith("(")
+    return Cell(count(merged[gold, predicted]), best=is_correct)
 
 
 def mistakes(runs: Sequence[RunResult]) -> Table | None:
-    """What was said with the most confidence and is wrong."""
+    """The most confident wrong claims."""
     run = shown_run(runs)
     if run is None or run.claims is None:
         return None
     wrong = run.claims[~run.claims["right"].to_numpy(np.bool_) & run.claims["calibrated"].notna()]
     worst = wrong.sort_values(["calibrated", "id"], ascending=[False, True], kind="stable").head(
-        MISTAKES
+        MAX_MISTAKES
     )
     rows = tuple(
         (
             Cell(f"{row['calibrated']:.2f}"),
-            *(Cell(_cut(str(row[name]))) for name in ("id", "gold", "predicted", "text")),
+            *(Cell(_truncate(str(row[name]))) for name in ("id", "gold", "predicted", "text")),
         )
         for _, row in worst.iterrows()
     )
@@ -184,12 +189,15 @@ def mistakes(runs: Sequence[RunResult]) -> Table | None:
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
 
 
 def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
-    """Reliability of each kind of what the shown run says, every arm's risk by coverage, and the shown run's by each measure."""
+    """Reliability of the displayed run by kind, and risk by coverage.
+
+    Risk by coverage is plotted for every arm, and for the displayed run by each measure.
+    """
     run = shown_run(runs)
     if run is None:
         return
@@ -201,21 +209,21 @@ def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
         yield plots.against(
             f"{task}: reliability of {kind}",
             "confidence, %",
-            f"{kind} that are right, %",
+            f"right {kind}, %",
             curves,
             diagonal=True,
         )
-    claims = {one.arm: next(_kinds(one), None) for one in runs}
+    claims = {arm_run.arm: next(_kinds(arm_run), None) for arm_run in runs}
     risks = {
-        arm: Curve(_risk(*found[2:]), plots.arm_color(arm), plots.DASHES[plots.arm_order(arm)])
-        for arm, found in claims.items()
-        if found
+        arm: Curve(_risk(*kind[2:]), plots.arm_color(arm), plots.DASHES[plots.arm_order(arm)])
+        for arm, kind in claims.items()
+        if kind
     }
     if risks:
         yield plots.against(f"{task}: risk by coverage", "coverage, %", "wrong, %", risks)
     measures = {
-        name: Curve(_risk(*pair), plots.TASK_COLORS[place], plots.DASHES[place])
-        for place, (name, pair) in enumerate(_measured(run).items())
+        name: Curve(_risk(*pair), plots.TASK_COLORS[index], plots.DASHES[index])
+        for index, (name, pair) in enumerate(_measures_by_name(run).items())
     }
     if measures:
         yield plots.against(
@@ -227,11 +235,13 @@ def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
 
 
 def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> "pd.Series[float]":
-    found = bins(confidence, right)
-    return pd.Series([100 * one.right for one in found], [100 * one.confidence for one in found])
+    non_empty = bins(confidence, right)
+    return pd.Series(
+        [100 * item.right for item in non_empty], [100 * item.confidence for item in non_empty]
+    )
 
 
 def _risk(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> "pd.Series[float]":
     coverage, risk = risk_coverage(confidence, right)
-    keep = np.unique(np.linspace(0, len(risk) - 1, min(plots.POINTS, len(risk))).astype(int))
-    return pd.Series(100 * risk[keep], 100 * coverage[keep])
+    shown = np.unique(np.linspace(0, len(risk) - 1, min(plots.POINTS, len(risk))).astype(int))
+    return pd.Series(100 * risk[shown], 100 * coverage[shown])

@@ -1,5 +1,6 @@
-"""The page of one corpus: what is wrong with it, and what is in it, as sections that text and HTML share."""
+"""The page of one corpus: its problems and statistics, as sections for text and HTML."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,39 +13,35 @@ from pipeline.report.render import Section, page
 from pipeline.report.tables import DASH, Cell, Table, count, percent
 
 GLOSSARY = {
-    "words": "As the corpus has them: tokens of a sentence, or what stands between spaces. A sentence counts once for each of "
-    "its predicates, a context once for each of its questions.",
-    "sub-words": "As the backbone's tokenizer has them, with the special ones around a text.",
-    "in several windows": "Rows whose text is longer than one window: it is read in several that overlap, or loses its end, as "
-    "the table below says.",
-    "warning": "A row that is sound, and may yet not be what one thinks. Everything else keeps a corpus from being prepared.",
+    "words": "Words of the corpus: the tokens of a sentence, or pieces of text between spaces. A "
+    "sentence counts once per predicate, a context once per question.",
+    "sub-words": "Tokens of the backbone's tokenizer, including the special tokens around a text.",
+    "in several windows": "Rows with a text longer than one window. The model reads it in several "
+    "overlapping windows, or its end is truncated, as the table below shows.",
+    "warning": "An unusual but valid row. All other problems prevent `prepare` from accepting the "
+    "corpus.",
 }
 
-NONE = "Nothing is wrong, and nothing odd."
+MAX_EXAMPLE_LENGTH = 300  # in characters
+NO_PROBLEMS = "There are no problems and no warnings."
 
 
 def sections(statistics: Statistics | None, problems: Problems) -> list[Section]:
-    """Problems by kind; then, where something is sound, sizes, lengths and labels."""
-    found = [
-        Section(
-            "Problems",
-            "" if problems.counts else NONE,
-            (_problems(problems),) if problems.counts else (),
-        )
-    ]
+    """The problems by kind; if there are valid rows, also the sizes, lengths and labels."""
+    tables = (_problems(problems),) if problems.counts else ()
+    page_sections = [Section("Problems", "" if problems.counts else NO_PROBLEMS, tables)]
     if statistics is None or not any(len(split.num_tokens) for split in statistics.splits.values()):
-        return found
-    return [
-        *found,
-        _sizes(statistics),
-        *([_labels(statistics)] if any(s.labels for s in statistics.splits.values()) else []),
-    ]
+        return page_sections
+    page_sections.append(_sizes(statistics))
+    if any(split.labels for split in statistics.splits.values()):
+        page_sections.append(_labels(statistics))
+    return page_sections
 
 
 def write_page(path: Path, name: str, statistics: Statistics | None, problems: Problems) -> None:
-    """One HTML file with all it needs. The same corpus gives the same bytes."""
+    """Write a self-contained HTML page. The same corpus gives the same bytes."""
     rows = sum(len(split.num_tokens) for split in statistics.splits.values()) if statistics else 0
-    summary = f"{count(rows)} rows are sound. {_about(problems)}"
+    summary = f"{count(rows)} rows are valid. {_problem_counts(problems)}"
     text = page(
         "report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY
     )
@@ -52,138 +49,110 @@ def write_page(path: Path, name: str, statistics: Statistics | None, problems: P
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _about(problems: Problems) -> str:
+def _problem_counts(problems: Problems) -> str:
     warnings = problems.counts.total() - len(problems)
-    return f"Problems: {count(len(problems))}; warnings: {count(warnings)}."
+    return f"Errors: {count(len(problems))}; warnings: {count(warnings)}."
 
 
 def _problems(problems: Problems) -> Table:
-    """A row a kind: errors before warnings, the most frequent first."""
+    """One row per kind: errors before warnings, the most frequent kinds first."""
     kinds = sorted(
         problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])
     )
-    rows = tuple(
-        tuple(
-            map(
-                Cell,
-                (
-                    kind,
-                    "warning" if kind in WARNINGS else "error",
-                    count(number),
-                    _examples(problems, kind),
-                ),
-            )
-        )
-        for kind, number in kinds
-    )
-    return Table("By kind", _head("kind", "severity", "count", "for example"), rows, prose=True)
+    rows = tuple(_problem_row(problems, kind, number) for kind, number in kinds)
+    return Table("By kind", _head("kind", "severity", "count", "examples"), rows, prose=True)
+
+
+def _problem_row(problems: Problems, kind: str, number: int) -> tuple[Cell, ...]:
+    severity = "warning" if kind in WARNINGS else "error"
+    return _head(kind, severity, count(number), _examples(problems, kind))
 
 
 def _examples(problems: Problems, kind: str) -> str:
-    kept = [
+    examples = [
         f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind
     ]
-    return " / ".join(
-        text if len(text) <= 300 else f"{text[:299]}…" for text in kept[:EXAMPLES_PER_KIND]
-    )
+    return " / ".join(_truncate(example) for example in examples[:EXAMPLES_PER_KIND])
+
+
+def _truncate(text: str) -> str:
+    return text if len(text) <= MAX_EXAMPLE_LENGTH else f"{text[: MAX_EXAMPLE_LENGTH - 1]}…"
 
 
 def _sizes(statistics: Statistics) -> Section:
     splits, limit = statistics.splits, statistics.max_length
-    drawn = [
-        plots.histogram(
-            "Words in a row", "words", {name: split.num_tokens for name, split in splits.items()}
-        )
-    ]
-    shown = [
-        Table(
-            "Rows and words",
-            _head("split", "rows", "words", "median", "95 %", "longest"),
-            tuple(
-                (Cell(name), Cell(count(len(split.num_tokens))), *_spread(split.num_tokens))
-                for name, split in splits.items()
-            ),
-        )
-    ]
-    about = f"Task {statistics.task}."
+    words = {name: split.num_tokens for name, split in splits.items()}
+    tables, histograms = [_words_table(splits)], [plots.histogram("Words per row", "words", words)]
+    text = f"Task {statistics.task}."
     if limit is None:
-        about += " Give --backbone and --max-length to see how long texts are in its sub-words."
+        text += " To see lengths in sub-words, pass --backbone and --max-length."
     else:
-        about += f" Windows have at most {limit} sub-words."
-        head = _head(
-            "split",
-            "rows counted",
-            "sub-words",
-            "median",
-            "95 %",
-            "longest",
-            "in several windows",
-            "windows",
+        text += f" A window has at most {limit} sub-words."
+        tables += [_subwords_table(splits, limit), *_truncations(splits)]
+        subwords = {name: split.num_subwords for name, split in splits.items()}
+        histograms.append(plots.histogram("Sub-words per row", "sub-words", subwords, limit))
+    return Section("Sizes", text, tuple(tables), tuple(histograms))
+
+
+def _words_table(splits: Mapping[str, SplitStatistics]) -> Table:
+    rows = tuple(
+        (Cell(name), Cell(count(len(split.num_tokens))), *_summary(split.num_tokens))
+        for name, split in splits.items()
+    )
+    head = _head("split", "rows", "words", "median", "95 %", "longest")
+    return Table("Rows and words", head, rows)
+
+
+def _subwords_table(splits: Mapping[str, SplitStatistics], limit: int) -> Table:
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(count(len(split.num_subwords))),
+            *_summary(split.num_subwords),
+            *_windows(split, limit),
         )
-        rows = tuple(
-            (
-                Cell(name),
-                Cell(count(len(split.num_subwords))),
-                *_spread(split.num_subwords),
-                *_windows(split, limit),
-            )
-            for name, split in splits.items()
-        )
-        shown.append(Table("Sub-words, by the backbone's tokenizer", head, rows))
-        shown += _happened(splits)
-        drawn.append(
-            plots.histogram(
-                "Sub-words in a row",
-                "sub-words",
-                {n: s.num_subwords for n, s in splits.items()},
-                limit,
-            )
-        )
-    return Section("Sizes", about, tuple(shown), tuple(drawn))
+        for name, split in splits.items()
+    )
+    names = ("split", "rows tokenized", "sub-words", "median", "95 %", "longest")
+    head = _head(*names, "in several windows", "windows")
+    return Table("Sub-words of the backbone's tokenizer", head, rows)
 
 
 def _head(*names: str) -> tuple[Cell, ...]:
     return tuple(map(Cell, names))
 
 
-def _spread(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> tuple[Cell, ...]:
-    """Their sum, median, 95th percentile and greatest."""
+def _summary(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> tuple[Cell, ...]:
+    """The sum, median, 95th percentile and maximum."""
     if not len(values):
         return (Cell(DASH),) * 4
-    figures = (values.sum(), np.median(values), np.quantile(values, 0.95), values.max())
-    return tuple(Cell(count(round(float(figure)))) for figure in figures)
+    numbers = (values.sum(), np.median(values), np.quantile(values, 0.95), values.max())
+    return tuple(Cell(count(round(float(number)))) for number in numbers)
 
 
 def _windows(split: SplitStatistics, limit: int) -> tuple[Cell, ...]:
     if not len(split.num_subwords):
         return (Cell(DASH),) * 2
-    return Cell(percent(float((split.num_subwords > limit).mean()))), Cell(
-        count(int(split.num_windows.sum()))
-    )
+    share = float((split.num_subwords > limit).mean())
+    return _head(percent(share), count(int(split.num_windows.sum())))
 
 
-def _happened(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
-    what = list(dict.fromkeys(name for split in splits.values() for name in split.truncations))
+def _truncations(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
+    kinds = list(dict.fromkeys(name for split in splits.values() for name in split.truncations))
     rows = tuple(
         (Cell(name), *(Cell(count(split.truncations.get(name, 0))) for split in splits.values()))
-        for name in what
+        for name in kinds
     )
-    return [Table("What does not fit", _head("what", *splits), rows)] if rows else []
+    return [Table("Truncation and splitting", _head("effect", *splits), rows)] if rows else []
 
 
 def _labels(statistics: Statistics) -> Section:
     splits = statistics.splits
-    names = sorted(
-        {label for split in splits.values() for label in split.labels},
-        key=lambda label: (-sum(split.labels.get(label, 0) for split in splits.values()), label),
-    )
-    totals = {name: max(1, sum(split.labels.values())) for name, split in splits.items()}
-    shares = {
-        label: {
-            name: 100 * split.labels.get(label, 0) / totals[name] for name, split in splits.items()
-        }
-        for label in names
-    }
+    totals = Counter[str]()
+    for split in splits.values():
+        totals.update(split.labels)
+    names = sorted(totals, key=lambda label: (-totals[label], label))
+    shares = {label: _shares(splits, label) for label in names}
     rows = tuple(
         (
             Cell(label),
@@ -195,10 +164,13 @@ def _labels(statistics: Statistics) -> Section:
         for label in names
     )
     table = Table("Annotations by label", _head("label", *splits), rows)
-    return Section(
-        "Labels",
-        f"Labels: {len(names)}.",
-        (),
-        (plots.bars("Share of annotations", "%", shares),),
-        table,
-    )
+    bars = plots.bars("Share of annotations", "%", shares)
+    return Section("Labels", f"Labels: {len(names)}.", (), (bars,), table)
+
+
+def _shares(splits: Mapping[str, SplitStatistics], label: str) -> dict[str, float]:
+    """The share of a label among the annotations of each split, in percent."""
+    return {
+        name: 100 * split.labels.get(label, 0) / max(1, sum(split.labels.values()))
+        for name, split in splits.items()
+    }

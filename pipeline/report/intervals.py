@@ -1,4 +1,4 @@
-"""How sure the report's scores are: intervals of runs, differences between the arms of a task, and what may be said of them."""
+"""Confidence intervals of runs, and differences between the arms of a task."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -7,41 +7,41 @@ from pipeline.analysis.bootstrap import Difference, difference, interval
 from pipeline.report.collect import RunResult
 
 
-def interval_of(run: RunResult, figure: str) -> tuple[float, float] | None:
-    """The 95 % interval of a test figure; None where it has none."""
-    return interval(run.mean_samples[figure]) if figure in run.mean_samples else None
+def interval_of(run: RunResult, metric: str) -> tuple[float, float] | None:
+    """The 95 % interval of a test metric; None if the run has no samples of it."""
+    return interval(run.mean_samples[metric]) if metric in run.mean_samples else None
 
 
-def gap(one: RunResult, other: RunResult) -> Difference | None:
-    """By how much one arm of a task is above another in what they are compared by; None where their units are not the same.
+def gap(run: RunResult, other: RunResult) -> Difference | None:
+    """The difference of two arms of a task in its primary metric: `run` minus `other`.
 
-    Of means over seeds, where both have repeats; else of their own runs alone: one run shows nothing of its luck.
+    It is the difference of the means over seeds if both arms have repeats, and otherwise that of
+    their first runs, which does not cover seed variance. None if their test units differ or either
+    arm has no score.
     """
     if (
-        not (one.metrics and other.metrics and one.counts and other.counts)
-        or one.counts.units != other.counts.units
+        not (run.metrics and other.metrics and run.counts and other.counts)
+        or run.counts.units != other.counts.units
     ):
         return None
-    name = one.metrics.primary
-    values = one.values(name), other.values(name)
-    if not all(values) or name not in one.samples or name not in other.samples:
+    name = run.metrics.primary
+    values, other_values = run.values(name), other.values(name)
+    if not values or not other_values or name not in run.samples or name not in other.samples:
         return None
-    if not (one.repeats and other.repeats):
-        return difference(values[0][0] - values[1][0], one.samples[name], other.samples[name])
+    if not (run.repeats and other.repeats):
+        return difference(values[0] - other_values[0], run.samples[name], other.samples[name])
     return difference(
-        fmean(values[0]) - fmean(values[1]), one.mean_samples[name], other.mean_samples[name]
+        fmean(values) - fmean(other_values), run.mean_samples[name], other.mean_samples[name]
     )
 
 
 def level(runs: Sequence[RunResult], best: Sequence[str]) -> list[str]:
-    """The arms `best`, and those of the task that do not really differ from one of them."""
+    """The `best` arms, and the arms without a significant difference from at least one of them."""
     top = [run for run in runs if run.arm in best]
-    gaps = {run.arm: [gap(one, run) for one in top] for run in runs if run.arm not in best}
-    return [
-        *best,
-        *(
-            arm
-            for arm, found in gaps.items()
-            if any(one is not None and not one.real for one in found)
-        ),
-    ]
+    others = [run for run in runs if run.arm not in best]
+    return [*best, *(run.arm for run in others if _is_level(run, top))]
+
+
+def _is_level(run: RunResult, top: Sequence[RunResult]) -> bool:
+    gaps = [gap(top_run, run) for top_run in top]
+    return any(top_gap is not None and not top_gap.real for top_gap in gaps)

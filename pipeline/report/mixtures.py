@@ -1,6 +1,6 @@
-"""The report's tables on mixtures: what each corpus is of one, as intended and as drawn, and what leaks."""
+"""The report's tables on mixtures: intended and realized shares of the corpora, and leakage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.report.collect import Mixture
 from pipeline.report.stage_outputs import Scores
@@ -8,13 +8,14 @@ from pipeline.report.tables import DASH, Cell, Table, count, factor, learning_ra
 
 
 def shares(mixture: Mixture) -> Table | None:
-    """How much of the mixture each corpus is, by rows and as sampled."""
+    """The share of each corpus in the mixture, by rows and as sampled."""
     if not mixture.corpora:
         return None
     names = ("rows", "share of rows", "share as sampled", "rate", "epochs", "micro-batches")
     total = sum(corpus.get("rows") or 0 for corpus in mixture.corpora.values())
     rows = tuple(
-        (Cell(name), *map(Cell, _corpus(corpus, total))) for name, corpus in mixture.corpora.items()
+        (Cell(name), *map(Cell, _share_texts(corpus, total)))
+        for name, corpus in mixture.corpora.items()
     )
     unit = mixture.settings.get("unit")
     columns = (
@@ -24,7 +25,7 @@ def shares(mixture: Mixture) -> Table | None:
     return Table("Corpora", columns, rows)
 
 
-def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
+def _share_texts(corpus: Scores, total: float) -> tuple[str, ...]:
     rows = corpus.get("rows")
     by_rows = percent(rows / total if total and rows is not None else None, 1)
     sampled, epochs = percent(corpus.get("share"), 1), factor(corpus.get("epochs"))
@@ -38,7 +39,7 @@ def _corpus(corpus: Scores, total: float) -> tuple[str, ...]:
     )
 
 
-DRAWN = {
+UNIT_TITLES = {
     "micro_batches": "micro-batches",
     "rows": "rows",
     "tokens": "tokens",
@@ -47,46 +48,54 @@ DRAWN = {
 
 
 def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
-    """Corpus -> in percent, the share that was intended and those that the run realized; empty where it has no record of it."""
+    """The intended and the realized shares of each corpus by unit, in percent.
+
+    Empty if the run has no record of the realized shares.
+    """
     drawn, corpora = mixture.training.drawn, mixture.corpora or {}
-    totals = {key: sum(counts.get(key) or 0 for counts in drawn.values()) or 1 for key in DRAWN}
+    totals = {
+        key: sum(counts.get(key) or 0 for counts in drawn.values()) or 1 for key in UNIT_TITLES
+    }
     return {
         name: {"intended": 100 * (corpora[name].get("share") or 0)}
-        | {title: 100 * (counts.get(key) or 0) / totals[key] for key, title in DRAWN.items()}
+        | {title: 100 * (counts.get(key) or 0) / totals[key] for key, title in UNIT_TITLES.items()}
         for name, counts in drawn.items()
         if name in corpora
     }
 
 
 def consumed_by_corpus(mixture: Mixture) -> Table | None:
-    """What the run drew of each corpus, beside the share that was intended."""
-    shares = drawn_shares(mixture)
+    """The realized shares of each corpus next to its intended share."""
     rows = tuple(
         (
             Cell(name),
-            Cell(percent(found["intended"] / 100, 1)),
-            *(
-                Cell(percent(found[title] / 100, 1), count(mixture.training.drawn[name].get(key)))
-                for key, title in DRAWN.items()
-            ),
+            Cell(percent(corpus_shares["intended"] / 100, 1)),
+            *_realized_cells(corpus_shares, mixture.training.drawn[name]),
         )
-        for name, found in shares.items()
+        for name, corpus_shares in drawn_shares(mixture).items()
     )
-    columns = (Cell("corpus"), Cell("intended"), *map(Cell, DRAWN.values()))
-    return Table("Shares of what was trained on", columns, rows) if rows else None
+    columns = (Cell("corpus"), Cell("intended"), *map(Cell, UNIT_TITLES.values()))
+    return Table("Shares of the training data", columns, rows) if rows else None
+
+
+def _realized_cells(corpus_shares: Mapping[str, float], counts: Scores) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(percent(corpus_shares[title] / 100, 1), count(counts.get(key)))
+        for key, title in UNIT_TITLES.items()
+    )
 
 
 def leaks(mixture: Mixture) -> Table | None:
-    """Held-out rows of one corpus whose texts are in train rows of another, or of itself."""
+    """Held-out rows that share a text with training rows of the same or another corpus."""
     columns = (
-        "trained on",
-        "held out",
+        "training corpus",
+        "held-out corpus",
         "split",
         "rows",
         "equal",
         "contained",
-        "train rows",
-        "for example",
+        "training rows",
+        "examples",
     )
     keys = ("rows", "equal", "contained", "train_rows")
     rows = tuple(
@@ -98,7 +107,9 @@ def leaks(mixture: Mixture) -> Table | None:
         for leak in mixture.leaks
     )
     return (
-        Table("Held-out rows found among train rows", tuple(map(Cell, columns)), rows, prose=True)
+        Table(
+            "Held-out rows found among training rows", tuple(map(Cell, columns)), rows, prose=True
+        )
         if rows
         else None
     )
@@ -110,7 +121,7 @@ def _examples(examples: Sequence[str]) -> str:
 
 
 def pretraining(mixture: Mixture) -> Table | None:
-    """The multi-task run's own numbers."""
+    """The steps, rows, tokens and learning rates of the multi-task run."""
     names = ("steps", "best_step", "rows_seen", "tokens_seen")
     facts, seed = mixture.training.facts, mixture.training.facts.get("seed")
     if all(value is None for value in facts.values()):

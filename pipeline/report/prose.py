@@ -61,7 +61,7 @@ GLOSSARY: dict[str, str] = {
     "mean over about a thirtieth of its run; the losses of different tasks are not comparable.",
     "share as sampled": "A corpus of n rows is drawn in proportion to min(n, cap)^(1/temperature): a temperature above 1 "
     "favors small corpora. Epochs say how often the run went through each.",
-    "shares of what was trained on": "Micro-batches are drawn by share; they hold about the same number of tokens each, not of "
+    "shares of the training data": "Micro-batches are drawn by share; they hold about the same number of tokens each, not of "
     "rows, nor of loss tokens: the labels that the loss is computed on.",
     "held-out rows found": "Held-out rows whose texts equal, contain or are contained in train rows of another corpus, or of "
     "their own. Where there are any, read the multitask arm's test score on that task with care.",

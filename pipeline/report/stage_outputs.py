@@ -1,4 +1,7 @@
-"""What stages left on disk, read and checked: an absent file is None; a malformed one is a UserError that names it."""
+"""Read and check the outputs of stages.
+
+The result is None if a file is missing. A malformed file is a UserError with its path.
+"""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +13,8 @@ import pandas as pd
 from pipeline.errors import UserError
 
 RERUN = "rerun the stage that writes it"
-COLUMNS = {
-    "step",
-    "loss",
-    "score",
-    "label",
-    "precision",
-    "recall",
-    "f1",
-    "support",  # also loss_TASK and score_TASK
+# The first part of each known column's name, before "_", as in "loss_TASK" and "score_TASK".
+COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "support"} | {
     "suite",
     "changed",
     "layer",
@@ -30,7 +26,10 @@ Scores = dict[str, float | None]
 
 
 def parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
-    """A Parquet file that has at least those columns."""
+    """The content of a Parquet file.
+
+    Raises UserError if it is not Parquet, or lacks one of the `required` columns.
+    """
     try:
         frame = pd.read_parquet(path)
     except FileNotFoundError:
@@ -46,7 +45,10 @@ def parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
 
 
 def document(path: Path) -> dict[str, Any] | None:
-    """A JSON object."""
+    """The content of a JSON file.
+
+    Raises UserError if it is not a JSON object in UTF-8.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -61,7 +63,10 @@ def document(path: Path) -> dict[str, Any] | None:
 
 
 def typed(values: dict[str, Any], key: str, kind: type, path: Path) -> Any:
-    """The value at `key`, of that type; an empty one where there is none."""
+    """The value of `key`; an empty `kind()` if it is absent or null.
+
+    Raises UserError if its type is not `kind`.
+    """
     value = values.get(key)
     if value is None:
         return kind()
@@ -71,7 +76,10 @@ def typed(values: dict[str, Any], key: str, kind: type, path: Path) -> Any:
 
 
 def numbers(values: dict[str, Any], key: str, path: Path) -> Scores:
-    """The mapping at `key`, empty where there is none; NaN, which JSON does not have but Python writes, becomes None."""
+    """The numbers in the mapping at `key`; empty if it is absent.
+
+    NaN becomes None: JSON has no NaN, but Python writes it. Raises UserError for other values.
+    """
     scores: Scores = {}
     for name, value in typed(values, key, dict, path).items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -81,8 +89,11 @@ def numbers(values: dict[str, Any], key: str, path: Path) -> Scores:
 
 
 def table(path: Path, required: Sequence[str], text: str = "") -> pd.DataFrame | None:
-    """The known columns of a TSV, numbers but for the column `text`; an empty field is NaN."""
-    try:  # All as text first: a label may be spelled "NA" or "null".
+    """The known columns of a TSV file, as numbers except the column `text`. An empty field is NaN.
+
+    Raises UserError if it is not a table, lacks a `required` column, or a field is not a number.
+    """
+    try:  # Read all columns as text: a label may be "NA" or "null".
         frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8")
         frame = frame[[column for column in frame.columns if column.split("_")[0] in COLUMNS]]
     except FileNotFoundError:
@@ -104,10 +115,11 @@ def table(path: Path, required: Sequence[str], text: str = "") -> pd.DataFrame |
 def _column(column: "pd.Series[str]", path: Path) -> "pd.Series[float]":
     stripped = column.fillna("").str.strip()
     values = pd.to_numeric(stripped, errors="coerce").astype(float)
-    bad = values.isna() & ~stripped.str.lower().isin(["", "nan"])
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
+    invalid = values.isna() & ~stripped.str.lower().isin(["", "nan"])
+    if invalid.any():
+        row = int(invalid.to_numpy().argmax())
         raise UserError(
-            f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; {RERUN}"
+            f"{path}:{row + 2}: {column.name}: found {stripped.iloc[row]!r}, expected a number; "
+            f"{RERUN}"
         )
     return values

@@ -81,12 +81,12 @@ def test_a_sound_corpus(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = ("--backbone", f"folder:{place}/backbone", "--max-length", 8, "--stride", 2, "--html")
     code, said = check(place, capsys, *words, place / "out/page.html")
     assert code == 0
-    assert "Nothing is wrong" in said
+    assert "There are no problems" in said
     assert re.search(r"train +│ +200 +│ +1,000", said)
     html = (place / "out/page.html").read_text(encoding="utf-8")
     assert html.count("<svg") == 3
     assert "The corpus ours" in html
-    assert "240 rows are sound" in html
+    assert "240 rows are valid" in html
     check(place, capsys, *words, place / "again.html")
     assert (place / "again.html").read_text(encoding="utf-8") == html
 

@@ -468,7 +468,7 @@ def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> Non
     assert "| LOC | 5 | — | — | — | — |" in text
     assert "| ner | 1,000 | 25.0 % | 33.3 % | 349,525 | 1.2 | — |" in text
     assert (
-        rows_of(text, "Shares of what was trained on").items()
+        rows_of(text, "Shares of the training data").items()
         >= {
             "ner": ["33.3 %", "33.3 %", "75.0 %", "25.0 %", "90.0 %"],
             "qa": ["66.7 %", "66.7 %", "25.0 %", "75.0 %", "10.0 %"],
