@@ -1,4 +1,4 @@
-"""deep-prompt check: problems and statistics of one corpus, as text and as HTML, in good and bad state."""
+"""`deep-prompt check`: problems and statistics of valid and invalid corpora, as text and HTML."""
 
 import json
 import re
@@ -38,12 +38,12 @@ labels: ["yes", "no", maybe]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A recipe, sound files of it, and a backbone's tokenizer."""
+def folder(tmp_path: Path) -> Path:
+    """A folder with a recipe, valid raw files, and a backbone for its tokenizer."""
     (tmp_path / "ours.yaml").write_text(RECIPE, encoding="utf-8")
     (tmp_path / "raw").mkdir()
     for split, size in (("train", 200), ("validation", 20), ("test", 20)):
-        rows(
+        write_rows(
             tmp_path,
             split,
             [
@@ -55,82 +55,104 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rows(place: Path, split: str, values: list[dict[str, Any]]) -> None:
-    (place / "raw" / f"{split}.jsonl").write_text(
+def write_rows(folder: Path, split: str, values: list[dict[str, Any]]) -> None:
+    (folder / "raw" / f"{split}.jsonl").write_text(
         "".join(json.dumps(value) + "\n" for value in values), encoding="utf-8"
     )
 
 
-def add(place: Path, split: str, *values: dict[str, Any]) -> None:
-    path = place / "raw" / f"{split}.jsonl"
-    rows(place, split, [*map(json.loads, path.read_text(encoding="utf-8").splitlines()), *values])
+def add_rows(folder: Path, split: str, *values: dict[str, Any]) -> None:
+    path = folder / "raw" / f"{split}.jsonl"
+    write_rows(
+        folder, split, [*map(json.loads, path.read_text(encoding="utf-8").splitlines()), *values]
+    )
 
 
-def check(place: Path, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[Any, str]:
-    """The exit code and what was printed."""
+def check(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str]:
+    """Run the command: the exit code and the output."""
     code: Any = 0
     try:
-        main(["check", str(place / "ours.yaml"), "--folder", str(place / "raw"), *map(str, words)])
+        main(
+            [
+                "check",
+                str(folder / "ours.yaml"),
+                "--folder",
+                str(folder / "raw"),
+                *map(str, arguments),
+            ]
+        )
     except SystemExit as error:
         code = error.code
-    said = capsys.readouterr()
-    return code, said.out + said.err
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
 
 
-def test_a_sound_corpus(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--backbone", f"folder:{place}/backbone", "--max-length", 8, "--stride", 2, "--html")
-    code, said = check(place, capsys, *words, place / "out/page.html")
-    assert code == 0
-    assert "There are no problems" in said
-    assert re.search(r"train +│ +200 +│ +1,000", said)
-    html = (place / "out/page.html").read_text(encoding="utf-8")
-    assert html.count("<svg") == 3
-    assert "The corpus ours" in html
-    assert "240 rows are valid" in html
-    check(place, capsys, *words, place / "again.html")
-    assert (place / "again.html").read_text(encoding="utf-8") == html
-
-
-def test_a_corpus_with_problems_is_counted_as_far_as_it_is_sound(
-    place: Path, capsys: pytest.CaptureFixture[str]
+def test_a_valid_corpus_has_statistics_and_a_page(
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add(
-        place,
-        "train",
-        {"text": " ", "label": "yes"},
-        {"text": "a", "label": "perhaps"},
-        {"text": "a\x99", "label": "no"},
-    )
-    code, said = check(place, capsys, "--html", place / "page.html")
-    assert code == 1
-    assert "empty-text: 1\n" in said
-    assert "unknown-label: 1\n" in said
-    assert "control-character-in-text: 1 (warning)" in said
-    assert re.search(r"train +│ +201 ", said)
-    assert "perhaps" in (place / "page.html").read_text(encoding="utf-8")
-
-
-def test_nothing_sound_is_no_crash(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for split in ("train", "validation", "test"):
-        rows(place, split, [{"text": "", "label": "yes"}] * 3)
-    code, said = check(
-        place,
-        capsys,
+    arguments = (
         "--backbone",
-        f"folder:{place}/backbone",
+        f"folder:{folder}/backbone",
         "--max-length",
         8,
         "--stride",
         2,
         "--html",
-        place / "page.html",
     )
-    assert (code, "empty-text: 9" in said) == (1, True)
-    assert "Traceback" not in said
+    code, output = check(folder, capsys, *arguments, folder / "out/page.html")
+    assert code == 0
+    assert "There are no problems" in output
+    assert re.search(r"train +│ +200 +│ +1,000", output)
+    html = (folder / "out/page.html").read_text(encoding="utf-8")
+    assert html.count("<svg") == 3
+    assert "The corpus ours" in html
+    assert "240 rows are valid" in html
+    check(folder, capsys, *arguments, folder / "again.html")
+    assert (folder / "again.html").read_text(encoding="utf-8") == html
+
+
+def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_rows(
+        folder,
+        "train",
+        {"text": " ", "label": "yes"},
+        {"text": "a", "label": "perhaps"},
+        {"text": "a\x99", "label": "no"},
+    )
+    code, output = check(folder, capsys, "--html", folder / "page.html")
+    assert code == 1
+    assert "empty-text: 1\n" in output
+    assert "unknown-label: 1\n" in output
+    assert "control-character-in-text: 1 (warning)" in output
+    assert re.search(r"train +│ +201 ", output)
+    assert "perhaps" in (folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_corpus_without_valid_rows_is_no_crash(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "validation", "test"):
+        write_rows(folder, split, [{"text": "", "label": "yes"}] * 3)
+    code, output = check(
+        folder,
+        capsys,
+        "--backbone",
+        f"folder:{folder}/backbone",
+        "--max-length",
+        8,
+        "--stride",
+        2,
+        "--html",
+        folder / "page.html",
+    )
+    assert (code, "empty-text: 9" in output) == (1, True)
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "part"),
+    ("values", "kind", "message"),
     [
         ([{"text": "a b", "label": "yes"}] * 20_000, "class-imbalance", "'yes' is"),
         (
@@ -145,24 +167,24 @@ def test_nothing_sound_is_no_crash(place: Path, capsys: pytest.CaptureFixture[st
         ),
     ],
 )
-def test_warnings_never_fail(
+def test_warnings_do_not_fail(
     values: list[dict[str, Any]],
     kind: str,
-    part: str,
-    place: Path,
+    message: str,
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    add(place, "train", *values)
-    code, said = check(
-        place, capsys, "--backbone", f"folder:{place}/backbone", "--max-length", 16, "--stride", 2
+    add_rows(folder, "train", *values)
+    code, output = check(
+        folder, capsys, "--backbone", f"folder:{folder}/backbone", "--max-length", 16, "--stride", 2
     )
     assert code == 0
-    assert f"{kind}: 1 (warning)" in said
-    assert part in said
+    assert f"{kind}: 1 (warning)" in output
+    assert message in output
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("--max-length", 4), "--max-length is 4"),
         (("--stride", 64), "--stride 64"),
@@ -170,18 +192,18 @@ def test_warnings_never_fail(
         (("--backbone", "folder:nowhere"), "has no config.json"),
     ],
 )
-def test_a_users_mistake(
-    words: tuple[object, ...], message: str, place: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments_are_user_errors(
+    arguments: tuple[object, ...], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = check(place, capsys, *words)
+    code, output = check(folder, capsys, *arguments)
     assert code == 1
-    assert message in said
+    assert message in output
 
 
-def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(place / "ours.yaml")
-    rows(
-        place,
+def test_rare_labels_add_a_warning(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(folder / "ours.yaml")
+    write_rows(
+        folder,
         "train",
         [
             {
@@ -193,7 +215,7 @@ def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
     )
     problems = Problems()
     summary, _ = prepare(
-        replace(recipe, allow=("shared-row",)), place / "raw", tmp_path / "out", problems=problems
+        replace(recipe, allow=("shared-row",)), folder / "raw", tmp_path / "out", problems=problems
     )
     compute_statistics(tmp_path / "out", summary, None, 8, 0, problems)
     assert [problem.message.split(";")[0] for problem in problems.kept] == [
@@ -203,22 +225,29 @@ def test_rare_labels_are_warned_of(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ner", "qa", "srl"])
-def test_lengths_are_those_of_the_features(kind: Any, tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A row is in one window exactly if all its sub-words fit into one; and the sampled rows are all rows here."""
+def test_lengths_agree_with_the_features(kind: Any, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A row has a single window exactly if all its sub-words fit into it.
+
+    Here the corpus is so small that all rows are tokenized.
+    """
     write_corpus(kind, tmp_path / "raw", 100, 0)
     recipe = replace(
         load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"),
         allow=("shared-row", "conflicting-labels", "unseen-label"),
     )
     summary, _ = prepare(recipe, tmp_path / "raw", tmp_path / "out")
-    found = compute_statistics(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
-    for split, counted in found.splits.items():
-        assert len(counted.num_tokens) == len(counted.num_subwords) == summary["rows"][split]
-        assert int(counted.num_tokens.sum()) == summary["tokens"][split]
-        assert np.array_equal(counted.num_windows > 1, counted.num_subwords > 32)
+    statistics = compute_statistics(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
+    for split, split_statistics in statistics.splits.items():
+        assert (
+            len(split_statistics.num_tokens)
+            == len(split_statistics.num_subwords)
+            == summary["rows"][split]
+        )
+        assert int(split_statistics.num_tokens.sum()) == summary["tokens"][split]
+        assert np.array_equal(split_statistics.num_windows > 1, split_statistics.num_subwords > 32)
 
 
-def test_rows_are_sampled_where_there_are_many(
+def test_a_sample_of_rows_is_tokenized_if_there_are_many(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.data.corpus_statistics.MAX_TOKENIZED_ROWS", 30)
@@ -235,13 +264,13 @@ def test_rows_are_sampled_where_there_are_many(
     assert (len(train.num_tokens), len(train.num_subwords)) == (100, 25)
 
 
-def test_check_loads_no_torch_without_a_backbone(place: Path) -> None:
+def test_check_without_a_backbone_does_not_import_torch(folder: Path) -> None:
     code = (
         "import sys; from deep_prompt.cli.main import main\n"
-        f"main(['check', {str(place / 'ours.yaml')!r}, '--folder', {str(place / 'raw')!r}])\n"
+        f"main(['check', {str(folder / 'ours.yaml')!r}, '--folder', {str(folder / 'raw')!r}])\n"
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.endswith("set()\n")
+    assert process.stdout.endswith("set()\n")

@@ -1,4 +1,4 @@
-"""The report's sections on probes: their numbers are those of the files, and an absent probe is left out."""
+"""The report's sections on probes: they show the numbers of the files and omit missing probes."""
 
 import json
 from pathlib import Path
@@ -14,35 +14,40 @@ ARMS, TASKS = ("multitask", "fine_tune"), ("ner", "qa")
 SHIFTS = [("ner", "tweets")]
 
 
-def put(path: Path, content: Any) -> None:
+def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Two arms probed on one task, one of them with a deep prompt in layers 1 and 2; one out of domain; one transfer."""
+    """The outputs of the probes.
+
+    Two arms were probed on a task, one of them with a deep prompt in layers 1 and 2. There is also
+    an out-of-domain result and a transfer result.
+    """
     for arm, typos in (("multitask", 70.0), ("fine_tune", 82.5)):
         folder = tmp_path / "probe" / arm / "ner"
-        put(folder / "metrics.json", {"primary": "f1", "rows": 100, "score": 80.0, "loss": {}})
-        put(
+        write(folder / "metrics.json", {"primary": "f1", "rows": 100, "score": 80.0, "loss": {}})
+        write(
             folder / "suites.tsv",
-            f"suite\tscore\tloss\tchanged\ntypos\t{typos}\t{80 - typos}\t90\nwhite_space\t80\t0\t0\n",
+            f"suite\tscore\tloss\tchanged\ntypos\t{typos}\t{80 - typos}\t90\n"
+            "white_space\t80\t0\t0\n",
         )
-        put(folder / "layers.tsv", "layer\tscore\tloss\n")
-    put(
+        write(folder / "layers.tsv", "layer\tscore\tloss\n")
+    write(
         tmp_path / "probe/multitask/ner/layers.tsv",
         "layer\tscore\tloss\thead_0\thead_1\n1\t60.0\t20.0\t0.25\t0.75\n2\t79.0\t1.0\t0.1\t0.2\n",
     )
-    put(
+    write(
         tmp_path / "out_of_domain/multitask/ner-on-tweets/metrics.json",
         {"home": 85.0, "there": 45.5, "loss": 39.5, "rows": 100},
     )
-    put(
+    write(
         tmp_path / "transfer/ner/metrics.json",
         {"primary": "f1", "scores": {"multitask/ner": 80.0, "none": 31.25}},
     )
-    put(
+    write(
         tmp_path / "transfer/ner/cosines.tsv",
         "prompt\tlayer\tcosine\tcosine_added\nmultitask/ner\t0\t1\t1\npretrain/all\t0\t0.97\t\n",
     )
@@ -50,14 +55,14 @@ def results(tmp_path: Path) -> Path:
 
 
 def texts(section: Section, table: int = 0) -> dict[str, list[tuple[str, str]]]:
-    """A table's cells and their notes, by the first of each row."""
+    """The text and the note of each cell, by the first cell of the row."""
     return {
         row[0].text: [(cell.text, cell.note) for cell in row[1:]]
         for row in section.tables[table].rows
     }
 
 
-def test_every_number_is_that_of_the_files(results: Path) -> None:
+def test_every_number_comes_from_the_files(results: Path) -> None:
     robustness, prompts, transfer = probes.sections(results, ARMS, TASKS, SHIFTS)
     assert texts(robustness) == {
         "multitask": [("80.0", ""), ("70.0", "−10.0"), ("80.0", "reads the same")],
@@ -80,31 +85,37 @@ def test_every_number_is_that_of_the_files(results: Path) -> None:
     assert texts(transfer) == {"ner": [("80.0", ""), ("31.2", "")]}
 
 
-def test_every_plot_says_what_it_shows(results: Path) -> None:
-    drawn = {
+def test_every_plot_has_a_text_alternative_with_its_numbers(results: Path) -> None:
+    texts_by_caption = {
         plot.caption: plot.text
         for section in probes.sections(results, ARMS, TASKS, SHIFTS)
         for plot in section.plots
     }
-    assert drawn == {
-        "ner: points lost by suite": "typos multitask 10.0, fine_tune -2.5; white space multitask 0.0, fine_tune 0.0",
-        "ner, multitask: attention mass on the prompt": "layer 1: 0.25 to 0.75; layer 2: 0.10 to 0.20",
+    assert texts_by_caption == {
+        "ner: points lost by suite": (
+            "typos multitask 10.0, fine_tune -2.5; white space multitask 0.0, fine_tune 0.0"
+        ),
+        "ner, multitask: attention mass on the prompt": (
+            "layer 1: 0.25 to 0.75; layer 2: 0.10 to 0.20"
+        ),
         "ner: points lost without the prompt in a layer": "1 multitask 20.0; 2 multitask 1.0",
-        "ner: cosine of its prompt and others'": "multitask/ner: 1.00 to 1.00; pretrain/all: 0.97 to 0.97",
+        "ner: cosine of its prompt and others'": (
+            "multitask/ner: 1.00 to 1.00; pretrain/all: 0.97 to 0.97"
+        ),
         "ner: cosine of what tuning added to its prompt and others'": "multitask/ner: 1.00 to 1.00",
     }
 
 
-def test_drawings_are_lines_and_no_images(results: Path) -> None:
+def test_plots_are_vector_drawings_without_images(results: Path) -> None:
     for section in probes.sections(results, ARMS, TASKS, SHIFTS):
         assert not [plot.caption for plot in section.plots if "<image" in plot.svg]
 
 
-def test_nothing_probed_nothing_said(tmp_path: Path) -> None:
+def test_without_probes_there_are_no_sections(tmp_path: Path) -> None:
     assert probes.sections(tmp_path, ARMS, TASKS, []) == []
 
 
-def test_a_malformed_file_is_named(results: Path) -> None:
-    put(results / "probe/multitask/ner/suites.tsv", "suite\tscore\nx\t1\n")
+def test_an_error_names_the_malformed_file(results: Path) -> None:
+    write(results / "probe/multitask/ner/suites.tsv", "suite\tscore\nx\t1\n")
     with pytest.raises(UserError, match=r"probe/multitask/ner/suites.tsv: no column loss, changed"):
         probes.sections(results, ARMS, TASKS, [])
