@@ -3,6 +3,7 @@
 Imports of torch and transformers are inside the fixtures: most test files need neither.
 """
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from pipeline.model.backbone import Backbone
     from pipeline.pretrained.tokenizer import Tokenizer
+
+# A background job of a shell ignores Ctrl-C, and so would all processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = (
     "pipeline",

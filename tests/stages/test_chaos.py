@@ -10,12 +10,18 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-from tests.support.small_project import environment, made, make_project, python, write_params
+from tests.support.small_project import (
+    environment,
+    made,
+    make_project,
+    python,
+    python_of,
+    write_params,
+)
 
 KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "3")), int(os.environ.get("CHAOS_SEED", "1"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -55,7 +61,7 @@ def processes(folder: Path) -> dict[str, list[int]]:
     return found
 
 
-def dvc_project(home: Path) -> tuple[Path, dict[str, str]]:
+def dvc_project(home: Path) -> Path:
     """A small project under DVC, with every stage there is, whose trainings are not too fast to be hit."""
     home.mkdir()
     folder, env = (home / "project").resolve(), environment(home)
@@ -68,14 +74,15 @@ def dvc_project(home: Path) -> tuple[Path, dict[str, str]]:
     write_params(folder, values)
     (folder / "cluster.yaml").write_text(f"ranks: {RANKS}\n", encoding="utf-8")
     python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
-    return folder, env
+    return folder
 
 
-def repro(folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
-    """As `make repro` does it."""
-    python(folder, env, "-m", "deep_prompt", "check").check_returncode()
+def repro(folder: Path, forks: bool = True) -> "subprocess.Popen[str]":
+    """As `make repro` does it; without `forks` where its processes are to be killed."""
+    env = environment(folder.parent, forks)
+    python(folder, environment(folder.parent), "-m", "deep_prompt", "check").check_returncode()
     return subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro"],
+        [python_of(env), "-m", "dvc", "--wait-for-lock", "repro"],
         cwd=folder,
         env=env,
         stdout=subprocess.PIPE,
@@ -85,12 +92,12 @@ def repro(folder: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
 
 
 def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
-    undisturbed, env = dvc_project(tmp_path / "undisturbed")
-    whole = repro(undisturbed, env)
-    folder, env = dvc_project(tmp_path / "disturbed")
+    undisturbed = dvc_project(tmp_path / "undisturbed")
+    whole = repro(undisturbed)
+    folder = dvc_project(tmp_path / "disturbed")
     dice, hits = random.Random(SEED), Counter[str]()
     while hits.total() < KILLS:
-        running = repro(folder, env)
+        running = repro(folder, forks=False)
         while (
             running.poll() is None and hits.total() < KILLS
         ):  # it may live on: DVC ignores a SIGINT while a stage runs
@@ -123,7 +130,7 @@ def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
             ):
                 shutil.rmtree(folder / name, ignore_errors=True)
             (folder / "dvc.lock").unlink()
-    last = repro(folder, env)
+    last = repro(folder)
     output, _ = last.communicate(timeout=900)
     assert last.returncode == 0, output
     output, _ = whole.communicate(timeout=900)

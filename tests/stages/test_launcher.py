@@ -47,6 +47,9 @@ class Place:
 
     folder: Path
     env: dict[str, str]
+    new: dict[
+        str, str
+    ]  # the environment of commands whose processes are killed or looked for: none is a fork
 
     def ranks(self, count: int, timeout_minutes: float = 10) -> None:
         """Ask for so many processes."""
@@ -107,11 +110,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         micro_batches_per_step=4, epochs=8, num_validations=8, tokens_per_micro_batch=64
     )
     write_params(folder, values)
-    env = environment(home)
+    env, new = (environment(home, forks) | {"PYTHONPATH": str(folder)} for forks in (True, False))
     done = python(folder, env, "-c", IN_ONE_PROCESS, *BEFORE)
     assert done.returncode == 0, done.stderr
     python(folder, env, "-m", "dvc", "init", "--quiet", "--no-scm").check_returncode()
-    return Place(folder, env)
+    return Place(folder, env, new)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +203,7 @@ def running(place: Place, two: object) -> Iterator[Start]:
             subprocess.Popen(
                 [sys.executable, *(words or PRETRAIN)],
                 cwd=place.folder,
-                env=place.env,
+                env=place.new,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.support import fork_server
 from tests.support.paths import ROOT
 
 WORDS = 300  # of the generated corpora; the others are spelled
@@ -143,8 +144,11 @@ def make_project(folder: Path) -> dict[str, Any]:
     return values
 
 
-def environment(home: Path) -> dict[str, str]:
-    """One process, one thread, this Python, and no settings of DVC's but the project's."""
+def environment(home: Path, forks: bool = True) -> dict[str, str]:
+    """One process, one thread, this Python, and no settings of DVC's but the project's.
+
+    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), which start seconds sooner.
+    """
     clean = {
         key: value
         for key, value in os.environ.items()
@@ -165,14 +169,22 @@ def environment(home: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
         "DVC_SYSTEM_CONFIG_DIR": str(home / "system"),
         "DVC_NO_ANALYTICS": "1",
+        **(fork_server.start() if forks else {}),
     }
 
 
 def python(folder: Path, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    """`python WORDS` in `folder`."""
+    """Run `python WORDS` in `folder`, with the `python` of `env`."""
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False
+        [python_of(env), *words], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
+
+
+def python_of(env: dict[str, str]) -> str:
+    """The path of an environment's `python`."""
+    found = shutil.which("python", path=env["PATH"])
+    assert found is not None
+    return found
 
 
 def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:

@@ -32,7 +32,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 from pipeline.world import write_corpus
-from tests.support.small_project import ROOT, environment, make_backbone
+from tests.support.small_project import ROOT, environment, make_backbone, python_of
 
 torch.set_num_threads(1)
 HEADS = {
@@ -127,16 +127,15 @@ def command(
     return run
 
 
-def process(place: Place, *words: object, **options: Any) -> "subprocess.Popen[bytes]":
-    env = environment(place.folder) | {"PYTHONPATH": str(ROOT)}
+def process(place: Place, *words: object, forks: bool = True) -> "subprocess.Popen[bytes]":
+    env = environment(place.folder, forks) | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "deep_prompt", *map(str, words)],
+        [python_of(env), "-m", "deep_prompt", *map(str, words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
         cwd=place.folder,
-        **options,
     )
 
 
@@ -389,7 +388,8 @@ def test_help_loads_no_torch() -> None:
 
 
 def test_an_endless_pipe_is_answered_as_it_comes(place: Place) -> None:
-    with process(place, "predict", "--artifact", place.ner, "--chunk-rows", 2) as running:
+    words = ("predict", "--artifact", place.ner, "--chunk-rows", 2)
+    with process(place, *words, forks=False) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         for number in range(3):  # the next rows come after the answers to these

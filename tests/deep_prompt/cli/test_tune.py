@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -32,6 +31,7 @@ from tests.support.small_project import (
     make_project,
     params,
     python,
+    python_of,
     write_params,
 )
 
@@ -116,7 +116,7 @@ def test_an_interrupted_trial_is_taken_up_where_it_was(
     space = {"pruner": "none", "arms": {"head_only": {"head_lr": {"low": 0.001, "high": 0.1}}}}
     write_space(folder, space)
     with subprocess.Popen(
-        [sys.executable, *COMMAND, "--trials", "1"],
+        [python_of(env), *COMMAND, "--trials", "1"],
         cwd=folder,
         env=env,
         stdout=subprocess.PIPE,

@@ -1,9 +1,7 @@
 """Several processes train as one: in every ZeRO stage, for every arm, and when their number changes on the way."""
 
-import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import sorted_rows
 from pipeline.training.trainer import TrainingRun
 from tests.support import one_rank
-from tests.support.paths import ROOT
+from tests.support.small_project import ROOT, environment, python_of
 
 Alone = tuple[dict[str, Tensor], TrainingRun, list[list[float]]]
 
@@ -32,18 +30,16 @@ def free_port() -> str:
 
 def together(folder: Path, world: int, *jobs: str) -> None:
     """Do the jobs in so many processes, one after another."""
-    environment = {
-        **os.environ,
+    env = environment(folder) | {
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": free_port(),
-        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.one_rank", folder, *jobs],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [python_of(env), "-m", "tests.support.one_rank", folder, *jobs],
+            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

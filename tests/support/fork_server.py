@@ -1,0 +1,225 @@
+"""A fork server: Python processes that start with torch and other libraries loaded, because importing them takes seconds.
+
+`start()` returns the variables of an environment whose `python` and `dvc` are fork_client.py, which asks this server for a fork. The
+server never imports the code under test.
+
+A fork differs from a new process in two ways: its parent is not the process that called `python`, and /proc shows the server's
+arguments. Tests that kill processes or look for them in /proc use an environment without these variables. A command with other values
+of `READ_ONCE` than the server's runs in a new process anyway.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
+"""Prefixes of variables that Python and the libraries read when they start."""
+SETTINGS = {
+    "DS_ACCELERATOR": "cpu",
+    "GOMP_SPINCOUNT": "10000",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "1",
+}
+"""The server's variables. All but the last two are what a stage sets for itself and the processes that it starts."""
+LIBRARIES = (
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pandas",
+    "torch._dynamo",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+    "safetensors.torch",
+    "deepspeed.launcher.runner",
+    "datasets",
+    "matplotlib.pyplot",
+    "jinja2",
+    "rich.progress",
+    "ruamel.yaml",
+    "dvc.cli.parser",
+    "dvc.repo",
+)
+
+
+@functools.cache
+def start() -> dict[str, str]:
+    """Start the server, until this process ends; returns variables for the environment of its clients.
+
+    None on a machine with a GPU, where forks could not use CUDA: there, all commands run in new processes.
+    """
+    if Path("/dev/nvidiactl").exists():
+        return {}
+    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
+    server = subprocess.Popen(
+        [sys.executable, __file__, folder],
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | SETTINGS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    atexit.register(_stop, server, folder)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    path = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {**SETTINGS, "PATH": os.pathsep.join(path)}
+
+
+def _stop(server: "subprocess.Popen[bytes]", folder: Path) -> None:
+    server.communicate()  # it ends when its standard input is closed
+    shutil.rmtree(folder)
+
+
+def serve(folder: Path) -> dict[str, Any]:
+    """Fork for every connection until standard input is closed. Returns only in the forks, with the client's request."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # so that a collection in a fork does not copy all memory
+    assert threading.active_count() == 1, "a fork would lack the other threads"
+    settings = {key: value for key, value in os.environ.items() if key.startswith(READ_ONCE)}
+    about = {"python": sys.executable, "prefixes": READ_ONCE, "settings": settings}
+    (folder / "server.json").write_text(json.dumps(about), encoding="utf-8")
+    client = Path(__file__).with_name("fork_client.py").read_text(encoding="utf-8")
+    for name in ("python", "dvc"):
+        (folder / name).write_text(f"#!{sys.executable} -IS\n{client}", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                raise SystemExit
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                return _keep(connection)
+            connection.close()
+            with contextlib.suppress(ChildProcessError):  # there is none left
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+
+
+def _keep(connection: socket.socket) -> dict[str, Any]:
+    """Fork once more. The parent passes signals on and reports how the fork ends; the fork returns the client's request."""
+    size, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    with connection.makefile("rb") as stream:
+        request: dict[str, Any] = json.loads(stream.read(int.from_bytes(size, "big")))
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        for target, stream in enumerate(streams):
+            os.dup2(stream, target)
+            os.close(stream)
+        return request
+    for stream in streams:
+        os.close(stream)
+    ended, watched = os.pidfd_open(process), [connection]
+    while ended not in select.select([ended, *watched], [], [])[0]:
+        number = connection.recv(1)
+        os.kill(process, number[0] if number else signal.SIGKILL)
+        if not number:  # the client was killed
+            watched = []
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(os.waitpid(process, 0)[1].to_bytes(4, "big"))
+    os._exit(0)
+
+
+def run(request: dict[str, Any], python: str) -> None:
+    """Do in this fork what `python ARGUMENTS` does in a new process; `python` becomes `sys.executable`.
+
+    Processes of `multiprocessing` stay new ones: they look for their parent.
+    """
+    import numpy
+    import torch
+
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    numpy.random.seed()
+    torch.default_generator.seed()
+    tempfile.tempdir = None  # TMPDIR may differ
+    importlib.invalidate_caches()
+    arguments = request["arguments"]
+    if arguments[0] == "-u":
+        arguments = arguments[1:]
+        sys.stdout, sys.stderr = _unbuffered(sys.stdout), _unbuffered(sys.stderr)
+    _run_main(arguments, python)
+
+
+def _unbuffered(stream: Any) -> io.TextIOWrapper:
+    raw = io.FileIO(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, "\n", write_through=True)
+
+
+def _run_main(arguments: list[str], python: str) -> None:
+    """Run a module, a command or a file as `__main__`."""
+    first, *others = arguments
+    places = {"-m": os.getcwd(), "-c": ""}
+    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[0] = places.get(first, os.path.dirname(os.path.abspath(first)))
+    sys.path[1:1] = [os.path.abspath(folder) for folder in added if folder]
+    sys.argv = [first, *(others[1:] if first in places else others)]
+    multiprocessing.set_executable(sys.executable)
+    sys.executable = python
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    if first == "-m":
+        runpy._run_module_as_main(others[0])  # what `python -m` calls
+    elif first == "-c":
+        exec(others[0], main.__dict__)
+    else:
+        main.__file__ = first
+        exec(compile(Path(first).read_bytes(), first, "exec"), main.__dict__)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Show an exception that ends Python; returns the exit code, negative for a signal."""
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
+    sys.excepthook(type(error), error, error.__traceback__)
+    return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+
+
+def main(folder: Path) -> None:
+    """Serve; in a fork, run the command and exit as Python does, except that the libraries' memory is not freed, which is slow."""
+    request, code = serve(folder), 0
+    try:
+        run(request, str(folder / "python"))
+    except BaseException as error:
+        code = _exit_code(error)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
