@@ -1,4 +1,4 @@
-"""deep-prompt export and import: prompts out to other libraries, and in from them."""
+"""deep-prompt export and import: exchange prompts with other libraries."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.files import sha256
 from stages.runtime.entry import log, log_wrote
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,32 +19,31 @@ if TYPE_CHECKING:
 
 
 def add_export_arguments(parser: ArgumentParser) -> None:
-    """The words of `export`."""
-    parser.add_argument("--to", required=True, choices=("peft",), help="whose format")
+    """Add the arguments of `export`."""
+    parser.add_argument("--to", required=True, choices=("peft",), help="target format")
     add_artifact_argument(parser)
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="the folder to write"
-    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--task",
         metavar="NAME",
-        help="whose prompt, where tasks have factors of their own on a shared one",
+        help="export the prompt of this task, if tasks have factors on a shared prompt",
     )
     parser.add_argument(
         "--base-model",
         metavar="NAME",
-        help="what the written config names as its base model (default: the backbone's hub id or folder)",
+        help="base model in the written config (default: the backbone's hub id or folder)",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="run peft itself (which must be installed) and ours on the same text, and compare hidden states",
+        help="run peft (extra `peft`) on the export and compare hidden states",
     )
 
 
-def export(given: Namespace) -> None:
-    """Write an artifact's deep prompt, or its LoRA factors, as an adapter of peft (PREFIX_TUNING or LORA). Heads stay behind:
-    peft has no such heads.
+def export(arguments: Namespace) -> None:
+    """Write an artifact's deep prompt or LoRA factors as a peft adapter (PREFIX_TUNING or LORA).
+
+    Heads are not exported, because peft has no such heads.
     """
     from pipeline.artifacts.artifact import load_into_backbone, load_prompt
     from pipeline.artifacts.config import load_config
@@ -53,29 +52,29 @@ def export(given: Namespace) -> None:
     from pipeline.model.prompt import DeepPrompt
     from pipeline.pretrained.location import locate
 
-    config = load_config(given.artifact)
+    config = load_config(arguments.artifact)
     folder = locate(config.backbone)
     backbone = Backbone.load(folder)
-    prompt = load_prompt(given.artifact, config, config.backbone, backbone, given.task)
+    prompt = load_prompt(arguments.artifact, config, config.backbone, backbone, arguments.task)
     deep_prompt = prompt if isinstance(prompt, DeepPrompt) else None
-    base_model = given.base_model or _base_model(config.backbone, folder)
+    base_model = arguments.base_model or _base_model(config.backbone, folder)
     if config.lora_rank:
-        load_into_backbone(given.artifact, config, backbone)
-        lora_to_peft(given.output, backbone, base_model)
+        load_into_backbone(arguments.artifact, config, backbone)
+        lora_to_peft(arguments.output, backbone, base_model)
     elif deep_prompt is not None:
-        to_peft(given.output, deep_prompt, backbone, base_model)
+        to_peft(arguments.output, deep_prompt, backbone, base_model)
     else:
         raise UserError(
-            f"{given.artifact}: arm is {config.arm!r}, which has neither a deep prompt nor LoRA factors; "
-            "export an artifact that has"
+            f"{arguments.artifact}: arm is {config.arm!r}, without a deep prompt or LoRA factors; "
+            "export an artifact of another arm"
         )
-    log_wrote(given.output)
-    if given.verify:
-        worst = verify(given.output, deep_prompt, backbone, folder, *_some_text(folder))
-        log(f"verified: peft's hidden states and ours differ by {worst:.1e} at most")
+    log_wrote(arguments.output)
+    if arguments.verify:
+        difference = verify(arguments.output, deep_prompt, backbone, folder, *_sample_texts(folder))
+        log(f"verified: the hidden states of peft and ours differ by at most {difference:.1e}")
 
 
-def _some_text(folder: Path) -> tuple["Tensor", "Tensor"]:
+def _sample_texts(folder: Path) -> tuple["Tensor", "Tensor"]:
     """Two sentences of unequal length as `input_ids` and `attention_mask`."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -85,9 +84,8 @@ def _some_text(folder: Path) -> tuple["Tensor", "Tensor"]:
     tokenizer = Tokenizer(folder)
     texts = tokenizer.texts(["Both must see the same in this sentence.", "And in this."])
     ids = [torch.tensor([*tokenizer.prefix, *text, *tokenizer.suffix]) for text, _ in texts]
-    return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(
-        [torch.ones_like(one) for one in ids], True
-    )
+    masks = [torch.ones_like(row) for row in ids]
+    return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(masks, True)
 
 
 def _base_model(params: "BackboneParams", folder: Path) -> str:
@@ -96,33 +94,35 @@ def _base_model(params: "BackboneParams", folder: Path) -> str:
 
 
 def add_import_arguments(parser: ArgumentParser) -> None:
-    """The words of `import`."""
+    """Add the arguments of `import`."""
     parser.add_argument(
-        "--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="whose format"
+        "--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="source format"
     )
     parser.add_argument(
         "--input",
         required=True,
         type=Path,
         metavar="PATH",
-        help="peft: the adapter's folder; ptuning_v2: the checkpoint's file, as safetensors",
+        help="folder of the adapter (peft), or checkpoint file as safetensors (ptuning_v2)",
     )
     parser.add_argument(
-        "--backbone", required=True, metavar="SOURCE", help=f"what it was trained on: {SOURCE}"
+        "--backbone", required=True, metavar="SOURCE", help=f"backbone of the prompt: {SOURCE}"
     )
     parser.add_argument(
         "--sha256",
         metavar="HEX",
-        help="of the backbone's model.safetensors; only a hub revision goes without",
+        help="hash of the backbone's model.safetensors; optional for hub revisions only",
     )
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="the artifact to write"
+        "--output", required=True, type=Path, metavar="DIR", help="artifact to write"
     )
 
 
-def import_(given: Namespace) -> None:
-    """Make an artifact of a prefix-tuning adapter of peft, or of a checkpoint of the P-tuning v2 repository. It has no heads: put
-    it under artifacts/imported/NAME, and let a task in params.yaml `start: imported/NAME`.
+def import_(arguments: Namespace) -> None:
+    """Make an artifact from a prefix-tuning adapter of peft or a checkpoint of P-tuning v2.
+
+    The artifact has no heads. Write it to artifacts/imported/NAME, and set `init_from:
+    imported/NAME` for a task in params.yaml.
     """
     from pipeline.artifacts.artifact import save_artifact
     from pipeline.artifacts.config import ArtifactConfig
@@ -133,13 +133,15 @@ def import_(given: Namespace) -> None:
     from pipeline.model.prompted_model import PromptedModel
     from pipeline.pretrained.location import locate
 
-    params = backbone_at(given.backbone, given.sha256)
+    params = backbone_at(arguments.backbone, arguments.sha256)
     backbone = Backbone.load(locate(params))
-    prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[given.origin](given.input, backbone)
+    prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
+        arguments.input, backbone
+    )
     names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[
-        given.origin
+        arguments.origin
     ]
-    files = [given.input / name for name in names]
+    files = [arguments.input / name for name in names]
     config = ArtifactConfig(
         DEEP_PROMPT.name,
         params,
@@ -150,12 +152,12 @@ def import_(given: Namespace) -> None:
         first_layer=prompt.first_layer,
         position_offset=prompt.position_offset,
         provenance={
-            "imported_from": given.origin,
+            "imported_from": arguments.origin,
             "files": {file.name: sha256(file) for file in files},
         },
     )
-    unused = Heads(["classes"], [1], backbone.hidden_size, 0)
+    heads = Heads(["classes"], [1], backbone.hidden_size, 0)
     save_artifact(
-        given.output, PromptedModel(backbone, prompt, unused, train_backbone=False), config
+        arguments.output, PromptedModel(backbone, prompt, heads, train_backbone=False), config
     )
-    log_wrote(given.output)
+    log_wrote(arguments.output)

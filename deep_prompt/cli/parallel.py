@@ -1,6 +1,7 @@
-"""Train and evaluate the tasks side by side, one on each GPU: `deep-prompt parallel GPUS`, and then all that is left.
+"""deep-prompt parallel: run the whole pipeline with one task on each GPU.
 
-The shared prompt comes first, on all ranks of cluster.yaml; a task has one process, whatever cluster.yaml says.
+The shared prompt is trained first, on all ranks of cluster.yaml. Each task then has one process,
+whatever cluster.yaml says.
 """
 
 import os
@@ -23,7 +24,7 @@ from stages.runtime.entry import log, stops
 from stages.runtime.params import load_params
 
 Job = tuple[str, ...]
-"""An arm, a task, and the seed of a run that repeats another."""
+"""(arm, task), or (arm, task, seed) for a repeated run."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,41 +33,39 @@ def add_arguments(parser: ArgumentParser) -> None:
         "gpus",
         type=positive_integer,
         metavar="GPUS",
-        help="how many tasks to train at a time, one on each GPU",
+        help="number of tasks to train at the same time, one on each GPU",
     )
 
 
-def parallel(given: Namespace) -> None:
-    """Reproduce the whole pipeline, GPUS tasks at a time."""
-    gpus: int = given.gpus
+def parallel(arguments: Namespace) -> None:
+    """Run the whole pipeline, GPUS tasks at a time."""
+    gpus: int = arguments.gpus
     check_project()
     params, dvc = load_params(), _Dvc()
-    free: queue.SimpleQueue[int] = queue.SimpleQueue()
+    free_gpus: queue.SimpleQueue[int] = queue.SimpleQueue()
     for gpu in visible_gpus(gpus, os.environ) or range(gpus):
-        free.put(gpu)
+        free_gpus.put(gpu)
     done: dict[Job, Future[bool]] = {}
     with stops() as stopped, ThreadPoolExecutor(gpus) as pool:
-        if not _wait(
-            [pool.submit(dvc, "repro", ["repro", "featurize", "pretrain", "training_params"])],
-            dvc,
-            stopped,
-        ):
-            raise UserError("a stage before the tasks has failed; the first error above says why")
-        for job, before in _jobs(
-            params
-        ).items():  # each comes after the one that it starts from, and so none waits for ever
-            done[job] = pool.submit(_train, job, done.get(before) if before else None, free, dvc)
+        stages = ["featurize", "pretrain", "training_params"]
+        if not _wait([pool.submit(dvc, "repro", ["repro", *stages])], dvc, stopped):
+            raise UserError("a stage before the tasks failed; see the first error above")
+        # A job follows the job that it starts from, so no job waits forever.
+        for job, parent in _jobs(params).items():
+            parent_done = done.get(parent) if parent else None
+            done[job] = pool.submit(_train, job, parent_done, free_gpus, dvc)
         if not _wait(list(done.values()), dvc, stopped):
             failed = ["/".join(job) for job, future in done.items() if not future.result()]
             raise UserError(
-                f"failed: {', '.join(failed)}; the errors above say why; run it again, and it goes on from there"
+                f"failed: {', '.join(failed)}; see the errors above, then run the command again: "
+                "it continues with the missing jobs"
             )
         if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stopped):
-            raise UserError("a stage after the tasks has failed; the first error above says why")
+            raise UserError("a stage after the tasks failed; see the first error above")
 
 
 def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stopped: list[int]) -> bool:
-    """Whether all went well, when all are done. Asked to stop, it ends what runs, and the whole."""
+    """Wait for all commands; whether all succeeded. On a stop signal, stop them and exit."""
     while not all(future.done() for future in futures):
         if stopped:
             dvc.stop()
@@ -77,15 +76,15 @@ def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stopped: list[int]) -> boo
 
 
 def _jobs(params: Params) -> dict[Job, Job | None]:
-    """Every arm and task to train, and which of them it starts from, in an order that has that one before."""
-    starts: dict[Job, Job | None] = {
+    """All jobs, each with the job that it starts from (or None), parents first."""
+    parents: dict[Job, Job | None] = {
         (arm, task): None for arm in params.compare.arms for task in params.compare.tasks
     }
     for name, task in params.tasks.items():
         arm, source = task.init_from.split("/")
-        starts[(MULTITASK.name, name)] = (arm, source) if arm in ARMS else None
+        parents[(MULTITASK.name, name)] = (arm, source) if arm in ARMS else None
     repeat = params.repeat
-    starts |= {
+    parents |= {
         (*run, str(seed)): run
         for run in product(repeat.arms, repeat.tasks)
         for seed in repeat.seeds
@@ -93,18 +92,21 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
     order: dict[Job, Job | None] = {}
     while ready := [
         job
-        for job, before in starts.items()
-        if job not in order and (before is None or before in order)
+        for job, parent in parents.items()
+        if job not in order and (parent is None or parent in order)
     ]:
-        order |= {job: starts[job] for job in ready}
+        order |= {job: parents[job] for job in ready}
     return order
 
 
 def _train(
-    job: Job, before: "Future[bool] | None", free: "queue.SimpleQueue[int]", dvc: "_Dvc"
+    job: Job,
+    parent_done: "Future[bool] | None",
+    free_gpus: "queue.SimpleQueue[int]",
+    dvc: "_Dvc",
 ) -> bool:
-    """Train one arm on one task and evaluate it, on a GPU that is free; whether both went well."""
-    if before is not None and not before.result():
+    """Train and evaluate a job on a free GPU; whether both succeeded."""
+    if parent_done is not None and not parent_done.result():
         return False
     arm, task, *seed = job
     item = "-".join(job)
@@ -114,45 +116,49 @@ def _train(
         names = [f"baseline@{item}", f"evaluate_baseline@{item}"]
     else:
         names = [f"finetune@{task}", f"evaluate@{task}"]
-    gpu = free.get()
-    # As if its ranks had been started: one.
-    given = {"CUDA_VISIBLE_DEVICES": str(gpu), "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    gpu = free_gpus.get()
+    # These variables mark the process as the only rank of a started launch.
+    variables = {
+        "CUDA_VISIBLE_DEVICES": str(gpu),
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+    }
     try:
-        return all(dvc(name, ["repro", "--single-item", name], given) for name in names)
+        return all(dvc(name, ["repro", "--single-item", name], variables) for name in names)
     finally:
-        free.put(gpu)
+        free_gpus.put(gpu)
 
 
 class _Dvc:
-    """Runs DVC, with its lines marked as its own, until it is asked to stop; whether it went well."""
+    """Runs DVC commands, prefixes their output, and returns whether they succeeded."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[str]] = []
         self._stopped = False
 
     def __call__(
-        self, title: str, words: list[str], given: Mapping[str, str] = MappingProxyType({})
+        self, title: str, command: list[str], variables: Mapping[str, str] = MappingProxyType({})
     ) -> bool:
         if self._stopped:
             return False
         with subprocess.Popen(
-            ["dvc", "--wait-for-lock", *words],
-            env={**os.environ, **given},
+            ["dvc", "--wait-for-lock", *command],
+            env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
             self._running.append(process)
             assert process.stdout is not None
-            for (
-                line
-            ) in process.stdout:  # to its end: a stage that writes a checkpoint outlives its DVC
+            # Read to the end: a stage that writes a checkpoint outlives its DVC.
+            for line in process.stdout:
                 if line.strip():
                     log(f"{title}: {line.strip()}")
         return process.returncode == 0
 
     def stop(self) -> None:
-        """Start nothing more, and end what runs; its stages then leave checkpoints."""
+        """Start no more commands and terminate the running ones; their stages leave checkpoints."""
         self._stopped = True
         for process in self._running:
             if process.poll() is None:

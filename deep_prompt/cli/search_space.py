@@ -1,4 +1,4 @@
-"""What `deep-prompt tune` searches: an arm or a mixture, the values that it may try, and params.yaml with the best of them."""
+"""The search space of `deep-prompt tune`: its target, its values, and the edit of params.yaml."""
 
 import dataclasses
 import hashlib
@@ -19,12 +19,12 @@ from pipeline.params import Params, TrainParams, Values, task_of
 from stages.runtime.params import check_params, mixture_of
 from stages.runtime.paths import ARTIFACTS, FEATURES, MIXTURES, PARAMS
 
-DIGITS = 3  # of a value that is tried: what is written into params.yaml is what was run
+SIGNIFICANT_DIGITS = 3  # of tried values, so that params.yaml has exactly the tried value
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included."""
+    """The numbers from `low` to `high`, inclusive, on a logarithmic scale if `log`."""
 
     low: float
     high: float
@@ -33,7 +33,8 @@ class Range:
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
-                f"low is {self.low} and high {self.high}; give two that rise, above 0 where log is true"
+                f"low is {self.low} and high {self.high}; give low < high, and low above 0 if log "
+                "is true"
             )
 
     def __contains__(self, value: Any) -> bool:
@@ -55,7 +56,7 @@ class SearchParams:
 
 @dataclass(frozen=True)
 class Target:
-    """An arm on a task, or ("pretrain") the shared prompt of a mixture."""
+    """The training to tune: an arm on a task, or "pretrain" on a mixture."""
 
     arm: ArmName | Literal["pretrain"]
     name: str
@@ -64,33 +65,43 @@ class Target:
         return f"{self.arm}-{self.name}"
 
     def training(self, params: Params) -> TrainParams:
-        """How params.yaml has it trained. Raises UserError where it has no such arm, task or mixture."""
+        """Its training params in params.yaml.
+
+        Raises UserError if there is no such arm, task or mixture.
+        """
         if self.arm != "pretrain":
             return params.training(self.arm, self.name)
         mixture_of(params, self.name)
         return params.pretrain[self.name]
 
     def inputs(self, params: Params) -> dict[str, Any]:
-        """What the trainings depend on besides params: hashes of files. Raises UserError where a stage has not yet been run."""
+        """Hashes of the files that the training reads.
+
+        Raises UserError if a previous stage was not run.
+        """
         if self.arm == "pretrain":
             return {"mixture": load_json(MIXTURES / f"{self.name}.json")}
-        found = {"features": load_json(FEATURES / self.name / "summary.json")}
+        inputs = {"features": load_json(FEATURES / self.name / "summary.json")}
         if ARMS[self.arm].from_artifact:
             source = ARTIFACTS / task_of(params, self.name).init_from
             load_json(source / "config.json")
-            found["start"] = {path.name: sha256(path) for path in sorted(source.iterdir())}
-        return found
+            inputs["start"] = {path.name: sha256(path) for path in sorted(source.iterdir())}
+        return inputs
 
 
 def load_search(path: Path, target: Target, params: Params) -> tuple[SearchParams, Space]:
-    """search.yaml, and its space for a target. Raises UserError for all that is wrong with it, unfit values included."""
+    """Read search.yaml and select the space of a target.
+
+    Raises UserError with all problems, including values that the training refuses.
+    """
     search, problems = parse(SearchParams, load_yaml(path), str(path)), list[str]()
     if target.arm not in search.arms:
         raise UserError(
-            f"{path}: arms: no {target.arm!r}{did_you_mean(target.arm, search.arms)}; say what it may try"
+            f"{path}: arms: no {target.arm!r}{did_you_mean(target.arm, search.arms)}; "
+            "add its search space"
         )
     space = search.arms[target.arm]
-    for key, where, value in _extremes(space, f"{path}: arms.{target.arm}"):
+    for key, where, value in _limits(space, f"{path}: arms.{target.arm}"):
         try:
             varied(params, target, {key: value}, where)
         except UserError as error:
@@ -100,19 +111,22 @@ def load_search(path: Path, target: Target, params: Params) -> tuple[SearchParam
     return search, space
 
 
-def _extremes(space: Space, where: str) -> Iterator[tuple[str, str, Any]]:
+def _limits(space: Space, where: str) -> Iterator[tuple[str, str, Any]]:
     for key, values in space.items():
         if isinstance(values, tuple) and not values:
-            raise UserError(f"{where}.{key}: an empty list; give a value or more")
+            raise UserError(f"{where}.{key}: the list is empty; give at least one value")
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             yield key, f"{where}.{key}", value
 
 
 def varied(params: Params, target: Target, values: Values, where: str = str(PARAMS)) -> TrainParams:
-    """The target's training with some values instead of its own. Raises UserError, naming `where`, if they do not fit it."""
+    """The target's training params with some values replaced.
+
+    Raises UserError, which names `where`, if the training refuses the values.
+    """
     if target.arm == "pretrain":
-        given = dataclasses.asdict(target.training(params))
-        return parse(TrainParams, {**given, **values}, where)
+        current = dataclasses.asdict(target.training(params))
+        return parse(TrainParams, {**current, **values}, where)
     task = task_of(params, target.name)
     overrides = task.overrides | {target.arm: {**task.overrides.get(target.arm, {}), **values}}
     changed = dataclasses.replace(
@@ -123,39 +137,42 @@ def varied(params: Params, target: Target, values: Values, where: str = str(PARA
 
 
 def rounded(value: float) -> float:
-    """A number with as many digits as are written."""
-    return float(f"{value:.{DIGITS}g}")
+    """A number rounded to `SIGNIFICANT_DIGITS`."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def digest(target: Target, params: Params, space: Space) -> str:
-    """Names a study: one of other params, inputs or another space is another study."""
+    """The name of a study. Other params, inputs or another space make another study."""
     fixed = {
         key: value
         for key, value in dataclasses.asdict(target.training(params)).items()
         if key not in space
     }
-    asked = {
+    searched = {
         key: dataclasses.asdict(values) if isinstance(values, Range) else list(values)
         for key, values in space.items()
     }
-    everything = [
+    identity = [
         str(target),
         fixed,
-        asked,
+        searched,
         params.seed,
         dataclasses.asdict(params.backbone),
         target.inputs(params),
     ]
-    return name_of(everything)
+    return name_of(identity)
 
 
 def name_of(values: Any) -> str:
-    """A short name for plain values."""
+    """A short hash of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
-    """Write values into params.yaml, where the target's own are; comments and all else stay. Raises UserError as `varied`."""
+    """Write values to the target's params in params.yaml; keep its comments.
+
+    Raises UserError if the edited file is invalid.
+    """
 
     def change(document: Any) -> None:
         if target.arm == "pretrain":

@@ -462,7 +462,8 @@ def test_inspect(
         f"folder:{place.folder}/backbone: bert, hidden size 32",
         str(place.params.sha256),
         "4 virtual tokens in layers 0 to 1; 2 key/value heads of size 16",
-        f"{trained:,} numbers, {share:.2f} % of the backbone's {place.backbone.num_parameters:,} (prompt 512, heads 99)",
+        f"{trained:,} values, {share:.2f} % of the backbone's "
+        f"{place.backbone.num_parameters:,} (prompt 512, heads 99)",
         "task ner",
         "token_classification, 3 classes: O, B-X, I-X",
         "file prompt.safetensors",
@@ -544,7 +545,7 @@ def test_export(
     assert exchange["base"] == str(place.folder / "backbone")
     assert "verified" not in exchange
     done = command(*words, place.ner, "--output", tmp_path / "b", "--base-model", "x/y", "--verify")
-    assert "differ by 1.2e-07 at most" in done.out
+    assert "differ by at most 1.2e-07" in done.out
     assert exchange["base"] == "x/y"
     folder, prompt, _, backbone_folder, ids, mask = exchange["verified"]
     assert (folder, backbone_folder) == (tmp_path / "b", place.folder / "backbone")
@@ -555,7 +556,7 @@ def test_export(
     done = command(*words, place.qa, "--output", tmp_path / "c")
     assert (
         done.err
-        == f"error: {place.qa}: arm is 'head_only', which has neither a deep prompt nor LoRA factors; export an artifact that has\n"
+        == f"error: {place.qa}: arm is 'head_only', without a deep prompt or LoRA factors; export an artifact of another arm\n"
     )
 
 
@@ -580,7 +581,7 @@ def test_lora_is_shown_predicted_with_and_exported(
     words = ("export", "--to", "peft", "--artifact", tmp_path / "lora", "--output", tmp_path / "x")
     done = command(*words, "--verify")
     assert (done.code, done.err) == (0, "")
-    assert "verified: peft's hidden states and ours differ by" in done.out
+    assert "verified: the hidden states of peft and ours differ by" in done.out
     done = command("predict", "--artifact", tmp_path / "lora", "--artifact", place.qa, stdin=NER)
     assert "arm is 'lora': its factors change the backbone's layers" in done.err
 

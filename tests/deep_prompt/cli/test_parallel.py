@@ -84,7 +84,7 @@ def test_what_fails_is_told_and_the_others_go_on(
     done = python(folder, env, "-m", "deep_prompt", "parallel", "2")
     assert done.returncode == 1
     assert (
-        "error: failed: multitask/world_srl, multitask/world_ner; the errors above say why"
+        "error: failed: multitask/world_srl, multitask/world_ner; see the errors above"
         in done.stderr
     )
     (error,) = [

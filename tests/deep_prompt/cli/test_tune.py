@@ -186,7 +186,7 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
     [
         (
             {"arms": {"head_only": {"head_lr": {"low": 0.1, "high": 0.01}}}},
-            "low is 0.1 and high 0.01; give two that rise",
+            "low is 0.1 and high 0.01; give low < high",
         ),
         (
             {"arms": {"head_only": {"head_lr": {"low": 0, "high": 0.01}}}},

@@ -94,7 +94,9 @@ def test_round_trip(arm: ArmName, tmp_path: Path) -> None:
 
 def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
-    with pytest.raises(UserError, match="is not the config of an artifact; give a folder") as caught:
+    with pytest.raises(
+        UserError, match="is not the config of an artifact; give a folder"
+    ) as caught:
         load_config(tmp_path)
     assert len(caught.value.problems) == 1
 
@@ -141,7 +143,9 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ({"position_offset": -1}, ["position_offset is -1; it cannot be negative"]),
         (
             {"first_layer": 1},
-            ["prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, but the backbone takes (3, 2, 4, P, 4)"],
+            [
+                "prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, but the backbone takes (3, 2, 4, P, 4)"
+            ],
         ),
     ],
 )
@@ -152,7 +156,11 @@ def test_another_backbone(
     (problem,) = refuse(
         lambda: load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone)
     )
-    for part in [str(tmp_path / "a"), *parts, "use the backbone it was made for, or make the artifact again"]:
+    for part in [
+        str(tmp_path / "a"),
+        *parts,
+        "use the backbone it was made for, or make the artifact again",
+    ]:
         assert part in problem
 
 

@@ -63,7 +63,9 @@ def test_invalid_source_is_rejected_with_the_syntax(source: str, remedy: str) ->
 
 @pytest.mark.parametrize("source", ["package:some_weights/model", "folder:models/a"])
 def test_local_source_needs_a_hash(source: str) -> None:
-    with pytest.raises(ValueError, match="sha256 is missing; add the output of `sha256sum") as caught:
+    with pytest.raises(
+        ValueError, match="sha256 is missing; add the output of `sha256sum"
+    ) as caught:
         BackboneParams(source)
     assert source in str(caught.value)
 

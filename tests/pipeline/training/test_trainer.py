@@ -521,9 +521,7 @@ def test_parts_of_the_optimizer() -> None:
 
 
 def test_a_backbone_is_not_trained_in_bfloat16() -> None:
-    with pytest.raises(
-        ValueError, match=r"precision is bfloat16, but most updates .* remove it"
-    ):
+    with pytest.raises(ValueError, match=r"precision is bfloat16, but most updates .* remove it"):
         params("fine_tune", precision="bfloat16")
 
 
