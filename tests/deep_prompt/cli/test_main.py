@@ -497,7 +497,7 @@ def test_inspect_without_the_backbone(
         (tmp_path / "config.json").write_text(json.dumps(config))
         done = command("inspect", tmp_path)
         assert done.code == 0
-        assert "611 numbers" in done.out
+        assert "611 values" in done.out
         assert "%" not in done.out
     (tmp_path / "prompt.safetensors").write_bytes(b"no")
     assert command("inspect", tmp_path).err.startswith(
