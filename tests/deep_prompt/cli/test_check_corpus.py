@@ -62,25 +62,16 @@ def write_rows(folder: Path, split: str, values: list[dict[str, Any]]) -> None:
 
 
 def add_rows(folder: Path, split: str, *values: dict[str, Any]) -> None:
-    path = folder / "raw" / f"{split}.jsonl"
-    write_rows(
-        folder, split, [*map(json.loads, path.read_text(encoding="utf-8").splitlines()), *values]
-    )
+    lines = (folder / "raw" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    write_rows(folder, split, [*map(json.loads, lines), *values])
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[Any, str]:
     """Run the command: the exit code and the output."""
     code: Any = 0
     try:
-        main(
-            [
-                "check",
-                str(folder / "ours.yaml"),
-                "--folder",
-                str(folder / "raw"),
-                *map(str, arguments),
-            ]
-        )
+        raw = ("--folder", str(folder / "raw"))
+        main(["check", str(folder / "ours.yaml"), *raw, *map(str, arguments)])
     except SystemExit as error:
         code = error.code
     captured = capsys.readouterr()
@@ -90,15 +81,8 @@ def check(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: object) 
 def test_a_valid_corpus_has_statistics_and_a_page(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (
-        "--backbone",
-        f"folder:{folder}/backbone",
-        "--max-length",
-        8,
-        "--stride",
-        2,
-        "--html",
-    )
+    backbone = ("--backbone", f"folder:{folder}/backbone")
+    arguments = (*backbone, "--max-length", 8, "--stride", 2, "--html")
     code, output = check(folder, capsys, *arguments, folder / "out/page.html")
     assert code == 0
     assert "There are no problems" in output
@@ -130,23 +114,14 @@ def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
     assert "perhaps" in (folder / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_corpus_without_valid_rows_is_no_crash(
+def test_a_corpus_without_valid_rows_does_not_crash(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "validation", "test"):
         write_rows(folder, split, [{"text": "", "label": "yes"}] * 3)
-    code, output = check(
-        folder,
-        capsys,
-        "--backbone",
-        f"folder:{folder}/backbone",
-        "--max-length",
-        8,
-        "--stride",
-        2,
-        "--html",
-        folder / "page.html",
-    )
+    backbone = ("--backbone", f"folder:{folder}/backbone")
+    arguments = (*backbone, "--max-length", 8, "--stride", 2, "--html", folder / "page.html")
+    code, output = check(folder, capsys, *arguments)
     assert (code, "empty-text: 9" in output) == (1, True)
     assert "Traceback" not in output
 
@@ -238,11 +213,8 @@ def test_lengths_agree_with_the_features(kind: Any, tmp_path: Path, tokenizer: T
     summary, _ = prepare(recipe, tmp_path / "raw", tmp_path / "out")
     statistics = compute_statistics(tmp_path / "out", summary, tokenizer, 32, 8, Problems())
     for split, split_statistics in statistics.splits.items():
-        assert (
-            len(split_statistics.num_tokens)
-            == len(split_statistics.num_subwords)
-            == summary["rows"][split]
-        )
+        num_rows = summary["rows"][split]
+        assert len(split_statistics.num_tokens) == len(split_statistics.num_subwords) == num_rows
         assert int(split_statistics.num_tokens.sum()) == summary["tokens"][split]
         assert np.array_equal(split_statistics.num_windows > 1, split_statistics.num_subwords > 32)
 
