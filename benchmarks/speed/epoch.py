@@ -32,7 +32,8 @@ from pipeline.mixing.batches import IGNORE_INDEX, Batch, TrainBatches, collate
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.prompt import DeepPrompt
 from pipeline.params import TrainParams
-from pipeline.training.trainer import TrainingRun, steps_of, train
+from pipeline.training.callbacks import TrainingCallback
+from pipeline.training.trainer import steps_of, train
 
 EPOCHS = 3  # Trainer's default
 NUM_VALIDATIONS = 10  # excluded from the times
@@ -192,7 +193,7 @@ def train_deep_prompt(
             validate=validate,
             checkpoints=Path(mkdtemp(dir=setting.scratch)),
             ranks=Ranks(),
-            callback=SilentCallback(),
+            callback=TrainingCallback(),
             cluster=Cluster(),
         )
         log.pause()
@@ -205,19 +206,6 @@ def _count_rows_and_tokens(log: TrainingLog, batches: TrainBatches, steps: int) 
         log.rows += len(lengths)
         log.tokens += int(lengths.sum())
         log.padded_tokens += int(lengths.max()) * len(lengths)
-
-
-class SilentCallback:
-    """A callback without output."""
-
-    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Do nothing."""
-
-    def validated(self, run: TrainingRun) -> None:
-        """Do nothing."""
-
-    def log(self, line: str) -> None:
-        """Do nothing."""
 
 
 class TransformersModel(nn.Module):

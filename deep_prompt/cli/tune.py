@@ -19,6 +19,7 @@ from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
 from pipeline.seeding import derive_seed
+from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.entry import log, log_wrote, report_errors, stops
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import PARAMS, SEARCH_SPACE, TUNING, WORK
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from pipeline.report.tuning_page import Tried
-    from pipeline.training.trainer import TrainingRun
 
 RANDOM = 5  # trials at random points before the sampler models what it has seen
 
@@ -253,14 +253,6 @@ def _trial(
     from stages.training.run import fit
 
     training = search.varied(params, target, values)
-    reported: list[float] = []
-
-    def validated(run: "TrainingRun") -> None:
-        reported.append(run.best_score)
-        trial.report(run.best_score, int(run.validation[-1]["step"]))
-        if run.validation[-1]["step"] < run.steps and trial.should_prune():
-            raise _Pruned
-
     stage = f"tune/{target}/{search.name_of(values)}"  # not by its number: taken up again, it has another
     with contextlib.ExitStack() as stack:
         if quiet:
@@ -274,10 +266,8 @@ def _trial(
         )
         arm = MULTITASK.name if target.arm == "pretrain" else target.arm
         try:
-            run, _ = fit(stage, arm, setup, training, params, validated)
-            found = run.best_score, False
-        except _Pruned:
-            found = reported[-1], True
+            run, _ = fit(stage, arm, setup, training, params, [_Pruning(trial)])
+            found = run.best_score, run.pruned
         except UserError as error:
             if not isinstance(error.__cause__, Diverged):
                 raise
@@ -286,8 +276,17 @@ def _trial(
     return found
 
 
-class _Pruned(Exception):  # noqa: N818  (it is no error)
-    """A trial does worse than others did."""
+class _Pruning(TrainingCallback):
+    """Reports a trial's best score so far to Optuna, and ends the trial where its pruner says so."""
+
+    def __init__(self, trial: "Trial") -> None:
+        self._trial = trial
+
+    def validated(self, run: TrainingRun) -> None:
+        self._trial.report(run.best_score, int(run.validation[-1]["step"]))
+
+    def should_prune(self, run: TrainingRun) -> bool:
+        return bool(self._trial.should_prune())
 
 
 def _is_open(values: search.Range | search.Choices) -> bool:

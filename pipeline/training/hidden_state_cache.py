@@ -1,4 +1,4 @@
-"""What the frozen layers below a prompt give for each train row, computed once for all epochs."""
+"""The output of the frozen layers below a prompt, computed once per training row and reused in later epochs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,11 +15,13 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import Ints
 
-BATCH_TOKENS = 2048  # no param: what is stored is a function of the rows alone, to the bit
+BATCH_TOKENS = (
+    2048  # a constant, so that the cached values are a function of the rows alone, to the bit
+)
 
 
 class HiddenStateCache:
-    """The hidden states of a table's rows [sum of lengths, C], in a mapped file without a name: it goes with the process."""
+    """The hidden states of a table's rows [sum of lengths, C], in a memory-mapped file that vanishes with the process."""
 
     def __init__(
         self,
@@ -32,9 +34,9 @@ class HiddenStateCache:
         device: torch.device,
         before_each: Callable[[], None] = lambda: None,
     ) -> None:
-        """Those of `rows`. Each rank has a file of its own in `folder`; under ZeRO 3 they must all make it together.
+        """Compute the hidden states of `rows`. Each rank writes its own file in `folder`; under ZeRO 3 all ranks must do so together.
 
-        `before_each` batch is called, and may raise to end it.
+        `before_each` is called before each batch, and may raise to end the computation.
         """
         self._starts = np.full(len(table), -1, dtype=np.int64)
         done = 0
@@ -47,20 +49,20 @@ class HiddenStateCache:
                 self._starts[chosen], done = ends - table.lengths[chosen], int(ends[-1])
                 file.write(states.view(torch.uint8).numpy().data)
             file.flush()
-            # "r+": torch warns of what cannot be written, and a private copy ("c") would have to fit into memory
+            # "r+": torch warns of a read-only array, and a private copy ("c") would have to fit into memory.
             self._states = (
                 torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(states.dtype).view(done, -1)
             )
 
     def attach(self, batch: Batch) -> Batch:
-        """The batch with what is stored of its rows, and 0 where it pads."""
-        below = self._states.new_zeros(*batch.input_ids.shape, self._states.shape[1])
+        """The batch with the hidden states of its rows, and 0 where it pads."""
+        hidden = self._states.new_zeros(*batch.input_ids.shape, self._states.shape[1])
         lengths = batch.attention_mask.sum(1).tolist()
-        for place, start, length in zip(
-            below, self._starts[batch.rows].tolist(), lengths, strict=True
+        for row, start, length in zip(
+            hidden, self._starts[batch.rows].tolist(), lengths, strict=True
         ):
-            place[:length] = self._states[start : start + length]
-        return replace(batch, cached_hidden=below)
+            row[:length] = self._states[start : start + length]
+        return replace(batch, cached_hidden=hidden)
 
 
 def make_hidden_state_cache(
@@ -73,9 +75,10 @@ def make_hidden_state_cache(
     log: Callable[[str], None],
     before_each: Callable[[], None],
 ) -> Callable[[Batch], Batch]:
-    """What adds to a batch of the tasks' `tables` what is stored, made when it is first called: a run that is over needs none.
+    """A function that attaches cached hidden states to a batch of the tasks' `tables`.
 
-    Where nothing is to be stored, or all of it would be too large, it leaves batches as they are: the same on every machine.
+    It fills the cache on its first call, so that a finished run fills none. Where the params ask for no cache, or it would be
+    larger than they allow, it returns batches as they are; so the decision is the same on every machine.
     """
     if not params.hidden_state_cache_mb:
         return lambda batch: batch
@@ -83,14 +86,14 @@ def make_hidden_state_cache(
     megabytes = numbers * getattr(torch, params.precision).itemsize / 1e6
     if megabytes > params.hidden_state_cache_mb:
         log(
-            f"what the layers below the prompt give takes {megabytes:.1f} MB, and hidden_state_cache_mb is {params.hidden_state_cache_mb}: "
-            "it is computed in each step"
+            f"the output of the lower layers takes {megabytes:.1f} MB, more than hidden_state_cache_mb, "
+            f"{params.hidden_state_cache_mb}; it is computed in every step"
         )
         return lambda batch: batch
 
     @cache
-    def stored() -> list[HiddenStateCache]:
-        log(f"storing what the layers below the prompt give: {megabytes:.1f} MB")
+    def caches() -> list[HiddenStateCache]:
+        log(f"caching the output of the lower layers on disk: {megabytes:.1f} MB")
         folder.mkdir(parents=True, exist_ok=True)
         return [
             HiddenStateCache(
@@ -99,4 +102,4 @@ def make_hidden_state_cache(
             for task, table in enumerate(tables)
         ]
 
-    return lambda batch: stored()[batch.task].attach(batch)
+    return lambda batch: caches()[batch.task].attach(batch)

@@ -7,9 +7,8 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,81 +22,18 @@ from pipeline.mixing.rates import steps_for
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import derive_seed
+from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun
 from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
 from pipeline.training.optim import lr_multiplier
 
-Scores = dict[str, float]
-
-BALANCE_EPSILON = 0.1  # nats: below it a loss pulls less and less, so that what is learned already does not shake what is not
-
-MAX_LOSS = 1e3  # of a micro-batch's weighted loss: guessing blindly does not reach it with any number of classes
-
-
-@dataclass
-class TrainingRun:
-    """What a run leaves beside the trained values: its curves (whole after a resume) and where the best score was.
-
-    `resource_usage` has one row per row of `train`: seconds of training so far and peak memory in MB. They and `seconds`, the total,
-    are measured; everything else is a function of the run's inputs.
-    """
-
-    steps: int
-    train: list[dict[str, float]] = field(default_factory=list)
-    resource_usage: list[dict[str, float]] = field(default_factory=list)
-    validation: list[dict[str, float]] = field(default_factory=list)
-    best_score: float = -1.0
-    best_step: int = 0
-    rows: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-
-    def add_step(self, row: dict[str, float], seconds: float, peak_memory_mb: float) -> None:
-        """Add a row of `train` and what was measured at its end."""
-        self.train.append(row)
-        self.resource_usage.append({"seconds": seconds, "peak_memory_mb": peak_memory_mb})
-        self.seconds = seconds
-
-    def validated(self, step: int) -> bool:
-        """Whether the values after this step have been scored."""
-        return bool(self.validation) and self.validation[-1]["step"] == step
-
-    def add_validation(self, step: int, scores: Scores) -> bool:
-        """Add each task's score; whether their mean is the best so far."""
-        mean = sum(scores.values()) / len(scores)
-        self.validation.append(
-            {
-                "step": step,
-                "score": mean,
-                **{f"score_{name}": score for name, score in scores.items()},
-            }
-        )
-        if mean <= self.best_score:
-            return False
-        self.best_score, self.best_step = mean, step
-        return True
-
-    def without_best(self) -> int:
-        """How many validations there have been since the best."""
-        return sum(row["step"] > self.best_step for row in self.validation)
-
-
-class TrainingCallback(Protocol):
-    """Shows a run to a person."""
-
-    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """A step is done, the last of `run.train`; it held so many rows and tokens."""
-
-    def validated(self, run: TrainingRun) -> None:
-        """A validation is done, the last of `run.validation`."""
-
-    def log(self, line: str) -> None:
-        """Something worth a line."""
+BALANCE_EPSILON = 0.1  # nats: a loss below it pulls less and less, so that a learned task does not disturb the others
+MAX_LOSS = 1e3  # of a micro-batch's weighted loss: random guessing stays far below it with any number of classes
 
 
 def steps_of(batches: TrainBatches, epochs: float) -> int:
-    """How many steps pass over `epochs` times as many rows as the corpora have together."""
+    """The number of steps that train on `epochs` times as many rows as all corpora have together."""
     return steps_for(
         (corpus.per_epoch for corpus in batches.task_batches),
         batches.micro_batches_per_step,
@@ -120,14 +56,17 @@ def train(
     cluster: Cluster,
     stopping: Callable[[], bool] = lambda: False,
 ) -> TrainingRun:
-    """Train `model` in place and leave the best values by mean validation score in it.
+    """Train `model` in place and leave the values of the best mean validation score in it.
 
-    `names` are the tasks in the order of `batches`; `validate` gives a score for each, the same on all ranks. Resumes from the
-    newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but those measured
-    (see TrainingRun) is a function of (model, batches, params), whatever `ranks` and `cluster` are, but for sums in another order. Raises
-    Diverged when the loss or its gradient is no number or the loss beyond all bounds, leaving the last checkpoint; Stopped after
-    the step in which `stopping` is true on any rank, leaving a checkpoint of it; and UserError where ranks find different ones.
-    A finished run leaves one too: what comes after it may yet be killed, and is then done again without training.
+    `names` are the tasks in the order of `batches`; `validate` returns a score for each, the same on all ranks. The run resumes
+    from the newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but those
+    measured (see TrainingRun) is a function of (model, batches, params) and not of `ranks` or `cluster`, up to the order of sums.
+    A finished or pruned run leaves a checkpoint too: if the process is killed before its result is saved, the next call returns
+    the same run without training.
+
+    Raises Diverged where the loss or its gradient is not finite or the loss explodes, and keeps the last checkpoint; Stopped
+    after the step in which `stopping` is true on any rank, with a checkpoint of that step; UserError where ranks find different
+    checkpoints.
     """
     where = device(ranks)
     first, run, best, moments = _resume_or_start(
@@ -149,7 +88,7 @@ def train(
         round(run.steps * (n + 1) / params.num_validations) for n in range(params.num_validations)
     } - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with_stored = make_hidden_state_cache(
+    with_cache = make_hidden_state_cache(
         model,
         batches.tables,
         params,
@@ -157,7 +96,7 @@ def train(
         checkpoints,
         where,
         callback.log,
-        lambda: _stop_storing(stopping(), ranks),
+        lambda: _stop_caching(stopping(), ranks),
     )
 
     def checkpoint(step: int) -> None:
@@ -172,10 +111,11 @@ def train(
             run.seconds = time.monotonic() - started
             checkpoint(step)
             callback.validated(run)
-        if params.patience and run.without_best() >= params.patience:
-            callback.log(
-                f"stopping at step {step}: {params.patience} validations without a new best"
-            )
+            if step < run.steps and _any(callback.should_prune(run), ranks):
+                run.pruned = True
+                checkpoint(step)
+        if reason := _early_end(run, step, params.patience):
+            callback.log(reason)
             break
         if step == run.steps:
             break
@@ -184,17 +124,13 @@ def train(
         losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
-            batch = with_stored(
+            batch = with_cache(
                 collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
             ).to(where)
-            torch.manual_seed(
-                derive_seed(batches.seed, step, index) % (1 << 63)
-            )  # dropout is the same on any rank, resumed or not
+            # Dropout is a function of the step and the micro-batch, not of the rank or of a resume.
+            torch.manual_seed(derive_seed(batches.seed, step, index) % (1 << 63))
             loss = model.heads.loss(engine(batch), batch) * micro.weight
-            engine.backward(
-                loss / (loss.detach() + BALANCE_EPSILON) if params.balance_losses else loss
-            )
-            losses[index] = loss.detach()
+            losses[index] = _backward(engine, loss, params.balance_losses)
             engine.step()
         losses, stop, due = _shared(
             losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks
@@ -214,35 +150,57 @@ def train(
     return run
 
 
+def _early_end(run: TrainingRun, step: int, patience: int) -> str:
+    """Why the run ends before its last step; empty where it continues."""
+    if run.pruned:
+        return f"pruned at step {step} of {run.steps}"
+    if patience and run.without_best() >= patience:
+        return f"stopping at step {step}: {patience} validations without a new best"
+    return ""
+
+
+def _backward(engine: Engine, loss: Tensor, balance: bool) -> Tensor:
+    """Add the gradient of a micro-batch's loss, or of the log of it where losses are balanced; returns the loss."""
+    engine.backward(loss / (loss.detach() + BALANCE_EPSILON) if balance else loss)
+    return loss.detach()
+
+
 def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
-    """Raise UserError unless all ranks go on from the same step of the same run: another's folder may be an old state of it."""
+    """Raise UserError unless all ranks resume from the same step of the same run: a rank may see an old state of the folder."""
     steps, keys = (
         all_gather_int(first, ranks),
         all_gather_int(zlib.crc32(str(checkpoints).encode()), ranks),
     )
     if len(set(steps)) > 1 or len(set(keys)) > 1:
         raise UserError(
-            f"the ranks would go on from the steps {', '.join(map(str, steps))}, of {len(set(keys))} run(s); let "
-            f"them all see the same params, inputs and {checkpoints}, then run it again"
+            f"the ranks would resume from the steps {', '.join(map(str, steps))} of {len(set(keys))} run(s); give all "
+            f"of them the same params, inputs and {checkpoints}, then run it again"
         )
 
 
 def _save(checkpoints: Path, state: State, ranks: Ranks) -> None:
     if ranks.rank == 0:
         save_checkpoint(checkpoints, state)
-    all_gather_int(
-        0, ranks
-    )  # nobody goes, and has the launcher kill the others, before it is whole
+    # A rank that ends early would make the launcher kill rank 0 while it writes.
+    all_gather_int(0, ranks)
 
 
-def _stop_storing(stopping: bool, ranks: Ranks) -> None:
-    """Raise Stopped where any rank is to stop."""
-    if any(all_gather_int(int(stopping), ranks)):
-        raise Stopped("stopped while storing what the layers below the prompt give")
+def _any(answer: bool, ranks: Ranks) -> bool:
+    """Whether the answer is yes on any rank."""
+    return any(all_gather_int(int(answer), ranks))
+
+
+def _stop_caching(stopping: bool, ranks: Ranks) -> None:
+    """Raise Stopped where any rank is asked to stop."""
+    if _any(stopping, ranks):
+        raise Stopped("stopped while caching the output of the lower layers")
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
-    """Every micro-batch's loss; whether any rank is to stop, or to write a checkpoint: all do so after the same step."""
+    """The losses of all micro-batches; whether any rank is asked to stop; whether any is due to write a checkpoint.
+
+    All ranks then stop, or write, after the same step.
+    """
     total = all_reduce_sum(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
     return total[:-2], bool(total[-2]), bool(total[-1])
 
@@ -254,7 +212,7 @@ def _stop_if_diverged(
     micro_batches: list[MicroBatch],
     names: list[str],
 ) -> None:
-    """Before a checkpoint can hold what came of it. Where the loss is sound and its gradient is not, any row may be the cause."""
+    """Raise Diverged, before a checkpoint is written. Where only the gradient is not finite, any row of the step may be the cause."""
     worst = float(losses.nan_to_num(nan=math.inf).max())
     if worst < MAX_LOSS and math.isfinite(gradient_norm):
         return
@@ -285,15 +243,13 @@ def _train_row(
     row = {"step": step, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
     if len(names) > 1:
-        own: dict[str, list[float]] = {}
+        losses_of: dict[str, list[float]] = {}
         rows: Counter[str] = Counter()
         for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
-            own.setdefault(names[micro.task], []).append(loss)
+            losses_of.setdefault(names[micro.task], []).append(loss)
             rows[names[micro.task]] += len(micro.rows)
-        for (
-            name,
-            values,
-        ) in own.items():  # a task's micro-batch losses sum to (its micro-batches) x (its mean)
+        # The weights of a task's micro-batches make their losses sum to (number of its micro-batches) x (its mean loss).
+        for name, values in losses_of.items():
             row |= {
                 f"loss_{name}": sum(values) / len(values),
                 f"share_{name}": rows[name] / rows.total(),
@@ -302,7 +258,7 @@ def _train_row(
 
 
 def _peak_memory() -> int:
-    """In bytes: what tensors took on this rank's GPU, or the whole process in the machine's memory."""
+    """In bytes: of the tensors on this rank's GPU, or of the whole process where there is no GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -319,7 +275,7 @@ def _state(step: int, engine: Engine, best: dict[str, Tensor], run: TrainingRun)
 def _resume_or_start(
     model: PromptedModel, steps: int, checkpoints: Path, callback: TrainingCallback
 ) -> tuple[int, TrainingRun, dict[str, Tensor], dict[str, Tensor]]:
-    """The first step to do, the run, its best values so far, AdamW's moments: of the newest whole checkpoint, if there is one."""
+    """The next step, the run so far, its best values and AdamW's moments, from the newest intact checkpoint if there is one."""
     state, broken = load_checkpoint(checkpoints)
     for line in broken:
         callback.log(line)

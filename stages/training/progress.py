@@ -1,48 +1,30 @@
-"""A progress bar on a terminal, plain lines elsewhere; and a run's curves, to be read while it runs."""
+"""A training run on a terminal: a progress bar there, plain lines elsewhere."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.entry import log
-from stages.training.tracking import Tracker
 
-if TYPE_CHECKING:
-    from pipeline.training.trainer import TrainingRun
-
-LINE_SECONDS = 15.0
+LINE_SECONDS = 15.0  # between two plain lines
 
 
-class Progress:
-    """Shows a training run: step, loss by task, rows and tokens per second, time left. Silent where not `visible`.
+class Progress(TrainingCallback):
+    """Shows step, loss by task, rows and tokens per second, and the time left, while its block runs."""
 
-    It also writes each step into `curve`, tab-separated: the columns of train.tsv, then seconds and peak memory; whole after a
-    resume, with no step twice. It hands each step to the tracker, if there is one. `then` is called after each validation.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        visible: bool,
-        curve: Path,
-        names: Sequence[str],
-        tracker: Tracker | None = None,
-        then: Callable[["TrainingRun"], None] = lambda run: None,
-    ) -> None:
-        self._visible, self._curve, self._tracker, self._then = visible, curve, tracker, then
+    def __init__(self, title: str, names: Sequence[str]) -> None:
+        """`names` are the tasks."""
         self._names = names if len(names) > 1 else []
-        self._columns: list[str] = []
         self._losses: dict[str, float] = {}
         self._started = self._last = time.monotonic()
         self._rows = self._tokens = self._steps = 0
         self._bar: Bar | None = None
-        if visible and sys.stdout.isatty():
+        if sys.stdout.isatty():
             columns = (
                 TextColumn(f"  {title}"),
                 BarColumn(),
@@ -66,14 +48,9 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        self._track(lambda tracker: tracker.close())
 
-    def step(self, run: "TrainingRun", rows: int, tokens: int) -> None:
-        """A step is done, the last of `run.train`; it held so many rows and tokens."""
-        if not self._visible:
-            return
-        self._write(run)
-        self._track(lambda tracker: tracker.log(run.train[-1] | run.resource_usage[-1]))
+    def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
+        """Update the bar, or write a line now and then."""
         row, now = run.train[-1], time.monotonic()
         step = int(row["step"])
         self._rows, self._tokens, self._steps = (
@@ -96,54 +73,23 @@ class Progress:
             self._last = now
 
     def _by_task(self) -> str:
-        told = ", ".join(
+        losses = [
             f"{name} {self._losses[name]:.2f}" for name in self._names if name in self._losses
-        )
-        return f" ({told})" if told else ""
+        ]
+        return f" ({', '.join(losses)})" if losses else ""
 
-    def _write(self, run: "TrainingRun") -> None:
-        """Add the last row; the first time, those before it too, over whatever an interrupted run left."""
-        first = len(run.train) - 1
-        if not self._columns:
-            by_task = [f"{what}_{name}" for name in self._names for what in ("loss", "share")]
-            shared = [name for name in run.train[-1] if name not in by_task]
-            self._columns = [*shared, *by_task, *run.resource_usage[-1]]
-            self._curve.parent.mkdir(parents=True, exist_ok=True)
-            self._curve.write_text("\t".join(self._columns) + "\n", encoding="utf-8")
-            first = 0
-        with self._curve.open("a", encoding="utf-8") as file:
-            for step in range(first, len(run.train)):
-                row = run.train[step] | run.resource_usage[step]
-                file.write(
-                    "\t".join(f"{row[name]:.6g}" if name in row else "" for name in self._columns)
-                    + "\n"
-                )
-
-    def validated(self, run: "TrainingRun") -> None:
-        """A validation is done, the last of `run.validation`."""
+    def validated(self, run: TrainingRun) -> None:
+        """Write a line with the scores."""
         row = run.validation[-1]
-        each = [f"{name} {row[f'score_{name}']:.2f}" for name in self._names]
+        scores = [f"{name} {row[f'score_{name}']:.2f}" for name in self._names]
         self.log(
             f"step {row['step']:.0f}: validation {row['score']:.2f}"
-            + (f" ({', '.join(each)})" if each else "")
+            + (f" ({', '.join(scores)})" if scores else "")
         )
-        self._track(lambda tracker: tracker.log(row))
-        self._then(run)
-
-    def _track(self, tell: Callable[[Tracker], None]) -> None:
-        """A tool that fails, a server that is away, costs its curves and not the training."""
-        if self._tracker:
-            try:
-                tell(self._tracker)
-            except Exception as error:
-                self._tracker = None
-                self.log(
-                    f"tracking has ended: {(str(error) or type(error).__name__).splitlines()[0]}"
-                )
 
     def log(self, line: str) -> None:
-        """A line of its own."""
+        """Write a line above the bar."""
         if self._bar:
             self._bar.console.print(f"  {line}", highlight=False)
-        elif self._visible:
+        else:
             log(line)

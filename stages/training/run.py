@@ -1,10 +1,11 @@
-"""What pretraining and fine-tuning share: a task's data, a model's start, and what a run leaves."""
+"""What pretraining and fine-tuning share: the backbone, the run with its checkpoints, and the files of its curves."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,27 @@ from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.mixing.batches import TrainBatches
 from pipeline.model.backbone import Backbone
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import BackboneParams, Params, Precision, TrainParams
+from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
+from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
-from pipeline.training.trainer import Scores, TrainingRun, train
+from pipeline.training.trainer import train
 from stages.runtime.entry import stops
 from stages.runtime.paths import CLUSTER, RUNS, WORK
+from stages.training.curve import Curve
 from stages.training.progress import Progress
 from stages.training.resource_usage import write_resource_usage
-from stages.training.tracking import start_tracker
+from stages.training.tracking import Tracking, start_tracker
 
 
 def load_backbone(
     params: BackboneParams, words: Iterable[Sequence[int]], precision: Precision
 ) -> Backbone:
-    """The backbone, with its LM head where a task has a verbalizer's words.
+    """The backbone, with its LM head where a task has a verbalizer's `words`.
 
-    It checkpoints its layers where GRADIENT_CHECKPOINTING=1: that costs time, saves memory, changes no result, so it is no param.
+    The environment variable GRADIENT_CHECKPOINTING=1 checkpoints its layers. That is not a param, since it costs time, saves
+    memory and changes no result.
     """
     backbone = Backbone.load(locate(params), any(words), precision)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
@@ -53,10 +57,11 @@ def fit(
     setup: TrainingSetup,
     training: TrainParams,
     params: Params,
-    validated: Callable[[TrainingRun], None] = lambda run: None,
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> tuple[TrainingRun, bool]:
-    """Train; returns the run, and whether this process writes its files. `validated` is called after each validation, and may
-    raise to end the run.
+    """Train, with checkpoints in .work/STAGE/KEY; returns the run, and whether this process writes its files.
+
+    Raises UserError where training diverges, with the ids of the rows.
     """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
     model, tasks, rates = setup.model, setup.tasks, setup.rates
@@ -81,15 +86,17 @@ def fit(
         return scores
 
     names = [task.name for task in tasks]
-    tracker = (
-        start_tracker(params.tracking, stage, key, asdict(training))
-        if params.tracking and not ranks.rank
-        else None
-    )
-    shown = Progress(stage, ranks.rank == 0, WORK / stage / "train.tsv", names, tracker, validated)
-    with process_group(ranks, 60 * cluster.timeout_minutes), shown as progress, stops() as stopped:
+    with ExitStack() as stack:
+        stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
+        shown = (
+            stack.enter_context(_shown(stage, key, names, training, params.tracking))
+            if ranks.rank == 0
+            else []
+        )
+        stopped = stack.enter_context(stops())
+        callback = CallbackList([*shown, *callbacks])
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
-        progress.log(
+        callback.log(
             f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
             f"{training.precision}; {micro_batches_per_rank(training.micro_batches_per_step, ranks)} of a step's {training.micro_batches_per_step} "
             "micro-batches each"
@@ -105,7 +112,7 @@ def fit(
                 validate=validate,
                 checkpoints=checkpoints,
                 ranks=ranks,
-                callback=progress,
+                callback=callback,
                 stopping=lambda: bool(stopped),
                 cluster=cluster,
             )
@@ -116,8 +123,25 @@ def fit(
     return run, ranks.rank == 0
 
 
+@contextmanager
+def _shown(
+    stage: str, key: str, names: Sequence[str], training: TrainParams, tool: Tool | None
+) -> Iterator[list[TrainingCallback]]:
+    """The callbacks that show and record a run: on the terminal, in .work/STAGE/train.tsv and in a tracking tool."""
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(stage, names))
+        callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
+        if tool is not None:
+            tracker = start_tracker(tool, stage, key, asdict(training))
+            callbacks.append(stack.enter_context(Tracking(tracker, progress.log)))
+        yield callbacks
+
+
 def _forget_others(checkpoints: Path) -> None:
-    """Remove those of runs with other params or inputs. Its own stay: whoever saves what came of it may yet be killed."""
+    """Remove the checkpoints of runs with other params or inputs.
+
+    Those of this run stay, since the process may be killed before its result is saved.
+    """
     for other in checkpoints.parent.iterdir():
         if other.is_dir() and other != checkpoints:
             shutil.rmtree(other)
@@ -131,8 +155,7 @@ def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
         f"{name}: {', '.join(tasks[name].ids(numbers))}" for name, numbers in features.items()
     )
     return UserError(
-        f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last checkpoint is "
-        "kept"
+        f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last checkpoint is kept"
     )
 
 
@@ -160,7 +183,7 @@ def _digest(
 def consumed_by_corpus(
     setup: TrainingSetup, training: TrainParams, seed: int, run: TrainingRun
 ) -> dict[str, Any]:
-    """What a run has drawn of each task: the schedule is a function of the step, so it need not be counted while training."""
+    """What a run consumed of each task; the schedule is a function of the step, so that nothing is counted while training."""
     tables = [task.train for task in setup.tasks]
     batches = TrainBatches(
         tables, setup.rates, training.tokens_per_micro_batch, training.micro_batches_per_step, seed

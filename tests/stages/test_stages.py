@@ -834,7 +834,7 @@ def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        len(re.findall(r"storing what the layers below the prompt give: \d+\.\d MB", done.stdout))
+        len(re.findall(r"caching the output of the lower layers on disk: \d+\.\d MB", done.stdout))
         == 2
     )
     assert not [
@@ -1053,17 +1053,19 @@ def rows_of(first: int, last: int) -> list[dict[str, float]]:
 
 
 def run_of(steps: int, folder: Path) -> None:
-    from pipeline.training.trainer import TrainingRun
+    from pipeline.training.callbacks import CallbackList, TrainingRun
+    from stages.training.curve import Curve
     from stages.training.progress import Progress
 
     run = TrainingRun(steps)
-    with Progress("pretrain-all", True, folder / "work/train.tsv", ["a", "b"]) as progress:
+    with Progress("pretrain-all", ["a", "b"]) as progress:
+        callback = CallbackList([progress, Curve(folder / "work/train.tsv", ["a", "b"])])
         for row in rows_of(1, steps):
             run.add_step(row, 0.5, 80.0)
-            progress.step(run, 8, 100)
+            callback.step(run, 8, 100)
             if row["step"] == 2:
                 run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
-                progress.validated(run)
+                callback.validated(run)
 
 
 def test_progress_is_plain_lines_in_a_pipe(
@@ -1077,15 +1079,15 @@ def test_progress_is_plain_lines_in_a_pipe(
 
 
 def test_progress_is_a_line_every_15_seconds_in_a_pipe(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.training.trainer import TrainingRun
+    from pipeline.training.callbacks import TrainingRun
     from stages.training import progress
 
     clock = iter(range(0, 1000, 6))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
     run = TrainingRun(10)
-    with progress.Progress("x", True, tmp_path / "train.tsv", ["x"]) as shown:
+    with progress.Progress("x", ["x"]) as shown:
         for step in range(1, 9):
             run.add_step({"step": step, "loss": 0.5}, 0.5, 80.0)
             shown.step(run, 12, 60)
@@ -1096,8 +1098,8 @@ def test_progress_is_a_line_every_15_seconds_in_a_pipe(
 
 def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -> None:
     """A second run that resumes after step 2 of what had come to step 4."""
-    from pipeline.training.trainer import TrainingRun
-    from stages.training.progress import Progress
+    from pipeline.training.callbacks import TrainingRun
+    from stages.training.curve import Curve
 
     run_of(4, tmp_path)
     path = tmp_path / "work/train.tsv"
@@ -1110,27 +1112,12 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     run = TrainingRun(4)
     for row in rows_of(1, 3):
         run.add_step(row, 0.5, 80.0)
-    progress = Progress("x", True, path, ["a", "b"])
-    progress.step(run, 8, 100)
+    curve = Curve(path, ["a", "b"])
+    curve.step(run, 8, 100)
     assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
     run.add_step(*rows_of(4, 4), 0.5, 80.0)
-    progress.step(run, 8, 100)
+    curve.step(run, 8, 100)
     assert path.read_text() == before
-
-
-def test_progress_of_another_rank_is_silent(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    from pipeline.training.trainer import TrainingRun
-    from stages.training.progress import Progress
-
-    with Progress("x", False, tmp_path / "train.tsv", ["a"]) as progress:
-        run = TrainingRun(1)
-        run.add_step(*rows_of(1, 1), 0.5, 80.0)
-        progress.step(run, 8, 100)
-        progress.log("hello")
-    assert capsys.readouterr().out == ""
-    assert not (tmp_path / "train.tsv").exists()
 
 
 def test_that_nobody_reads_its_lines_does_not_end_a_training(
@@ -1145,11 +1132,9 @@ def test_that_nobody_reads_its_lines_does_not_end_a_training(
     assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
 
 
-def test_a_tracker_that_fails_does_not_end_a_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from pipeline.training.trainer import TrainingRun
-    from stages.training.progress import Progress
+def test_a_tracker_that_fails_does_not_end_a_training() -> None:
+    from pipeline.training.callbacks import TrainingRun
+    from stages.training.tracking import Tracking
 
     class Away:
         def log(self, row: dict[str, float]) -> None:
@@ -1158,12 +1143,12 @@ def test_a_tracker_that_fails_does_not_end_a_training(
         def close(self) -> None:
             raise AssertionError("it has been given up")
 
-    run = TrainingRun(3)
-    with Progress("x", True, tmp_path / "train.tsv", ["a"], Away()) as progress:
+    run, lines = TrainingRun(3), list[str]()
+    with Tracking(Away(), lines.append) as tracking:
         for row in rows_of(1, 3):
             run.add_step(row, 0.5, 80.0)
-            progress.step(run, 8, 100)
-    assert capsys.readouterr().out.splitlines()[0] == "  tracking has ended: the server is away"
+            tracking.step(run, 8, 100)
+    assert lines == ["tracking has ended: the server is away"]
 
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

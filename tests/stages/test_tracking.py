@@ -9,26 +9,25 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.params import Tool
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.callbacks import TrainingRun
 from stages.runtime.params import check_params
 from stages.training import tracking
-from stages.training.progress import Progress
-from stages.training.tracking import start_tracker
+from stages.training.tracking import Tracking, start_tracker
 from tests.support.small_project import environment, make_project, python, write_params
 
 CONFIG = {"epochs": 2.0, "init": "text"}
 
 
-def train(tool: Tool, folder: Path, steps: Iterable[int], loss: float, key: str = "k1") -> None:
+def train(tool: Tool, steps: Iterable[int], loss: float, key: str = "k1") -> None:
     """A run's steps, as training tells of them; there is a validation after the third."""
     run, tracker = TrainingRun(6), start_tracker(tool, "pretrain-all", key, CONFIG)
-    with Progress("pretrain-all", True, folder / "train.tsv", ["a"], tracker) as progress:
+    with Tracking(tracker, pytest.fail) as tracking:
         for step in steps:
             run.add_step({"step": step, "loss": loss + step}, 0.5, 80.0)
-            progress.step(run, 8, 100)
+            tracking.step(run, 8, 100)
             if step == 3:
                 run.validation.append({"step": step, "score": 70.0})
-                progress.validated(run)
+                tracking.validated(run)
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +41,9 @@ def test_tensorboard_goes_on_where_a_run_resumes(place: Path) -> None:
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    train("tensorboard", place, range(1, 5), 100.0)
-    train("tensorboard", place, range(3, 7), 200.0)
-    train("tensorboard", place, range(1, 3), 300.0, key="k2")
+    train("tensorboard", range(1, 5), 100.0)
+    train("tensorboard", range(3, 7), 200.0)
+    train("tensorboard", range(1, 3), 300.0, key="k2")
     seen = event_accumulator.EventAccumulator(
         str(place / "logs/tensorboard/pretrain-all/k1")
     ).Reload()
@@ -66,9 +65,9 @@ def test_mlflow_goes_on_where_a_run_resumes(place: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     mlflow.set_tracking_uri(f"file:{place}/mlruns")
-    train("mlflow", place, range(1, 5), 100.0)
-    train("mlflow", place, range(3, 7), 200.0)
-    train("mlflow", place, range(1, 3), 300.0, key="k2")
+    train("mlflow", range(1, 5), 100.0)
+    train("mlflow", range(3, 7), 200.0)
+    train("mlflow", range(1, 3), 300.0, key="k2")
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("deep-prompt").experiment_id
     (run,) = client.search_runs([experiment], "tags.key = 'k1'")
@@ -89,7 +88,7 @@ def test_weights_and_biases_keep_a_run_under_its_key(
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    train("wandb", place, range(1, 5), 100.0)
+    train("wandb", range(1, 5), 100.0)
     (folder,) = (place / "logs/wandb").glob("offline-run-*-k1")
     (log,) = folder.glob(
         "*.wandb"

@@ -32,8 +32,9 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import Ints
+from pipeline.training.callbacks import Scores, TrainingRun
 from pipeline.training.engine import prepare_for_inference
-from pipeline.training.trainer import Scores, TrainingRun, train
+from pipeline.training.trainer import train
 from tests.support import tiny
 
 RATES = {"prompt": 0.02, "head": 0.01, "backbone": 0.001, "lora": 0.01}

@@ -18,7 +18,8 @@ from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.tasks.base.features import Feature
-from pipeline.training.trainer import TrainingRun
+from pipeline.training import callbacks
+from pipeline.training.callbacks import TrainingRun
 
 torch.set_num_threads(1)  # faster than several threads for such small matrices
 
@@ -191,7 +192,7 @@ def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) 
     return PromptedModel(body, prompt, heads, train_backbone=record.trains_backbone)
 
 
-class TrainingCallback:
+class TrainingCallback(callbacks.TrainingCallback):
     """Records the steps and lines of a run, and raises `stop` after step `at`."""
 
     def __init__(self, at: int = 0, stop: type[BaseException] = KeyboardInterrupt) -> None:

@@ -22,7 +22,7 @@ from pipeline.config import load_yaml
 from pipeline.errors import Diverged, UserError
 from pipeline.params import TrainParams
 from pipeline.report.tuning_page import Tried, best_of, write_tuning
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.callbacks import TrainingRun
 from stages.runtime.params import check_params
 from tests.support.small_project import (
     ROOT,
@@ -152,14 +152,18 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
     summary.write_text("{}", encoding="utf-8")
 
     def fit(
-        stage: str, arm: str, setup: Any, training: TrainParams, given: Any, validated: Any
+        stage: str, arm: str, setup: Any, training: TrainParams, given: Any, callbacks: Any
     ) -> tuple[TrainingRun, bool]:
         if training.head_lr > 0.05:
             raise UserError("it diverged") from Diverged(3, "the loss is nan", [])
         run = TrainingRun(20)
         for step in (10, 20):
             run.add_validation(step, {"world_ner": 50 + step - 1000 * training.head_lr})
-            validated(run)
+            (pruning,) = callbacks
+            pruning.validated(run)
+            run.pruned = step < run.steps and pruning.should_prune(run)
+            if run.pruned:
+                break
         return run, True
 
     monkeypatch.setattr("stages.training.run.fit", fit)

@@ -23,7 +23,7 @@ from pipeline.params import TrainParams
 from pipeline.pretrained.families import FAMILIES
 from pipeline.training.hidden_state_cache import HiddenStateCache, make_hidden_state_cache
 from pipeline.training.setup import check_stored
-from pipeline.training.trainer import _stop_storing
+from pipeline.training.trainer import _stop_caching
 from tests.support import tiny
 
 APART = sorted(set(FAMILIES) - {"albert"})
@@ -192,7 +192,7 @@ def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.Monk
 
 def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_path: Path) -> None:
     asked = iter([False, False, True])
-    with process_group(Ranks(), 60.0), pytest.raises(Stopped, match="while storing"):
+    with process_group(Ranks(), 60.0), pytest.raises(Stopped, match="while caching"):
         HiddenStateCache(
             model_of("bert"),
             table,
@@ -201,7 +201,7 @@ def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_pat
             0,
             tmp_path,
             CPU,
-            lambda: _stop_storing(next(asked), Ranks()),
+            lambda: _stop_caching(next(asked), Ranks()),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -221,11 +221,13 @@ def test_what_is_too_large_is_computed_in_each_step(
         []
         if fits
         else [
-            "what the layers below the prompt give takes 1.3 MB, and hidden_state_cache_mb is 1: it is "
-            "computed in each step"
+            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; it is "
+            "computed in every step"
         ]
     )
     assert (with_stored(batch).cached_hidden is not None) == fits
     assert lines[-1].startswith(
-        "storing what the layers below the prompt give: 0.6 MB" if fits else "what the layers"
+        "caching the output of the lower layers on disk: 0.6 MB"
+        if fits
+        else "the output of the lower layers takes"
     )

@@ -15,7 +15,7 @@ from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import sorted_rows
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.callbacks import TrainingRun
 from tests.support import one_rank
 from tests.support.small_project import ROOT, environment, python_of
 
@@ -156,7 +156,7 @@ def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Pa
 def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
     for rank in range(2):
         assert (
-            "the ranks would go on from the steps 0, 0, of 2 run(s); let them all see the same"
+            "the ranks would resume from the steps 0, 0 of 2 run(s); give all of them the same"
             in load_json(two / f"apart/{rank}.error.json")
         )
 

@@ -19,10 +19,11 @@ from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
+from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
 from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.optim import lr_multiplier, optimizer
-from pipeline.training.trainer import BALANCE_EPSILON, Scores, TrainingRun, steps_of, train
+from pipeline.training.trainer import BALANCE_EPSILON, steps_of, train
 from tests.support import tiny
 
 STEPS = 9
@@ -85,7 +86,7 @@ class Fit:
         ranks: Ranks,
         arm: ArmName = "multitask",
         validate: Callable[[PromptedModel], Scores] = sizes,
-        callback: tiny.TrainingCallback | None = None,
+        callback: TrainingCallback | None = None,
         seconds: float = 1e9,
         prompt: Callable[[], DeepPrompt] | None = None,
         stopping: Callable[[], bool] = lambda: False,
@@ -350,7 +351,7 @@ def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(
             fit()
     assert curves(cut[-1]()) == curves(run)
     assert cut[-1].values() == whole.values()
-    assert "storing what the layers below the prompt give: 0.0 MB" in whole.callback.lines
+    assert "caching the output of the lower layers on disk: 0.0 MB" in whole.callback.lines
     assert {path.name.split("-")[0] for path in (tmp_path / "cut").iterdir()} == {"step"}
     over = Fit(
         tables, tmp_path / "whole", ranks, prompt=prompt_of_upper_layers, hidden_state_cache_mb=1
@@ -585,6 +586,43 @@ def test_patience_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_path:
     assert curves(again()) == curves(run)
     assert again.callback.steps == [], "a run that has ended has ended"
     assert again.values() == fit.values()
+
+
+class Pruning(tiny.TrainingCallback):
+    """Asks to end the run at each validation from step `last` on."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+        self.asked: list[int] = []
+
+    def should_prune(self, run: TrainingRun) -> bool:
+        self.asked.append(int(run.validation[-1]["step"]))
+        return self.asked[-1] >= self.last
+
+
+def test_a_callback_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+    validate = Scripted(9, 5)
+    pruning, shown = Pruning(6), tiny.TrainingCallback()
+    fit = Fit(tables, tmp_path, ranks, validate=validate, callback=CallbackList([pruning, shown]))
+    run = fit()
+    assert (run.pruned, pruning.asked) == (True, [3, 6])
+    assert (run.best_step, len(run.train), len(run.validation)) == (3, 6, 2)
+    assert shown.steps == [1, 2, 3, 4, 5, 6]
+    assert shown.lines[-1] == "pruned at step 6 of 9"
+    assert fit.values() == validate.seen[0], "the best values are in the model"
+    again = Fit(tables, tmp_path, ranks, validate=Scripted())
+    assert curves(again()) == curves(run)
+    assert again.callback.steps == [], "a pruned run stays as it is"
+    assert again.values() == fit.values()
+
+
+def test_a_run_that_has_come_to_its_end_is_not_pruned(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
+    pruning = Pruning(STEPS)
+    run = Fit(tables, tmp_path, ranks, callback=pruning)()
+    assert (run.pruned, pruning.asked, len(run.train)) == (False, [3, 6], STEPS)
 
 
 def test_without_patience_it_goes_on(
