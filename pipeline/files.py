@@ -1,4 +1,7 @@
-"""Atomic writes of files and folders: readers and crashes see the old state or the new state."""
+"""Atomic writes of files and folders: readers and crashes see the old state or the new state.
+
+All results are written by these functions, to a temporary neighbor (`.tmp-*`) that is then renamed.
+"""
 
 import glob
 import hashlib
@@ -17,31 +20,22 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
     Text is written as UTF-8 with its line ends unchanged. Missing parent folders are created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    with _replacement(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def atomic_stream(path: Path) -> Iterator[TextIO]:
-    """Yield a text file; it becomes `path` when the block ends, even if it ends by an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
-    finally:
-        os.replace(temporary, path)
+def atomic_stream(path: Path, keep_partial: bool = False) -> Iterator[TextIO]:
+    """Yield a text file (UTF-8, line ends unchanged); it becomes `path` when the block ends.
+
+    If the block raises, the file is removed; with `keep_partial`, it becomes `path` in that case
+    too. Surrogates, which UTF-8 cannot encode, are written as backslash escapes.
+    """
+    with (
+        _replacement(path, keep_partial) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        yield file
 
 
 def write_json(path: Path, value: object) -> None:
@@ -81,6 +75,32 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _replacement(path: Path, keep_partial: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary file to fill; it becomes `path` as `atomic_stream` says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+    except BaseException:
+        if keep_partial:
+            _publish(temporary, path)
+        raise
+    else:
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    _sync(temporary)
+    temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner only
+    os.replace(temporary, path)
+    _sync(path.parent)
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import gc
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files import sha256
+from pipeline.files import atomic_folder, sha256
 
 MANIFEST = "shard.json"  # {result, files: {name: sha256}}
 
@@ -32,21 +31,13 @@ class Shard:
     arguments: tuple[Any, ...]
 
     def make(self, into: Path) -> None:
-        """Make `into`/KEY, beside and renamed."""
-        beside = into / f".tmp-{self.key}-{os.getpid()}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        try:
+        """Make the folder `into`/KEY."""
+        with atomic_folder(into / self.key) as folder:
             with _few_collections():
-                result = self.function(beside, *self.arguments)
-            files = {path.name: sha256(path) for path in sorted(beside.iterdir())}
-            (beside / MANIFEST).write_text(
-                json.dumps({"result": result, "files": files}), encoding="utf-8"
-            )
-            shutil.rmtree(into / self.key, ignore_errors=True)
-            os.replace(beside, into / self.key)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                result = self.function(folder, *self.arguments)
+            files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+            manifest = {"result": result, "files": files}
+            (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     def result(self, into: Path) -> Any:
         """What its function returned; None unless the shard is there and its files are what they were."""

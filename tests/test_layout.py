@@ -38,11 +38,12 @@ STANDS_ALONE = {
     "pipeline.report": {
         "pipeline.arms",
         "pipeline.errors",
+        "pipeline.files",
         "pipeline.metrics",
         "pipeline.analysis",
         "pipeline.data",
     },
-    "pipeline.world": {"pipeline.errors"},
+    "pipeline.world": {"pipeline.errors", "pipeline.files"},
     "pipeline.metrics": set[str](),
 }
 TORCH_FREE = {unit for level in ORDER[:5] for unit in level} - {
@@ -251,6 +252,15 @@ def test_the_library_prints_nothing_and_reads_no_arguments() -> None:
         ]
     assert {name: found for name, found in sets.items() if found} == SETS_ENVIRONMENT
     assert not [name for name in PIPELINE if uses[name] != len(sets[name])]
+
+
+def test_files_are_replaced_in_one_place() -> None:
+    """`pipeline.files` writes results; a second way to do it would have its own mistakes."""
+    words = {"os.replace", "os.rename", "mkstemp", "tempfile.mkstemp", "NamedTemporaryFile"}
+    offenders = [
+        f"{name} uses {found}" for name, tree in ALL.items() if (found := names(tree) & words)
+    ]
+    assert [line.split()[0] for line in offenders] == ["pipeline.files"]
 
 
 def test_nothing_runs_code_out_of_data() -> None:

@@ -1,19 +1,19 @@
 """deep-prompt predict: rows in, predictions out."""
 
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
 from pipeline.data.readers.base import not_utf8_message
 from pipeline.errors import UserError, did_you_mean
+from pipeline.files import atomic_stream
 from pipeline.tasks.base.row import Row
 
 # Other imports are inside the functions, as in deep_prompt.cli.main.
@@ -173,39 +173,23 @@ def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError
 
 
 @contextmanager
-def _writing(place: str) -> Iterator[Callable[[str], None]]:
-    """What writes a line: to a file that appears when all are in it; to stdout, or what is no file, at once and as a whole."""
+def _writing(place: str) -> Iterator[Callable[[str], object]]:
+    """A function that writes a line: to stdout or a device at once, to a file that appears when it is complete."""
     if place == "-":
-        yield lambda line: _write(sys.stdout.buffer, line)
+        yield partial(_write, sys.stdout.buffer)
         return
     path = Path(place)
     try:
         if path.is_file() or not path.exists():
-            with _beside(path.resolve()) as file:  # resolved: a link stays one
-                yield lambda line: _fill(file, line)
+            with atomic_stream(path.resolve()) as file:  # resolved, so that a link stays a link
+                yield file.write
         else:
-            with path.open("wb") as file:
-                yield lambda line: _write(file, line)
+            with path.open("wb") as device:
+                yield partial(_write, device)
     except OSError as error:
         raise UserError(
             f"--output: {place} cannot be written: {error.strerror or error}; give another file"
         ) from None
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill, which becomes `path` when the block ends, and vanishes when it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}.") as folder:
-        with (Path(folder) / path.name).open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
-
-
-def _fill(file: BinaryIO, line: str) -> None:
-    file.write(line.encode())
 
 
 def _write(stream: BinaryIO, line: str) -> None:

@@ -1,7 +1,6 @@
 """deep-prompt preset: replace params.yaml by one of presets/."""
 
 import os
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def preset(arguments: Namespace) -> None:
     changes = {"data_root": root} if root else {}
     text = edited_text(source, lambda document: document.update(changes))
     if PARAMS.exists():
-        shutil.copyfile(PARAMS, f"{PARAMS}.before")
+        atomic_write(PARAMS.with_name(f"{PARAMS.name}.before"), PARAMS.read_bytes())
     atomic_write(PARAMS, text)
     log(
         f"{PARAMS} is now {source}, with data_root {root or params.data_root}; "

@@ -93,7 +93,8 @@ def prepare(
         results = finish(shards, workspace / "chunks", run if large else in_this_process)
         folders = [workspace / "chunks" / shard.key for shard in shards]
         corpus = _Corpus(recipe, chunks, results, folders)
-        with atomic_stream(problems_file or workspace / "problems.jsonl") as sink:
+        listed = problems_file or workspace / "problems.jsonl"
+        with atomic_stream(listed, keep_partial=True) as sink:
             problems = Problems(sink=sink) if problems is None else problems
             for path, result in zip(folders, results, strict=True):
                 with (path / "problems.jsonl").open(encoding="utf-8") as lines:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
 from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
+from pipeline.files import atomic_write
 from pipeline.report import plots
 from pipeline.report.render import Section, page
 from pipeline.report.tables import DASH, Cell, Table, count, percent
@@ -45,8 +46,7 @@ def write_page(path: Path, name: str, statistics: Statistics | None, problems: P
     text = page(
         "report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    atomic_write(path, text)
 
 
 def _problem_counts(problems: Problems) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from pipeline.files import atomic_write
 from pipeline.report import confidence, mixtures, plots, prose, tables
 from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult, collect
 from pipeline.report.plots import Curve, Plot
@@ -60,7 +61,6 @@ def write_report(
         sections += [_task(task, of_task), *_trust(task, of_task)]
     sections += [_mixture(mixture) for mixture in evidence.mixtures]
     sections += more
-    output.mkdir(parents=True, exist_ok=True)
     for name in ("report.html", "report.md"):
         text = page(
             name,
@@ -69,7 +69,7 @@ def write_report(
             sections,
             prose.glossary(evidence),
         )
-        (output / name).write_text(text, encoding="utf-8", newline="\n")
+        atomic_write(output / name, text)
 
 
 def page(

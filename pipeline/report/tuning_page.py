@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.files import atomic_write
 from pipeline.report import plots
 from pipeline.report.plots import Plot
 from pipeline.report.render import Section, page
@@ -47,7 +48,8 @@ def write_tuning(
         }
         for one in tried
     ]
-    pd.DataFrame(rows).to_csv(folder / "trials.tsv", sep="\t", index=False, float_format="%.6g")
+    table = pd.DataFrame(rows).to_csv(sep="\t", index=False, float_format="%.6g")
+    atomic_write(folder / "trials.tsv", table)
     drawn = (_history(tried), *_importance(importance), *_slices(tried))
     pruned = sum(one.pruned for one in tried)
     best = best_of(tried)
@@ -62,7 +64,7 @@ def write_tuning(
         [Section("Trials", "", (_table(tried, best),), drawn)],
         GLOSSARY,
     )
-    (folder / "tuning.html").write_text(text, encoding="utf-8", newline="\n")
+    atomic_write(folder / "tuning.html", text)
 
 
 def best_of(tried: Sequence[Tried]) -> Tried:

@@ -4,13 +4,13 @@ Rows are generated and written in blocks, so memory does not grow with the corpu
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import UserError
+from pipeline.files import atomic_stream
 from pipeline.world.constructions import compose
 from pipeline.world.grammar import Frame
 from pipeline.world.questions import compose_question
@@ -135,12 +135,7 @@ def write_corpus(kind: Kind, folder: Path, rows: int, seed: int) -> dict[str, in
 
 
 def write_rows(path: Path, rows: Iterator[str]) -> None:
-    """Write the rows to a temporary file, then rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            while block := "".join(islice(rows, ROWS_PER_BLOCK)):
-                file.write(block)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write the rows to `path`, which appears when it is complete."""
+    with atomic_stream(path) as file:
+        while block := "".join(islice(rows, ROWS_PER_BLOCK)):
+            file.write(block)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import atomic_folder, atomic_write, write_json
+from pipeline.files import atomic_folder, atomic_stream, atomic_write, write_json
 
 
 def test_write_creates_folders_and_replaces_files(tmp_path: Path) -> None:
@@ -38,6 +38,34 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         atomic_write(path, "new")
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_stream_replaces_the_file_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    for content in ("one", "two\r\n\ud800"):
+        with atomic_stream(path) as file:
+            file.write(content)
+            assert not path.exists() or path.read_text() == "one"
+    assert path.read_bytes() == b"two\r\n\\ud800"
+    assert os.listdir(path.parent) == ["b.txt"]
+    (tmp_path / "ordinary").write_text("")
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize(("keep_partial", "content"), [(False, "old"), (True, "new")])
+def test_a_stream_whose_block_raises(keep_partial: bool, content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write(path, "old")
+
+    def fill() -> None:
+        with atomic_stream(path, keep_partial) as file:
+            file.write("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill()
+    assert path.read_text() == content
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
