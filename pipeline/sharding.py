@@ -1,7 +1,7 @@
-"""Work cut into shards. Each is a pure function from its arguments to files in a folder of its own, whoever runs it and wherever.
+"""Work cut into shards. A shard is a pure function from its arguments to files in a folder, whatever process or machine runs it.
 
-What is done stays, whole, until all is: a run that is cut short goes on from there. A merge reads a shard only after its files
-were found to be what they were when they were made.
+Finished shards stay until all are finished, so that an interrupted run continues with the others. A shard's files are read only
+if their hashes are those from when the shard was made.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,10 @@ MANIFEST = "shard.json"  # {result, files: {name: sha256}}
 
 @dataclass(frozen=True)
 class Shard:
-    """`function(folder, *arguments)` writes files into an empty folder and returns what JSON can hold. `key` names all inputs."""
+    """`function(folder, *arguments)` writes files into an empty folder and returns a value that JSON can hold.
+
+    `key` identifies the function's code and inputs; see `key_of`.
+    """
 
     key: str
     function: Callable[..., Any]
@@ -40,21 +42,21 @@ class Shard:
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     def result(self, into: Path) -> Any:
-        """What its function returned; None unless the shard is there and its files are what they were."""
+        """The value that the function returned; None where the shard is absent or its files have changed."""
         folder = into / self.key
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            whole = all(
+            intact = all(
                 sha256(folder / name) == digest for name, digest in manifest["files"].items()
             )
         except (OSError, ValueError, KeyError):
             return None
-        return manifest["result"] if whole else None
+        return manifest["result"] if intact else None
 
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for cycles of garbage seldom: among so many small objects that takes a third of the time, and there are few."""
+    """Collect cyclic garbage rarely: with so many small objects it takes a third of the time, and there is little."""
     before = gc.get_threshold()
     gc.set_threshold(500_000, *before[1:])
     try:
@@ -68,15 +70,15 @@ Executor = Callable[[Sequence[Shard], Path], None]
 
 
 def in_this_process(shards: Sequence[Shard], into: Path) -> None:
-    """Make one after the other."""
+    """Make the shards one after the other."""
     for shard in shards:
         shard.make(into)
 
 
 def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process) -> list[Any]:
-    """Have `run` make the shards that are not in `into` yet; the results of all, in order. Others that lie there are removed.
+    """Have `run` make the shards that are not in `into` yet; returns the results of all, in order.
 
-    Raises UserError where one is still missing, or is torn.
+    Other shards in `into` are removed. Raises UserError where a shard is still missing or has changed.
     """
     into.mkdir(parents=True, exist_ok=True)
     keys = {shard.key for shard in shards}
@@ -91,32 +93,19 @@ def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process)
     lost = [shard.key for shard in shards if results[shard.key] is None]
     if lost:
         raise UserError(
-            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are not there, or not what they were when "
-            "they were made; all workers must share this folder: run it again, and it goes on from there"
+            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are missing or have changed since they were made; "
+            "give all workers the same folder, and run it again: it continues with these shards"
         )
     return [results[shard.key] for shard in shards]
 
 
 def key_of(number: int, *inputs: Any) -> str:
-    """A shard's key: its number, and a hash of its inputs (what JSON can hold, and dataclasses) and of this package's code."""
-    text = json.dumps(
-        [
-            _code(),
-            *(
-                dataclasses.asdict(value)
-                if dataclasses.is_dataclass(value) and not isinstance(value, type)
-                else value
-                for value in inputs
-            ),
-        ],
-        sort_keys=True,
-    )
+    """A shard's key: its number, and a hash of its inputs, which are dataclasses or values that JSON can hold."""
+    values = [
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
+        for value in inputs
+    ]
+    text = json.dumps(values, sort_keys=True)
     return f"{number:05}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -11,6 +11,7 @@ from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.row import SPLITS
+from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import EXAMPLES, FEATURES, WORK
@@ -34,6 +35,7 @@ def featurize(name: str) -> None:
         if corpus["words"]
         else []
     )
+    code = code_of_stage("featurize", [corpus["task"]])
     log_read(source)
     output, work, workers = FEATURES / name, WORK / f"featurize-{name}", executor()
     with atomic_folder(output) as folder:
@@ -60,6 +62,7 @@ def featurize(name: str) -> None:
                 task.stride,
                 work / split,
                 workers,
+                code,
             )
             nonzero = {what: count for what, count in counts.items() if count}
             summary["splits"][split] = {

@@ -22,6 +22,7 @@ from pipeline.training.setup import (
     heads_for,
     new_prompt,
 )
+from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
 from stages.runtime.params import arm_of, load_params, seeded
@@ -50,7 +51,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     log_read(data.train.path)
     backbone = load_backbone(params.backbone, [data.label_token_ids], training.precision)
     heads = heads_for([data], backbone.hidden_size, params.seed)
-    start: dict[str, Any] = {}
+    start: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     pretrained_on: list[str] = []
     if "lora" in ARMS[arm].parts:
         add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
@@ -71,7 +72,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
-        start = {file.name: sha256(file) for file in sorted(source.iterdir())}
+        start |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)

@@ -7,6 +7,7 @@ from pipeline.data.prepare import prepare as prepare_examples
 from pipeline.data.recipe import load_recipe
 from pipeline.files import write_json
 from pipeline.params import task_of
+from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import load_params
 from stages.runtime.paths import CORPORA, EXAMPLES, PROBLEMS, WORK, recipe_of
@@ -30,7 +31,13 @@ def prepare(name: str) -> None:
     output, problems = EXAMPLES / name, PROBLEMS / name / "problems.jsonl"
     try:
         summary, problem_lines = prepare_examples(
-            recipe, folder, output, problems, WORK / f"prepare-{name}", executor()
+            recipe,
+            folder,
+            output,
+            problems,
+            WORK / f"prepare-{name}",
+            executor(),
+            code=code_of_stage("prepare"),
         )
     except CorpusError as error:
         for line in error.summary:

@@ -17,6 +17,7 @@ from pipeline.training.setup import (
     heads_for,
     new_prompt,
 )
+from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
 from stages.runtime.params import load_params, mixture_of
@@ -74,8 +75,12 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
     model = PromptedModel(
         backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False
     )
+    code = code_of_stage("pretrain", [task.task for task in tasks])
     return TrainingSetup(
-        model, tasks, [corpora[task.name]["rate"] for task in tasks], {"dropped": dropped}
+        model,
+        tasks,
+        [corpora[task.name]["rate"] for task in tasks],
+        {"code": code, "dropped": dropped},
     )
 
 

@@ -66,13 +66,14 @@ def prepare(
     work: Path | None = None,
     run: Executor = in_this_process,
     problems: Problems | None = None,
+    code: str = "",
 ) -> tuple[dict[str, Any], list[str]]:
     """Check a whole corpus; write {train,validation,test}.parquet and summary.json to `output`.
 
     `folder` holds the recipe's files; None reads the recipe's pinned hub data set instead.
     `problems_file` gets every problem as a line of JSON, even if the corpus is refused. `work`
-    keeps finished chunks until all are done; `run` makes the chunks if there is more than a few MB
-    to read. Equal inputs give equal bytes.
+    keeps finished chunks until all are done; chunks of other `code` are made again. `run` makes the
+    chunks if there is more than a few MB to read. Equal inputs give equal bytes.
 
     Returns the summary, and the lines of a summary of the accepted problems.
 
@@ -85,7 +86,7 @@ def prepare(
     chunks = split_into_chunks(recipe, folder)
     large = sum((chunk.stop or 0) - chunk.start for chunk in chunks) > 2 * CHUNK_BYTES
     shards = [
-        Shard(key_of(i, recipe, chunk), read_chunk, (recipe, chunk))
+        Shard(key_of(i, code, recipe, chunk), read_chunk, (recipe, chunk))
         for i, chunk in enumerate(chunks)
     ]
     write_anyway = problems is not None

