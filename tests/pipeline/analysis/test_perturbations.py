@@ -276,7 +276,7 @@ def test_white_space_is_doubled_and_odd() -> None:
 
 def test_an_edit_keeps_hold_of_spans_that_overlap() -> None:
     text = "one two three"
-    doubled = Edit(lambda piece: piece * 2, inside=True)
+    doubled = Edit(lambda piece: piece * 2, inside_spans=True)
     made, starts, ends = doubled.text(text, [4, 4, 8], [7, 13, 13])
     assert [made[start:end] for start, end in zip(starts, ends, strict=True)] == [
         "twotwo",
