@@ -1,7 +1,8 @@
-"""Work cut into shards. A shard is a pure function from its arguments to files in a folder, whatever process or machine runs it.
+"""Work cut into shards. A shard is a pure function from its arguments to files in a folder,
+whatever process or machine runs it.
 
-Finished shards stay until all are finished, so that an interrupted run continues with the others. A shard's files are read only
-if their hashes are those from when the shard was made.
+Finished shards stay until all are finished, so that an interrupted run continues with the others. A
+shard's files are read only if their hashes are those from when the shard was made.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ MANIFEST = "shard.json"  # {result, files: {name: sha256}}
 
 @dataclass(frozen=True)
 class Shard:
-    """`function(folder, *arguments)` writes files into an empty folder and returns a value that JSON can hold.
+    """`function(folder, *arguments)` writes files into an empty folder and returns a value that
+    JSON can hold.
 
     `key` identifies the function's code and inputs; see `key_of`.
     """
@@ -42,7 +44,9 @@ class Shard:
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     def result(self, into: Path) -> Any:
-        """The value that the function returned; None where the shard is absent or its files have changed."""
+        """The value that the function returned; None where the shard is absent or its files have
+        changed.
+        """
         folder = into / self.key
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -56,7 +60,9 @@ class Shard:
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """Collect cyclic garbage rarely: with so many small objects it takes a third of the time, and there is little."""
+    """Collect cyclic garbage rarely: with so many small objects it takes a third of the time, and
+    there is little.
+    """
     before = gc.get_threshold()
     gc.set_threshold(500_000, *before[1:])
     try:
@@ -78,7 +84,8 @@ def in_this_process(shards: Sequence[Shard], into: Path) -> None:
 def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process) -> list[Any]:
     """Have `run` make the shards that are not in `into` yet; returns the results of all, in order.
 
-    Other shards in `into` are removed. Raises UserError where a shard is still missing or has changed.
+    Other shards in `into` are removed. Raises UserError where a shard is still missing or has
+    changed.
     """
     into.mkdir(parents=True, exist_ok=True)
     keys = {shard.key for shard in shards}
@@ -93,14 +100,17 @@ def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process)
     lost = [shard.key for shard in shards if results[shard.key] is None]
     if lost:
         raise UserError(
-            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are missing or have changed since they were made; "
+            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are missing or have "
+            "changed since they were made; "
             "give all workers the same folder, and run it again: it continues with these shards"
         )
     return [results[shard.key] for shard in shards]
 
 
 def key_of(number: int, *inputs: Any) -> str:
-    """A shard's key: its number, and a hash of its inputs, which are dataclasses or values that JSON can hold."""
+    """A shard's key: its number, and a hash of its inputs, which are dataclasses or values that
+    JSON can hold.
+    """
     values = [
         dataclasses.asdict(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type)

@@ -17,8 +17,8 @@ from pipeline.training.setup import (
     TaskData,
     TrainingSetup,
     artifact_config,
+    check_hidden_state_cache,
     check_positions,
-    check_stored,
     heads_for,
     new_prompt,
 )
@@ -77,7 +77,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
     check_positions(prompt, backbone, params, [name])
-    check_stored(f"arms.{arm}", prompt, backbone, training)
+    check_hidden_state_cache(f"arms.{arm}", prompt, backbone, training)
     return TrainingSetup(
         PromptedModel(backbone, prompt, heads, train_backbone=ARMS[arm].trains_backbone),
         [data],

@@ -12,8 +12,8 @@ from pipeline.training.setup import (
     TaskData,
     TrainingSetup,
     artifact_config,
+    check_hidden_state_cache,
     check_positions,
-    check_stored,
     heads_for,
     new_prompt,
 )
@@ -71,7 +71,7 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
     )
     prompt = new_prompt(MULTITASK.name, backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
-    check_stored(f"pretrain.{mixture}", prompt, backbone, training)
+    check_hidden_state_cache(f"pretrain.{mixture}", prompt, backbone, training)
     model = PromptedModel(
         backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False
     )

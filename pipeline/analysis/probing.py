@@ -1,4 +1,6 @@
-"""Looking into a trained model: other examples for it, how much it attends to its deep prompt, what a layer's prompt is for."""
+"""Looking into a trained model: other examples for it, how much it attends to its deep prompt, what
+a layer's prompt is for.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,7 @@ def split_of(
     stride: int,
     folder: Path,
 ) -> EvalSet:
-    """Examples that are on no disk, as a split: their features are written into the new `folder`."""
+    """An evaluation set of new examples; writes their features into the new `folder`."""
     write_features(
         task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), folder
     )
@@ -71,7 +73,8 @@ def _hidden(prompts: LayerPrompts, layer: int) -> LayerPrompts:
 def attention_mass(
     model: PromptedModel, split: EvalSet, pad_token_id: int, batch_tokens: int = 2048
 ) -> dict[int, list[float]]:
-    """Layer -> for each head, the share of its attention that a token gives to the deep prompt: the mean over real tokens.
+    """Layer -> for each head, the share of its attention that a token gives to the deep prompt: the
+    mean over real tokens.
 
     Were all keys alike, it would be P / (P + T). `model` has a deep prompt.
     """
@@ -98,7 +101,9 @@ def attention_mass(
 
 
 def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
-    """What tuning added to the prompt that it started from (a task vector, Ilharco et al., ICLR 2023)."""
+    """What tuning added to the prompt that it started from (a task vector, Ilharco et al., ICLR
+    2023).
+    """
     assert (prompt.shape, prompt.first_layer) == (start.shape, start.first_layer), (
         "a prompt is tuned in the shape that it has"
     )
@@ -106,10 +111,11 @@ def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
 
 
 def cosines(one: DeepPrompt, other: DeepPrompt) -> dict[int, float]:
-    """Layer -> the cosine between two prompts' keys and values, taken as one vector; the layers that both have.
+    """Layer -> the cosine between two prompts' keys and values, taken as one vector; the layers
+    that both have.
 
-    Empty where they have not the same number of virtual tokens. Token i is compared with token i, which says something where
-    both prompts come from the same start.
+    Empty where they have not the same number of virtual tokens. Token i is compared with token i,
+    which says something where both prompts come from the same start.
     """
     if one.num_virtual_tokens != other.num_virtual_tokens:
         return {}

@@ -1,4 +1,4 @@
-"""Several artifacts that one predictor serves: read, checked for compatibility, their heads merged."""
+"""The artifacts of a predictor: read them, check their compatibility, merge their heads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from pipeline.params import BackboneParams
 
 @dataclass(frozen=True)
 class ServedArtifact:
-    """An artifact. `heads_by_name` has its heads, in the artifact's order, by the names that rows use for them."""
+    """An artifact. `heads_by_name` has its heads, in the artifact's order, by the names that rows
+    use for them.
+    """
 
     folder: Path
     config: ArtifactConfig
@@ -27,7 +29,9 @@ class ServedArtifact:
     def prompts(
         self, params: BackboneParams, backbone: Backbone
     ) -> list[DeepPrompt | SoftPrompt | None]:
-        """The prompt of each head: the same for all, unless the artifact has low-rank factors per task."""
+        """The prompt of each head: the same for all, unless the artifact has low-rank factors per
+        task.
+        """
         if self.config.factor_rank:
             return [
                 load_prompt(self.folder, self.config, params, backbone, task)
@@ -37,20 +41,21 @@ class ServedArtifact:
 
     def heads(self, hidden_size: int) -> Heads:
         """The artifact's heads, in its order."""
-        made = _empty_heads(self.heads_by_name.values(), hidden_size)
+        heads = _empty_heads(self.heads_by_name.values(), hidden_size)
         load_heads(
             self.folder,
             self.config,
-            made,
+            heads,
             {name: head.classes for name, head in self.config.heads.items()},
         )
-        return made
+        return heads
 
 
 def read_artifacts(
     artifacts: Mapping[str, Path | str] | Sequence[Path | str],
 ) -> list[ServedArtifact]:
-    """The artifacts in some folders. Under a mapping, the key becomes the name of an artifact's only head.
+    """The artifacts in some folders. Under a mapping, the key becomes the name of an artifact's
+    only head.
 
     Raises UserError where there is no artifact, or where one is broken.
     """
@@ -60,8 +65,8 @@ def read_artifacts(
         else [(None, folder) for folder in artifacts]
     )
     parts = []
-    for name, place in named:
-        folder = Path(place)
+    for name, path in named:
+        folder = Path(path)
         config = load_config(folder)
         renamed = name is not None and len(config.heads) == 1
         parts.append(
@@ -87,17 +92,20 @@ def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | N
         folder, config = part.folder, part.config
         if not config.heads:
             wrong.append(
-                f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; fine-tune it on a task first"
+                f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; "
+                "fine-tune it on a task first"
             )
         if len(parts) > 1 and (reason := ARMS[config.arm].served_alone):
             wrong.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
         if params is not None and _differ(config.backbone, params):
             wrong.append(
-                f"{folder}: made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), but "
+                f"{folder}: made for backbone {config.backbone.source} (sha256 "
+                f"{config.backbone.sha256}), but "
                 f"{parts[0].folder} for {params.source} (sha256 {params.sha256}); load them apart"
             )
         wrong += [
-            f"{folder}: head {name!r} is also in {owner[name]}; load only one of the two, or rename one by "
+            f"{folder}: head {name!r} is also in {owner[name]}; load only one of the two, or "
+            "rename one by "
             "load({NAME: FOLDER, ...})"
             for name in part.heads_by_name
             if name in owner

@@ -1,7 +1,7 @@
 """Predictions of many tasks over one backbone: rows of different tasks share its forward passes.
 
-The model reads each row of a batch under the prompt of its task, for the head of its task. So rows of mixed tasks need neither
-a model nor a forward pass per task.
+The model reads each row of a batch under the prompt of its task, for the head of its task. So rows
+of mixed tasks need neither a model nor a forward pass per task.
 """
 
 import dataclasses
@@ -37,12 +37,14 @@ from pipeline.tasks.base.row import Row
 CHUNK_ROWS = 512  # rows whose windows are sorted together
 DEFAULT_WINDOW = 512  # tokens of a window, where neither the caller nor the artifact gives a length
 MIN_WINDOW = 8
-MAX_PADDING = 64  # tokens that take a CPU about as long as the fixed cost of a forward pass (MiniLM); to a GPU they cost nothing
+# Padding tokens per batch on a CPU. They take about as long as the fixed cost of a forward pass
+# (MiniLM). On a GPU they are almost free.
+MAX_PADDING = 64
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result of a task for one row. `id` is the row's `id`, or else its number, counted from 0."""
+    """The result of a task for one row. `id` is the row's `id`, or its number from 0."""
 
     id: str | int
     task: str
@@ -77,12 +79,14 @@ def load(
     max_length: int | None = None,
     stride: int | None = None,
 ) -> "Predictor":
-    """A predictor for all tasks of the artifacts in some folders; all were trained on the same backbone.
+    """A predictor for all tasks of the artifacts in some folders; all were trained on the same
+    backbone.
 
-    A row names its task by the name of the head. Under a mapping, the key is the name of an artifact's only head. `backbone` is
-    another place to load the backbone from, with the same hash. Windows have at most `max_length` tokens and overlap by `stride`;
-    the defaults are those that each head was trained with.
-    Raises UserError where an artifact is broken, does not fit the backbone, or is not compatible with another.
+    A row names its task by the name of the head. Under a mapping, the key is the name of an
+    artifact's only head. `backbone` is another place to load the backbone from, with the same hash.
+    Windows have at most `max_length` tokens and overlap by `stride`; the defaults are those that
+    each head was trained with. Raises UserError where an artifact is broken, does not fit the
+    backbone, or is not compatible with another.
     """
     parts = read_artifacts(artifacts)
     params = backbone or parts[0].config.backbone
@@ -114,13 +118,16 @@ def load(
 def _window_sizes(
     head: TaskHead, max_length: int | None, stride: int | None, room: int
 ) -> tuple[int, int]:
-    """Maximum length and overlap of a head's windows: the caller's, else those of its training, else what the backbone has `room` for."""
+    """Maximum length and overlap of a head's windows: the caller's, else those of its training,
+    else what the backbone has `room` for.
+    """
     length = min(room, head.max_length or DEFAULT_WINDOW) if max_length is None else max_length
     trained = head.stride if length == head.max_length and head.stride is not None else length // 4
     overlap = trained if stride is None else stride
     if not MIN_WINDOW <= length <= room or not 0 <= overlap < max(1, length // 2):
         raise UserError(
-            f"max_length is {length} and stride {overlap}, and the backbone has positions for {room} tokens of text; "
+            f"max_length is {length} and stride {overlap}, and the backbone has positions for "
+            f"{room} tokens of text; "
             f"give a max_length of {MIN_WINDOW} to {room} and a stride below half of it"
         )
     return length, overlap
@@ -143,7 +150,8 @@ class Predictor:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`; all tasks share a soft prompt.
+        """`prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`;
+        all tasks share a soft prompt.
 
         All is moved to `device`. Backbone and prompts compute in `dtype`, heads always in float32.
         """
@@ -167,12 +175,14 @@ class Predictor:
         problems: Callable[[UserError], None] | None = None,
         chunk: int = CHUNK_ROWS,
     ) -> Iterator[Prediction]:
-        """Predictions in the order of the rows, `chunk` rows at a time, whose batches have at most `batch_tokens` tokens.
+        """Predictions in the order of the rows, `chunk` rows at a time, whose batches have at most
+        `batch_tokens` tokens.
 
-        A row is a mapping with the keys of its task's `query_keys`; `task` names the task (optional where there is only one), and
-        `id` and `where` are optional. In place of a row that could not be read may stand the UserError that says why.
-        Raises UserError with all problems of a chunk before anything of it is yielded; under `on_bad="skip"` bad rows are left
-        out instead, and `problems` is called with the error of each.
+        A row is a mapping with the keys of its task's `query_keys`; `task` names the task (optional
+        where there is only one), and `id` and `where` are optional. In place of a row that could
+        not be read may stand the UserError that says why. Raises UserError with all problems of a
+        chunk before anything of it is yielded; under `on_bad="skip"` bad rows are left out instead,
+        and `problems` is called with the error of each.
         """
         numbered = enumerate(rows)
         while block := list(islice(numbered, chunk)):
@@ -195,7 +205,8 @@ class Predictor:
             raise row
         if not isinstance(row, Mapping):
             raise UserError(
-                f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping of keys to values"
+                f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping "
+                "of keys to values"
             )
         where = row.get("where", f"rows[{number}]")
         id_ = number if row.get("id") is None else row["id"]
@@ -208,7 +219,8 @@ class Predictor:
             )
         if missing := [key for key in kind.query_keys if key not in row]:
             wrong.append(
-                f"{where}: {' and '.join(map(repr, missing))} missing; rows of task {list(self.tasks)[task]!r} need "
+                f"{where}: {' and '.join(map(repr, missing))} missing; rows of task "
+                f"{list(self.tasks)[task]!r} need "
                 f"{', '.join(kind.query_keys)}"
             )
         if wrong:
@@ -218,7 +230,8 @@ class Predictor:
         problems.raise_if_any()
         if not _is_text([id_, *(row[key] for key in kind.query_keys)]):
             raise UserError(
-                f"{where}: holds half a surrogate pair, which is not a character; correct the program that wrote the row"
+                f"{where}: holds half a surrogate pair, which is not a character; correct the "
+                "program that wrote the row"
             )
         return _Query(id_, task, example)
 

@@ -1,7 +1,9 @@
-"""LoRA (Hu et al. 2022) by peft: low-rank factors on the query and value projections of a frozen backbone's attention.
+"""LoRA (Hu et al. 2022) by peft: low-rank factors on the query and value projections of a frozen
+backbone's attention.
 
-W x becomes W x + (alpha / R) B A x (eq. 3). peft replaces each projection by a module that computes this; attention, ours or
-the model's, calls that module as it called the projection. peft is an extra, and is imported inside the functions.
+W x becomes W x + (alpha / R) B A x (eq. 3). peft replaces each projection by a module that computes
+this; attention, ours or the model's, calls that module as it called the projection. peft is an
+extra, and is imported inside the functions.
 """
 
 import warnings
@@ -23,7 +25,8 @@ def is_lora(name: str) -> bool:
 
 
 def add_lora(backbone: Backbone, rank: int, alpha: float, seed: int) -> None:
-    """Add factors A [R, inputs], random by `seed`, and B [outputs, R] = 0 to each query and value projection, in float32.
+    """Add factors A [R, inputs], random by `seed`, and B [outputs, R] = 0 to each query and value
+    projection, in float32.
 
     Raises UserError: peft is not installed, or cannot add factors with an effect to this family.
     """
@@ -51,7 +54,9 @@ def add_lora(backbone: Backbone, rank: int, alpha: float, seed: int) -> None:
 
 
 def lora_factors(backbone: Backbone) -> dict[str, nn.Parameter]:
-    """The factors by their names in the model without peft: NAME.lora_A.weight and NAME.lora_B.weight of each projection."""
+    """The factors by their names in the model without peft: NAME.lora_A.weight and
+    NAME.lora_B.weight of each projection.
+    """
     return {
         name.replace(f".{_ADAPTER}.", "."): parameter
         for name, parameter in backbone.model.named_parameters()
@@ -77,7 +82,9 @@ def import_peft() -> Any:
 
 
 def _check_lora_works(backbone: Backbone) -> None:
-    """A model may use a projection's weights and not call it: then its factors have no effect, and no gradient."""
+    """A model may use a projection's weights and not call it: then its factors have no effect, and
+    no gradient.
+    """
     ids = torch.arange(3).view(1, 3) + 1
     factors = {name: value for name, value in lora_factors(backbone).items() if "lora_B" in name}
     hidden = backbone(ids, torch.ones_like(ids), torch.zeros_like(ids))
@@ -93,7 +100,9 @@ def _check_lora_works(backbone: Backbone) -> None:
 
 def _refusal(backbone: Backbone, reason: str) -> str:
     return (
-        f"backbone: LoRA cannot reach the projections {', '.join(backbone.family.query_value)} of this "
-        f"{backbone.config.model_type!r} model ({reason}); use another backbone or another arm, or correct "
+        f"backbone: LoRA cannot reach the projections {', '.join(backbone.family.query_value)} of "
+        "this "
+        f"{backbone.config.model_type!r} model ({reason}); use another backbone or another arm, or "
+        "correct "
         "`query_value` in pipeline/pretrained/families.py"
     )

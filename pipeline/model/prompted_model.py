@@ -21,8 +21,9 @@ def part_of(name: str) -> Part:
 class PromptedModel(nn.Module):
     """A backbone that reads each row of a batch under its task's prompt, for its task's head.
 
-    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not trained. LoRA's factors in the
-    backbone are trained, as a prompt is. `trainable_state` is what is trained, saved and resumed: one function for all three.
+    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not
+    trained. LoRA's factors in the backbone are trained, as a prompt is. `trainable_state` is what
+    is trained, saved and resumed: one function for all three.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class PromptedModel(nn.Module):
         self.heads = heads
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, N, classes] at the batch's positions; see `Heads.forward` for the classes of a batch that mixes tasks."""
+        """Logits [B, N, classes] at the batch's positions; see `Heads.forward` for the classes of a
+        batch that mixes tasks.
+        """
         prompt = self.prompt
         if isinstance(prompt, DeepPrompt | PromptBank):
             prompt = prompt(batch.tasks)
@@ -55,7 +58,7 @@ class PromptedModel(nn.Module):
         return self._verbalized(self.heads(read, batch.tasks), read, batch.tasks)
 
     def _verbalized(self, logits: Tensor, read: Tensor, tasks: int | Tensor) -> Tensor:
-        """The logits [B, N, classes], with those of the LM head where a row's head is a verbalizer."""
+        """The logits [B, N, classes]; those of the LM head for rows with a verbalizer."""
         kinds, words = self.heads.kinds, self.heads.label_token_ids
         if isinstance(tasks, int):
             if kinds[tasks] != "verbalizer":
@@ -70,7 +73,9 @@ class PromptedModel(nn.Module):
         return logits
 
     def lower_hidden_states(self, batch: Batch) -> Tensor:
-        """The output [B, T, C] of the frozen layers below the deep prompt: the `cached_hidden` of the batch."""
+        """The output [B, T, C] of the frozen layers below the deep prompt: the `cached_hidden` of
+        the batch.
+        """
         assert isinstance(self.prompt, DeepPrompt)
         return self.backbone.lower_hidden_states(
             batch.input_ids, batch.attention_mask, batch.token_types, self.prompt(batch.task)

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: engine, optimizer, checkpoints and the hidden-state cache."""
+"""The training loop with its engine, optimizer, checkpoints and hidden-state cache."""

@@ -8,11 +8,13 @@ Scores = dict[str, float]
 
 @dataclass
 class TrainingRun:
-    """The record of a run, beside the trained values: its curves, which are complete after a resume too, and its best score.
+    """The record of a run, beside the trained values: its curves, which are complete after a resume
+    too, and its best score.
 
-    `steps` is the planned number. `pruned` says that a callback ended the run before its last step. `resource_usage` has a row per
-    row of `train`: seconds of training so far, over all resumes, and peak memory in MB. They and `seconds`, the total, are
-    measured; everything else is a function of the run's inputs.
+    `steps` is the planned number. `pruned` says that a callback ended the run before its last step.
+    `resource_usage` has a row per row of `train`: seconds of training so far, over all resumes, and
+    peak memory in MB. They and `seconds`, the total, are measured; everything else is a function of
+    the run's inputs.
     """
 
     steps: int
@@ -60,7 +62,9 @@ class TrainingCallback:
     """Follows a run: shows it, records it, or ends it early. A subclass overrides what it needs."""
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Called after each step, which is the last of `run.train`; it trained on that many rows and tokens."""
+        """Called after each step, which is the last of `run.train`; it trained on that many rows
+        and tokens.
+        """
 
     def validated(self, run: TrainingRun) -> None:
         """Called after each validation, which is the last of `run.validation`."""

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-N` with `state.safetensors` and `state.json`. The latter contains a
 hash of both, so a truncated or altered checkpoint is detected and the previous one is used. The
-rest of a run is a function of (params, step). Results for others are artifacts: `pipeline.artifacts`.
+rest of a run is a function of (params, step). Results for others are artifacts:
+`pipeline.artifacts`.
 """
 
 import hashlib

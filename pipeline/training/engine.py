@@ -22,9 +22,9 @@ class Engine:
     """A training step on all ranks.
 
     Gradients are summed over a rank's micro-batches, averaged over ranks, and clipped; AdamW makes
-    the step. ZeRO stage 0 partitions nothing among the ranks, stage 1 AdamW's moments, stage 2 also the
-    gradients, stage 3 also all weights, including the frozen ones (Rajbhandari et al. 2020, section
-    5). All stages compute the same numbers.
+    the step. ZeRO stage 0 partitions nothing among the ranks, stage 1 AdamW's moments, stage 2 also
+    the gradients, stage 3 also all weights, including the frozen ones (Rajbhandari et al. 2020,
+    section 5). All stages compute the same numbers.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""The output of the frozen layers below a prompt, computed once per training row and reused in later epochs."""
+"""The output of the frozen layers below a prompt, computed once per training row and reused in
+later epochs.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +23,9 @@ BATCH_TOKENS = (
 
 
 class HiddenStateCache:
-    """The hidden states of a table's rows [sum of lengths, C], in a memory-mapped file that vanishes with the process."""
+    """The hidden states of a table's rows [sum of lengths, C], in a memory-mapped file that
+    vanishes with the process.
+    """
 
     def __init__(
         self,
@@ -34,7 +38,8 @@ class HiddenStateCache:
         device: torch.device,
         before_each: Callable[[], None] = lambda: None,
     ) -> None:
-        """Compute the hidden states of `rows`. Each rank writes its own file in `folder`; under ZeRO 3 all ranks must do so together.
+        """Compute the hidden states of `rows`. Each rank writes its own file in `folder`; under
+        ZeRO 3 all ranks must do so together.
 
         `before_each` is called before each batch, and may raise to end the computation.
         """
@@ -49,7 +54,8 @@ class HiddenStateCache:
                 self._starts[chosen], done = ends - table.lengths[chosen], int(ends[-1])
                 file.write(states.view(torch.uint8).numpy().data)
             file.flush()
-            # "r+": torch warns of a read-only array, and a private copy ("c") would have to fit into memory.
+            # "r+": torch warns of a read-only array, and a private copy ("c") would have to fit
+            # into memory.
             self._states = (
                 torch.from_numpy(np.memmap(file, np.uint8, "r+")).view(states.dtype).view(done, -1)
             )
@@ -77,8 +83,9 @@ def make_hidden_state_cache(
 ) -> Callable[[Batch], Batch]:
     """A function that attaches cached hidden states to a batch of the tasks' `tables`.
 
-    It fills the cache on its first call, so that a finished run fills none. Where the params ask for no cache, or it would be
-    larger than they allow, it returns batches as they are; so the decision is the same on every machine.
+    It fills the cache on its first call, so that a finished run fills none. Where the params ask
+    for no cache, or it would be larger than they allow, it returns batches as they are; so the
+    decision is the same on every machine.
     """
     if not params.hidden_state_cache_mb:
         return lambda batch: batch
@@ -86,7 +93,8 @@ def make_hidden_state_cache(
     megabytes = numbers * getattr(torch, params.precision).itemsize / 1e6
     if megabytes > params.hidden_state_cache_mb:
         log(
-            f"the output of the lower layers takes {megabytes:.1f} MB, more than hidden_state_cache_mb, "
+            f"the output of the lower layers takes {megabytes:.1f} MB, more than "
+            "hidden_state_cache_mb, "
             f"{params.hidden_state_cache_mb}; it is computed in every step"
         )
         return lambda batch: batch

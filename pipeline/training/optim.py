@@ -1,4 +1,6 @@
-"""AdamW with a learning rate for each part of the model, and its schedule as a function of the step."""
+"""AdamW with a learning rate for each part of the model, and its schedule as a function of the
+step.
+"""
 
 from collections.abc import Iterable
 
@@ -13,17 +15,18 @@ def optimizer(
     learning_rates: dict[str, float],
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """AdamW with one group a part, named by `part`. Biases and heads decay like the rest: there are few.
+    """AdamW with one parameter group per part, named by `part`.
 
-    Fused: torch's own kernel, on CPU too, several times faster for the 22 million parameters that fine_tune steps.
+    Weight decay applies to all parameters; biases and heads are few. The fused kernel is several
+    times faster for the 22 million parameters of fine_tune, also on CPUs.
     """
     groups: dict[str, list[nn.Parameter]] = {part: [] for part in learning_rates}
     for name, parameter in parameters:
         groups[part_of(name)].append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": members, "lr": learning_rates[part], "part": part}
-            for part, members in groups.items()
+            {"params": group, "lr": learning_rates[part], "part": part}
+            for part, group in groups.items()
         ],
         weight_decay=weight_decay,
         fused=True,
@@ -31,8 +34,8 @@ def optimizer(
 
 
 def lr_multiplier(step: int, steps: int, warmup_ratio: float) -> float:
-    """What the peak learning rate is multiplied by in step `step` of `steps`: linear up, then linear down to 0."""
-    warm = max(1, round(warmup_ratio * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return (steps - step) / max(1, steps - warm)
+    """The factor on the peak learning rate in step `step` of `steps`: linear up, then down to 0."""
+    warmup_steps = max(1, round(warmup_ratio * steps))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return (steps - step) / max(1, steps - warmup_steps)

@@ -1,4 +1,6 @@
-"""What a training starts from: its tasks' data, the model, and the config of the artifact it will leave."""
+"""What a training starts from: its tasks' data, the model, and the config of the artifact it will
+leave.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +38,7 @@ from pipeline.tasks import task_named
 
 @dataclass(frozen=True)
 class TaskData:
-    """One task's training features and the validation examples it is watched on."""
+    """The training features and validation examples of a task."""
 
     name: str
     task: str
@@ -57,7 +59,9 @@ class TaskData:
         validation_rows: int | None,
         without: Sequence[int] = (),
     ) -> "TaskData":
-        """From a task's folders of features and examples; `without` are train examples to leave out, by number."""
+        """From a task's folders of features and examples; `without` are train examples to leave
+        out, by number.
+        """
         summary = load_json(features / "summary.json")
         table = FeatureTable(features / "train")
         validation = load_eval_set(features, examples, summary, "validation", validation_rows)
@@ -83,9 +87,11 @@ class TaskData:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The model before training, its tasks and the rate of each among them, and the corpora of earlier training.
+    """The model before training, its tasks and the rate of each among them, and the corpora of
+    earlier training.
 
-    `start` has plain values that identify what the run starts from: its code, and the hashes of an artifact or the dropped rows.
+    `start` has plain values that identify what the run starts from: its code, and the hashes of an
+    artifact or the dropped rows.
     """
 
     model: PromptedModel
@@ -96,7 +102,7 @@ class TrainingSetup:
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
-    """A fresh head for each task."""
+    """A new head for each task."""
     return Heads(
         [task_named(task.task).head for task in tasks],
         [len(task.classes) for task in tasks],
@@ -109,7 +115,7 @@ def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
 def new_prompt(
     arm: ArmName, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
 ) -> DeepPrompt | SoftPrompt | None:
-    """A prompt that starts from training text, an equal part from each task (or as `init` says)."""
+    """A new prompt. It starts from training text, an equal part per task, or as `init` says."""
     kind = ARMS[arm].prompt
     if kind is None:
         return None
@@ -126,7 +132,8 @@ def new_prompt(
         raise UserError(f"params.yaml: {arm}: {error}") from None
     if training.shift_positions and backbone.family.positions == "relative":
         raise UserError(
-            f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are relative; remove it"
+            f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are "
+            "relative; remove it"
         )
     text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[
         layers.start : layers.stop
@@ -147,44 +154,53 @@ def new_prompt(
 def check_positions(
     prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, params: Params, names: Iterable[str]
 ) -> None:
-    """Raise UserError where a prompt that shifts the text leaves a task's longest windows without positions."""
+    """Check that a prompt that shifts the text leaves positions for each task's longest windows.
+
+    Raises UserError otherwise.
+    """
     offset = prompt.position_offset if isinstance(prompt, DeepPrompt) else 0
     if offset and backbone.family.positions == "absolute":
-        long = {name: params.tasks[name].max_length for name in names}
-        wrong = [
-            f"params.yaml: tasks.{name}.max_length is {length}; its prompt shifts texts by {offset} of the backbone's "
-            f"{backbone.max_positions} positions, make it smaller"
-            for name, length in long.items()
+        lengths = {name: params.tasks[name].max_length for name in names}
+        problems = [
+            f"params.yaml: tasks.{name}.max_length is {length}, but its prompt shifts texts by "
+            f"{offset} of the backbone's {backbone.max_positions} positions; reduce max_length"
+            for name, length in lengths.items()
             if length + offset > backbone.max_positions
         ]
-        if wrong:
-            raise UserError(*wrong)
+        if problems:
+            raise UserError(*problems)
 
 
-def check_stored(
+def check_hidden_state_cache(
     where: str, prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, training: TrainParams
 ) -> None:
-    """Raise UserError where `hidden_state_cache_mb` is given and nothing can be stored: no layer is below the prompt, or none can be
-    computed apart. `where` is the key of the training's params.
+    """Check that there is something to cache if `hidden_state_cache_mb` is set.
+
+    `where` is the key of the training params. Raises UserError if no layer is below the prompt, or
+    the backbone's lower layers cannot be computed separately.
     """
     if not training.hidden_state_cache_mb:
         return
     key = f"params.yaml: {where}: hidden_state_cache_mb is {training.hidden_state_cache_mb}, but"
     if not isinstance(prompt, DeepPrompt) or not prompt.first_layer:
         raise UserError(
-            f"{key} no layer is below its prompt; remove it, or set prompt_layers where that prompt is made"
+            f"{key} no layer is below its prompt; remove it, or set prompt_layers in the params of "
+            "that prompt"
         )
     if not backbone.supports_lower_cache(prompt()):
         raise UserError(
-            f"{key} the layers of this {backbone.config.model_type!r} model do not go on from what those below them "
-            "give; remove it"
+            f"{key} the upper layers of this {backbone.config.model_type!r} model need more than "
+            "the output of the lower layers; remove it"
         )
 
 
 def _texts(
     tasks: Sequence[TaskData], total: int
 ) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
-    """The first training texts of each task, and how many of their tokens are to be taken so that all are `total`."""
+    """The first training texts of each task, and the number of their tokens to use.
+
+    The numbers sum to `total`.
+    """
     for index, task in enumerate(tasks):
         count = total * (index + 1) // len(tasks) - total * index // len(tasks)
         rows = np.arange(min(len(task.train), max(1, count)))
@@ -200,7 +216,10 @@ def _new_projection(
     start: Tensor,
     seed: int,
 ) -> Projection:
-    """An MLP whose own embedding starts from the texts' input embeddings, or as small numbers; what it computes starts small."""
+    """A new MLP. Its embedding starts from the texts' input embeddings, or from random numbers.
+
+    Its output starts small.
+    """
     embedding = torch.cat(
         [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
     )
@@ -227,14 +246,14 @@ def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) ->
 def artifact_config(
     arm: ArmName, setup: TrainingSetup, training: TrainParams, params: Params
 ) -> ArtifactConfig:
-    """The artifact's config: nothing in it changes between two runs of the same inputs."""
-    about: dict[str, Any] = {}
+    """The config of the artifact. It is a function of the inputs."""
+    details: dict[str, Any] = {}
     model, tasks = setup.model, setup.tasks
     prompt = model.prompt
     if isinstance(prompt, SoftPrompt):
-        about = {"prompt_shape": tuple(prompt.vectors.shape)}
+        details = {"prompt_shape": tuple(prompt.vectors.shape)}
     elif isinstance(prompt, DeepPrompt):
-        about = {
+        details = {
             "prompt_shape": prompt.shape,
             "first_layer": prompt.first_layer,
             "position_offset": prompt.position_offset,
@@ -242,7 +261,7 @@ def artifact_config(
             "factor_rank": training.factor_rank if prompt.factors is not None else 0,
         }
     if "lora" in ARMS[arm].parts:
-        about |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}
+        details |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}
     kinds, words = model.heads.kinds, model.heads.label_token_ids
     heads = {
         task.name: TaskHead(
@@ -256,7 +275,7 @@ def artifact_config(
         model_type=model.backbone.config.model_type,
         hidden_size=model.backbone.hidden_size,
         heads=heads,
-        **about,
+        **details,
         provenance={
             "seed": params.seed,
             "training": asdict(training),

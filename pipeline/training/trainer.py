@@ -1,4 +1,4 @@
-"""The training loop: one, for every arm, pretraining and fine-tuning alike."""
+"""The training loop of pretraining and fine-tuning, for every arm."""
 
 import math
 import resource
@@ -28,12 +28,14 @@ from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
 from pipeline.training.optim import lr_multiplier
 
-BALANCE_EPSILON = 0.1  # nats: a loss below it pulls less and less, so that a learned task does not disturb the others
-MAX_LOSS = 1e3  # of a micro-batch's weighted loss: random guessing stays far below it with any number of classes
+# In nats. A loss below it has a vanishing gradient, so a learned task does not disturb the others.
+BALANCE_EPSILON = 0.1
+# Of a micro-batch's weighted loss. Random guessing stays below it for any number of classes.
+MAX_LOSS = 1e3
 
 
 def steps_of(batches: TrainBatches, epochs: float) -> int:
-    """The number of steps that train on `epochs` times as many rows as all corpora have together."""
+    """The number of steps for `epochs` passes over the rows of all corpora together."""
     return steps_for(
         (corpus.per_epoch for corpus in batches.task_batches),
         batches.micro_batches_per_step,
@@ -58,17 +60,18 @@ def train(
 ) -> TrainingRun:
     """Train `model` in place and leave the values of the best mean validation score in it.
 
-    `names` are the tasks in the order of `batches`; `validate` returns a score for each, the same on all ranks. The run resumes
-    from the newest checkpoint in `checkpoints`, a folder that the caller names after params and inputs. Every number but those
-    measured (see TrainingRun) is a function of (model, batches, params) and not of `ranks` or `cluster`, up to the order of sums.
-    A finished or pruned run leaves a checkpoint too: if the process is killed before its result is saved, the next call returns
-    the same run without training.
+    `names` are the tasks in the order of `batches`; `validate` returns a score for each, the same
+    on all ranks. The run resumes from the newest checkpoint in `checkpoints`, a folder that the
+    caller names after params and inputs. Every number but those measured (see TrainingRun) is a
+    function of (model, batches, params) and not of `ranks` or `cluster`, up to the order of sums. A
+    finished or pruned run leaves a checkpoint too: if the process is killed before its result is
+    saved, the next call returns the same run without training.
 
-    Raises Diverged where the loss or its gradient is not finite or the loss explodes, and keeps the last checkpoint; Stopped
-    after the step in which `stopping` is true on any rank, with a checkpoint of that step; UserError where ranks find different
-    checkpoints.
+    Raises Diverged where the loss or its gradient is not finite or the loss explodes, and keeps the
+    last checkpoint; Stopped after the step in which `stopping` is true on any rank, with a
+    checkpoint of that step; UserError where ranks find different checkpoints.
     """
-    where = device(ranks)
+    rank_device = device(ranks)
     first, run, best, moments = _resume_or_start(
         model, steps_of(batches, params.epochs), checkpoints, callback
     )
@@ -94,7 +97,7 @@ def train(
         params,
         pad_token_id,
         checkpoints,
-        where,
+        rank_device,
         callback.log,
         lambda: _stop_caching(stopping(), ranks),
     )
@@ -121,12 +124,12 @@ def train(
             break
         engine.set_learning_rates(lr_multiplier(step, run.steps, params.warmup_ratio))
         micro_batches = batches.step(step)
-        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=where)
+        losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=rank_device)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
             batch = with_cache(
                 collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
-            ).to(where)
+            ).to(rank_device)
             # Dropout is a function of the step and the micro-batch, not of the rank or of a resume.
             torch.manual_seed(derive_seed(batches.seed, step, index) % (1 << 63))
             loss = model.heads.loss(engine(batch), batch) * micro.weight
@@ -160,20 +163,25 @@ def _early_end(run: TrainingRun, step: int, patience: int) -> str:
 
 
 def _backward(engine: Engine, loss: Tensor, balance: bool) -> Tensor:
-    """Add the gradient of a micro-batch's loss, or of the log of it where losses are balanced; returns the loss."""
+    """Add the gradient of a micro-batch's loss, or of the log of it where losses are balanced;
+    returns the loss.
+    """
     engine.backward(loss / (loss.detach() + BALANCE_EPSILON) if balance else loss)
     return loss.detach()
 
 
 def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
-    """Raise UserError unless all ranks resume from the same step of the same run: a rank may see an old state of the folder."""
+    """Raise UserError unless all ranks resume from the same step of the same run: a rank may see an
+    old state of the folder.
+    """
     steps, keys = (
         all_gather_int(first, ranks),
         all_gather_int(zlib.crc32(str(checkpoints).encode()), ranks),
     )
     if len(set(steps)) > 1 or len(set(keys)) > 1:
         raise UserError(
-            f"the ranks would resume from the steps {', '.join(map(str, steps))} of {len(set(keys))} run(s); give all "
+            f"the ranks would resume from the steps {', '.join(map(str, steps))} of "
+            f"{len(set(keys))} run(s); give all "
             f"of them the same params, inputs and {checkpoints}, then run it again"
         )
 
@@ -197,7 +205,8 @@ def _stop_caching(stopping: bool, ranks: Ranks) -> None:
 
 
 def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
-    """The losses of all micro-batches; whether any rank is asked to stop; whether any is due to write a checkpoint.
+    """The losses of all micro-batches; whether any rank is asked to stop; whether any is due to
+    write a checkpoint.
 
     All ranks then stop, or write, after the same step.
     """
@@ -212,7 +221,9 @@ def _stop_if_diverged(
     micro_batches: list[MicroBatch],
     names: list[str],
 ) -> None:
-    """Raise Diverged, before a checkpoint is written. Where only the gradient is not finite, any row of the step may be the cause."""
+    """Raise Diverged, before a checkpoint is written. Where only the gradient is not finite, any
+    row of the step may be the cause.
+    """
     worst = float(losses.nan_to_num(nan=math.inf).max())
     if worst < MAX_LOSS and math.isfinite(gradient_norm):
         return
@@ -239,7 +250,9 @@ def _train_row(
     names: list[str],
     engine: Engine,
 ) -> dict[str, float]:
-    """A line of train.tsv: loss, gradient norm and learning rates; by task, its mean loss and share of the rows."""
+    """A line of train.tsv: loss, gradient norm and learning rates; by task, its mean loss and share
+    of the rows.
+    """
     row = {"step": step, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
     if len(names) > 1:
@@ -248,7 +261,8 @@ def _train_row(
         for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
             losses_of.setdefault(names[micro.task], []).append(loss)
             rows[names[micro.task]] += len(micro.rows)
-        # The weights of a task's micro-batches make their losses sum to (number of its micro-batches) x (its mean loss).
+        # The weights of a task's micro-batches make their losses sum to (number of its
+        # micro-batches) x (its mean loss).
         for name, values in losses_of.items():
             row |= {
                 f"loss_{name}": sum(values) / len(values),
@@ -258,7 +272,7 @@ def _train_row(
 
 
 def _peak_memory() -> int:
-    """In bytes: of the tensors on this rank's GPU, or of the whole process where there is no GPU."""
+    """In bytes: of the tensors on this rank's GPU, or of the process without a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -275,7 +289,9 @@ def _state(step: int, engine: Engine, best: dict[str, Tensor], run: TrainingRun)
 def _resume_or_start(
     model: PromptedModel, steps: int, checkpoints: Path, callback: TrainingCallback
 ) -> tuple[int, TrainingRun, dict[str, Tensor], dict[str, Tensor]]:
-    """The next step, the run so far, its best values and AdamW's moments, from the newest intact checkpoint if there is one."""
+    """The next step, the run so far, its best values and AdamW's moments, from the newest intact
+    checkpoint if there is one.
+    """
     state, broken = load_checkpoint(checkpoints)
     for line in broken:
         callback.log(line)

@@ -1,4 +1,6 @@
-"""The identity of the code that a stage runs, for checkpoints and shards: an edit of other code does not void them."""
+"""The identity of the code that a stage runs, for checkpoints and shards: an edit of other code
+does not void them.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,8 +18,9 @@ PACKAGES = ("pipeline", "stages")
 def code_of_stage(module: str, tasks: Iterable[str] = ()) -> str:
     """A hash of the code that `python -m stages.MODULE` runs on tasks of the kinds `tasks`.
 
-    The files are those that dvc.yaml lists as dependencies of the stages with that command, so that DVC, checkpoints and shards
-    agree. Where there is no dvc.yaml, or no such stage in it, they are all files of the packages, so that none is missed.
+    The files are those that dvc.yaml lists as dependencies of the stages with that command, so that
+    DVC, checkpoints and shards agree. Where there is no dvc.yaml, or no such stage in it, they are
+    all files of the packages, so that none is missed.
     """
     digest = hashlib.sha256()
     for path in sorted({file for place in _listed(module) for file in _files(CODE / place)}):

@@ -1,4 +1,6 @@
-"""What every stage does around its work: quiet the libraries, show errors without a traceback, say what was read and written."""
+"""What every stage does around its work: quiet the libraries, show errors without a traceback, say
+what was read and written.
+"""
 
 import contextlib
 import errno
@@ -25,7 +27,8 @@ STOPS = (
 
 
 def run(stage: Callable[..., None], who: str = "") -> None:
-    """Call a stage with the command line's words as its arguments; exit with 1 and a message on a user's mistake.
+    """Call a stage with the command line's words as its arguments; exit with 1 and a message on a
+    user's mistake.
 
     `who` says in messages which of several processes this is.
     """
@@ -39,7 +42,9 @@ def run(stage: Callable[..., None], who: str = "") -> None:
 
 @contextmanager
 def report_errors(who: str = "") -> Iterator[None]:
-    """Exit with 1 and a line a problem, without a traceback, on a user's mistake or a full disk; with 143 when asked to stop."""
+    """Exit with 1 and a line a problem, without a traceback, on a user's mistake or a full disk;
+    with 143 when asked to stop.
+    """
     try:
         yield
     except UserError as error:
@@ -59,7 +64,8 @@ def report_errors(who: str = "") -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(
-            f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it again: what was there "
+            f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it "
+            "again: what was there "
             "before is whole",
             file=sys.stderr,
         )
@@ -72,7 +78,9 @@ def report_errors(who: str = "") -> Iterator[None]:
 
 @contextmanager
 def stops() -> Iterator[list[int]]:
-    """A list that holds the signals which asked this process to stop in the block. Ctrl-C a second time stops it at once."""
+    """A list that holds the signals which asked this process to stop in the block. Ctrl-C a second
+    time stops it at once.
+    """
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:

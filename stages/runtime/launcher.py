@@ -1,7 +1,7 @@
 """Starting a training stage as one process or as many, and seeing that none is left over.
 
-The launchers' exit codes prove nothing (DeepSpeed's is 0 where its middle process was killed, and the ranks run on): a run is
-done when rank 0 says so.
+The launchers' exit codes prove nothing (DeepSpeed's is 0 where its middle process was killed, and
+the ranks run on): a run is done when rank 0 says so.
 """
 
 import os
@@ -36,7 +36,9 @@ GRACE = 60.0  # seconds to write a checkpoint and go, after which what is left i
 
 
 def launch(stage: Callable[..., None]) -> None:
-    """Call a stage with the command line's words, in the ranks that cluster.yaml asks for; as a rank of others, call it here."""
+    """Call a stage with the command line's words, in the ranks that cluster.yaml asks for; as a
+    rank of others, call it here.
+    """
     ranks = Ranks.from_environment(os.environ)
     if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
         _as_rank(stage, ranks)
@@ -71,7 +73,9 @@ def _as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
 
 
 def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
-    """Start the ranks and wait until all of them are gone. Raises UserError unless rank 0 said that it is done."""
+    """Start the ranks and wait until all of them are gone. Raises UserError unless rank 0 said that
+    it is done.
+    """
     host = socket.gethostname()
     hosts = read_hostfile(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
     where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or (
@@ -118,7 +122,8 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
         raise SystemExit(128 + stopped[0])
     if not whole:
         raise UserError(
-            f"{name}: the ranks ended before rank 0 was done (the launcher's exit code is {process.returncode}); the "
+            f"{name}: the ranks ended before rank 0 was done (the launcher's exit code is "
+            f"{process.returncode}); the "
             "first error above says why; run it again, and it goes on from its last checkpoint"
         )
 
@@ -127,7 +132,9 @@ def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
 def _environment_file(
     path: Path, cluster: Cluster, given: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
-    """The file by which DeepSpeed's launcher hands variables to other hosts, while it is needed; the variable that names it."""
+    """The file by which DeepSpeed's launcher hands variables to other hosts, while it is needed;
+    the variable that names it.
+    """
     if cluster.hostfile is None:
         yield {}
         return
@@ -141,8 +148,9 @@ def _environment_file(
 def _end_group(
     process: "subprocess.Popen[bytes]", politely: signal.Signals, patience: float
 ) -> None:
-    """Wait until a process and all that it started are gone; ask those to stop that are there after `patience` seconds, and kill
-    those that are there after `GRACE` more. (srun takes SIGTERM for an order to kill, and hands SIGUSR1 on.)
+    """Wait until a process and all that it started are gone; ask those to stop that are there after
+    `patience` seconds, and kill those that are there after `GRACE` more. (srun takes SIGTERM for an
+    order to kill, and hands SIGUSR1 on.)
     """
     started, asked = time.monotonic(), False
     while _signal_group(process, 0):
@@ -159,7 +167,9 @@ def _end_group(
 
 
 def _wait_for_ranks(done: Path) -> None:
-    """On hosts reached by ssh they are in nobody's group here. One that was killed leaves its file, and is waited for in vain."""
+    """On hosts reached by ssh they are in nobody's group here. One that was killed leaves its file,
+    and is waited for in vain.
+    """
     deadline = time.monotonic() + GRACE
     while list(done.parent.glob(f"{done.name}.rank*")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -175,7 +185,9 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:
 
 
 def _end_with_supervisor() -> None:
-    """Ask this rank to stop when the process that started it is gone: launchers do not, where that was killed."""
+    """Ask this rank to stop when the process that started it is gone: launchers do not, where that
+    was killed.
+    """
     host, _, number = os.environ.get(SUPERVISOR, "").partition(":")
     if host != socket.gethostname():
         return

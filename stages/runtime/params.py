@@ -11,7 +11,9 @@ from stages.runtime.paths import PARAMS
 
 
 def load_params() -> Params:
-    """params.yaml of the working folder. Raises UserError with every problem that can be told from it alone."""
+    """params.yaml of the working folder. Raises UserError with every problem that can be told from
+    it alone.
+    """
     return check_params(load_yaml(PARAMS), str(PARAMS))
 
 
@@ -33,18 +35,21 @@ def _names(params: Params, where: str) -> list[str]:
         kind, source = task.init_from.split("/")
         if kind == "pretrain" and source not in params.mixtures:
             problems.append(
-                f"{where}: tasks.{name}.init_from: no mixture {source!r}{did_you_mean(source, params.mixtures)}"
+                f"{where}: tasks.{name}.init_from: no mixture "
+                f"{source!r}{did_you_mean(source, params.mixtures)}"
             )
         elif kind == "pretrain" and name not in params.corpora_of(source):
             problems.append(
-                f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to the mixture's corpora"
+                f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to "
+                "the mixture's corpora"
             )
         elif kind == MULTITASK.name and (source == name or source not in params.tasks):
             hint = did_you_mean(source, set(params.tasks) - {name})
             problems.append(f"{where}: tasks.{name}.init_from: no other task {source!r}{hint}")
         elif kind in ARMS and source not in params.tasks_of(ARMS[kind].name):
             problems.append(
-                f"{where}: tasks.{name}.init_from: the arm {kind} is not run on {source!r}; add both to compare"
+                f"{where}: tasks.{name}.init_from: the arm {kind} is not run on {source!r}; add "
+                "both to compare"
             )
     for name, mixture in params.mixtures.items():
         listed = () if mixture.corpora == "all" else mixture.corpora
@@ -147,7 +152,8 @@ def _not_run(
     ]
     for arm in arms:
         problems += [
-            f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove one from {key}"
+            f"{where}: {key}.arms: {arm} is not run on {name!r}; add both to compare, or remove "
+            f"one from {key}"
             for name in sorted((params.tasks.keys() & tasks) - set(params.tasks_of(arm)))
         ]
     return problems
@@ -161,8 +167,8 @@ def arm_of(word: str) -> ArmName:
 
 
 def seeded(params: Params, word: str) -> Params:
-    """The params with the seed that a command's word names, or as they are ("": no seed is named). Raises UserError where it is
-    not one of `repeat.seeds`.
+    """The params with the seed that a command's word names, or as they are ("": no seed is named).
+    Raises UserError where it is not one of `repeat.seeds`.
     """
     if not word:
         return params

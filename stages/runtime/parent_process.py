@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def end_with_dvc() -> None:
-    """Have Linux ask this process to stop when DVC is gone; stop at once where it is gone already."""
+    """Have Linux stop this process when DVC ends; stop now if DVC has ended already."""
     if "DVC_ROOT" not in os.environ:
         return
     _end_with_parent()

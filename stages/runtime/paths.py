@@ -1,4 +1,5 @@
-"""Where everything is in a project's folder: no other module of `stages` and `deep_prompt` spells these paths.
+"""Where everything is in a project's folder: no other module of `stages` and `deep_prompt` spells
+these paths.
 
 A run is at ARM/TASK below ARTIFACTS, RUNS, RESOURCE_USAGE, RESULTS and PREDICTIONS, and at
 repeat/SEED/ARM/TASK when it repeats another.
@@ -50,5 +51,7 @@ def recipe_of(task: str) -> Path:
 
 
 def run_folder(arm: ArmName, task: str, seed: str = "") -> Path:
-    """A run's folder below ARTIFACTS, RUNS and the like; with `seed`, that of a run that repeats another."""
+    """A run's folder below ARTIFACTS, RUNS and the like; with `seed`, that of a run that repeats
+    another.
+    """
     return Path("repeat", seed, arm, task) if seed else Path(arm, task)

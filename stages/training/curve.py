@@ -7,10 +7,11 @@ from pipeline.training.callbacks import TrainingCallback, TrainingRun
 
 
 class Curve(TrainingCallback):
-    """Appends each step to a tab-separated file: the columns of train.tsv, then seconds and peak memory.
+    """Appends each step to a tab-separated file: the columns of train.tsv, then seconds and peak
+    memory.
 
-    After a resume the file is complete, with no step twice. It is a view of a run in progress: the run's result is train.tsv,
-    which is written as a whole.
+    After a resume the file is complete, with no step twice. It is a view of a run in progress: the
+    run's result is train.tsv, which is written as a whole.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
@@ -19,7 +20,9 @@ class Curve(TrainingCallback):
         self._columns: list[str] = []
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Append the last step; on the first call all steps so far, in place of the lines of an interrupted run."""
+        """Append the last step; on the first call all steps so far, in place of the lines of an
+        interrupted run.
+        """
         first = len(run.train) - 1
         if not self._columns:
             by_task = [f"{what}_{name}" for name in self._names for what in ("loss", "share")]

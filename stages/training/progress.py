@@ -15,7 +15,9 @@ LINE_SECONDS = 15.0  # between two plain lines
 
 
 class Progress(TrainingCallback):
-    """Shows step, loss by task, rows and tokens per second, and the time left, while its block runs."""
+    """Shows step, loss by task, rows and tokens per second, and the time left, while its block
+    runs.
+    """
 
     def __init__(self, title: str, names: Sequence[str]) -> None:
         """`names` are the tasks."""

@@ -1,7 +1,7 @@
 """What a training run took on this machine: seconds, memory and ranks.
 
-These numbers differ between two runs of the same inputs; all other output is the same. So they are kept where neither DVC nor git
-looks, and an unchanged dvc.lock proves unchanged results.
+These numbers differ between two runs of the same inputs; all other output is the same. So they are
+kept where neither DVC nor git looks, and an unchanged dvc.lock proves unchanged results.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,7 +14,8 @@ from stages.runtime.paths import RESOURCE_USAGE, RUNS
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """Seconds of training, validation included; peak memory in MB of rank 0's GPU or process; the number of ranks.
+    """Seconds of training, validation included; peak memory in MB of rank 0's GPU or process; the
+    number of ranks.
 
     `curve_sha256` is the hash of the run's train.tsv: it tells which run was measured.
     """
@@ -32,7 +33,8 @@ def write_resource_usage(folder: Path, seconds: float, peak_memory_mb: float, ra
 
 
 def load_resource_usage(folder: Path) -> ResourceUsage | None:
-    """The resource usage of the run in RUNS/`folder`. None if it was not trained here: DVC restored it from its cache.
+    """The resource usage of the run in RUNS/`folder`. None if it was not trained here: DVC restored
+    it from its cache.
 
     Raises UserError where the file is malformed.
     """

@@ -1,4 +1,6 @@
-"""What pretraining and fine-tuning share: the backbone, the run with its checkpoints, and the files of its curves."""
+"""What pretraining and fine-tuning share: the backbone, the run with its checkpoints, and the files
+of its curves.
+"""
 
 import hashlib
 import json
@@ -42,8 +44,8 @@ def load_backbone(
 ) -> Backbone:
     """The backbone, with its LM head where a task has a verbalizer's `words`.
 
-    The environment variable GRADIENT_CHECKPOINTING=1 checkpoints its layers. That is not a param, since it costs time, saves
-    memory and changes no result.
+    The environment variable GRADIENT_CHECKPOINTING=1 checkpoints its layers. That is not a param,
+    since it costs time, saves memory and changes no result.
     """
     backbone = Backbone.load(locate(params), any(words), precision)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
@@ -59,7 +61,8 @@ def fit(
     params: Params,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> tuple[TrainingRun, bool]:
-    """Train, with checkpoints in .work/STAGE/KEY; returns the run, and whether this process writes its files.
+    """Train, with checkpoints in .work/STAGE/KEY; returns the run, and whether this process writes
+    its files.
 
     Raises UserError where training diverges, with the ids of the rows.
     """
@@ -97,8 +100,11 @@ def fit(
         callback = CallbackList([*shown, *callbacks])
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         callback.log(
-            f"{count} on {', '.join(hosts(ranks))}; ZeRO stage {cluster.zero}{' with offload' * cluster.offload}, "
-            f"{training.precision}; {micro_batches_per_rank(training.micro_batches_per_step, ranks)} of a step's {training.micro_batches_per_step} "
+            f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
+            f"{cluster.zero}{' with offload' * cluster.offload}, "
+            f"{training.precision}; "
+            f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of a step's "
+            f"{training.micro_batches_per_step} "
             "micro-batches each"
         )
         try:
@@ -127,7 +133,9 @@ def fit(
 def _shown(
     stage: str, key: str, names: Sequence[str], training: TrainParams, tool: Tool | None
 ) -> Iterator[list[TrainingCallback]]:
-    """The callbacks that show and record a run: on the terminal, in .work/STAGE/train.tsv and in a tracking tool."""
+    """The callbacks that show and record a run: on the terminal, in .work/STAGE/train.tsv and in a
+    tracking tool.
+    """
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(stage, names))
         callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
@@ -155,14 +163,15 @@ def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
         f"{name}: {', '.join(tasks[name].ids(numbers))}" for name, numbers in features.items()
     )
     return UserError(
-        f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last checkpoint is kept"
+        f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last "
+        "checkpoint is kept"
     )
 
 
 def _digest(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    """The name of a run's checkpoints: a hash of its params, its inputs and, among these, its code."""
+    """The name of a run's checkpoints: a hash of its params, inputs and code."""
     everything = [
         arm,
         asdict(training),
@@ -178,7 +187,9 @@ def _digest(
 def consumed_by_corpus(
     setup: TrainingSetup, training: TrainParams, seed: int, run: TrainingRun
 ) -> dict[str, Any]:
-    """What a run consumed of each task; the schedule is a function of the step, so that nothing is counted while training."""
+    """What a run consumed of each task; the schedule is a function of the step, so that nothing is
+    counted while training.
+    """
     tables = [task.train for task in setup.tasks]
     batches = TrainBatches(
         tables, setup.rates, training.tokens_per_micro_batch, training.micro_batches_per_step, seed
@@ -197,7 +208,9 @@ def write_run(
     seed: int,
     drawn: dict[str, Any] | None = None,
 ) -> None:
-    """Write the run's curves and run.json to RUNS/`folder`, and its resource usage to RESOURCE_USAGE/`folder`."""
+    """Write the run's curves and run.json to RUNS/`folder`, and its resource usage to
+    RESOURCE_USAGE/`folder`.
+    """
     with atomic_folder(RUNS / folder) as beside:
         pd.DataFrame(run.train).to_csv(
             beside / "train.tsv", sep="\t", index=False, float_format="%.6g"

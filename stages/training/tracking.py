@@ -1,4 +1,5 @@
-"""A run's curves in TensorBoard, MLflow or Weights & Biases, where `tracking` in params.yaml names one of them.
+"""A run's curves in TensorBoard, MLflow or Weights & Biases, where `tracking` in params.yaml names
+one of them.
 
 A resumed run continues its curves there, with no step twice.
 """
@@ -30,7 +31,8 @@ class Tracker(Protocol):
 class Tracking(TrainingCallback):
     """Hands each step and validation to a tracker while its block runs.
 
-    A tracker that fails, for instance because its server is away, costs its curves and not the training.
+    A tracker that fails, for instance because its server is away, costs its curves and not the
+    training.
     """
 
     def __init__(self, tracker: Tracker, log: Callable[[str], None]) -> None:
@@ -75,7 +77,8 @@ def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> 
     if find_spec(tool) is None:
         package = "mlflow-skinny" if tool == "mlflow" else tool
         raise UserError(
-            f"params.yaml: tracking: {tool} is not installed; pip install {package}, or remove the key"
+            f"params.yaml: tracking: {tool} is not installed; pip install {package}, or remove the "
+            "key"
         )
     kinds: dict[Tool, type[_TensorBoard | _MLflow | _WeightsAndBiases]] = {
         "tensorboard": _TensorBoard,

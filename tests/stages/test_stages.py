@@ -810,7 +810,7 @@ def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
         where = "pretrain.ner_only" if call is pretrain else "arms.multitask"
         assert problems(call, *words) == (
             f"params.yaml: {where}: hidden_state_cache_mb is 9, but no layer is below its prompt; "
-            "remove it, or set prompt_layers where that prompt is made",
+            "remove it, or set prompt_layers in the params of that prompt",
         )
     assert contents(copied / "artifacts") == before
 
@@ -1343,8 +1343,8 @@ def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: 
     )
     (told,) = problems(finetune, "multitask", "world_ner")
     assert told == (
-        "params.yaml: tasks.world_ner.max_length is 63; its prompt shifts texts by 4 of the backbone's 64 positions, "
-        "make it smaller"
+        "params.yaml: tasks.world_ner.max_length is 63, but its prompt shifts texts by 4 of the "
+        "backbone's 64 positions; reduce max_length"
     )
 
 

@@ -22,7 +22,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.pretrained.families import FAMILIES
 from pipeline.training.hidden_state_cache import HiddenStateCache, make_hidden_state_cache
-from pipeline.training.setup import check_stored
+from pipeline.training.setup import check_hidden_state_cache
 from pipeline.training.trainer import _stop_caching
 from tests.support import tiny
 
@@ -176,9 +176,9 @@ def test_a_model_whose_layers_are_one_is_refused() -> None:
     params = TrainParams(epochs=1.0, head_lr=0.1, hidden_state_cache_mb=5)
     with pytest.raises(
         UserError,
-        match=r"arms.multitask: hidden_state_cache_mb is 5, but the layers of this 'albert' model do not",
+        match=r"arms.multitask: hidden_state_cache_mb is 5, but the upper layers of this 'albert' model",
     ):
-        check_stored("arms.multitask", model.prompt, model.backbone, params)
+        check_hidden_state_cache("arms.multitask", model.prompt, model.backbone, params)
 
 
 def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
