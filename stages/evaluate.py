@@ -30,6 +30,7 @@ from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, switched_off
 from pipeline.tasks.base.claims import Floats
 from stages.evaluation.load_model import load_model
 from stages.runtime.entry import log, log_read, log_wrote
@@ -49,7 +50,7 @@ from stages.runtime.paths import (
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
     of the counts of each unit, of how sure each decision and claim was, of the claims themselves, and (of questions) of
-    other measures of confidence, for the report.
+    other measures of confidence, for the report. A kind of task without these has no such file.
     """
     arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)
@@ -57,6 +58,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
     task, primary = task_named(summary["task"]), summary["primary"]
+    confidence = task if isinstance(task, HasConfidence) else None
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
@@ -87,14 +89,16 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         answer = partial(
             _answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks
         )
-        agreed = agreement(splits["test"], said["test"], chosen, answer)
+        agreed = agreement(splits["test"], said["test"], chosen, answer) if confidence else None
     if ranks.rank:
         return
     decisions = {
-        split: collect_decisions(data, said[split], options[split], thresholds)
+        split: collect_decisions(confidence, data, said[split], options[split], thresholds)
         for split, data in splits.items()
+        if confidence
     }
-    thresholds |= temperature(decisions["validation"])
+    if confidence:
+        thresholds |= temperature(decisions["validation"])
     scores = {split: score(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
     metrics = {
@@ -114,16 +118,22 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         )
     with atomic_folder(predictions) as beside:
         _write_predictions(beside / "test.jsonl", test.examples, said["test"])
-        _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
-        confidences, claims = confidence_tables(test, said["test"], decisions["test"], thresholds)
-        confidences.to_parquet(beside / "confidences.parquet", index=False)
-        claims.to_parquet(beside / "claims.parquet", index=False)
+        if isinstance(task, HasUnits):
+            _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
+        if confidence:
+            confidences, claims = confidence_tables(
+                confidence, test, said["test"], decisions["test"], thresholds
+            )
+            confidences.to_parquet(beside / "confidences.parquet", index=False)
+            claims.to_parquet(beside / "claims.parquet", index=False)
         if agreed is not None:
             measures = confidence_measures(
                 decisions["validation"], decisions["test"], chosen, agreed
             )
             measures.to_parquet(beside / "measures.parquet", index=False)
     log(f"test {primary} {scores['test'].overall[primary]:.2f}")
+    if off := switched_off(task):
+        log(off)
     log_wrote(output, predictions)
 
 
@@ -159,13 +169,14 @@ def _labels(score: Metrics) -> pd.DataFrame:
 def _read(
     model: PromptedModel, data: EvalSet, pad_token_id: int, ranks: Ranks
 ) -> tuple[list[Any], list[Floats]]:
-    """Decoded predictions, and the logits of what they are between."""
+    """Decoded predictions, and the logits of their decisions if the task has confidence."""
     decoded, options = [], []
     for example, seen in zip(
         data.examples, window_logits(model, data, 0, pad_token_id, ranks=ranks), strict=True
     ):
         decoded.append(data.task.decode(example, seen, data.classes))
-        options.append(data.task.decision_logits(example, seen, data.classes))
+        if isinstance(data.task, HasConfidence):
+            options.append(data.task.decision_logits(example, seen, data.classes))
     return decoded, options
 
 

@@ -1,8 +1,7 @@
 """out_of_domain: a task's model on the test rows of another task, whose labels are mapped to its own."""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.params import ShiftParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import TagsWords
+from pipeline.tasks.base.task import Task
 from stages.evaluation.load_model import Subject, load_subject
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
@@ -42,11 +44,7 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
     found = load_eval_set(
         FEATURES / data, EXAMPLES / data, there, "test", params.probe.rows
     ).examples
-    examples = (
-        [replace(example, tags=mapped(example.tags, shift.labels)) for example in found]
-        if shift.labels
-        else found
-    )
+    examples = _mapped(subject.test.task, found, shift.labels)
     with tempfile.TemporaryDirectory() as folder:
         split = split_of(
             examples,
@@ -84,6 +82,11 @@ def _check(shift: ShiftParams, home: dict[str, Any], there: dict[str, Any]) -> N
         raise UserError(
             f"{where}: the tasks are {home['task']} and {there['task']}; choose two of one kind"
         )
+    if shift.labels and not isinstance(task_named(home["task"]), TagsWords):
+        raise UserError(
+            f"{where}: labels: {home['task']} tags no words, so its labels cannot be mapped; "
+            "write labels: {}"
+        )
     if not shift.labels and home["classes"] != there["classes"]:
         raise UserError(
             f"{where}: labels is {{}}, but the tasks have not the same classes; say which label stands for which"
@@ -104,9 +107,22 @@ def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float
     task, examples = split.task, split.examples
     predictions = task.predictions(examples, subject.decoded(split), subject.thresholds)
     if shared:
-        examples = [replace(example, tags=mapped(example.tags, shared)) for example in examples]
+        examples = _mapped(task, examples, shared)
         predictions = [mapped(tags, shared) for tags in predictions]
     return task.score(examples, predictions, split.classes).overall[subject.primary]
+
+
+def _mapped(
+    task: Task[Any, Any, Any], examples: Sequence[Any], labels: Mapping[str, str]
+) -> Sequence[Any]:
+    """The examples with other labels; as they are where no label is mapped."""
+    if not labels:
+        return examples
+    assert isinstance(task, TagsWords)
+    return [
+        task.with_tags(example, example.tokens, mapped(example.tags, labels))
+        for example in examples
+    ]
 
 
 if __name__ == "__main__":

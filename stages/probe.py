@@ -16,6 +16,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks.base.capabilities import switched_off
 from stages.evaluation.load_model import Subject, load_subject
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
@@ -23,7 +24,10 @@ from stages.runtime.paths import ARTIFACTS, RESULTS
 
 
 def probe(arm_name: str, name: str) -> None:
-    """Write results/probe/ARM/TASK: metrics.json, suites.tsv and layers.tsv, which has no line where there is no deep prompt."""
+    """Write results/probe/ARM/TASK: metrics.json, suites.tsv and layers.tsv.
+
+    suites.tsv is empty if the kind of task is not perturbed, layers.tsv if there is no deep prompt.
+    """
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
@@ -31,9 +35,12 @@ def probe(arm_name: str, name: str) -> None:
     clean = subject.metrics(subject.test).overall[subject.primary]
     log(f"{len(subject.test.examples)} test rows, {subject.primary} {clean:.2f}")
     tried = pd.DataFrame(
-        _suites(subject, clean, params.probe.typo_rate, Tokenizer(locate(params.backbone)))
+        _suites(subject, clean, params.probe.typo_rate, Tokenizer(locate(params.backbone))),
+        columns=["suite", "score", "loss", "changed"],
     )
     layers = pd.DataFrame(_layers(subject, clean))
+    if layers.empty:
+        layers = pd.DataFrame(columns=["layer", "score", "loss"])
     output = RESULTS / "probe" / arm / name
     with atomic_folder(output) as beside:
         losses = dict(zip(tried["suite"], tried["loss"].round(4), strict=True))
@@ -46,12 +53,8 @@ def probe(arm_name: str, name: str) -> None:
                 "loss": losses,
             },
         )
-        for frame, columns, file in (
-            (tried, [], "suites.tsv"),
-            (layers, ["layer", "score", "loss"], "layers.tsv"),
-        ):
-            shown = frame if len(frame) else pd.DataFrame(columns=columns)
-            shown.to_csv(beside / file, sep="\t", index=False, float_format="%.4f")
+        for frame, file in ((tried, "suites.tsv"), (layers, "layers.tsv")):
+            frame.to_csv(beside / file, sep="\t", index=False, float_format="%.4f")
     log_wrote(output)
 
 
@@ -60,6 +63,10 @@ def _suites(
 ) -> Iterator[dict[str, Any]]:
     """A row a suite; where the backbone reads all rows as before, the score is what it was."""
     test = subject.test
+    tried = suites(test.task, test.examples, typos)
+    if not tried:
+        log(f"no suite: {switched_off(test.task)}")
+        return
 
     def featurized(examples: Sequence[Any], folder: Path) -> EvalSet:
         return split_of(
@@ -68,7 +75,7 @@ def _suites(
 
     with tempfile.TemporaryDirectory() as folder:
         before = readings(featurized(test.examples, Path(folder, "clean")))
-        for name, suite in suites(test.task, test.examples, typos).items():
+        for name, suite in tried.items():
             split = featurized(
                 perturbed(test.examples, name, suite, SUBSET_SEED), Path(folder, name)
             )

@@ -42,6 +42,7 @@ STANDS_ALONE = {
         "pipeline.metrics",
         "pipeline.analysis",
         "pipeline.data",
+        "pipeline.tasks",
     },
     "pipeline.world": {"pipeline.errors", "pipeline.files"},
     "pipeline.metrics": set[str](),

@@ -17,6 +17,7 @@ from pipeline.analysis.paraphrases import variants
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.metrics import answers
 from pipeline.seeding import Ints, permute
+from pipeline.tasks.base.capabilities import AnswersQuestions
 from pipeline.tasks.base.claims import Floats
 
 MOST = 200  # examples
@@ -34,8 +35,11 @@ def sample(split: EvalSet) -> Ints:
 def agreement(split: EvalSet, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
     """By how much the answers to variants of each chosen example agree with its own: the mean F1 of words [N].
 
-    It is 1 where an example has no variant, and None where none has any.
+    It is 1 for an example without variants. Returns None if no example has a variant, or if the
+    task answers no questions.
     """
+    if not isinstance(split.task, AnswersQuestions):
+        return None
     own = list(in_order(split.examples, predictions))
     pairs = [
         (place, variant)

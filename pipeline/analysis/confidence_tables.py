@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.analysis.calibration import Decisions, gather
 from pipeline.evaluation.evaluate import EvalSet
+from pipeline.tasks.base.capabilities import HasConfidence
 from pipeline.tasks.base.claims import Claim, Floats
 
 RAW, CALIBRATED = "raw", "calibrated"
@@ -23,34 +24,42 @@ def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
 
 
 def collect_decisions(
-    split: EvalSet, predictions: Any, options: Sequence[Floats], thresholds: Mapping[str, float]
+    task: HasConfidence[Any],
+    split: EvalSet,
+    predictions: Any,
+    options: Sequence[Floats],
+    thresholds: Mapping[str, float],
 ) -> Decisions:
     """The decisions of all examples, in order, under the thresholds that the predictions were made with."""
     taken, right = list[int](), list[bool]()
     for example, prediction in zip(
         split.examples, in_order(split.examples, predictions), strict=True
     ):
-        found = split.task.decisions(example, prediction, split.classes)
+        found = task.decisions(example, prediction, split.classes)
         taken += found[0]
         right += found[1]
-    return gather([split.task.apply_thresholds(one, thresholds) for one in options], taken, right)
+    return gather([task.apply_thresholds(one, thresholds) for one in options], taken, right)
 
 
 def confidence_tables(
-    split: EvalSet, predictions: Any, decisions: Decisions, thresholds: Mapping[str, float]
+    task: HasConfidence[Any],
+    split: EvalSet,
+    predictions: Any,
+    decisions: Decisions,
+    thresholds: Mapping[str, float],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How sure the model was, before and after calibration, and its claims.
 
     First a table of `kind` (as the task names claims and decisions), `raw`, `calibrated`, `right`: a claim is as sure as its
     least sure decision. Then a table of claims, what was left out among them (`calibrated` is NaN).
     """
-    names, decision_name = split.task.claim_and_decision_names
+    names, decision_name = task.claim_and_decision_names
     sure = {
         RAW: decisions.confidence(),
         CALIBRATED: decisions.confidence(thresholds.get("temperature", 1.0)),
     }
     claims = pd.DataFrame(
-        _claims(split, predictions, sure),
+        _claims(task, split, predictions, sure),
         columns=["id", "text", *Claim._fields[1:], RAW, CALIBRATED],
     )
     claims = claims.astype(
@@ -66,20 +75,20 @@ def confidence_tables(
 
 
 def _claims(
-    split: EvalSet, predictions: Any, sure: Mapping[str, Floats]
+    task: HasConfidence[Any], split: EvalSet, predictions: Any, sure: Mapping[str, Floats]
 ) -> Iterator[tuple[Any, ...]]:
     first = 0
     for example, prediction in zip(
         split.examples, in_order(split.examples, predictions), strict=True
     ):
-        for claim in split.task.claims(example, prediction):
+        for claim in task.claims(example, prediction):
             place = [first + number for number in claim.decisions]
             least = [
                 float(np.min(values[place], initial=1.0)) if claim.predicted else np.nan
                 for values in sure.values()
             ]
             yield (example.id, _shown(example, split.task.inputs), *claim[1:], *least)
-        first += len(split.task.decisions(example, prediction, split.classes)[0])
+        first += len(task.decisions(example, prediction, split.classes)[0])
 
 
 def _shown(example: Any, inputs: Sequence[str]) -> str:

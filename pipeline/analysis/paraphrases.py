@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
-from pipeline.tasks.base.task import Task
+from pipeline.tasks.base.capabilities import AnswersQuestions
 
 SENTENCE = re.compile(
     r"\S.*?(?:[.!?]+(?=\s)|\Z)", re.DOTALL
@@ -62,14 +61,9 @@ def trimmed(context: str, text: str) -> list[str]:
     return [one for one in dict.fromkeys(found) if one and len(one) < len(context)]
 
 
-def variants(task: Task[Any, Any, Any], example: Any, prediction: str) -> Iterator[Any]:
-    """The example, answered with `prediction`, in other words; none where a task is more than a question about a context.
-
-    They have ids of their own, and no annotation.
-    """
-    if task.inputs != ("question", "context"):
-        return
-    changed = [{"question": one} for one in rephrased(example.question)]
-    changed += [{"context": one} for one in trimmed(example.context, prediction)]
-    for number, change in enumerate(changed):
-        yield replace(example, id=f"{example.id}/{number}", answers=(), **change)
+def variants(task: AnswersQuestions[Any], example: Any, prediction: str) -> Iterator[Any]:
+    """Paraphrases of an example that was answered with `prediction`: new ids, and no annotation."""
+    changed = [(question, example.context) for question in rephrased(example.question)]
+    changed += [(example.question, context) for context in trimmed(example.context, prediction)]
+    for number, (question, context) in enumerate(changed):
+        yield task.ask(f"{example.id}/{number}", question, context)

@@ -7,7 +7,6 @@ import hashlib
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from pipeline.metrics.spans import spans
 from pipeline.seeding import derive_seed
+from pipeline.tasks.base.capabilities import Perturbable, TagsWords
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.task import Task
 
@@ -27,10 +27,13 @@ Suite = Callable[[Any, np.random.Generator], Any]
 
 
 def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> dict[str, Suite]:
-    """The suites that fit a task, by name. `typos` is the share of words with one; swaps are among the entities of `examples`.
+    """The suites that fit a task, by name; none if the task is not perturbable.
 
-    Entities are swapped where an example is words and tags and nothing else: a predicate or an answer would lose its place.
+    `typos` is the fraction of words with a typo. Entities are swapped for others of `examples`, if
+    the model reads nothing but words: a predicate would lose its place.
     """
+    if not isinstance(task, Perturbable):
+        return {}
     found: dict[str, Suite] = {
         "typos": lambda example, draw: task.apply_edit(
             example, Edit(partial(misspelled, share=typos, draw=draw))
@@ -41,8 +44,8 @@ def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> 
             example, Edit(partial(spaced, draw=draw))
         ),
     }
-    if task.inputs == ("tokens",):
-        found["entity_swaps"] = partial(swapped, mentions=mentions_of(examples))
+    if isinstance(task, TagsWords) and task.inputs == ("tokens",):
+        found["entity_swaps"] = partial(swapped, task, mentions=mentions_of(examples))
     return found
 
 
@@ -95,7 +98,9 @@ def mentions_of(examples: Iterable[Any]) -> Mentions:
     return {label: sorted(words) for label, words in found.items()}
 
 
-def swapped(example: Any, draw: np.random.Generator, mentions: Mentions) -> Any:
+def swapped(
+    task: TagsWords[Any], example: Any, draw: np.random.Generator, mentions: Mentions
+) -> Any:
     """Each entity replaced by another one of its label, with as many tags as that has words; one without another stays."""
     tokens, tags, done = list[str](), list[str](), 0
     for label, start, end in spans(example.tags):
@@ -106,9 +111,7 @@ def swapped(example: Any, draw: np.random.Generator, mentions: Mentions) -> Any:
         tokens += [*example.tokens[done:start], *words]
         tags += [*example.tags[done:start], f"B-{label}", *[f"I-{label}"] * (len(words) - 1)]
         done = end
-    return replace(
-        example, tokens=(*tokens, *example.tokens[done:]), tags=(*tags, *example.tags[done:])
-    )
+    return task.with_tags(example, (*tokens, *example.tokens[done:]), (*tags, *example.tags[done:]))
 
 
 def mapped(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ def _rows(
     reader = READERS[recipe.reader]
     if not chunk.digest:
         assert recipe.hub is not None
-        return hub.read(recipe.hub, chunk.name, task.keys, problems, reader.row, recipe.options)
+        return hub.read(recipe.hub, chunk.name, task.row_keys, problems, reader.row, recipe.options)
     path = Path(chunk.name)
     source = path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
     return reader.read(source, recipe.options, problems)

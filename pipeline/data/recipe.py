@@ -116,18 +116,18 @@ class Recipe:
         return "test" if 2**64 - 1 - number < self.carved_fraction("test") * 2**64 else "train"
 
     def resolve_auto(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
-        """The recipe with each auto replaced by the value detected in the files.
+        """The recipe with options for its task, each auto replaced by the value detected in the files.
 
         The files are those in `folder`, or the splits of the hub if it is None. Also returns the
         detected values by name.
 
         Raises UserError if `files` has the same file twice.
         """
-        reader = READERS[self.reader]
+        reader, keys = READERS[self.reader], task_named(self.task).row_keys
+        options = reader.for_task(self.options, keys)
         if folder is None:
             assert self.hub is not None
-            keys = task_named(self.task).keys
-            resolved, options, detected = hub.resolve_auto(self.hub, keys, reader.row, self.options)
+            resolved, options, detected = hub.resolve_auto(self.hub, keys, reader.row, options)
             return replace(self, hub=resolved, options=options), detected
         names = [name for split in SPLITS for name in self.files.of(split)]
         files = [path for name in names for path in matching_files(folder, name)]
@@ -140,7 +140,7 @@ class Recipe:
                     for path in duplicates
                 )
             )
-        options, detected = reader.resolve_auto(self.options, files)
+        options, detected = reader.resolve_auto(options, files)
         return replace(self, options=options), detected
 
     @property
@@ -181,14 +181,7 @@ def load_recipe(path: Path) -> Recipe:
     if isinstance(reader := values.get("reader"), str):
         options = _load_options(reader, values.get("options", {}), path, problems)
         if options is not None and task in NAMES:
-            keys = READERS[reader].keys(options)
-            missing = [key for key in task_named(str(task)).keys if key not in keys]
-            if missing:
-                problems.append(
-                    f"{path}: reader: the rows of {reader!r} have {', '.join(sorted(keys))}, "
-                    f"but {task} needs {', '.join(missing)} too; "
-                    "correct the reader, its options or the task"
-                )
+            problems += _check_keys(reader, options, str(task), path)
     try:
         recipe = parse(Recipe, {**values, "name": path.stem}, str(path))
     except UserError as error:
@@ -196,6 +189,23 @@ def load_recipe(path: Path) -> Recipe:
     if problems:
         raise UserError(*problems)
     return replace(recipe, options=options)
+
+
+def _check_keys(reader: str, options: Any, task: str, path: Path) -> list[str]:
+    """The problems if the keys of the reader's rows are not those of the task."""
+    keys, declared, problems = READERS[reader].keys(options), task_named(task).row_keys, []
+    try:
+        READERS[reader].for_task(options, declared)
+    except ValueError as error:
+        problems.append(f"{path}: options: {error}")
+    missing = [key for key in declared.required if key not in keys]
+    if missing:
+        problems.append(
+            f"{path}: reader: the rows of {reader!r} have {', '.join(sorted(keys))}, "
+            f"but {task} needs {', '.join(missing)} too; "
+            "correct the reader, its options or the task"
+        )
+    return problems
 
 
 def _load_options(reader: str, values: object, path: Path, problems: list[str]) -> Any:

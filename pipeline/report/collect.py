@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.analysis.bootstrap import Samples, over_seeds, resampled
 from pipeline.errors import UserError
 from pipeline.metrics.base import UnitCounts, apply_formula
+from pipeline.report.kinds import kind_in
 from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parquet, table, typed
 
 FACTS = ("steps", "best_step", "rows_seen", "tokens_seen", "seed")
@@ -23,8 +24,9 @@ Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @dataclasses.dataclass(frozen=True)
 class MetricsDocument:
-    """`metrics.json`: scores are 0-100, None where undefined."""
+    """`metrics.json`: scores are 0-100, None where undefined. `kind` names the kind of task."""
 
+    kind: str
     primary: str
     test: Scores
     validation: Scores
@@ -199,6 +201,7 @@ def _alike(run: RunResult, repeat: Repeat) -> bool:
     """Whether a repeat was scored by the same figures on the same units as its run."""
     told = [
         (
+            one.metrics.kind,
             one.metrics.primary,
             one.metrics.rows.get("test"),
             one.metrics.test.keys(),
@@ -295,7 +298,13 @@ def _metrics(path: Path) -> MetricsDocument | None:
     parameters = numbers(values, "parameters", path)
     validation, rows = numbers(values, "validation", path), numbers(values, "rows", path)
     return MetricsDocument(
-        primary, test, validation, rows, parameters.get("trained"), parameters.get("backbone")
+        kind_in(values, path),
+        primary,
+        test,
+        validation,
+        rows,
+        parameters.get("trained"),
+        parameters.get("backbone"),
     )
 
 

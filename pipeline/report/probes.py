@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.report import plots, stage_outputs
+from pipeline.report import kinds, plots, stage_outputs
 from pipeline.report.plots import Plot
 from pipeline.report.render import Section
 from pipeline.report.stage_outputs import Scores
-from pipeline.report.tables import DASH, METRICS, OURS, Cell, Table, arm_header, count, score
+from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
     "Each suite changes test rows and keeps their reference right; beside a score stands its difference from that of the rows as "
@@ -32,10 +32,14 @@ COSINES = {"cosine": "its prompt", "cosine_added": "what tuning added to its pro
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One arm on one task, tried out: `suites` and `layers` have the tables that the stage `probe` writes."""
+    """One arm on one task: `suites` and `layers` are the tables that the stage `probe` writes.
+
+    `kind` is the kind of task, None without its evaluation.
+    """
 
     arm: str
     task: str
+    kind: str | None
     primary: str
     figures: Scores
     suites: pd.DataFrame
@@ -57,7 +61,10 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
         "probe",
         folder / "metrics.json",
     )
-    return Probe(arm, task, str(values.get("primary")), figures, suites, layers)
+    evaluated = results / arm / task / "metrics.json"
+    metrics = stage_outputs.document(evaluated)
+    kind = None if metrics is None else kinds.kind_in(metrics, evaluated)
+    return Probe(arm, task, kind, str(values.get("primary")), figures, suites, layers)
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
@@ -101,25 +108,35 @@ def sections(
     """Sections of what was probed; `shifts` are (model's task, data's task). Raises UserError: a malformed file."""
     found = [probe for task in tasks for arm in arms if (probe := probe_of(results, arm, task))]
     by_task = {task: [probe for probe in found if probe.task == task] for task in tasks}
+    perturbed = {
+        task: tried
+        for task, probes in by_task.items()
+        if (tried := [probe for probe in probes if len(probe.suites)])
+    }
+    left_out = {probe.task: probe.kind for probe in found if probe.task not in perturbed}
     moved = (
         [(arm, [shift_of(results, arm, *shift) for shift in shifts]) for arm in arms]
         if shifts
         else []
     )
-    tables = [_suites(task, probes) for task, probes in by_task.items() if probes]
+    tables = [_suites(task, probes) for task, probes in perturbed.items()]
     tables += [_out_of_domain(shifts, moved)] if moved else []
     drawn = [
         _losses(
             f"{task}: points lost by suite", {probe.arm: probe.suites for probe in probes}, "suite"
         )
-        for task, probes in by_task.items()
-        if probes
+        for task, probes in perturbed.items()
     ]
+    text = " ".join([ROBUSTNESS, *(_not_perturbed(*pair) for pair in left_out.items())])
     return [
-        *([Section("Robustness", ROBUSTNESS, tuple(tables), tuple(drawn))] if tables else []),
+        *([Section("Robustness", text, tuple(tables), tuple(drawn))] if found or moved else []),
         *_prompts(by_task),
         *_transfer([made for task in tasks if (made := transfer_of(results, task))]),
     ]
+
+
+def _not_perturbed(task: str, kind: str | None) -> str:
+    return f"No suite was tried on {task}. {kinds.about_features(kind) if kind else ''}".strip()
 
 
 def _suites(task: str, probes: Sequence[Probe]) -> Table:
@@ -137,8 +154,8 @@ def _suites(task: str, probes: Sequence[Probe]) -> Table:
 
 
 def _measured(probes: Sequence[Probe]) -> str:
-    rows, primary = probes[0].figures.get("rows"), probes[0].primary
-    return f"{METRICS.get(primary, primary)} · {count(rows)} rows"
+    rows, name = probes[0].figures.get("rows"), kinds.title(probes[0].kind, probes[0].primary)
+    return f"{name} · {count(rows)} rows"
 
 
 def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:

@@ -1,10 +1,11 @@
 """The report's sentences: what the numbers say, computed from them, and how to read the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 from pipeline.analysis.bootstrap import NUM_SAMPLES
 from pipeline.arms import ARMS
+from pipeline.report import kinds
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
 from pipeline.report.tables import (
@@ -53,8 +54,7 @@ GLOSSARY: dict[str, str] = {
     "measures of confidence": "Of questions: the probability of the answer, raw and calibrated; margin: its probability against "
     "the next best alone, with a temperature of its own; agreement: the mean F1 of words with what is answered when the question "
     "is put otherwise by rules, or the context cut to what is around the answer.",
-    "confusion": "Rows are gold labels, columns predicted ones. (other words): a span overlaps one there, with other limits; "
-    "(none): there is nothing there.",
+    "confusion": "Rows are gold labels, columns predicted ones.",
     DASH: "Not run, or not measured.",
     "parameters trained": "All that an arm trains, its head included. The share is relative to the size of the backbone.",
     "curves": "Validation is shown as measured, with a ring at the step that was kept. A loss is shown as an exponential "
@@ -68,12 +68,25 @@ GLOSSARY: dict[str, str] = {
 }
 
 
+NEEDED: dict[str, Callable[[RunResult], bool]] = {
+    "95 % interval": lambda run: run.counts is not None,
+    "of several scores": lambda run: bool(run.repeats),
+    "confidence": lambda run: run.confidences is not None,
+    "ECE, Brier": lambda run: run.confidences is not None,
+    "AURC": lambda run: run.confidences is not None,
+    "measures of confidence": lambda run: run.measures is not None,
+    "confusion": lambda run: run.claims is not None,
+}
+"""A word is in the report if this holds of one of its runs."""
+
+
 def glossary(evidence: ReportInputs) -> dict[str, str]:
-    """Word to meaning, without the arms, and the repeats, that this report does not have."""
-    absent = {*ARMS} - {*evidence.arms} | (
-        {"of several scores"} if not any(run.repeats for run in evidence.runs) else set()
-    )
-    return {word: text for word, text in GLOSSARY.items() if word not in absent}
+    """Word to meaning: the words that this report has, then those of its kinds of task."""
+    absent = {*ARMS} - {*evidence.arms} | {
+        word for word, has in NEEDED.items() if not any(map(has, evidence.runs))
+    }
+    shown = {word: text for word, text in GLOSSARY.items() if word not in absent}
+    return {**shown, **kinds.glossary(run.metrics.kind for run in evidence.runs if run.metrics)}
 
 
 def summary(evidence: ReportInputs) -> str:
@@ -138,7 +151,12 @@ def about_mixture(mixture: Mixture) -> str:
 
 
 def about_task(runs: Sequence[RunResult]) -> str:
-    """One sentence: the best arm, and how far from it the shared prompt's is."""
+    """The best arm and its distance to the multitask arm; the features that the kind leaves out."""
+    off = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
+    return " ".join(filter(None, [_ranking(runs), off]))
+
+
+def _ranking(runs: Sequence[RunResult]) -> str:
     best, name = best_arms(runs), metric_name(runs)
     if not best:
         return "Not evaluated yet."

@@ -8,6 +8,7 @@ from statistics import fmean
 import pandas as pd
 
 from pipeline.arms import ARMS, MULTITASK
+from pipeline.report import kinds
 from pipeline.report.collect import MetricsDocument, ReportInputs, RunResult
 from pipeline.report.intervals import gap, interval_of, level
 from pipeline.report.plots import arm_color
@@ -15,27 +16,6 @@ from pipeline.report.stage_outputs import Scores
 
 DASH = "—"
 OURS = MULTITASK.name
-METRICS = {
-    "f1": "F1",
-    "exact_match": "exact match",
-    "precision": "precision",
-    "recall": "recall",
-    "accuracy": "accuracy",
-    "HasAns_exact_match": "exact, answerable",
-    "HasAns_f1": "F1, answerable",
-    "NoAns_exact_match": "exact, unanswerable",
-    "NoAns_f1": "F1, unanswerable",
-    "f1_with_v": "F1 with V",
-}
-
-COUNTED = {
-    "correct",
-    "gold",
-    "predicted",
-    "excess",
-    "missed",
-    "tokens",
-}  # and what ends with "total": all others are in percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +108,7 @@ def trained(run: RunResult | None) -> float | None:
 def metric_name(runs: Sequence[RunResult]) -> str:
     """What the task is scored by, in words; empty before any arm was evaluated."""
     return next(
-        (METRICS.get(run.metrics.primary, run.metrics.primary) for run in runs if run.metrics), ""
+        (kinds.title(run.metrics.kind, run.metrics.primary) for run in runs if run.metrics), ""
     )
 
 
@@ -269,11 +249,12 @@ def arm_header(arm: str, note: str = "") -> Cell:
 def test_metrics(runs: Sequence[RunResult]) -> Table | None:
     """All that was measured on a task's test rows."""
     measured = {name for run in runs if run.metrics for name in run.metrics.test}
-    names = [name for name in METRICS if name in measured] + sorted(measured - METRICS.keys())
+    titles = next((kinds.titles(run.metrics.kind) for run in runs if run.metrics), {})
+    names = [name for name in titles if name in measured] + sorted(measured - titles.keys())
     rows = tuple((arm_header(run.arm), *(_metric(name, run) for name in names)) for run in runs)
     return (
         Table(
-            "Test metrics", (Cell("arm"), *(Cell(_title(name, measured)) for name in names)), rows
+            "Test metrics", (Cell("arm"), *(Cell(titles.get(name, name)) for name in names)), rows
         )
         if names
         else None
@@ -281,10 +262,9 @@ def test_metrics(runs: Sequence[RunResult]) -> Table | None:
 
 
 def _metric(name: str, run: RunResult) -> Cell:
-    value = figure(run, name)
-    return Cell(
-        count(value) if name in COUNTED or name.endswith("total") else score(value), ends(run, name)
-    )
+    """A figure: a ratio in percent, or a count, which metrics.json has as an integer."""
+    value, counted = figure(run, name), isinstance(run.metrics and run.metrics.test.get(name), int)
+    return Cell(count(value) if counted else score(value), ends(run, name))
 
 
 def cost(runs: Sequence[RunResult]) -> Table | None:
@@ -359,8 +339,3 @@ def label_scores(runs: Sequence[RunResult]) -> pd.DataFrame | None:
     f1.insert(0, "support", support)
     order = sorted(f1.index, key=lambda label: (-f1["support"].fillna(0)[label], label))
     return f1.loc[order]
-
-
-def _title(name: str, measured: set[str]) -> str:
-    """A metric in words; where F1 is there with and without V, both say so."""
-    return "F1 without V" if name == "f1" and "f1_with_v" in measured else METRICS.get(name, name)

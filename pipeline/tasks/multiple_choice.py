@@ -14,10 +14,11 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
@@ -52,9 +53,15 @@ class Choice:
     probabilities: dict[str, float]
 
 
-class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
+class MultipleChoice(
+    Task[Example, Mapping[str, str], Choice],
+    HasConfidence[Example],
+    HasUnits[Example, Mapping[str, str]],
+    Perturbable[Example],
+):
     """Predictions are a mapping of the examples' ids to choices."""
 
+    example_type = Example
     schema = pa.schema(
         [
             ("id", pa.string()),
@@ -65,8 +72,11 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
             ("answers", pa.list_(pa.string())),
         ]
     )
-    keys = ("context", "question", "choices", "answers")
-    query_keys = ("context", "question", "choices")
+    row_keys = RowKeys(
+        inputs={"context": "text", "question": "name", "choices": "texts"},
+        targets={"answers": "texts"},
+        optional={"starts": "integers"},
+    )
     inputs = ("context", "question", "choices", "starts")
     outputs = ("answers",)
     head = "positions"
@@ -122,11 +132,6 @@ class MultipleChoice(Task[Example, Mapping[str, str], Choice]):
         return Example(
             row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ()
         )
-
-    def from_record(self, record: dict[str, Any]) -> Example:
-        """The inverse of `record`."""
-        lists = {name: tuple(record[name]) for name in ("choices", "starts", "answers")}
-        return Example(record["id"], record["context"], record["question"], **lists)
 
     def split_group(self, row: Row) -> str:
         """The context."""

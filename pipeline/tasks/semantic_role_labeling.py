@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -10,7 +10,7 @@ from pipeline.errors import Problems
 from pipeline.metrics import roles
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.features import WindowLogits
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.tagging import (
     Extents,
     TaggingTask,
@@ -58,6 +58,7 @@ class Structure:
 class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
+    example_type = Example
     schema = pa.schema(
         [
             ("id", pa.string()),
@@ -66,11 +67,11 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
             ("tags", pa.list_(pa.string())),
         ]
     )
-    keys = ("tokens", "predicate", "tags")
-    query_keys = ("tokens", "predicate")
+    row_keys = RowKeys(inputs={"tokens": "texts", "predicate": "integer"}, targets={"tags": "tags"})
     inputs = ("tokens", "predicate")
     outputs = ("tags",)
     claim_and_decision_names = ("arguments", "tags")
+    metric_titles: ClassVar[Mapping[str, str]] = {"f1": "F1 without V", "f1_with_v": "F1 with V"}
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
@@ -110,12 +111,6 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
             for position in range(len(tokens))
         )
         return Example(row["id"], tokens, predicate, tags)
-
-    def from_record(self, record: dict[str, Any]) -> Example:
-        """The inverse of `record`."""
-        return Example(
-            record["id"], tuple(record["tokens"]), record["predicate"], tuple(record["tags"])
-        )
 
     def marked(self, example: Example) -> int | None:
         """The predicate: two uses of one verb in a sentence differ by where the mark is."""

@@ -12,10 +12,11 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import classification
 from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import HeadKind, Task
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
@@ -55,9 +56,15 @@ class Label:
     probabilities: dict[str, float]
 
 
-class SequenceClassification(Task[Example, Sequence[str], Label]):
+class SequenceClassification(
+    Task[Example, Sequence[str], Label],
+    HasConfidence[Example],
+    HasUnits[Example, Sequence[str]],
+    Perturbable[Example],
+):
     """Predictions are labels, one per example in the examples' order."""
 
+    example_type = Example
     schema = pa.schema(
         [
             ("id", pa.string()),
@@ -73,8 +80,11 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
             ("question", pa.string()),
         ]
     )
-    keys = ("text", "label")
-    query_keys = ("text",)
+    row_keys = RowKeys(
+        inputs={"text": "text"},
+        targets={"label": "label"},
+        optional={"text_pair": "text", "spans": "spans", "question": "name"},
+    )
     inputs = ("text", "text_pair", "spans")
     outputs = ("label",)
     head: ClassVar[HeadKind] = "classes"
@@ -140,10 +150,6 @@ class SequenceClassification(Task[Example, Sequence[str], Label]):
             for number, start, end in zip(own, starts, ends, strict=True):
                 marks[number] = Mark(segment, start, end)
         return replace(example, text=texts[0], text_pair=texts[1], spans=tuple(marks))
-
-    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The labels."""
-        return tuple(labels)
 
     def featurize(
         self,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -12,10 +12,16 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks.base.capabilities import (
+    AnswersQuestions,
+    HasConfidence,
+    HasUnits,
+    Perturbable,
+)
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
@@ -83,9 +89,16 @@ class Example:
     answers: tuple[Answer, ...]
 
 
-class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
+class SpanExtraction(
+    Task[Example, Mapping[str, str], Extraction],
+    HasConfidence[Example],
+    HasUnits[Example, Mapping[str, str]],
+    Perturbable[Example],
+    AnswersQuestions[Example],
+):
     """Predictions are a mapping of the examples' ids to texts; "" predicts that there is no answer."""
 
+    example_type = Example
     schema = pa.schema(
         [
             ("id", pa.string()),
@@ -94,13 +107,20 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
             ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())]))),
         ]
     )
-    keys = ("question", "context", "answers")
-    query_keys = ("question", "context")
+    row_keys = RowKeys(
+        inputs={"question": "name", "context": "text"}, targets={"answers": "answers"}
+    )
     inputs = ("question", "context")
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("answers", "answers")
     metric_names = ("f1", "exact_match")
+    metric_titles: ClassVar[Mapping[str, str]] = {
+        "HasAns_exact_match": "exact, answerable",
+        "HasAns_f1": "F1, answerable",
+        "NoAns_exact_match": "exact, unanswerable",
+        "NoAns_f1": "F1, unanswerable",
+    }
     pipeline_tag = "question-answering"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
@@ -163,6 +183,10 @@ class SpanExtraction(Task[Example, Mapping[str, str], Extraction]):
             Answer(context[start:end], start) for start, end in zip(starts, ends, strict=True)
         )
         return Example(example.id, edit.text(example.question)[0], context, moved)
+
+    def ask(self, id: str, question: str, context: str) -> Example:
+        """The question without answers."""
+        return Example(id, question, context, ())
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Where the answer starts and where it ends."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -10,7 +9,7 @@ from pipeline.errors import Problems
 from pipeline.metrics import spans
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.features import WindowLogits
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.tagging import (
     TaggingTask,
     Tags,
@@ -51,11 +50,11 @@ class Entities:
 class TokenClassification(TaggingTask[Example, Entities]):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
+    example_type = Example
     schema = pa.schema(
         [("id", pa.string()), ("tokens", pa.list_(pa.string())), ("tags", pa.list_(pa.string()))]
     )
-    keys = ("tokens", "tags")
-    query_keys = ("tokens",)
+    row_keys = RowKeys(inputs={"tokens": "texts"}, targets={"tags": "tags"})
     inputs = ("tokens",)
     outputs = ("tags",)
 
@@ -70,10 +69,6 @@ class TokenClassification(TaggingTask[Example, Entities]):
         if not check_tokens(row, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), ("O",) * len(row["tokens"]))
-
-    def from_record(self, record: dict[str, Any]) -> Example:
-        """The inverse of `record`."""
-        return Example(record["id"], tuple(record["tokens"]), tuple(record["tags"]))
 
     def marked(self, example: Example) -> int | None:
         """None: entities are found without a hint."""

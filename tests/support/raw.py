@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.config import parse
 from pipeline.data.readers import READERS
 from pipeline.errors import Problems, UserError
+from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import Row
 
 EXTENSIONS = ("", ".gz", ".xz", ".zst")
@@ -51,12 +52,21 @@ def read(
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     parsed = parse(READERS[reader].options, options or {}, "recipe")
-    resolved, _ = READERS[reader].resolve_auto(parsed, [path])
+    resolved, _ = READERS[reader].resolve_auto(for_task(reader, parsed), [path])
     problems = Problems()
     rows = list(READERS[reader].read(path, resolved, problems))
     for row in rows:
         row["where"] = row["where"].replace(str(path), name)
     return rows, [message.replace(str(path), name) for message in messages_of(problems)]
+
+
+def for_task(reader: str, options: Any) -> Any:
+    """The options for the task that has the keys of the rows, and the fewest other keys."""
+    keys = READERS[reader].keys(options)
+    declared = [task_named(name).row_keys for name in NAMES]
+    fitting = [task_keys for task_keys in declared if keys <= task_keys.kinds.keys()]
+    closest = min(fitting, key=lambda task_keys: len({*task_keys.required} - keys))
+    return READERS[reader].for_task(options, closest)
 
 
 def without_where(rows: list[Row]) -> list[Row]:

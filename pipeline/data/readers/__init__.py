@@ -15,7 +15,7 @@ from pipeline.data.readers import (
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.hub import ToRow
 from pipeline.errors import Problems
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys
 
 ChunkBoundary = Literal["lines", "blank lines"] | None
 
@@ -28,6 +28,10 @@ def _at(boundary: ChunkBoundary) -> Callable[[Path, Any], ChunkBoundary]:
     return lambda path, options: boundary
 
 
+def _for_any_task(options: Any, keys: RowKeys) -> Any:
+    return options
+
+
 def _no_auto(options: Any, files: Iterable[Source]) -> tuple[Any, dict[str, Any]]:
     return options, {}
 
@@ -37,6 +41,9 @@ class Reader(NamedTuple):
 
     - `options` is the frozen dataclass of its options.
     - `keys(options)` are the keys of all its rows.
+    - `for_task(options, keys)` are the options for a task with these keys, if the keys of the
+      format are those of the task; it raises ValueError if they do not fit. The functions below
+      take these options.
     - `read(path, options, problems)` is a generator of rows. It does not stop at an error: it adds
       a problem, skips the row and continues. It does not accept options with auto.
     - `row` makes a row of a record, if records may also come from the hub.
@@ -54,6 +61,7 @@ class Reader(NamedTuple):
     chunk_boundary: Callable[[Path, Any], ChunkBoundary] = _at(None)
     companion_files: Callable[[Path, Any], list[Path]] = lambda path, options: []
     resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
+    for_task: Callable[[Any, RowKeys], Any] = _for_any_task
 
 
 READERS: dict[str, Reader] = {
@@ -87,6 +95,7 @@ READERS: dict[str, Reader] = {
         records.row,
         records.chunk_boundary,
         resolve_auto=records.resolve_auto,
+        for_task=records.for_task,
     ),
     "squad_json": Reader(
         squad_json.Options, _always("id", "question", "context", "answers"), squad_json.read

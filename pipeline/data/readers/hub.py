@@ -4,7 +4,7 @@ Only plain files are read; the code of a repository is never executed.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.data.readers.base import Splits
 from pipeline.data.readers.tables import has_columns
 from pipeline.data.readers.tags import SchemeEvidence, SchemeOrAuto
 from pipeline.errors import Problems
-from pipeline.tasks.base.row import SPLITS, Row
+from pipeline.tasks.base.row import COMMON_KEYS, SPLITS, Row, RowKeys
 
 ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
 """(record, options, where, problems) -> the row; adds a problem and returns None if invalid."""
@@ -45,7 +45,7 @@ class Hub:
 def read(
     hub: Hub,
     split: str,
-    keys: Sequence[str],
+    keys: RowKeys,
     problems: Problems,
     to_row: ToRow | None = None,
     options: Any = None,
@@ -53,15 +53,17 @@ def read(
     """The rows of the hub's split `split`, streamed.
 
     A reader's `to_row` makes them with its `options`, if the reader's files have the same records.
-    Without `to_row`, the reader `records` does: with `keys`, and with `id` and `title` if the data
-    set has these columns. Class numbers of labels and tags become names.
+    Without `to_row`, the reader `records` does: with the required `keys`, with the optional ones in
+    `fields`, and with `id` and `title` if the data set has these columns. Class numbers of labels
+    and tags become names.
     """
     row_options: Any = None
-    for where, record, names in _records(hub, split, problems):
+    for where, record, names in _records(hub, split, keys, problems):
         if row_options is None:
             row_options = _options(hub, keys, record, names, options if to_row else None)
-            if isinstance(row_options, records.Options):
-                columns = [(path or key).split(".")[0] for key, path in row_options.fields.items()]
+            if isinstance(row_options, records.FieldMapping):
+                fields = row_options.options.fields
+                columns = [(path or key).split(".")[0] for key, path in fields.items()]
                 if not has_columns(list(record), columns, where, problems):
                     return
         row = (to_row or records.row)(record, row_options, where, problems)
@@ -70,29 +72,29 @@ def read(
 
 
 def resolve_auto(
-    hub: Hub, keys: Sequence[str], to_row: ToRow | None = None, options: Any = None
+    hub: Hub, keys: RowKeys, to_row: ToRow | None = None, options: Any = None
 ) -> tuple[Hub, Any, dict[str, Any]]:
     """Hub and options with `tag_scheme: auto` replaced by the scheme detected in all splits.
 
     Also returns the detected values by name.
     """
-    requested = (
-        options.tag_scheme if to_row and isinstance(options, records.Options) else hub.tag_scheme
-    )
-    if requested != "auto" or "tags" not in keys:
+    mapping = options if to_row and isinstance(options, records.FieldMapping) else None
+    requested = mapping.options.tag_scheme if mapping else hub.tag_scheme
+    if requested != "auto" or "tags" not in keys.kinds.values():
         return hub, options, {}
     evidence = SchemeEvidence()
     for name in (name for split in SPLITS for name in hub.splits.of(split)):
-        for where, record, names in _records(hub, name, Problems()):
+        for where, record, names in _records(hub, name, keys, Problems()):
             row_options = _options(hub, keys, record, names, options if to_row else None)
-            evidence.add(records.raw_tags(record, row_options, where))
+            for tags in records.raw_tags(record, row_options, where):
+                evidence.add(tags)
     scheme = evidence.scheme()
-    resolved = replace(options, tag_scheme=scheme) if to_row else options
+    resolved = mapping.with_options(tag_scheme=scheme) if mapping else options
     return replace(hub, tag_scheme=scheme), resolved, {"tag_scheme": scheme}
 
 
 def _records(
-    hub: Hub, split: str, problems: Problems
+    hub: Hub, split: str, keys: RowKeys, problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
     """For each record its position, its values, and the names of its class numbers.
 
@@ -103,7 +105,7 @@ def _records(
     where = f"hub:{hub.id}@{hub.revision[:8]}:{split}"
     try:
         data = load_dataset(hub.id, hub.config, revision=hub.revision, split=split, streaming=True)
-        names = _class_names(hub, data.features or {})
+        names = _class_names(hub, keys, data.features or {})
         for number, record in enumerate(data):
             mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
             yield f"{where}:{number}", record | mapped, names
@@ -117,8 +119,8 @@ def _records(
         )
 
 
-def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
-    for key in ("tags", "label"):
+def _class_names(hub: Hub, keys: RowKeys, features: Mapping[str, Any]) -> dict[str, str]:
+    for key in (key for key, kind in keys.kinds.items() if kind in ("tags", "label")):
         feature = features.get(hub.fields.get(key, key))
         names = getattr(getattr(feature, "feature", feature), "names", None)
         if names:
@@ -127,15 +129,14 @@ def _class_names(hub: Hub, features: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _options(
-    hub: Hub, keys: Sequence[str], record: dict[str, Any], names: dict[str, str], options: Any
+    hub: Hub, keys: RowKeys, record: dict[str, Any], names: dict[str, str], options: Any
 ) -> Any:
     """The options of the conversion from a record to a row; `options` if not None."""
     if options is None:
-        optional = [
-            key for key in ("id", "title") if record.get(hub.fields.get(key, key)) is not None
-        ]
-        fields = {key: hub.fields.get(key) for key in (*keys, *optional)}
-        options = records.Options(fields, tag_scheme=hub.tag_scheme)
-    if isinstance(options, records.Options) and names:
-        return replace(options, names=names | options.names)
+        optional = [key for key in keys.optional if key in hub.fields]
+        common = [key for key in COMMON_KEYS if record.get(hub.fields.get(key, key)) is not None]
+        fields = {key: hub.fields.get(key) for key in (*keys.required, *optional, *common)}
+        options = records.for_task(records.Options(fields, tag_scheme=hub.tag_scheme), keys)
+    if isinstance(options, records.FieldMapping) and names and options.keys_of("label", "tags"):
+        return options.with_options(names=names | options.options.names)
     return options

@@ -13,7 +13,7 @@ from pipeline.data.readers.json_values import check, check_answers, decode
 from pipeline.data.readers.tables import FORMATS, Dialect, Format, Quote, format_of, records
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems, did_you_mean
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import Row, RowKeys, ValueKind
 
 
 def _text(value: Any) -> str | None:
@@ -51,8 +51,8 @@ def _span(value: Any) -> dict[str, int] | None:
 _SPAN_KEYS = {"segment", "start", "end"}
 
 
-class _Kind(NamedTuple):
-    """The kind of a key's value: `convert` returns the value, or None if it is of another kind.
+class _Converter(NamedTuple):
+    """`convert` returns a value of one kind, or None if it is of another kind.
 
     `expected` names the kind in messages.
     """
@@ -61,30 +61,20 @@ class _Kind(NamedTuple):
     expected: str
 
 
-_TEXT = _Kind(_text, "text")
-_NAME = _Kind(_name, "text or an integer")
-_TEXTS = _Kind(_list(_text), "a list of texts")
-_INTEGER = _Kind(_integer, "an integer")
-_KINDS: dict[str, _Kind] = {
-    "id": _NAME,
-    "title": _NAME,
-    "text": _TEXT,
-    "text_pair": _TEXT,
-    "spans": _Kind(
+_CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of the kind answers
+    "text": _Converter(_text, "text"),
+    "name": _Converter(_name, "text or an integer"),
+    "label": _Converter(_name, "text, an integer, or true or false"),
+    "tags": _Converter(_list(_name), "a list of texts or integers"),
+    "texts": _Converter(_list(_text), "a list of texts"),
+    "integer": _Converter(_integer, "an integer"),
+    "integers": _Converter(_list(_integer), "a list of integers"),
+    "spans": _Converter(
         _list(_span), "a list of mappings, each with the integers segment, start and end"
     ),
-    "label": _Kind(_name, "text, an integer, or true or false"),
-    "context": _TEXT,
-    "question": _NAME,
-    "choices": _TEXTS,
-    "starts": _Kind(_list(_integer), "a list of integers"),
-    "answers": _TEXTS,
-    "answer": _TEXT,
-    "answer_start": _INTEGER,
-    "tokens": _TEXTS,
-    "tags": _Kind(_list(_name), "a list of texts or integers"),
-    "predicate": _INTEGER,
 }
+# Instead of a key `answers` of the kind answers, `fields` may have these two.
+_SINGLE_ANSWER: dict[str, ValueKind] = {"answer": "text", "answer_start": "integer"}
 
 
 @dataclass(frozen=True)
@@ -96,9 +86,9 @@ class Options:
     must have all of them.
 
     `names` renames labels and tags, e.g. {"0": no, "1": yes}; others keep their names. `tag_scheme`
-    is the scheme of the renamed tags. Without `choices`, `answers` have offsets: a list of {text,
-    answer_start}, or {text: [...], answer_start: [...]}. Instead of them, `answer` and
-    `answer_start` have a single answer; an empty `answer` means "no answer".
+    is the scheme of the renamed tags. Answers with offsets are a list of {text, answer_start}, or
+    {text: [...], answer_start: [...]}. Instead of them, `answer` and `answer_start` have a single
+    answer; an empty `answer` means "no answer".
 
     `format` is by default that of the file's extension (.jsonl, .ndjson, .json, .csv, .tsv,
     .parquet). CSV and TSV have a `delimiter`, and `columns`, the column names if the file has no
@@ -117,15 +107,7 @@ class Options:
     list_separator: str | None = None
 
     def __post_init__(self) -> None:
-        problems = [
-            f"fields: {key!r} is not a key of a row{did_you_mean(key, _KINDS)}"
-            for key in self.fields
-            if key not in _KINDS
-        ]
-        if self.names and not {"label", "tags"} & self.fields.keys():
-            problems.append(
-                "names: fields has no label or tags to rename; add label to fields, or remove names"
-            )
+        problems = list[str]()
         if ("answer" in self.fields) != ("answer_start" in self.fields) or {
             "answer",
             "answers",
@@ -142,61 +124,104 @@ class Options:
             raise ValueError("; ".join(problems))
 
 
+@dataclass(frozen=True)
+class FieldMapping:
+    """A recipe's options, and the kind of value of each key that the rows of its task may have."""
+
+    options: Options
+    kinds: dict[str, ValueKind]
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"fields: {key!r} is not a key of a row of the task{did_you_mean(key, self.kinds)}"
+            for key in self.options.fields
+            if key not in self.kinds
+        ]
+        if self.options.names and not self.keys_of("label", "tags"):
+            problems.append(
+                "names: fields has no label or tags to rename; add label to fields, or remove names"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def keys_of(self, *kinds: ValueKind) -> list[str]:
+        """The keys of `fields` with values of these kinds."""
+        return [key for key in self.options.fields if self.kinds.get(key) in kinds]
+
+    def with_options(self, **changes: Any) -> "FieldMapping":
+        """The mapping with some options changed."""
+        return replace(self, options=replace(self.options, **changes))
+
+
+def for_task(options: Options, keys: RowKeys) -> FieldMapping:
+    """The options for a task with these keys. Raises ValueError if `fields` has another key."""
+    single_answer = _SINGLE_ANSWER if keys.kinds.get("answers") == "answers" else {}
+    return FieldMapping(options, {**keys.kinds, **single_answer})
+
+
 def keys(options: Options) -> frozenset[str]:
     """The keys of all rows."""
     fields = frozenset(options.fields)
     return fields - {"answer", "answer_start"} | {"answers"} if "answer" in fields else fields
 
 
-def chunk_boundary(path: Any, options: Options) -> Literal["lines"] | None:
+def chunk_boundary(path: Any, mapping: FieldMapping) -> Literal["lines"] | None:
     """JSON lines may be split between lines; tables may not: they have headers and line breaks."""
-    return "lines" if format_of(path, options.format) == "jsonl" else None
+    return "lines" if format_of(path, mapping.options.format) == "jsonl" else None
 
 
-def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
-    """Rows with the keys of `fields`. `options.tag_scheme` must not be auto: see `resolve_auto`."""
-    for where, record in _records(source, options, problems):
-        result = row(record, options, where, problems)
+def read(source: Source, mapping: FieldMapping, problems: Problems) -> Iterator[Row]:
+    """Rows with the keys of `fields`. The tag scheme must not be auto: see `resolve_auto`."""
+    for where, record in _records(source, mapping, problems):
+        result = row(record, mapping, where, problems)
         if result is not None:
             yield result
 
 
-def row(record: dict[str, Any], options: Options, where: str, problems: Problems) -> Row | None:
+def row(
+    record: dict[str, Any], mapping: FieldMapping, where: str, problems: Problems
+) -> Row | None:
     """The row of a record; adds problems and returns None if a value is missing or wrong."""
-    result = _raw_row(record, options, where, problems)
-    if result is None or "tags" not in result:
-        return result
-    result["tags"], errors = to_iob2(result["tags"], cast(Scheme, options.tag_scheme))
-    for position, message, kind in errors:
-        problems.add(where, f"token {position}: {message}", kind)
-    return None if errors else result
+    result = _raw_row(record, mapping, where, problems)
+    if result is None:
+        return None
+    before = len(problems)
+    for key in mapping.keys_of("tags"):
+        result[key], errors = to_iob2(result[key], cast(Scheme, mapping.options.tag_scheme))
+        for position, message, kind in errors:
+            problems.add(where, f"token {position}: {message}", kind)
+    return None if len(problems) > before else result
 
 
-def resolve_auto(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str, Any]]:
-    """The options with `tag_scheme: auto` replaced by the detected scheme.
+def resolve_auto(
+    mapping: FieldMapping, files: Iterable[Source]
+) -> tuple[FieldMapping, dict[str, Any]]:
+    """The mapping with `tag_scheme: auto` replaced by the detected scheme.
 
     `files` are all files of the corpus. Also returns the detected values by name.
     """
-    if options.tag_scheme != "auto" or "tags" not in options.fields:
-        return options, {}
+    if mapping.options.tag_scheme != "auto" or not mapping.keys_of("tags"):
+        return mapping, {}
     evidence = SchemeEvidence()
     for source in files:
-        for where, record in _records(source, options, Problems()):
-            evidence.add(raw_tags(record, options, where))
+        for where, record in _records(source, mapping, Problems()):
+            for tags in raw_tags(record, mapping, where):
+                evidence.add(tags)
     scheme = evidence.scheme()
-    return replace(options, tag_scheme=scheme), {"tag_scheme": scheme}
+    return mapping.with_options(tag_scheme=scheme), {"tag_scheme": scheme}
 
 
-def raw_tags(record: dict[str, Any], options: Options, where: str) -> list[str]:
-    """The tags of a record before the conversion to IOB2; empty if the record is invalid."""
-    result = _raw_row(record, options, where, Problems())
-    return result["tags"] if result else []
+def raw_tags(record: dict[str, Any], mapping: FieldMapping, where: str) -> list[list[str]]:
+    """The tags of a record before the conversion to IOB2, a list per key; none if it is invalid."""
+    result = _raw_row(record, mapping, where, Problems())
+    return [result[key] for key in mapping.keys_of("tags")] if result else []
 
 
 def _records(
-    source: Source, options: Options, problems: Problems
+    source: Source, mapping: FieldMapping, problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The position and the values of each record. The cells of CSV and TSV are parsed."""
+    options = mapping.options
     kind = format_of(source, options.format)
     if kind is None:
         problems.add(
@@ -214,13 +239,14 @@ def _records(
     }
     dialect = Dialect(options.delimiter, options.columns, options.quote)
     for where, record in records(source, kind, sorted(columns), dialect, problems):
-        yield where, record if nested else _parse_cells(record, options)
+        yield where, record if nested else _parse_cells(record, mapping)
 
 
 def _raw_row(
-    record: dict[str, Any], options: Options, where: str, problems: Problems
+    record: dict[str, Any], mapping: FieldMapping, where: str, problems: Problems
 ) -> Row | None:
     """The row with its tags before the conversion to IOB2."""
+    options = mapping.options
     result: Row = {"where": where}
     invalid = False
     for key, field_path in options.fields.items():
@@ -239,32 +265,31 @@ def _raw_row(
         if key == "answer" or (key == "answer_start" and value is None):
             result[key] = value or None
             continue
-        has_offsets = key == "answers" and "choices" not in options.fields
+        kind = mapping.kinds[key]
         result[key] = (
             _answers(value, where, problems)
-            if has_offsets
-            else _convert(key, value, path, where, problems)
+            if kind == "answers"
+            else _convert(kind, value, path, where, problems)
         )
         invalid |= result[key] is None
     if invalid:
         return None
-    for key in ("label", "tags"):
-        if key in result:
-            value = _value_at(record, options.fields[key] or key)
-            result[key] = _rename(result[key], value, options.names)
+    for key in mapping.keys_of("label", "tags"):
+        value = _value_at(record, options.fields[key] or key)
+        result[key] = _rename(result[key], value, options.names)
     return _with_single_answer(result, problems) if "answer" in result else result
 
 
-def _convert(key: str, value: Any, path: str, where: str, problems: Problems) -> Any:
-    """The value of a key; adds a problem and returns None if it is of the wrong kind."""
-    convert, expected = _KINDS[key]
+def _convert(kind: ValueKind, value: Any, path: str, where: str, problems: Problems) -> Any:
+    """The value of a key; adds a problem and returns None if it is of another kind."""
+    convert, expected = _CONVERTERS[kind]
     result = convert(value)
     if result is None:
         problems.add(
             where,
             f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
             "correct it, or the recipe's fields",
-            "not-an-integer" if convert is _integer else "wrong-type",
+            "not-an-integer" if kind == "integer" else "wrong-type",
         )
     return result
 
@@ -328,21 +353,21 @@ def _with_single_answer(result: Row, problems: Problems) -> Row | None:
     return result | {"answers": [{"text": text, "answer_start": start}]}
 
 
-def _parse_cells(record: dict[str, Any], options: Options) -> dict[str, Any]:
+def _parse_cells(record: dict[str, Any], mapping: FieldMapping) -> dict[str, Any]:
     """The record with integers and lists parsed from text; invalid ones stay text."""
+    separator = mapping.options.list_separator
     return record | {
-        column or key: _parse_cell(key, record[column or key], options)
-        for key, column in options.fields.items()
+        column or key: _parse_cell(mapping.kinds[key], record[column or key], separator)
+        for key, column in mapping.options.fields.items()
     }
 
 
-def _parse_cell(key: str, cell: str, options: Options) -> Any:
-    lists = {"tokens", "tags", "choices"} | ({"answers"} if "choices" in options.fields else set())
-    if key in ("predicate", "answer_start"):
+def _parse_cell(kind: ValueKind, cell: str, separator: str | None) -> Any:
+    if kind == "integer":
         return int(cell) if re.fullmatch(r"-?[0-9]{1,18}", cell) else cell or None
-    if key in lists and options.list_separator:
-        return cell.split(options.list_separator) if cell else []
-    if key in lists | {"spans", "starts", "answers"}:
+    if kind in ("texts", "tags") and separator:
+        return cell.split(separator) if cell else []
+    if kind in ("texts", "tags", "integers", "spans", "answers"):
         try:
             return decode(cell)
         except ValueError:

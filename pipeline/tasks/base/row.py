@@ -1,11 +1,53 @@
-"""What readers give and tasks take. Apart from both, so that no training depends on the code of a reader."""
+"""Rows, the output of readers and the input of tasks.
 
-from typing import Any
+The module is apart from both, so that no training depends on the code of a reader.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 SPLITS = ("train", "validation", "test")
 
 Row = dict[str, Any]
-"""One unchecked example as plain Python. Always `where` (its "file:line"), perhaps `id`; the other keys are the task's:
-tokens and tags (IOB2); or tokens, predicate and tags; or question, context, answers (text, answer_start) and perhaps title; or
-text and label, perhaps text_pair, spans (segment, start, end) and question; or context, question, choices and answers (texts),
-perhaps starts."""
+"""One unchecked example as plain Python. It always has `where` (its "file:line"); the task declares
+the other keys (`RowKeys`)."""
+
+ValueKind = Literal[
+    "text", "name", "label", "tags", "texts", "integer", "integers", "spans", "answers"
+]
+"""The kind of a key's value.
+
+- A `name` is text, which a file may write as an integer; a `label` may also be true or false.
+- `tags` are the labels of words: in a file in any scheme, in a row in IOB2.
+- `texts` and `integers` are lists.
+- `spans` are a list of mappings, each with the integers segment, start and end.
+- `answers` are a list of mappings, each with text and the integer answer_start.
+"""
+
+COMMON_KEYS: Mapping[str, ValueKind] = {"id": "name", "title": "name"}
+"""Optional keys of every kind of task. Rows without `id` are numbered; `title` names the document
+that a row is from."""
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """The keys of a task's rows, each with the kind of its value.
+
+    Every row has `inputs`, also one that is to be predicted. An annotated row has `targets` too.
+    A row may have `optional`.
+    """
+
+    inputs: Mapping[str, ValueKind]
+    targets: Mapping[str, ValueKind]
+    optional: Mapping[str, ValueKind] = field(default_factory=dict)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The keys that an annotated row must have."""
+        return (*self.inputs, *self.targets)
+
+    @property
+    def kinds(self) -> dict[str, ValueKind]:
+        """The kind of each key that a row may have."""
+        return {**COMMON_KEYS, **self.inputs, **self.targets, **self.optional}

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Problems
 from pipeline.metrics.spans import spans
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, TagsWords
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
@@ -56,12 +57,18 @@ class TaggedSpan(NamedTuple):
     score: float
 
 
-class TaggingTask(Task[E, Tags, R]):
+class TaggingTask(
+    Task[E, Tags, R], HasConfidence[E], HasUnits[E, Tags], Perturbable[E], TagsWords[E]
+):
     """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
 
     head = "classes"
     claim_and_decision_names = ("spans", "tags")
     metric_names = ("f1", "precision", "recall")
+    glossary: ClassVar[Mapping[str, str]] = {
+        f"{OTHER_EXTENT}, {NONE}": "In a table of confusion: the span overlaps one with other "
+        "limits, or there is no span.",
+    }
     pipeline_tag = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
@@ -97,7 +104,12 @@ class TaggingTask(Task[E, Tags, R]):
 
     def apply_edit(self, example: E, edit: Edit) -> E:
         """Its words changed one by one: tags stay with them."""
-        changed: E = replace(example, tokens=edit.words(example.tokens))  # type: ignore[type-var]
+        return self.with_tags(example, edit.words(example.tokens), example.tags)
+
+    def with_tags(self, example: E, tokens: Sequence[str], tags: Sequence[str]) -> E:
+        """The sentence with other words and their tags."""
+        words = {"tokens": tuple(tokens), "tags": tuple(tags)}
+        changed: E = replace(example, **words)  # type: ignore[type-var]
         return changed
 
     def featurize(

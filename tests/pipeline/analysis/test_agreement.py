@@ -44,6 +44,8 @@ def test_agreement_is_the_mean_over_variants(split: EvalSet) -> None:
     assert found is not None
     assert found.tolist() == pytest.approx([(2 / 3 + 1 + 0) / 3, 1.0, 1.0])
     assert agreement(split, SAID, np.array([1]), answer) is None
+    tagged = EvalSet(task_named("token_classification"), ("O",), EXAMPLES, split.table, split.rows)
+    assert agreement(tagged, SAID, np.arange(3), answer) is None, "no questions, no paraphrases"
 
 
 def test_a_sample_is_the_same_for_all_and_in_order(

@@ -8,8 +8,7 @@ import pytest
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
-from pipeline.tasks import task_named
-from pipeline.tasks.token_classification import Example
+from pipeline.tasks.token_classification import TASK, Example
 
 CLASSES = ("O", "B-X", "I-X")
 EXAMPLES = [
@@ -26,7 +25,7 @@ LOGITS = [
 def split(tmp_path: Path) -> EvalSet:
     write_features([], tmp_path / "none")
     return EvalSet(
-        task_named("token_classification"),
+        TASK,
         CLASSES,
         EXAMPLES,
         FeatureTable(tmp_path / "none"),
@@ -36,9 +35,11 @@ def split(tmp_path: Path) -> EvalSet:
 
 def test_a_claim_is_as_sure_as_its_least_sure_decision(split: EvalSet) -> None:
     predictions = [["B-X", "I-X", "O"], ["O"]]
-    decisions = collect_decisions(split, predictions, LOGITS, {})
+    decisions = collect_decisions(TASK, split, predictions, LOGITS, {})
     assert decisions.right.tolist() == [True, True, True, False]
-    confidences, claims = confidence_tables(split, predictions, decisions, {"temperature": 2.0})
+    confidences, claims = confidence_tables(
+        TASK, split, predictions, decisions, {"temperature": 2.0}
+    )
     assert confidences["kind"].tolist() == ["spans", "tags", "tags", "tags", "tags"]
     assert confidences["raw"][0] == pytest.approx(np.e / (np.e + 2))
     assert confidences["calibrated"][0] == pytest.approx(np.exp(0.5) / (np.exp(0.5) + 2))
@@ -52,12 +53,14 @@ def test_a_claim_is_as_sure_as_its_least_sure_decision(split: EvalSet) -> None:
 def test_nothing_claimed_and_nothing_to_find(split: EvalSet, tmp_path: Path) -> None:
     predictions = [["O"] * 3, ["O"]]
     confidences, claims = confidence_tables(
-        split, predictions, collect_decisions(split, predictions, LOGITS, {}), {}
+        TASK, split, predictions, collect_decisions(TASK, split, predictions, LOGITS, {}), {}
     )
     assert set(confidences["kind"]) == {"tags"}
     assert claims["calibrated"].isna().all()
     empty = EvalSet(split.task, CLASSES, [], split.table, split.rows)
-    confidences, claims = confidence_tables(empty, [], collect_decisions(empty, [], [], {}), {})
+    confidences, claims = confidence_tables(
+        TASK, empty, [], collect_decisions(TASK, empty, [], [], {}), {}
+    )
     assert len(confidences) == len(claims) == 0
     confidences.to_parquet(tmp_path / "a.parquet")
     claims.to_parquet(tmp_path / "b.parquet")

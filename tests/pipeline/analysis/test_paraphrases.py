@@ -5,10 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.analysis.paraphrases import rephrased, trimmed, variants
-from pipeline.tasks import task_named
-from pipeline.tasks.span_extraction import Answer
+from pipeline.tasks.span_extraction import TASK, Answer
 from pipeline.tasks.span_extraction import Example as Question
-from pipeline.tasks.token_classification import Example as Sentence
 
 CONTEXT = "Ada ran. Bo sat in Ulm. Cy slept. Di ate in Ulm! Ed left."
 
@@ -66,7 +64,7 @@ def test_an_answer_inside_a_sentence_is_never_cut_off(
 
 def test_variants_are_examples_of_their_own() -> None:
     question = Question("a", "Who sat?", CONTEXT, (Answer("Bo", 9),))
-    made = list(variants(task_named("span_extraction"), question, "Bo"))
+    made = list(variants(TASK, question, "Bo"))
     assert [(one.question, one.context) for one in made] == [
         ("Who sat", CONTEXT),
         ("Who sat?", "Bo sat in Ulm."),
@@ -74,4 +72,3 @@ def test_variants_are_examples_of_their_own() -> None:
     ]
     assert [one.id for one in made] == ["a/0", "a/1", "a/2"]
     assert not any(one.answers for one in made)
-    assert not list(variants(task_named("token_classification"), Sentence("a", ("x",), ("O",)), ""))

@@ -184,7 +184,9 @@ def test_an_entity_becomes_another_of_its_label(data: st.DataObject, seed: int) 
     examples = [dataclasses.replace(a_sentence(data), id=str(number)) for number in range(3)]
     mentions = mentions_of(examples)
     for before, after in zip(
-        examples, perturbed(examples, "x", partial(swapped, mentions=mentions), seed), strict=True
+        examples,
+        perturbed(examples, "x", partial(swapped, ner.TASK, mentions=mentions), seed),
+        strict=True,
     ):
         old, new = spans(before.tags), spans(after.tags)
         assert [label for label, _, _ in new] == [label for label, _, _ in old]
@@ -204,7 +206,7 @@ def test_a_swap_by_hand() -> None:
         "a", ("Ada", "saw", "New", "York", "."), ("B-PER", "O", "B-LOC", "I-LOC", "O")
     )
     mentions = {"PER": [("Ada",)], "LOC": [("Bonn",), ("New", "York")]}
-    after = swapped(example, np.random.default_rng(0), mentions)
+    after = swapped(ner.TASK, example, np.random.default_rng(0), mentions)
     assert after == ner.Example("a", ("Ada", "saw", "Bonn", "."), ("B-PER", "O", "B-LOC", "O"))
 
 

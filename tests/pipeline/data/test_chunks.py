@@ -147,7 +147,7 @@ def test_output_does_not_depend_on_chunks_or_processes(
     prepare(recipe, folder, tmp_path / "whole")
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 500)
     monkeypatch.setattr("pipeline.data.prepare.CHUNK_BYTES", 500)
-    assert len(split_into_chunks(recipe, folder)) > 5
+    assert len(split_into_chunks(recipe.resolve_auto(folder)[0], folder)) > 5
     prepare(recipe, folder, tmp_path / "one", tmp_path / "one.jsonl")
     prepare(
         recipe, folder, tmp_path / "two", tmp_path / "two.jsonl", tmp_path / "work", Processes(2)

@@ -6,6 +6,7 @@ The page explains all options.
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from pipeline.data.readers.base import matching_files
 from pipeline.data.readers.hub import Hub
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
-from pipeline.tasks.base.row import Row
+from pipeline.tasks import NAMES, task_named
+from pipeline.tasks.base.row import COMMON_KEYS, Row
 from tests.support.paths import ROOT
 from tests.support.raw import compress, messages_of, without_where
 
@@ -89,6 +91,24 @@ def test_reader_has_a_section_with_all_its_options(name: str) -> None:
         assert f"`{option.name}`" in section[1], (
             f"docs/formats.md: {name}: {option.name} is not explained"
         )
+
+
+def test_table_of_keys_is_that_of_the_tasks() -> None:
+    def cell(keys: Mapping[str, str]) -> str:
+        return ", ".join(f"`{key}` ({kind})" for key, kind in keys.items())
+
+    declared = {f"`{name}`": task_named(name).row_keys for name in NAMES}
+    cells = {
+        name: (cell(keys.inputs), cell(keys.targets), cell(keys.optional))
+        for name, keys in declared.items()
+    }
+    cells["any"] = ("", "", cell(COMMON_KEYS))
+    lines = [
+        f"| {name} |" + "".join(f" {text} |" if text else " |" for text in row)
+        for name, row in cells.items()
+    ]
+    missing = "\n".join(line for line in lines if line not in PAGE.splitlines())
+    assert not missing, f"docs/formats.md: add to the table of keys:\n{missing}"
 
 
 def test_section_of_the_hub_has_all_its_keys() -> None:

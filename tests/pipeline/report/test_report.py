@@ -16,6 +16,7 @@ from pipeline.report.tables import count, percent, score
 
 ARMS = ("multitask", "deep_prompt", "fine_tune", "head_only")
 TASKS = ("ner", "qa", "srl")
+NER = "token_classification"
 SCORES = {  # head_only was not run on qa, and nothing on srl.
     ("multitask", "ner"): 84.06,
     ("deep_prompt", "ner"): 81.5,
@@ -76,7 +77,7 @@ def put_run(root: Path, arm: str, task: str, f1: float) -> None:
     trained = 22_700_000 if arm == "fine_tune" else 141_312
     metrics = {
         "primary": "f1",
-        "task": "any",
+        "task": "span_extraction" if task == "qa" else NER,
         "test": test,
         "validation": {"f1": f1 + 1},
         "rows": {"test": 3453},
@@ -212,7 +213,7 @@ def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> No
     value = 100.0 * sum(hits) / max(len(hits), 1)
     put(
         root / "results" / arm / task / "metrics.json",
-        {"primary": "accuracy", "test": {"accuracy": value}},
+        {"primary": "accuracy", "task": NER, "test": {"accuracy": value}},
     )
 
 
@@ -395,7 +396,7 @@ def test_counts_of_another_run_are_refused(root: Path) -> None:
     put_counts(root, "multitask", [1.0, 0.0])
     put(
         root / "results" / "multitask" / "ner" / "metrics.json",
-        {"primary": "accuracy", "test": {"accuracy": 51.0}},
+        {"primary": "accuracy", "task": NER, "test": {"accuracy": 51.0}},
     )
     with pytest.raises(
         UserError, match=r"counts.parquet: add up to accuracy 50.00, but .*metrics.json has 51.00"
@@ -546,12 +547,17 @@ def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) ->
         ),
         (
             "results/multitask/ner/metrics.json",
+            '{"primary": "f1", "task": "entailment", "test": {"f1": 1}}',
+            r"task: found 'entailment', expected a kind of task \(multiple_choice, semantic",
+        ),
+        (
+            "results/multitask/ner/metrics.json",
             '{"primary": "f1", "test": {"f1": "1"}}',
             "test: f1: found '1', expected a number",
         ),
         (
             "results/multitask/ner/metrics.json",
-            '{"primary": "em", "test": {"em": 1}}',
+            '{"primary": "em", "task": "span_extraction", "test": {"em": 1}}',
             "different primary metrics",
         ),
         ("results/multitask/ner/labels.tsv", "label\tf1\n", "no column support"),

@@ -12,13 +12,19 @@ from pipeline.data.readers import READERS
 from pipeline.data.readers.base import Splits
 from pipeline.data.readers.hub import Hub, read, resolve_auto
 from pipeline.data.readers.records import Options as Records
+from pipeline.data.readers.records import for_task
 from pipeline.data.readers.superglue import Corpus, Options
 from pipeline.errors import Problems, UserError
-from pipeline.tasks.base.row import Row
+from pipeline.tasks import task_named
+from pipeline.tasks.base.row import Row, RowKeys
 from tests.pipeline.data.readers.test_superglue import RECORDS, ROWS
-from tests.support.raw import messages_of
+from tests.support.raw import messages_of, without_where
 
 SPLITS = Splits("train", "test")
+TEXTS, QUESTIONS, TAGS = (
+    task_named(name).row_keys
+    for name in ("sequence_classification", "span_extraction", "token_classification")
+)
 
 
 @pytest.fixture
@@ -42,7 +48,8 @@ def write(folder: Path, records: list[dict[str, Any]], labels: list[str] | None 
 def rows(folder: Path, reader: str, options: Any, **changes: Any) -> tuple[list[Row], list[str]]:
     """The rows and the problems of the data set; the problems omit its name."""
     hub, problems = Hub(str(folder), "0" * 40, SPLITS, **changes), Problems()
-    result = list(read(hub, "train", (), problems, READERS[reader].row, options))
+    options = READERS[reader].for_task(options, TEXTS)
+    result = list(read(hub, "train", TEXTS, problems, READERS[reader].row, options))
     prefix = f"hub:{folder}@00000000:"
     return result, [message.removeprefix(prefix) for message in messages_of(problems)]
 
@@ -142,21 +149,21 @@ def test_rows_have_the_keys_of_the_task(questions: Path) -> None:
     hub = Hub(
         str(questions), "0" * 40, Splits("train", "test"), fields={"id": "qid"}, tag_scheme="iob1"
     )
-    rows = list(read(hub, "train", ("question", "context", "answers"), problems))
+    rows = list(read(hub, "train", QUESTIONS, problems))
     assert [(row["id"], row["answers"]) for row in rows] == [
         ("1", [{"text": "cat", "answer_start": 2}]),
         ("2", []),
     ]
-    rows = list(read(hub, "train", ("tokens", "tags"), problems))
+    rows = list(read(hub, "train", TAGS, problems))
     assert [row["tags"] for row in rows] == [["O"], ["B-A", "I-A"]]
     assert not len(problems)
 
 
 def test_missing_columns_and_splits_are_reported(questions: Path) -> None:
     hub = Hub(str(questions), "0" * 40, Splits("train", "test"), fields={"question": "query"})
-    problems = Problems()
+    problems, keys = Problems(), RowKeys({"question": "name"}, {"tags": "tags"})
     for split in ("train", "test"):
-        assert list(read(hub, split, ("question", "tags"), problems)) == []
+        assert list(read(hub, split, keys, problems)) == []
     messages = messages_of(problems)
     assert "train:0: column 'query' is missing" in messages[0]
     assert "test: cannot be read: Bad split: test" in messages[1]
@@ -164,7 +171,7 @@ def test_missing_columns_and_splits_are_reported(questions: Path) -> None:
 
 def test_tags_must_fit_the_tag_scheme(questions: Path) -> None:
     hub, problems = Hub(str(questions), "0" * 40, Splits("train", "test")), Problems()
-    assert list(read(hub, "train", ("tokens", "tags"), problems)) == [
+    assert list(read(hub, "train", TAGS, problems)) == [
         {"tokens": ["a"], "tags": ["O"], "where": f"hub:{questions}@00000000:train:0"}
     ]
     assert problems.counts == {"orphan-tag": 1}
@@ -172,12 +179,12 @@ def test_tags_must_fit_the_tag_scheme(questions: Path) -> None:
 
 def test_auto_tag_scheme_is_detected(questions: Path) -> None:
     hub = Hub(str(questions), "0" * 40, Splits("train"), tag_scheme="auto")
-    resolved, _, detected = resolve_auto(hub, ("tokens", "tags"))
+    resolved, _, detected = resolve_auto(hub, TAGS)
     assert (resolved.tag_scheme, detected) == ("iob1", {"tag_scheme": "iob1"})
-    options = Records(dict.fromkeys(["tokens", "tags"]), tag_scheme="auto")
-    _, options, detected = resolve_auto(hub, ("tokens", "tags"), READERS["records"].row, options)
-    assert (options.tag_scheme, detected) == ("iob1", {"tag_scheme": "iob1"})
-    assert resolve_auto(hub, ("question",)) == (hub, None, {})
+    mapping = for_task(Records(dict.fromkeys(["tokens", "tags"]), tag_scheme="auto"), TAGS)
+    _, mapping, detected = resolve_auto(hub, TAGS, READERS["records"].row, mapping)
+    assert (mapping.options.tag_scheme, detected) == ("iob1", {"tag_scheme": "iob1"})
+    assert resolve_auto(hub, QUESTIONS) == (hub, None, {})
 
 
 def test_class_numbers_become_names(folder: Path) -> None:
@@ -191,9 +198,18 @@ def test_class_numbers_become_names(folder: Path) -> None:
     data.to_parquet(folder / "train.parquet")
     hub = Hub(str(folder), "0" * 40, SPLITS, fields={"tags": "ner"})
     problems = Problems()
-    assert [row["tags"] for row in read(hub, "train", ("tokens", "tags"), problems)] == [
-        ["B-A", "I-A"]
+    assert [row["tags"] for row in read(hub, "train", TAGS, problems)] == [["B-A", "I-A"]]
+    hub, keys = Hub(str(folder), "0" * 40, SPLITS), RowKeys({}, {"label": "label"})
+    assert [row["label"] for row in read(hub, "train", keys, problems)] == ["yes"]
+    assert not len(problems)
+
+
+def test_optional_keys_are_read_only_if_fields_has_them(folder: Path) -> None:
+    """A column may have the name of an optional key by accident; id and title are exceptions."""
+    write(folder, [{"text": "a", "hypothesis": "b", "label": "x", "question": "q", "title": "t"}])
+    hub = Hub(str(folder), "0" * 40, SPLITS, fields={"text_pair": "hypothesis"})
+    problems = Problems()
+    assert without_where(list(read(hub, "train", TEXTS, problems))) == [
+        {"text": "a", "text_pair": "b", "label": "x", "title": "t"}
     ]
-    hub = Hub(str(folder), "0" * 40, SPLITS)
-    assert [row["label"] for row in read(hub, "train", ("label",), problems)] == ["yes"]
     assert not len(problems)

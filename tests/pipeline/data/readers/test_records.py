@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.data.readers import READERS
-from pipeline.data.readers.records import Options, keys
+from pipeline.data.readers.records import Options, for_task, keys
 from pipeline.errors import UserError
+from pipeline.tasks import task_named
 from pipeline.tasks.base.row import Row
 from tests.support import raw
 from tests.support.raw import EXTENSIONS, compress, without_where
@@ -230,14 +232,6 @@ def test_all_problems_are_reported_and_valid_lines_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"fields": {"txt": "sentence"}},
-            "r: fields: 'txt' is not a key of a row; did you mean 'text'?",
-        ),
-        (
-            {"fields": {"text": None}, "names": {"1": "a"}},
-            "r: names: fields has no label or tags to rename; add label to fields, or remove",
-        ),
         ({"fields": {"text": 3}}, "r: fields.text: found an integer 3, expected text"),
         ({"names": {"1": True}}, "r: names.1: found true/false True, expected text"),
     ],
@@ -246,6 +240,36 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
     with pytest.raises(UserError) as caught:
         parse(Options, options, "r")
     assert caught.value.problems[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        (
+            "sequence_classification",
+            {"fields": {"txt": "sentence"}},
+            "fields: 'txt' is not a key of a row of the task; did you mean 'text'?",
+        ),
+        (
+            "token_classification",
+            {"fields": {"context": None}},
+            "fields: 'context' is not a key of a row of the task; use one of id, tags, title",
+        ),
+        (
+            "multiple_choice",
+            {"fields": {"answer": None, "answer_start": None}},
+            "fields: 'answer' is not a key of a row of the task; did you mean 'answers'?",
+        ),
+        (
+            "sequence_classification",
+            {"fields": {"text": None}, "names": {"1": "a"}},
+            "names: fields has no label or tags to rename; add label to fields, or remove names",
+        ),
+    ],
+)
+def test_options_must_fit_the_task(task: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        for_task(parse(Options, options, "r"), task_named(task).row_keys)
 
 
 def test_answers_have_offsets_unless_there_are_choices(tmp_path: Path) -> None:
@@ -547,7 +571,9 @@ def test_conflicting_options_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_only_json_lines_are_split_into_chunks() -> None:
-    chunk_boundary = READERS["records"].chunk_boundary
+    def boundary(name: str, options: Options) -> str | None:
+        return READERS["records"].chunk_boundary(Path(name), raw.for_task("records", options))
+
     names = ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")
-    assert [chunk_boundary(Path(name), Options()) for name in names] == ["lines", *[None] * 4]
-    assert chunk_boundary(Path("a"), Options(format="jsonl")) == "lines"
+    assert [boundary(name, Options()) for name in names] == ["lines", *[None] * 4]
+    assert boundary("a", Options(format="jsonl")) == "lines"

@@ -1,0 +1,140 @@
+"""The defaults of the contract, and the features that kinds of task have or leave out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import Problems
+from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks import NAMES, task_named
+from pipeline.tasks.base.capabilities import HasUnits, switched_off
+from pipeline.tasks.base.row import Row, RowKeys
+from pipeline.tasks.base.task import Task
+
+
+@dataclass(frozen=True)
+class Example:
+    """Words, a number and a text; and what is said of them."""
+
+    id: str
+    words: tuple[str, ...]
+    number: int
+    text: str
+    verdict: str
+
+
+class MinimalTask(Task[Example, Sequence[str], str]):
+    """A kind of task without any capability."""
+
+    example_type = Example
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("words", pa.list_(pa.string())),
+            ("number", pa.int32()),
+            ("text", pa.string()),
+            ("verdict", pa.string()),
+        ]
+    )
+    row_keys = RowKeys(
+        {"words": "texts", "number": "integer"}, {"verdict": "label"}, {"text": "text"}
+    )
+    inputs = ("words", "number", "text")
+    outputs = ("verdict",)
+    head = "classes"
+    metric_names = ("right",)
+
+    def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
+        raise NotImplementedError
+
+    def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
+        raise NotImplementedError
+
+    def featurize(self, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def decode(self, *arguments: Any) -> str:
+        raise NotImplementedError
+
+    def predictions(self, *arguments: Any) -> Sequence[str]:
+        raise NotImplementedError
+
+    def score(self, *arguments: Any) -> Metrics:
+        raise NotImplementedError
+
+    def result(self, *arguments: Any) -> str:
+        raise NotImplementedError
+
+
+class Counted(MinimalTask, HasUnits[Example, Sequence[str]]):
+    """The same with units."""
+
+    def counts(self, *arguments: Any) -> UnitCounts:
+        raise NotImplementedError
+
+
+TASK, EXAMPLE = MinimalTask(), Example("a", ("Ada", "ran"), 7, "to Bonn", "yes")
+
+
+def test_an_example_is_stored_and_read_by_default() -> None:
+    (record,) = pa.Table.from_pylist([TASK.record(EXAMPLE)], schema=TASK.schema).to_pylist()
+    assert TASK.from_record(record) == EXAMPLE
+
+
+def test_defaults_come_from_the_inputs() -> None:
+    assert TASK.text(EXAMPLE) == "Ada ran to Bonn"
+    assert TASK.num_tokens(EXAMPLE) == 4
+    row = {"words": ["Ada", "ran"], "number": 7, "verdict": "yes", "text": "to Bonn"}
+    assert TASK.split_group(row) == TASK.split_group(row | {"verdict": "no"})
+    assert TASK.split_group(row) != TASK.split_group(row | {"number": 8})
+    assert list(TASK.labels(EXAMPLE)) == []
+    assert TASK.classes(("yes", "no")) == ("yes", "no")
+    assert TASK.check_labels(("a", "b")) == []
+    assert "needs the list of its labels" in TASK.check_labels(())[0]
+    assert "'a' is there twice" in TASK.check_labels(("a", "a"))[0]
+    assert TASK.fit_thresholds([EXAMPLE], ["yes"]) == {}
+
+
+def test_keys_are_declared_once() -> None:
+    assert TASK.query_keys == ("words", "number")
+    assert TASK.row_keys.required == ("words", "number", "verdict")
+    assert list(TASK.row_keys.kinds) == ["id", "title", "words", "number", "verdict", "text"]
+
+
+def test_what_a_kind_leaves_out_is_a_sentence() -> None:
+    assert TASK.name == "test_capabilities"
+    assert switched_off(TASK) == (
+        "test_capabilities gives no confidence, gives no intervals and is not perturbed: "
+        "pipeline/tasks/test_capabilities.py leaves that out."
+    )
+    assert switched_off(Counted()).startswith(
+        "test_capabilities gives no confidence and is not perturbed: "
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kind_has_its_name_and_a_column_for_each_field(name: str) -> None:
+    task = task_named(name)
+    assert task.name == name
+    assert task.schema.names == list(task.example_type.__dataclass_fields__)
+    assert {*task.inputs, *task.outputs} <= {*task.schema.names}
+    assert {*task.row_keys.targets} == {*task.outputs}
+    assert task.metric_names
+
+
+def test_the_first_kinds_leave_nothing_out() -> None:
+    """The kinds of this project have all features; another kind need not."""
+    assert not any(
+        switched_off(task_named(name))
+        for name in (
+            "multiple_choice",
+            "semantic_role_labeling",
+            "sequence_classification",
+            "span_extraction",
+            "token_classification",
+            "verbalized_classification",
+        )
+    )
