@@ -48,9 +48,10 @@ from stages.runtime.paths import (
 
 
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
-    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and Parquet files
-    of the counts of each unit, of how sure each decision and claim was, of the claims themselves, and (of questions) of
-    other measures of confidence, for the report. A kind of task without these has no such file.
+    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and
+    Parquet files of the counts of each unit, of how sure each decision and claim was, of the claims
+    themselves, and (of questions) of other measures of confidence, for the report. A kind of task
+    without these has no such file.
     """
     arm, params = arm_of(arm_name), seeded(load_params(), seed)
     training = params.training(arm, name)

@@ -1,4 +1,6 @@
-"""probe: an arm's model on test rows made harder; and what its deep prompt, if it has one, is for in each layer."""
+"""probe: an arm's model on test rows made harder; and what its deep prompt, if it has one, is for
+in each layer.
+"""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -86,7 +88,9 @@ def _suites(
 
 
 def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
-    """A row a layer with a prompt: the score without that layer's prompt, and the attention that each head gives it."""
+    """A row a layer with a prompt: the score without that layer's prompt, and the attention that
+    each head gives it.
+    """
     model, prompt = subject.model, subject.model.prompt
     if not isinstance(prompt, DeepPrompt):
         return

@@ -1,8 +1,9 @@
-"""How sure a model is by other measures than the probability of what it says: its margin, and whether it says
-the same of its input in other words.
+"""How sure a model is by other measures than the probability of what it says: its margin, and
+whether it says the same of its input in other words.
 
-That an answer which changes with what should not matter is not to be trusted is Bahat and Shakhnarovich's (2018, Confidence from
-Invariance to Image Transformations). It costs a forward pass for each variant, and so is measured on a sample.
+That an answer which changes with what should not matter is not to be trusted is Bahat and
+Shakhnarovich's (2018, Confidence from Invariance to Image Transformations). It costs a forward pass
+for each variant, and so is measured on a sample.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,8 @@ def sample(split: EvalSet) -> Ints:
 
 
 def agreement(split: EvalSet, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
-    """By how much the answers to variants of each chosen example agree with its own: the mean F1 of words [N].
+    """By how much the answers to variants of each chosen example agree with its own: the mean F1 of
+    words [N].
 
     It is 1 for an example without variants. Returns None if no example has a variant, or if the
     task answers no questions.

@@ -1,4 +1,6 @@
-"""A split's final predictions taken apart: which decisions they took, how sure of each, and what they claim, right or wrong."""
+"""A split's final predictions taken apart: which decisions they took, how sure of each, and what
+they claim, right or wrong.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,9 @@ RAW, CALIBRATED = "raw", "calibrated"
 
 
 def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
-    """Each example's prediction, out of what a task's `predictions` returns: a mapping of ids, or a list."""
+    """Each example's prediction, out of what a task's `predictions` returns: a mapping of ids, or a
+    list.
+    """
     yield from (
         (predictions[example.id] for example in examples)
         if isinstance(predictions, Mapping)
@@ -30,7 +34,9 @@ def collect_decisions(
     options: Sequence[Floats],
     thresholds: Mapping[str, float],
 ) -> Decisions:
-    """The decisions of all examples, in order, under the thresholds that the predictions were made with."""
+    """The decisions of all examples, in order, under the thresholds that the predictions were made
+    with.
+    """
     taken, right = list[int](), list[bool]()
     for example, prediction in zip(
         split.examples, in_order(split.examples, predictions), strict=True
@@ -50,8 +56,9 @@ def confidence_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How sure the model was, before and after calibration, and its claims.
 
-    First a table of `kind` (as the task names claims and decisions), `raw`, `calibrated`, `right`: a claim is as sure as its
-    least sure decision. Then a table of claims, what was left out among them (`calibrated` is NaN).
+    First a table of `kind` (as the task names claims and decisions), `raw`, `calibrated`, `right`:
+    a claim is as sure as its least sure decision. Then a table of claims, what was left out among
+    them (`calibrated` is NaN).
     """
     names, decision_name = task.claim_and_decision_names
     sure = {

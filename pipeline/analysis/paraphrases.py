@@ -1,4 +1,6 @@
-"""A question and its context in other words, to which the answer is the same, by rules: nothing is drawn."""
+"""A question and its context in other words, to which the answer is the same, by rules: nothing is
+drawn.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ RULES: tuple[tuple[str, Change], ...] = (  # each is tried alone, on questions i
         lambda match: match[1].capitalize(),
     ),  # "In which year"; not "By whom"
     (
-        r"\A(what|who) (is|are|was|were) ((?:the |an? |[\"']?(?-i:[A-Z]))(?!.*\b(?:what|who|which)\b).*?)\s*\?\s*\Z",
+        r"\A(what|who) (is|are|was|were) ((?:the |an? "
+        r"|[\"']?(?-i:[A-Z]))(?!.*\b(?:what|who|which)\b).*?)\s*\?\s*\Z",
         lambda match: f"{match[3]} {match[2]} {match[1].lower()}?",
     ),
     (r"\Awhich (?!of\b|is\b|are\b|was\b|were\b)(?=[a-z])", "What "),
@@ -37,7 +40,9 @@ def rephrased(question: str) -> list[str]:
 
 
 def trimmed(context: str, text: str) -> list[str]:
-    """The context cut to the sentences in which `text` is, and to these with one on either side; what is shorter than it."""
+    """The context cut to the sentences in which `text` is, and to these with one on either side;
+    what is shorter than it.
+    """
     places = [match.span() for match in re.finditer(re.escape(text), context)] if text else []
     bounds = [match.span() for match in SENTENCE.finditer(context)]
     inside = {

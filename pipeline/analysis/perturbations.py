@@ -1,6 +1,8 @@
-"""Test examples made harder, their reference still right: typos, case, white space, entity swaps; and labels of another corpus.
+"""Test examples made harder, their reference still right: typos, case, white space, entity swaps;
+and labels of another corpus.
 
-What is drawn for an example depends on the seed, the suite and the example's id alone, so it is the same in any subset.
+What is drawn for an example depends on the seed, the suite and the example's id alone, so it is the
+same in any subset.
 """
 
 import hashlib
@@ -62,9 +64,11 @@ def _number(text: str) -> int:
 
 
 def misspelled(text: str, share: float, draw: np.random.Generator) -> str:
-    """One typo in a `share` of the words of four letters or more: inner letters swapped, or one dropped, inserted or replaced.
+    """One typo in a `share` of the words of four letters or more: inner letters swapped, or one
+    dropped, inserted or replaced.
 
-    The first and last letter stay, by which people read such words (Rawlinson 1976; Pruthi et al., ACL 2019).
+    The first and last letter stay, by which people read such words (Rawlinson 1976; Pruthi et al.,
+    ACL 2019).
     """
     return WORD.sub(
         lambda match: _typo(match[0], draw) if draw.random() < share else match[0], text
@@ -101,7 +105,9 @@ def mentions_of(examples: Iterable[Any]) -> Mentions:
 def swapped(
     task: TagsWords[Any], example: Any, draw: np.random.Generator, mentions: Mentions
 ) -> Any:
-    """Each entity replaced by another one of its label, with as many tags as that has words; one without another stays."""
+    """Each entity replaced by another one of its label, with as many tags as that has words; one
+    without another stays.
+    """
     tokens, tags, done = list[str](), list[str](), 0
     for label, start, end in spans(example.tags):
         others = [words for words in mentions[label] if words != example.tokens[start:end]] or [

@@ -1,4 +1,6 @@
-"""The last stage's page: what every arm scored, what it cost, and how training went, as one HTML file and one Markdown file."""
+"""The last stage's page: what every arm scored, what it cost, and how training went, as one HTML
+file and one Markdown file.
+"""
 
 from pipeline.report.render import write_report
 

@@ -37,7 +37,9 @@ class MetricsDocument:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training run: its curves and its `run.json`. `drawn` is what it drew of each corpus of a mixture."""
+    """One training run: its curves and its `run.json`. `drawn` is what it drew of each corpus of a
+    mixture.
+    """
 
     train: pd.DataFrame | None
     validation: pd.DataFrame | None
@@ -57,10 +59,11 @@ class Repeat:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms whose counts have the same;
-    `mean_samples`, with `repeats`, those of the mean over seeds.
+    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms
+    whose counts have the same; `mean_samples`, with `repeats`, those of the mean over seeds.
 
-    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and `right`.
+    `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and
+    `right`.
     """
 
     arm: str
@@ -77,7 +80,9 @@ class RunResult:
     repeats: tuple[Repeat, ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """A test figure by seed, the run's own first; empty where it was not measured with each of them."""
+        """A test figure by seed, the run's own first; empty where it was not measured with each of
+        them.
+        """
         every = [self.metrics, *(repeat.metrics for repeat in self.repeats)]
         known = [value for one in every if one and (value := one.test.get(name)) is not None]
         return known if len(known) == len(every) else []
@@ -85,7 +90,9 @@ class RunResult:
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """Held-out `rows` of one corpus whose texts are in train rows of another, or of itself: `equal` to them or `contained`."""
+    """Held-out `rows` of one corpus whose texts are in train rows of another, or of itself: `equal`
+    to them or `contained`.
+    """
 
     train: str
     held_out: str
@@ -96,8 +103,8 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """One mixture and the multi-task run on it. `corpora` is None where the mixture's own file is absent; `on_leak` says what
-    became of train rows that leak.
+    """One mixture and the multi-task run on it. `corpora` is None where the mixture's own file is
+    absent; `on_leak` says what became of train rows that leak.
     """
 
     name: str
@@ -137,8 +144,8 @@ def collect(
     arms: Sequence[str],
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> ReportInputs:
-    """Read everything; `repeated` has the arm, task and seed of runs that repeat others. Raises one UserError with the problems
-    of all malformed files.
+    """Read everything; `repeated` has the arm, task and seed of runs that repeat others. Raises one
+    UserError with the problems of all malformed files.
     """
     problems: list[str] = []
     read = []
@@ -280,7 +287,8 @@ def _check_same(
         known, found = metrics.test.get(name), float(apply_formula(formula, sums)[0])
         if known is not None and not math.isclose(known, found, rel_tol=1e-9, abs_tol=1e-9):
             raise UserError(
-                f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but {results}/metrics.json has "
+                f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but "
+                f"{results}/metrics.json has "
                 f"{known:.2f}; {RERUN}"
             )
 
@@ -293,7 +301,8 @@ def _metrics(path: Path) -> MetricsDocument | None:
     if not isinstance(primary, str) or primary not in test:
         known = ", ".join(test) or "none"
         raise UserError(
-            f"{path}: primary: found {primary!r}, expected one of the scores in 'test' ({known}); {RERUN}"
+            f"{path}: primary: found {primary!r}, expected one of the scores in 'test' ({known}); "
+            f"{RERUN}"
         )
     parameters = numbers(values, "parameters", path)
     validation, rows = numbers(values, "validation", path), numbers(values, "rows", path)

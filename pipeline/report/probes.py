@@ -1,4 +1,6 @@
-"""The report's sections on probes: what an arm loses where its input is made harder, and what its deep prompt does by layer."""
+"""The report's sections on probes: what an arm loses where its input is made harder, and what its
+deep prompt does by layer.
+"""
 
 import dataclasses
 import math
@@ -14,18 +16,24 @@ from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
-    "Each suite changes test rows and keeps their reference right; beside a score stands its difference from that of the rows as "
-    "they are. A suite of which the backbone sees nothing (upper case where it is uncased, white space where rows are lists of "
+    "Each suite changes test rows and keeps their reference right; beside a score stands its "
+    "difference from that of the rows as "
+    "they are. A suite of which the backbone sees nothing (upper case where it is uncased, white "
+    "space where rows are lists of "
     "words) costs nothing. A difference of a few points on few rows may be chance."
 )
 PROMPTS = (
-    "Attention mass is the share of its attention that a token gives to the prompt, by layer and head. The points lost without a "
+    "Attention mass is the share of its attention that a token gives to the prompt, by layer and "
+    "head. The points lost without a "
     "layer's prompt are measured one layer at a time: what others can take over does not show."
 )
 TRANSFER = (
-    "A row is a task's head, a column the prompt it is under: one tuned for another task, a mixture's shared one, or none. The "
-    "cosine compares keys and values, token by token, with those of the task's own prompt. Prompts that started from the same "
-    "one stay like it; what tuning added to it tells tasks apart (1: the same direction, 0: none in common)."
+    "A row is a task's head, a column the prompt it is under: one tuned for another task, a "
+    "mixture's shared one, or none. The "
+    "cosine compares keys and values, token by token, with those of the task's own prompt. Prompts "
+    "that started from the same "
+    "one stay like it; what tuning added to it tells tasks apart (1: the same direction, 0: none "
+    "in common)."
 )
 COSINES = {"cosine": "its prompt", "cosine_added": "what tuning added to its prompt"}
 
@@ -47,7 +55,9 @@ class Probe:
 
 
 def probe_of(results: Path, arm: str, task: str) -> Probe | None:
-    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed file."""
+    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed
+    file.
+    """
     folder = results / "probe" / arm / task
     values = stage_outputs.document(folder / "metrics.json")
     suites = stage_outputs.table(
@@ -68,7 +78,9 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
-    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`, `rows`; None where absent."""
+    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`,
+    `rows`; None where absent.
+    """
     path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
     values = stage_outputs.document(path)
     keys = ("home", "there", "loss", "rows")
@@ -83,7 +95,9 @@ def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """The scores of a task's head by the prompt it is under, and how like the task's own each prompt is, by layer."""
+    """The scores of a task's head by the prompt it is under, and how like the task's own each
+    prompt is, by layer.
+    """
 
     task: str
     scores: Scores
@@ -105,7 +119,9 @@ def transfer_of(results: Path, task: str) -> Transfer | None:
 def sections(
     results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]
 ) -> list[Section]:
-    """Sections of what was probed; `shifts` are (model's task, data's task). Raises UserError: a malformed file."""
+    """Sections of what was probed; `shifts` are (model's task, data's task). Raises UserError: a
+    malformed file.
+    """
     found = [probe for task in tasks for arm in arms if (probe := probe_of(results, arm, task))]
     by_task = {task: [probe for probe in found if probe.task == task] for task in tasks}
     perturbed = {

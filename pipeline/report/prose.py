@@ -1,4 +1,4 @@
-"""The report's sentences: what the numbers say, computed from them, and how to read the page."""
+"""The sentences of the report: summaries computed from the numbers, and the glossary."""
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
@@ -34,37 +34,76 @@ MEASURED = (
 
 GLOSSARY: dict[str, str] = {
     **{arm.name: arm.glossary for arm in ARMS.values()},
-    "test, validation": "Scores are 0–100, higher is better. The step to keep was chosen by the validation score, so that one is "
-    "flattered; compare arms by the test score.",
-    "bold": "The best arm of a task, and those that do not really differ from it: the interval of the difference holds 0.",
-    "95 % interval": "Below a score and of a difference: percentile bootstrap over the test set's sentences, questions or texts, "
-    f"{NUM_SAMPLES:,} times drawn with replacement. Arms are compared on the same draws (paired), p is two-sided, and no correction "
-    "is made for the number of comparisons. It says how far the score hangs on which rows were tested; of one run, not on the "
-    "seed of the training. A dash, or none: nothing to draw from, or the same in every draw.",
-    "of several scores": "A run was repeated with other seeds (`repeat` in params.yaml; the shared prompt, and the head it "
-    "comes with, stay the same): the cell is the mean of the test scores named. Its interval, and those of differences between "
-    "two such arms, allow for other seeds and other rows, by Student's t: few seeds make it wide. All else is of the first seed.",
-    "confidence": "Of a tag, an answer, a label: the softmax probability of what was decided; of a span or argument: that of its "
-    "least sure tag. Calibrated: after the logits were divided by one temperature, which was fitted on validation (Guo et al. "
-    "2017) and changes no prediction. `deep-prompt predict` gives the calibrated one.",
-    "ECE, Brier": "How far confidence is from the share that is right, on average over 15 bins; and the mean squared error of "
-    "confidence. Less is better. In the reliability plot, a point below the diagonal is overconfident.",
-    "AURC": "Area under the risk-coverage curve: keep only the most confident share (coverage), and see how many of those are "
-    "wrong (risk). Less is better; it asks only for the order, which a temperature hardly changes.",
-    "measures of confidence": "Of questions: the probability of the answer, raw and calibrated; margin: its probability against "
-    "the next best alone, with a temperature of its own; agreement: the mean F1 of words with what is answered when the question "
-    "is put otherwise by rules, or the context cut to what is around the answer.",
-    "confusion": "Rows are gold labels, columns predicted ones.",
+    "test, validation": (
+        "Scores are 0–100; higher is better. The validation score selects the checkpoint, so it is "
+        "inflated. Compare arms by the test score."
+    ),
+    "bold": (
+        "The best arm of a task, and all arms without a significant difference from it: the "
+        "interval of the difference includes 0."
+    ),
+    "95 % interval": (
+        "Percentile bootstrap over the sentences, questions or texts of the test set, with "
+        f"{NUM_SAMPLES:,} samples. Arms are compared on the same samples (paired). p is two-sided, "
+        "without correction for multiple comparisons. The interval of a single run covers test-set "
+        "sampling, not seed variance. A dash means that there is nothing to resample, or that all "
+        "samples are equal."
+    ),
+    "of several scores": (
+        "The run was repeated with other seeds (`repeat` in params.yaml), and the cell is the mean "
+        "of the listed test scores. The shared prompt and its head stay the same. The interval, "
+        "and "
+        "that of a difference between two repeated arms, covers both test-set sampling and seed "
+        "variance (Student's t); few seeds make it wide. Other values are those of the first seed."
+    ),
+    "confidence": (
+        "The softmax probability of the predicted tag, answer or label. The confidence of a span "
+        "or "
+        "argument is the lowest confidence of its tags. Calibrated: the logits are divided by one "
+        "temperature, fitted on validation (Guo et al. 2017); this changes no prediction. "
+        "`deep-prompt predict` returns calibrated confidences."
+    ),
+    "ECE, Brier": (
+        "ECE is the mean difference between confidence and accuracy over 15 bins. Brier is the "
+        "mean "
+        "squared error of the confidence. Lower is better. In the reliability plot, points below "
+        "the diagonal are overconfident."
+    ),
+    "AURC": (
+        "The area under the risk-coverage curve: the error rate (risk) of the most confident "
+        "predictions, by their share (coverage). Lower is better. It depends on the order of "
+        "confidences only, so a temperature hardly changes it."
+    ),
+    "measures of confidence": (
+        "For questions. Raw and calibrated: the probability of the answer. Margin: its probability "
+        "against the next best answer only, with its own temperature. Agreement: the mean word F1 "
+        "between the answer and the answers to rule-based paraphrases of the question, or to a "
+        "context cut to the neighborhood of the answer."
+    ),
+    "confusion": "Rows are gold labels, columns are predicted labels.",
     DASH: "Not run, or not measured.",
-    "parameters trained": "All that an arm trains, its head included. The share is relative to the size of the backbone.",
-    "curves": "Validation is shown as measured, with a ring at the step that was kept. A loss is shown as an exponential "
-    "mean over about a thirtieth of its run; the losses of different tasks are not comparable.",
-    "share as sampled": "A corpus of n rows is drawn in proportion to min(n, cap)^(1/temperature): a temperature above 1 "
-    "favors small corpora. Epochs say how often the run went through each.",
-    "shares of the training data": "Micro-batches are drawn by share; they hold about the same number of tokens each, not of "
-    "rows, nor of loss tokens: the labels that the loss is computed on.",
-    "held-out rows found": "Held-out rows whose texts equal, contain or are contained in train rows of another corpus, or of "
-    "their own. Where there are any, read the multitask arm's test score on that task with care.",
+    "parameters trained": (
+        "All trained parameters of the arm, including its head. The share is relative to the size "
+        "of the backbone."
+    ),
+    "curves": (
+        "Validation scores are shown as measured, with a ring at the selected step. Losses are "
+        "exponential means over about a thirtieth of the run. Losses of different tasks are not "
+        "comparable."
+    ),
+    "share as sampled": (
+        "A corpus of n rows is sampled in proportion to min(n, cap)^(1/temperature); a temperature "
+        "above 1 favors small corpora. Epochs are the passes over each corpus."
+    ),
+    "shares of the training data": (
+        "Micro-batches are drawn by share. They have about the same number of tokens, but not of "
+        "rows or of loss tokens (labels in the loss)."
+    ),
+    "held-out rows found": (
+        "Held-out rows with a text that equals, contains or is contained in a training row of any "
+        "corpus of the mixture. If there are any, read the test score of multitask on that task "
+        "with care."
+    ),
 }
 
 
@@ -77,11 +116,11 @@ NEEDED: dict[str, Callable[[RunResult], bool]] = {
     "measures of confidence": lambda run: run.measures is not None,
     "confusion": lambda run: run.claims is not None,
 }
-"""A word is in the report if this holds of one of its runs."""
+"""A term is in the glossary if this holds for at least one run."""
 
 
 def glossary(evidence: ReportInputs) -> dict[str, str]:
-    """Word to meaning: the words that this report has, then those of its kinds of task."""
+    """Term to explanation: the terms of this report, then those of its task types."""
     absent = {*ARMS} - {*evidence.arms} | {
         word for word, has in NEEDED.items() if not any(map(has, evidence.runs))
     }
@@ -90,12 +129,13 @@ def glossary(evidence: ReportInputs) -> dict[str, str]:
 
 
 def summary(evidence: ReportInputs) -> str:
-    """One paragraph about all tasks."""
+    """A paragraph about all tasks."""
     done = [run for run in evidence.runs if primary(run) is not None]
     if not done:
         return "No arm has been evaluated yet."
     parts = [
-        f"{len(done)} of {len(evidence.runs)} runs ({_plural(evidence.arms, 'arm')} on {_plural(evidence.tasks, 'task')}) are in."
+        f"{len(done)} of {len(evidence.runs)} runs ({_plural(evidence.arms, 'arm')} on "
+        f"{_plural(evidence.tasks, 'task')}) are complete."
     ]
     parts.append(_winners(evidence))
     parts.extend(
@@ -108,13 +148,15 @@ def summary(evidence: ReportInputs) -> str:
     leaky = [mixture.name for mixture in evidence.mixtures if mixture.leaks]
     if leaky:
         parts.append(
-            f"The leakage check of the mixture {_and(leaky)} found held-out rows among train rows: they are listed with it."
+            f"The leakage check of the mixture {_and(leaky)} found held-out rows among training "
+            "rows; "
+            "see its section."
         )
     return " ".join(parts)
 
 
 def about_cost(evidence: ReportInputs) -> str:
-    """What `multitask` cost before any task, the training of the shared prompt; and where the time of each run is."""
+    """The cost of the shared prompt's training, and where to find the time of each run."""
     seen = {
         mixture.name: mixture.training.facts.get("tokens_seen") for mixture in evidence.mixtures
     }
@@ -124,34 +166,34 @@ def about_cost(evidence: ReportInputs) -> str:
     if not tokens or OURS not in evidence.arms:
         return MEASURED
     return (
-        f"The shared prompt was trained on {_and(tokens)}, once for all tasks; the tokens of {OURS} come on top. "
-        f"{MEASURED}"
+        f"The shared prompt was trained on {_and(tokens)}, once for all tasks; the tokens "
+        f"of {OURS} are additional. {MEASURED}"
     )
 
 
 def about_mixture(mixture: Mixture) -> str:
-    """How many corpora, mixed how, and whether the leakage check found something."""
+    """The number of corpora, how they are mixed, and the result of the leakage check."""
     if mixture.corpora is None:
-        return "The mixture's own file is absent; below is its training."
+        return "The file of the mixture is missing; below is its training."
     temperature, cap = mixture.settings.get("temperature"), mixture.settings.get("cap")
     how = (
         f"mixed at temperature {factor(temperature)}, cap {count(cap)}"
         if temperature
-        else "mixed in equal or given shares"
+        else "mixed in equal or fixed shares"
     )
     found = (
-        "Held-out rows were found among train rows."
+        "The leakage check found held-out rows among training rows."
         if mixture.leaks
-        else "No held-out row was found among train rows."
+        else "The leakage check found no held-out row among training rows."
     )
     dropped = sum(corpus.get("dropped") or 0 for corpus in mixture.corpora.values())
-    gone = f" {count(dropped)} train rows were dropped for it." if dropped else ""
+    gone = f" {count(dropped)} leaking training rows were dropped." if dropped else ""
     warned = "".join(f" Warning: {warning}." for warning in mixture.warnings)
     return f"{len(mixture.corpora)} corpora, {how}. {found}{gone}{warned}"
 
 
 def about_task(runs: Sequence[RunResult]) -> str:
-    """The best arm and its distance to the multitask arm; the features that the kind leaves out."""
+    """The best arm and its distance to multitask, and the features that the task type lacks."""
     off = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
     return " ".join(filter(None, [_ranking(runs), off]))
 
@@ -162,12 +204,14 @@ def _ranking(runs: Sequence[RunResult]) -> str:
         return "Not evaluated yet."
     values = {run.arm: value for run in runs if (value := primary(run)) is not None}
     only = "the only arm with a score" if len(values) == 1 else "best"
-    text = f"{_and(best)} {'are' if len(best) > 1 else 'is'} {only} with {score(values[best[0]])} {name}"
+    verb = "are" if len(best) > 1 else "is"
+    text = f"{_and(best)} {verb} {only} with {score(values[best[0]])} {name}"
     if OURS not in values:
         return f"{text}."
     by_arm = {run.arm: run for run in runs}
     gaps = [
-        f"{_gap(_difference(values[OURS], values[other]))} {other}{_chance(by_arm[OURS], by_arm[other])}"
+        f"{_gap(_difference(values[OURS], values[other]))} "
+        f"{other}{_significance(by_arm[OURS], by_arm[other])}"
         for other in REFERENCES
         if other in values
     ]
@@ -176,9 +220,9 @@ def _ranking(runs: Sequence[RunResult]) -> str:
     return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
 
 
-def _chance(ours: RunResult, other: RunResult) -> str:
-    found = gap(ours, other)
-    return " (may be chance)" if found and not found.real else ""
+def _significance(ours: RunResult, other: RunResult) -> str:
+    difference = gap(ours, other)
+    return " (not significant)" if difference and not difference.real else ""
 
 
 def _winners(evidence: ReportInputs) -> str:
@@ -194,7 +238,7 @@ def _winners(evidence: ReportInputs) -> str:
 
 
 def _against(evidence: ReportInputs, reference: str) -> str:
-    """How far ours is from `reference` over the tasks that have both; empty where none has."""
+    """The mean distance of multitask to `reference`; empty if no task has both."""
     pairs = [
         (primary(evidence.run(OURS, task)), primary(evidence.run(reference, task)))
         for task in evidence.tasks
@@ -205,25 +249,27 @@ def _against(evidence: ReportInputs, reference: str) -> str:
     if not gaps:
         return ""
     if len(gaps) == 1:
-        return f"On the one task that has both, {OURS} is {_gap(gaps[0])} {reference}."
+        return f"On the only task with both, {OURS} is {_gap(gaps[0])} {reference}."
     reach = f"{signed(min(gaps))} to {signed(max(gaps))}"
-    return f"Averaged over {len(gaps)} tasks, {OURS} is {_gap(fmean(gaps))} {reference} (by task: {reach})."
+    mean = _gap(fmean(gaps))
+    return f"Averaged over {len(gaps)} tasks, {OURS} is {mean} {reference} (by task: {reach})."
 
 
 def _size(ours: Sequence[RunResult]) -> Iterator[str]:
     shares = span(map(share_trained, ours), percent)
     if shares != DASH:
-        yield f"For each task it trains {span(map(trained, ours), count)} parameters, {shares} of the backbone's."
+        parameters = span(map(trained, ours), count)
+        yield f"For each task it trains {parameters} parameters, {shares} of the backbone's."
 
 
 def _difference(ours: float, other: float) -> float:
-    """Between the scores as shown, so that a reader's own subtraction agrees."""
+    """The difference of the rounded scores, so that it agrees with the table."""
     return float(score(ours)) - float(score(other))
 
 
 def _gap(difference: float) -> str:
     if score(abs(difference)) == "0.0":
-        return "level with"
+        return "equal to"
     return f"{score(abs(difference))} points {'above' if difference > 0 else 'below'}"
 
 

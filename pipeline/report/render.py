@@ -1,4 +1,6 @@
-"""From what the stages left to `report.html` and `report.md`: the same sections and tables in both, plots in the first."""
+"""From what the stages left to `report.html` and `report.md`: the same sections and tables in both,
+plots in the first.
+"""
 
 import dataclasses
 import re
@@ -45,12 +47,14 @@ def write_report(
     more: Sequence[Section] = (),
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> None:
-    """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same inputs give the same bytes.
+    """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same
+    inputs give the same bytes.
 
-    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/` and the files `mixed`,
-    called MIXTURE.json; what was not run is a dash. `published` are scores that others have published, shown beside; `more` are
-    sections to put behind all others; `repeated` has the arm, task and seed of runs in `repeat/SEED/ARM/TASK/`.
-    Raises UserError: a malformed file.
+    Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/`
+    and the files `mixed`, called MIXTURE.json; what was not run is a dash. `published` are scores
+    that others have published, shown beside; `more` are sections to put behind all others;
+    `repeated` has the arm, task and seed of runs in `repeat/SEED/ARM/TASK/`. Raises UserError: a
+    malformed file.
     """
     evidence = dataclasses.replace(
         collect(results, predictions, runs, mixed, tasks, arms, repeated), published=published or {}
@@ -99,7 +103,9 @@ def _environment() -> jinja2.Environment:
 
 
 def markdown(text: str) -> str:
-    """Plain text as Markdown that shows just that, inside a table's cell too: no markup, no HTML, no line break."""
+    """Plain text as Markdown that shows just that, inside a table's cell too: no markup, no HTML,
+    no line break.
+    """
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$#!])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 

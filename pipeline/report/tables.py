@@ -1,4 +1,6 @@
-"""The report's tables: cells of text that HTML and Markdown share, so that both always say the same."""
+"""The report's tables: cells of text that HTML and Markdown share, so that both always say the
+same.
+"""
 
 import dataclasses
 import math
@@ -30,8 +32,8 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The first `headers` cells of each row are its headers, and stand left. Numbers stand right; in a table of `prose`, all
-    stands left.
+    """The first `headers` cells of each row are its headers, and stand left. Numbers stand right;
+    in a table of `prose`, all stands left.
     """
 
     caption: str

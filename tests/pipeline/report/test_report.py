@@ -236,10 +236,10 @@ def test_intervals_and_which_differences_are_real(root: Path) -> None:
         ["fine_tune", "+0.0"],
         ["head_only", "—"],
     ]
-    assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "may be chance", "—"]
+    assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "not significant", "—"]
     assert re.search(r"\*\*66\.7\*\* \(61\.\d–72\.\d\)", text)
     assert text.count("**66.7**") == 2, "multitask's and fine_tune's, which do not really differ"
-    assert "level with fine_tune (may be chance)" in text
+    assert "equal to fine_tune (not significant)" in text
 
 
 def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
@@ -271,7 +271,7 @@ def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
         ["fine_tune", "+4.4"],
         ["head_only", "—"],
     ]
-    assert [cell[-1] for cell in cells] == ["may be chance", "may be chance", "—"], (
+    assert [cell[-1] for cell in cells] == ["not significant", "not significant", "—"], (
         "one of three seeds was as bad"
     )
     assert rows_of(text, "Test scores by arm and task")["multitask"][-1] == "7, 8, 9"
@@ -313,7 +313,7 @@ def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
     put_counts(root, "head_only", [0.0] * 9)
     _, text = write(root, tasks=("ner",))
     assert "| multitask (prompt tuned from the shared one) | **100.0** |" in text
-    assert "may be chance" not in text
+    assert "not significant" not in text
 
 
 def test_confidences_and_mistakes(root: Path) -> None:
@@ -437,7 +437,7 @@ def test_equal_as_shown_is_equally_best(root: Path) -> None:
     html, text = write(root)
     assert html.count("<strong>88.0</strong>") == 2
     assert (
-        "multitask and fine_tune are best with 88.0 F1; multitask reaches 88.0, level with fine_tune"
+        "multitask and fine_tune are best with 88.0 F1; multitask reaches 88.0, equal to fine_tune"
         in text
     )
 
@@ -445,7 +445,7 @@ def test_equal_as_shown_is_equally_best(root: Path) -> None:
 def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
     _, text = write(root)
     assert (
-        "7 of 12 runs (4 arms on 3 tasks) are in. Best on 2 tasks: multitask (1) and fine_tune (1)."
+        "7 of 12 runs (4 arms on 3 tasks) are complete. Best on 2 tasks: multitask (1) and fine_tune (1)."
         in text
     )
     assert (
@@ -475,7 +475,7 @@ def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> Non
             "qa": ["66.7 %", "66.7 %", "25.0 %", "75.0 %", "10.0 %"],
         }.items()
     )
-    assert "5 train rows were dropped for it. Warning: qa is barely seen." in text
+    assert "5 leaking training rows were dropped. Warning: qa is barely seen." in text
     assert "base: shares intended and realized" in html
     assert r"| squad | qa | test | 12 | 10 | 2 | 9 | Who &lt;is&gt; \| it? |" in text
 
