@@ -20,7 +20,7 @@ ROBUSTNESS = (
     "difference from that of the rows as "
     "they are. A suite of which the backbone sees nothing (upper case where it is uncased, white "
     "space where rows are lists of "
-    "words) costs nothing. A difference of a few points on few rows may be chance."
+    "words) costs nothing. A difference of a few points on few rows may not be significant."
 )
 PROMPTS = (
     "Attention mass is the share of its attention that a token gives to the prompt, by layer and "

@@ -1,6 +1,4 @@
-"""The report's tables: cells of text that HTML and Markdown share, so that both always say the
-same.
-"""
+"""The tables of the report. HTML and Markdown share their cells."""
 
 import dataclasses
 import math
@@ -22,7 +20,7 @@ OURS = MULTITASK.name
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`note` is set smaller; `best` is bold; `color` puts an arm's dot before the text (HTML only)."""
+    """A cell. `note` is small, `best` is bold, `color` is that of a dot before it (HTML only)."""
 
     text: str
     note: str = ""
@@ -32,8 +30,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The first `headers` cells of each row are its headers, and stand left. Numbers stand right;
-    in a table of `prose`, all stands left.
+    """A table. The first `headers` cells of each row are row headers.
+
+    Row headers are left-aligned, numbers right-aligned. In a table of `prose` all cells are
+    left-aligned.
     """
 
     caption: str
@@ -52,14 +52,14 @@ def score(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """`141,312`; below 100, one decimal where there is one: `12.3`."""
+    """`141,312`; fractions below 100 have one decimal: `12.3`."""
     if value is None or math.isnan(value):
         return DASH
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def percent(value: float | None, decimals: int = 2) -> str:
-    """A fraction as `0.62 %`; from 10 % on, with one decimal."""
+    """A fraction as `0.62 %`, or with one decimal above 10 %."""
     if value is None or math.isnan(value):
         return DASH
     return f"{100 * value:.{decimals if value < 0.1 else 1}f} %"
@@ -71,51 +71,51 @@ def factor(value: float | None) -> str:
 
 
 def span(values: Iterable[float | None], write: Callable[[float | None], str]) -> str:
-    """`write(lowest)–write(highest)`, or one of them where they read the same."""
+    """`write(minimum)–write(maximum)`, or a single text if both are equal."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     ends = dict.fromkeys(write(value) for value in ((min(known), max(known)) if known else (None,)))
     return "–".join(ends)
 
 
 def primary(run: RunResult | None) -> float | None:
-    """The test score that arms are compared by."""
+    """The primary test score."""
     return figure(run, run.metrics.primary) if run and run.metrics else None
 
 
 def figure(run: RunResult, name: str) -> float | None:
-    """A test figure: of several seeds, the mean."""
+    """A test metric; the mean over seeds."""
     values = run.values(name)
     return fmean(values) if values else None
 
 
 def best_arms(runs: Sequence[RunResult]) -> list[str]:
-    """The arm with the highest score, or several where one decimal does not tell them apart."""
+    """The arms with the highest score, rounded to one decimal."""
     known = [(run.arm, score(value)) for run in runs if (value := primary(run)) is not None]
     top = max((float(text) for _, text in known), default=0.0)
     return [arm for arm, text in known if float(text) == top]
 
 
 def share_trained(run: RunResult | None) -> float | None:
-    """Parameters trained, as a fraction of the backbone's."""
+    """The trained parameters as a fraction of the backbone's parameters."""
     if not run or not run.metrics or run.metrics.trained is None or not run.metrics.backbone:
         return None
     return run.metrics.trained / run.metrics.backbone
 
 
 def trained(run: RunResult | None) -> float | None:
-    """Parameters trained."""
+    """The number of trained parameters."""
     return run.metrics.trained if run and run.metrics else None
 
 
 def metric_name(runs: Sequence[RunResult]) -> str:
-    """What the task is scored by, in words; empty before any arm was evaluated."""
+    """The title of the primary metric; empty before any evaluation."""
     return next(
         (kinds.title(run.metrics.kind, run.metrics.primary) for run in runs if run.metrics), ""
     )
 
 
 def comparison(evidence: ReportInputs) -> Table:
-    """Arm x task, test scores, and what they cost."""
+    """Test scores by arm and task, with the cost of each arm."""
     columns = [Cell("arm")]
     for task in evidence.tasks:
         runs = evidence.of_task(task)
@@ -143,7 +143,7 @@ def comparison(evidence: ReportInputs) -> Table:
 
 
 def _published(evidence: ReportInputs) -> Iterator[tuple[Cell, ...]]:
-    """Others' scores, below ours."""
+    """Published scores, below the arms."""
     for source, arms in evidence.published.items():
         for arm, scores in arms.items():
             yield (
@@ -178,7 +178,7 @@ def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[
 
 
 def _notes(run: RunResult, metrics: MetricsDocument) -> str:
-    """What stands below a score: its interval, the scores of several seeds, and validation's."""
+    """The note of a score: interval, scores of all seeds, and the validation score."""
     held = metrics.validation.get(metrics.primary)
     return " · ".join(
         filter(
@@ -193,18 +193,18 @@ def _notes(run: RunResult, metrics: MetricsDocument) -> str:
 
 
 def _seeds(run: RunResult) -> list[str]:
-    own = run.training.facts.get("seed")
-    return [] if own is None else [str(own), *(str(one.seed) for one in run.repeats)]
+    seed = run.training.facts.get("seed")
+    return [] if seed is None else [str(seed), *(str(repeat.seed) for repeat in run.repeats)]
 
 
 def ends(run: RunResult, figure: str) -> str:
-    """A test figure's interval as `56.1–61.4`; empty where it has none."""
-    found = interval_of(run, figure)
-    return f"{score(found[0])}–{score(found[1])}" if found else ""
+    """The interval of a test metric as `56.1–61.4`; empty if there is none."""
+    bounds = interval_of(run, figure)
+    return f"{score(bounds[0])}–{score(bounds[1])}" if bounds else ""
 
 
 def differences(evidence: ReportInputs) -> Table | None:
-    """How far the arms of each task are from ours, and whether that is more than chance."""
+    """The differences of the arms of each task to multitask, with their significance."""
     columns = ("task", "arm", "difference", "95 % interval", "p", "verdict")
     rows = []
     for task in evidence.tasks:
@@ -222,34 +222,36 @@ def differences(evidence: ReportInputs) -> Table | None:
 
 
 def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:
-    found = gap(other, ours)
-    if found is None:
+    difference = gap(other, ours)
+    if difference is None:
         return (DASH,) * 4
     verdict = (
-        f"{other.arm if found.value > 0 else ours.arm} is better" if found.real else "may be chance"
+        f"{other.arm if difference.value > 0 else ours.arm} is better"
+        if difference.real
+        else "not significant"
     )
     if bool(ours.repeats) != bool(other.repeats):
-        verdict += f" (the first seed of {(ours if ours.repeats else other).arm} alone)"
+        verdict += f" (first seed of {(ours if ours.repeats else other).arm} only)"
     return (
-        signed(found.value),
-        f"{signed(found.low)} to {signed(found.high)}",
-        f"{found.p:.3f}",
+        signed(difference.value),
+        f"{signed(difference.low)} to {signed(difference.high)}",
+        f"{difference.p:.3f}",
         verdict,
     )
 
 
 def signed(difference: float) -> str:
-    """`+1.2`, with a real minus sign."""
+    """`+1.2`, or `−1.2` with a typographic minus sign."""
     return f"{difference:+.1f}".replace("-", "−")
 
 
 def arm_header(arm: str, note: str = "") -> Cell:
-    """An arm's name behind its color."""
+    """The header of an arm, with its color."""
     return Cell(arm, note, color=arm_color(arm))
 
 
 def test_metrics(runs: Sequence[RunResult]) -> Table | None:
-    """All that was measured on a task's test rows."""
+    """All test metrics of a task."""
     measured = {name for run in runs if run.metrics for name in run.metrics.test}
     titles = next((kinds.titles(run.metrics.kind) for run in runs if run.metrics), {})
     names = [name for name in titles if name in measured] + sorted(measured - titles.keys())
@@ -264,13 +266,13 @@ def test_metrics(runs: Sequence[RunResult]) -> Table | None:
 
 
 def _metric(name: str, run: RunResult) -> Cell:
-    """A figure: a ratio in percent, or a count, which metrics.json has as an integer."""
+    """A metric in percent, or a count (an integer in metrics.json)."""
     value, counted = figure(run, name), isinstance(run.metrics and run.metrics.test.get(name), int)
     return Cell(count(value) if counted else score(value), ends(run, name))
 
 
 def cost(runs: Sequence[RunResult]) -> Table | None:
-    """What each arm trained, on how much text, with which learning rates and seed."""
+    """Trained parameters, training data, learning rates and seed of each arm."""
     if not any(
         run.metrics or any(value is not None for value in run.training.facts.values())
         for run in runs
@@ -311,7 +313,7 @@ def learning_rates(rates: Scores) -> str:
 
 
 def labels(runs: Sequence[RunResult]) -> Table | None:
-    """F1 by label, the arms side by side, the most frequent label first."""
+    """F1 by label and arm, most frequent labels first."""
     frame = label_scores(runs)
     if frame is None:
         return None
@@ -326,7 +328,7 @@ def labels(runs: Sequence[RunResult]) -> Table | None:
 
 
 def label_scores(runs: Sequence[RunResult]) -> pd.DataFrame | None:
-    """Index label; columns support, then F1 by arm: only the arms that have any."""
+    """Support and F1 of each label (index), with a column for each arm that has scores."""
     scored = {
         run.arm: run.labels.set_index("label")
         for run in runs

@@ -289,7 +289,7 @@ def test_an_arm_without_repeats_is_compared_with_the_first_seed(root: Path) -> N
         )
     put_counts(root, "repeat/8/multitask", hits[::-1])
     _, text = write(root, tasks=("ner",), repeated=[("multitask", "ner", 8)])
-    assert "| multitask is better (the first seed of multitask alone) |" in text
+    assert "| multitask is better (first seed of multitask only) |" in text
 
 
 def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
