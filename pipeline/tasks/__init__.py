@@ -1,4 +1,4 @@
-"""The tasks by the name that recipes use: that of a file here. A new kind of task is one such file."""
+"""The kinds of task, one per file of this folder. A recipe names a kind by its file."""
 
 import ast
 import hashlib
@@ -15,7 +15,7 @@ NAMES = tuple(sorted(module.name for module in iter_modules(__path__) if not mod
 
 
 def task_named(name: str) -> Task[Any, Any, Any]:
-    """The task called so. Raises UserError where there is none."""
+    """The kind of task with this name. Raises UserError if no kind has it."""
     if name not in NAMES:
         raise UserError(f"no task {name!r}{did_you_mean(name, NAMES)}")
     task: Task[Any, Any, Any] = import_module(f"{__name__}.{name}").TASK
@@ -23,21 +23,23 @@ def task_named(name: str) -> Task[Any, Any, Any]:
 
 
 def code_of(name: str) -> str:
-    """A hash of the code that is only this task's: its file, and what it imports of `tasks.shared`, other tasks and `metrics`.
+    """A hash of the code that is specific to a task.
 
-    Stages take it from their input in place of these files, so that an edit of one task's code reruns no other task.
+    That is its file, and the modules of `tasks.shared`, other tasks and `metrics` that it imports,
+    directly or indirectly. Stages read this hash from their input instead of the files, so that an
+    edit of one task's code reruns no other task.
     """
     root = Path(__path__[0]).parent.parent
-    todo, files = [f"{__name__}.{name}"], dict[str, Path]()
-    while todo:
-        module = todo.pop()
+    pending, files = [f"{__name__}.{name}"], dict[str, Path]()
+    while pending:
+        module = pending.pop()
         file = root.joinpath(*module.split(".")).with_suffix(".py")
         if module not in files and file.is_file():
             files[module] = file
-            todo += [
-                name
-                for name in _imported(file)
-                if name.startswith(_OWN) and not name.startswith(_SHARED)
+            pending += [
+                imported
+                for imported in _imported_names(file)
+                if imported.startswith(_TASK_CODE) and not imported.startswith(_CONTRACT)
             ]
     digest = hashlib.sha256()
     for module, file in sorted(files.items()):
@@ -45,11 +47,11 @@ def code_of(name: str) -> str:
     return digest.hexdigest()
 
 
-_OWN = ("pipeline.tasks.", "pipeline.metrics.")
-_SHARED = "pipeline.tasks.base"  # by all tasks: declared by every stage that runs one
+_TASK_CODE = ("pipeline.tasks.", "pipeline.metrics.")
+_CONTRACT = "pipeline.tasks.base"  # every stage that runs tasks depends on it as a whole
 
 
-def _imported(file: Path) -> Iterator[str]:
+def _imported_names(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

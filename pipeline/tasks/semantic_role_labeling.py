@@ -1,4 +1,7 @@
-"""Semantic role labeling: the arguments of one given predicate in a sentence, and their roles (PropBank)."""
+"""Semantic role labeling: the arguments of a predicate in a sentence, and their roles (PropBank).
+
+The input names the predicate.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +27,9 @@ from pipeline.tasks.shared.tagging import (
 
 @dataclass(frozen=True)
 class Example:
-    """One predicate of a sentence: T tokens, T role tags in IOB2, and the first token of the predicate, which is tagged B-V.
+    """A predicate of a sentence: T tokens, and T role tags in IOB2.
 
+    `predicate` is the index of the first token of the predicate, the only token with the tag B-V.
     A sentence with three predicates is three examples.
     """
 
@@ -37,7 +41,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Argument:
-    """Words [start, end) in a role; `score` is the least probability that the model gives one of its tags."""
+    """Words [start, end) in a role. `score` is the minimum probability of their tags."""
 
     role: str
     start: int
@@ -48,7 +52,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Structure:
-    """A predicate, at the word number `position`, and its arguments in order."""
+    """A predicate, the index `position` of its word, and its arguments in order."""
 
     predicate: str
     position: int
@@ -56,7 +60,10 @@ class Structure:
 
 
 class SemanticRoleLabeling(TaggingTask[Example, Structure]):
-    """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
+    """Predictions are tags in IOB2 (orphan I- tags allowed).
+
+    They are one list per example, in the examples' order.
+    """
 
     example_type = Example
     schema = pa.schema(
@@ -74,7 +81,10 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     metric_titles: ClassVar[Mapping[str, str]] = {"f1": "F1 without V", "f1_with_v": "F1 with V"}
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The predicate, unless a tag is not among the recipe's labels, or B-V is not at the predicate and only there."""
+        """The predicate and its sentence.
+
+        Tags must have labels of the recipe, and B-V must be at the predicate and only there.
+        """
         if not check_tags(row, _with_predicate(labels), problems):
             return None
         tags, predicate = row["tags"], row["predicate"]
@@ -82,15 +92,15 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         if verbs != [predicate]:
             problems.add(
                 row["where"],
-                f"predicate {predicate} of {len(tags)} tokens, but B-V is at {verbs or 'none'}; "
-                "the predicate is the first token of its one span V",
+                f"predicate {predicate} of {len(tags)} tokens, but B-V is at "
+                f"{verbs or 'no token'}; set predicate to the first token of the only span V",
                 "predicate-count" if len(verbs) != 1 else "predicate-position",
             )
             return None
         return Example(row["id"], tuple(row["tokens"]), predicate, tuple(tags))
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
-        """The sentence, and the number of the word that is its predicate."""
+        """The sentence and the index of its predicate, with the tag O for every other token."""
         if not check_tokens(row, problems):
             return None
         tokens, predicate = tuple(row["tokens"]), row["predicate"]
@@ -101,8 +111,8 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         ):
             problems.add(
                 row["where"],
-                f"predicate: found {str(predicate)[:40]!r}, expected the number of one of the "
-                f"{len(tokens)} words, counted from 0",
+                f"predicate: found {str(predicate)[:40]!r}, expected the index of a word, from 0 "
+                f"to {len(tokens) - 1}",
                 "predicate-position",
             )
             return None
@@ -112,32 +122,32 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         )
         return Example(row["id"], tokens, predicate, tags)
 
-    def marked(self, example: Example) -> int | None:
-        """The predicate: two uses of one verb in a sentence differ by where the mark is."""
+    def marked_word(self, example: Example) -> int | None:
+        """The predicate. The mark distinguishes two uses of the same verb in a sentence."""
         return example.predicate
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """O, then B-X and I-X for each role X; V is a role whether `labels` name it or not."""
+        """O, then B-X and I-X for each role X. V is always a role, even if `labels` omit it."""
         return bio_classes(_with_predicate(labels))
 
     def score(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
     ) -> Metrics:
-        """Argument precision, recall and F1 without V, as srl-eval computes them: `pipeline.metrics.roles`."""
+        """Argument precision, recall and F1 without V as in srl-eval: `pipeline.metrics.roles`."""
         return roles.score([example.tags for example in examples], predictions)
 
     def counts(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
     ) -> UnitCounts:
-        """By sentence: with a word, all its predicates go wrong."""
+        """The counts of each sentence, because errors of its predicates are not independent."""
         return roles.counts(
             [self.text(example) for example in examples],
             [example.tags for example in examples],
             predictions,
         )
 
-    def said(self, tags: Sequence[str]) -> dict[Extents, str]:
-        """The arguments, all pieces of one together; the predicate is told."""
+    def claimed_spans(self, tags: Sequence[str]) -> dict[Extents, str]:
+        """The arguments, each with all its pieces. The predicate is input, not a claim."""
         return {pieces: role for role, pieces in roles.arguments(tags) if role != roles.PREDICATE}
 
     def result(
@@ -147,14 +157,14 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         classes: Sequence[str],
         thresholds: Mapping[str, float],
     ) -> Structure:
-        """The predicate's arguments; the predicate itself is none."""
+        """The predicate and its arguments. Spans V are not arguments."""
         spans = decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
-        found = (
+        arguments = (
             Argument(label, start, end, " ".join(example.tokens[start:end]), score)
             for label, start, end, score in spans
             if label != roles.PREDICATE
         )
-        return Structure(example.tokens[example.predicate], example.predicate, tuple(found))
+        return Structure(example.tokens[example.predicate], example.predicate, tuple(arguments))
 
 
 TASK = SemanticRoleLabeling()

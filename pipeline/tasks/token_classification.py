@@ -1,4 +1,4 @@
-"""Token classification: a label for spans of tokens that do not overlap, such as named entities."""
+"""Token classification: labels of spans of tokens that do not overlap, such as named entities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Entity:
-    """Words [start, end) of a sentence; `score` is the least probability that the model gives one of its tags."""
+    """Words [start, end) of a sentence. `score` is the minimum probability of its tags."""
 
     label: str
     start: int
@@ -48,7 +48,10 @@ class Entities:
 
 
 class TokenClassification(TaggingTask[Example, Entities]):
-    """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
+    """Predictions are tags in IOB2 (orphan I- tags allowed).
+
+    They are one list per example, in the examples' order.
+    """
 
     example_type = Example
     schema = pa.schema(
@@ -59,19 +62,19 @@ class TokenClassification(TaggingTask[Example, Entities]):
     outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The sentence, unless a tag is not among the recipe's labels or tags and tokens differ in number."""
+        """The sentence. Tags must be as many as the tokens, with labels of the recipe."""
         if not check_tags(row, labels, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), tuple(row["tags"]))
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
-        """The sentence."""
+        """The sentence, with the tag O for every token."""
         if not check_tokens(row, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), ("O",) * len(row["tokens"]))
 
-    def marked(self, example: Example) -> int | None:
-        """None: entities are found without a hint."""
+    def marked_word(self, example: Example) -> int | None:
+        """None: no word is marked in the input."""
         return None
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
@@ -81,13 +84,13 @@ class TokenClassification(TaggingTask[Example, Entities]):
     def score(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
     ) -> Metrics:
-        """Entity precision, recall and F1 as conlleval computes them: `pipeline.metrics.spans`."""
+        """Entity precision, recall and F1 as in conlleval: `pipeline.metrics.spans`."""
         return spans.score([example.tags for example in examples], predictions)
 
     def counts(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
     ) -> UnitCounts:
-        """By sentence."""
+        """The counts of each sentence."""
         return spans.counts(
             [example.id for example in examples],
             [example.tags for example in examples],
@@ -101,7 +104,7 @@ class TokenClassification(TaggingTask[Example, Entities]):
         classes: Sequence[str],
         thresholds: Mapping[str, float],
     ) -> Entities:
-        """The entities, each with its words."""
+        """The entities, each with its text."""
         return Entities(
             tuple(
                 Entity(label, start, end, " ".join(example.tokens[start:end]), score)

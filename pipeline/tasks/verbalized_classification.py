@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 from pipeline.tasks.sequence_classification import SequenceClassification
 
-if TYPE_CHECKING:  # for the type only: prepare needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 
@@ -19,7 +19,7 @@ class VerbalizedClassification(SequenceClassification):
     head = "verbalizer"
 
     def ending(self, tokenizer: "Tokenizer") -> list[int]:
-        """The mask token and the suffix; for a causal backbone, which predicts the next word, none.
+        """The mask token and the suffix. A causal backbone predicts the next word and has neither.
 
         Raises UserError if the tokenizer has no mask token.
         """

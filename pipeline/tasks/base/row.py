@@ -1,6 +1,6 @@
 """Rows, the output of readers and the input of tasks.
 
-The module is apart from both, so that no training depends on the code of a reader.
+This module is separate from both, so that training does not depend on the code of a reader.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ ValueKind = Literal[
 ]
 """The kind of a key's value.
 
-- A `name` is text, which a file may write as an integer; a `label` may also be true or false.
-- `tags` are the labels of words: in a file in any scheme, in a row in IOB2.
+- A `name` is text; a file may write it as an integer. A `label` may also be true or false.
+- `tags` are the labels of words: any scheme in a file, IOB2 in a row.
 - `texts` and `integers` are lists.
 - `spans` are a list of mappings, each with the integers segment, start and end.
 - `answers` are a list of mappings, each with text and the integer answer_start.
@@ -27,15 +27,15 @@ ValueKind = Literal[
 
 COMMON_KEYS: Mapping[str, ValueKind] = {"id": "name", "title": "name"}
 """Optional keys of every kind of task. Rows without `id` are numbered; `title` names the document
-that a row is from."""
+of a row."""
 
 
 @dataclass(frozen=True)
 class RowKeys:
     """The keys of a task's rows, each with the kind of its value.
 
-    Every row has `inputs`, also one that is to be predicted. An annotated row has `targets` too.
-    A row may have `optional`.
+    Every row has `inputs`, also a row to predict. An annotated row has `targets` too. A row may
+    have `optional`.
     """
 
     inputs: Mapping[str, ValueKind]

@@ -1,6 +1,6 @@
-"""The contract of a task: everything particular to a kind of annotation, from a row to a score.
+"""The contract of a task: everything specific to a kind of annotation, from a row to a score.
 
-A task knows no corpus, no mixture and no file.
+A task is independent of corpora, mixtures and files.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from pipeline.metrics.base import Metrics
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
 
-if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 HeadKind = Literal["classes", "positions", "verbalizer"]
@@ -27,25 +27,27 @@ E = TypeVar("E")
 P = TypeVar("P")
 """The predictions that `score` takes."""
 R = TypeVar("R")
-"""The result of one row that is to be predicted: a frozen dataclass of plain values."""
+"""The result for one row to predict: a frozen dataclass of plain values."""
 
 
 class Task(ABC, Generic[E, P, R]):
-    """One kind of task, without state. A new kind is a file in pipeline/tasks that ends in
-    `TASK = ...`, an instance of its class.
+    """One kind of task, without state.
 
-    A kind needs the declarations below that have no value, and the abstract methods: its example,
-    features, decoding, predictions, score and result. All other methods have a default. It may add
-    confidence, intervals and perturbation (`pipeline.tasks.base.capabilities`); the report says
-    which of them it leaves out.
+    A new kind is a file in pipeline/tasks. The file ends in `TASK = ...`, an instance of the class.
 
-    - `example_type` is the class of the examples, `schema` the columns that they have on disk.
+    A kind sets the declarations below without a value, and implements the abstract methods: its
+    example, features, decoding, predictions, score and result. All other methods have a default.
+    A kind may add confidence, intervals and perturbation (`pipeline.tasks.base.capabilities`); the
+    report names the capabilities that it leaves out.
+
+    - `example_type` is the class of the examples, `schema` their columns on disk.
     - `row_keys` are the keys of its rows.
     - `inputs` are the columns that the model reads, `outputs` those that it predicts.
-    - `metric_names` are the figures of `score` that recipes may compare runs by, the default first.
-    - `metric_titles` are the report's words for its figures, where these are not their names.
-    - `glossary` explains words that only this kind brings into the report.
-    - `pipeline_tag` is the Hugging Face hub's name for the kind.
+    - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
+      first is the default.
+    - `metric_titles` are the report's titles of metrics, if they differ from the names.
+    - `glossary` explains terms in the report that are specific to this kind.
+    - `pipeline_tag` is the name of the kind on the Hugging Face hub.
     """
 
     example_type: ClassVar[type[Any]]
@@ -61,14 +63,18 @@ class Task(ABC, Generic[E, P, R]):
 
     @abstractmethod
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> E | None:
-        """The checked example of a row, which has all required keys, `id` and `where`.
+        """The checked example of a row. The row has all required keys, `id` and `where`.
 
-        Returns None, and adds problems, if the row is not sound.
+        Returns None, and adds problems, if the row is not valid.
         """
 
     @abstractmethod
     def example_for_prediction(self, row: Row, problems: Problems) -> E | None:
-        """Like `example`, of a row without annotation: `query_keys` with values of any type."""
+        """The checked example of a row without annotation.
+
+        The row has `query_keys` with values of any type. Returns None, and adds problems, if the
+        row is not valid.
+        """
 
     @abstractmethod
     def featurize(
@@ -81,26 +87,28 @@ class Task(ABC, Generic[E, P, R]):
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """The windows of examples, of which `examples[0]` is number `first` of its split.
+        """The windows of the examples, at most `max_length` tokens [T] each.
 
-        Whatever does not fit into `max_length` is counted in `counts` by what happened; no label is cut silently.
+        `first` is the number of `examples[0]` in its split. Windows of one example overlap by about
+        `stride` tokens. `counts` counts what does not fit into `max_length`, by kind of event. No
+        label is truncated silently.
         """
 
     @abstractmethod
     def decode(
         self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Any:
-        """One example's prediction from the logits of all its windows, before any threshold."""
+        """The prediction for an example from the logits of all its windows, before thresholds."""
 
     @abstractmethod
     def predictions(
         self, examples: Sequence[E], decoded: Sequence[Any], thresholds: Mapping[str, float]
     ) -> P:
-        """Final predictions, as `score` takes them: in the examples' order, or by the examples' ids."""
+        """Final predictions in the form that `score` takes: in the examples' order, or by id."""
 
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: P, classes: Sequence[str]) -> Metrics:
-        """Compare predictions with the examples' annotations, as the task's official script does."""
+        """Compare predictions with the examples' annotations, as the official script does."""
 
     @abstractmethod
     def result(
@@ -110,11 +118,11 @@ class Task(ABC, Generic[E, P, R]):
         classes: Sequence[str],
         thresholds: Mapping[str, float],
     ) -> R:
-        """The answer to a user's row, from the logits of all its windows."""
+        """The result for a user's row, from the logits of all its windows."""
 
     @property
     def name(self) -> str:
-        """The name that recipes use: that of the file."""
+        """The name in recipes: the name of the file."""
         return type(self).__module__.rpartition(".")[2]
 
     @property
@@ -123,22 +131,22 @@ class Task(ABC, Generic[E, P, R]):
         return tuple(self.row_keys.inputs)
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """The problems of a recipe's labels; by default, there are some, each once."""
+        """The problems of a recipe's labels. By default, labels are required and unique."""
         if not labels:
             return ["the task needs the list of its labels; add it"]
         return [
-            f"{label!r} is there twice; remove one"
+            f"{label!r} occurs twice; remove one of them"
             for label in sorted({label for label in labels if labels.count(label) > 1})
         ]
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The names of the head's outputs, in order, for these labels; by default the labels."""
+        """The names of the head's outputs for these labels, in order. By default, the labels."""
         return tuple(labels)
 
     def from_record(self, record: dict[str, Any]) -> E:
-        """The inverse of `record`, of one record as `pyarrow.Table.to_pylist` returns it.
+        """The inverse of `record`. `record` is an item of `pyarrow.Table.to_pylist()`.
 
-        By default lists become tuples; a task with nested values overrides it.
+        By default, lists become tuples. A task with nested values overrides this method.
         """
         values = {
             name: tuple(value) if isinstance(value, list) else value
@@ -152,26 +160,30 @@ class Task(ABC, Generic[E, P, R]):
         return dict(vars(example))
 
     def split_group(self, row: Row) -> str:
-        """The group of a row: all rows of a group are in one split. By default, its inputs."""
+        """The group of a row. All rows of a group go to the same split. By default, its inputs."""
         return str([row[key] for key in self.row_keys.inputs])
 
     def text(self, example: E) -> str:
-        """The text that must not be in two splits; by default all text of `inputs`."""
+        """The text that must not be in two splits. By default, all text of `inputs`."""
         return " ".join(text for name in self.inputs for text in _texts(getattr(example, name)))
 
     def num_tokens(self, example: E) -> int:
-        """The number of words (not of the backbone's sub-words); by default those of `text`."""
+        """The number of words (not of the backbone's sub-words). By default, those of `text`."""
         return len(self.text(example).split())
 
     def labels(self, example: E) -> Iterator[str]:
         """The label of each annotation, repeated as often as it occurs.
 
-        By default there are none; then no labels are counted, and none is looked for in train.
+        By default, there are none. Then `prepare` neither counts labels nor checks that the
+        training split contains them.
         """
         return iter(())
 
     def fit_thresholds(self, examples: Sequence[E], decoded: Sequence[Any]) -> dict[str, float]:
-        """The thresholds with the best score on decoded *validation* examples; most need none."""
+        """The thresholds with the best score on decoded *validation* examples.
+
+        By default, there are none.
+        """
         return {}
 
 

@@ -1,4 +1,4 @@
-"""What tasks that tag words share: windows of words, and decoding that cannot leave BIO."""
+"""Tasks that tag words: windows of words, and decoding to well-formed BIO tags."""
 
 from abc import abstractmethod
 from collections import Counter
@@ -20,16 +20,14 @@ from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_words
 
-if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 Tags = Sequence[Sequence[str]]
-NONE, OTHER_EXTENT = (
-    "(none)",
-    "(other words)",
-)  # what a span is beside, where there is none of the same words
+# Labels in a confusion table for a span without a counterpart of the same bounds.
+NO_SPAN, OTHER_BOUNDS = "(none)", "(other words)"
 Extents = tuple[tuple[int, int], ...]
-"""Words [start, end) of each piece."""
+"""The words [start, end) of each piece of a span."""
 
 
 class Tagged(Protocol):
@@ -37,11 +35,11 @@ class Tagged(Protocol):
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Words."""
+        """T words."""
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """One for each word."""
+        """T tags, one for each word."""
 
 
 E = TypeVar("E", bound=Tagged)
@@ -49,7 +47,7 @@ R = TypeVar("R")
 
 
 class TaggedSpan(NamedTuple):
-    """Words [start, end) with a label. `score` is the least probability that the model gives one of its tags."""
+    """Words [start, end) with a label. `score` is the minimum probability of their tags."""
 
     label: str
     start: int
@@ -60,19 +58,22 @@ class TaggedSpan(NamedTuple):
 class TaggingTask(
     Task[E, Tags, R], HasConfidence[E], HasUnits[E, Tags], Perturbable[E], TagsWords[E]
 ):
-    """Predictions are tags in IOB2 (orphan I- tags allowed), one list per example in the examples' order."""
+    """Predictions are tags in IOB2 (orphan I- tags allowed).
+
+    They are one list per example, in the examples' order.
+    """
 
     head = "classes"
     claim_and_decision_names = ("spans", "tags")
     metric_names = ("f1", "precision", "recall")
     glossary: ClassVar[Mapping[str, str]] = {
-        f"{OTHER_EXTENT}, {NONE}": "In a table of confusion: the span overlaps one with other "
-        "limits, or there is no span.",
+        f"{OTHER_BOUNDS}, {NO_SPAN}": "In a confusion table: the span overlaps a span with other "
+        "bounds, or it overlaps no span.",
     }
     pipeline_tag = "token-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """There are some, each once, and none is a tag."""
+        """The problems of a recipe's labels: required, unique, and without tag prefixes."""
         prefixed = [label for label in labels if label == "O" or label.startswith(("B-", "I-"))]
         return [
             *super().check_labels(labels),
@@ -83,11 +84,11 @@ class TaggingTask(
         ]
 
     @abstractmethod
-    def marked(self, example: E) -> int | None:
-        """The word that the model must be shown, if there is one: the predicate of a proposition."""
+    def marked_word(self, example: E) -> int | None:
+        """The index of the word to mark in the input, such as a predicate. None: no mark."""
 
     def split_group(self, row: Row) -> str:
-        """The sentence's words: equal sentences, and all predicates of one, stay together."""
+        """The sentence. Equal sentences, and all predicates of a sentence, go to the same split."""
         return " ".join(row["tokens"])
 
     def labels(self, example: E) -> Iterator[str]:
@@ -99,15 +100,15 @@ class TaggingTask(
         return " ".join(example.tokens)
 
     def num_tokens(self, example: E) -> int:
-        """Its tokens; a sentence counts once for each of its predicates."""
+        """The number of tokens. A sentence counts once for each of its predicates."""
         return len(example.tokens)
 
     def apply_edit(self, example: E, edit: Edit) -> E:
-        """Its words changed one by one: tags stay with them."""
+        """The sentence with each word edited separately. Tags stay with their words."""
         return self.with_tags(example, edit.words(example.tokens), example.tags)
 
     def with_tags(self, example: E, tokens: Sequence[str], tags: Sequence[str]) -> E:
-        """The sentence with other words and their tags."""
+        """The sentence with other tokens and their tags."""
         words = {"tokens": tuple(tokens), "tags": tuple(tags)}
         changed: E = replace(example, **words)  # type: ignore[type-var]
         return changed
@@ -122,13 +123,13 @@ class TaggingTask(
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """Windows of words."""
+        """Windows of words, as `word_features` makes them."""
         numbers = {name: number for number, name in enumerate(classes)}
         pieces = tokenizer.words([example.tokens for example in examples])
         for number, (example, words) in enumerate(zip(examples, pieces, strict=True), first):
             tags = [numbers[tag] for tag in example.tags]
             yield from word_features(
-                number, words, tags, tokenizer, max_length, stride, counts, self.marked(example)
+                number, words, tags, tokenizer, max_length, stride, counts, self.marked_word(example)
             )
 
     def decode(
@@ -146,65 +147,75 @@ class TaggingTask(
     def decision_logits(
         self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
-        """Those of each word."""
+        """The logits [T, K] of the T words."""
         return _word_logits(window_logits)
 
     def decisions(
         self, example: E, prediction: Sequence[str], classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """A tag for each word."""
+        """The tag [T] of each word, and whether it is right [T]."""
         return list(map(classes.index, prediction)), list(map(str.__eq__, prediction, example.tags))
 
-    def said(self, tags: Sequence[str]) -> dict[Extents, str]:
-        """Where tags put something, of what the model is not told, and its label."""
+    def claimed_spans(self, tags: Sequence[str]) -> dict[Extents, str]:
+        """The labels of the tagged spans, by their bounds. Spans in the input are not claims."""
         return {((start, end),): label for label, start, end in spans(tags)}
 
     def claims(self, example: E, prediction: Sequence[str]) -> Iterator[Claim]:
-        """What is said; what is not in the annotation with just these words may overlap something there, or may not."""
-        gold, found = self.said(example.tags), self.said(prediction)
-        for extents, label in found.items():
-            there = gold.get(extents) or _elsewhere(extents, gold)
-            expected = " / ".join(_words(example, gold, one) for one in _overlapping(extents, gold))
+        """The predicted spans, each compared with the annotated span of the same bounds.
+
+        The gold label of a span without such a counterpart is OTHER_BOUNDS if it overlaps an
+        annotated span, else NO_SPAN. Missed annotated spans follow.
+        """
+        gold, predicted = self.claimed_spans(example.tags), self.claimed_spans(prediction)
+        for extents, label in predicted.items():
+            gold_label = gold.get(extents) or _label_without_match(extents, gold)
+            expected = " / ".join(
+                _span_text(example, gold, overlap) for overlap in _overlapping(extents, gold)
+            )
             words = tuple(chain.from_iterable(range(*extent) for extent in extents))
             yield Claim(
                 words,
-                there,
+                gold_label,
                 label,
-                expected or NONE,
-                _words(example, found, extents),
-                there == label,
+                expected or NO_SPAN,
+                _span_text(example, predicted, extents),
+                gold_label == label,
             )
-        for extents in sorted(gold.keys() - found.keys()):
+        for extents in sorted(gold.keys() - predicted.keys()):
             yield Claim(
                 (),
                 gold[extents],
-                _elsewhere(extents, found),
-                _words(example, gold, extents),
+                _label_without_match(extents, predicted),
+                _span_text(example, gold, extents),
                 "",
                 False,
             )
 
 
 def check_tokens(row: Row, problems: Problems) -> bool:
-    """Whether a user's row has a list of words, at least one; a problem is added where not."""
+    """Whether a row has a list of at least one word. Adds a problem if not."""
     tokens = row["tokens"]
     if is_text_list(tokens) and tokens:
         return True
     problems.add(
         row["where"],
-        f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, expected a list of one word or more",
+        f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, "
+        "expected a list of one word or more",
         "wrong-type",
     )
     return False
 
 
 def bio_classes(labels: Sequence[str]) -> tuple[str, ...]:
-    """O, then B-X and I-X for each label X in order."""
+    """O, then B-X and I-X for each label X, in order."""
     return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
 
 
 def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
-    """Whether a row has tokens, one tag for each, and only tags of `labels`; problems are added where not, one a label."""
+    """Whether a row has tokens and one IOB2 tag for each, with labels of `labels`.
+
+    Adds problems if not; an unknown label is one problem per row.
+    """
     before = len(problems)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
     if not check_tokens(row, problems) or not check_words(tokens, where, problems):
@@ -213,15 +224,16 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
         count = len(tags) if isinstance(tags, list | tuple) else "no list of"
         problems.add(
             where,
-            f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a sentence a token",
+            f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a "
+            "sentence needs at least one token",
             "tag-count",
         )
         return False
-    odd = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
-    if odd:
+    invalid = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
+    if invalid:
         problems.add(
             where,
-            f"tag {odd[0]!r} is not IOB2, which has O, B-TYPE and I-TYPE; correct it",
+            f"tag {invalid[0]!r} is not valid in IOB2, which has O, B-TYPE, I-TYPE; correct it",
             "ill-formed-tag",
         )
         return False
@@ -233,8 +245,8 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
         problems.add(
             where,
-            f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label {label!r} is not "
-            f"in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag",
+            f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label "
+            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag",
             "unknown-label",
         )
     return len(problems) == before
@@ -248,18 +260,20 @@ def word_features(
     max_length: int,
     stride: int,
     counts: Counter[str],
-    marked: int | None,
+    marked_word: int | None,
 ) -> Iterator[Feature]:
-    """The windows of one sentence: `pieces` are the sub-words of its words, `tags` their class numbers.
+    """The windows of one sentence of T words.
 
-    A word's label is read at its first sub-word (a causal backbone's: its last, which knows the others), in the one window that
-    owns it, so none is lost or counted twice. The word number `marked` (a predicate) stands between two markers, which any
-    backbone can read, whatever token types it has.
+    `pieces` [T] are the sub-words of each word, `tags` [T] the class numbers. The label of a word is
+    at its first sub-word (causal backbone: at its last, whose state depends on the others). Exactly
+    one window owns the word, so that no label is lost or counted twice. The word with the index
+    `marked_word`, a predicate, is between two markers: all backbones can read them, whatever token
+    types they have. `counts` counts long words, split sentences and windows without predicate.
     """
-    marker = [] if marked is None else tokenizer.marker
+    marker = [] if marked_word is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
     sizes = list(map(len, pieces))
-    if marked is None and sum(sizes) <= room:  # the most frequent case, by the same rules
+    if marked_word is None and sum(sizes) <= room:  # a fast path with the same result
         ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
         ends = list(accumulate(sizes, initial=len(tokenizer.prefix)))
         words = range(len(tags))
@@ -275,17 +289,17 @@ def word_features(
         )
         return
     counts["words cut (their first sub-words stay)"] += sum(size > room for size in sizes)
-    cut = windows([min(size, room) for size in sizes], room, stride)
-    counts["sentences in several windows"] += len(cut) > 1
-    for window in cut:
+    sentence_windows = windows([min(size, room) for size in sizes], room, stride)
+    counts["sentences in several windows"] += len(sentence_windows) > 1
+    for window in sentence_windows:
         ids, positions = list(tokenizer.prefix), []
         for word in range(window.start, window.end):
-            around = marker if word == marked else []
+            around = marker if word == marked_word else []
             piece = pieces[word][:room]
             ids += around
             positions.append(len(ids) + (len(piece) - 1) * tokenizer.causal)
             ids += piece + around
-        if marked is not None and not window.start <= marked < window.end:
+        if marked_word is not None and not window.start <= marked_word < window.end:
             counts["windows without their predicate"] += 1
         owned = slice(window.owned_start - window.start, window.owned_end - window.start)
         words = range(window.owned_start, window.owned_end)
@@ -303,55 +317,59 @@ def word_features(
 
 
 def decode_tags(window_logits: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
-    """The best well-formed BIO sequence for a whole sentence, by the sum of its words' logits (Viterbi).
+    """The best well-formed BIO sequence [T] of a sentence, by the sum of its words' logits.
 
-    That is also the best by log-probability: normalizing a word's logits adds the same to every sequence.
-
-    I-X may only follow B-X or I-X; every other step is free, so a word's best predecessor is one of three scores.
+    The algorithm is Viterbi's. The sequence is also the best by log-probability, because the
+    normalization of a word's logits adds the same constant to every sequence. I-X may follow only
+    B-X or I-X; all other transitions are allowed. So the best predecessor of a tag is that of the
+    greatest of three scores.
     """
-    return [classes[number] for number in _path(_word_logits(window_logits), classes)]
+    return [classes[number] for number in _best_path(_word_logits(window_logits), classes)]
 
 
 def decode_spans(
     window_logits: Sequence[WindowLogits], classes: Sequence[str], temperature: float = 1.0
 ) -> list[TaggedSpan]:
-    """The spans of `decode_tags`, in order; `temperature` is for their scores."""
+    """The spans of `decode_tags`, in order. `temperature` divides the logits for their scores."""
     logits = _word_logits(window_logits)
-    path = _path(logits, classes)
-    chances = softmax(logits, temperature)[np.arange(len(path)), path]
-    found: list[TaggedSpan] = []
+    path = _best_path(logits, classes)
+    probabilities = softmax(logits, temperature)[np.arange(len(path)), path]
+    decoded: list[TaggedSpan] = []
     for word, number in enumerate(path):
         prefix, _, label = classes[number].partition("-")
-        score = float(chances[word])
+        score = float(probabilities[word])
         if prefix == "B":
-            found.append(TaggedSpan(label, word, word + 1, score))
+            decoded.append(TaggedSpan(label, word, word + 1, score))
         elif prefix == "I":
-            found[-1] = found[-1]._replace(end=word + 1, score=min(found[-1].score, score))
-    return found
+            decoded[-1] = decoded[-1]._replace(end=word + 1, score=min(decoded[-1].score, score))
+    return decoded
 
 
-def _elsewhere(extents: Extents, found: Mapping[Extents, str]) -> str:
-    return OTHER_EXTENT if _overlapping(extents, found) else NONE
+def _label_without_match(extents: Extents, labels: Mapping[Extents, str]) -> str:
+    return OTHER_BOUNDS if _overlapping(extents, labels) else NO_SPAN
 
 
-def _words(example: Tagged, found: Mapping[Extents, str], extents: Extents) -> str:
-    return f"{found[extents]}: {' … '.join(' '.join(example.tokens[slice(*extent)]) for extent in extents)}"
+def _span_text(example: Tagged, labels: Mapping[Extents, str], extents: Extents) -> str:
+    pieces = (" ".join(example.tokens[start:end]) for start, end in extents)
+    return f"{labels[extents]}: {' … '.join(pieces)}"
 
 
-def _overlapping(extents: Extents, found: Mapping[Extents, str]) -> list[Extents]:
-    return [
-        other for other in found if any(a[0] < b[1] and b[0] < a[1] for a in extents for b in other)
-    ]
+def _overlapping(extents: Extents, labels: Mapping[Extents, str]) -> list[Extents]:
+    return [other for other in labels if _overlap(extents, other)]
+
+
+def _overlap(first: Extents, second: Extents) -> bool:
+    return any(a[0] < b[1] and b[0] < a[1] for a in first for b in second)
 
 
 def _word_logits(window_logits: Sequence[WindowLogits]) -> NDArray[np.float64]:
-    """The logits of all words [T, K], in order."""
+    """The logits [T, K] of all words, in order."""
     order = np.argsort(np.concatenate([window.begins for window in window_logits]), kind="stable")
     return np.concatenate([window.logits for window in window_logits])[order].astype(np.float64)
 
 
-def _path(scores: NDArray[np.float64], classes: Sequence[str]) -> list[int]:
-    """`scores` [T, K]; an I-X is the class after its B-X."""
+def _best_path(scores: NDArray[np.float64], classes: Sequence[str]) -> list[int]:
+    """The best sequence [T] for `scores` [T, K]. The class I-X directly follows B-X."""
     inside = np.array([number for number, name in enumerate(classes) if name.startswith("I-")])
     steps, size = scores.shape
     back = np.zeros((steps, size), dtype=np.int64)
