@@ -31,7 +31,7 @@ def featurize(name: str) -> None:
             f"{tokenizer.max_length} positions; give at most that"
         )
     label_token_ids = (
-        tokenizer.single_words([corpus["words"][label] for label in classes])
+        tokenizer.vocabulary_ids([corpus["words"][label] for label in classes])
         if corpus["words"]
         else []
     )

@@ -82,7 +82,7 @@ def _sample_texts(folder: Path) -> tuple["Tensor", "Tensor"]:
     from pipeline.pretrained.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(folder)
-    texts = tokenizer.texts(["Both must see the same in this sentence.", "And in this."])
+    texts = tokenizer.encode_texts(["Both must see the same in this sentence.", "And in this."])
     ids = [torch.tensor([*tokenizer.prefix, *text, *tokenizer.suffix]) for text, _ in texts]
     masks = [torch.ones_like(row) for row in ids]
     return pad_sequence(ids, True, tokenizer.pad_token_id), pad_sequence(masks, True)

@@ -23,7 +23,7 @@ class Tokenizer:
       they are its end-of-text token.
     - `second_type`: the token type of a second segment (0 if the backbone has one type only).
     - `marker`, `second_marker`: the ids of "*" and "#", which mark words in a text.
-    - `mask`: the id of the mask token; None if the backbone is causal or has no mask token.
+    - `mask_token_id`: None if the backbone is causal or has no mask token.
     - `max_length`: the number of tokens that the backbone has positions for.
     - `causal`: whether a token attends only to itself and the tokens before it.
     """
@@ -57,18 +57,18 @@ class Tokenizer:
         # The templates of Llama and ModernBERT have token types, but the backbones ignore them.
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
         unknown, end = pretrained.unk_token_id, pretrained.eos_token_id
-        self.unknown = int(unknown if unknown is not None else end)
+        self.unk_token_id = int(unknown if unknown is not None else end)
         self.pad_token_id = int(pretrained.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
-        self.mask: int | None = None if family.causal else pretrained.mask_token_id
+        self.mask_token_id: int | None = None if family.causal else pretrained.mask_token_id
         positions = getattr(config, "max_position_embeddings", None) or pretrained.model_max_length
         self.max_length = int(positions) - family.first_position
         if self.causal:
-            separator = [self.unknown if end is None else int(end)]
+            separator = [self.unk_token_id if end is None else int(end)]
             self.middle, self.suffix = self.middle or separator, self.suffix or separator
         self._pieces: dict[str, list[int]] = {}
-        self.marker, self.second_marker = self.words([["*", "#"]])[0]
+        self.marker, self.second_marker = self.encode_words([["*", "#"]])[0]
 
     @property
     def digest(self) -> str:
@@ -85,14 +85,14 @@ class Tokenizer:
         middle = ids[gaps[0] : gaps[-1] + 1] if gaps else []
         return ids[: inside[0]], middle, ids[inside[-1] + 1 :], int(types[inside[-1]])
 
-    def summary(self, length: int) -> int:
+    def summary_position(self, length: int) -> int:
         """Return the position whose hidden state represents a whole text of `length` tokens.
 
         It is the first position, or the last in a causal backbone.
         """
         return length - 1 if self.causal else 0
 
-    def words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Tokenize each word of each sentence into sub-word ids.
 
         The ids of a word do not depend on the words around it. Equal words share one list: do not
@@ -110,19 +110,21 @@ class Tokenizer:
             pieces: list[list[int]] = [[] for _ in words]
             for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
                 pieces[word].append(piece)
-            cache.update(zip(words, (piece or [self.unknown] for piece in pieces), strict=True))
+            cache.update(
+                zip(words, (piece or [self.unk_token_id] for piece in pieces), strict=True)
+            )
         return [[cache[word] for word in words] for words in sentences]
 
-    def single_words(self, words: Sequence[str]) -> list[int]:
+    def vocabulary_ids(self, words: Sequence[str]) -> list[int]:
         """Return the vocabulary id of each word.
 
         Raises UserError with all words that have several sub-words or the id of another word.
         """
-        pieces = self.words([words])[0]
+        pieces = self.encode_words([words])[0]
         ids = [piece[0] for piece in pieces]
         problems = []
         for index, (word, piece) in enumerate(zip(words, pieces, strict=True)):
-            if len(piece) > 1 or piece == [self.unknown]:
+            if len(piece) > 1 or piece == [self.unk_token_id]:
                 reason = f"has {len(piece)} sub-words" if len(piece) > 1 else "is unknown"
                 problems.append(
                     f"the recipe's words: {word!r} {reason} in the backbone's vocabulary; "
@@ -137,7 +139,7 @@ class Tokenizer:
             raise UserError(*problems)
         return ids
 
-    def texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def encode_texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Tokenize each text into sub-word ids and their (start, end) offsets in characters."""
         encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)
         return [

@@ -183,8 +183,8 @@ class MultipleChoice(
         contexts = list(
             dict.fromkeys(example.context for example in examples)
         )  # a context has many questions
-        encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
-        questions = tokenizer.texts([example.question for example in examples])
+        encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
+        questions = tokenizer.encode_texts([example.question for example in examples])
         for number, (example, (question, _)) in enumerate(
             zip(examples, questions, strict=True), first
         ):
@@ -347,7 +347,7 @@ def _mentioned(
             input_ids=shown,
             token_types=[0] * len(head) + [tokenizer.second_type] * (len(shown) - len(head)),
             positions=[
-                tokenizer.summary(len(shown)),
+                tokenizer.summary_position(len(shown)),
                 *(
                     len(head) + min(found[tokenizer.causal], window.end - 1) - window.start
                     for _, found in inside
@@ -377,7 +377,7 @@ def _appended(
     """A choice is read at the marker before it, a causal backbone's at its last sub-word."""
     room = max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
     share = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
-    choices = [ids for ids, _ in tokenizer.texts(example.choices)]
+    choices = [ids for ids, _ in tokenizer.encode_texts(example.choices)]
     counts["choices cut"] += any(len(ids) > share for ids in choices)
     second, places = list[int](), list[int]()
     for ids in choices:

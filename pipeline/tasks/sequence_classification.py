@@ -163,7 +163,7 @@ class SequenceClassification(
     ) -> Iterator[Feature]:
         """One window an example; where two texts are too long for it, the longer one loses its end first."""
         texts, pairs = (
-            tokenizer.texts([getattr(example, name) for example in examples])
+            tokenizer.encode_texts([getattr(example, name) for example in examples])
             for name in ("text", "text_pair")
         )
         for number, (example, *both) in enumerate(zip(examples, texts, pairs, strict=True), first):
@@ -188,7 +188,7 @@ class SequenceClassification(
 
     def position(self, ids: Sequence[int], tokenizer: "Tokenizer") -> int:
         """Where the head reads: the first token ([CLS]), or the last of a causal backbone."""
-        return tokenizer.summary(len(ids))
+        return tokenizer.summary_position(len(ids))
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]

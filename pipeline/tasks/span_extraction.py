@@ -206,8 +206,8 @@ class SpanExtraction(
         contexts = list(
             dict.fromkeys(example.context for example in examples)
         )  # a context has many questions
-        encoded = dict(zip(contexts, tokenizer.texts(contexts), strict=True))
-        questions = tokenizer.texts([example.question for example in examples])
+        encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
+        questions = tokenizer.encode_texts([example.question for example in examples])
         for number, (example, (question, _)) in enumerate(
             zip(examples, questions, strict=True), first
         ):
@@ -444,7 +444,10 @@ def _features(
             input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
             token_types=[0] * len(head)
             + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
-            positions=[tokenizer.summary(end + len(tokenizer.suffix)), *range(len(head), end)],
+            positions=[
+                tokenizer.summary_position(end + len(tokenizer.suffix)),
+                *range(len(head), end),
+            ],
             labels=labels,
             begins=[begin for begin, _ in spans],
             ends=[end for _, end in spans],

@@ -25,12 +25,12 @@ class VerbalizedClassification(SequenceClassification):
         """
         if tokenizer.causal:
             return []
-        if tokenizer.mask is None:
+        if tokenizer.mask_token_id is None:
             raise UserError(
                 "verbalized_classification: the backbone's tokenizer has no mask token; use "
                 "sequence_classification"
             )
-        return [tokenizer.mask, *tokenizer.suffix]
+        return [tokenizer.mask_token_id, *tokenizer.suffix]
 
     def position(self, ids: Sequence[int], tokenizer: "Tokenizer") -> int:
         """The index of the mask token; for a causal backbone, of the last token."""

@@ -125,7 +125,7 @@ class TaggingTask(
     ) -> Iterator[Feature]:
         """Windows of words, as `word_features` makes them."""
         numbers = {name: number for number, name in enumerate(classes)}
-        pieces = tokenizer.words([example.tokens for example in examples])
+        pieces = tokenizer.encode_words([example.tokens for example in examples])
         for number, (example, words) in enumerate(zip(examples, pieces, strict=True), first):
             tags = [numbers[tag] for tag in example.tags]
             yield from word_features(

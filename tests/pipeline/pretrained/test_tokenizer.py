@@ -26,61 +26,61 @@ def test_special_tokens_come_from_the_template(
 
 
 def test_padding_and_unknown_ids(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
-    assert (tokenizer.pad_token_id, tokenizer.unknown) == (0, UNK)
-    assert (one_type_tokenizer.pad_token_id, one_type_tokenizer.unknown) == (1, 3)
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, UNK)
+    assert (one_type_tokenizer.pad_token_id, one_type_tokenizer.unk_token_id) == (1, 3)
 
 
 def test_words_are_tokenized_separately(
     tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
 ) -> None:
     words = ["the", "Unbelievable", "the", "old-man"]
-    first, long, again, hyphen = tokenizer.words([words])[0]
-    assert first == again == tokenizer.texts(["the"])[0][0]
+    first, long, again, hyphen = tokenizer.encode_words([words])[0]
+    assert first == again == tokenizer.encode_texts(["the"])[0][0]
     assert len(long) >= 1
-    assert hyphen == tokenizer.texts(["old - man"])[0][0]
-    first, long, again, _ = one_type_tokenizer.words([words])[0]
+    assert hyphen == tokenizer.encode_texts(["old - man"])[0][0]
+    first, long, again, _ = one_type_tokenizer.encode_words([words])[0]
     assert first == again
     assert len(long) > 1
-    assert [len(sentence) for sentence in tokenizer.words([["a"], ["b", "c"]])] == [1, 2]
+    assert [len(sentence) for sentence in tokenizer.encode_words([["a"], ["b", "c"]])] == [1, 2]
 
 
 @pytest.mark.parametrize("word", ["", "\x00\x01", "\u200b", " "])
 def test_word_without_sub_words_becomes_the_unknown_token(tokenizer: Tokenizer, word: str) -> None:
-    assert tokenizer.words([["the", word, "cat"]])[0] == [
-        *tokenizer.words([["the"]])[0],
+    assert tokenizer.encode_words([["the", word, "cat"]])[0] == [
+        *tokenizer.encode_words([["the"]])[0],
         [UNK],
-        *tokenizer.words([["cat"]])[0],
+        *tokenizer.encode_words([["cat"]])[0],
     ]
 
 
 def test_empty_word_of_a_byte_level_tokenizer_becomes_the_unknown_token(
     one_type_tokenizer: Tokenizer,
 ) -> None:
-    the, empty, cat = one_type_tokenizer.words([["the", "", "cat"]])[0]
+    the, empty, cat = one_type_tokenizer.encode_words([["the", "", "cat"]])[0]
     assert (the, cat) == (
-        one_type_tokenizer.words([["the"]])[0][0],
-        one_type_tokenizer.words([["cat"]])[0][0],
+        one_type_tokenizer.encode_words([["the"]])[0][0],
+        one_type_tokenizer.encode_words([["cat"]])[0][0],
     )
-    assert empty == [one_type_tokenizer.unknown]
+    assert empty == [one_type_tokenizer.unk_token_id]
 
 
 def test_special_tokens_in_a_text_are_plain_text(
     tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
 ) -> None:
     ids = [
-        *tokenizer.words([["[SEP]"]])[0][0],
-        *tokenizer.texts(["so [SEP] and [CLS] and [PAD]"])[0][0],
+        *tokenizer.encode_words([["[SEP]"]])[0][0],
+        *tokenizer.encode_texts(["so [SEP] and [CLS] and [PAD]"])[0][0],
     ]
     assert not {CLS, SEP, UNK, tokenizer.pad_token_id} & set(ids)
     ids = [
-        *one_type_tokenizer.words([["</s>"]])[0][0],
-        *one_type_tokenizer.texts(["so </s> and <pad>"])[0][0],
+        *one_type_tokenizer.encode_words([["</s>"]])[0][0],
+        *one_type_tokenizer.encode_texts(["so </s> and <pad>"])[0][0],
     ]
     assert not {0, 1, 2, 3} & set(ids)
 
 
 def test_long_texts_are_neither_truncated_nor_padded(tokenizer: Tokenizer) -> None:
-    (long, _), (short, _) = tokenizer.texts(["cat " * 3000, "cat"])
+    (long, _), (short, _) = tokenizer.encode_texts(["cat " * 3000, "cat"])
     assert (len(long), len(short)) == (3000, 1)
 
 
@@ -93,10 +93,10 @@ def test_offsets_cover_all_characters_of_the_text(
     # A combining accent may belong to no sub-word.
     required = {i for i, char in enumerate(text) if not char.isspace() and char != "\u0301"}
     for tested in (tokenizer, one_type_tokenizer):
-        ids, offsets = tested.texts([text])[0]
+        ids, offsets = tested.encode_texts([text])[0]
         assert len(ids) == len(offsets)
         assert required <= {i for begin, end in offsets for i in range(begin, end)}
-    pieces = [text[begin:end] for begin, end in tokenizer.texts([text])[0][1]]
+    pieces = [text[begin:end] for begin, end in tokenizer.encode_texts([text])[0][1]]
     assert "".join(pieces) == "".join(text.split()).replace("\u0301", "")
 
 
@@ -132,8 +132,8 @@ def test_cached_words_equal_words_tokenized_in_their_sentence(
             pieces: list[list[int]] = [[] for _ in words]
             for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
                 pieces[word].append(piece)
-            expected.append([piece or [tested.unknown] for piece in pieces])
-        assert tested.words(sentences) == expected
+            expected.append([piece or [tested.unk_token_id] for piece in pieces])
+        assert tested.encode_words(sentences) == expected
 
 
 def test_copy_for_another_process_gives_the_same_ids(
@@ -142,6 +142,8 @@ def test_copy_for_another_process_gives_the_same_ids(
     for original in (tokenizer, one_type_tokenizer):
         copied = copy.deepcopy(original)  # pickles like a transfer to another process
         assert copied.digest == original.digest
-        assert copied.words([["Unbelievable", "cat"]]) == original.words([["Unbelievable", "cat"]])
-        assert copied.texts(["a cat"]) == original.texts(["a cat"])
+        assert copied.encode_words([["Unbelievable", "cat"]]) == original.encode_words(
+            [["Unbelievable", "cat"]]
+        )
+        assert copied.encode_texts(["a cat"]) == original.encode_texts(["a cat"])
     assert tokenizer.digest != one_type_tokenizer.digest

@@ -51,7 +51,7 @@ def featurize(
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.texts([text])[0][0]
+    return tokenizer.encode_texts([text])[0][0]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -102,7 +102,7 @@ def test_mentions_are_read_where_they_stand(name: str, request: pytest.FixtureRe
     tokenizer: Tokenizer = request.getfixturevalue(name)
     example = mentions("Rome", "Cy")
     (feature,), counts = featurize(tokenizer, example)
-    context, offsets = tokenizer.texts([example.context])[0]
+    context, offsets = tokenizer.encode_texts([example.context])[0]
     head = [*tokenizer.prefix, *ids(tokenizer, example.question), *tokenizer.middle]
     assert feature.input_ids == [*head, *context, *tokenizer.suffix]
     places = []

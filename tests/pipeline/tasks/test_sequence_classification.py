@@ -38,7 +38,7 @@ def featurize(
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.texts([text])[0][0]
+    return tokenizer.encode_texts([text])[0][0]
 
 
 @pytest.mark.parametrize("name", EVERY)

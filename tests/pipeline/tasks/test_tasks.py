@@ -66,8 +66,8 @@ def test_a_verb_that_comes_twice_is_told_apart_by_markers(
 ) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     features, counts = featurize(SRL, [saw(2), saw(6)], tokenizer, SRL_CLASSES)
-    pieces = tokenizer.words([saw(2).tokens])[0]
-    assert tokenizer.marker == tokenizer.words([["*"]])[0][0]
+    pieces = tokenizer.encode_words([saw(2).tokens])[0]
+    assert tokenizer.marker == tokenizer.encode_words([["*"]])[0][0]
     for feature, predicate in zip(features, (2, 6), strict=True):
         assert not any(feature.token_types)
         expected = [*tokenizer.prefix]
@@ -88,7 +88,7 @@ def test_a_predicate_of_several_pieces_is_marked_whole(tokenizer: Tokenizer) -> 
     (feature,), _ = featurize(
         SRL, [Srl("a", ("he", verb, "us"), 1, ("O", "B-V", "O"))], tokenizer, SRL_CLASSES
     )
-    ((he,), pieces, (us,)) = tokenizer.words([["he", verb, "us"]])[0]
+    ((he,), pieces, (us,)) = tokenizer.encode_words([["he", verb, "us"]])[0]
     assert len(pieces) > 1
     (star,) = tokenizer.marker
     assert feature.input_ids == [101, he, star, *pieces, star, us, 102]
@@ -101,7 +101,7 @@ def test_words_that_are_tagged_without_predicate_have_no_markers(tokenizer: Toke
     )
     assert feature.input_ids == [
         101,
-        *(piece for word in tokenizer.words([["in", "Rome"]])[0] for piece in word),
+        *(piece for word in tokenizer.encode_words([["in", "Rome"]])[0] for piece in word),
         102,
     ]
 
@@ -122,7 +122,7 @@ def test_each_label_of_a_long_sentence_is_learned_once(
     assert [SRL_CLASSES[label] for feature in long for label in feature.labels] == tags
     assert all(list(feature.ends) == [word + 1 for word in feature.begins] for feature in long)
     assert sum(feature.label_count for feature in long) == 50
-    pieces = tokenizer.words([words])[0]
+    pieces = tokenizer.encode_words([words])[0]
     for feature in long:
         read = [feature.input_ids[position] for position in feature.positions]
         assert read == [pieces[word][0] for word in feature.begins], (
@@ -137,7 +137,7 @@ def test_each_label_of_a_long_sentence_is_learned_once(
 
 def test_a_word_longer_than_a_window_keeps_its_label(tokenizer: Tokenizer) -> None:
     long = "qz" * 40
-    assert len(tokenizer.words([[long]])[0][0]) > 14
+    assert len(tokenizer.encode_words([[long]])[0][0]) > 14
     features, counts = featurize(
         NER, [Ner("a", ("in", long, "."), ("O", "B-LOC", "O"))], tokenizer, NER_CLASSES, 16, 4
     )
@@ -256,7 +256,7 @@ def test_question_and_context_are_two_segments(
     tokenizer: Tokenizer, one_type_tokenizer: Tokenizer
 ) -> None:
     (feature,), _ = featurize(QA, [ask(None, "a cat", "what is it ?")], tokenizer, QA.classes(()))
-    (question, _), (context, _) = tokenizer.texts(["what is it ?", "a cat"])
+    (question, _), (context, _) = tokenizer.encode_texts(["what is it ?", "a cat"])
     assert feature.input_ids == [101, *question, 102, *context, 102]
     assert feature.token_types == [0] * (len(question) + 2) + [1] * (len(context) + 1)
     assert feature.positions == [0, len(question) + 2, len(question) + 3]

@@ -21,14 +21,14 @@ def featurize(tokenizer: Tokenizer, *pairs: tuple[str, str]) -> list[Feature]:
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.texts([text])[0][0]
+    return tokenizer.encode_texts([text])[0][0]
 
 
 def test_the_mask_follows_the_texts(tokenizer: Tokenizer) -> None:
     features = featurize(tokenizer, ("the cat", "a dog"), ("the cat", ""), ("cat " * 90, ""))
-    assert tokenizer.mask is not None
+    assert tokenizer.mask_token_id is not None
     for feature in features:
-        assert feature.input_ids[-2:] == [tokenizer.mask, *tokenizer.suffix]
+        assert feature.input_ids[-2:] == [tokenizer.mask_token_id, *tokenizer.suffix]
         assert feature.positions == [len(feature.input_ids) - 2]
     assert features[0].input_ids[-4:-2] == ids(tokenizer, "a dog")
 
@@ -42,16 +42,18 @@ def test_a_causal_backbone_predicts_the_next_word(numbering_tokenizer: Tokenizer
 def test_a_tokenizer_without_a_mask_is_a_user_error(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer, "mask", None)
+    monkeypatch.setattr(tokenizer, "mask_token_id", None)
     with pytest.raises(UserError, match="has no mask token; use sequence_classification"):
         featurize(tokenizer, ("a", ""))
 
 
 def test_each_label_word_is_a_single_token(tokenizer: Tokenizer) -> None:
     words = ["the", "cat"]
-    assert tokenizer.single_words(words) == [pieces[0] for pieces in tokenizer.words([words])[0]]
+    assert tokenizer.vocabulary_ids(words) == [
+        pieces[0] for pieces in tokenizer.encode_words([words])[0]
+    ]
     with pytest.raises(UserError) as caught:
-        tokenizer.single_words(["the", "unbelievablyzzz", "The"])
+        tokenizer.vocabulary_ids(["the", "unbelievablyzzz", "The"])
     message = str(caught.value)
     assert "'unbelievablyzzz' has" in message
     assert "choose a word that is one" in message
