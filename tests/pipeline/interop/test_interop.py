@@ -633,7 +633,7 @@ def test_verify_finds_other_factors_and_a_pickle(tmp_path: Path) -> None:
     folder, backbone = save_model(tmp_path / "model", "bert"), with_factors("bert")
     lora_to_peft(tmp_path / "a", with_factors("bert", seed=3), str(folder))
     run = lambda: verify(tmp_path / "a", None, backbone, folder, *texts(backbone, [5]))  # noqa: E731
-    assert "hidden states differ" in problems_of(run)[0]
+    assert "hidden states of peft differ" in problems_of(run)[0]
     path = tmp_path / "a/adapter_model.safetensors"
     path.rename(path.with_suffix(".bin"))
     assert "is a pickle" in problems_of(run)[0]
