@@ -1,4 +1,7 @@
-"""The arms: each way to train a model for a task is one frozen record. Nothing outside this file compares an arm's name."""
+"""The arms. An arm is one way to train a model for a task, as one frozen record.
+
+No other module compares the name of an arm.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +18,19 @@ _DEEP_PROMPT = ("projection_size", "prompt_dropout", "hidden_state_cache_mb")
 class Arm:
     """One arm: how it trains, how its artifacts are used, and how the report shows it.
 
-    `parts` are trained, each at its learning rate PART_lr; the first part tells the arm from others. `prompt` is the kind of
-    prompt in its model (None: no prompt), which starts from the artifact in the task's `init_from` if `from_artifact`, and
-    from training text otherwise. `params` are the keys of TrainParams that this arm takes and not all arms take. `baseline`:
-    `compare.arms` may name it; the only other arm runs on every task.
+    `parts` are the trained parts of the model. Each has the learning rate PART_lr, and the first
+    one characterizes the arm. `prompt` is the kind of prompt in the model (None: no prompt). It is
+    initialized from the artifact in the task's `init_from` if `from_artifact`, and from training
+    text otherwise. `params` lists the keys of TrainParams that only some arms take, this one among
+    them. `baseline` tells whether `compare.arms` may name the arm; the only arm that is not a
+    baseline runs on every task.
 
-    `served_alone` says why its artifacts cannot share a predictor with others (empty: they can). `model_card` names the
-    trained thing there.
+    `served_alone` is the reason why its artifacts cannot share a predictor with other artifacts
+    (empty: they can). `model_card` is the name of the trained part in the model card.
 
-    In the report, `title` stands below its name, `glossary` explains it, `color` (Okabe and Ito's palette) marks it
-    everywhere. The summary states how far `multitask` is from the references: `reference` is the place among them (0: none).
+    In the report, `title` stands below the name, `glossary` explains the arm, and `color` (from
+    Okabe and Ito's palette) marks it in every plot. The summary compares `multitask` with the
+    reference arms, in the order of `reference` (0: not a reference arm).
     """
 
     name: ArmName
@@ -42,16 +48,17 @@ class Arm:
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether the backbone's weights change, so that an artifact holds them."""
+        """Whether training changes the backbone's weights. If so, an artifact contains them."""
         return "backbone" in self.parts
 
 
 MULTITASK = Arm(
     "multitask",
     ("prompt", "head"),
-    title="prompt tuned from the shared one",
-    glossary="One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned for this task (MPT-2). "
-    "The backbone stays frozen. Its steps and tokens do not include the shared prompt's.",
+    title="initialized from the shared prompt",
+    glossary="One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned "
+    "for this task (MPT-2). The backbone stays frozen. The steps and tokens of this arm do not include "
+    "the training of the shared prompt.",
     color="#0072B2",
     model_card="a deep prompt",
     prompt="deep",
@@ -62,9 +69,9 @@ MULTITASK = Arm(
 DEEP_PROMPT = Arm(
     "deep_prompt",
     ("prompt", "head"),
-    title="own prompt from scratch",
-    glossary="The same deep prompt, trained for this task alone, from scratch. Any gain of multitask over it comes from "
-    "the shared pretraining and its extra compute.",
+    title="prompt trained from scratch",
+    glossary="A deep prompt of the same shape is trained from scratch on this task alone. Any gain "
+    "of multitask over it comes from the shared pretraining and its extra compute.",
     color="#E69F00",
     model_card="a deep prompt",
     prompt="deep",
@@ -74,29 +81,31 @@ DEEP_PROMPT = Arm(
 SOFT_PROMPT = Arm(
     "soft_prompt",
     ("prompt", "head"),
-    title="input layer only",
-    glossary="A prompt at the input layer only; the backbone stays frozen.",
+    title="prompt at the input layer only",
+    glossary="A prompt is trained at the input layer only. The backbone stays frozen.",
     color="#009E73",
     model_card="a soft prompt",
     prompt="soft",
     params=("num_virtual_tokens",),
-    served_alone="its prompt is part of the input, and rows of other tasks have no such prompt",
+    served_alone="its prompt is part of the input, and rows of other tasks do not have this prompt",
 )
 FINE_TUNE = Arm(
     "fine_tune",
     ("backbone", "head"),
-    title="whole backbone",
-    glossary="The whole backbone is trained: the usual reference, and the most expensive to store.",
+    title="whole backbone trained",
+    glossary="The whole backbone is trained. This arm is the usual reference. Its artifacts "
+    "are the largest.",
     color="#D55E00",
     model_card="a fine-tuned backbone",
     reference=1,
-    served_alone="it has a backbone of its own, so it shares no pass with others",
+    served_alone="its backbone differs from the others, so they cannot share a forward pass",
 )
 HEAD_ONLY = Arm(
     "head_only",
     ("head",),
     title="linear head only",
-    glossary="A linear head on the frozen backbone: what it knows without any prompt.",
+    glossary="A linear head is trained on the frozen backbone. It measures the backbone without "
+    "any prompt.",
     color="#6B6B6B",
     model_card="a head",
 )
@@ -104,18 +113,18 @@ LORA = Arm(
     "lora",
     ("lora", "head"),
     title="low-rank factors",
-    glossary="Low-rank factors are added to the query and value projections of the frozen backbone's attention (LoRA, Hu "
-    "et al. 2022).",
+    glossary="Low-rank factors are added to the query and value projections of the frozen "
+    "backbone's attention, and trained (LoRA, Hu et al. 2022).",
     color="#56B4E9",
     model_card="low-rank factors (LoRA)",
     params=("lora_rank", "lora_alpha"),
-    served_alone="its factors change the backbone's layers, so it shares no pass with others",
+    served_alone="its factors change the backbone's layers, so others cannot share a forward pass",
 )
 
 ARMS: Mapping[str, Arm] = {
     arm.name: arm for arm in (MULTITASK, DEEP_PROMPT, SOFT_PROMPT, FINE_TUNE, HEAD_ONLY, LORA)
 }
-"""Every arm by its name, in the order in which dashes and markers are given out in plots."""
+"""Every arm by its name. Plots assign line styles and markers in this order."""
 
 PRETRAIN_PARAMS = (*_NEW_PROMPT, *_DEEP_PROMPT, "factor_rank", "balance_losses")
-"""As `Arm.params`, of the training of a mixture's shared prompt."""
+"""The keys of TrainParams for the shared prompt of a mixture, as `Arm.params` for an arm."""

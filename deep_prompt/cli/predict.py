@@ -1,4 +1,4 @@
-"""deep-prompt predict: rows in, predictions out."""
+"""deep-prompt predict: read rows of JSON and write predictions."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_stream
 from pipeline.tasks.base.row import Row
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.params import BackboneParams
@@ -27,124 +27,130 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_artifact_argument(
         parser,
         action="append",
-        help="an artifact's folder; repeat it for more tasks on the same backbone",
+        help="folder of an artifact; repeat the option for more tasks on the same backbone",
     )
-    parser.add_argument("--input", default="-", metavar="FILE", help="the rows (default: -, stdin)")
     parser.add_argument(
-        "--output", default="-", metavar="FILE", help="the predictions (default: -, stdout)"
+        "--input", default="-", metavar="FILE", help="file of rows (default: -, stdin)"
     )
-    parser.add_argument("--task", metavar="NAME", help="the task of rows that name none")
+    parser.add_argument(
+        "--output", default="-", metavar="FILE", help="file of predictions (default: -, stdout)"
+    )
+    parser.add_argument("--task", metavar="NAME", help='the task of rows without a key "task"')
     parser.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave malformed rows out, say so on stderr and go on",
+        help="skip malformed rows and report them on stderr",
     )
     parser.add_argument(
         "--backbone",
         metavar="SOURCE",
-        help=f"where the backbone is, if not where the artifacts say: {SOURCE}; its weights must be the same",
+        help=f"location of the backbone, if it has moved: {SOURCE}; the weights must be the same",
     )
     parser.add_argument(
         "--batch-tokens",
         type=positive_integer,
         default=4096,
         metavar="N",
-        help="tokens of a batch, with padding (default: %(default)s)",
+        help="maximum tokens per batch, padding included (default: %(default)s)",
     )
     parser.add_argument(
         "--max-length",
         type=positive_integer,
         metavar="N",
-        help="tokens of a window (default: as each task was trained); a longer text is read in several, which "
-        "then overlap by a quarter",
+        help="maximum tokens per window (default: the task's value in training); a longer text is "
+        "split into windows that overlap by a quarter",
     )
     parser.add_argument(
         "--chunk-rows",
         type=positive_integer,
         default=512,
         metavar="N",
-        help="rows read before the first of them is answered (default: %(default)s)",
+        help="number of rows to read before they are predicted (default: %(default)s)",
     )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="in what the backbone computes (default: %(default)s); bfloat16 is for GPUs",
+        help="precision of the backbone (default: %(default)s); bfloat16 is for GPUs",
     )
 
 
-def predict(given: Namespace) -> None:
-    """Predict rows: JSON objects, one a line, each with the keys that its task asks for, "task" (the name of a head; not needed
-    where the artifacts have one) and perhaps "id". For instance
+def predict(arguments: Namespace) -> None:
+    """Predict rows. A row is one JSON object per line, with the keys of its task.
+
+    The key "task" is the name of a head; it may be missing if the artifacts have only one head. The
+    key "id" is optional. For example:
 
         {"task": "ner", "tokens": ["Ada", "went", "to", "Bonn"]}
         {"task": "qa", "question": "Who went to Bonn?", "context": "Ada went to Bonn.", "id": 17}
 
-    For each row comes one line, in the same order: its id (or its number, from 0), task and result. Rows are read and answered in
-    chunks, so a file may be of any size and a pipe without end. An output file appears when it is whole, or not at all.
-    Exits with 1, naming line and remedy, where a row is malformed; --skip-bad goes on without it.
+    The output has one line per row, in the same order: its id (or its number, from 0), task and
+    result. Rows are read and predicted in chunks, so a file may have any size, and a pipe need not
+    end. An output file appears only when it is complete. A malformed row ends the command with
+    exit code 1 and a message with the line and the remedy; --skip-bad skips the row.
     """
-    notes: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
 
     def skip(error: UserError) -> None:
-        notes["rows skipped"] += 1
+        skipped["rows skipped"] += 1
         for problem in error.problems:
             print(f"skipped: {problem}", file=sys.stderr)
 
-    with _reading(given.input) as (stream, name), _writing(given.output) as write:
+    with _reading(arguments.input) as (stream, name), _writing(arguments.output) as write:
         import torch
 
         from pipeline.inference.predictor import load
 
         predictor = load(
-            given.artifact,
-            _moved(given),
-            dtype=getattr(torch, given.dtype),
-            max_length=given.max_length,
+            arguments.artifact,
+            _moved_backbone(arguments),
+            dtype=getattr(torch, arguments.dtype),
+            max_length=arguments.max_length,
         )
-        if given.task not in (None, *predictor.tasks):
+        if arguments.task not in (None, *predictor.tasks):
             raise UserError(
-                f"--task: the artifacts have no task {given.task!r}{did_you_mean(given.task, predictor.tasks)}"
+                f"--task: the artifacts have no task {arguments.task!r}"
+                f"{did_you_mean(arguments.task, predictor.tasks)}"
             )
-        rows = _rows(stream, name, {"task": given.task} if given.task else {})
-        on_bad: Literal["skip", "raise"] = "skip" if given.skip_bad else "raise"
+        rows = _rows(stream, name, {"task": arguments.task} if arguments.task else {})
+        on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
         for prediction in predictor.predict(
-            rows, given.batch_tokens, on_bad, skip, given.chunk_rows
+            rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
         ):
             write(json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n")
-    for what, count in (notes + predictor.counts).items():
-        print(f"{what}: {count}", file=sys.stderr)
+    for event, count in (skipped + predictor.counts).items():
+        print(f"{event}: {count}", file=sys.stderr)
 
 
-def _moved(given: Namespace) -> "BackboneParams | None":
-    """The backbone at --backbone, with the hash that the first artifact gives."""
+def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":
+    """The backbone at --backbone, with the hash from the first artifact."""
     from pipeline.artifacts.config import load_config
 
     return (
-        backbone_at(given.backbone, load_config(given.artifact[0]).backbone.sha256)
-        if given.backbone
+        backbone_at(arguments.backbone, load_config(arguments.artifact[0]).backbone.sha256)
+        if arguments.backbone
         else None
     )
 
 
 @contextmanager
-def _reading(place: str) -> Iterator[tuple[BinaryIO, str]]:
-    """A file or stdin, and its name in messages."""
-    if place == "-":
+def _reading(name: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a file or stdin. Yields the stream, and its name for messages."""
+    if name == "-":
         yield sys.stdin.buffer, "stdin"
         return
     try:
-        stream = Path(place).open("rb")  # noqa: SIM115  (an error in the block is none of opening)
+        stream = Path(name).open("rb")  # noqa: SIM115  (caught here: errors of open only)
     except OSError as error:
         raise UserError(
-            f"--input: {place} cannot be read: {error.strerror}; give a file of JSON lines"
+            f"--input: {name} cannot be read: {error.strerror}; give a file of JSON lines"
         ) from None
     with stream:
-        yield stream, place
+        yield stream, name
 
 
 def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError]:
-    """The rows in lines of JSON; for a line that holds none, the error that says why. Blank lines are skipped."""
+    """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
     for line, raw in enumerate(stream, start=1):
         where = f"{name}:{line}"
         try:
@@ -154,41 +160,45 @@ def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError
             yield UserError(f"{where}: {not_utf8_message(error)}")
         except json.JSONDecodeError as error:
             yield UserError(
-                f"{where}: not valid JSON at column {error.colno}: {error.msg}; each line is one JSON object"
+                f"{where}: not valid JSON at column {error.colno}: {error.msg}; "
+                "write one JSON object per line"
             )
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # a number of thousands of digits, a list in a list in a list ...
+        except (ValueError, RecursionError) as error:  # a very long number, or very deep nesting
             yield UserError(
-                f"{where}: cannot be read as JSON: {error}; each line is one JSON object"
+                f"{where}: cannot be read as JSON: {error}; write one JSON object per line"
             )
         else:
             if isinstance(value, dict):
                 yield {**default, **value, "where": where}
             elif text:
                 yield UserError(
-                    f"{where}: found {text[:40]!r}, expected a mapping; each line is one JSON object"
+                    f"{where}: found {text[:40]!r}, expected a mapping; "
+                    "write one JSON object per line"
                 )
 
 
 @contextmanager
-def _writing(place: str) -> Iterator[Callable[[str], object]]:
-    """A function that writes a line: to stdout or a device at once, to a file that appears when it is complete."""
-    if place == "-":
+def _writing(name: str) -> Iterator[Callable[[str], object]]:
+    """Yield a function that writes a line.
+
+    It writes to stdout or a device at once. A file appears only when it is complete.
+    """
+    if name == "-":
         yield partial(_write, sys.stdout.buffer)
         return
-    path = Path(place)
+    path = Path(name)
     try:
         if path.is_file() or not path.exists():
-            with atomic_stream(path.resolve()) as file:  # resolved, so that a link stays a link
+            with atomic_stream(
+                path.resolve()
+            ) as file:  # The target of a link, so that the link stays.
                 yield file.write
         else:
             with path.open("wb") as device:
                 yield partial(_write, device)
     except OSError as error:
         raise UserError(
-            f"--output: {place} cannot be written: {error.strerror or error}; give another file"
+            f"--output: {name} cannot be written: {error.strerror or error}; give another file"
         ) from None
 
 

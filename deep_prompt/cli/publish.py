@@ -1,4 +1,4 @@
-"""deep-prompt publish: an artifact on the Hugging Face hub."""
+"""deep-prompt publish: upload an artifact to the Hugging Face hub."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from stages.runtime.entry import log
 from stages.runtime.paths import MODELS
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -30,52 +30,56 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--repo",
         required=True,
         metavar="OWNER/NAME",
-        help="the hub's repository; made if it is not there",
+        help="the repository on the hub; it is created if it does not exist",
     )
-    parser.add_argument("--private", action="store_true", help="make it private, if it is made now")
+    parser.add_argument(
+        "--private", action="store_true", help="make the repository private if it is created"
+    )
 
 
-def publish(given: Namespace) -> None:
-    """Upload an artifact's folder, such as models/TASK, to the Hugging Face hub. Log in before, by `hf auth login` or a token
-    in HF_TOKEN.
+def publish(arguments: Namespace) -> None:
+    """Upload an artifact's folder, such as models/TASK, to the Hugging Face hub.
 
-    If the artifact is an up-to-date output of the project's stage `release`, the uploaded config.json and README.md also name the git
-    commit that makes it. A prompt learns from the texts it was trained on: see the licenses in its README.md.
+    First log in with `hf auth login`, or set a token in HF_TOKEN. If the artifact is an up-to-date
+    output of the project's stage `release`, the uploaded config.json and README.md also name the
+    git commit that produces it. A prompt may reproduce parts of its training texts: read the
+    licenses in README.md first.
     """
     from huggingface_hub import HfApi, get_token
 
     from pipeline.artifacts.config import load_config
 
-    load_config(given.artifact)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", given.repo):
-        raise UserError(f"--repo: found {given.repo!r}; write OWNER/NAME")
-    if not (given.artifact / "README.md").exists():
+    load_config(arguments.artifact)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.repo):
+        raise UserError(f"--repo: found {arguments.repo!r}; write OWNER/NAME")
+    if not (arguments.artifact / "README.md").exists():
         raise UserError(
-            f"--artifact: {given.artifact} has no README.md, the model card that says what it learned from; "
-            "publish what the stage release made (models/TASK), or write one"
+            f"--artifact: {arguments.artifact} has no README.md, the model card with the training "
+            "data; publish an output of the stage release (models/TASK), or write a README.md"
         )
     if get_token() is None:
         raise UserError(
-            "publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN"
+            "publish: found no token for the hub; log in with `hf auth login`, or set HF_TOKEN"
         )
-    commit = _commit(given.artifact)
+    commit = _commit(arguments.artifact)
     api = HfApi()
     try:
-        api.create_repo(given.repo, private=given.private, exist_ok=True)
-        made = api.create_commit(
-            given.repo,
-            list(_operations(given.artifact, commit)),
+        api.create_repo(arguments.repo, private=arguments.private, exist_ok=True)
+        uploaded = api.create_commit(
+            arguments.repo,
+            list(_operations(arguments.artifact, commit)),
             commit_message="Upload a deep-prompt artifact",
         )
-    except Exception as error:  # the hub's library raises those of its HTTP library too, which have no class in common
+    except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
         raise UserError(
-            f"publish: {given.repo}: {str(error).splitlines()[0]}; check network, token and name"
+            f"publish: {arguments.repo}: {str(error).splitlines()[0]}; check the network, the "
+            "token and the name of the repository"
         ) from error
-    log(f"published {given.artifact}: {made.commit_url}")
+    log(f"published {arguments.artifact}: {uploaded.commit_url}")
 
 
 def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperationAdd]":
-    """One operation per file; the commit is added to config.json and README.md, which say where the artifact comes from."""
+    """Yield one operation per file. Add the commit to config.json and README.md."""
     from huggingface_hub import CommitOperationAdd
 
     for path in sorted({path for pattern in UPLOADED for path in artifact.glob(pattern)}):
@@ -85,22 +89,26 @@ def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperation
             config["provenance"]["commit"] = commit
             content = json.dumps(config, sort_keys=True, indent=2).encode() + b"\n"
         elif commit and path.name == "README.md":
-            content = path.read_bytes() + f"\nMade by the pipeline at commit `{commit}`.\n".encode()
+            content = (
+                path.read_bytes() + f"\nProduced by the pipeline at commit `{commit}`.\n".encode()
+            )
         yield CommitOperationAdd(path.name, content)
 
 
 def _commit(artifact: Path) -> str | None:
-    """The git commit whose pipeline makes the artifact, "with changes" if its inputs are not committed. None, with a line that
-    says why, unless the artifact is an up-to-date output of the project's stage `release`.
+    """The git commit that produces the artifact, "with changes" if the inputs are not committed.
+
+    None if the artifact is not an up-to-date output of the project's stage `release`. The log then
+    has the reason.
     """
     stage = f"release@{artifact.name}"
     status = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", stage]
     if artifact.resolve().parent != MODELS.resolve() or _run(*status).returncode:
-        log(f"no commit is published: {artifact} is not what `dvc repro` makes here now")
+        log(f"published without a commit: {artifact} is not an up-to-date output of `dvc repro`")
         return None
     head = _run("git", "rev-parse", "--verify", "HEAD")
     if head.returncode:
-        log("no commit is published: the project has none")
+        log("published without a commit: the project has no git commit")
         return None
     changed = _run("git", "diff", "--quiet", "HEAD", "--", *INPUTS).returncode
     return head.stdout.strip() + (" with changes" if changed else "")
@@ -109,5 +117,5 @@ def _commit(artifact: Path) -> str | None:
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git on this machine
+    except FileNotFoundError:  # Git is not installed.
         return subprocess.CompletedProcess(command, 127)

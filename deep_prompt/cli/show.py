@@ -1,4 +1,4 @@
-"""Print the report's summary, the test scores by arm and task, and the resource usage of each run, on the terminal."""
+"""deep-prompt show: print the test scores, the resource usage and the summary of the report."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -18,17 +18,19 @@ from stages.training.resource_usage import load_resource_usage
 if TYPE_CHECKING:
     from rich.table import Table
 
-# rich is imported inside the functions, as in deep_prompt.cli.main.
+# The functions import rich: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It takes none."""
+    """Add nothing: the command takes no arguments."""
 
 
 def show(_: Namespace) -> None:
-    """Print what `report` wrote, in short: test scores by arm and task, and the summary. Print the seconds, the peak memory and
-    the number of ranks of each run, too: they differ from run to run, so the report does not have them.
+    """Print the test scores by arm and task, the resource usage of each run, and the summary.
+
+    The resource usage is the seconds, the peak memory and the number of ranks of a training run.
+    It differs from run to run, so the report does not contain it.
     """
     from rich.console import Console
 
@@ -38,7 +40,7 @@ def show(_: Namespace) -> None:
     console.print(_scores(params))
     console.print(_resource_usage(params))
     console.print(report.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
-    log(f"all of it: {report.with_suffix('.html')}")
+    log(f"full report: {report.with_suffix('.html')}")
 
 
 def _scores(params: Params) -> "Table":
@@ -47,21 +49,23 @@ def _scores(params: Params) -> "Table":
     table = Table("arm", *params.tasks, "trained", title="test, percent")
     for arm in params.compared_arms:
         metrics = [_metrics(params, arm, task) for task in params.tasks]
-        scores = [
-            f"{fmean(one['test'][one['primary']] for one in found):.1f}" if found else "-"
-            for found in metrics
-        ]
-        shares = [
-            one["parameters"]["trained"] / one["parameters"]["backbone"]
-            for found in metrics
-            for one in found
-        ]
-        table.add_row(arm, *scores, f"{100 * max(shares):.2f} %" if shares else "-")
+        fractions = [_trained_fraction(run) for runs in metrics for run in runs]
+        trained = f"{100 * max(fractions):.2f} %" if fractions else "-"
+        table.add_row(arm, *map(_mean_score, metrics), trained)
     return table
 
 
+def _mean_score(runs: list[Any]) -> str:
+    return f"{fmean(run['test'][run['primary']] for run in runs):.1f}" if runs else "-"
+
+
+def _trained_fraction(run: Any) -> float:
+    parameters = run["parameters"]
+    return float(parameters["trained"] / parameters["backbone"])
+
+
 def _metrics(params: Params, arm: ArmName, task: str) -> list[Any]:
-    """Those of the run, and of the ones that repeat it with other seeds."""
+    """The metrics of the run, and of its repetitions with other seeds."""
     repeated = (
         params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
     )
@@ -72,7 +76,7 @@ def _metrics(params: Params, arm: ArmName, task: str) -> list[Any]:
 
 
 def _resource_usage(params: Params) -> "Table":
-    """A row per training run; dashes for a run that DVC restored from its cache."""
+    """One row per training run. A run that DVC restored from its cache has dashes."""
     from rich.table import Table
 
     columns = ("seconds", "peak memory", "ranks")
@@ -89,7 +93,7 @@ def _resource_usage(params: Params) -> "Table":
 
 
 def _runs(params: Params) -> Iterator[Path]:
-    """The folder of each training run that params.yaml asks for and that has been trained."""
+    """The folders of the training runs in params.yaml that are complete."""
     folders = [
         *(Path("pretrain", mixture) for mixture in params.mixtures),
         *(run_folder(arm, task) for arm in params.compared_arms for task in params.tasks_of(arm)),

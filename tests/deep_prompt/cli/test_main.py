@@ -679,7 +679,7 @@ def test_publish(
     done = command(*words)
     assert (
         done.err
-        == "error: publish: there is no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
+        == "error: publish: found no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
     )
     assert hub.asked == []
     done = command(*words, "--private")
@@ -694,10 +694,10 @@ def test_publish(
     original = load_json(folder / "config.json")
     assert config == original | {"provenance": {**original["provenance"], "commit": "c" * 40}}
     with files["README.md"].as_file() as file:
-        assert file.read().decode() == f"# A card\n\nMade by the pipeline at commit `{'c' * 40}`.\n"
+        assert file.read().decode() == f"# A card\n\nProduced by the pipeline at commit `{'c' * 40}`.\n"
     hub.wrong = RuntimeError("403 Forbidden\nmore")
     assert (
-        command(*words).err == "error: publish: o/n: 403 Forbidden; check network, token and name\n"
+        command(*words).err == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the repository\n"
     )
 
 
@@ -706,8 +706,8 @@ def test_publish(
     [
         ("", "abc", ""),
         ("diff", "abc with changes", ""),
-        ("status", None, "models/ner is not what `dvc repro` makes here now"),
-        ("rev-parse", None, "the project has none"),
+        ("status", None, "models/ner is not an up-to-date output of `dvc repro`"),
+        ("rev-parse", None, "the project has no git commit"),
     ],
 )
 def test_only_an_output_of_the_pipeline_is_published_with_a_commit(

@@ -704,7 +704,7 @@ def odd(
         (
             ["tuned", "srl"],
             {},
-            ["{tuned}: arm is 'fine_tune': it has a backbone of its own", "load it alone"],
+            ["{tuned}: arm is 'fine_tune': its backbone differs from the others", "load it alone"],
         ),
         (["bare"], {}, ["{bare}/config.json: heads is empty", "tune it"]),
         (

@@ -312,7 +312,7 @@ def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
     put_counts(root, "fine_tune", [])
     put_counts(root, "head_only", [0.0] * 9)
     _, text = write(root, tasks=("ner",))
-    assert "| multitask (prompt tuned from the shared one) | **100.0** |" in text
+    assert "| multitask (initialized from the shared prompt) | **100.0** |" in text
     assert "not significant" not in text
 
 
