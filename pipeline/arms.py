@@ -57,8 +57,8 @@ MULTITASK = Arm(
     ("prompt", "head"),
     title="initialized from the shared prompt",
     glossary="One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned "
-    "for this task (MPT-2). The backbone stays frozen. The steps and tokens of this arm do not include "
-    "the training of the shared prompt.",
+    "for this task (MPT-2). The backbone stays frozen. The steps and tokens of this arm do not "
+    "include the training of the shared prompt.",
     color="#0072B2",
     model_card="a deep prompt",
     prompt="deep",

@@ -1,4 +1,4 @@
-"""The model card: an artifact's README.md, with the metadata that the Hugging Face hub reads."""
+"""The model card: the README.md of an artifact, with metadata for the Hugging Face hub."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from pipeline.arms import ARMS
+from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.config import ArtifactConfig
 from pipeline.tasks import task_named
 
@@ -16,7 +16,10 @@ LIBRARY = "deep-prompt"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where a corpus comes from and under which license; `hub` is the id of its copy there, where its recipe names one."""
+    """The source and the license of a corpus.
+
+    `hub` is the id of its copy on the hub (None: its recipe does not name a copy).
+    """
 
     license: str
     source: str
@@ -26,16 +29,17 @@ class Corpus:
 def model_card(
     name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, Corpus]
 ) -> str:
-    """Markdown with a YAML head, for the artifact of one task. `metrics` is what evaluation wrote of it (results/ARM/TASK).
+    """The model card of an artifact with one head, as Markdown with a YAML header.
 
-    `corpora` are those that it learned from, its own among them.
+    `name` is the task. `metrics` is the content of its metrics.json (in results/ARM/TASK).
+    `corpora` are the training corpora by name; the corpus `name` is one of them.
     """
     (head,) = config.heads.values()
     parts = [
         f"---\n{_metadata(name, config, metrics, corpora).to_yaml()}\n---",
         f"# {name}: {ARMS[config.arm].model_card} for {head.type}",
         _backbone(config, metrics),
-        _use(name, head.type),
+        _use(name, config.arm, head.type),
         _training(name, config, corpora),
         _scores(metrics),
         _provenance(config),
@@ -47,16 +51,16 @@ def _metadata(
     name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, Corpus]
 ) -> ModelCardData:
     task = task_named(metrics["task"]).pipeline_tag
-    primary, own = metrics["primary"], corpora[name]
+    primary = metrics["primary"]
     result = EvalResult(
         task_type=task,
-        dataset_type=own.hub or name,
+        dataset_type=corpora[name].hub or name,
         dataset_name=name,
         metric_type=primary,
         metric_value=round(metrics["test"][primary], 2),
         dataset_split="test",
     )
-    copies = sorted({known.hub for known in corpora.values() if known.hub})
+    datasets = sorted({corpus.hub for corpus in corpora.values() if corpus.hub})
     kind, _, source = config.backbone.source.partition(":")
     return ModelCardData(
         model_name=name,
@@ -67,68 +71,77 @@ def _metadata(
         license_name="that-of-the-corpora",
         tags=["deep-prompt", "p-tuning-v2", config.arm],
         base_model=source.partition("@")[0] if kind == "hub" else None,
-        datasets=copies or None,
+        datasets=datasets or None,
         ignore_metadata_errors=False,
     )
 
 
 def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
-    trained, whole = metrics["parameters"]["trained"], metrics["parameters"]["backbone"]
-    frozen = (
-        "is part of this"
+    trained, total = metrics["parameters"]["trained"], metrics["parameters"]["backbone"]
+    use = (
+        "This artifact includes its trained weights."
         if ARMS[config.arm].trains_backbone
-        else "stays as it is and is not part of this"
+        else "It is frozen, and this artifact does not include it."
     )
-    digest = f", sha256 of its weights `{config.backbone.sha256}`" if config.backbone.sha256 else ""
+    digest = f", sha256 of the weights `{config.backbone.sha256}`" if config.backbone.sha256 else ""
     text = (
-        f"The backbone is `{config.backbone.source}` ({config.model_type}, {whole:,} numbers{digest}); it {frozen}. "
-        f"Trained were {trained:,} numbers, {100 * trained / whole:.2f} % of it."
+        f"The backbone is `{config.backbone.source}` ({config.model_type}, {total:,} parameters"
+        f"{digest}). {use} Training changed {trained:,} parameters, "
+        f"{100 * trained / total:.2f} % of the number in the backbone."
     )
     if config.prompt_shape is not None and len(config.prompt_shape) == 5:
         layers, _, heads, count, size = config.prompt_shape
         text += (
-            f" The prompt is {count} virtual tokens of {heads} key/value heads of size {size} in each of the layers "
-            f"{config.first_layer} to {config.first_layer + layers - 1}"
-            + (
-                f", and shifts the text by {config.position_offset} positions."
-                if config.position_offset
-                else ", and takes none of the backbone's positions."
-            )
+            f" The prompt has {count} virtual tokens in each of the layers {config.first_layer} to "
+            f"{config.first_layer + layers - 1}, with {heads} key/value heads of size {size}. "
+        )
+        text += (
+            f"It shifts the text by {config.position_offset} positions."
+            if config.position_offset
+            else "It takes no positions of the backbone."
         )
     return text
 
 
-def _use(name: str, task: str) -> str:
+def _use(name: str, arm: ArmName, task: str) -> str:
     row = {"task": name} | dict.fromkeys(task_named(task).query_keys, "...")
     return f"""## How to load it
 
 With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder at `{name}`:
 
-    from pipeline.inference.predictor import load
+    import deep_prompt
 
-    predictor = load(["{name}"])
-    for prediction in predictor.predict([{json.dumps(row)}]):
+    model = deep_prompt.load("{name}")
+    for prediction in model.predict([{json.dumps(row)}]):
         print(prediction.result)
 
-or `deep-prompt predict --artifact {name} --input rows.jsonl`. Artifacts of other tasks on the same backbone can be loaded
-with it; their rows share passes."""
+or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_sharing(arm)}"""
 
 
-def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) -> str:
-    before = config.provenance.get("pretrained_on", [])
-    lines = [
-        f"| {corpus} | {' and '.join(_stages(corpus, name, before))} | {_cell(known.license)} | {_cell(known.source)} |"
-        for corpus, known in sorted(corpora.items())
-    ]
-    told = "\n".join(["| corpus | used in | license | source |", "|---|---|---|---|", *lines])
+def _sharing(arm: ArmName) -> str:
+    if reason := ARMS[arm].served_alone:
+        return f"Load it alone: {reason}."
     return (
-        f"## Training data\n\n{told}\n\nA prompt is made of what it was trained on, and may repeat some of it: before you "
-        "pass it on, see what each license says of that."
+        "It can be loaded together with artifacts of other tasks on the same backbone; their rows "
+        "share forward passes."
     )
 
 
-def _stages(corpus: str, name: str, before: list[str]) -> list[str]:
-    return ["multi-task pretraining"] * (corpus in before) + ["tuning"] * (corpus == name)
+def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) -> str:
+    pretrained_on = config.provenance.get("pretrained_on", [])
+    table = ["| corpus | used in | license | source |", "|---|---|---|---|"]
+    for key, corpus in sorted(corpora.items()):
+        stages = ["multi-task pretraining"] * (key in pretrained_on) + ["tuning"] * (key == name)
+        cells = (key, " and ".join(stages), _cell(corpus.license), _cell(corpus.source))
+        table.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            "## Training data\n",
+            *table,
+            "\nThe trained parameters may reproduce parts of the training data. Read the conditions "
+            "of each license before you pass this artifact on.",
+        ]
+    )
 
 
 def _cell(text: str) -> str:
@@ -136,23 +149,28 @@ def _cell(text: str) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
-    figures = [key for key, value in metrics["test"].items() if isinstance(value, float)]
+    names = [key for key, value in metrics["test"].items() if isinstance(value, float)]
     rows = "\n".join(
         f"| {key}{' (primary)' if key == metrics['primary'] else ''} | {metrics['test'][key]:.2f} | "
         f"{metrics['validation'][key]:.2f} |"
-        for key in figures
+        for key in names
     )
     counts = metrics["rows"]
     thresholds = "".join(
-        f" Threshold `{key}`: {value:.4g}, chosen on validation."
+        f" Threshold `{key}`: {value:.4g}, chosen on the validation set."
         for key, value in metrics["thresholds"].items()
     )
     return (
-        f"## Scores\n\n| percent | test ({counts['test']} rows) | validation ({counts['validation']} rows) |\n|---|---|---|\n"
-        f"{rows}\n\nThe step was chosen on validation; nothing was chosen on test.{thresholds}"
+        f"## Scores\n\n| percent | test ({counts['test']} rows) | "
+        f"validation ({counts['validation']} rows) |\n|---|---|---|\n{rows}\n\n"
+        "The training step was chosen on the validation set. Nothing was chosen on the test set."
+        f"{thresholds}"
     )
 
 
 def _provenance(config: ArtifactConfig) -> str:
-    told = json.dumps(config.provenance, indent=2, sort_keys=True, ensure_ascii=False)
-    return f"## Provenance\n\nFrom config.json; `data` are the hashes of the examples and features.\n\n```json\n{told}\n```"
+    provenance = json.dumps(config.provenance, indent=2, sort_keys=True, ensure_ascii=False)
+    return (
+        "## Provenance\n\nFrom config.json. `data` has the hashes of the examples and features.\n\n"
+        f"```json\n{provenance}\n```"
+    )

@@ -694,10 +694,14 @@ def test_publish(
     original = load_json(folder / "config.json")
     assert config == original | {"provenance": {**original["provenance"], "commit": "c" * 40}}
     with files["README.md"].as_file() as file:
-        assert file.read().decode() == f"# A card\n\nProduced by the pipeline at commit `{'c' * 40}`.\n"
+        assert (
+            file.read().decode()
+            == f"# A card\n\nProduced by the pipeline at commit `{'c' * 40}`.\n"
+        )
     hub.wrong = RuntimeError("403 Forbidden\nmore")
     assert (
-        command(*words).err == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the repository\n"
+        command(*words).err
+        == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the repository\n"
     )
 
 

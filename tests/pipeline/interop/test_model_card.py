@@ -1,4 +1,4 @@
-"""The model card: metadata as the hub reads it, and text that says only what is so."""
+"""The model card: the hub can read its metadata, and its text is true."""
 
 import dataclasses
 from typing import Any
@@ -13,9 +13,9 @@ from pipeline.tasks import NAMES, task_named
 
 HUB = BackboneParams("hub:some/backbone@" + "a" * 40)
 CORPORA = {
-    "mine": Corpus("CC BY 4.0", "a | b", "owner/mine"),
+    "quiz": Corpus("CC BY 4.0", "a | b", "owner/quiz"),
     "other": Corpus("research only", "here"),
-    "more": Corpus("CC BY 4.0", "there", "owner/mine"),
+    "more": Corpus("CC BY 4.0", "there", "owner/quiz"),
 }
 METRICS: dict[str, Any] = {
     "primary": "f1",
@@ -31,22 +31,22 @@ CONFIG = ArtifactConfig(
     HUB,
     "bert",
     32,
-    {"mine": TaskHead("span_extraction", "positions", ("start", "end"))},
+    {"quiz": TaskHead("span_extraction", "positions", ("start", "end"))},
     prompt_shape=(2, 2, 4, 8, 16),
     first_layer=1,
     provenance={
-        "pretrained_on": ["mine", "other"],
+        "pretrained_on": ["quiz", "other"],
         "seed": 7,
-        "data": {"mine": {"train": {"sha256": "d"}}},
+        "data": {"quiz": {"train": {"sha256": "d"}}},
     },
 )
 
 
 def card(config: ArtifactConfig = CONFIG, metrics: dict[str, Any] = METRICS) -> ModelCard:
-    return ModelCard(model_card("mine", config, metrics, CORPORA))
+    return ModelCard(model_card("quiz", config, metrics, CORPORA))
 
 
-def test_the_hub_reads_the_metadata() -> None:
+def test_the_hub_can_read_the_metadata() -> None:
     data = card().data
     assert (data.library_name, data.pipeline_tag, data.base_model) == (
         "deep-prompt",
@@ -54,44 +54,48 @@ def test_the_hub_reads_the_metadata() -> None:
         "some/backbone",
     )
     assert (data.license, data.license_name) == ("other", "that-of-the-corpora")
-    assert data.datasets == ["owner/mine"], "once, though two corpora are of it"
+    assert data.datasets == ["owner/quiz"], "one entry for two corpora with the same copy"
     (result,) = data.eval_results
-    assert (result.dataset_type, result.dataset_split) == ("owner/mine", "test")
+    assert (result.dataset_type, result.dataset_split) == ("owner/quiz", "test")
     assert (result.metric_type, result.metric_value) == ("f1", 70.13)
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        "8 virtual tokens of 4 key/value heads of size 16 in each of the layers 1 to 2",
-        "100,000 numbers",
-        "Trained were 250 numbers, 0.25 % of it",
-        "takes none of the backbone's positions",
-        "| mine | multi-task pretraining and tuning | CC BY 4.0 | a \\| b |",
+        "8 virtual tokens in each of the layers 1 to 2, with 4 key/value heads of size 16",
+        "100,000 parameters",
+        "It is frozen",
+        "Training changed 250 parameters, 0.25 % of the number in the backbone",
+        "It takes no positions of the backbone",
+        "| quiz | multi-task pretraining and tuning | CC BY 4.0 | a \\| b |",
         "| other | multi-task pretraining | research only | here |",
         "| percent | test (7 rows) | validation (4 rows) |",
         "| f1 (primary) | 70.13 | 71.00 |",
         "| exact_match | 61.01 | 60.00 |",
-        "Threshold `no_answer`: -0.5123, chosen on validation",
-        '{"task": "mine", "question": "...", "context": "..."}',
+        "Threshold `no_answer`: -0.5123, chosen on the validation set",
+        '{"task": "quiz", "question": "...", "context": "..."}',
         '"seed": 7',
         '"sha256": "d"',
-        'load(["mine"])',
+        "import deep_prompt",
+        'model = deep_prompt.load("quiz")',
+        "share forward passes",
     ],
 )
-def test_it_says_what_it_is(part: str) -> None:
+def test_the_card_states_the_properties_of_the_artifact(part: str) -> None:
     assert part in card().text
 
 
-def test_a_backbone_off_the_hub_is_named_with_its_hash() -> None:
+def test_the_card_names_a_local_backbone_with_its_hash() -> None:
     local = card(dataclasses.replace(CONFIG, backbone=BackboneParams("folder:here", "e" * 64)))
     assert local.data.base_model is None
     assert (
-        f"`folder:here` (bert, 100,000 numbers, sha256 of its weights `{'e' * 64}`)" in local.text
+        f"`folder:here` (bert, 100,000 parameters, sha256 of the weights `{'e' * 64}`)"
+        in local.text
     )
 
 
-def test_a_prompt_that_shifts_the_text_is_said_to() -> None:
+def test_the_card_states_the_position_offset() -> None:
     assert (
         "shifts the text by 8 positions"
         in card(dataclasses.replace(CONFIG, position_offset=8)).text
@@ -99,7 +103,7 @@ def test_a_prompt_that_shifts_the_text_is_said_to() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_task_has_a_name_on_the_hub(name: str) -> None:
+def test_every_task_has_a_pipeline_tag(name: str) -> None:
     task = task_named(name)
     metrics = {
         **METRICS,
@@ -109,6 +113,13 @@ def test_every_task_has_a_name_on_the_hub(name: str) -> None:
         "test": {"x": 1.0},
         "validation": {"x": 2.0},
     }
-    config = dataclasses.replace(CONFIG, heads={"mine": TaskHead(name, task.head, ("a",))})
+    config = dataclasses.replace(CONFIG, heads={"quiz": TaskHead(name, task.head, ("a",))})
     assert card(config, metrics).data.pipeline_tag == task.pipeline_tag
     assert "Threshold" not in card(config, metrics).text
+
+
+def test_the_card_of_a_trained_backbone_says_to_load_it_alone() -> None:
+    text = card(dataclasses.replace(CONFIG, arm="fine_tune", prompt_shape=None)).text
+    assert "This artifact includes its trained weights" in text
+    assert "Load it alone: its backbone differs from the others" in text
+    assert "share forward passes" not in text
