@@ -138,8 +138,8 @@ def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) 
         [
             "## Training data\n",
             *table,
-            "\nThe trained parameters may reproduce parts of the training data. Read the conditions "
-            "of each license before you pass this artifact on.",
+            "\nThe trained parameters may reproduce parts of the training data. Read the "
+            "conditions of each license before you pass this artifact on.",
         ]
     )
 
@@ -151,8 +151,8 @@ def _cell(text: str) -> str:
 def _scores(metrics: Mapping[str, Any]) -> str:
     names = [key for key, value in metrics["test"].items() if isinstance(value, float)]
     rows = "\n".join(
-        f"| {key}{' (primary)' if key == metrics['primary'] else ''} | {metrics['test'][key]:.2f} | "
-        f"{metrics['validation'][key]:.2f} |"
+        f"| {key}{' (primary)' if key == metrics['primary'] else ''} | "
+        f"{metrics['test'][key]:.2f} | {metrics['validation'][key]:.2f} |"
         for key in names
     )
     counts = metrics["rows"]

@@ -206,7 +206,7 @@ def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
             "raw": Curve(_reliability(raw, right), plots.OTHER_COLOR, "--"),
             "calibrated": Curve(_reliability(calibrated, right), plots.arm_color(run.arm)),
         }
-        yield plots.against(
+        yield plots.percent_curves(
             f"{task}: reliability of {kind}",
             "confidence, %",
             f"right {kind}, %",
@@ -220,13 +220,13 @@ def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
         if kind
     }
     if risks:
-        yield plots.against(f"{task}: risk by coverage", "coverage, %", "wrong, %", risks)
+        yield plots.percent_curves(f"{task}: risk by coverage", "coverage, %", "wrong, %", risks)
     measures = {
         name: Curve(_risk(*pair), plots.TASK_COLORS[index], plots.DASHES[index])
         for index, (name, pair) in enumerate(_measures_by_name(run).items())
     }
     if measures:
-        yield plots.against(
+        yield plots.percent_curves(
             f"{task}: risk by coverage, by measure of confidence",
             "coverage, %",
             "wrong, %",
@@ -243,5 +243,5 @@ def _reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> "
 
 def _risk(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> "pd.Series[float]":
     coverage, risk = risk_coverage(confidence, right)
-    shown = np.unique(np.linspace(0, len(risk) - 1, min(plots.POINTS, len(risk))).astype(int))
+    shown = np.unique(np.linspace(0, len(risk) - 1, min(plots.MAX_POINTS, len(risk))).astype(int))
     return pd.Series(100 * risk[shown], 100 * coverage[shown])

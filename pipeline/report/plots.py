@@ -1,4 +1,4 @@
-"""The report's plots, as SVG text to put inside the page. The same numbers give the same bytes."""
+"""The plots of the report, as SVG text for the page. Equal numbers give equal bytes."""
 
 import dataclasses
 import io
@@ -18,8 +18,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline.arms import ARMS
 
-# Okabe and Ito's palette for the arms (see pipeline.arms), Paul Tol's "muted" for tasks: an arm and a task never share a color, and
-# dashes or markers tell apart what colors may not.
+# Arms have colors of Okabe and Ito's palette (see pipeline.arms), tasks of Paul Tol's palette
+# "muted". An arm and a task never share a color. Line styles and markers help readers who cannot
+# distinguish the colors.
 OTHER_COLOR = "#CC79A7"
 TASK_COLORS = (
     "#332288",
@@ -34,8 +35,8 @@ TASK_COLORS = (
 )
 DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-WIDTH = 4.8  # Inches. Narrow on purpose: on a phone a plot then shrinks little, and on a laptop two stand side by side.
-POINTS = 300  # Of one line, at most.
+WIDTH = 4.8  # Inches. Narrow plots stay legible on a phone, and two fit side by side.
+MAX_POINTS = 300  # per curve
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",
@@ -61,7 +62,7 @@ STYLE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A drawing with a caption; `text` tells what it shows to whoever cannot see it."""
+    """A drawing with a caption. `text` is its description for screen readers."""
 
     caption: str
     text: str
@@ -70,7 +71,7 @@ class Plot:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One curve: x is the step; `mark` is the step to put a ring on."""
+    """One curve. The index of `values` is x; `mark` is the x of a ring on the curve."""
 
     values: "pd.Series[float]"
     color: str
@@ -79,17 +80,17 @@ class Curve:
 
 
 def arm_color(arm: str) -> str:
-    """An arm's color, the same everywhere in the report."""
+    """The color of an arm, the same in every plot of the report."""
     return ARMS[arm].color if arm in ARMS else OTHER_COLOR
 
 
 def arm_order(arm: str) -> int:
-    """Which dashes and marker an arm has: its place among the known arms."""
+    """The index of an arm's line style and marker: its position in ARMS."""
     return list(ARMS).index(arm) % len(DASHES) if arm in ARMS else len(DASHES) - 1
 
 
 def curve(frame: pd.DataFrame | None, column: str) -> "pd.Series[float] | None":
-    """`column` over step where both are finite numbers; None where nothing is left to draw."""
+    """`column` by step, where both are finite. None if no such row exists."""
     if frame is None or column not in frame:
         return None
     finite = np.isfinite(frame[column]) & np.isfinite(frame["step"])
@@ -97,35 +98,35 @@ def curve(frame: pd.DataFrame | None, column: str) -> "pd.Series[float] | None":
 
 
 def smooth(values: "pd.Series[float]") -> "pd.Series[float]":
-    """An exponential mean over about a thirtieth of the run, thinned out to what a plot can show."""
+    """The exponential moving mean over about 1/30 of the run, at no more than MAX_POINTS steps."""
     mean = values.ewm(span=max(1, len(values) / 30)).mean()
-    keep = np.unique(np.linspace(0, len(mean) - 1, min(POINTS, len(mean))).astype(int))
+    keep = np.unique(np.linspace(0, len(mean) - 1, min(MAX_POINTS, len(mean))).astype(int))
     return mean.iloc[keep]
 
 
 def lines(caption: str, axis: str, curves: Mapping[str, Curve]) -> Plot:
-    """Curves over steps, by name. A wide range of positive values gets a logarithmic axis."""
+    """Curves by step. A loss axis is logarithmic if its values span more than a factor of 10."""
     with _style():
         figure, axes = _figure(2.9)
         for name, line in curves.items():
-            # matplotlib hides names that begin with an underscore from the legend; a zero-width space lets them in.
-            shown = "\u200b" + name if name.startswith("_") else name
-            lone = "o" if len(line.values) == 1 else ""
+            # matplotlib omits names with a leading underscore from the legend.
+            # A zero-width space before the underscore prevents this.
+            label = "\u200b" + name if name.startswith("_") else name
+            marker = "o" if len(line.values) == 1 else ""
             axes.plot(
                 line.values.index,
                 line.values,
                 color=line.color,
                 ls=line.dashes,
-                label=shown,
-                marker=lone,
+                label=label,
+                marker=marker,
             )
             if line.mark is not None and line.mark in line.values.index:
                 height = line.values[~line.values.index.duplicated(keep="last")][line.mark]
                 axes.plot([line.mark], [height], "o", mfc="white", mec=line.color, mew=1.5, ms=5.5)
-        ends = [
-            value for line in curves.values() for value in (line.values.min(), line.values.max())
-        ]
-        if axis == "loss" and min(ends) > 0 and max(ends) / min(ends) > 10:
+        low = min(line.values.min() for line in curves.values())
+        high = max(line.values.max() for line in curves.values())
+        if axis == "loss" and low > 0 and high / low > 10:
             axes.set_yscale("log")
             axes.yaxis.set(
                 major_locator=LogLocator(subs=(1, 2, 5)),
@@ -141,23 +142,23 @@ def lines(caption: str, axis: str, curves: Mapping[str, Curve]) -> Plot:
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def against(
+def percent_curves(
     caption: str, axis_x: str, axis_y: str, curves: Mapping[str, Curve], diagonal: bool = False
 ) -> Plot:
-    """Curves from 0 to 100 percent over 0 to 100 percent, by name, perhaps with the line where both are equal."""
+    """Curves with both axes in percent. `diagonal` adds the line x = y."""
     with _style():
         figure, axes = _figure(2.9)
         if diagonal:
             axes.plot([0, 100], [0, 100], color=OTHER_COLOR, lw=0.8, ls=":")
         for name, line in curves.items():
-            few = "o" if len(line.values) <= 20 else ""
+            marker = "o" if len(line.values) <= 20 else ""
             axes.plot(
                 line.values.index,
                 line.values,
                 color=line.color,
                 ls=line.dashes,
                 label=name,
-                marker=few,
+                marker=marker,
                 ms=4,
             )
         axes.set(
@@ -171,10 +172,13 @@ def against(
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def label_dots(caption: str, frame: pd.DataFrame, most: int = 25) -> Plot:
-    """F1 by label, one row each, one marker per arm. `frame`: index label, columns support and arms."""
+def label_dots(caption: str, frame: pd.DataFrame, max_rows: int = 25) -> Plot:
+    """F1 by label: one row per label, one marker per arm.
+
+    `frame` has the labels as its index, and the columns `support` and one per arm.
+    """
     with _style():
-        shown = frame.head(most)
+        shown = frame.head(max_rows)
         figure, axes = _figure(1.1 + 0.2 * len(shown))
         for arm in shown.columns.drop("support"):
             order = arm_order(arm)
@@ -192,16 +196,14 @@ def label_dots(caption: str, frame: pd.DataFrame, most: int = 25) -> Plot:
         axes.set(xlabel="F1", ylim=(len(shown) - 0.4, -0.6))
         axes.set_yticks(range(len(shown)), [_short(str(label)) for label in shown.index])
         _legend(figure, axes, len(shown.columns) - 1)
-        left_out = f"The {most} most frequent of {len(frame)} labels. " if len(frame) > most else ""
-        return Plot(
-            caption,
-            left_out + "The table has the numbers.",
-            _svg(figure, caption, left_out + "The table has the numbers."),
-        )
+        omitted = len(frame) > max_rows
+        note = f"The {max_rows} most frequent of {len(frame)} labels. " if omitted else ""
+        text = note + "The table has the numbers."
+        return Plot(caption, text, _svg(figure, caption, text))
 
 
 def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot:
-    """Two bars per corpus, as fractions: its share of the rows, and its share as sampled."""
+    """Two bars per corpus: its share of the rows and its sampling rate, both as fractions."""
     with _style():
         figure, axes = _figure(0.9 + 0.5 * len(corpora))
         for side, name, color in (
@@ -210,7 +212,7 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
         ):
             widths = [100 * pair[side > 0] for pair in corpora.values()]
             bars = axes.barh(
-                [place + side for place in range(len(corpora))],
+                [row + side for row in range(len(corpora))],
                 widths,
                 height=0.36,
                 color=color,
@@ -234,15 +236,17 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
 def histogram(
     caption: str, axis: str, values: Mapping[str, "np.ndarray[Any, Any]"], mark: float | None = None
 ) -> Plot:
-    """How rows of several splits are spread, each as the share of its own rows; `mark` is a limit to draw a line at."""
+    """The distribution of values in several splits, in percent of the rows of each split.
+
+    `mark` is the position of a vertical line at a limit.
+    """
     with _style():
         figure, axes = _figure(2.9)
         shown = {name: numbers for name, numbers in values.items() if len(numbers)}
         top = max((float(np.quantile(numbers, 0.995)) for numbers in shown.values()), default=1.0)
         end = 1.05 * max(top, mark or 0.0, 1.0)
-        edges = np.arange(
-            0, end + 1, max(1, round(end / 40))
-        )  # whole numbers: else some bars hold one more of them than others
+        # Integer bin widths, so that all bins contain the same number of integers.
+        edges = np.arange(0, end + 1, max(1, round(end / 40)))
         for place, (name, numbers) in enumerate(shown.items()):
             heights, _ = np.histogram(np.minimum(numbers, edges[-1]), edges)
             axes.stairs(
@@ -265,11 +269,14 @@ def histogram(
 
 
 def bars(
-    caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], most: int = 20
+    caption: str, axis: str, groups: Mapping[str, Mapping[str, float]], max_rows: int = 20
 ) -> Plot:
-    """Horizontal bars: for each of the first rows (the outer names), one for each inner name."""
+    """Horizontal bars by row and name: `groups` maps rows to names to values.
+
+    Only the first `max_rows` rows are drawn.
+    """
     with _style():
-        shown = dict(list(groups.items())[:most])
+        shown = dict(list(groups.items())[:max_rows])
         names = list(dict.fromkeys(name for values in shown.values() for name in values))
         height = 0.8 / max(1, len(names))
         figure, axes = _figure(1.0 + (0.14 + 0.1 * len(names)) * len(shown))
@@ -282,22 +289,25 @@ def bars(
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.grid(visible=False, axis="y")
         _legend(figure, axes, len(names))
-        left_out = f"The first {most} of {len(groups)}. " if len(groups) > most else ""
-        text = left_out + "; ".join(
+        note = f"The first {max_rows} of {len(groups)}. " if len(groups) > max_rows else ""
+        text = note + "; ".join(
             f"{row} " + ", ".join(f"{name} {value:.1f}" for name, value in values.items())
             for row, values in shown.items()
         )
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def points(
+def scatter(
     caption: str,
     axis: tuple[str, str],
     groups: Mapping[str, "pd.Series[float]"],
     best: "pd.Series[float] | None" = None,
     log: bool = False,
 ) -> Plot:
-    """Points by group: their index is their place on the first axis, whose name comes first. `best` is the best so far."""
+    """Points by group. The index of a series is x; `axis` has the names of x and y.
+
+    `best` is the running best value, as a step curve.
+    """
     with _style():
         figure, axes = _figure(2.9)
         for place, (name, values) in enumerate(groups.items()):
@@ -322,8 +332,8 @@ def points(
         return Plot(caption, text, _svg(figure, caption, text))
 
 
-def heat(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) -> Plot:
-    """A cell for each value of `frame`, white at `low` and darkest at 1: its columns from left to right, its index downward."""
+def heatmap(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0) -> Plot:
+    """A heatmap of `frame`, white at `low` and darkest at 1: columns along x, the index along y."""
     with _style():
         figure, axes = _figure(1.3 + 0.26 * len(frame))
         colors = matplotlib.colormaps["Blues"].resampled(10)
@@ -373,11 +383,10 @@ def _short(name: str) -> str:
 
 
 def _svg(figure: Figure, title: str, text: str) -> Markup:
-    """The drawing alone: no prolog, no metadata, and ids that no other plot on the page has."""
+    """The SVG element without prolog and metadata. Its ids are unique on the page."""
     buffer = io.StringIO()
-    with (
-        warnings.catch_warnings()
-    ):  # The page's own font draws the text, so glyphs that matplotlib's lacks do not matter.
+    # The font of the page draws the text, so a glyph may be missing in the font of matplotlib.
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(
             buffer,
@@ -396,7 +405,10 @@ def _svg(figure: Figure, title: str, text: str) -> Markup:
         .replace("url(#", f"url(#{key}-")
     )
     head = f'<svg role="img" aria-labelledby="{key}-title {key}-text"'
-    body = f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(text)}</desc>'
+    body = (
+        f'<title id="{key}-title">{escape(title)}</title>'
+        f'<desc id="{key}-text">{escape(text)}</desc>'
+    )
     size, rest = svg.removeprefix("<svg").split(">", 1)
     size = re.sub(r'\b(width|height)="[^"]*"', "", size)
     return Markup(f"{head}{size}>{body}{rest}")

@@ -222,7 +222,7 @@ def _losses(caption: str, tables: Mapping[str, pd.DataFrame], key: str) -> Plot:
     for arm, table in tables.items():
         for row in table.to_dict("records"):
             groups.setdefault(_name(row[key]), {})[arm] = row["loss"]
-    return plots.bars(caption, "points lost", groups, most=48)
+    return plots.bars(caption, "points lost", groups, max_rows=48)
 
 
 def _name(key: str | float) -> str:
@@ -236,7 +236,7 @@ def _prompts(by_task: Mapping[str, Sequence[Probe]]) -> Iterator[Section]:
         if deep:
             tables.append(_layers(task, deep))
             drawn += [
-                plots.heat(
+                plots.heatmap(
                     f"{task}, {arm}: attention mass on the prompt", "head", "layer", _heads(layers)
                 )
                 for arm, layers in deep.items()
@@ -298,7 +298,7 @@ def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
     )
     table = Table("Test score under each prompt", (Cell("head"), *map(Cell, prompts)), rows)
     drawn = [
-        plots.heat(
+        plots.heatmap(
             f"{transfer.task}: cosine of {what} and others'", "layer", "", frame, low=_low(frame)
         )
         for transfer in found

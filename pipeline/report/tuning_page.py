@@ -1,4 +1,4 @@
-"""The page of one search for training params: what was tried, what it scored, and which params mattered."""
+"""The page of a search for training params: its trials, their scores, and important params."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,94 +14,103 @@ from pipeline.report.render import Section, page
 from pipeline.report.tables import Cell, Table, factor, score
 
 GLOSSARY = {
-    "score": "The best validation score of a trial, which is flattered: it is the best of several, and the best trial the best "
-    "of many. The test split is never read here.",
-    "pruned": "Ended before its time, for at the same validation it did worse than half of the others had (or as search.yaml "
-    "says).",
-    "importance": "How much of the difference between the best trials and the others a param accounts for (PED-ANOVA: Watanabe "
-    "et al., IJCAI 2023). With few trials it says little.",
+    "score": "The best validation score of a trial. It is inflated: it is the maximum over "
+    "validations, and the best trial is the maximum over trials. The search never reads the test "
+    "set.",
+    "pruned": "The trial was stopped early, because at the same validation its score was below the "
+    "median of the other trials (or by the pruner in search.yaml).",
+    "importance": "The share of the difference between the best trials and the others that a param "
+    "explains (PED-ANOVA: Watanabe et al., IJCAI 2023). With few trials it is unreliable.",
 }
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial: its best validation score, how many it had (`scored`), and the values it was run with."""
+class Trial:
+    """One trial of a search: its best validation score in percent, and its values of the params.
+
+    `num_validations` is the number of its validations.
+    """
 
     number: int
     score: float
     pruned: bool
-    scored: int
+    num_validations: int
     values: dict[str, Any]
 
 
 def write_tuning(
-    folder: Path, name: str, tried: Sequence[Tried], importance: Mapping[str, float]
+    folder: Path, name: str, trials: Sequence[Trial], importance: Mapping[str, float]
 ) -> None:
-    """Write `folder/trials.tsv` and `folder/tuning.html`. `tried` has at least one trial."""
+    """Write `folder/trials.tsv` and `folder/tuning.html`. `trials` has at least one trial."""
     rows = [
         {
-            "trial": one.number,
-            "score": one.score,
-            "pruned": int(one.pruned),
-            "scored": one.scored,
-            **one.values,
+            "trial": trial.number,
+            "score": trial.score,
+            "pruned": int(trial.pruned),
+            "scored": trial.num_validations,
+            **trial.values,
         }
-        for one in tried
+        for trial in trials
     ]
     table = pd.DataFrame(rows).to_csv(sep="\t", index=False, float_format="%.6g")
     atomic_write(folder / "trials.tsv", table)
-    drawn = (_history(tried), *_importance(importance), *_slices(tried))
-    pruned = sum(one.pruned for one in tried)
-    best = best_of(tried)
+    drawings = (_history(trials), *_importance(importance), *_slices(trials))
+    pruned = sum(trial.pruned for trial in trials)
+    best = best_of(trials)
     summary = (
-        f"{len(tried)} trials, {pruned} of them pruned. The best validation score is {score(best.score)}, of trial "
-        f"{best.number}: {_values(best)}. The first trial, {_values(tried[0])}, has {score(tried[0].score)}."
+        f"{len(trials)} trials, {pruned} of them pruned. The best validation score is "
+        f"{score(best.score)}, of trial {best.number}: {_values(best)}. The first trial, "
+        f"{_values(trials[0])}, has {score(trials[0].score)}."
     )
     text = page(
         "report.html",
         f"Search: {name}",
         summary,
-        [Section("Trials", "", (_table(tried, best),), drawn)],
+        [Section("Trials", "", (_table(trials, best),), drawings)],
         GLOSSARY,
     )
     atomic_write(folder / "tuning.html", text)
 
 
-def best_of(tried: Sequence[Tried]) -> Tried:
-    """The trial with the best score, of those that were finished if any was."""
-    return max([one for one in tried if not one.pruned] or tried, key=lambda one: one.score)
+def best_of(trials: Sequence[Trial]) -> Trial:
+    """The finished trial with the best score. Without a finished trial, the best pruned trial."""
+    return max(
+        [trial for trial in trials if not trial.pruned] or trials, key=lambda trial: trial.score
+    )
 
 
-def _values(one: Tried) -> str:
-    return ", ".join(f"{key} {_written(value)}" for key, value in one.values.items())
+def _values(trial: Trial) -> str:
+    return ", ".join(f"{key} {_format(value)}" for key, value in trial.values.items())
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
     return factor(value) if isinstance(value, float) else str(value)
 
 
-def _table(tried: Sequence[Tried], best: Tried) -> Table:
+def _table(trials: Sequence[Trial], best: Trial) -> Table:
     rows = tuple(
         (
-            Cell(str(one.number)),
-            Cell(score(one.score), "pruned" * one.pruned, one is best),
-            Cell(str(one.scored)),
-            *(Cell(_written(value)) for value in one.values.values()),
+            Cell(str(trial.number)),
+            Cell(score(trial.score), "pruned" * trial.pruned, trial is best),
+            Cell(str(trial.num_validations)),
+            *(Cell(_format(value)) for value in trial.values.values()),
         )
-        for one in sorted(tried, key=lambda one: (one.pruned, -one.score, one.number))
+        for trial in sorted(trials, key=lambda trial: (trial.pruned, -trial.score, trial.number))
     )
     return Table(
-        "Best first", tuple(map(Cell, ("trial", "score", "times scored", *tried[0].values))), rows
+        "Best first", tuple(map(Cell, ("trial", "score", "validations", *trials[0].values))), rows
     )
 
 
-def _history(tried: Sequence[Tried]) -> Plot:
-    finished = pd.Series({one.number: one.score for one in tried if not one.pruned}, dtype=float)
-    pruned = pd.Series({one.number: one.score for one in tried if one.pruned}, dtype=float)
+def _history(trials: Sequence[Trial]) -> Plot:
+    finished = pd.Series(
+        {trial.number: trial.score for trial in trials if not trial.pruned}, dtype=float
+    )
+    pruned = pd.Series({trial.number: trial.score for trial in trials if trial.pruned}, dtype=float)
     groups = {
         name: values for name, values in (("finished", finished), ("pruned", pruned)) if len(values)
     }
-    return plots.points(
+    return plots.scatter(
         "History",
         ("trial", "validation score"),
         groups,
@@ -118,29 +127,26 @@ def _importance(importance: Mapping[str, float]) -> Iterator[Plot]:
         )
 
 
-def _slices(tried: Sequence[Tried]) -> Iterator[Plot]:
-    """The score by value, of each param that had several."""
-    for key in tried[0].values:
-        values = [one.values[key] for one in tried]
+def _slices(trials: Sequence[Trial]) -> Iterator[Plot]:
+    """Yield the score by value for each param with several values."""
+    for key in trials[0].values:
+        values = [trial.values[key] for trial in trials]
         if len({str(value) for value in values}) < 2:
             continue
-        numbers = all(
+        numeric = all(
             isinstance(value, int | float) and not isinstance(value, bool) for value in values
         )
         order = sorted({str(value) for value in values})
-        places = values if numbers else [order.index(str(value)) for value in values]
-        groups = {
-            name: pd.Series(
-                [one.score for one in tried if one.pruned == pruned],
-                [place for place, one in zip(places, tried, strict=True) if one.pruned == pruned],
-                dtype=float,
-            )
-            for name, pruned in (("finished", False), ("pruned", True))
-        }
-        shown = {name: series for name, series in groups.items() if len(series)}
-        yield plots.points(
+        positions = values if numeric else [order.index(str(value)) for value in values]
+        groups: dict[str, pd.Series[float]] = {}
+        for name, pruned in (("finished", False), ("pruned", True)):
+            rows = [row for row, trial in enumerate(trials) if trial.pruned == pruned]
+            if rows:
+                scores = [trials[row].score for row in rows]
+                groups[name] = pd.Series(scores, [positions[row] for row in rows], dtype=float)
+        yield plots.scatter(
             f"Score by {key}",
-            (key if numbers else f"{key}: {', '.join(order)}", "validation score"),
-            shown,
-            log=numbers and min(places) > 0 and max(places) / min(places) > 10,
+            (key if numeric else f"{key}: {', '.join(order)}", "validation score"),
+            groups,
+            log=numeric and min(positions) > 0 and max(positions) / min(positions) > 10,
         )
