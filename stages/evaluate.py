@@ -35,7 +35,7 @@ from pipeline.tasks.base.claims import Floats
 from stages.evaluation.load_model import load_model
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
-from stages.runtime.params import arm_of, load_params, seeded
+from stages.runtime.params import arm_of, load_params, with_seed
 from stages.runtime.paths import (
     ARTIFACTS,
     CLUSTER,
@@ -53,7 +53,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     themselves, and (of questions) of other measures of confidence, for the report. A kind of task
     without these has no such file.
     """
-    arm, params = arm_of(arm_name), seeded(load_params(), seed)
+    arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
     features, examples = FEATURES / name, EXAMPLES / name

@@ -1,6 +1,8 @@
-"""finetune: train one arm on one task. `multitask` starts from an artifact: its mixture's shared prompt, or another task's.
+"""finetune: train one arm on one task.
 
-With a seed as its third word, it repeats that training with it, in `repeat/SEED/ARM/TASK` in place of `ARM/TASK`.
+The arm `multitask` starts from an artifact: the shared prompt of a mixture, or the prompt of
+another task. A third argument repeats the training with that seed; the output folder is then
+`repeat/SEED/ARM/TASK` in place of `ARM/TASK`.
 """
 
 from typing import Any
@@ -25,14 +27,14 @@ from pipeline.training.setup import (
 from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
-from stages.runtime.params import arm_of, load_params, seeded
+from stages.runtime.params import arm_of, load_params, with_seed
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RUNS, run_folder
 from stages.training.run import fit, load_backbone, write_run
 
 
 def finetune(arm_name: str, name: str, seed: str = "") -> None:
     """Write artifacts/ARM/TASK and runs/ARM/TASK."""
-    arm, params = arm_of(arm_name), seeded(load_params(), seed)
+    arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
     setup = set_up(arm, name, training, params)
     folder = run_folder(arm, name, seed)
@@ -46,12 +48,15 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
 
 
 def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> TrainingSetup:
-    """What an arm's training on a task begins with."""
+    """Load the data and make the model to train an arm on a task.
+
+    Raises UserError if the model does not fit the data, the params or the artifact in `init_from`.
+    """
     data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
     log_read(data.train.path)
     backbone = load_backbone(params.backbone, [data.label_token_ids], training.precision)
     heads = heads_for([data], backbone.hidden_size, params.seed)
-    start: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
+    inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     pretrained_on: list[str] = []
     if "lora" in ARMS[arm].parts:
         add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
@@ -72,7 +77,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
-        start |= {file.name: sha256(file) for file in sorted(source.iterdir())}
+        inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)
     else:
         prompt = new_prompt(arm, backbone, [data], training, params.seed)
@@ -82,7 +87,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         PromptedModel(backbone, prompt, heads, train_backbone=ARMS[arm].trains_backbone),
         [data],
         [RATE_SCALE],
-        start,
+        inputs,
         pretrained_on,
     )
 

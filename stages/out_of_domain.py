@@ -1,4 +1,4 @@
-"""out_of_domain: a task's model on the test rows of another task, whose labels are mapped to its own."""
+"""out_of_domain: the model of a task on the test set of another task, with mapped labels."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,11 @@ from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
 
 
 def out_of_domain(arm_name: str, name: str, data: str) -> None:
-    """Write results/out_of_domain/ARM/TASK-on-DATA/metrics.json: scores at home and there, of the labels that both have."""
+    """Write results/out_of_domain/ARM/TASK-on-DATA/metrics.json.
+
+    It has the scores on the task's test set ("home") and on the other test set ("there"), for the
+    labels that both tasks have.
+    """
     arm, params = arm_of(arm_name), load_params()
     shift = next(
         (
@@ -37,14 +41,14 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
     )
     if shift is None:
         raise UserError(f"{PARAMS}: probe.out_of_domain: has no {name} on {data}; add it")
-    home, there = (load_json(FEATURES / task / "summary.json") for task in (name, data))
-    _check(shift, home, there)
+    home, other = (load_json(FEATURES / task / "summary.json") for task in (name, data))
+    _check(shift, home, other)
     subject = load_subject(arm, name, params, params.probe.rows)
     log_read(ARTIFACTS / arm / name)
-    found = load_eval_set(
-        FEATURES / data, EXAMPLES / data, there, "test", params.probe.rows
+    examples = load_eval_set(
+        FEATURES / data, EXAMPLES / data, other, "test", params.probe.rows
     ).examples
-    examples = _mapped(subject.test.task, found, shift.labels)
+    examples = _mapped(subject.test.task, examples, shift.labels)
     with tempfile.TemporaryDirectory() as folder:
         split = split_of(
             examples,
@@ -53,12 +57,12 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
             Tokenizer(locate(params.backbone)),
             subject.max_length,
             subject.stride,
-            Path(folder, "there"),
+            Path(folder, "other"),
         )
         shared = {label: label for label in shift.labels.values()}
         scores = {
-            place: _score(subject, each, shared)
-            for place, each in (("home", subject.test), ("there", split))
+            "home": _score(subject, subject.test, shared),
+            "there": _score(subject, split, shared),
         }
     output = RESULTS / "out_of_domain" / arm / f"{name}-on-{data}"
     with atomic_folder(output) as beside:
@@ -71,39 +75,42 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
                 "loss": scores["home"] - scores["there"],
             },
         )
-    log(f"{subject.primary} {scores['home']:.2f} at home, {scores['there']:.2f} on {data}")
+    log(f"{subject.primary} {scores['home']:.2f} on {name}, {scores['there']:.2f} on {data}")
     log_wrote(output)
 
 
-def _check(shift: ShiftParams, home: dict[str, Any], there: dict[str, Any]) -> None:
-    """Raise UserError where the tasks are of two kinds, or a label is not one of theirs."""
+def _check(shift: ShiftParams, home: dict[str, Any], other: dict[str, Any]) -> None:
+    """Raise UserError if the tasks are of different kinds, or do not have a mapped label."""
     where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
-    if home["task"] != there["task"]:
+    if home["task"] != other["task"]:
         raise UserError(
-            f"{where}: the tasks are {home['task']} and {there['task']}; choose two of one kind"
+            f"{where}: the tasks are {home['task']} and {other['task']}; "
+            "choose two tasks of the same kind"
         )
     if shift.labels and not isinstance(task_named(home["task"]), TagsWords):
         raise UserError(
             f"{where}: labels: {home['task']} tags no words, so its labels cannot be mapped; "
             "write labels: {}"
         )
-    if not shift.labels and home["classes"] != there["classes"]:
+    if not shift.labels and home["classes"] != other["classes"]:
         raise UserError(
-            f"{where}: labels is {{}}, but the tasks have not the same classes; say which label stands for which"
+            f"{where}: labels is {{}}, but the tasks have different classes; "
+            "map the labels of the data to labels of the model"
         )
     problems = []
-    for label, summary in [(label, there) for label in shift.labels] + [
-        (label, home) for label in shift.labels.values()
-    ]:
+    for labels, summary in ((shift.labels, other), (shift.labels.values(), home)):
         known = [name[2:] for name in summary["classes"] if name.startswith("B-")]
-        if label not in known:
-            problems.append(f"{where}: labels: no label {label!r}{did_you_mean(label, known)}")
+        problems += [
+            f"{where}: labels: no label {label!r}{did_you_mean(label, known)}"
+            for label in labels
+            if label not in known
+        ]
     if problems:
         raise UserError(*problems)
 
 
 def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float:
-    """The primary figure; where labels are mapped, spans of other labels are in neither reference nor prediction."""
+    """The primary metric. With mapped labels, only spans of the labels in `shared` count."""
     task, examples = split.task, split.examples
     predictions = task.predictions(examples, subject.decoded(split), subject.thresholds)
     if shared:

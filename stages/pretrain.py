@@ -1,4 +1,4 @@
-"""pretrain@MIXTURE: train one shared deep prompt, and a head for each corpus, on all of a mixture's corpora (MPT-2)."""
+"""pretrain@MIXTURE: train a shared deep prompt, and one head per corpus, on a mixture (MPT-2)."""
 
 from pathlib import Path
 
@@ -50,10 +50,14 @@ def pretrain(mixture: str) -> None:
 
 
 def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup:
-    """What the shared prompt's training begins with. Raises UserError where the mixture was made of other features."""
+    """Load the data and make the model to train the shared prompt.
+
+    Raises UserError if the features have changed since `mix`, or if the model does not fit them or
+    the params.
+    """
     source = MIXTURES / f"{mixture}.json"
-    mixed = load_json(source)
-    corpora, features, dropped = mixed["corpora"], mixed["features"], mixed["dropped"]
+    mixture_file = load_json(source)
+    corpora, features, dropped = (mixture_file[key] for key in ("corpora", "features", "dropped"))
     tasks = [
         TaskData.load(
             FEATURES / name, EXAMPLES / name, training.validation_rows, dropped.get(name, ())
@@ -63,7 +67,8 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
     stale = [task.name for task in tasks if task.summary != features[task.name]]
     if stale:
         raise UserError(
-            f"{source}: made from other features of {', '.join(stale)} than are there now; run mixture_corpora and mix again"
+            f"{source}: the features of {', '.join(stale)} have changed; "
+            "run mixture_corpora and mix again"
         )
     log_read(source, *(task.train.path for task in tasks))
     backbone = load_backbone(

@@ -1,4 +1,4 @@
-"""release@TASK: what others need of a tuned task in one folder: prompt, head with its thresholds, and a model card."""
+"""release@TASK: one folder to share a tuned task: prompt, head, thresholds and model card."""
 
 import dataclasses
 import shutil
@@ -15,7 +15,7 @@ from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
 
 def release(name: str) -> None:
-    """Write models/NAME."""
+    """Write models/NAME, from the artifact of the arm `multitask` and its metrics."""
     task_of(load_params(), name)
     artifact, output = ARTIFACTS / MULTITASK.name / name, MODELS / name
     metrics = load_json(RESULTS / MULTITASK.name / name / "metrics.json")
@@ -23,8 +23,10 @@ def release(name: str) -> None:
     log_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
     config = dataclasses.replace(config, heads={name: head})
-    learned_from = sorted({name, *config.provenance["pretrained_on"]})
-    card = model_card(name, config, metrics, {corpus: _corpus(corpus) for corpus in learned_from})
+    training_corpora = sorted({name, *config.provenance["pretrained_on"]})
+    card = model_card(
+        name, config, metrics, {corpus: _corpus(corpus) for corpus in training_corpora}
+    )
     with atomic_folder(output) as beside:
         for file in sorted(artifact.glob("*.safetensors")):
             shutil.copyfile(file, beside / file.name)
@@ -35,10 +37,8 @@ def release(name: str) -> None:
 
 def _corpus(name: str) -> Corpus:
     path = CORPORA / f"{name}.json"
-    if (
-        not path.exists()
-    ):  # an imported prompt may have learned from what this project does not have
-        return Corpus(license="unknown", source="no recipe of the project that made this")
+    if not path.exists():  # The corpus of an imported prompt may be missing in this project.
+        return Corpus(license="unknown", source="unknown (this project has no recipe for it)")
     return parse(Corpus, load_json(path), str(path))
 
 

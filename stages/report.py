@@ -1,4 +1,4 @@
-"""report: every metric and curve -> one comparison, as Markdown and as a self-contained HTML file."""
+"""report: compare the metrics and curves of all runs, in Markdown and self-contained HTML."""
 
 from itertools import product
 
@@ -21,15 +21,14 @@ def report() -> None:
     ]
     if stale:
         raise UserError(
-            f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, for DVC cannot see that "
-            "one is gone; run `deep-prompt check`, then `dvc repro`"
+            f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, because "
+            "DVC does not detect a removed corpus; run `deep-prompt check`, then `dvc repro`"
         )
     arms = params.compared_arms
-    output = REPORT
     results, probe = RESULTS, params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
-    probed = probes.sections(results, probe.arms, probe.tasks, shifts)
-    repeated = list(product(params.repeat.arms, params.repeat.tasks, params.repeat.seeds))
+    probe_sections = probes.sections(results, probe.arms, probe.tasks, shifts)
+    repetitions = list(product(params.repeat.arms, params.repeat.tasks, params.repeat.seeds))
     write_report(
         results,
         PREDICTIONS,
@@ -37,12 +36,12 @@ def report() -> None:
         mixtures,
         tuple(params.tasks),
         arms,
-        output,
+        REPORT,
         params.compare.published,
-        probed,
-        repeated,
+        probe_sections,
+        repetitions,
     )
-    log_wrote(output / "report.md", output / "report.html")
+    log_wrote(REPORT / "report.md", REPORT / "report.html")
 
 
 if __name__ == "__main__":

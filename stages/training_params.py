@@ -1,6 +1,7 @@
-"""training_params: how each arm is trained on each task, as params.yaml says: the arm's params with the task's overrides.
+"""training_params: the training params of each arm on each task, with the overrides of the task.
 
-The one stage that looks at all of them, so that an edit of one task's override reruns this arm on this task and nothing else.
+Only this stage depends on the params of all arms and tasks. An edit of one override of a task then
+reruns one arm on that task and nothing else.
 """
 
 from dataclasses import asdict
@@ -12,7 +13,10 @@ from stages.runtime.paths import TRAINING_PARAMS
 
 
 def training_params() -> None:
-    """Write data/training_params/ARM/TASK.json for each arm and task that is run. It is there for DVC: stages read params.yaml."""
+    """Write data/training_params/ARM/TASK.json for each arm on each of its tasks.
+
+    The files are dependencies for DVC. Stages read params.yaml itself.
+    """
     params = load_params()
     with atomic_folder(TRAINING_PARAMS) as beside:
         for arm in params.compared_arms:

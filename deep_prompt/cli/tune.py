@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-    from pipeline.report.tuning_page import Trial
+    from pipeline.report.tuning_page import TrialResult
 
 RANDOM = 5  # trials at random points before the sampler models what it has seen
 
@@ -315,14 +315,14 @@ def _encoded(values: search.Range | search.Choices, value: Any) -> Any:
     return value if isinstance(values, search.Range) else json.dumps(value)
 
 
-def _tried(study: "Study", space: search.Space) -> "list[Trial]":
+def _tried(study: "Study", space: search.Space) -> "list[TrialResult]":
     from optuna.trial import TrialState
 
-    from pipeline.report.tuning_page import Trial
+    from pipeline.report.tuning_page import TrialResult
 
     done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     return [
-        Trial(
+        TrialResult(
             trial.number,
             float(trial.value or 0.0),
             trial.state == TrialState.PRUNED,
@@ -333,7 +333,7 @@ def _tried(study: "Study", space: search.Space) -> "list[Trial]":
     ]
 
 
-def _write(folder: Path, target: search.Target, study: "Study", tried: "list[Trial]") -> None:
+def _write(folder: Path, target: search.Target, study: "Study", tried: "list[TrialResult]") -> None:
     import optuna
 
     from pipeline.report.tuning_page import write_tuning

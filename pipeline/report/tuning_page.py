@@ -25,7 +25,7 @@ GLOSSARY = {
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialResult:
     """One trial of a search: its best validation score in percent, and its values of the params.
 
     `num_validations` is the number of its validations.
@@ -39,7 +39,7 @@ class Trial:
 
 
 def write_tuning(
-    folder: Path, name: str, trials: Sequence[Trial], importance: Mapping[str, float]
+    folder: Path, name: str, trials: Sequence[TrialResult], importance: Mapping[str, float]
 ) -> None:
     """Write `folder/trials.tsv` and `folder/tuning.html`. `trials` has at least one trial."""
     rows = [
@@ -72,14 +72,14 @@ def write_tuning(
     atomic_write(folder / "tuning.html", text)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial:
+def best_of(trials: Sequence[TrialResult]) -> TrialResult:
     """The finished trial with the best score. Without a finished trial, the best pruned trial."""
     return max(
         [trial for trial in trials if not trial.pruned] or trials, key=lambda trial: trial.score
     )
 
 
-def _values(trial: Trial) -> str:
+def _values(trial: TrialResult) -> str:
     return ", ".join(f"{key} {_format(value)}" for key, value in trial.values.items())
 
 
@@ -87,7 +87,7 @@ def _format(value: Any) -> str:
     return factor(value) if isinstance(value, float) else str(value)
 
 
-def _table(trials: Sequence[Trial], best: Trial) -> Table:
+def _table(trials: Sequence[TrialResult], best: TrialResult) -> Table:
     rows = tuple(
         (
             Cell(str(trial.number)),
@@ -102,7 +102,7 @@ def _table(trials: Sequence[Trial], best: Trial) -> Table:
     )
 
 
-def _history(trials: Sequence[Trial]) -> Plot:
+def _history(trials: Sequence[TrialResult]) -> Plot:
     finished = pd.Series(
         {trial.number: trial.score for trial in trials if not trial.pruned}, dtype=float
     )
@@ -127,7 +127,7 @@ def _importance(importance: Mapping[str, float]) -> Iterator[Plot]:
         )
 
 
-def _slices(trials: Sequence[Trial]) -> Iterator[Plot]:
+def _slices(trials: Sequence[TrialResult]) -> Iterator[Plot]:
     """Yield the score by value for each param with several values."""
     for key in trials[0].values:
         values = [trial.values[key] for trial in trials]

@@ -1,1 +1,1 @@
-"""What the evaluating stages share: loading models and splits."""
+"""Functions of the stages that evaluate: load models and test sets."""

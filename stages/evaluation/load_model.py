@@ -1,4 +1,4 @@
-"""An artifact as a model, and with what its evaluation found: thresholds, and test rows to try it on."""
+"""Load the model of an artifact, with the thresholds of its evaluation and a test set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,23 @@ from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RESULTS
 def load_model(
     artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision
 ) -> PromptedModel:
-    """The backbone with an artifact's prompt, and its heads for the tasks in `classes`."""
+    """Load an artifact onto its backbone, with heads for the tasks in `classes`.
+
+    `classes` maps the name of each task to the names of its classes.
+    Raises UserError if the artifact is incomplete or does not fit the backbone or the classes.
+    """
     config = load_config(artifact)
-    words = [config.heads[name].label_token_ids for name in classes if name in config.heads]
-    backbone = Backbone.load(locate(params.backbone), any(words), precision)
+    token_ids = [config.heads[name].label_token_ids for name in classes if name in config.heads]
+    backbone = Backbone.load(locate(params.backbone), any(token_ids), precision)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
     heads = Heads(
-        kinds, [len(names) for names in classes.values()], backbone.hidden_size, params.seed, words
+        kinds,
+        [len(names) for names in classes.values()],
+        backbone.hidden_size,
+        params.seed,
+        token_ids,
     )
     load_heads(artifact, config, heads, classes)
     return PromptedModel(backbone, prompt, heads, train_backbone=ARMS[config.arm].trains_backbone)
@@ -40,7 +48,11 @@ def load_model(
 
 @dataclass(frozen=True)
 class Subject:
-    """An arm's model of one task, to be tried out: `test` is some of its test rows, `primary` the figure that counts."""
+    """The model of an arm on one task, with test rows for further analysis.
+
+    `test` is a subset of the test set. `primary` is the name of the primary metric. `max_length`
+    and `stride` are the numbers of tokens of a window, and by which windows overlap.
+    """
 
     model: PromptedModel
     test: EvalSet
@@ -51,16 +63,19 @@ class Subject:
     thresholds: dict[str, float]
 
     def metrics(self, split: EvalSet) -> Metrics:
-        """What the model scores on a split."""
+        """The metrics of the model on a split."""
         return score(split, self.decoded(split), self.thresholds)
 
     def decoded(self, split: EvalSet) -> list[Any]:
-        """The model's decoded predictions for a split."""
+        """The decoded predictions of the model for a split."""
         return decode(self.model, split, 0, self.pad_token_id)
 
 
 def load_subject(arm: ArmName, name: str, params: Params, rows: int) -> Subject:
-    """The model where it predicts, with `rows` test rows at most."""
+    """Load the model onto its device, with at most `rows` test rows.
+
+    Raises UserError if a file of the task or the artifact is missing, or does not fit.
+    """
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
     model = load_model(

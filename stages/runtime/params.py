@@ -1,4 +1,4 @@
-"""params.yaml as checked dataclasses."""
+"""Load params.yaml into dataclasses, and check what its keys say of each other."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -11,25 +11,32 @@ from stages.runtime.paths import PARAMS
 
 
 def load_params() -> Params:
-    """params.yaml of the working folder. Raises UserError with every problem that can be told from
-    it alone.
+    """Load params.yaml of the working folder.
+
+    Raises UserError with all problems of the file. The check reads no other file.
     """
     return check_params(load_yaml(PARAMS), str(PARAMS))
 
 
 def check_params(values: Values, where: str) -> Params:
-    """Plain values as checked params; `where` names their file in messages."""
+    """Parse and check plain values. `where` is the name of their file in messages.
+
+    Raises UserError with all problems.
+    """
     params = parse(Params, values, where)
     problems = [
-        problem for check in (_names, _arms, _repeat, _probe) for problem in check(params, where)
+        *_name_problems(params, where),
+        *_arm_problems(params, where),
+        *_repeat_problems(params, where),
+        *_probe_problems(params, where),
+        *_pretrain_problems(values["pretrain"], where),
     ]
-    problems += _useless_in_pretrain(values["pretrain"], where)
     if problems:
         raise UserError(*problems)
     return params
 
 
-def _names(params: Params, where: str) -> list[str]:
+def _name_problems(params: Params, where: str) -> list[str]:
     problems = []
     for name, task in params.tasks.items():
         kind, source = task.init_from.split("/")
@@ -64,28 +71,33 @@ def _names(params: Params, where: str) -> list[str]:
         ]
         if name not in params.pretrain:
             problems.append(
-                f"{where}: pretrain: key {name!r} is missing; say how that mixture is trained"
+                f"{where}: pretrain: key {name!r} is missing; "
+                "add the training params of that mixture"
             )
     problems += [
         f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
         for name in params.compare.tasks
         if name not in params.tasks
     ]
-    problems += [
-        f"{where}: compare.published: {source}: {what} {name!r}{did_you_mean(name, known)}"
-        for source, arms in params.compare.published.items()
-        for arm, scores in arms.items()
-        for what, names, known in (
-            ("no arm", [arm], ARMS),
-            ("no task", scores, params.tasks),
-        )
-        for name in names
-        if name not in known
-    ]
+    return problems + _published_problems(params, where)
+
+
+def _published_problems(params: Params, where: str) -> list[str]:
+    problems = []
+    for source, arms in params.compare.published.items():
+        prefix = f"{where}: compare.published: {source}"
+        for arm, scores in arms.items():
+            if arm not in ARMS:
+                problems.append(f"{prefix}: no arm {arm!r}{did_you_mean(arm, ARMS)}")
+            problems += [
+                f"{prefix}: no task {task!r}{did_you_mean(task, params.tasks)}"
+                for task in scores
+                if task not in params.tasks
+            ]
     return problems
 
 
-def _arms(params: Params, where: str) -> list[str]:
+def _arm_problems(params: Params, where: str) -> list[str]:
     problems = [
         f"{where}: arms: unknown key {arm!r}{did_you_mean(arm, ARMS)}"
         for arm in params.arms
@@ -106,7 +118,7 @@ def _arms(params: Params, where: str) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _useless_in_pretrain(pretrain: dict[str, Values], where: str) -> list[str]:
+def _pretrain_problems(pretrain: dict[str, Values], where: str) -> list[str]:
     return [
         f"{where}: pretrain.{name}: {key} is set, but a shared prompt does not use it; remove it"
         for name, values in pretrain.items()
@@ -114,24 +126,25 @@ def _useless_in_pretrain(pretrain: dict[str, Values], where: str) -> list[str]:
     ]
 
 
-def _repeat(params: Params, where: str) -> list[str]:
+def _repeat_problems(params: Params, where: str) -> list[str]:
     repeat = params.repeat
-    problems = _not_run(params, where, "repeat", repeat.arms, repeat.tasks)
+    problems = _comparison_problems(params, where, "repeat", repeat.arms, repeat.tasks)
     if len(set(repeat.seeds)) < len(repeat.seeds):
         problems.append(
             f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}; give each seed once"
         )
     if params.seed in repeat.seeds:
         problems.append(
-            f"{where}: repeat.seeds: has {params.seed}, which is `seed` and run anyway; remove it"
+            f"{where}: repeat.seeds: has {params.seed}, the value of `seed`, which always runs; "
+            "remove it"
         )
     return problems
 
 
-def _probe(params: Params, where: str) -> list[str]:
+def _probe_problems(params: Params, where: str) -> list[str]:
     probe = params.probe
-    known = [shift.model for shift in probe.out_of_domain if shift.model in params.tasks]
-    problems = _not_run(params, where, "probe", probe.arms, (*probe.tasks, *known))
+    models = [shift.model for shift in probe.out_of_domain if shift.model in params.tasks]
+    problems = _comparison_problems(params, where, "probe", probe.arms, (*probe.tasks, *models))
     problems += [
         f"{where}: probe.out_of_domain: no task {name!r}{did_you_mean(name, params.tasks)}"
         for shift in probe.out_of_domain
@@ -141,10 +154,10 @@ def _probe(params: Params, where: str) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def _not_run(
+def _comparison_problems(
     params: Params, where: str, key: str, arms: Collection[ArmName], tasks: Collection[str]
 ) -> list[str]:
-    """What of `arms` and `tasks` is not known, or not run."""
+    """The problems of `arms` and `tasks` at `key`: unknown tasks, and pairs that are not run."""
     problems = [
         f"{where}: {key}.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
         for name in tasks
@@ -159,26 +172,27 @@ def _not_run(
     return problems
 
 
-def arm_of(word: str) -> ArmName:
-    """The arm that a command's word names. Raises UserError where there is no such arm."""
-    if word not in ARMS:
-        raise UserError(f"no arm {word!r}{did_you_mean(word, ARMS)}")
-    return ARMS[word].name
+def arm_of(name: str) -> ArmName:
+    """The arm with this name. Raises UserError if there is no such arm."""
+    if name not in ARMS:
+        raise UserError(f"no arm {name!r}{did_you_mean(name, ARMS)}")
+    return ARMS[name].name
 
 
-def seeded(params: Params, word: str) -> Params:
-    """The params with the seed that a command's word names, or as they are ("": no seed is named).
-    Raises UserError where it is not one of `repeat.seeds`.
+def with_seed(params: Params, seed: str) -> Params:
+    """The params with `seed` in place of their seed ("": unchanged).
+
+    Raises UserError if `seed` is not in `repeat.seeds`.
     """
-    if not word:
+    if not seed:
         return params
-    if word not in map(str, params.repeat.seeds):
-        raise UserError(f"{PARAMS}: repeat.seeds: no seed {word!r}; add it")
-    return replace(params, seed=int(word))
+    if seed not in map(str, params.repeat.seeds):
+        raise UserError(f"{PARAMS}: repeat.seeds: no seed {seed!r}; add it")
+    return replace(params, seed=int(seed))
 
 
 def mixture_of(params: Params, name: str) -> MixtureParams:
-    """A mixture's params. Raises UserError where params.yaml has no such mixture."""
+    """The params of a mixture. Raises UserError if params.yaml has no such mixture."""
     if name not in params.mixtures:
         raise UserError(
             f"{PARAMS}: mixtures: no mixture {name!r}{did_you_mean(name, params.mixtures)}"

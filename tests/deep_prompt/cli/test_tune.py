@@ -21,7 +21,7 @@ from deep_prompt.cli.tune import tune
 from pipeline.config import load_yaml
 from pipeline.errors import Diverged, UserError
 from pipeline.params import TrainParams
-from pipeline.report.tuning_page import Trial, best_of, write_tuning
+from pipeline.report.tuning_page import TrialResult, best_of, write_tuning
 from pipeline.training.callbacks import TrainingRun
 from stages.runtime.params import check_params
 from tests.support.small_project import (
@@ -299,9 +299,9 @@ def test_mistakes_of_the_command(
 
 def test_the_best_is_a_finished_trial_and_pages_have_the_same_bytes(tmp_path: Path) -> None:
     tried = [
-        Trial(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}),
-        Trial(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
-        Trial(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"}),
+        TrialResult(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}),
+        TrialResult(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
+        TrialResult(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"}),
     ]
     assert best_of(tried).number == 2
     assert best_of(tried[1:2]).number == 1
