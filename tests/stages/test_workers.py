@@ -17,18 +17,17 @@ from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from stages.workers import processes as workers
 from stages.workers.processes import Processes, executor
 from tests.support.paths import ROOT
+from tests.support.tiny_features import features
 
 ROWS = 200
 
 
 def features_of(target: Path, first: int, last: int, marks: str | None) -> dict[str, int]:
     """A shard of a table. The first process to come to row 50 kills itself, and leaves a mark so that the next does not."""
-    from tests.support import tiny
-
     if marks is not None and first <= 50 < last and not Path(marks).exists():
         Path(marks).write_text("killed")
         os.kill(os.getpid(), signal.SIGKILL)
-    return write_shard(tiny.features("classes", ROWS, 0)[first:last], target / "features.arrow")
+    return write_shard(features("classes", ROWS, 0)[first:last], target / "features.arrow")
 
 
 def broken(target: Path) -> None:
@@ -85,7 +84,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
 ) -> None:
     table_of(shards_of(8), tmp_path / "alone", in_this_process)
     killed = shards_of(8, tmp_path / "mark")
-    with pytest.raises(UserError, match=r"was killed .* workers: 1"):
+    with pytest.raises(UserError, match=r"was killed.*workers: 1"):
         finish(killed, tmp_path / "out/work", Processes(2))
     assert (tmp_path / "mark").exists()
     table_of(killed, tmp_path / "out", Processes(2))

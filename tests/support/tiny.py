@@ -1,29 +1,24 @@
 """Tiny random models and features for fast tests of models and training."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.features.table import FeatureTable, write_features
 from pipeline.model.attention import ATTENTION
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.tasks.base.features import Feature
 from pipeline.training import callbacks
 from pipeline.training.callbacks import TrainingRun
+from tests.support.tiny_features import VOCABULARY, features, table  # noqa: F401 (for tiny.NAME)
 
 torch.set_num_threads(1)  # faster than several threads for such small matrices
 
-VOCABULARY = 60
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
@@ -143,42 +138,6 @@ def texts(
     ids = torch.randint(3, VOCABULARY, shape, generator=generator)
     types = (torch.arange(shape[1]) >= torch.tensor(lengths)[:, None] // 2).long()
     return torch.where(mask.bool(), ids, pad_token_id), mask, types * mask
-
-
-def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
-    """Random windows of 5 to 14 tokens; the label of a token can be learned from the token."""
-    rng = np.random.default_rng(seed)
-    result = []
-    for row in range(rows):
-        length = int(rng.integers(5, 15))
-        ids = rng.integers(3, VOCABULARY, length).tolist()
-        positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
-        labels = [ids[position] % classes for position in positions]
-        if kind == "positions":
-            start = int(rng.integers(0, len(positions)))
-            labels = [start, int(rng.integers(start, len(positions)))]
-        result.append(
-            Feature(
-                row,
-                ids,
-                [0] * length,
-                positions,
-                labels,
-                positions,
-                [position + 1 for position in positions],
-                len(labels) if kind == "classes" else 1,
-            )
-        )
-    return result
-
-
-def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
-    """Random features as a table on disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{kind}-{rows}-{seed}"
-    shutil.rmtree(path, ignore_errors=True)
-    write_features(features(kind, rows, seed, classes), path)
-    return FeatureTable(path)
 
 
 def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:

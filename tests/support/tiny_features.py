@@ -1,0 +1,47 @@
+"""Small tables of random features; no import of torch, which a process that makes shards does without."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.features.table import FeatureTable, write_features
+from pipeline.tasks.base.features import Feature
+
+VOCABULARY = 60
+
+
+def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
+    """Random windows of 5 to 14 tokens whose labels can be learned from their tokens."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for number in range(rows):
+        length = int(generator.integers(5, 15))
+        ids = generator.integers(3, VOCABULARY, length).tolist()
+        positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
+        labels = [ids[position] % classes for position in positions]
+        if kind == "positions":
+            start = int(generator.integers(0, len(positions)))
+            labels = [start, int(generator.integers(start, len(positions)))]
+        made.append(
+            Feature(
+                number,
+                ids,
+                [0] * length,
+                positions,
+                labels,
+                positions,
+                [at + 1 for at in positions],
+                len(labels) if kind == "classes" else 1,
+            )
+        )
+    return made
+
+
+def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
+    """The same, written and opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}-{rows}-{seed}"
+    shutil.rmtree(path, ignore_errors=True)
+    write_features(features(kind, rows, seed, classes), path)
+    return FeatureTable(path)
