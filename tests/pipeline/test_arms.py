@@ -1,6 +1,7 @@
-"""All that the code knows of an arm is in its record: no other module names one."""
+"""The record of an arm is complete: no other module names an arm."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,7 @@ from pipeline.params import TrainParams
 from pipeline.report.plots import OTHER_COLOR, TASK_COLORS
 from tests.support.paths import ROOT
 
-# The same word for another thing: the name of the attention function, and of its argument.
+# Modules in which a name has another meaning: the attention function and its argument.
 OTHER_MEANINGS = {
     "pipeline/model/attention.py": {"deep_prompt"},
     "pipeline/model/backbone.py": {"deep_prompt"},
@@ -20,9 +21,9 @@ OTHER_MEANINGS = {
 
 
 def named_arms(file: Path) -> set[str]:
-    """The arms whose names are text in a file: alone, or as a part of a path.
+    """The arms in the string constants of a file: alone, or as a component of a path.
 
-    `lora` names a part too, in params, parameters and files: only what is compared with it counts.
+    The name `lora` is also the name of a part, so it counts only in a comparison.
     """
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     compared = {
@@ -40,18 +41,22 @@ def named_arms(file: Path) -> set[str]:
     }
 
 
+def python_files(*folders: str) -> Iterator[tuple[str, Path]]:
+    for folder in folders:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            yield str(file.relative_to(ROOT)), file
+
+
 def test_no_other_module_names_an_arm() -> None:
     offenders = {
-        name: found
-        for folder in ("pipeline", "stages", "deep_prompt", "benchmarks")
-        for file in sorted((ROOT / folder).rglob("*.py"))
-        if (name := str(file.relative_to(ROOT)))
-        and (found := named_arms(file) - OTHER_MEANINGS.get(name, set()))
+        name: arms
+        for name, file in python_files("pipeline", "stages", "deep_prompt", "benchmarks")
+        if (arms := named_arms(file) - OTHER_MEANINGS.get(name, set()))
     }
     assert not offenders
 
 
-def test_the_check_for_names_finds_them(tmp_path: Path) -> None:
+def test_named_arms_finds_comparisons_and_paths(tmp_path: Path) -> None:
     file = tmp_path / "code.py"
     file.write_text(
         '"""Of fine_tune."""\nif arm == "fine_tune":\n    folder = f"head_only/{task}"\n'
@@ -59,13 +64,13 @@ def test_the_check_for_names_finds_them(tmp_path: Path) -> None:
     assert named_arms(file) == {"fine_tune", "head_only"}
 
 
-def test_every_arm_has_its_record() -> None:
+def test_every_arm_name_has_a_record() -> None:
     assert tuple(ARMS) == get_args(ArmName)
     assert all(name == arm.name for name, arm in ARMS.items())
     assert [arm for arm in ARMS.values() if not arm.baseline] == [MULTITASK]
 
 
-def test_arms_can_be_told_apart_in_the_report() -> None:
+def test_colors_titles_and_glossary_differ_between_arms() -> None:
     for texts in (
         [arm.color for arm in ARMS.values()] + [OTHER_COLOR, *TASK_COLORS],
         [arm.title for arm in ARMS.values()],
@@ -75,7 +80,7 @@ def test_arms_can_be_told_apart_in_the_report() -> None:
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_an_arms_params_and_rates_are_those_of_training(arm: str) -> None:
+def test_params_and_learning_rates_of_an_arm_are_keys_of_train_params(arm: str) -> None:
     keys = set(TrainParams.__dataclass_fields__)
     assert {*ARMS[arm].params, *PRETRAIN_PARAMS} <= keys
     assert {f"{part}_lr" for part in ARMS[arm].parts} <= keys

@@ -1,4 +1,4 @@
-"""Artifacts come back as they were saved, and what does not fit is refused by file, value and remedy."""
+"""A saved artifact loads unchanged; a mismatch is refused with file, value and remedy."""
 
 import dataclasses
 import json
@@ -34,11 +34,11 @@ HEADS = {
 
 def config(model: PromptedModel, arm: ArmName, **changes: Any) -> ArtifactConfig:
     shape = None if model.prompt is None else tuple(next(model.prompt.parameters()).shape)
-    about: dict[str, Any] = {"provenance": {"seed": 1, "data": {"ner": {"rows": 3}}}}
+    fields: dict[str, Any] = {"provenance": {"seed": 1, "data": {"ner": {"rows": 3}}}}
     if "lora" in ARMS[arm].parts:
-        about |= {"lora_rank": 2, "lora_alpha": 4.0}
-    made = ArtifactConfig(arm, SOURCE, "bert", 16, HEADS, shape, **about)
-    return dataclasses.replace(made, **changes)
+        fields |= {"lora_rank": 2, "lora_alpha": 4.0}
+    result = ArtifactConfig(arm, SOURCE, "bert", 16, HEADS, shape, **fields)
+    return dataclasses.replace(result, **changes)
 
 
 def saved(folder: Path, arm: ArmName = "deep_prompt", **changes: Any) -> PromptedModel:
@@ -59,16 +59,16 @@ def backbone() -> Backbone:
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_round_trip(arm: ArmName, tmp_path: Path) -> None:
+def test_a_saved_artifact_loads_unchanged(arm: ArmName, tmp_path: Path) -> None:
     model = tiny.prompted(arm)
     with torch.no_grad():
         for name, factor in model.trainable_state().items():
-            factor.add_(0.5 * ("lora_B" in name))  # else they are 0, trained or not
+            factor.add_(0.5 * ("lora_B" in name))  # The initial value is 0: change it.
     save_artifact(tmp_path / "a", model, config(model, arm))
-    found = load_config(tmp_path / "a")
-    assert found == config(model, arm)
+    loaded = load_config(tmp_path / "a")
+    assert loaded == config(model, arm)
     other = tiny.backbone(seed=8)
-    prompt = load_prompt(tmp_path / "a", found, SOURCE, other)
+    prompt = load_prompt(tmp_path / "a", loaded, SOURCE, other)
     if model.prompt is None:
         assert prompt is None
     else:
@@ -76,7 +76,7 @@ def test_round_trip(arm: ArmName, tmp_path: Path) -> None:
         assert torch.equal(next(prompt.parameters()), next(model.prompt.parameters()))
     heads = Heads(["positions", "classes"], [2, 3], 16, seed=9)
     load_heads(
-        tmp_path / "a", found, heads, {name: found.heads[name].classes for name in ("qa", "ner")}
+        tmp_path / "a", loaded, heads, {name: loaded.heads[name].classes for name in ("qa", "ner")}
     )
     assert torch.equal(heads.weight[0, :2], model.heads.weight[1, :2])
     assert torch.equal(heads.weight[1], model.heads.weight[0])
@@ -86,13 +86,13 @@ def test_round_trip(arm: ArmName, tmp_path: Path) -> None:
     )
     names |= {"fine_tune": {"backbone.safetensors"}, "lora": {"lora.safetensors"}}.get(arm, set())
     assert {path.name for path in (tmp_path / "a").iterdir()} == names
-    load_into_backbone(tmp_path / "a", found, other)
+    load_into_backbone(tmp_path / "a", loaded, other)
     for name, value in model.backbone.state_dict().items():
         same = torch.equal(value, other.state_dict()[name])
         assert same == (arm == "fine_tune" or "lora_" in name or "position_ids" in name), name
 
 
-def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
+def test_the_config_of_another_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 32}')
     with pytest.raises(
         UserError, match="is not the config of an artifact; give a folder"
@@ -101,7 +101,7 @@ def test_another_librarys_config_is_no_artifacts(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 1
 
 
-def test_only_one_head_is_taken_from_a_shared_prompt(tmp_path: Path) -> None:
+def test_load_heads_can_load_one_of_several_heads(tmp_path: Path) -> None:
     model = saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, seed=9)
     load_heads(
@@ -149,7 +149,7 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_another_backbone(
+def test_a_different_backbone_is_refused(
     changes: dict[str, Any], parts: list[str], backbone: Backbone, tmp_path: Path
 ) -> None:
     saved(tmp_path / "a", **changes)
@@ -164,20 +164,20 @@ def test_another_backbone(
         assert part in problem
 
 
-def test_what_a_prompt_is_like_comes_back(backbone: Backbone, tmp_path: Path) -> None:
+def test_first_layer_offset_and_dropout_are_restored(backbone: Backbone, tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     values = torch.randn(2, 2, 4, 3, 4)
     model.prompt = DeepPrompt(values, first_layer=1, position_offset=3)
     save_artifact(
         tmp_path / "a", model, config(model, "deep_prompt", first_layer=1, position_offset=3)
     )
-    found = load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone, dropout=0.2)
-    assert isinstance(found, DeepPrompt)
-    assert (found.first_layer, found.position_offset, found.dropout.p) == (1, 3, 0.2)
-    assert torch.equal(found.materialize(), values)
+    loaded = load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone, dropout=0.2)
+    assert isinstance(loaded, DeepPrompt)
+    assert (loaded.first_layer, loaded.position_offset, loaded.dropout.p) == (1, 3, 0.2)
+    assert torch.equal(loaded.materialize(), values)
 
 
-def test_relative_positions_cannot_shift(tmp_path: Path) -> None:
+def test_a_position_offset_needs_absolute_positions(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt", "deberta-v2")
     save_artifact(
         tmp_path / "a",
@@ -190,7 +190,9 @@ def test_relative_positions_cannot_shift(tmp_path: Path) -> None:
     assert "position_offset is 3, but the backbone's positions are relative" in problem
 
 
-def test_a_projection_is_saved_flat_and_whole(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_projection_is_saved_with_the_materialized_prompt(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     model = tiny.prompted("deep_prompt")
     projection = Projection(torch.randn(3, 16), 5, 3 * 2 * 4 * 4, seed=2)
     model.prompt = DeepPrompt(torch.zeros(3, 2, 4, 3, 4), projection=projection)
@@ -199,9 +201,9 @@ def test_a_projection_is_saved_flat_and_whole(backbone: Backbone, tmp_path: Path
         model,
         config(model, "deep_prompt", prompt_shape=(3, 2, 4, 3, 4), projection_size=5),
     )
-    found = load_config(tmp_path / "a")
-    flat = load_prompt(tmp_path / "a", found, SOURCE, backbone)
-    whole = load_prompt(tmp_path / "a", found, SOURCE, backbone, projection=5)
+    loaded = load_config(tmp_path / "a")
+    flat = load_prompt(tmp_path / "a", loaded, SOURCE, backbone)
+    whole = load_prompt(tmp_path / "a", loaded, SOURCE, backbone, projection=5)
     assert isinstance(flat, DeepPrompt)
     assert isinstance(whole, DeepPrompt)
     assert torch.equal(flat.materialize(), model.prompt.materialize())
@@ -210,11 +212,11 @@ def test_a_projection_is_saved_flat_and_whole(backbone: Backbone, tmp_path: Path
     assert {name for name, _ in whole.named_parameters()} == {
         f"projection.{name}" for name, _ in projection.named_parameters()
     }
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone, projection=6))
+    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", loaded, SOURCE, backbone, projection=6))
     assert "projection_size is 5, but params have 6" in problem
 
 
-def test_a_tasks_factors_are_in_the_prompt_it_gets(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_prompt_of_a_task_includes_its_factors(backbone: Backbone, tmp_path: Path) -> None:
     model = tiny.prompted("multitask")
     shared = torch.randn(3, 2, 4, 3, 4)
     factors = TaskFactors(2, 3, 2, 3 * 2 * 4 * 4, seed=1)
@@ -225,23 +227,23 @@ def test_a_tasks_factors_are_in_the_prompt_it_gets(backbone: Backbone, tmp_path:
         model,
         config(model, "multitask", prompt_shape=tuple(shared.shape), factor_rank=2),
     )
-    found = load_config(tmp_path / "a")
+    loaded = load_config(tmp_path / "a")
     for number, task in enumerate(("ner", "qa")):
-        own = load_prompt(tmp_path / "a", found, SOURCE, backbone, task)
-        assert isinstance(own, DeepPrompt)
-        torch.testing.assert_close(own.materialize(), model.prompt.materialize(number))
+        prompt = load_prompt(tmp_path / "a", loaded, SOURCE, backbone, task)
+        assert isinstance(prompt, DeepPrompt)
+        torch.testing.assert_close(prompt.materialize(), model.prompt.materialize(number))
         rows = shared.permute(3, 0, 1, 2, 4).reshape(3, -1) * (
             1 + factors.u[number] @ factors.v[number]
         )
-        torch.testing.assert_close(own.materialize().permute(3, 0, 1, 2, 4).reshape(3, -1), rows)
-    whole = load_prompt(tmp_path / "a", found, SOURCE, backbone)
+        torch.testing.assert_close(prompt.materialize().permute(3, 0, 1, 2, 4).reshape(3, -1), rows)
+    whole = load_prompt(tmp_path / "a", loaded, SOURCE, backbone)
     assert isinstance(whole, DeepPrompt)
     assert torch.equal(whole.materialize(), shared)
-    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone, "srl"))
+    (problem,) = refuse(lambda: load_prompt(tmp_path / "a", loaded, SOURCE, backbone, "srl"))
     assert "factors.safetensors: no factors of rank 2 for 'srl'" in problem
 
 
-def test_all_that_differs_is_said_at_once(backbone: Backbone, tmp_path: Path) -> None:
+def test_all_differences_are_reported_together(backbone: Backbone, tmp_path: Path) -> None:
     saved(
         tmp_path / "a",
         model_type="llama",
@@ -258,7 +260,7 @@ def test_all_that_differs_is_said_at_once(backbone: Backbone, tmp_path: Path) ->
     )
 
 
-def test_the_same_weights_elsewhere_are_the_same_backbone(
+def test_the_same_weights_at_another_location_are_accepted(
     backbone: Backbone, tmp_path: Path
 ) -> None:
     saved(tmp_path / "a")
@@ -266,16 +268,16 @@ def test_the_same_weights_elsewhere_are_the_same_backbone(
     assert load_prompt(tmp_path / "a", load_config(tmp_path / "a"), moved, backbone) is not None
 
 
-def test_hub_revisions_without_hash_are_told_apart_by_name(
+def test_hub_revisions_without_a_hash_are_compared_by_name(
     backbone: Backbone, tmp_path: Path
 ) -> None:
-    one, two = (BackboneParams(f"hub:a/b@{digit * 40}") for digit in "12")
-    saved(tmp_path / "a", backbone=one)
-    found = load_config(tmp_path / "a")
-    assert load_prompt(tmp_path / "a", found, one, backbone) is not None
+    first, second = (BackboneParams(f"hub:a/b@{digit * 40}") for digit in "12")
+    saved(tmp_path / "a", backbone=first)
+    loaded = load_config(tmp_path / "a")
+    assert load_prompt(tmp_path / "a", loaded, first, backbone) is not None
     assert (
         "made for backbone hub:a/b@1"
-        in refuse(lambda: load_prompt(tmp_path / "a", found, two, backbone))[0]
+        in refuse(lambda: load_prompt(tmp_path / "a", loaded, second, backbone))[0]
     )
 
 
@@ -292,7 +294,7 @@ def test_hub_revisions_without_hash_are_told_apart_by_name(
         ("soft_prompt", ()),
     ],
 )
-def test_config_with_another_shape_of_prompt(
+def test_a_wrong_prompt_shape_in_the_config_is_refused(
     arm: ArmName, shape: tuple[int, ...], backbone: Backbone, tmp_path: Path
 ) -> None:
     saved(tmp_path / "a", arm, prompt_shape=shape)
@@ -306,8 +308,8 @@ def test_config_with_another_shape_of_prompt(
     assert problem.endswith(("make the artifact again", "or make it again"))
 
 
-def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
-    """The file and config.json agree, the backbone has other layers."""
+def test_a_prompt_with_too_many_layers_is_refused(tmp_path: Path) -> None:
+    """The file and config.json agree, but the backbone has fewer layers."""
     saved(tmp_path / "a")
     fewer = tiny.model()
     del fewer.encoder.layer[2:]
@@ -322,22 +324,24 @@ def test_a_prompt_for_more_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", [Heads(["classes"], [4], 16, 0), Heads(["classes"], [3], 8, 0)])
-def test_a_head_of_another_shape(head: Heads, tmp_path: Path) -> None:
+def test_a_head_with_a_wrong_shape_is_refused(head: Heads, tmp_path: Path) -> None:
     saved(tmp_path / "a")
-    found = load_config(tmp_path / "a")
+    loaded = load_config(tmp_path / "a")
     (problem,) = refuse(
-        lambda: load_heads(tmp_path / "a", found, head, {"ner": found.heads["ner"].classes})
+        lambda: load_heads(tmp_path / "a", loaded, head, {"ner": loaded.heads["ner"].classes})
     )
     assert (
-        problem
-        == f"{tmp_path}/a/heads.safetensors: no head 'ner' of {head.classes[0]} classes; make the artifact again"
+        problem == f"{tmp_path}/a/heads.safetensors: no head 'ner' of {head.classes[0]} classes; "
+        "make the artifact again"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [("srl", "has no head 'srl', only"), ("ner", "the classes of 'ner' are")]
 )
-def test_another_head(name: str, message: str, tmp_path: Path) -> None:
+def test_an_unknown_head_and_wrong_classes_are_refused(
+    name: str, message: str, tmp_path: Path
+) -> None:
     saved(tmp_path / "a")
     heads = Heads(["classes"], [3], 16, 0)
     (problem,) = refuse(
@@ -349,9 +353,9 @@ def test_another_head(name: str, message: str, tmp_path: Path) -> None:
     assert problem.startswith(f"{tmp_path}/a/config.json")
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut in its head", "cut in its numbers", "text"])
+@pytest.mark.parametrize("damage", ["missing", "truncated header", "truncated tensors", "text"])
 @pytest.mark.parametrize("name", ["prompt", "heads", "backbone"])
-def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(damage: str, name: str, tmp_path: Path) -> None:
     backbone = tiny.backbone()
     saved(tmp_path / "a", "fine_tune" if name == "backbone" else "deep_prompt")
     path = tmp_path / "a" / f"{name}.safetensors"
@@ -360,22 +364,22 @@ def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
     if damage != "missing":
         path.write_bytes(
             {
-                "cut in its head": content[:20],
-                "cut in its numbers": content[:-4],
+                "truncated header": content[:20],
+                "truncated tensors": content[:-4],
                 "text": b"version https://x",
             }[damage]
         )
-    found = load_config(tmp_path / "a")
+    loaded = load_config(tmp_path / "a")
     (problem,) = refuse(
         {
-            "prompt": lambda: load_prompt(tmp_path / "a", found, SOURCE, backbone),
+            "prompt": lambda: load_prompt(tmp_path / "a", loaded, SOURCE, backbone),
             "heads": lambda: load_heads(
                 tmp_path / "a",
-                found,
+                loaded,
                 Heads(["classes"], [3], 16, 0),
-                {"ner": found.heads["ner"].classes},
+                {"ner": loaded.heads["ner"].classes},
             ),
-            "backbone": lambda: load_into_backbone(tmp_path / "a", found, tiny.backbone()),
+            "backbone": lambda: load_into_backbone(tmp_path / "a", loaded, tiny.backbone()),
         }[name]
     )
     assert problem.startswith(
@@ -385,10 +389,12 @@ def test_a_damaged_file(damage: str, name: str, tmp_path: Path) -> None:
     assert "again" in problem
 
 
-def test_weights_of_another_backbone(tmp_path: Path) -> None:
+def test_backbone_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a", "fine_tune")
-    found = load_config(tmp_path / "a")
-    (problem,) = refuse(lambda: load_into_backbone(tmp_path / "a", found, tiny.backbone("roberta")))
+    loaded = load_config(tmp_path / "a")
+    (problem,) = refuse(
+        lambda: load_into_backbone(tmp_path / "a", loaded, tiny.backbone("roberta"))
+    )
     assert problem.startswith(f"{tmp_path}/a/backbone.safetensors: does not fit the backbone: ")
 
 
@@ -400,7 +406,7 @@ def test_weights_of_another_backbone(tmp_path: Path) -> None:
         ("[]", "config.json: found a list [], expected a mapping of keys to values"),
     ],
 )
-def test_a_broken_config(content: str | None, message: str, tmp_path: Path) -> None:
+def test_a_broken_config_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
     saved(tmp_path / "a")
     path = tmp_path / "a" / "config.json"
     path.unlink()
@@ -411,22 +417,23 @@ def test_a_broken_config(content: str | None, message: str, tmp_path: Path) -> N
 
 
 def change(folder: Path, **values: object) -> list[str]:
-    """Problems of loading a config with other values."""
+    """The problems of a config after a change of its values."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     return refuse(lambda: load_config(folder))
 
 
-def test_another_format(tmp_path: Path) -> None:
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     for values in ({}, {"later_key": 1}):
         problems = change(tmp_path / "a", format=1, **values)
         assert problems == [
-            f"{tmp_path}/a/config.json: format is 1, but this version reads 3; make the artifact again"
+            f"{tmp_path}/a/config.json: format is 1, but this version reads 3; "
+            "make the artifact again"
         ]
 
 
-def test_values_that_are_none(tmp_path: Path) -> None:
+def test_invalid_values_in_the_config_are_reported_together(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     problems = change(tmp_path / "a", arm="prefix", hidden_size="16")
     assert len(problems) == 2
