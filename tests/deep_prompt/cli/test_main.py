@@ -1,4 +1,4 @@
-"""The command deep-prompt: rows in, predictions out, whole or not at all; artifacts shown, exchanged and published."""
+"""The command deep-prompt: predict, inspect, export, import and publish."""
 
 import io
 import json
@@ -45,8 +45,8 @@ NER = '{"task": "ner", "id": "n", "tokens": ["Ada", "in", "Bonn"]}\n'
 QA = '{"task": "qa", "question": "who", "context": "Ada in Bonn"}\n'
 
 
-class Place:
-    """A backbone's folder and two artifacts: `ner` with a prompt, `qa` without."""
+class Artifacts:
+    """A backbone and two artifacts: `ner` with a prompt, `qa` without a prompt."""
 
     def __init__(self, folder: Path) -> None:
         write_corpus("srl", folder / "corpus", 40, 7)
@@ -69,7 +69,7 @@ class Place:
             Heads([HEADS[name].kind], [len(HEADS[name].classes)], 32, 0),
             False,
         )
-        about = {
+        fields = {
             "seed": 7,
             "training": {"epochs": 0.1, "note": "[b]no markup[/b]"},
             "pretrained_on": ["a", "b"],
@@ -78,25 +78,25 @@ class Place:
         save_artifact(
             self.folder / name,
             model,
-            ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=about),
+            ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=fields),
         )
         return self.folder / name
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("place"))
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    return Artifacts(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_they_were() -> Iterator[None]:
+def _restore_sigterm_handler() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
-class Ended:
-    """How a command ended: its exit code and all that it said."""
+class Result:
+    """The result of a command: its exit code, stdout and stderr."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
@@ -109,44 +109,46 @@ class Ended:
 @pytest.fixture
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Ended]:
-    """Run the command in this process; a second one would import torch for seconds."""
+) -> Callable[..., Result]:
+    """Run the command in this process. A new process would need seconds to import torch."""
 
-    def run(*words: object, stdin: str | bytes = "") -> Ended:
-        given = stdin if isinstance(stdin, bytes) else stdin.encode()
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given)))
+    def run(*args: object, stdin: str | bytes = "") -> Result:
+        content = stdin if isinstance(stdin, bytes) else stdin.encode()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         capfd.readouterr()
         code: Any = 0
         try:
-            cli.main(list(map(str, words)))
+            cli.main(list(map(str, args)))
         except SystemExit as error:
             code = error.code
         sys.stdout.flush()
-        return Ended(code, *capfd.readouterr())
+        return Result(code, *capfd.readouterr())
 
     return run
 
 
-def process(place: Place, *words: object, forks: bool = True) -> "subprocess.Popen[bytes]":
-    env = environment(place.folder, forks) | {"PYTHONPATH": str(ROOT)}
+def process(artifacts: Artifacts, *args: object, forks: bool = True) -> "subprocess.Popen[bytes]":
+    env = environment(artifacts.folder, forks) | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [python_of(env), "-m", "deep_prompt", *map(str, words)],
+        [python_of(env), "-m", "deep_prompt", *map(str, args)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
-        cwd=place.folder,
+        cwd=artifacts.folder,
     )
 
 
-def test_from_file_to_file(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
+def test_predict_reads_and_writes_files(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
     (tmp_path / "rows.jsonl").write_text(f"\ufeff{NER}\n{QA}{NER}", encoding="utf-8")
     done = command(
         "predict",
         "--artifact",
-        place.ner,
+        artifacts.ner,
         "--artifact",
-        place.qa,
+        artifacts.qa,
         "--input",
         tmp_path / "rows.jsonl",
         "--output",
@@ -167,13 +169,15 @@ def test_from_file_to_file(place: Place, command: Callable[..., Ended], tmp_path
     ).stat().st_mode
 
 
-def test_from_pipe_to_pipe(place: Place, command: Callable[..., Ended]) -> None:
+def test_predict_reads_and_writes_pipes(
+    artifacts: Artifacts, command: Callable[..., Result]
+) -> None:
     done = command(
         "predict",
         "--artifact",
-        place.ner,
+        artifacts.ner,
         "--artifact",
-        place.qa,
+        artifacts.qa,
         "--batch-tokens",
         1,
         "--max-length",
@@ -186,27 +190,31 @@ def test_from_pipe_to_pipe(place: Place, command: Callable[..., Ended]) -> None:
     assert [line["task"] for line in done.lines] == ["ner", "qa", "ner"]
 
 
-def test_text_stays_as_it_is(place: Place, command: Callable[..., Ended]) -> None:
+def test_text_is_not_changed_or_escaped(
+    artifacts: Artifacts, command: Callable[..., Result]
+) -> None:
     done = command(
         "predict",
         "--artifact",
-        place.ner,
+        artifacts.ner,
         stdin='{"id": "Zoë \u2028 \\ud83d\\ude00", "tokens": ["ß\u0085"]}\n',
     )
     assert done.code == 0
     assert "Zoë \u2028 😀" in done.out
 
 
-def test_a_task_for_rows_that_name_none(place: Place, command: Callable[..., Ended]) -> None:
-    words = ("predict", "--artifact", place.ner, "--artifact", place.qa)
-    done = command(*words, "--task", "ner", stdin='{"tokens": ["a"]}\n' + QA)
+def test_the_option_task_applies_to_rows_without_a_task(
+    artifacts: Artifacts, command: Callable[..., Result]
+) -> None:
+    args = ("predict", "--artifact", artifacts.ner, "--artifact", artifacts.qa)
+    done = command(*args, "--task", "ner", stdin='{"tokens": ["a"]}\n' + QA)
     assert [line["task"] for line in done.lines] == ["ner", "qa"]
     assert (
-        command(*words, stdin='{"tokens": ["a"]}\n').err
+        command(*args, stdin='{"tokens": ["a"]}\n').err
         == "error: stdin:1: key 'task' is missing; give one of ner, qa\n"
     )
     assert (
-        command(*words, "--task", "nre").err
+        command(*args, "--task", "nre").err
         == "error: --task: the artifacts have no task 'nre'; did you mean 'ner'?\n"
     )
 
@@ -229,80 +237,89 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "message"), BAD)
-def test_a_bad_line(
-    line: bytes, message: str, place: Place, command: Callable[..., Ended], tmp_path: Path
+def test_a_malformed_line_is_refused_or_skipped(
+    line: bytes, message: str, artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
-    words = (
+    args = (
         "predict",
         "--artifact",
-        place.ner,
+        artifacts.ner,
         "--artifact",
-        place.qa,
+        artifacts.qa,
         "--output",
         tmp_path / "out.jsonl",
     )
     rows = NER.encode() + line + (QA.encode() if line.endswith(b"\n") else b"")
-    done = command(*words, stdin=rows)
+    done = command(*args, stdin=rows)
     assert done.code == 1
     assert done.err.startswith(f"error: {message}")
-    assert all(said.startswith("error: ") for said in done.err.splitlines())
-    assert os.listdir(tmp_path) == [], "no output file, and none half-written"
-    done = command(*words, "--skip-bad", stdin=rows)
+    assert all(line.startswith("error: ") for line in done.err.splitlines())
+    assert os.listdir(tmp_path) == [], "there is no output file, complete or partial"
+    done = command(*args, "--skip-bad", stdin=rows)
     assert done.code == 0
     assert done.err.startswith(f"skipped: {message}")
     assert done.err.endswith("rows skipped: 1\n")
-    left = [
+    tasks = [
         json.loads(line)["task"]
         for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    assert left == ["ner", "qa"][: rows.count(b"\n") - 1 or 1]
+    assert tasks == ["ner", "qa"][: rows.count(b"\n") - 1 or 1]
 
 
-def test_an_old_output_stays_where_a_late_line_is_bad(
-    place: Place, command: Callable[..., Ended], tmp_path: Path
+def test_a_late_malformed_line_keeps_the_old_output_file(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
     (tmp_path / "out.jsonl").write_text("old")
-    words = ("predict", "--artifact", place.ner, "--chunk-rows", 1)
-    done = command(*words, "--output", tmp_path / "out.jsonl", stdin=NER * 3 + "{")
+    args = ("predict", "--artifact", artifacts.ner, "--chunk-rows", 1)
+    done = command(*args, "--output", tmp_path / "out.jsonl", stdin=NER * 3 + "{")
     assert done.code == 1
     assert (tmp_path / "out.jsonl").read_text() == "old"
     assert os.listdir(tmp_path) == ["out.jsonl"]
-    done = command(*words, stdin=NER * 3 + "{")
+    done = command(*args, stdin=NER * 3 + "{")
     assert done.code == 1
-    assert len(done.lines) == 3, "stdout has whole lines only"
+    assert len(done.lines) == 3, "stdout has complete lines only"
 
 
 def test_the_output_may_be_the_input_or_a_link_or_a_device(
-    place: Place, command: Callable[..., Ended], tmp_path: Path
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
     file, link = tmp_path / "rows.jsonl", tmp_path / "link"
     file.write_text(NER)
     link.symlink_to(file)
-    assert command("predict", "--artifact", place.ner, "--input", file, "--output", link).code == 0
+    assert (
+        command("predict", "--artifact", artifacts.ner, "--input", file, "--output", link).code == 0
+    )
     assert "result" in file.read_text()
     assert link.is_symlink()
-    assert command("predict", "--artifact", place.ner, "--output", "/dev/null", stdin=NER).code == 0
+    assert (
+        command("predict", "--artifact", artifacts.ner, "--output", "/dev/null", stdin=NER).code
+        == 0
+    )
     assert Path("/dev/null").is_char_device()
 
 
-def test_what_does_not_fit_is_said(place: Place, command: Callable[..., Ended]) -> None:
+def test_truncated_questions_are_counted_on_stderr(
+    artifacts: Artifacts, command: Callable[..., Result]
+) -> None:
     row = json.dumps({"task": "qa", "question": "a " * 60, "context": "b"})
-    done = command("predict", "--artifact", place.qa, stdin=row)
+    done = command("predict", "--artifact", artifacts.qa, stdin=row)
     assert (done.code, done.err) == (0, "questions cut: 1\n")
 
 
-def test_a_backbone_elsewhere(place: Place, command: Callable[..., Ended], tmp_path: Path) -> None:
-    (tmp_path / "moved").symlink_to(place.folder / "backbone")
-    words = ("predict", "--artifact", place.ner, "--backbone")
-    assert command(*words, f"folder:{tmp_path}/moved", stdin=NER).code == 0
-    assert "has no config.json" in command(*words, f"folder:{tmp_path}/no", stdin=NER).err
-    assert command(*words, "moved", stdin=NER).err.startswith(
+def test_the_backbone_may_have_moved(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "moved").symlink_to(artifacts.folder / "backbone")
+    args = ("predict", "--artifact", artifacts.ner, "--backbone")
+    assert command(*args, f"folder:{tmp_path}/moved", stdin=NER).code == 0
+    assert "has no config.json" in command(*args, f"folder:{tmp_path}/no", stdin=NER).err
+    assert command(*args, "moved", stdin=NER).err.startswith(
         "error: --backbone: source is 'moved'; write package:NAME/FOLDER"
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (("--artifact", "no"), "no/config.json: no such file"),
         (
@@ -325,17 +342,17 @@ def test_a_backbone_elsewhere(place: Place, command: Callable[..., Ended], tmp_p
         (("--artifact", "{ner}", "--max-length", "65"), "max_length is 65"),
     ],
 )
-def test_a_users_mistake(
-    words: tuple[str, ...], message: str, place: Place, command: Callable[..., Ended]
+def test_a_user_error_ends_with_1(
+    args: tuple[str, ...], message: str, artifacts: Artifacts, command: Callable[..., Result]
 ) -> None:
-    done = command("predict", *(word.format(ner=place.ner) for word in words), stdin=NER)
+    done = command("predict", *(word.format(ner=artifacts.ner) for word in args), stdin=NER)
     assert done.code == 1
-    assert done.err.startswith(f"error: {message.format(ner=place.ner)}")
+    assert done.err.startswith(f"error: {message.format(ner=artifacts.ner)}")
     assert done.out == ""
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         ((), "required: COMMAND"),
         (("predcit",), "invalid choice: 'predcit'"),
@@ -352,16 +369,16 @@ def test_a_users_mistake(
     ],
 )
 def test_wrong_usage_ends_with_2(
-    words: tuple[str, ...], message: str, command: Callable[..., Ended]
+    args: tuple[str, ...], message: str, command: Callable[..., Result]
 ) -> None:
-    done = command(*words)
+    done = command(*args)
     assert done.code == 2
     assert message in done.err
     assert done.err.startswith("usage: deep-prompt")
 
 
 @pytest.mark.parametrize("name", ["", "check", "predict", "inspect", "export", "import", "publish"])
-def test_help_says_what_everything_is(name: str, command: Callable[..., Ended]) -> None:
+def test_help_describes_every_option(name: str, command: Callable[..., Result]) -> None:
     done = command(*([name] if name else []), "--help")
     assert done.code == 0
     options = re.findall(r"^  (--?\w[\w-]*|[A-Z]+)", done.out.split("options:")[-1], re.MULTILINE)
@@ -384,15 +401,15 @@ def test_help_loads_no_torch() -> None:
     assert done.stdout.endswith("set()\n")
 
 
-# Processes: what only a real one does.
+# Tests that need a process
 
 
-def test_an_endless_pipe_is_answered_as_it_comes(place: Place) -> None:
-    words = ("predict", "--artifact", place.ner, "--chunk-rows", 2)
-    with process(place, *words, forks=False) as running:
+def test_rows_of_an_open_pipe_are_predicted_in_chunks(artifacts: Artifacts) -> None:
+    args = ("predict", "--artifact", artifacts.ner, "--chunk-rows", 2)
+    with process(artifacts, *args, forks=False) as running:
         assert running.stdin is not None
         assert running.stdout is not None
-        for number in range(3):  # the next rows come after the answers to these
+        for number in range(3):  # Write the next rows after the predictions of these.
             running.stdin.write((NER * 2).encode())
             running.stdin.flush()
             assert [json.loads(running.stdout.readline())["task"] for _ in range(2)] == [
@@ -404,8 +421,8 @@ def test_an_endless_pipe_is_answered_as_it_comes(place: Place) -> None:
         assert running.stdout.read() == b""
 
 
-def test_a_reader_that_has_seen_enough(place: Place) -> None:
-    with process(place, "predict", "--artifact", place.ner, "--chunk-rows", 1) as running:
+def test_a_closed_stdout_ends_the_command_silently(artifacts: Artifacts) -> None:
+    with process(artifacts, "predict", "--artifact", artifacts.ner, "--chunk-rows", 1) as running:
         assert running.stdin is not None
         assert running.stdout is not None
         assert running.stderr is not None
@@ -420,12 +437,14 @@ def test_a_reader_that_has_seen_enough(place: Place) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_leaves_nothing(number: signal.Signals, place: Place, tmp_path: Path) -> None:
+def test_a_signal_leaves_no_files(
+    number: signal.Signals, artifacts: Artifacts, tmp_path: Path
+) -> None:
     with process(
-        place,
+        artifacts,
         "predict",
         "--artifact",
-        place.ner,
+        artifacts.ner,
         "--chunk-rows",
         1,
         "--output",
@@ -449,21 +468,21 @@ def test_a_stopped_run_leaves_nothing(number: signal.Signals, place: Place, tmp_
 # The other commands
 
 
-def test_inspect(
-    place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+def test_inspect_describes_an_artifact(
+    artifacts: Artifacts, command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    done = command("inspect", place.ner)
+    done = command("inspect", artifacts.ner)
     assert (done.code, done.err) == (0, "")
-    trained = place.prompt.key_values.numel() + 3 * 33
-    share = 100 * trained / place.backbone.num_parameters
+    trained = artifacts.prompt.key_values.numel() + 3 * 33
+    share = 100 * trained / artifacts.backbone.num_parameters
     for part in [
         "deep_prompt (format 3)",
-        f"folder:{place.folder}/backbone: bert, hidden size 32",
-        str(place.params.sha256),
+        f"folder:{artifacts.folder}/backbone: bert, hidden size 32",
+        str(artifacts.params.sha256),
         "4 virtual tokens in layers 0 to 1; 2 key/value heads of size 16",
         f"{trained:,} values, {share:.2f} % of the backbone's "
-        f"{place.backbone.num_parameters:,} (prompt 512, heads 99)",
+        f"{artifacts.backbone.num_parameters:,} (prompt 512, heads 99)",
         "task ner",
         "token_classification, 3 classes: O, B-X, I-X",
         "file prompt.safetensors",
@@ -473,23 +492,23 @@ def test_inspect(
         "a, b",
     ]:
         assert part in done.out, part
-    done = command("inspect", place.qa)
+    done = command("inspect", artifacts.qa)
     assert re.search(r"prompt +│ none", done.out)
     assert "span_extraction, 2 positions: start, end; null_margin 1.235" in done.out
 
 
-def test_inspect_for_programs(place: Place, command: Callable[..., Ended]) -> None:
-    done = command("inspect", place.qa, "--json")
+def test_inspect_json_is_the_config(artifacts: Artifacts, command: Callable[..., Result]) -> None:
+    done = command("inspect", artifacts.qa, "--json")
     assert done.code == 0
     assert json.loads(done.out) == json.loads(
-        (place.qa / "config.json").read_text(encoding="utf-8")
+        (artifacts.qa / "config.json").read_text(encoding="utf-8")
     )
 
 
-def test_inspect_without_the_backbone(
-    place: Place, command: Callable[..., Ended], tmp_path: Path
+def test_inspect_does_not_need_the_backbone(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
-    for file in place.ner.iterdir():
+    for file in artifacts.ner.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     for source in ("folder:no", f"hub:a/b@{'0' * 40}"):
@@ -509,10 +528,10 @@ def test_inspect_without_the_backbone(
 
 
 @pytest.fixture
-def exchange(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """In place of pipeline.interop.peft, which its own tests hold against peft: what it was called with."""
+def interop(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace pipeline.interop.peft, which has its own tests. Returns the arguments of its calls."""
     called: dict[str, Any] = {}
-    stand_in = ModuleType("pipeline.interop.peft")
+    fake = ModuleType("pipeline.interop.peft")
 
     def read(name: str) -> Callable[..., DeepPrompt]:
         def run(path: Path, backbone: Backbone) -> DeepPrompt:
@@ -526,68 +545,83 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         folder.mkdir()
         (folder / "adapter_config.json").write_text("{}")
 
-    stand_in.from_peft, stand_in.from_ptuning_v2 = read("peft"), read("ptuning_v2")  # type: ignore[attr-defined]
-    stand_in.to_peft, stand_in.lora_to_peft = write, None  # type: ignore[attr-defined]
-    stand_in.verify = lambda *given: called.update(verified=given) or 1.23e-7  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipeline.interop.peft", stand_in)
-    monkeypatch.setitem(sys.modules, "pipeline.interop.ptuning_v2", stand_in)
+    def verify(*arguments: Any) -> float:
+        called["verified"] = arguments
+        return 1.23e-7
+
+    functions = {
+        "from_peft": read("peft"),
+        "from_ptuning_v2": read("ptuning_v2"),
+        "to_peft": write,
+        "lora_to_peft": None,
+        "verify": verify,
+    }
+    for name, function in functions.items():
+        setattr(fake, name, function)
+    monkeypatch.setitem(sys.modules, "pipeline.interop.peft", fake)
+    monkeypatch.setitem(sys.modules, "pipeline.interop.ptuning_v2", fake)
     return called
 
 
-def test_export(
-    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+def test_export_writes_and_verifies_a_peft_adapter(
+    artifacts: Artifacts, command: Callable[..., Result], interop: dict[str, Any], tmp_path: Path
 ) -> None:
-    words = ("export", "--to", "peft", "--artifact")
-    done = command(*words, place.ner, "--output", tmp_path / "a")
+    args = ("export", "--to", "peft", "--artifact")
+    done = command(*args, artifacts.ner, "--output", tmp_path / "a")
     assert (done.code, done.err) == (0, "")
     assert f"wrote {tmp_path}/a" in done.out
-    assert torch.equal(exchange["prompt"].key_values, place.prompt.key_values)
-    assert exchange["base"] == str(place.folder / "backbone")
-    assert "verified" not in exchange
-    done = command(*words, place.ner, "--output", tmp_path / "b", "--base-model", "x/y", "--verify")
+    assert torch.equal(interop["prompt"].key_values, artifacts.prompt.key_values)
+    assert interop["base"] == str(artifacts.folder / "backbone")
+    assert "verified" not in interop
+    done = command(
+        *args, artifacts.ner, "--output", tmp_path / "b", "--base-model", "x/y", "--verify"
+    )
     assert "differ by at most 1.2e-07" in done.out
-    assert exchange["base"] == "x/y"
-    folder, prompt, _, backbone_folder, ids, mask = exchange["verified"]
-    assert (folder, backbone_folder) == (tmp_path / "b", place.folder / "backbone")
-    assert prompt is exchange["prompt"]
+    assert interop["base"] == "x/y"
+    folder, prompt, _, backbone_folder, ids, mask = interop["verified"]
+    assert (folder, backbone_folder) == (tmp_path / "b", artifacts.folder / "backbone")
+    assert prompt is interop["prompt"]
     assert ids.shape == mask.shape
     assert mask.sum(1).tolist()[0] > mask.sum(1).tolist()[1] > 2
     assert not ids[~mask.bool()].any()
-    done = command(*words, place.qa, "--output", tmp_path / "c")
+    done = command(*args, artifacts.qa, "--output", tmp_path / "c")
     assert (
         done.err
-        == f"error: {place.qa}: arm is 'head_only', without a deep prompt or LoRA factors; export an artifact of another arm\n"
+        == f"error: {artifacts.qa}: arm is 'head_only', without a deep prompt or LoRA factors; "
+        "export an artifact of another arm\n"
     )
 
 
-def test_lora_is_shown_predicted_with_and_exported(
-    place: Place, command: Callable[..., Ended], tmp_path: Path
+def test_inspect_predict_and_export_support_lora(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
-    backbone = Backbone.load(place.folder / "backbone").requires_grad_(False)
+    backbone = Backbone.load(artifacts.folder / "backbone").requires_grad_(False)
     add_lora(backbone, rank=2, alpha=4.0, seed=0)
     factors = lora_factors(backbone)
     for factor in factors.values():
         factor.data = torch.ones_like(factor)
     model = PromptedModel(backbone, None, Heads(["classes"], [3], 32, 0), train_backbone=False)
-    about: dict[str, Any] = {"lora_rank": 2, "lora_alpha": 4.0}
-    config = ArtifactConfig("lora", place.params, "bert", 32, {"ner": HEADS["ner"]}, **about)
+    fields: dict[str, Any] = {"lora_rank": 2, "lora_alpha": 4.0}
+    config = ArtifactConfig("lora", artifacts.params, "bert", 32, {"ner": HEADS["ner"]}, **fields)
     save_artifact(tmp_path / "lora", model, config)
-    shown = command("inspect", tmp_path / "lora").out
+    description = command("inspect", tmp_path / "lora").out
     numbers = sum(factor.numel() for factor in factors.values())
-    assert "factors of rank 2, alpha 4" in shown
-    assert f"lora {numbers:,}" in " ".join(shown.replace("│", " ").split())
+    assert "factors of rank 2, alpha 4" in description
+    assert f"lora {numbers:,}" in " ".join(description.replace("│", " ").split())
     done = command("predict", "--artifact", tmp_path / "lora", stdin=NER)
     assert (done.code, len(done.lines)) == (0, 1)
-    words = ("export", "--to", "peft", "--artifact", tmp_path / "lora", "--output", tmp_path / "x")
-    done = command(*words, "--verify")
+    args = ("export", "--to", "peft", "--artifact", tmp_path / "lora", "--output", tmp_path / "x")
+    done = command(*args, "--verify")
     assert (done.code, done.err) == (0, "")
     assert "verified: the hidden states of peft and ours differ by" in done.out
-    done = command("predict", "--artifact", tmp_path / "lora", "--artifact", place.qa, stdin=NER)
+    done = command(
+        "predict", "--artifact", tmp_path / "lora", "--artifact", artifacts.qa, stdin=NER
+    )
     assert "arm is 'lora': its factors change the backbone's layers" in done.err
 
 
-def test_import(
-    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+def test_import_makes_an_artifact(
+    artifacts: Artifacts, command: Callable[..., Result], interop: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"some")
@@ -606,16 +640,16 @@ def test_import(
             "--input",
             tmp_path / path,
             "--backbone",
-            place.params.source,
+            artifacts.params.source,
             "--sha256",
-            place.params.sha256,
+            artifacts.params.sha256,
             "--output",
             output,
         )
         assert (done.code, done.err) == (0, "")
-        assert exchange[origin] == tmp_path / path
+        assert interop[origin] == tmp_path / path
         config = load_config(output)
-        assert (config.arm, config.heads, config.backbone) == ("deep_prompt", {}, place.params)
+        assert (config.arm, config.heads, config.backbone) == ("deep_prompt", {}, artifacts.params)
         assert (config.prompt_shape, config.position_offset) == ((2, 2, 2, 3, 16), 3)
         hashes = {Path(file).name: sha256(tmp_path / file) for file in files}
         assert config.provenance == {"imported_from": origin, "files": hashes}
@@ -624,8 +658,8 @@ def test_import(
         assert "none" not in command("inspect", output).err
 
 
-def test_import_needs_the_hash(
-    place: Place, command: Callable[..., Ended], exchange: dict[str, Any], tmp_path: Path
+def test_import_needs_the_hash_of_the_backbone(
+    artifacts: Artifacts, command: Callable[..., Result], interop: dict[str, Any], tmp_path: Path
 ) -> None:
     done = command(
         "import",
@@ -634,7 +668,7 @@ def test_import_needs_the_hash(
         "--input",
         tmp_path,
         "--backbone",
-        place.params.source,
+        artifacts.params.source,
         "--output",
         tmp_path / "a",
     )
@@ -645,24 +679,27 @@ def test_import_needs_the_hash(
 
 
 class Hub:
-    """In place of HfApi: notes what it is asked."""
+    """A replacement of HfApi that records its calls."""
 
-    def __init__(self, wrong: Exception | None = None) -> None:
-        self.asked: list[tuple[str, Any]] = []
-        self.wrong = wrong
+    def __init__(self, error: Exception | None = None) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.error = error
 
-    def create_repo(self, repo: str, **more: Any) -> None:
-        self.asked.append(("create", repo, more))
-        if self.wrong:
-            raise self.wrong
+    def create_repo(self, repo: str, **options: Any) -> None:
+        self.calls.append(("create", repo, options))
+        if self.error:
+            raise self.error
 
     def create_commit(self, repo: str, operations: Any, commit_message: str) -> SimpleNamespace:
-        self.asked.append(("commit", repo, {one.path_in_repo: one for one in operations}))
+        self.calls.append(("commit", repo, {file.path_in_repo: file for file in operations}))
         return SimpleNamespace(commit_url="https://hub/o/n/commit/1")
 
 
-def test_publish(
-    place: Place, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_publish_uploads_the_files_of_an_artifact(
+    artifacts: Artifacts,
+    command: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     import huggingface_hub
 
@@ -671,21 +708,22 @@ def test_publish(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: next(tokens))
     monkeypatch.setattr(publish, "_commit", lambda artifact: "c" * 40)
     folder = tmp_path / "ner"
-    shutil.copytree(place.ner, folder)
+    shutil.copytree(artifacts.ner, folder)
     (folder / "other.bin").write_bytes(b"")
-    words = ("publish", "--artifact", folder, "--repo", "o/n")
-    assert f"{folder} has no README.md" in command(*words).err
+    args = ("publish", "--artifact", folder, "--repo", "o/n")
+    assert f"{folder} has no README.md" in command(*args).err
     (folder / "README.md").write_text("# A card\n")
-    done = command(*words)
+    done = command(*args)
     assert (
         done.err
-        == "error: publish: found no token for the hub; log in with `hf auth login`, or set HF_TOKEN\n"
+        == "error: publish: found no token for the hub; log in with `hf auth login`, or set "
+        "HF_TOKEN\n"
     )
-    assert hub.asked == []
-    done = command(*words, "--private")
+    assert hub.calls == []
+    done = command(*args, "--private")
     assert done.code == 0
     assert "https://hub/o/n" in done.out
-    create, (_, repo, files) = hub.asked
+    create, (_, repo, files) = hub.calls
     assert create == ("create", "o/n", {"private": True, "exist_ok": True})
     assert repo == "o/n"
     assert sorted(files) == sorted({path.name for path in folder.iterdir()} - {"other.bin"})
@@ -698,10 +736,11 @@ def test_publish(
             file.read().decode()
             == f"# A card\n\nProduced by the pipeline at commit `{'c' * 40}`.\n"
         )
-    hub.wrong = RuntimeError("403 Forbidden\nmore")
+    hub.error = RuntimeError("403 Forbidden\nmore")
     assert (
-        command(*words).err
-        == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the repository\n"
+        command(*args).err
+        == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the "
+        "repository\n"
     )
 
 
@@ -730,10 +769,10 @@ def test_only_an_output_of_the_pipeline_is_published_with_a_commit(
     assert publish._commit(Path("artifacts/multitask/ner")) is None
 
 
-def test_publish_refuses_before_it_asks_the_hub(
-    place: Place, command: Callable[..., Ended], tmp_path: Path
+def test_publish_checks_its_arguments_before_it_connects(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
-    done = command("publish", "--artifact", place.ner, "--repo", "name")
+    done = command("publish", "--artifact", artifacts.ner, "--repo", "name")
     assert done.err == "error: --repo: found 'name'; write OWNER/NAME\n"
     done = command("publish", "--artifact", tmp_path, "--repo", "o/n")
     assert done.err.startswith(f"error: {tmp_path}/config.json: no such file")
@@ -742,5 +781,5 @@ def test_publish_refuses_before_it_asks_the_hub(
 def test_the_command_is_installed() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    name, where = setup["options.entry_points"]["console_scripts"].strip().split(" = ")
-    assert (name, where) == ("deep-prompt", f"{cli.__name__}:{cli.main.__name__}")
+    name, function = setup["options.entry_points"]["console_scripts"].strip().split(" = ")
+    assert (name, function) == ("deep-prompt", f"{cli.__name__}:{cli.main.__name__}")

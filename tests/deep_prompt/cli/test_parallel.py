@@ -1,4 +1,4 @@
-"""Tasks side by side: the whole pipeline in one command, each task in one process of its own."""
+"""deep-prompt parallel: the whole pipeline in one command, with one process per task."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.small_project import environment, make_project, python, write
 def project(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, str], dict[str, Any]]:
-    """A project with one mixture, trained by two ranks, and one task that starts from another."""
+    """A project with one mixture, trained on two ranks, and one task that starts from another."""
     home = tmp_path_factory.mktemp("parallel")
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)
@@ -32,15 +32,15 @@ def project(
     return folder, env, values
 
 
-def test_all_is_done_by_one_process_a_task(
+def test_each_task_trains_in_one_process(
     project: tuple[Path, dict[str, str], dict[str, Any]],
 ) -> None:
-    """Once it has been interrupted, too."""
+    """Also after an interruption."""
     folder, env, _ = project
     running = subprocess.Popen(
         [sys.executable, "-m", "deep_prompt", "parallel", "2"],
         cwd=folder,
-        env=environment(folder.parent, forks=False),  # stages notice that their parent is gone
+        env=environment(folder.parent, forks=False),  # Stages detect that their parent has ended.
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -56,7 +56,7 @@ def test_all_is_done_by_one_process_a_task(
     lines = [line.strip() for line in (output + done.stdout).splitlines()]
     assert "repro: > exec python -m stages.pretrain all" in output
     assert "repro: 2 ranks on" in output
-    assert "repro: 2 ranks on" not in done.stdout, "what is done is done"
+    assert "repro: 2 ranks on" not in done.stdout, "a complete training is not repeated"
     trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
     for stage in trained:
         assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), (
@@ -67,14 +67,14 @@ def test_all_is_done_by_one_process_a_task(
     )
     order = [line.split(":")[0] for line in lines if ": done in" in line]
     assert order.index("finetune@world_srl") < order.index("finetune@world_ner"), (
-        "which starts from it"
+        "world_ner starts from world_srl"
     )
     status = python(folder, env, "-m", "dvc", "status")
     assert "up to date" in status.stdout, status.stdout
     assert list((folder / ".work/launch").iterdir()) == []
 
 
-def test_what_fails_is_told_and_the_others_go_on(
+def test_a_failed_task_is_reported_and_the_others_continue(
     project: tuple[Path, dict[str, str], dict[str, Any]],
 ) -> None:
     folder, env, values = project
@@ -99,13 +99,15 @@ def test_what_fails_is_told_and_the_others_go_on(
     )
 
 
-def test_a_number_that_is_none(project: tuple[Path, dict[str, str], dict[str, Any]]) -> None:
+def test_a_number_of_processes_must_be_positive(
+    project: tuple[Path, dict[str, str], dict[str, Any]],
+) -> None:
     done = python(project[0], project[1], "-m", "deep_prompt", "parallel", "all")
     assert done.returncode == 2
     assert "'all' is not a whole number above 0" in done.stderr
 
 
-def test_jobs_come_after_what_they_start_from(
+def test_jobs_follow_the_jobs_they_start_from(
     project: tuple[Path, dict[str, str], dict[str, Any]],
 ) -> None:
     jobs = _jobs(check_params(project[2], "params"))

@@ -1,4 +1,6 @@
-"""deep-prompt tune: the space is checked, trials count over runs, interrupted ones are taken up, the best is written back."""
+"""deep-prompt tune: it checks the search space, continues a study, resumes interrupted trials and
+writes the best values to params.yaml.
+"""
 
 import difflib
 import os
@@ -57,8 +59,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     folder.mkdir()
     make_project(folder)
     write_space(folder, SPACE)
-    for words in (["generate", "ner"], ["prepare", "world_ner"], ["featurize", "world_ner"]):
-        done = python(folder, env, "-m", f"stages.{words[0]}", *words[1:])
+    for stage, name in (("generate", "ner"), ("prepare", "world_ner"), ("featurize", "world_ner")):
+        done = python(folder, env, "-m", f"stages.{stage}", name)
         assert done.returncode == 0, done.stderr
     return folder, env
 
@@ -67,7 +69,9 @@ def trials(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "tuning/head_only-world_ner/trials.tsv", sep="\t")
 
 
-def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str, str]]) -> None:
+def test_a_search_continues_and_apply_writes_the_best_values(
+    project: tuple[Path, dict[str, str]],
+) -> None:
     folder, env = project
     before = (folder / "params.yaml").read_bytes()
     done = python(folder, env, *COMMAND, "--trials", "2")
@@ -75,10 +79,10 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     first = trials(folder)
     assert list(first["trial"]) == [0, 1]
     assert sorted(first.columns) == ["epochs", "head_lr", "pruned", "score", "scored", "trial"]
-    assert first["head_lr"][0] == TUNING["head_lr"], "the first trial has what params.yaml has"
+    assert first["head_lr"][0] == TUNING["head_lr"], "the first trial has the values of params.yaml"
     assert 0.001 <= first["head_lr"][1] <= 0.1
     assert set(first["epochs"]) == {0.2}
-    assert (folder / "params.yaml").read_bytes() == before, "nothing is written back unasked"
+    assert (folder / "params.yaml").read_bytes() == before, "params.yaml changes only with --apply"
     done = python(folder, env, *COMMAND, "--trials", "4", "--workers", "2", "--apply")
     assert done.returncode == 0, done.stderr
     more = trials(folder)
@@ -94,7 +98,7 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     page = (folder / "tuning/head_only-world_ner/tuning.html").read_text(encoding="utf-8")
     assert "Score by head_lr" in page
     assert "History" in page
-    # Under params that the trials depend on, it is another study: nothing of this one counts.
+    # A change of a param that trials depend on starts a new study without these trials.
     values = params(written["backbone"]["sha256"])
     values["arms"]["head_only"]["weight_decay"] = 0.1
     write_params(folder, values)
@@ -102,11 +106,11 @@ def test_a_search_goes_on_and_its_best_is_written(project: tuple[Path, dict[str,
     assert done.returncode == 0, done.stderr
     assert len(trials(folder)) == 1
     assert not list((folder / ".work/tune").rglob("*.safetensors")), (
-        "no checkpoint of a finished trial stays"
+        "a finished trial leaves no checkpoint"
     )
 
 
-def test_an_interrupted_trial_is_taken_up_where_it_was(
+def test_an_interrupted_trial_resumes(
     project: tuple[Path, dict[str, str]],
 ) -> None:
     folder, env = project
@@ -128,21 +132,21 @@ def test_an_interrupted_trial_is_taken_up_where_it_was(
                 break
         time.sleep(0.2)
         os.kill(process.pid, signal.SIGTERM)
-        process.communicate()  # whoever reads its output reads it to the end
+        process.communicate()  # Read the output to its end.
     assert process.returncode == 128 + signal.SIGTERM
     done = python(folder, env, *COMMAND, "--trials", "1")
     assert done.returncode == 0, done.stderr
     assert re.search(r"resuming at step \d+", done.stdout)
-    found = trials(folder)
-    assert len(found) == 1
-    assert found["head_lr"][0] == TUNING["head_lr"]
+    table = trials(folder)
+    assert len(table) == 1
+    assert table["head_lr"][0] == TUNING["head_lr"]
     write_space(folder, SPACE)
 
 
-def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
+def test_bad_resultsare_pruned_and_diverged_resultsscore_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search around a training that is made up: its score falls with the rate, and from 0.05 on it diverges."""
+    """The training is fake: its score falls with the learning rate, and it diverges above 0.05."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, params("0" * 64))
     rates = [0.003, 0.002, 0.004, 0.001, 0.03, 0.06, 0.0005]
@@ -152,7 +156,7 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
     summary.write_text("{}", encoding="utf-8")
 
     def fit(
-        stage: str, arm: str, setup: Any, training: TrainParams, given: Any, callbacks: Any
+        stage: str, arm: str, setup: Any, training: TrainParams, params: Any, callbacks: Any
     ) -> tuple[TrainingRun, bool]:
         if training.head_lr > 0.05:
             raise UserError("it diverged") from Diverged(3, "the loss is nan", [])
@@ -168,21 +172,21 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
 
     monkeypatch.setattr("stages.training.run.fit", fit)
     monkeypatch.setattr("stages.finetune.set_up", lambda *_: None)
-    given = Namespace(
+    arguments = Namespace(
         target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False
     )
-    tune(given)
-    found = trials(tmp_path)
-    assert len(found) == 40
-    assert set(found["score"][found["head_lr"] == 0.06]) <= {0.0}
-    finished = found[(found["pruned"] == 0) & (found["head_lr"] < 0.05)]
+    tune(arguments)
+    table = trials(tmp_path)
+    assert len(table) == 40
+    assert set(table["score"][table["head_lr"] == 0.06]) <= {0.0}
+    finished = table[(table["pruned"] == 0) & (table["head_lr"] < 0.05)]
     assert np.allclose(finished["score"], 70 - 1000 * finished["head_lr"])
-    pruned = found[found["pruned"] == 1]
+    pruned = table[table["pruned"] == 1]
     assert len(pruned) >= 1
     assert np.allclose(pruned["score"], 60 - 1000 * pruned["head_lr"])
     assert set(pruned["scored"]) == {1}
-    assert 0.0005 not in set(pruned["head_lr"]), "the best is never pruned"
-    assert found.loc[found["score"].idxmax(), "head_lr"] == 0.0005
+    assert 0.0005 not in set(pruned["head_lr"]), "the best trial is never pruned"
+    assert table.loc[table["score"].idxmax(), "head_lr"] == 0.0005
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ def test_bad_trials_are_pruned_and_diverged_ones_score_nothing(
         ({"arms": {}, "pruner": "mean"}, "'mean' is not one of the allowed values"),
     ],
 )
-def test_a_space_that_does_not_fit_is_refused(
+def test_an_invalid_search_space_is_refused(
     tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
     path = write_space(tmp_path, values)
@@ -221,20 +225,22 @@ def test_a_space_that_does_not_fit_is_refused(
     assert str(path) in str(caught.value)
 
 
-def test_what_a_study_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_depends_on_params_features_and_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     summary = tmp_path / "data/features/world_ner/summary.json"
     summary.parent.mkdir(parents=True)
     summary.write_text("{}", encoding="utf-8")
     target, space = Target("head_only", "world_ner"), {"head_lr": Range(0.001, 0.1)}
 
-    def digest(change: dict[str, Any], asked: search.Space = space) -> str:
+    def digest(change: dict[str, Any], searched: search.Space = space) -> str:
         values = params("0" * 64)
         values["arms"]["head_only"] |= change
-        return search.digest(target, check_params(values, "params.yaml"), asked)
+        return search.digest(target, check_params(values, "params.yaml"), searched)
 
     assert digest({}) == digest({"head_lr": 0.05}), (
-        "what is searched may stand in params.yaml as it likes"
+        "the value of a searched param in params.yaml does not count"
     )
     assert (
         len({digest({}), digest({"epochs": 2.0}), digest({}, {"head_lr": Range(0.001, 0.2)})}) == 3
@@ -244,7 +250,7 @@ def test_what_a_study_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert digest({}) != before
 
 
-def test_values_are_written_beside_comments(tmp_path: Path) -> None:
+def test_apply_keeps_the_comments_of_params_yaml(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     before = path.read_text(encoding="utf-8").splitlines()
@@ -253,8 +259,8 @@ def test_values_are_written_beside_comments(tmp_path: Path) -> None:
     search.apply(Target("lora", "world_srl"), {"lora_lr": 0.0789}, path)
     search.apply(Target("pretrain", "all"), {"head_lr": 0.0031, "patience": 3}, path)
     after = path.read_text(encoding="utf-8").splitlines()
-    found = [line for line in difflib.ndiff(before, after) if line.startswith(("+", "-"))]
-    assert [line[0] + line.strip("+- ") for line in found] == [
+    changes = [line for line in difflib.ndiff(before, after) if line.startswith(("+", "-"))]
+    assert [line[0] + line.strip("+- ") for line in changes] == [
         "+deep_prompt: {prompt_lr: 0.0123}",
         "-fine_tune: {backbone_lr: 1.0e-4}",
         "+fine_tune: {head_lr: 0.0456, backbone_lr: 1.0e-4}",
@@ -271,7 +277,7 @@ def test_values_are_written_beside_comments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("changes", "message"),
     [
         ({"target": "world_nr"}, "no task 'world_nr'; did you mean 'world_ner'?"),
         ({"target": "world_ner", "arm": "heads"}, "no arm 'heads'"),
@@ -284,30 +290,30 @@ def test_values_are_written_beside_comments(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_of_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any], message: str
+def test_wrong_arguments_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, params("0" * 64))
     space = write_space(
         tmp_path, {**SPACE, "arms": {**SPACE["arms"], "pretrain": {"head_lr": [0.1, 0.2]}}}
     )
-    given = {"arm": "head_only", "space": space, "trials": 1, "workers": 1, "apply": False, **words}
+    arguments = {"arm": "head_only", "space": space, "trials": 1, "workers": 1, "apply": False}
     with pytest.raises(UserError, match=re.escape(message)):
-        tune(Namespace(**given))
+        tune(Namespace(**{**arguments, **changes}))
 
 
-def test_the_best_is_a_finished_trial_and_pages_have_the_same_bytes(tmp_path: Path) -> None:
-    tried = [
+def test_the_best_trial_is_a_finished_one_and_equal_resultsgive_equal_bytes(tmp_path: Path) -> None:
+    results = [
         TrialResult(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}),
         TrialResult(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
         TrialResult(2, 60.0, False, 4, {"lr": 0.02, "init": "normal"}),
     ]
-    assert best_of(tried).number == 2
-    assert best_of(tried[1:2]).number == 1
+    assert best_of(results).number == 2
+    assert best_of(results[1:2]).number == 1
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        write_tuning(tmp_path / folder, "multitask-ner", tried, {"lr": 0.7, "init": 0.3})
+        write_tuning(tmp_path / folder, "multitask-ner", results, {"lr": 0.7, "init": 0.3})
     pages = [(tmp_path / folder / "tuning.html").read_bytes() for folder in ("one", "two")]
     assert pages[0] == pages[1]
     text = pages[0].decode()
