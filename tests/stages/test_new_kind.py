@@ -67,7 +67,7 @@ class WordLength(Task[Example, Sequence[str], Size]):
         return Example(row["id"], str(row["word"]), "")
 
     def featurize(self, examples, first, tokenizer, classes, max_length, stride, counts):
-        texts = tokenizer.texts([example.word for example in examples])
+        texts = tokenizer.encode_texts([example.word for example in examples])
         for number, (example, (pieces, _)) in enumerate(zip(examples, texts), first):
             ids = [*tokenizer.prefix, *pieces[: max_length - 4], *tokenizer.suffix]
             counts["words cut"] += len(pieces) > max_length - 4
@@ -75,7 +75,7 @@ class WordLength(Task[Example, Sequence[str], Size]):
                 example=number,
                 input_ids=ids,
                 token_types=[0] * len(ids),
-                positions=[tokenizer.summary(len(ids))],
+                positions=[tokenizer.summary_position(len(ids))],
                 labels=[classes.index(example.size) if example.size else 0],
                 begins=[0],
                 ends=[1],
