@@ -129,7 +129,14 @@ class TaggingTask(
         for number, (example, words) in enumerate(zip(examples, pieces, strict=True), first):
             tags = [numbers[tag] for tag in example.tags]
             yield from word_features(
-                number, words, tags, tokenizer, max_length, stride, counts, self.marked_word(example)
+                number,
+                words,
+                tags,
+                tokenizer,
+                max_length,
+                stride,
+                counts,
+                self.marked_word(example),
             )
 
     def decode(
