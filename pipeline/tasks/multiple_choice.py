@@ -1,6 +1,6 @@
-"""Multiple choice: which of some texts answers a question about a context (COPA), or which of the context's mentions (ReCoRD).
+"""Multiple choice: the text (COPA) or the mention in the context (ReCoRD) that answers a question.
 
-All choices are read in one pass: written behind the context, or where they stand in it.
+The model reads all choices in one pass: after the context, or at their positions in it.
 """
 
 from collections import Counter
@@ -22,19 +22,20 @@ from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
-if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-NOWHERE = -1e9  # the logit of a choice that no sub-word stands for
+ABSENT_CHOICE_LOGIT = -1e9  # the logit of a choice that is in no window
 Encoding = tuple[list[int], list[tuple[int, int]]]
-"""Sub-word ids of a text, and where each stands in its characters."""
+"""The sub-word ids of a text, and the characters [start, end) of each sub-word."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question about a context, its choices and those of them that are right (none in a query).
+    """A question about a context, its choices and the right answers (none in a row to predict).
 
-    `starts` are the characters of the context where the choices stand; none where the context does not hold them.
+    `starts` are the offsets of the choices in the context, in characters. It is empty if the
+    choices are not mentions in the context.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Choice:
-    """The likeliest choice, and how likely each is."""
+    """The most probable choice, and the probability of each choice."""
 
     choice: str
     probabilities: dict[str, float]
@@ -59,7 +60,7 @@ class MultipleChoice(
     HasUnits[Example, Mapping[str, str]],
     Perturbable[Example],
 ):
-    """Predictions are a mapping of the examples' ids to choices."""
+    """Predictions are a mapping from the examples' ids to choices."""
 
     example_type = Example
     schema = pa.schema(
@@ -85,11 +86,15 @@ class MultipleChoice(
     pipeline_tag = "multiple-choice"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """There are none."""
-        return ["the task has none; remove the key"] if labels else []
+        """The problems of a recipe's labels: the task has no labels."""
+        return ["the task has no labels; remove the key"] if labels else []
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The question, unless a text is empty, a choice is not where it is said to start, or none of the choices is right."""
+        """The question.
+
+        Texts must not be empty, each choice must be at its start in the context, and at least one
+        choice must be right.
+        """
         example = self.example_for_prediction(row, problems)
         if example is None:
             return None
@@ -100,14 +105,15 @@ class MultipleChoice(
         if not set(row["answers"]) & set(example.choices):
             problems.add(
                 row["where"],
-                f"answers {str(row['answers'])[:60]} are none of the choices; correct one of them",
+                f"answers {str(row['answers'])[:60]} are not among the choices; correct one of "
+                "them",
                 "no-right-choice",
             )
             return None
         return Example(**vars(example) | {"answers": tuple(row["answers"])})
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
-        """The question."""
+        """The question, without answers."""
         where, before = row["where"], len(problems)
         for key in ("context", "question"):
             check_text(key, row[key], where, problems)
@@ -134,23 +140,26 @@ class MultipleChoice(
         )
 
     def split_group(self, row: Row) -> str:
-        """The context."""
+        """The context. All questions about a context go to the same split."""
         return str(row["context"])
 
     def labels(self, example: Example) -> Iterator[str]:
-        """One a question: which of its choices is right says nothing about another's."""
+        """One label per question, the same for all questions of a kind.
+
+        The right choices of different questions are not comparable, so they are not labels.
+        """
         return iter(["mention" if example.starts else "choice"])
 
     def text(self, example: Example) -> str:
-        """The context, and the choices if it does not hold them."""
+        """The context, and the choices unless they are mentions in it."""
         return " ".join([example.context, *(example.choices if not example.starts else ())])
 
     def num_tokens(self, example: Example) -> int:
-        """The words of the question and of the text."""
+        """The number of words of the question and of `text`."""
         return len(example.question.split()) + len(self.text(example).split())
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
-        """Question and context changed; choices that stand in the context are what the new one has in their place."""
+        """The example with edited question and context. Mentions keep track of the edits."""
         pairs = list(zip(example.starts, example.choices, strict=False))
         context, starts, ends = edit.text(
             example.context, example.starts, [start + len(choice) for start, choice in pairs]
@@ -159,14 +168,14 @@ class MultipleChoice(
             tuple(context[start:end] for start, end in zip(starts, ends, strict=True))
             or example.choices
         )
-        renamed = dict(zip(example.choices, choices, strict=True))
-        answers = tuple(renamed.get(answer, answer) for answer in example.answers)
+        edited_choices = dict(zip(example.choices, choices, strict=True))
+        answers = tuple(edited_choices.get(answer, answer) for answer in example.answers)
         return Example(
             example.id, context, edit.text(example.question)[0], choices, tuple(starts), answers
         )
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """One: where the right choice is."""
+        """One class: the position of the right choice."""
         return ("choice",)
 
     def featurize(
@@ -179,10 +188,9 @@ class MultipleChoice(
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """Windows of the context with its mentions; or one window with all choices behind the context."""
-        contexts = list(
-            dict.fromkeys(example.context for example in examples)
-        )  # a context has many questions
+        """Windows of the context with its mentions, or one window with context and choices."""
+        # A context has many questions, so it is tokenized once.
+        contexts = list(dict.fromkeys(example.context for example in examples))
         encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
         questions = tokenizer.encode_texts([example.question for example in examples])
         for number, (example, (question, _)) in enumerate(
@@ -190,18 +198,18 @@ class MultipleChoice(
         ):
             context = encoded[example.context]
             if example.starts:
-                yield from _mentioned(
+                yield from _mention_features(
                     number, example, question, context, tokenizer, max_length, stride, counts
                 )
             else:
-                yield _appended(
+                yield _choices_feature(
                     number, example, question, context[0], tokenizer, max_length, counts
                 )
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> str:
-        """The choice with the greatest logit anywhere."""
+        """The choice with the greatest logit in any window."""
         scores = _scores(example, window_logits)
         return max(scores, key=scores.__getitem__)
 
@@ -214,7 +222,10 @@ class MultipleChoice(
     def score(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> Metrics:
-        """How often the choice is right, to the letter (COPA); and exact match and word F1 by SQuAD's rules (ReCoRD)."""
+        """Accuracy (COPA), and exact match and word F1 by SQuAD's rules (ReCoRD).
+
+        Accuracy compares texts exactly, without SQuAD's normalization.
+        """
         right = sum(predictions.get(example.id) in example.answers for example in examples)
         measured = answers.score(_references(examples), predictions)
         return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
@@ -222,7 +233,7 @@ class MultipleChoice(
     def counts(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> UnitCounts:
-        """By question."""
+        """The counts of each question."""
         measured = answers.counts(_references(examples), predictions)
         right = np.array(
             [predictions.get(example.id) in example.answers for example in examples], np.float64
@@ -236,19 +247,22 @@ class MultipleChoice(
     def decision_logits(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
-        """The different choices."""
+        """The logits [1, K] of the K different choices."""
         return np.array([list(_scores(example, window_logits).values())])
 
     def decisions(
         self, example: Example, prediction: str, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """One choice."""
+        """The index of the choice among the different choices, and whether it is right."""
         return [list(dict.fromkeys(example.choices)).index(prediction)], [
             prediction in example.answers
         ]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
-        """One choice, which is right or wrong: as it is another question's no more, it has no label."""
+        """One claim, the choice, with the label right or wrong.
+
+        Choices of different questions are not comparable, so they are not labels.
+        """
         right = prediction in example.answers
         yield Claim(
             (0,),
@@ -266,14 +280,14 @@ class MultipleChoice(
         classes: Sequence[str],
         thresholds: Mapping[str, float],
     ) -> Choice:
-        """The choice, and the softmax over the different ones."""
-        chances = softmax(
+        """The choice, and the softmax over the different choices."""
+        probabilities = softmax(
             self.decision_logits(example, window_logits, classes)[0],
             thresholds.get("temperature", 1.0),
         )
         return Choice(
             self.decode(example, window_logits, classes),
-            dict(zip(_scores(example, window_logits), chances.tolist(), strict=True)),
+            dict(zip(_scores(example, window_logits), probabilities.tolist(), strict=True)),
         )
 
 
@@ -294,7 +308,8 @@ def _check_starts(
     ):
         problems.add(
             where,
-            f"starts: found {str(starts)[:40]}, expected an integer for each of the {len(choices)} choices",
+            f"starts: found {str(starts)[:40]}, expected an integer for each of the "
+            f"{len(choices)} choices",
             "not-an-integer",
         )
         return
@@ -302,13 +317,14 @@ def _check_starts(
         if start < 0 or not context.startswith(choice, start):
             problems.add(
                 where,
-                f"choice {choice!r} is said to start at {start}, where the context has "
-                f"{context[max(start, 0) : max(start, 0) + len(choice)]!r}; correct starts or choices",
+                f"choice {choice!r} has start {start}, but the context has "
+                f"{context[max(start, 0) : max(start, 0) + len(choice)]!r} there; correct "
+                "starts or choices",
                 "choice-offset",
             )
 
 
-def _mentioned(
+def _mention_features(
     number: int,
     example: Example,
     question: list[int],
@@ -318,39 +334,45 @@ def _mentioned(
     stride: int,
     counts: Counter[str],
 ) -> Iterator[Feature]:
-    """A mention is read at its first sub-word, a causal backbone's at its last; the state of the whole says "none here"."""
+    """Windows of the context after the question, with the positions of the mentions in them.
+
+    The position of a mention is its first sub-word (causal backbone: its last). The summary
+    position comes first; it is the label of a window without a right mention.
+    """
     limit = max_length // 2
     counts["questions cut"] += len(question) > limit
     head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
     ids, offsets = context
-    tokens = [
-        _tokens(offsets, start, start + len(choice))
+    mentions = [
+        _token_range(offsets, start, start + len(choice))
         for choice, start in zip(example.choices, example.starts, strict=True)
     ]
-    cut = windows([1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride)
-    counts["contexts in several windows"] += len(cut) > 1
-    for window in cut:
+    context_windows = windows(
+        [1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride
+    )
+    counts["contexts in several windows"] += len(context_windows) > 1
+    for window in context_windows:
         inside = [
-            (choice, found)
-            for choice, found in enumerate(tokens)
-            if found is not None and window.start <= found[0] < window.end
+            (choice, mention)
+            for choice, mention in enumerate(mentions)
+            if mention is not None and window.start <= mention[0] < window.end
         ]
         right = [
-            place
-            for place, (choice, _) in enumerate(inside, 1)
+            index
+            for index, (choice, _) in enumerate(inside, 1)
             if example.choices[choice] in example.answers
         ]
-        shown = [*head, *ids[window.start : window.end], *tokenizer.suffix]
+        input_ids = [*head, *ids[window.start : window.end], *tokenizer.suffix]
         numbers = [-1, *(choice for choice, _ in inside)]
         yield Feature(
             example=number,
-            input_ids=shown,
-            token_types=[0] * len(head) + [tokenizer.second_type] * (len(shown) - len(head)),
+            input_ids=input_ids,
+            token_types=[0] * len(head) + [tokenizer.second_type] * (len(input_ids) - len(head)),
             positions=[
-                tokenizer.summary_position(len(shown)),
+                tokenizer.summary_position(len(input_ids)),
                 *(
-                    len(head) + min(found[tokenizer.causal], window.end - 1) - window.start
-                    for _, found in inside
+                    len(head) + min(mention[tokenizer.causal], window.end - 1) - window.start
+                    for _, mention in inside
                 ),
             ],
             labels=[right[0] if right else 0],
@@ -360,12 +382,15 @@ def _mentioned(
         )
 
 
-def _tokens(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int] | None:
+def _token_range(
+    offsets: Sequence[tuple[int, int]], start: int, end: int
+) -> tuple[int, int] | None:
+    """The first and the last sub-word in the characters [start, end); None if there is none."""
     inside = [token for token, (begin, stop) in enumerate(offsets) if begin < end and stop > start]
     return (inside[0], inside[-1]) if inside else None
 
 
-def _appended(
+def _choices_feature(
     number: int,
     example: Example,
     question: list[int],
@@ -374,20 +399,24 @@ def _appended(
     max_length: int,
     counts: Counter[str],
 ) -> Feature:
-    """A choice is read at the marker before it, a causal backbone's at its last sub-word."""
+    """One window with all choices after the context and the question.
+
+    The position of a choice is the marker before it (causal backbone: its last sub-word). The
+    choices get at most 3/4 of the window, in equal shares.
+    """
     room = max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
-    share = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
+    max_choice_size = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
     choices = [ids for ids, _ in tokenizer.encode_texts(example.choices)]
-    counts["choices cut"] += any(len(ids) > share for ids in choices)
-    second, places = list[int](), list[int]()
+    counts["choices cut"] += any(len(ids) > max_choice_size for ids in choices)
+    second, offsets = list[int](), list[int]()
     for ids in choices:
         second += tokenizer.marker
-        places.append(
-            len(second) + len(ids[:share]) - 1
+        offsets.append(
+            len(second) + len(ids[:max_choice_size]) - 1
             if tokenizer.causal
             else len(second) - len(tokenizer.marker)
         )
-        second += ids[:share]
+        second += ids[:max_choice_size]
     limit = max(0, room - len(second))
     kept = context[: max(limit - len(question), limit // 2)]
     counts["contexts or questions cut"] += len(context) + len(question) > limit
@@ -401,7 +430,7 @@ def _appended(
         example=number,
         input_ids=ids,
         token_types=[0] * len(head) + [tokenizer.second_type] * (len(ids) - len(head)),
-        positions=[len(head) + place for place in places],
+        positions=[len(head) + offset for offset in offsets],
         labels=[right],
         begins=numbers,
         ends=[choice + 1 for choice in numbers],
@@ -410,11 +439,11 @@ def _appended(
 
 
 def _scores(example: Example, window_logits: Sequence[WindowLogits]) -> dict[str, float]:
-    """The greatest logit of each different choice, in the choices' order."""
-    found = dict.fromkeys(example.choices, NOWHERE)
+    """The greatest logit of each different choice over all windows, in the choices' order."""
+    scores = dict.fromkeys(example.choices, ABSENT_CHOICE_LOGIT)
     for window in window_logits:
         for choice, logit in zip(window.begins, window.logits[:, 0], strict=True):
             if choice >= 0:
                 text = example.choices[int(choice)]
-                found[text] = max(found[text], float(logit))
-    return found
+                scores[text] = max(scores[text], float(logit))
+    return scores

@@ -1,4 +1,7 @@
-"""Sequence classification: one label for a text or a pair of texts, perhaps about words in them (WiC, WSC)."""
+"""Sequence classification: a label for a text or a pair of texts.
+
+The label can be about words in the texts (WiC, WSC).
+"""
 
 import re
 from collections import Counter
@@ -20,13 +23,13 @@ from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import HeadKind, Task
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
-if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Characters [start, end) of the text (segment 0) or of its pair (1)."""
+    """Characters [start, end) of the text (segment 0) or of its pair (segment 1)."""
 
     segment: int
     start: int
@@ -35,9 +38,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Example:
-    """A text, its pair ("": none), at most two marked spans in them, and its label ("" in a query).
+    """A text, its pair, at most two marked spans in them, and its label.
 
-    `question` says which examples are answers to one question, so that they are scored together (MultiRC; "": none).
+    `text_pair` is "" without a pair, `label` is "" in a row to predict. Examples with the same
+    `question` are answers to that question and are scored together (MultiRC; "": no question).
     """
 
     id: str
@@ -50,7 +54,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Label:
-    """The likeliest label, and how likely each is."""
+    """The most probable label, and the probability of each label."""
 
     label: str
     probabilities: dict[str, float]
@@ -93,26 +97,28 @@ class SequenceClassification(
     pipeline_tag = "text-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """There are at least two, each once."""
+        """The problems of a recipe's labels: unique, and at least two."""
         return super().check_labels(labels) or (
-            [] if len(labels) > 1 else ["one label leaves nothing to tell; add the others"]
+            []
+            if len(labels) > 1
+            else ["a classification needs at least two labels; add the others"]
         )
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The text, unless it is empty, its label is not among the recipe's or a span is not in it."""
+        """The text. It must not be empty, with a label of the recipe and spans inside the text."""
         before = len(problems)
         if row["label"] not in labels:
             problems.add(
                 row["where"],
-                f"label {row['label']!r} is not in the recipe's labels ({', '.join(labels)}); add it "
-                "there, or correct it",
+                f"label {row['label']!r} is not in the recipe's labels "
+                f"({', '.join(labels)}); add it there, or correct it",
                 "unknown-label",
             )
         example = _example(row, row["label"], problems)
         return example if len(problems) == before else None
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
-        """The text."""
+        """The text, without a label."""
         return _example(row, "", problems)
 
     def from_record(self, record: dict[str, Any]) -> Example:
@@ -124,11 +130,15 @@ class SequenceClassification(
         return asdict(example)
 
     def split_group(self, row: Row) -> str:
-        """The words of the text: all questions about a passage stay together, and WSC's sentences, which differ in spacing."""
+        """The words of the text, without spacing, punctuation and case.
+
+        All questions about a passage go to the same split. So do WSC's copies of a sentence, which
+        differ in spacing.
+        """
         return " ".join(re.findall(r"\w+", str(row["text"]).casefold()))
 
     def labels(self, example: Example) -> Iterator[str]:
-        """Its label."""
+        """The label."""
         return iter([example.label])
 
     def text(self, example: Example) -> str:
@@ -136,18 +146,22 @@ class SequenceClassification(
         return f"{example.text} {example.text_pair}".strip()
 
     def num_tokens(self, example: Example) -> int:
-        """The words of both texts."""
+        """The number of words of both texts."""
         return len(self.text(example).split())
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
-        """Both texts changed; marks stay on their words."""
+        """The example with both texts edited. Marks stay on their words."""
         texts, marks = [example.text, example.text_pair], list(example.spans)
         for segment, text in enumerate(texts):
-            own = [number for number, mark in enumerate(example.spans) if mark.segment == segment]
+            numbers = [
+                number for number, mark in enumerate(example.spans) if mark.segment == segment
+            ]
             texts[segment], starts, ends = edit.text(
-                text, [marks[number].start for number in own], [marks[number].end for number in own]
+                text,
+                [marks[number].start for number in numbers],
+                [marks[number].end for number in numbers],
             )
-            for number, start, end in zip(own, starts, ends, strict=True):
+            for number, start, end in zip(numbers, starts, ends, strict=True):
                 marks[number] = Mark(segment, start, end)
         return replace(example, text=texts[0], text_pair=texts[1], spans=tuple(marks))
 
@@ -161,16 +175,21 @@ class SequenceClassification(
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """One window an example; where two texts are too long for it, the longer one loses its end first."""
+        """One window per example. If two texts are too long, the longer text is truncated first."""
         texts, pairs = (
             tokenizer.encode_texts([getattr(example, name) for example in examples])
             for name in ("text", "text_pair")
         )
-        for number, (example, *both) in enumerate(zip(examples, texts, pairs, strict=True), first):
+        for number, (example, *encoded) in enumerate(
+            zip(examples, texts, pairs, strict=True), first
+        ):
             segments = [
-                _marked(example, segment, *pieces, tokenizer) for segment, pieces in enumerate(both)
+                _insert_markers(example, segment, *text, tokenizer)
+                for segment, text in enumerate(encoded)
             ]
-            ids, types = _joined(segments, self.ending(tokenizer), tokenizer, max_length, counts)
+            ids, types = _join_segments(
+                segments, self.ending(tokenizer), tokenizer, max_length, counts
+            )
             yield Feature(
                 example=number,
                 input_ids=ids,
@@ -183,11 +202,11 @@ class SequenceClassification(
             )
 
     def ending(self, tokenizer: "Tokenizer") -> list[int]:
-        """What stands behind the texts."""
+        """The ids after the texts."""
         return tokenizer.suffix
 
     def position(self, ids: Sequence[int], tokenizer: "Tokenizer") -> int:
-        """Where the head reads: the first token ([CLS]), or the last of a causal backbone."""
+        """The index of the token for the head: [CLS], or the last token of a causal backbone."""
         return tokenizer.summary_position(len(ids))
 
     def decode(
@@ -205,7 +224,7 @@ class SequenceClassification(
     def score(
         self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
     ) -> Metrics:
-        """Accuracy and F1 as SuperGLUE's script computes them, with F1a and EM by question where there are questions."""
+        """Accuracy and F1, and F1a and EM of questions, as in SuperGLUE's script."""
         return classification.score(
             [example.label for example in examples], predictions, classes, _questions(examples)
         )
@@ -213,7 +232,7 @@ class SequenceClassification(
     def counts(
         self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
     ) -> UnitCounts:
-        """By text, or by question where there are questions."""
+        """The counts of each text, or of each question if the examples have questions."""
         return classification.counts(
             [example.id for example in examples],
             [example.label for example in examples],
@@ -225,17 +244,17 @@ class SequenceClassification(
     def decision_logits(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
-        """The labels."""
+        """The logits [1, K] of the K labels."""
         return window_logits[0].logits[:1].astype(np.float64)
 
     def decisions(
         self, example: Example, prediction: str, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """One label."""
+        """The index of the label, and whether it is right."""
         return [classes.index(prediction)], [prediction == example.label]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
-        """One label."""
+        """One claim, the label."""
         yield Claim(
             (0,), example.label, prediction, example.label, prediction, prediction == example.label
         )
@@ -248,11 +267,11 @@ class SequenceClassification(
         thresholds: Mapping[str, float],
     ) -> Label:
         """The label, and the softmax of the logits."""
-        chances = softmax(
+        scores = softmax(
             self.decision_logits(example, window_logits, classes)[0],
             thresholds.get("temperature", 1.0),
         )
-        probabilities = dict(zip(classes, chances.tolist(), strict=True))
+        probabilities = dict(zip(classes, scores.tolist(), strict=True))
         return Label(self.decode(example, window_logits, classes), probabilities)
 
 
@@ -272,7 +291,7 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
             check_text(key, text, where, problems)
     spans = row.get("spans") or []
     marks = (
-        [_mark(span, texts, where, problems) for span in spans]
+        [_check_mark(span, texts, where, problems) for span in spans]
         if isinstance(spans, list | tuple)
         else [None]
     )
@@ -294,7 +313,7 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
     )
 
 
-def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Mark | None:
+def _check_mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Mark | None:
     values: list[Any] = (
         [span.get(key) for key in ("segment", "start", "end")]
         if isinstance(span, Mapping)
@@ -303,7 +322,8 @@ def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Ma
     if not all(type(value) is int for value in values):
         problems.add(
             where,
-            f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, start and end",
+            f"spans: found {str(span)[:60]!r}, expected a mapping with the integers segment, "
+            "start and end",
             "wrong-type",
         )
         return None
@@ -316,23 +336,24 @@ def _mark(span: Any, texts: Sequence[Any], where: str, problems: Problems) -> Ma
     ):
         problems.add(
             where,
-            f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is no span of words in "
-            f"{str(text)[:40]!r}; correct it",
+            f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is not a span "
+            f"of words in {str(text)[:40]!r}; correct it",
             "span-offset",
         )
         return None
     return mark
 
 
-def _marked(
+def _insert_markers(
     example: Example,
     segment: int,
     ids: Sequence[int],
     offsets: Sequence[tuple[int, int]],
     tokenizer: "Tokenizer",
 ) -> tuple[list[int], int]:
-    """A segment's sub-words with its spans between markers (the first's are asterisks, the second's number signs), and how many
-    of them hold all markers.
+    """A segment's sub-words with markers around its spans, and the length up to the last marker.
+
+    The markers are asterisks around the first span and number signs around the second.
     """
     before: dict[int, list[int]] = {}
     after: dict[int, list[int]] = {}
@@ -347,30 +368,34 @@ def _marked(
         if span.segment == segment and inside:
             before[inside[0]] = before.get(inside[0], []) + marker
             after[inside[-1]] = marker + after.get(inside[-1], [])
-    pieces, needed = list[int](), 0
-    for token, id in enumerate(ids):
-        pieces += [*before.get(token, ()), id, *after.get(token, ())]
+    pieces, marked_length = list[int](), 0
+    for token, token_id in enumerate(ids):
+        pieces += [*before.get(token, ()), token_id, *after.get(token, ())]
         if token in after:
-            needed = len(pieces)
-    return pieces, needed
+            marked_length = len(pieces)
+    return pieces, marked_length
 
 
-def _joined(
+def _join_segments(
     segments: Sequence[tuple[list[int], int]],
     ending: Sequence[int],
     tokenizer: "Tokenizer",
     max_length: int,
     counts: Counter[str],
 ) -> tuple[list[int], list[int]]:
-    """Ids and token types of the whole input, at most `max_length`."""
-    (one, needed), (two, needed_too) = segments
-    middle = tokenizer.middle if two else []
+    """The ids [T] and token types [T] of the whole input, T <= `max_length`."""
+    (first, first_marked), (second, second_marked) = segments
+    middle = tokenizer.middle if second else []
     room = max_length - len(tokenizer.prefix) - len(middle) - len(ending)
-    if len(one) + len(two) > room:
+    if len(first) + len(second) > room:
         counts["texts cut"] += 1
         half = room // 2
-        one, two = one[: max(room - half, room - len(two))], two[: max(half, room - len(one))]
-        counts["marked words cut"] += len(one) < needed or len(two) < needed_too
-    head = [*tokenizer.prefix, *one, *middle]
-    ids = [*head, *two, *ending]
-    return ids, [0] * len(head) + [tokenizer.second_type if two else 0] * (len(ids) - len(head))
+        first, second = (
+            first[: max(room - half, room - len(second))],
+            second[: max(half, room - len(first))],
+        )
+        counts["marked words cut"] += len(first) < first_marked or len(second) < second_marked
+    head = [*tokenizer.prefix, *first, *middle]
+    ids = [*head, *second, *ending]
+    second_type = tokenizer.second_type if second else 0
+    return ids, [0] * len(head) + [second_type] * (len(ids) - len(head))

@@ -1,4 +1,4 @@
-"""Span extraction: the part of a context that answers a question, or that there is none (SQuAD 1.1 and 2.0)."""
+"""Span extraction: the answer to a question in a context, or no answer (SQuAD 1.1 and 2.0)."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,23 +25,26 @@ from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
-if TYPE_CHECKING:  # for its type only: preparing a corpus needs no tokenizer
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-BEST = 20  # candidates kept, as in BERT's run_squad
-LONGEST = 30  # tokens of an answer, likewise
+NUM_CANDIDATES = 20  # as in BERT's run_squad
+MAX_ANSWER_SUBWORDS = 30  # as in BERT's run_squad
 NO_ANSWER = "no answer"
 
 
 class Answer(NamedTuple):
-    """An accepted answer, and the character of the context it starts at: context[start:start + len(text)] == text."""
+    """An accepted answer, and its offset in the context, in characters.
+
+    context[start:start + len(text)] == text.
+    """
 
     text: str
     start: int
 
 
 class Candidate(NamedTuple):
-    """A possible answer: its text, and the sum of its start and end logits."""
+    """A candidate answer: its text, and the sum of its start and end logits."""
 
     text: str
     score: float
@@ -49,20 +52,26 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoded:
-    """The best answers, best first, and the score of there being none: the least over windows, as in BERT's run_squad."""
+    """The best answers, best first, and the score of "no answer".
+
+    The score is the minimum over windows, as in BERT's run_squad.
+    """
 
     candidates: tuple[Candidate, ...]
     null_score: float
 
     @property
     def margin(self) -> float:
-        """By how much "no answer" scores above the best answer."""
+        """The score of "no answer" minus that of the best answer; infinite without answers."""
         return self.null_score - self.candidates[0].score if self.candidates else float("inf")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Characters [start, end) of a context. `probability` is among the best spans and "no answer" together."""
+    """Characters [start, end) of a context.
+
+    `probability` is from the softmax over the best spans and "no answer".
+    """
 
     text: str
     start: int
@@ -72,7 +81,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The answer to a question, "" where the context seems to have none; the best spans, best first; how likely there is none."""
+    """The predicted answer to a question ("": no answer), and the best spans, best first.
+
+    `no_answer` is the probability that the context has no answer.
+    """
 
     answer: str
     spans: tuple[Span, ...]
@@ -81,7 +93,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Example:
-    """A question about a context; no answers if the context does not answer it."""
+    """A question about a context. `answers` is empty if the context does not answer it."""
 
     id: str
     question: str
@@ -96,7 +108,7 @@ class SpanExtraction(
     Perturbable[Example],
     AnswersQuestions[Example],
 ):
-    """Predictions are a mapping of the examples' ids to texts; "" predicts that there is no answer."""
+    """Predictions are a mapping from the examples' ids to texts; "" predicts "no answer"."""
 
     example_type = Example
     schema = pa.schema(
@@ -124,25 +136,30 @@ class SpanExtraction(
     pipeline_tag = "question-answering"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """There are none."""
-        return ["the task has none; remove the key"] if labels else []
+        """The problems of a recipe's labels: the task has no labels."""
+        return ["the task has no labels; remove the key"] if labels else []
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The question, unless it or its context is empty or an answer is not in the context where it is said to start."""
+        """The question.
+
+        Texts must not be empty, and each answer must be at its start in the context.
+        """
         if not (_check_texts(row, problems) and _check_answer_types(row, problems)):
             return None
         context, before = row["context"], len(problems)
-        found = tuple(Answer(answer["text"], answer["answer_start"]) for answer in row["answers"])
-        for answer in found:
-            _check_offset(context, answer, row["where"], problems)
-        if found:
-            check_nfc("context", context, row["where"], problems)
-        return (
-            Example(row["id"], row["question"], context, found) if len(problems) == before else None
+        accepted = tuple(
+            Answer(answer["text"], answer["answer_start"]) for answer in row["answers"]
         )
+        for answer in accepted:
+            _check_offset(context, answer, row["where"], problems)
+        if accepted:
+            check_nfc("context", context, row["where"], problems)
+        if len(problems) > before:
+            return None
+        return Example(row["id"], row["question"], context, accepted)
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
-        """The question."""
+        """The question, without answers."""
         return (
             Example(row["id"], row["question"], row["context"], ())
             if _check_texts(row, problems)
@@ -151,19 +168,20 @@ class SpanExtraction(
 
     def from_record(self, record: dict[str, Any]) -> Example:
         """The inverse of `record`."""
-        found = tuple(Answer(answer["text"], answer["start"]) for answer in record["answers"])
-        return Example(record["id"], record["question"], record["context"], found)
+        accepted = tuple(Answer(answer["text"], answer["start"]) for answer in record["answers"])
+        return Example(record["id"], record["question"], record["context"], accepted)
 
     def split_group(self, row: Row) -> str:
-        """The article's title, else the context: no paragraph is both in train and in what is assign_split from it.
+        """The title of the article, else the context. All rows of a group go to the same split.
 
-        With titles, corpora about the same articles (SQuAD 1.1 and 2.0) and with the same seed are assign_split alike, so that what
-        one trains on is not what the other validates on.
+        With titles and the same seed, corpora about the same articles (SQuAD 1.1 and 2.0) get the
+        same split by article. So no article is in the training split of one corpus and in the
+        validation split of the other.
         """
         return str(row.get("title") or row["context"])
 
     def labels(self, example: Example) -> Iterator[str]:
-        """Whether it has an answer."""
+        """Whether the question has an answer."""
         return iter(["answerable" if example.answers else "unanswerable"])
 
     def text(self, example: Example) -> str:
@@ -171,25 +189,28 @@ class SpanExtraction(
         return example.context
 
     def num_tokens(self, example: Example) -> int:
-        """The words of question and context; a context counts once for each of its questions."""
+        """The number of words of question and context.
+
+        A context counts once for each of its questions.
+        """
         return len(example.question.split()) + len(example.context.split())
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
-        """Question and context changed; answers are what the new context has in their place."""
+        """The example with edited question and context. Answers keep track of the edits."""
         starts = [answer.start for answer in example.answers]
         ends = [answer.start + len(answer.text) for answer in example.answers]
         context, starts, ends = edit.text(example.context, starts, ends)
-        moved = tuple(
+        accepted = tuple(
             Answer(context[start:end], start) for start, end in zip(starts, ends, strict=True)
         )
-        return Example(example.id, edit.text(example.question)[0], context, moved)
+        return Example(example.id, edit.text(example.question)[0], context, accepted)
 
     def ask(self, id: str, question: str, context: str) -> Example:
-        """The question without answers."""
+        """A question without answers."""
         return Example(id, question, context, ())
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Where the answer starts and where it ends."""
+        """The start and the end of the answer."""
         return ("start", "end")
 
     def featurize(
@@ -202,10 +223,12 @@ class SpanExtraction(
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """Windows of the context behind the question; the state of the whole stands for "no answer here"."""
-        contexts = list(
-            dict.fromkeys(example.context for example in examples)
-        )  # a context has many questions
+        """Windows of the context after the question.
+
+        The summary position comes first; it is the label of a window without answer.
+        """
+        # A context has many questions, so it is tokenized once.
+        contexts = list(dict.fromkeys(example.context for example in examples))
         encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
         questions = tokenizer.encode_texts([example.question for example in examples])
         for number, (example, (question, _)) in enumerate(
@@ -219,7 +242,7 @@ class SpanExtraction(
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Decoded:
-        """The n best spans over all windows."""
+        """The best spans over all windows, and the score of "no answer"."""
         return Decoded(
             tuple(
                 Candidate(text, score)
@@ -231,11 +254,16 @@ class SpanExtraction(
     def fit_thresholds(
         self, examples: Sequence[Example], decoded: Sequence[Decoded]
     ) -> dict[str, float]:
-        """The margin above which a question counts as unanswerable; none where every validation question has an answer."""
+        """The margin threshold; a question with a greater margin is predicted to be unanswerable.
+
+        There is no threshold if all validation questions have an answer.
+        """
         if all(example.answers for example in examples):
             return {}
         best = self.predictions(examples, decoded, {})
-        margins = {example.id: one.margin for example, one in zip(examples, decoded, strict=True)}
+        margins = {
+            example.id: answer.margin for example, answer in zip(examples, decoded, strict=True)
+        }
         return {"null_margin": answers.best_threshold(_references(examples), best, margins).value}
 
     def predictions(
@@ -244,28 +272,28 @@ class SpanExtraction(
         decoded: Sequence[Decoded],
         thresholds: Mapping[str, float],
     ) -> Mapping[str, str]:
-        """Each question's best answer, or "" where the margin is above the threshold."""
+        """The best answer to each question, or "" if the margin is above the threshold."""
         return {
-            example.id: _answer(one, thresholds)
-            for example, one in zip(examples, decoded, strict=True)
+            example.id: _answer(answer, thresholds)
+            for example, answer in zip(examples, decoded, strict=True)
         }
 
     def score(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> Metrics:
-        """Exact match and word F1 as the official SQuAD scripts compute them: `pipeline.metrics.answers`."""
+        """Exact match and word F1 as in the official SQuAD scripts: `pipeline.metrics.answers`."""
         return answers.score(_references(examples), predictions)
 
     def counts(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> UnitCounts:
-        """By question."""
+        """The counts of each question."""
         return answers.counts(_references(examples), predictions)
 
     def decision_logits(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
-        """That there is no answer; then the n best spans, best first."""
+        """The logits [1, K] of "no answer", then of the K - 1 best spans, best first."""
         return np.array(
             [
                 [
@@ -276,24 +304,30 @@ class SpanExtraction(
         )
 
     def apply_thresholds(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
-        """That there is no answer is the greatest where the margin is above the threshold, and nowhere else."""
+        """The logits with that of "no answer" shifted by the threshold.
+
+        It is the greatest if and only if the margin is above the threshold.
+        """
         if "null_margin" not in thresholds or options.shape[1] == 1:
             return options
-        best, found = options[:, 1], options.copy()
-        found[:, 0] = best + (
-            options[:, 0] - best - thresholds["null_margin"]
-        )  # in this order: rounding keeps the sign
-        return found
+        best, shifted = options[:, 1], options.copy()
+        # In this order, rounding keeps the sign of the difference.
+        shifted[:, 0] = best + (options[:, 0] - best - thresholds["null_margin"])
+        return shifted
 
     def decisions(
         self, example: Example, prediction: str, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """No answer, or the best span."""
+        """The index 0 for "no answer" or 1 for the best span, and whether it is right."""
         right = _verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
         return [int(bool(prediction))], [right]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
-        """One answer: of SQuAD's words just those of an accepted one (exact), some (partial), or none (wrong)."""
+        """One claim, the answer.
+
+        By SQuAD's rules, it matches an accepted answer (exact), shares words with it (partial) or
+        shares none (wrong).
+        """
         (right,) = self.decisions(example, prediction, ())[1]
         gold = " / ".join(dict.fromkeys(text for text, _ in example.answers)) or NO_ANSWER
         yield Claim(
@@ -312,18 +346,20 @@ class SpanExtraction(
         classes: Sequence[str],
         thresholds: Mapping[str, float],
     ) -> Extraction:
-        """The answer, and what else it might be."""
+        """The answer, and the probabilities of the best spans and of "no answer"."""
         ranked = _ranked(example.context, window_logits)
         options = self.apply_thresholds(
             self.decision_logits(example, window_logits, classes), thresholds
         )
-        none, *likely = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
+        no_answer, *probabilities = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
         spans = (
-            Span(text, begin, begin + len(text), chance)
-            for (text, (_, begin)), chance in zip(ranked, likely, strict=True)
+            Span(text, start, start + len(text), probability)
+            for (text, (_, start)), probability in zip(ranked, probabilities, strict=True)
         )
         return Extraction(
-            _answer(self.decode(example, window_logits, classes), thresholds), tuple(spans), none
+            _answer(self.decode(example, window_logits, classes), thresholds),
+            tuple(spans),
+            no_answer,
         )
 
 
@@ -335,7 +371,7 @@ def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
 
 
 def _verdict(example: Example, prediction: str) -> str:
-    """How good an answer is."""
+    """The quality of an answer: exact, partial, wrong or "no answer"."""
     if not prediction:
         return NO_ANSWER
     if not example.answers:
@@ -348,18 +384,18 @@ def _verdict(example: Example, prediction: str) -> str:
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:
-    good = [check_text(key, row[key], row["where"], problems) for key in ("question", "context")]
-    return all(good)
+    valid = [check_text(key, row[key], row["where"], problems) for key in ("question", "context")]
+    return all(valid)
 
 
 def _check_answer_types(row: Row, problems: Problems) -> bool:
-    """Whether `answers` is a list, perhaps empty, of mappings with a text and an integer offset."""
+    """Whether `answers` is a list of mappings, maybe empty, with a text and an integer offset."""
     answers, where, before = row["answers"], row["where"], len(problems)
     if not isinstance(answers, list | tuple):
         problems.add(
             where,
-            f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of mappings with "
-            "text and answer_start; [] says that the context has no answer",
+            f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of "
+            "mappings with text and answer_start; use [] if the context has no answer",
             "missing-answers",
         )
         return False
@@ -372,8 +408,8 @@ def _check_answer_types(row: Row, problems: Problems) -> bool:
         if not isinstance(text, str):
             problems.add(
                 where,
-                f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with text and the "
-                "integer answer_start",
+                f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with "
+                "text and the integer answer_start",
                 "missing-answers",
             )
         elif type(start) is not int:
@@ -384,8 +420,8 @@ def _check_answer_types(row: Row, problems: Problems) -> bool:
             )
             problems.add(
                 where,
-                f"answers[{number}]: answer_start: found {type(start).__name__} {str(start)[:40]!r}, expected an "
-                f"integer; {remedy}",
+                f"answers[{number}]: answer_start: found {type(start).__name__} "
+                f"{str(start)[:40]!r}, expected an integer; {remedy}",
                 "not-an-integer",
             )
     return len(problems) == before
@@ -399,14 +435,17 @@ def _answer(decoded: Decoded, thresholds: Mapping[str, float]) -> str:
 def _ranked(
     context: str, window_logits: Sequence[WindowLogits]
 ) -> list[tuple[str, tuple[float, int]]]:
-    """The best texts over all windows, best first: (text, (score, the first character of where it scores so))."""
-    found: dict[str, tuple[float, int]] = {}
+    """The best texts over all windows, best first: (text, (score, start)).
+
+    `score` is the greatest score of the text, `start` the first character of that occurrence.
+    """
+    best: dict[str, tuple[float, int]] = {}
     for window in window_logits:
         for begin, end, score in _best_spans(window):
             text = context[begin:end]
-            if text not in found or score > found[text][0]:
-                found[text] = score, begin
-    return sorted(found.items(), key=lambda item: (-item[1][0], item[0]))[:BEST]
+            if text not in best or score > best[text][0]:
+                best[text] = score, begin
+    return sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:NUM_CANDIDATES]
 
 
 def _null_score(window_logits: Sequence[WindowLogits]) -> float:
@@ -427,15 +466,16 @@ def _features(
     limit = max_length // 2
     counts["questions cut"] += len(question) > limit
     head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
-    cut = windows([1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride)
-    counts["contexts in several windows"] += len(cut) > 1
+    room = max_length - len(head) - len(tokenizer.suffix)
+    context_windows = windows([1] * len(ids), room, stride)
+    counts["contexts in several windows"] += len(context_windows) > 1
     answer = _answer_tokens(example, offsets)
-    shown = False
-    for window in cut:
+    answer_in_window = False
+    for window in context_windows:
         labels = [0, 0]
         if answer and window.start <= answer[0] and answer[1] < window.end:
             labels = [answer[0] - window.start + 1, answer[1] - window.start + 1]
-            shown = True
+            answer_in_window = True
         length = window.end - window.start
         spans = [(0, 0), *offsets[window.start : window.end]]
         end = len(head) + length
@@ -453,12 +493,12 @@ def _features(
             ends=[end for _, end in spans],
             label_count=1,
         )
-    if example.answers and not shown:
+    if example.answers and not answer_in_window:
         counts["answers in no window"] += 1
 
 
 def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """First and last token of the first answer; None without answer, or where no token lies in it."""
+    """The first and the last token of the first answer; None without answer or without tokens."""
     if not example.answers:
         return None
     text, start = example.answers[0]
@@ -471,12 +511,12 @@ def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[in
 
 
 def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
-    """(first character, last character + 1, score) of the best spans of a window, position 0 left out."""
-    starts = np.argsort(-window.logits[1:, 0], kind="stable")[:BEST] + 1
-    ends = np.argsort(-window.logits[1:, 1], kind="stable")[:BEST] + 1
+    """The best spans of a window as (start, end, score), without position 0, the summary."""
+    starts = np.argsort(-window.logits[1:, 0], kind="stable")[:NUM_CANDIDATES] + 1
+    ends = np.argsort(-window.logits[1:, 1], kind="stable")[:NUM_CANDIDATES] + 1
     for start in starts:
         for end in ends:
-            if start <= end < start + LONGEST:
+            if start <= end < start + MAX_ANSWER_SUBWORDS:
                 yield (
                     int(window.begins[start]),
                     int(window.ends[end]),
@@ -485,35 +525,40 @@ def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
 
 
 def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:
-    """Add a problem where an answer's text is not where it is said to start; it names where the text is nearest."""
+    """Add a problem if an answer is not at its start in the context.
+
+    The message gives the start of the nearest occurrence.
+    """
     text, start = answer
     if not text.strip():
         problems.add(
             where,
-            f"answer {text!r} is empty; a question without answer has no answers at all",
+            f"answer {text!r} is empty; if the question has no answer, set answers to []",
             "empty-answer",
         )
         return
     if start >= 0 and context.startswith(text, start):
         return
     nearest, normal = _nearest(context, text, start), normalize("NFC", context)
-    there = context[max(start, 0) : max(start, 0) + len(text)]
-    found = f"answer {text!r} is said to start at {start}, where the context has {there!r}"
-    counted = start >= 0 and normal != context and normal.startswith(text, start)
-    if counted or (nearest is None and normalize("NFC", text) in normal):
+    actual = context[max(start, 0) : max(start, 0) + len(text)]
+    mismatch = f"answer {text!r} has answer_start {start}, but the context has {actual!r} there"
+    offset_in_nfc = start >= 0 and normal != context and normal.startswith(text, start)
+    if offset_in_nfc or (nearest is None and normalize("NFC", text) in normal):
         problems.add(
             where,
-            f"{found}; the two agree in Unicode's normal form C: normalize context and answer alike, and count "
-            "answer_start in that",
+            f"{mismatch}; the two agree in Unicode normal form C (NFC): normalize context and "
+            "answer, and recompute answer_start",
             "answer-normalization",
         )
         return
-    remedy = f"it starts at {nearest}" if nearest is not None else "it is nowhere in the context"
-    problems.add(where, f"{found}; {remedy}: correct answer_start or text", "answer-offset")
+    remedy = (
+        f"it starts at {nearest}" if nearest is not None else "it does not occur in the context"
+    )
+    problems.add(where, f"{mismatch}; {remedy}: correct answer_start or text", "answer-offset")
 
 
 def _nearest(context: str, text: str, start: int) -> int | None:
     before = context.rfind(text, 0, max(start, 0) + len(text))
     after = context.find(text, max(start, 0))
-    found = [position for position in (before, after) if position >= 0]
-    return min(found, key=lambda position: abs(position - start)) if found else None
+    positions = [position for position in (before, after) if position >= 0]
+    return min(positions, key=lambda position: abs(position - start)) if positions else None

@@ -61,7 +61,7 @@ class HasConfidence(ABC, Generic[E]):
     def decisions(
         self, example: E, prediction: Any, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """The option [M] that each decision of a final prediction takes, whether it is right [M]."""
+        """The option [M] of each decision of a final prediction, and whether it is right [M]."""
 
     @abstractmethod
     def claims(self, example: E, prediction: Any) -> Iterator[Claim]:

@@ -253,7 +253,8 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
         problems.add(
             where,
             f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label "
-            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); add it there, or correct the tag",
+            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); add it there, or "
+            "correct the tag",
             "unknown-label",
         )
     return len(problems) == before
@@ -271,11 +272,12 @@ def word_features(
 ) -> Iterator[Feature]:
     """The windows of one sentence of T words.
 
-    `pieces` [T] are the sub-words of each word, `tags` [T] the class numbers. The label of a word is
-    at its first sub-word (causal backbone: at its last, whose state depends on the others). Exactly
-    one window owns the word, so that no label is lost or counted twice. The word with the index
-    `marked_word`, a predicate, is between two markers: all backbones can read them, whatever token
-    types they have. `counts` counts long words, split sentences and windows without predicate.
+    `pieces` [T] are the sub-words of each word, `tags` [T] the class numbers. The label of a word
+    is at its first sub-word (causal backbone: at its last, whose state depends on the others).
+    Exactly one window owns the word, so that no label is lost or counted twice. The word with the
+    index `marked_word`, a predicate, is between two markers: all backbones can read them, whatever
+    token types they have. `counts` counts long words, split sentences and windows without their
+    predicate.
     """
     marker = [] if marked_word is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)

@@ -397,24 +397,25 @@ def test_ids_must_be_unique(tmp_path: Path) -> None:
     [
         (
             question(1, start=4),
-            "answer 'cat' is said to start at 4, where the context has 't s'; "
+            "answer 'cat' has answer_start 4, but the context has 't s' there; "
             "it starts at 2: correct",
         ),
         (
             question(1, context="cat or a cat", start=8),
-            "answer 'cat' is said to start at 8, where the context has ' ca'; it starts",
+            "answer 'cat' has answer_start 8, but the context has ' ca' there; it starts",
         ),
         (
             question(1, start=-8),
-            "answer 'cat' is said to start at -8, where the context has 'A c'; it starts at 2",
+            "answer 'cat' has answer_start -8, but the context has 'A c' there; it starts at 2",
         ),
         (
             question(1, context="A dog sat."),
-            "answer 'cat' is said to start at 2, where the context has 'dog'; it is nowhere in the",
+            "answer 'cat' has answer_start 2, but the context has 'dog' there; "
+            "it does not occur in the context",
         ),
         (
             question(1, answers=[{"text": "", "answer_start": 0}]),
-            "answer '' is empty; a question without answer has no",
+            "answer '' is empty; if the question has no answer, set answers to []",
         ),
         (question(1, question=" "), "question is empty: ' '; fill it in, or remove the row"),
         (
@@ -443,15 +444,16 @@ def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
     [
         (
             {"tags": ["B-V"]},
-            "2 tokens with 1 tags; each token needs one tag, and a sentence a token",
+            "2 tokens with 1 tags; each token needs one tag, and a sentence needs at least one "
+            "token",
         ),
         (
             {"predicate": 1},
             "predicate 1 of 2 tokens, but B-V is at [0]; "
-            "the predicate is the first token of its one span V",
+            "set predicate to the first token of the only span V",
         ),
         ({"predicate": 7}, "predicate 7 of 2 tokens, but B-V is at [0]"),
-        ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at none"),
+        ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at no token"),
         ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has tag 'B-ARG9', "),
     ],
 )

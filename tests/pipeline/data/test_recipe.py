@@ -111,7 +111,10 @@ def test_recipe_has_the_values_of_its_file(tmp_path: Path) -> None:
             "remove it",
         ),
         ({"labels": None}, "ours.yaml: labels: the task needs the list of its labels; add it"),
-        ({"labels": ["PER", "LOC", "PER"]}, "ours.yaml: labels: 'PER' is there twice; remove one"),
+        (
+            {"labels": ["PER", "LOC", "PER"]},
+            "ours.yaml: labels: 'PER' occurs twice; remove one of them",
+        ),
         (
             {"labels": ["B-PER"]},
             "ours.yaml: labels: 'B-PER' is a tag, not a label; "
@@ -243,7 +246,7 @@ def test_carved_splits_are_independent(tmp_path: Path) -> None:
 
 def test_errors_of_a_recipe_of_questions_have_key_and_remedy(tmp_path: Path) -> None:
     assert refuse(tmp_path, QA | {"labels": ["X"]}) == [
-        "ours.yaml: labels: the task has none; remove the key"
+        "ours.yaml: labels: the task has no labels; remove the key"
     ]
     assert refuse(tmp_path, QA | {"options": {"colums": 2}}) == [
         "ours.yaml: options: unknown key 'colums'; did you mean 'columns'?"

@@ -1,4 +1,4 @@
-"""The defaults of the contract, and the features that kinds of task have or leave out."""
+"""The defaults of the task contract, and the optional capabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pipeline.tasks.base.task import Task
 
 @dataclass(frozen=True)
 class Example:
-    """Words, a number and a text; and what is said of them."""
+    """Words, a number, a text, and a verdict about them."""
 
     id: str
     words: tuple[str, ...]
@@ -69,8 +69,8 @@ class MinimalTask(Task[Example, Sequence[str], str]):
         raise NotImplementedError
 
 
-class Counted(MinimalTask, HasUnits[Example, Sequence[str]]):
-    """The same with units."""
+class TaskWithUnits(MinimalTask, HasUnits[Example, Sequence[str]]):
+    """The same kind with units."""
 
     def counts(self, *arguments: Any) -> UnitCounts:
         raise NotImplementedError
@@ -79,12 +79,12 @@ class Counted(MinimalTask, HasUnits[Example, Sequence[str]]):
 TASK, EXAMPLE = MinimalTask(), Example("a", ("Ada", "ran"), 7, "to Bonn", "yes")
 
 
-def test_an_example_is_stored_and_read_by_default() -> None:
+def test_default_record_round_trips() -> None:
     (record,) = pa.Table.from_pylist([TASK.record(EXAMPLE)], schema=TASK.schema).to_pylist()
     assert TASK.from_record(record) == EXAMPLE
 
 
-def test_defaults_come_from_the_inputs() -> None:
+def test_defaults_are_derived_from_the_inputs() -> None:
     assert TASK.text(EXAMPLE) == "Ada ran to Bonn"
     assert TASK.num_tokens(EXAMPLE) == 4
     row = {"words": ["Ada", "ran"], "number": 7, "verdict": "yes", "text": "to Bonn"}
@@ -94,29 +94,29 @@ def test_defaults_come_from_the_inputs() -> None:
     assert TASK.classes(("yes", "no")) == ("yes", "no")
     assert TASK.check_labels(("a", "b")) == []
     assert "needs the list of its labels" in TASK.check_labels(())[0]
-    assert "'a' is there twice" in TASK.check_labels(("a", "a"))[0]
+    assert "'a' occurs twice" in TASK.check_labels(("a", "a"))[0]
     assert TASK.fit_thresholds([EXAMPLE], ["yes"]) == {}
 
 
-def test_keys_are_declared_once() -> None:
+def test_key_properties_follow_from_the_declared_row_keys() -> None:
     assert TASK.query_keys == ("words", "number")
     assert TASK.row_keys.required == ("words", "number", "verdict")
     assert list(TASK.row_keys.kinds) == ["id", "title", "words", "number", "verdict", "text"]
 
 
-def test_what_a_kind_leaves_out_is_a_sentence() -> None:
+def test_missing_capabilities_are_listed_in_a_sentence() -> None:
     assert TASK.name == "test_capabilities"
     assert switched_off(TASK) == (
         "test_capabilities gives no confidence, gives no intervals and is not perturbed: "
         "pipeline/tasks/test_capabilities.py leaves that out."
     )
-    assert switched_off(Counted()).startswith(
+    assert switched_off(TaskWithUnits()).startswith(
         "test_capabilities gives no confidence and is not perturbed: "
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kind_has_its_name_and_a_column_for_each_field(name: str) -> None:
+def test_kind_is_named_by_its_file_and_has_a_column_per_field(name: str) -> None:
     task = task_named(name)
     assert task.name == name
     assert task.schema.names == list(task.example_type.__dataclass_fields__)
@@ -125,8 +125,8 @@ def test_a_kind_has_its_name_and_a_column_for_each_field(name: str) -> None:
     assert task.metric_names
 
 
-def test_the_first_kinds_leave_nothing_out() -> None:
-    """The kinds of this project have all features; another kind need not."""
+def test_kinds_of_this_project_have_all_capabilities() -> None:
+    """A kind added by a user need not have all capabilities."""
     assert not any(
         switched_off(task_named(name))
         for name in (

@@ -1,4 +1,4 @@
-"""Multiple choice: all choices in one pass, read where they stand; the best over all windows."""
+"""Multiple choice: positions of the choices in the input, decoding over windows, checks of rows."""
 
 from collections import Counter
 from typing import Any
@@ -14,7 +14,7 @@ from pipeline.tasks.multiple_choice import Choice, Example
 
 TASK = task_named("multiple_choice")
 CLASSES = TASK.classes(())
-EVERY = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
+TOKENIZERS = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
 COPA = Example(
     "c",
     "the man ran",
@@ -40,22 +40,22 @@ def featurize(
     tokenizer: Tokenizer, *examples: Example, max_length: int = 64, stride: int = 8
 ) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
-    made = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, stride, counts))
-    for feature in made:
+    features = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, stride, counts))
+    for feature in features:
         assert len(feature.input_ids) == len(feature.token_types) <= max_length
         assert len(feature.positions) == len(feature.begins) == len(feature.ends)
         assert all(0 <= position < len(feature.input_ids) for position in feature.positions)
         (label,) = feature.labels
         assert 0 <= label < len(feature.positions)
-    return made, +counts
+    return features, +counts
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode_texts([text])[0][0]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_choices_stand_behind_the_context(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_choices_follow_the_context(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     (feature,), counts = featurize(tokenizer, COPA)
     head = [
@@ -77,7 +77,7 @@ def test_choices_stand_behind_the_context(name: str, request: pytest.FixtureRequ
     assert not counts
 
 
-def test_a_long_context_is_cut_and_its_choices_are_not(tokenizer: Tokenizer) -> None:
+def test_long_context_is_truncated_before_the_choices(tokenizer: Tokenizer) -> None:
     example = Example(**vars(COPA) | {"context": "abc " * 60})
     (feature,), counts = featurize(tokenizer, example, max_length=32)
     assert counts == {"contexts or questions cut": 1}
@@ -87,7 +87,7 @@ def test_a_long_context_is_cut_and_its_choices_are_not(tokenizer: Tokenizer) -> 
     assert set(ids(tokenizer, COPA.question)) <= set(feature.input_ids)
 
 
-def test_many_long_choices_are_all_shown_in_part(tokenizer: Tokenizer) -> None:
+def test_many_long_choices_are_truncated_and_all_present(tokenizer: Tokenizer) -> None:
     choices = tuple(f"{letter} {letter} {letter} " * 20 for letter in "abcdef")
     (feature,), counts = featurize(
         tokenizer, Example("q", "x y", "z ?", choices, (), choices[-1:]), max_length=48
@@ -97,28 +97,30 @@ def test_many_long_choices_are_all_shown_in_part(tokenizer: Tokenizer) -> None:
     assert feature.labels == [5]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_mentions_are_read_where_they_stand(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_positions_of_mentions_are_in_the_context(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     example = mentions("Rome", "Cy")
     (feature,), counts = featurize(tokenizer, example)
     context, offsets = tokenizer.encode_texts([example.context])[0]
     head = [*tokenizer.prefix, *ids(tokenizer, example.question), *tokenizer.middle]
     assert feature.input_ids == [*head, *context, *tokenizer.suffix]
-    places = []
+    positions = []
     for choice, start in zip(example.choices, example.starts, strict=True):
         inside = [
             at
             for at, (begin, end) in enumerate(offsets)
             if begin < start + len(choice) and end > start
         ]
-        places.append(len(head) + inside[-1 if tokenizer.causal else 0])
-    assert feature.positions == [len(feature.input_ids) - 1 if tokenizer.causal else 0, *places]
+        positions.append(len(head) + inside[-1 if tokenizer.causal else 0])
+    assert feature.positions == [len(feature.input_ids) - 1 if tokenizer.causal else 0, *positions]
     assert (list(feature.begins), feature.labels) == ([-1, 0, 1, 2, 3, 4], [4])
     assert not counts
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("stride", [0, 5])
 def test_every_mention_is_in_a_window(
     name: str, stride: int, request: pytest.FixtureRequest
@@ -133,36 +135,38 @@ def test_every_mention_is_in_a_window(
     assert counts == {"contexts in several windows": 1}
     assert {number for feature in features for number in feature.begins} == {-1, 0, 1, 2}
     for feature in features:
-        right = [place for place, number in enumerate(feature.begins) if number in (1, 2)]
+        right = [index for index, number in enumerate(feature.begins) if number in (1, 2)]
         assert feature.labels == [right[0] if right else 0]
 
 
-def seen(*windows: dict[int, float]) -> list[WindowLogits]:
+def windows_of(*windows: dict[int, float]) -> list[WindowLogits]:
     return [
         WindowLogits(
-            np.array(list(one)),
-            np.array(list(one)) + 1,
-            np.array(list(one.values()), dtype=np.float32)[:, None],
+            np.array(list(window)),
+            np.array(list(window)) + 1,
+            np.array(list(window.values()), dtype=np.float32)[:, None],
         )
-        for one in windows
+        for window in windows
     ]
 
 
-def test_the_best_choice_over_all_windows() -> None:
+def test_decode_is_the_best_choice_over_all_windows() -> None:
     example = mentions("Ada")
-    logits = seen({-1: 9.0, 0: 1.0, 1: 2.0}, {-1: -9.0, 1: 0.5, 2: 3.0, 3: 1.0})
+    logits = windows_of({-1: 9.0, 0: 1.0, 1: 2.0}, {-1: -9.0, 1: 0.5, 2: 3.0, 3: 1.0})
     assert TASK.decode(example, logits, CLASSES) == "Ada", (
-        "its second mention; that there is none here is no choice"
+        "the second mention of Ada has the greatest logit, and the summary position is not a choice"
     )
     result = TASK.result(example, logits, CLASSES, {})
     assert isinstance(result, Choice)
     assert result.choice == "Ada"
-    chances = np.exp([3.0, 2.0, 1.0])
-    expected = dict(zip(("Ada", "Bo", "Rome"), chances / chances.sum(), strict=True)) | {"Cy": 0.0}
+    exponentials = np.exp([3.0, 2.0, 1.0])
+    expected = dict(zip(("Ada", "Bo", "Rome"), exponentials / exponentials.sum(), strict=True)) | {
+        "Cy": 0.0
+    }
     assert result.probabilities == pytest.approx(expected)
 
 
-def test_scores() -> None:
+def test_score_has_exact_accuracy_and_normalized_matches() -> None:
     examples = [
         Example("a", "x", "y", ("the cat", "a dog"), (), ("the cat",)),
         Example("b", "x", "y", ("Bo", "Cy"), (), ("Bo",)),
@@ -175,7 +179,7 @@ def test_scores() -> None:
     assert set(TASK.metric_names) <= set(scored)
 
 
-def made(row: dict[str, Any], query: bool = False) -> tuple[Any, list[str]]:
+def check_row(row: dict[str, Any], query: bool = False) -> tuple[Any, list[str]]:
     problems = Problems()
     row = {
         "id": "1",
@@ -196,19 +200,19 @@ def made(row: dict[str, Any], query: bool = False) -> tuple[Any, list[str]]:
     return example, []
 
 
-def test_a_row_becomes_an_example_and_comes_back() -> None:
-    example, wrong = made({"starts": [0, 7]})
-    assert not wrong
+def test_example_of_a_row_round_trips_through_its_record() -> None:
+    example, messages = check_row({"starts": [0, 7]})
+    assert not messages
     assert example == Example("1", "Bo saw Cy", "who ?", ("Bo", "Cy"), (0, 7), ("Bo",))
     assert TASK.from_record(TASK.record(example)) == example
-    asked, _ = made({}, query=True)
-    assert asked == Example("1", "Bo saw Cy", "who ?", ("Bo", "Cy"), (), ())
+    unanswered, _ = check_row({}, query=True)
+    assert unanswered == Example("1", "Bo saw Cy", "who ?", ("Bo", "Cy"), (), ())
 
 
 @pytest.mark.parametrize(
     ("row", "parts"),
     [
-        ({"answers": ["Di"]}, ["f:1: answers ['Di'] are none of the choices"]),
+        ({"answers": ["Di"]}, ["f:1: answers ['Di'] are not among the choices"]),
         ({"context": ""}, ["context is empty: ''"]),
         ({"question": 4}, ["question: found int '4', expected text"]),
         ({"choices": ["Bo"]}, ["choices: found ['Bo'], expected a list of texts, two or more"]),
@@ -218,11 +222,11 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
         ({"starts": [0, True]}, ["starts: found [0, True]"]),
         (
             {"starts": [0, 6]},
-            ["choice 'Cy' is said to start at 6, where the context has ' C'", "correct"],
+            ["choice 'Cy' has start 6, but the context has ' C' there", "correct"],
         ),
-        ({"starts": [0, -2]}, ["choice 'Cy' is said to start at -2"]),
+        ({"starts": [0, -2]}, ["choice 'Cy' has start -2"]),
     ],
 )
-def test_a_bad_row_is_told(row: dict[str, Any], parts: list[str]) -> None:
-    _, wrong = made(row)
-    assert any(all(part in problem for part in parts) for problem in wrong), wrong
+def test_invalid_row_is_reported(row: dict[str, Any], parts: list[str]) -> None:
+    _, messages = check_row(row)
+    assert any(all(part in problem for part in parts) for problem in messages), messages

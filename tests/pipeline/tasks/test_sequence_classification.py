@@ -1,4 +1,4 @@
-"""Sequence classification: what the model is shown, where it is read, and what is said of a text."""
+"""Sequence classification: input ids, markers, truncation, checks of rows, and scores."""
 
 from collections import Counter
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.tasks.sequence_classification import Example, Label, Mark
 TASK = task_named("sequence_classification")
 CLASSES = ("no", "yes")
 CLS, SEP = 101, 102
-EVERY = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
+TOKENIZERS = ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"]
 
 
 def text(
@@ -30,19 +30,19 @@ def featurize(
     tokenizer: Tokenizer, *examples: Example, max_length: int = 64
 ) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
-    made = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, 8, counts))
-    for feature in made:
+    features = list(TASK.featurize(examples, 0, tokenizer, CLASSES, max_length, 8, counts))
+    for feature in features:
         assert len(feature.input_ids) == len(feature.token_types) <= max_length
         assert (len(feature.positions), len(feature.labels), feature.label_count) == (1, 1, 1)
-    return made, +counts
+    return features, +counts
 
 
 def ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode_texts([text])[0][0]
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_one_text(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_single_text_is_one_segment(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     (feature,), counts = featurize(tokenizer, text("the cat sat"))
     assert feature.input_ids == [
@@ -56,7 +56,7 @@ def test_one_text(name: str, request: pytest.FixtureRequest) -> None:
     assert not counts
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_two_texts_are_two_segments(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     (feature, other), _ = featurize(
@@ -71,12 +71,12 @@ def test_two_texts_are_two_segments(name: str, request: pytest.FixtureRequest) -
     assert (feature.labels, feature.example, other.example) == ([0], 0, 1)
 
 
-def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
-    """WiC has a span in each text, WSC both in one; a span is widened to whole sub-words."""
+def test_marked_words_are_between_markers(tokenizer: Tokenizer) -> None:
+    """WiC has a span in each text, WSC has both in one text. Spans extend to whole sub-words."""
     star, sign = tokenizer.marker, tokenizer.second_marker
     assert star != sign
-    one, two = "the cat sat", "a cat ran"
-    (feature,), _ = featurize(tokenizer, text(one, two, Mark(0, 4, 7), Mark(1, 2, 5)))
+    first, second = "the cat sat", "a cat ran"
+    (feature,), _ = featurize(tokenizer, text(first, second, Mark(0, 4, 7), Mark(1, 2, 5)))
     words = {word: ids(tokenizer, word) for word in ("the", "cat", "sat", "a", "ran")}
     assert feature.input_ids == [
         CLS,
@@ -93,7 +93,7 @@ def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
         *words["ran"],
         SEP,
     ]
-    (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 8, 11), Mark(0, 0, 7)))
+    (feature,), _ = featurize(tokenizer, text(first, "", Mark(0, 8, 11), Mark(0, 0, 7)))
     assert feature.input_ids == [
         CLS,
         *sign,
@@ -105,7 +105,7 @@ def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
         *star,
         SEP,
     ]
-    (feature,), _ = featurize(tokenizer, text(one, "", Mark(0, 0, 11), Mark(0, 4, 6)))
+    (feature,), _ = featurize(tokenizer, text(first, "", Mark(0, 0, 11), Mark(0, 4, 6)))
     assert feature.input_ids == [
         CLS,
         *star,
@@ -120,30 +120,31 @@ def test_marked_words_stand_between_markers(tokenizer: Tokenizer) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(one=st.integers(1, 60), two=st.integers(0, 60), max_length=st.integers(8, 40))
-def test_the_longer_text_loses_its_end_first(
-    tokenizer: Tokenizer, one: int, two: int, max_length: int
+@given(length=st.integers(1, 60), pair_length=st.integers(0, 60), max_length=st.integers(8, 40))
+def test_longer_text_is_truncated_first(
+    tokenizer: Tokenizer, length: int, pair_length: int, max_length: int
 ) -> None:
-    words = [" ".join("abcdefghij"[at % 10] for at in range(count)) for count in (one, two)]
+    lengths = (length, pair_length)
+    words = [" ".join("abcdefghij"[at % 10] for at in range(count)) for count in lengths]
     (feature,), counts = featurize(tokenizer, text(words[0], words[1]), max_length=max_length)
     first, second = (ids(tokenizer, word) for word in words)
-    room = max_length - (3 if two else 2)
+    room = max_length - (3 if pair_length else 2)
     at = feature.input_ids.index(SEP)
-    kept = feature.input_ids[1:at], feature.input_ids[at + 1 : -1] if two else []
+    kept = feature.input_ids[1:at], feature.input_ids[at + 1 : -1] if pair_length else []
     assert kept == (first[: len(kept[0])], second[: len(kept[1])])
-    assert sum(map(len, kept)) == min(room, one + two)
-    if one + two <= room:
+    assert sum(map(len, kept)) == min(room, sum(lengths))
+    if sum(lengths) <= room:
         assert not counts
     else:
         assert counts == {"texts cut": 1}
-        for index, length in enumerate((one, two)):
-            if len(kept[index]) < length:
+        for index, original in enumerate(lengths):
+            if len(kept[index]) < original:
                 assert len(kept[index]) >= len(kept[1 - index]) - 1, (
-                    "it was the longer one, or both are as long"
+                    "the truncated text must be the longer text, or both are equally long"
                 )
 
 
-def test_marked_words_that_are_cut_are_counted(tokenizer: Tokenizer) -> None:
+def test_truncated_marked_words_are_counted(tokenizer: Tokenizer) -> None:
     long = " ".join("abcdefghij" * 3)
     _, counts = featurize(tokenizer, text(long, "", Mark(0, 2, 3)), max_length=16)
     assert counts == {"texts cut": 1}
@@ -154,7 +155,7 @@ def test_marked_words_that_are_cut_are_counted(tokenizer: Tokenizer) -> None:
 # Rows
 
 
-def made(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
+def check_row(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
     problems = Problems()
     row = {"id": "1", "where": "f:1"} | row
     example = (
@@ -170,7 +171,7 @@ def made(row: dict[str, Any], task: str = "example") -> tuple[Any, list[str]]:
     return example, []
 
 
-def test_a_row_becomes_an_example_and_comes_back() -> None:
+def test_example_of_a_row_round_trips_through_its_record() -> None:
     row = {
         "text": "a cat",
         "text_pair": "b",
@@ -178,18 +179,18 @@ def test_a_row_becomes_an_example_and_comes_back() -> None:
         "label": "no",
         "question": "7",
     }
-    example, wrong = made(row)
-    assert not wrong
+    example, messages = check_row(row)
+    assert not messages
     assert example == Example("1", "a cat", "b", (Mark(0, 2, 5),), "no", "7")
     assert TASK.from_record(TASK.record(example)) == example
-    plain, _ = made({"text": "a", "label": "yes"})
+    plain, _ = check_row({"text": "a", "label": "yes"})
     assert plain == Example("1", "a", "", (), "yes", "")
-    asked, _ = made({"text": "a", "text_pair": "b"}, "query")
-    assert asked == Example("1", "a", "b", (), "", "")
+    unlabeled, _ = check_row({"text": "a", "text_pair": "b"}, "query")
+    assert unlabeled == Example("1", "a", "b", (), "", "")
 
 
-def test_spacing_and_case_part_no_texts() -> None:
-    """WSC has sentences twice: "the captain , who" and "the captain, who"; one in train and one in validation would be a leak."""
+def test_split_group_ignores_spacing_and_case() -> None:
+    """WSC repeats sentences with other spacing: copies in different splits would be a leak."""
     assert TASK.split_group({"text": "The captain , who"}) == TASK.split_group(
         {"text": "the captain, who"}
     )
@@ -231,33 +232,33 @@ def test_spacing_and_case_part_no_texts() -> None:
         ),
     ],
 )
-def test_a_bad_row_is_told(row: dict[str, Any], parts: list[str]) -> None:
-    _, wrong = made(row)
-    assert any(all(part in problem for part in parts) for problem in wrong), wrong
+def test_invalid_row_is_reported(row: dict[str, Any], parts: list[str]) -> None:
+    _, messages = check_row(row)
+    assert any(all(part in problem for part in parts) for problem in messages), messages
 
 
-def test_labels_are_two_or_more() -> None:
+def test_at_least_two_labels_are_required() -> None:
     assert TASK.check_labels(("no", "yes")) == []
-    assert "leaves nothing to tell" in TASK.check_labels(("no",))[0]
-    assert "'no' is there twice" in TASK.check_labels(("no", "no"))[0]
+    assert "needs at least two labels" in TASK.check_labels(("no",))[0]
+    assert "'no' occurs twice" in TASK.check_labels(("no", "no"))[0]
 
 
 # Decoding
 
 
-def seen(*logits: float) -> list[WindowLogits]:
+def window_of(*logits: float) -> list[WindowLogits]:
     return [WindowLogits(np.array([0]), np.array([1]), np.array([logits], dtype=np.float32))]
 
 
-def test_the_likeliest_label_is_predicted() -> None:
-    assert TASK.decode(text("a"), seen(0.5, -1.0), CLASSES) == "no"
-    result = TASK.result(text("a", label=""), seen(0.0, np.log(3.0)), CLASSES, {})
+def test_most_probable_label_is_predicted() -> None:
+    assert TASK.decode(text("a"), window_of(0.5, -1.0), CLASSES) == "no"
+    result = TASK.result(text("a", label=""), window_of(0.0, np.log(3.0)), CLASSES, {})
     assert isinstance(result, Label)
     assert result.label == "yes"
     assert result.probabilities == pytest.approx({"no": 0.25, "yes": 0.75})
 
 
-def test_scores_are_by_question_where_there_are_questions() -> None:
+def test_scores_with_questions_have_f1a_and_exact_match() -> None:
     gold = ["yes", "no", "yes", "no"]
     plain = [text("a", label=label) for label in gold]
     assert TASK.score(plain, ["yes", "no", "no", "no"], CLASSES).overall == pytest.approx(

@@ -1,4 +1,4 @@
-"""Tasks: features hold every label once, decoding gives the best answer that the format allows."""
+"""Tagging and span extraction: each label is in one feature, and decoding is optimal."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -38,16 +38,16 @@ def featurize(
     first: int = 0,
 ) -> tuple[list[Feature], Counter[str]]:
     counts: Counter[str] = Counter()
-    made = list(task.featurize(examples, first, tokenizer, classes, max_length, stride, counts))
-    for feature in made:
+    features = list(task.featurize(examples, first, tokenizer, classes, max_length, stride, counts))
+    for feature in features:
         assert len(feature.input_ids) == len(feature.token_types) <= max_length
         assert len(feature.positions) == len(feature.begins) == len(feature.ends)
         assert all(0 <= position < len(feature.input_ids) for position in feature.positions)
-    return made, +counts
+    return features, +counts
 
 
 def saw(predicate: int) -> Srl:
-    """ "the cat saw the dog and saw the cat" with one of its two verbs as predicate."""
+    """A sentence with the verb "saw" at 2 and 6; `predicate` is the index of the annotated verb."""
     words = ("the", "cat", "saw", "the", "dog", "and", "saw", "the", "cat")
     return Srl(
         f"s-{predicate}",
@@ -61,9 +61,7 @@ def saw(predicate: int) -> Srl:
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "one_type_tokenizer", "numbering_tokenizer"])
-def test_a_verb_that_comes_twice_is_told_apart_by_markers(
-    name: str, request: pytest.FixtureRequest
-) -> None:
+def test_markers_distinguish_two_uses_of_a_verb(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     features, counts = featurize(SRL, [saw(2), saw(6)], tokenizer, SRL_CLASSES)
     pieces = tokenizer.encode_words([saw(2).tokens])[0]
@@ -78,12 +76,12 @@ def test_a_verb_that_comes_twice_is_told_apart_by_markers(
             expected += [*around, *piece, *around]
         assert feature.input_ids == expected + tokenizer.suffix
         assert feature.positions == starts, (
-            "read at the verb, not at its marker; where it ends, for a causal one"
+            "the position is at the verb, not at its marker; at its last sub-word if causal"
         )
     assert not counts
 
 
-def test_a_predicate_of_several_pieces_is_marked_whole(tokenizer: Tokenizer) -> None:
+def test_markers_enclose_all_subwords_of_a_predicate(tokenizer: Tokenizer) -> None:
     verb = "unbelievablyzzz"
     (feature,), _ = featurize(
         SRL, [Srl("a", ("he", verb, "us"), 1, ("O", "B-V", "O"))], tokenizer, SRL_CLASSES
@@ -95,7 +93,7 @@ def test_a_predicate_of_several_pieces_is_marked_whole(tokenizer: Tokenizer) -> 
     assert feature.positions == [1, 3, 4 + len(pieces)]
 
 
-def test_words_that_are_tagged_without_predicate_have_no_markers(tokenizer: Tokenizer) -> None:
+def test_token_classification_has_no_markers(tokenizer: Tokenizer) -> None:
     (feature,), _ = featurize(
         NER, [Ner("a", ("in", "Rome"), ("O", "B-LOC"))], tokenizer, NER_CLASSES
     )
@@ -107,7 +105,7 @@ def test_words_that_are_tagged_without_predicate_have_no_markers(tokenizer: Toke
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "one_type_tokenizer"])
-def test_each_label_of_a_long_sentence_is_learned_once(
+def test_each_label_of_a_long_sentence_is_in_one_window(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
@@ -126,7 +124,7 @@ def test_each_label_of_a_long_sentence_is_learned_once(
     for feature in long:
         read = [feature.input_ids[position] for position in feature.positions]
         assert read == [pieces[word][0] for word in feature.begins], (
-            "a label is read at its word's first piece"
+            "the position of a label is its word's first sub-word"
         )
     marked = sum(list(feature.input_ids).count(tokenizer.marker[0]) == 2 for feature in long)
     assert 0 < marked < len(long)
@@ -135,7 +133,7 @@ def test_each_label_of_a_long_sentence_is_learned_once(
     assert set(counts) == {"sentences in several windows", "windows without their predicate"}
 
 
-def test_a_word_longer_than_a_window_keeps_its_label(tokenizer: Tokenizer) -> None:
+def test_word_longer_than_a_window_keeps_its_label(tokenizer: Tokenizer) -> None:
     long = "qz" * 40
     assert len(tokenizer.encode_words([[long]])[0][0]) > 14
     features, counts = featurize(
@@ -174,40 +172,40 @@ def well_formed(tags: Sequence[str]) -> bool:
     words=st.integers(1, 5),
     scale=st.sampled_from([0.5, 2.0, 8.0]),
 )
-def test_decoding_is_the_best_of_all_well_formed_taggings(
+def test_decoded_tags_are_the_best_well_formed_sequence(
     seed: int, labels: int, words: int, scale: float
 ) -> None:
     classes = bio_classes("XY"[:labels])
     logits = np.random.default_rng(seed).normal(size=(words, len(classes))) * scale
-    chances = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def score(tags: Sequence[str]) -> float:
-        return float(sum(chances[at, classes.index(tag)] for at, tag in enumerate(tags)))
+        return float(sum(log_probabilities[at, classes.index(tag)] for at, tag in enumerate(tags)))
 
-    found = decode_tags([window(logits)], classes)
-    assert well_formed(found)
+    decoded_tags = decode_tags([window(logits)], classes)
+    assert well_formed(decoded_tags)
     best = max(score(tags) for tags in product(classes, repeat=words) if well_formed(tags))
-    assert score(found) == pytest.approx(best, abs=1e-5)
+    assert score(decoded_tags) == pytest.approx(best, abs=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), labels=st.integers(1, 20), words=st.integers(1, 60))
-def test_decoding_long_sentences_is_well_formed_in_any_order_of_windows(
+def test_decoded_tags_do_not_depend_on_the_order_of_windows(
     seed: int, labels: int, words: int
 ) -> None:
     classes = bio_classes([f"L{number}" for number in range(labels)])
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(words, len(classes))) * 5
-    found = decode_tags([window(logits)], classes)
-    assert well_formed(found)
-    assert len(found) == words
+    decoded_tags = decode_tags([window(logits)], classes)
+    assert well_formed(decoded_tags)
+    assert len(decoded_tags) == words
     cuts = [0, *sorted(generator.integers(0, words + 1, 3).tolist()), words]
     parts = [window(logits[begin:end], begin) for begin, end in pairwise(cuts)]
     generator.shuffle(parts)
-    assert decode_tags(parts, classes) == found
+    assert decode_tags(parts, classes) == decoded_tags
 
 
-def test_a_span_may_go_on_in_the_next_window() -> None:
+def test_span_can_continue_in_the_next_window() -> None:
     classes = bio_classes(["X"])
     first, second = window([[0, 9, 0]]), window([[0, 0, 9], [9, 0, 0]], 1)
     assert decode_tags([second, first], classes) == ["B-X", "I-X", "O"]
@@ -247,7 +245,7 @@ def test_labels_cover_the_answer(name: str, text: str, request: pytest.FixtureRe
     assert (feature.begins[0], feature.ends[0], feature.label_count) == (0, 0, 1)
 
 
-def test_an_answer_inside_a_token_is_widened_to_it(tokenizer: Tokenizer) -> None:
+def test_labels_extend_an_answer_to_whole_tokens(tokenizer: Tokenizer) -> None:
     (feature,), _ = featurize(QA, [ask("obod")], tokenizer, QA.classes(()), 256)
     assert answered(feature, CONTEXT) == "Nobody"
 
@@ -266,7 +264,7 @@ def test_question_and_context_are_two_segments(
     assert not any(feature.token_types)
 
 
-def test_windows_of_a_long_context(tokenizer: Tokenizer) -> None:
+def test_windows_cover_a_long_context_and_overlap(tokenizer: Tokenizer) -> None:
     words = [f"{'abcdefghij'[at % 10]}" for at in range(100)]
     words[60] = "answer"
     question = ask("answer", " ".join(words), "who ?")
@@ -274,29 +272,29 @@ def test_windows_of_a_long_context(tokenizer: Tokenizer) -> None:
     features, counts = featurize(QA, [question], tokenizer, QA.classes(()), 32, 9)
     shown = [(feature.begins[1] // 2, len(feature.positions) - 1) for feature in features[:-1]]
     assert shown[:3] == [(0, room), (room - 9, room), (2 * (room - 9), room)], (
-        "each shows again the last's 9 last tokens"
+        "each window overlaps the previous window by 9 tokens"
     )
     spans = [
         span for feature in features for span in zip(feature.begins, feature.ends, strict=True)
     ]
-    seen = {at for begin, end in spans for at in range(begin, end)}
-    assert seen == {at for at, character in enumerate(question.context) if character != " "}
-    inside = 0
+    covered = {at for begin, end in spans for at in range(begin, end)}
+    assert covered == {at for at, character in enumerate(question.context) if character != " "}
+    windows_with_answer = 0
     for feature in features:
         if (
             feature.begins[1] <= question.answers[0].start
             and question.answers[0].start + 6 <= feature.ends[-1]
         ):
-            inside += 1
+            windows_with_answer += 1
             assert answered(feature, question.context) == "answer"
         else:
             assert feature.labels == [0, 0], "no answer in this window"
-    assert 0 < inside < len(features)
+    assert 0 < windows_with_answer < len(features)
     assert counts == {"contexts in several windows": 1}
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_an_answer_is_labeled_wherever_it_is_in_a_window(width: int, tokenizer: Tokenizer) -> None:
+def test_answer_is_labeled_at_every_position_of_a_window(width: int, tokenizer: Tokenizer) -> None:
     words = [f"{'abcdefghij'[at % 10]}" for at in range(40)]
     context = " ".join(words)
     for at in range(40 - width + 1):
@@ -316,7 +314,7 @@ def test_an_answer_is_labeled_wherever_it_is_in_a_window(width: int, tokenizer: 
                 assert feature.labels == [0, 0]
 
 
-def test_what_does_not_fit_is_counted(tokenizer: Tokenizer) -> None:
+def test_truncated_questions_and_missing_answers_are_counted(tokenizer: Tokenizer) -> None:
     context = " ".join("abcdefghij" * 4)
     _, counts = featurize(
         QA, [ask(context[:60], context, "who " * 30)], tokenizer, QA.classes(()), 32, 4
@@ -328,7 +326,7 @@ def test_what_does_not_fit_is_counted(tokenizer: Tokenizer) -> None:
     }
 
 
-def test_the_number_of_an_example_goes_on_from_the_first(tokenizer: Tokenizer) -> None:
+def test_examples_are_numbered_from_first(tokenizer: Tokenizer) -> None:
     features, _ = featurize(
         QA, [ask(None, id="a"), ask("Nobody", id="b")], tokenizer, QA.classes(()), 256, first=7
     )
@@ -338,14 +336,14 @@ def test_the_number_of_an_example_goes_on_from_the_first(tokenizer: Tokenizer) -
 def spans(
     context: str, scores: dict[tuple[int, int], tuple[float, float]], null: float, begin: int = 0
 ) -> WindowLogits:
-    """One window whose positions are the given stretches of characters, with their start and end logits."""
+    """A window: the keys of `scores` are character spans, the values are start and end logits."""
     begins, ends = zip((0, 0), *scores, strict=True)
     return WindowLogits(
         np.array(begins), np.array(ends), np.array([(null / 2, null / 2), *scores.values()])
     )
 
 
-def test_decoding_gives_original_characters(tokenizer: Tokenizer) -> None:
+def test_decoded_answer_has_the_original_characters(tokenizer: Tokenizer) -> None:
     question = ask("naïve CAFÉ of Émile")
     (feature,), _ = featurize(QA, [question], tokenizer, QA.classes(()), 256)
     logits = np.zeros((len(feature.positions), 2))
@@ -361,9 +359,9 @@ def test_decoding_gives_original_characters(tokenizer: Tokenizer) -> None:
 
 def test_candidates_are_the_best_over_all_windows() -> None:
     question = ask("bb", "aa bb cc bb")
-    one = spans(question.context, {(0, 2): (1.0, 0.0), (3, 5): (2.0, 4.0)}, null=9.0)
-    two = spans(question.context, {(6, 8): (5.0, 0.0), (9, 11): (0.0, 3.0)}, null=-2.0)
-    decoded = QA.decode(question, [one, two], ("start", "end"))
+    first = spans(question.context, {(0, 2): (1.0, 0.0), (3, 5): (2.0, 4.0)}, null=9.0)
+    second = spans(question.context, {(6, 8): (5.0, 0.0), (9, 11): (0.0, 3.0)}, null=-2.0)
+    decoded = QA.decode(question, [first, second], ("start", "end"))
     assert decoded.candidates == (
         ("cc bb", 8.0),
         ("bb", 6.0),
@@ -371,11 +369,13 @@ def test_candidates_are_the_best_over_all_windows() -> None:
         ("cc", 5.0),
         ("aa", 1.0),
     )
-    assert decoded.null_score == -2.0, "the least over windows: one that holds the answer is enough"
+    assert decoded.null_score == -2.0, (
+        "the minimum over windows: a single window with the answer is enough"
+    )
     assert decoded.margin == -10.0
 
 
-def test_spans_do_not_end_before_they_start_or_grow_too_long() -> None:
+def test_spans_are_not_empty_and_not_too_long() -> None:
     context = " ".join("x" * 40)
     scores = {(2 * at, 2 * at + 1): (0.0, 0.0) for at in range(40)}
     scores[0, 1], scores[10, 11], scores[78, 79] = (9.0, 0.0), (8.0, 7.0), (0.0, 9.0)
@@ -390,10 +390,10 @@ def test_spans_do_not_end_before_they_start_or_grow_too_long() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_candidates_are_those_of_the_best_starts_and_ends(seed: int) -> None:
-    """By brute force over all pairs of the 20 best starts and the 20 best ends; "no answer" is none of them."""
+def test_candidates_equal_those_of_a_brute_force_search(seed: int) -> None:
+    """The search covers all pairs of the 20 best starts and ends, without "no answer"."""
     generator = np.random.default_rng(seed)
-    context = "".join(chr(0x4E00 + at) for at in range(60))  # no two stretches are equal
+    context = "".join(chr(0x4E00 + at) for at in range(60))  # all substrings are different
     scores = {(at, at + 1): tuple(generator.normal(size=2)) for at in range(60)}
     best = [set(sorted(scores, key=lambda span: -scores[span][end])[:20]) for end in (0, 1)]
     expected = {
@@ -408,7 +408,7 @@ def test_candidates_are_those_of_the_best_starts_and_ends(seed: int) -> None:
     )
 
 
-def test_a_window_of_nothing_but_its_question() -> None:
+def test_window_without_context_predicts_no_answer() -> None:
     decoded = QA.decode(ask(None), [spans(CONTEXT, {}, 1.0)], ("start", "end"))
     assert (decoded.candidates, decoded.margin) == ((), float("inf"))
     assert QA.predictions([ask(None)], [decoded], {}) == {"q": ""}
@@ -418,7 +418,7 @@ def decoded(text: str, margin: float) -> Decoded:
     return Decoded((Candidate(text, 1.0),), 1.0 + margin)
 
 
-def test_the_margin_for_no_answer_is_decided_on_validation_and_applied() -> None:
+def test_margin_threshold_is_fitted_on_validation_and_applied_to_test() -> None:
     validation = [
         ask("Nobody", id="a"),
         ask("Zürich", id="b"),
@@ -446,7 +446,7 @@ def test_the_margin_for_no_answer_is_decided_on_validation_and_applied() -> None
     }
 
 
-def test_where_every_question_has_an_answer_none_is_refused() -> None:
+def test_no_threshold_is_fitted_if_all_questions_have_answers() -> None:
     examples = [ask("Nobody", id="a"), ask("Zürich", id="b")]
     guesses = [decoded("Nobody", 50.0), decoded("style", 60.0)]
     assert QA.fit_thresholds(examples, guesses) == {}
@@ -456,7 +456,7 @@ def test_where_every_question_has_an_answer_none_is_refused() -> None:
     )
 
 
-def test_tagging_needs_no_threshold() -> None:
+def test_tagging_has_no_thresholds() -> None:
     example = Ner("a", ("in", "Rome"), ("O", "B-LOC"))
     assert NER.fit_thresholds([example], [["O", "O"]]) == {}
     assert (

@@ -1,4 +1,4 @@
-"""The verbalizer: the mask, or the next word of a causal backbone, and the words of the labels."""
+"""The verbalizer: the mask token, the next word of a causal backbone, and the label words."""
 
 from collections import Counter
 
