@@ -1,9 +1,8 @@
-"""How sure a model is by other measures than the probability of what it says: its margin, and
-whether it says the same of its input in other words.
+"""Measures of confidence other than the probability of a prediction: margin and agreement.
 
-That an answer which changes with what should not matter is not to be trusted is Bahat and
-Shakhnarovich's (2018, Confidence from Invariance to Image Transformations). It costs a forward pass
-for each variant, and so is measured on a sample.
+Agreement compares the answer to an example with the answers to paraphrases of it. Confidence from
+invariance is due to Bahat and Shakhnarovich (2018, Confidence from Invariance to Image
+Transformations). It costs one forward pass per variant, so it is measured on a sample.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,55 +20,56 @@ from pipeline.seeding import Ints, permute
 from pipeline.tasks.base.capabilities import AnswersQuestions
 from pipeline.tasks.base.claims import Floats
 
-MOST = 200  # examples
-SEED = 7  # not the run's: all arms are compared on the same
+SAMPLE_SIZE = 200  # examples
+SEED = 7  # fixed, not the seed of the run: all arms are compared on the same examples
 Answer = Callable[[Sequence[Any]], Any]
-"""What a model finally predicts for some examples: `Task.predictions`."""
+"""Examples -> their final predictions, as `Task.predictions` returns them."""
 
 
 def sample(split: EvalSet) -> Ints:
-    """The numbers [N] of `MOST` examples, or of all, in order."""
+    """The sorted indices [N] of `SAMPLE_SIZE` examples, or of all if there are fewer."""
     count = len(split.examples)
-    return np.sort(permute(np.arange(min(MOST, count)), count, SEED))
+    return np.sort(permute(np.arange(min(SAMPLE_SIZE, count)), count, SEED))
 
 
 def agreement(split: EvalSet, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
-    """By how much the answers to variants of each chosen example agree with its own: the mean F1 of
-    words [N].
+    """The agreement [N] of each chosen example: the mean word F1 of its answer and its variants'.
 
-    It is 1 for an example without variants. Returns None if no example has a variant, or if the
-    task answers no questions.
+    The agreement is 1 for an example without variants. Returns None if no example has a variant or
+    if the task does not answer questions.
     """
     if not isinstance(split.task, AnswersQuestions):
         return None
-    own = list(in_order(split.examples, predictions))
+    predicted = list(in_order(split.examples, predictions))
     pairs = [
         (place, variant)
         for place, number in enumerate(chosen)
-        for variant in variants(split.task, split.examples[number], own[number])
+        for variant in variants(split.task, split.examples[number], predicted[number])
     ]
     if not pairs:
         return None
-    places, tried = np.array([place for place, _ in pairs]), [variant for _, variant in pairs]
-    same = [
-        answers.f1(own[chosen[place]], other)
-        for place, other in zip(places, in_order(tried, answer(tried)), strict=True)
+    places = np.array([place for place, _ in pairs])
+    paraphrases = [variant for _, variant in pairs]
+    scores = [
+        answers.f1(predicted[chosen[place]], other)
+        for place, other in zip(places, in_order(paraphrases, answer(paraphrases)), strict=True)
     ]
     counts = np.bincount(places, minlength=len(chosen))
-    found: Floats = np.where(
-        counts > 0, np.bincount(places, same, len(chosen)) / np.maximum(counts, 1), 1.0
+    means: Floats = np.where(
+        counts > 0, np.bincount(places, scores, len(chosen)) / np.maximum(counts, 1), 1.0
     )
-    return found
+    return means
 
 
 def confidence_measures(
-    validation: Decisions, test: Decisions, chosen: Ints, agreed: Floats
+    validation: Decisions, test: Decisions, chosen: Ints, agreements: Floats
 ) -> pd.DataFrame:
-    """The confidence in each chosen example's one decision, a column a measure, and `right`.
+    """The confidence in the decision of each chosen example: one column per measure, and `right`.
 
-    Probability and margin have each the temperature that suits it on validation.
+    `agreements` is [N], as `agreement` returns it. Each example has one decision. The temperatures
+    of the probability and the margin are fitted separately, on the validation set.
     """
-    assert len(chosen) == len(agreed)
+    assert len(chosen) == len(agreements)
     by_margin = top_two(test).confidence(_temperature(top_two(validation)))
     probabilities = {
         RAW: test.confidence()[chosen],
@@ -79,7 +79,7 @@ def confidence_measures(
         {
             **probabilities,
             "margin": by_margin[chosen],
-            "agreement": agreed,
+            "agreement": agreements,
             "right": test.right[chosen],
         }
     )

@@ -1,6 +1,4 @@
-"""A split's final predictions taken apart: which decisions they took, how sure of each, and what
-they claim, right or wrong.
-"""
+"""Tables of the decisions and claims in final predictions, with confidence and correctness."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,8 +15,9 @@ RAW, CALIBRATED = "raw", "calibrated"
 
 
 def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
-    """Each example's prediction, out of what a task's `predictions` returns: a mapping of ids, or a
-    list.
+    """The predictions in the order of the examples.
+
+    `predictions` is the result of `Task.predictions`: a mapping from example id, or a list.
     """
     yield from (
         (predictions[example.id] for example in examples)
@@ -31,20 +30,22 @@ def collect_decisions(
     task: HasConfidence[Any],
     split: EvalSet,
     predictions: Any,
-    options: Sequence[Floats],
+    decision_logits: Sequence[Floats],
     thresholds: Mapping[str, float],
 ) -> Decisions:
-    """The decisions of all examples, in order, under the thresholds that the predictions were made
-    with.
+    """The decisions of all examples, in order.
+
+    `decision_logits` has one array per example. `thresholds` are those of `predictions`.
     """
     taken, right = list[int](), list[bool]()
     for example, prediction in zip(
         split.examples, in_order(split.examples, predictions), strict=True
     ):
-        found = task.decisions(example, prediction, split.classes)
-        taken += found[0]
-        right += found[1]
-    return gather([task.apply_thresholds(one, thresholds) for one in options], taken, right)
+        example_taken, example_right = task.decisions(example, prediction, split.classes)
+        taken += example_taken
+        right += example_right
+    logits = [task.apply_thresholds(values, thresholds) for values in decision_logits]
+    return gather(logits, taken, right)
 
 
 def confidence_tables(
@@ -54,59 +55,58 @@ def confidence_tables(
     decisions: Decisions,
     thresholds: Mapping[str, float],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How sure the model was, before and after calibration, and its claims.
+    """The confidence before and after calibration, and the claims.
 
-    First a table of `kind` (as the task names claims and decisions), `raw`, `calibrated`, `right`:
-    a claim is as sure as its least sure decision. Then a table of claims, what was left out among
-    them (`calibrated` is NaN).
+    The first table has the columns `kind` (the task's name for claims or decisions), `raw`,
+    `calibrated` and `right`. The confidence of a claim is the lowest among its decisions. The
+    second table has the claims, including missed ones (`calibrated` is NaN).
     """
-    names, decision_name = task.claim_and_decision_names
-    sure = {
+    claim_name, decision_name = task.claim_and_decision_names
+    confidences = {
         RAW: decisions.confidence(),
         CALIBRATED: decisions.confidence(thresholds.get("temperature", 1.0)),
     }
     claims = pd.DataFrame(
-        _claims(task, split, predictions, sure),
+        _claims(task, split, predictions, confidences),
         columns=["id", "text", *Claim._fields[1:], RAW, CALIBRATED],
     )
-    claims = claims.astype(
-        {"right": bool, RAW: float, CALIBRATED: float}
-    )  # also where there is none
-    said = claims[claims[CALIBRATED].notna()]
-    tables = [
-        pd.DataFrame({"kind": names, **{name: said[name] for name in (RAW, CALIBRATED, "right")}})
-    ]
-    if decision_name != names:
-        tables.append(pd.DataFrame({"kind": decision_name, **sure, "right": decisions.right}))
+    # An empty table needs these types, too.
+    claims = claims.astype({"right": bool, RAW: float, CALIBRATED: float})
+    predicted = claims.loc[claims[CALIBRATED].notna(), [RAW, CALIBRATED, "right"]]
+    tables = [pd.DataFrame({"kind": claim_name, **predicted})]
+    if decision_name != claim_name:
+        tables.append(
+            pd.DataFrame({"kind": decision_name, **confidences, "right": decisions.right})
+        )
     return pd.concat(tables, ignore_index=True), claims.drop(columns=RAW)
 
 
 def _claims(
-    task: HasConfidence[Any], split: EvalSet, predictions: Any, sure: Mapping[str, Floats]
+    task: HasConfidence[Any], split: EvalSet, predictions: Any, confidences: Mapping[str, Floats]
 ) -> Iterator[tuple[Any, ...]]:
     first = 0
     for example, prediction in zip(
         split.examples, in_order(split.examples, predictions), strict=True
     ):
         for claim in task.claims(example, prediction):
-            place = [first + number for number in claim.decisions]
-            least = [
-                float(np.min(values[place], initial=1.0)) if claim.predicted else np.nan
-                for values in sure.values()
+            indices = [first + number for number in claim.decisions]
+            lowest = [
+                float(np.min(values[indices], initial=1.0)) if claim.predicted else np.nan
+                for values in confidences.values()
             ]
-            yield (example.id, _shown(example, split.task.inputs), *claim[1:], *least)
+            yield (example.id, _input_text(example, split.task.inputs), *claim[1:], *lowest)
         first += len(task.decisions(example, prediction, split.classes)[0])
 
 
-def _shown(example: Any, inputs: Sequence[str]) -> str:
-    """What the model was shown, on a line."""
-    found = []
+def _input_text(example: Any, inputs: Sequence[str]) -> str:
+    """The model's input on one line."""
+    parts = []
     for name in inputs:
         value = getattr(example, name)
         if isinstance(value, int):
-            found.append(f"{name} {value}")
+            parts.append(f"{name} {value}")
         elif isinstance(value, str):
-            found.append(value)
+            parts.append(value)
         elif all(isinstance(word, str) for word in value):
-            found.append(" ".join(value))
-    return " · ".join(filter(None, found))
+            parts.append(" ".join(value))
+    return " · ".join(filter(None, parts))

@@ -1,8 +1,7 @@
-"""Test examples made harder, their reference still right: typos, case, white space, entity swaps;
-and labels of another corpus.
+"""Perturbed test examples: typos, case, white space, entity swaps; and labels of another corpus.
 
-What is drawn for an example depends on the seed, the suite and the example's id alone, so it is the
-same in any subset.
+A perturbation keeps the reference correct. The random draws for an example depend only on the seed,
+the suite and the example's id, so they are the same in any subset.
 """
 
 import hashlib
@@ -20,39 +19,41 @@ from pipeline.tasks.base.capabilities import Perturbable, TagsWords
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.task import Task
 
-SPACES = ("  ", "\u00a0", "\u2009", " \u00a0")  # doubled, no-break, thin, and two kinds together
-WORD = re.compile(r"[^\W\d_]{4,}")  # of letters alone, with two inner ones
+SPACES = ("  ", "\u00a0", "\u2009", " \u00a0")  # doubled, no-break, thin, mixed
+WORD = re.compile(r"[^\W\d_]{4,}")  # letters only, at least two of them inner
 Mentions = Mapping[str, Sequence[tuple[str, ...]]]
-"""Label -> the different spans of words that have it, in order."""
+"""Label -> the distinct spans of words with that label, sorted."""
 Suite = Callable[[Any, np.random.Generator], Any]
-"""Makes another example of an example."""
+"""(example, random generator) -> perturbed example."""
 
 
-def suites(task: Task[Any, Any, Any], examples: Sequence[Any], typos: float) -> dict[str, Suite]:
-    """The suites that fit a task, by name; none if the task is not perturbable.
+def suites(
+    task: Task[Any, Any, Any], examples: Sequence[Any], typo_rate: float
+) -> dict[str, Suite]:
+    """The suites that apply to a task, by name; empty if the task is not perturbable.
 
-    `typos` is the fraction of words with a typo. Entities are swapped for others of `examples`, if
-    the model reads nothing but words: a predicate would lose its place.
+    `typo_rate` is the fraction of words with a typo. `entity_swaps` takes the new entities from
+    `examples`. It applies only if the input is just words: a swap would move a predicate.
     """
     if not isinstance(task, Perturbable):
         return {}
-    found: dict[str, Suite] = {
-        "typos": lambda example, draw: task.apply_edit(
-            example, Edit(partial(misspelled, share=typos, draw=draw))
+    result: dict[str, Suite] = {
+        "typos": lambda example, rng: task.apply_edit(
+            example, Edit(partial(misspelled, rate=typo_rate, rng=rng))
         ),
         "lower": lambda example, _: task.apply_edit(example, Edit(str.lower, inside_spans=True)),
         "upper": lambda example, _: task.apply_edit(example, Edit(str.upper, inside_spans=True)),
-        "white_space": lambda example, draw: task.apply_edit(
-            example, Edit(partial(spaced, draw=draw))
+        "white_space": lambda example, rng: task.apply_edit(
+            example, Edit(partial(spaced, rng=rng))
         ),
     }
     if isinstance(task, TagsWords) and task.inputs == ("tokens",):
-        found["entity_swaps"] = partial(swapped, task, mentions=mentions_of(examples))
-    return found
+        result["entity_swaps"] = partial(swapped, task, mentions=mentions_of(examples))
+    return result
 
 
 def perturbed(examples: Sequence[Any], name: str, suite: Suite, seed: int) -> list[Any]:
-    """The examples as a suite leaves them."""
+    """The examples perturbed by a suite, in order."""
     return [
         suite(example, np.random.default_rng(derive_seed(seed, _number(name), _number(example.id))))
         for example in examples
@@ -63,57 +64,55 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def misspelled(text: str, share: float, draw: np.random.Generator) -> str:
-    """One typo in a `share` of the words of four letters or more: inner letters swapped, or one
-    dropped, inserted or replaced.
+def misspelled(text: str, rate: float, rng: np.random.Generator) -> str:
+    """The text with one typo in a fraction `rate` of the words of four letters or more.
 
-    The first and last letter stay, by which people read such words (Rawlinson 1976; Pruthi et al.,
-    ACL 2019).
+    A typo swaps two inner letters, or drops, inserts or replaces one. The first and last letter
+    stay, because readers rely on them (Rawlinson 1976; Pruthi et al., ACL 2019).
     """
-    return WORD.sub(
-        lambda match: _typo(match[0], draw) if draw.random() < share else match[0], text
-    )
+    return WORD.sub(lambda match: _typo(match[0], rng) if rng.random() < rate else match[0], text)
 
 
-def _typo(word: str, draw: np.random.Generator) -> str:
-    kind, letter = draw.integers(4), string.ascii_lowercase[draw.integers(26)]
-    place = int(draw.integers(1, len(word) - (2 if kind == 0 else 1)))
+def _typo(word: str, rng: np.random.Generator) -> str:
+    kind, letter = rng.integers(4), string.ascii_lowercase[rng.integers(26)]
+    place = int(rng.integers(1, len(word) - (2 if kind == 0 else 1)))
     if kind == 0:
         return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
     middle = ("", letter + word[place], letter)[kind - 1]
     return word[:place] + middle + word[place + 1 :]
 
 
-def spaced(text: str, draw: np.random.Generator) -> str:
-    """Half of the single spaces replaced by two, or by spaces of other kinds."""
+def spaced(text: str, rng: np.random.Generator) -> str:
+    """The text with about half of the single spaces doubled or replaced by other spaces."""
     return re.sub(
         r"(?<=\S) (?=\S)",
-        lambda _: SPACES[draw.integers(len(SPACES))] if draw.random() < 0.5 else " ",
+        lambda _: SPACES[rng.integers(len(SPACES))] if rng.random() < 0.5 else " ",
         text,
     )
 
 
 def mentions_of(examples: Iterable[Any]) -> Mentions:
-    """The entities of tagged examples."""
-    found: dict[str, set[tuple[str, ...]]] = {}
+    """The entities of tagged examples, by label."""
+    by_label: dict[str, set[tuple[str, ...]]] = {}
     for example in examples:
         for label, start, end in spans(example.tags):
-            found.setdefault(label, set()).add(example.tokens[start:end])
-    return {label: sorted(words) for label, words in found.items()}
+            by_label.setdefault(label, set()).add(example.tokens[start:end])
+    return {label: sorted(words) for label, words in by_label.items()}
 
 
 def swapped(
-    task: TagsWords[Any], example: Any, draw: np.random.Generator, mentions: Mentions
+    task: TagsWords[Any], example: Any, rng: np.random.Generator, mentions: Mentions
 ) -> Any:
-    """Each entity replaced by another one of its label, with as many tags as that has words; one
-    without another stays.
+    """The example with each entity replaced by another entity of the same label.
+
+    The tags follow the length of the new entity. An entity stays if its label has no other.
     """
     tokens, tags, done = list[str](), list[str](), 0
     for label, start, end in spans(example.tags):
         others = [words for words in mentions[label] if words != example.tokens[start:end]] or [
             example.tokens[start:end]
         ]
-        words = others[int(draw.integers(len(others)))]
+        words = others[int(rng.integers(len(others)))]
         tokens += [*example.tokens[done:start], *words]
         tags += [*example.tags[done:start], f"B-{label}", *[f"I-{label}"] * (len(words) - 1)]
         done = end
@@ -121,5 +120,5 @@ def swapped(
 
 
 def mapped(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:
-    """IOB2 tags with other labels; those of labels without another become O."""
+    """IOB2 tags with their labels replaced; a label that `labels` lacks becomes O."""
     return tuple(f"{tag[:2]}{labels[tag[2:]]}" if tag[2:] in labels else "O" for tag in tags)

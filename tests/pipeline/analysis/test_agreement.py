@@ -52,7 +52,7 @@ def test_a_sample_is_the_same_for_all_and_in_order(
     split: EvalSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sample(split).tolist() == [0, 1, 2]
-    monkeypatch.setattr(measures, "MOST", 2)
+    monkeypatch.setattr(measures, "SAMPLE_SIZE", 2)
     assert sample(split).tolist() == sorted(set(sample(split).tolist()))
     assert len(sample(split)) == 2
 
