@@ -1,6 +1,7 @@
-"""evaluate: score one arm's artifact on a task's test split, with thresholds decided on validation.
+"""evaluate: score one arm's artifact on a task's test split, with thresholds fitted on validation.
 
-With a seed as its third word, it scores the training that was repeated with it (see `finetune`).
+With a seed as the third argument, it scores the training run repeated with that seed (see
+`finetune`).
 """
 
 import json
@@ -48,10 +49,11 @@ from stages.runtime.paths import (
 
 
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
-    """Write results/ARM/TASK: metrics.json and labels.tsv; predictions/ARM/TASK: test.jsonl, and
-    Parquet files of the counts of each unit, of how sure each decision and claim was, of the claims
-    themselves, and (of questions) of other measures of confidence, for the report. A kind of task
-    without these has no such file.
+    """Write the scores to results/ARM/TASK and the predictions to predictions/ARM/TASK.
+
+    The scores are metrics.json and labels.tsv. The predictions are test.jsonl and Parquet files for
+    the report: counts per unit, confidence of decisions and claims, the claims themselves, and for
+    questions other measures of confidence. A file is absent if the kind of task does not support it.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -69,20 +71,18 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         for split, limit in limits.items()
     }
     trained = sum(parameter.numel() for parameter in model.trainable_state().values())
-    backbone_numbers = (
-        model.backbone.num_parameters
-    )  # here: ZeRO 3 leaves a rank with a part of them
+    # Count now: ZeRO 3 partitions the parameters among the ranks.
+    backbone_parameters = model.backbone.num_parameters
     ranks = Ranks.from_environment(os.environ)
     with _placed(model, ranks, load_cluster(CLUSTER)) as placed:
-        read = {
-            split: _read(placed, data, summary["pad_token_id"], ranks)
+        outputs = {
+            split: _decode(placed, data, summary["pad_token_id"], ranks)
             for split, data in splits.items()
         }
-        decoded, options = (
-            {split: pair[place] for split, pair in read.items()} for place in (0, 1)
-        )
+        decoded = {split: values for split, (values, _) in outputs.items()}
+        decision_logits = {split: logits for split, (_, logits) in outputs.items()}
         thresholds = task.fit_thresholds(splits["validation"].examples, decoded["validation"])
-        said = {
+        predicted = {
             split: task.predictions(data.examples, decoded[split], thresholds)
             for split, data in splits.items()
         }
@@ -90,11 +90,15 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         answer = partial(
             _answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks
         )
-        agreed = agreement(splits["test"], said["test"], chosen, answer) if confidence else None
+        agreements = (
+            agreement(splits["test"], predicted["test"], chosen, answer) if confidence else None
+        )
     if ranks.rank:
         return
     decisions = {
-        split: collect_decisions(confidence, data, said[split], options[split], thresholds)
+        split: collect_decisions(
+            confidence, data, predicted[split], decision_logits[split], thresholds
+        )
         for split, data in splits.items()
         if confidence
     }
@@ -106,32 +110,32 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         "primary": primary,
         "task": summary["task"],
         "thresholds": thresholds,
-        "parameters": {"trained": trained, "backbone": backbone_numbers},
+        "parameters": {"trained": trained, "backbone": backbone_parameters},
         "rows": {"train": summary["splits"]["train"]["examples"]}
         | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
     }
     output, predictions = RESULTS / folder, PREDICTIONS / folder
-    with atomic_folder(output) as beside:
-        write_json(beside / "metrics.json", metrics)
+    with atomic_folder(output) as temporary:
+        write_json(temporary / "metrics.json", metrics)
         _labels(scores["test"]).to_csv(
-            beside / "labels.tsv", sep="\t", index=False, float_format="%.4f"
+            temporary / "labels.tsv", sep="\t", index=False, float_format="%.4f"
         )
-    with atomic_folder(predictions) as beside:
-        _write_predictions(beside / "test.jsonl", test.examples, said["test"])
+    with atomic_folder(predictions) as temporary:
+        _write_predictions(temporary / "test.jsonl", test.examples, predicted["test"])
         if isinstance(task, HasUnits):
-            _write_counts(beside, task.counts(test.examples, said["test"], test.classes))
+            _write_counts(temporary, task.counts(test.examples, predicted["test"], test.classes))
         if confidence:
             confidences, claims = confidence_tables(
-                confidence, test, said["test"], decisions["test"], thresholds
+                confidence, test, predicted["test"], decisions["test"], thresholds
             )
-            confidences.to_parquet(beside / "confidences.parquet", index=False)
-            claims.to_parquet(beside / "claims.parquet", index=False)
-        if agreed is not None:
+            confidences.to_parquet(temporary / "confidences.parquet", index=False)
+            claims.to_parquet(temporary / "claims.parquet", index=False)
+        if agreements is not None:
             measures = confidence_measures(
-                decisions["validation"], decisions["test"], chosen, agreed
+                decisions["validation"], decisions["test"], chosen, agreements
             )
-            measures.to_parquet(beside / "measures.parquet", index=False)
+            measures.to_parquet(temporary / "measures.parquet", index=False)
     log(f"test {primary} {scores['test'].overall[primary]:.2f}")
     if off := switched_off(task):
         log(off)
@@ -140,12 +144,13 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
 
 @contextmanager
 def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[PromptedModel]:
-    """The model where it predicts: on this rank's device, or parted among the ranks."""
+    """The model ready for inference: on the device of this rank, or partitioned among the ranks."""
     if ranks.world == 1 and cluster.zero < 3:
         yield model.to(device(ranks))
         return
+    # DeepSpeed takes seconds to import, and a single process does not need it.
     from pipeline.distributed.process_group import process_group  # noqa: PLC0415
-    from pipeline.training.engine import prepare_for_inference  # noqa: PLC0415  (DeepSpeed takes seconds to import, and one process does without)
+    from pipeline.training.engine import prepare_for_inference  # noqa: PLC0415
 
     with process_group(ranks, 60 * cluster.timeout_minutes):
         yield prepare_for_inference(model, ranks, cluster)
@@ -155,52 +160,52 @@ def _labels(score: Metrics) -> pd.DataFrame:
     rows = [
         {
             "label": label,
-            "precision": figures["precision"],
-            "recall": figures["recall"],
-            "f1": figures["f1"],
+            "precision": values["precision"],
+            "recall": values["recall"],
+            "f1": values["f1"],
             "support": int(
-                figures["correct"] + figures["missed"] if "missed" in figures else figures["gold"]
+                values["correct"] + values["missed"] if "missed" in values else values["gold"]
             ),
         }
-        for label, figures in score.labels.items()
+        for label, values in score.labels.items()
     ]
     return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
 
 
-def _read(
+def _decode(
     model: PromptedModel, data: EvalSet, pad_token_id: int, ranks: Ranks
 ) -> tuple[list[Any], list[Floats]]:
     """Decoded predictions, and the logits of their decisions if the task has confidence."""
-    decoded, options = [], []
-    for example, seen in zip(
+    decoded, decision_logits = [], []
+    for example, logits in zip(
         data.examples, window_logits(model, data, 0, pad_token_id, ranks=ranks), strict=True
     ):
-        decoded.append(data.task.decode(example, seen, data.classes))
+        decoded.append(data.task.decode(example, logits, data.classes))
         if isinstance(data.task, HasConfidence):
-            options.append(data.task.decision_logits(example, seen, data.classes))
-    return decoded, options
+            decision_logits.append(data.task.decision_logits(example, logits, data.classes))
+    return decoded, decision_logits
 
 
 def _answer(
     model: PromptedModel,
-    like: EvalSet,
+    template: EvalSet,
     thresholds: Mapping[str, float],
     backbone: Path,
     summary: Mapping[str, Any],
     ranks: Ranks,
     examples: Sequence[Any],
 ) -> Any:
-    """What is predicted for examples that are on no disk, of the task and classes of `like`."""
+    """Predictions for new examples with the task and classes of `template`."""
     with TemporaryDirectory() as folder:
         split = split_of(
             examples,
-            like.task,
-            like.classes,
+            template.task,
+            template.classes,
             Tokenizer(backbone),
             **summary["windows"],
             folder=Path(folder, "new"),
         )
-        return like.task.predictions(
+        return template.task.predictions(
             examples, decode(model, split, 0, summary["pad_token_id"], ranks=ranks), thresholds
         )
 
@@ -214,7 +219,10 @@ def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) ->
 
 
 def _write_counts(folder: Path, counts: UnitCounts) -> None:
-    """counts.parquet has a row a unit, figures.json how figures come out of its sums."""
+    """Write counts.parquet, one row per unit, and figures.json, the formulas of the metrics.
+
+    The formulas take sums over the units.
+    """
     pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(
         folder / "counts.parquet", index=False
     )

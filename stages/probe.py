@@ -1,6 +1,4 @@
-"""probe: an arm's model on test rows made harder; and what its deep prompt, if it has one, is for
-in each layer.
-"""
+"""probe: score an arm's model on perturbed test examples, and probe its deep prompt by layer."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,15 +26,16 @@ from stages.runtime.paths import ARTIFACTS, RESULTS
 def probe(arm_name: str, name: str) -> None:
     """Write results/probe/ARM/TASK: metrics.json, suites.tsv and layers.tsv.
 
-    suites.tsv is empty if the kind of task is not perturbed, layers.tsv if there is no deep prompt.
+    suites.tsv is empty if the kind of task is not perturbable, layers.tsv if the arm has no deep
+    prompt.
     """
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
     log_read(ARTIFACTS / arm / name)
     clean = subject.metrics(subject.test).overall[subject.primary]
-    log(f"{len(subject.test.examples)} test rows, {subject.primary} {clean:.2f}")
-    tried = pd.DataFrame(
+    log(f"{len(subject.test.examples)} test examples, {subject.primary} {clean:.2f}")
+    robustness = pd.DataFrame(
         _suites(subject, clean, params.probe.typo_rate, Tokenizer(locate(params.backbone))),
         columns=["suite", "score", "loss", "changed"],
     )
@@ -44,10 +43,10 @@ def probe(arm_name: str, name: str) -> None:
     if layers.empty:
         layers = pd.DataFrame(columns=["layer", "score", "loss"])
     output = RESULTS / "probe" / arm / name
-    with atomic_folder(output) as beside:
-        losses = dict(zip(tried["suite"], tried["loss"].round(4), strict=True))
+    with atomic_folder(output) as temporary:
+        losses = dict(zip(robustness["suite"], robustness["loss"].round(4), strict=True))
         write_json(
-            beside / "metrics.json",
+            temporary / "metrics.json",
             {
                 "primary": subject.primary,
                 "rows": len(subject.test.examples),
@@ -55,18 +54,18 @@ def probe(arm_name: str, name: str) -> None:
                 "loss": losses,
             },
         )
-        for frame, file in ((tried, "suites.tsv"), (layers, "layers.tsv")):
-            frame.to_csv(beside / file, sep="\t", index=False, float_format="%.4f")
+        for frame, file in ((robustness, "suites.tsv"), (layers, "layers.tsv")):
+            frame.to_csv(temporary / file, sep="\t", index=False, float_format="%.4f")
     log_wrote(output)
 
 
 def _suites(
-    subject: Subject, clean: float, typos: float, tokenizer: Tokenizer
+    subject: Subject, clean: float, typo_rate: float, tokenizer: Tokenizer
 ) -> Iterator[dict[str, Any]]:
-    """A row a suite; where the backbone reads all rows as before, the score is what it was."""
+    """One row per suite. The score is `clean` if no input of the backbone changes."""
     test = subject.test
-    tried = suites(test.task, test.examples, typos)
-    if not tried:
+    by_name = suites(test.task, test.examples, typo_rate)
+    if not by_name:
         log(f"no suite: {switched_off(test.task)}")
         return
 
@@ -77,20 +76,18 @@ def _suites(
 
     with tempfile.TemporaryDirectory() as folder:
         before = readings(featurized(test.examples, Path(folder, "clean")))
-        for name, suite in tried.items():
+        for name, suite in by_name.items():
             split = featurized(
                 perturbed(test.examples, name, suite, SUBSET_SEED), Path(folder, name)
             )
-            changed = sum(one != other for one, other in zip(before, readings(split), strict=True))
+            changed = sum(old != new for old, new in zip(before, readings(split), strict=True))
             score = subject.metrics(split).overall[subject.primary] if changed else clean
-            log(f"{name}: {changed} rows read differently, {subject.primary} {score:.2f}")
+            log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
             yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
 
 
 def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
-    """A row a layer with a prompt: the score without that layer's prompt, and the attention that
-    each head gives it.
-    """
+    """One row per layer with a prompt: the score without it, and the attention of each head to it."""
     model, prompt = subject.model, subject.model.prompt
     if not isinstance(prompt, DeepPrompt):
         return

@@ -1,5 +1,6 @@
-"""A question and its context in other words, to which the answer is the same, by rules: nothing is
-drawn.
+"""Rule-based paraphrases of a question and its context that keep the answer.
+
+The rules are deterministic.
 """
 
 import re
@@ -8,12 +9,11 @@ from typing import Any
 
 from pipeline.tasks.base.capabilities import AnswersQuestions
 
-SENTENCE = re.compile(
-    r"\S.*?(?:[.!?]+(?=\s)|\Z)", re.DOTALL
-)  # cuts after "Mr." too, which leaves a shorter context
+# Also splits after "Mr."; the context is then shorter than intended, which is harmless.
+SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s)|\Z)", re.DOTALL)
 VERBS = "did|does|do|is|are|was|were|has|have|had|would|could|should"
 Change = str | Callable[[re.Match[str]], str]
-RULES: tuple[tuple[str, Change], ...] = (  # each is tried alone, on questions in any case
+RULES: tuple[tuple[str, Change], ...] = (  # applied one at a time, ignoring case
     (r"\s*\?\s*\Z", ""),
     (
         r"\A(?:in|on|at|during) (what|which)(?= [a-z])",
@@ -27,21 +27,23 @@ RULES: tuple[tuple[str, Change], ...] = (  # each is tried alone, on questions i
     (r"\Awhich (?!of\b|is\b|are\b|was\b|were\b)(?=[a-z])", "What "),
     (rf"\b({VERBS}) not\b", r"\1n't"),
     (rf"\b({VERBS})n['’]t\b", r"\1 not"),
-    (r"\A(what|who|where|when|how) is\b", r"\1's"),  # not back: "what's" may be "what has"
+    (r"\A(what|who|where|when|how) is\b", r"\1's"),  # no inverse: "what's" may be "what has"
 )
 
 
 def rephrased(question: str) -> list[str]:
-    """The question by each rule that fits it."""
-    found = (
+    """The distinct results of the rules that change the question."""
+    candidates = (
         re.sub(pattern, change, question, count=1, flags=re.IGNORECASE) for pattern, change in RULES
     )
-    return [one for one in dict.fromkeys(found) if one.strip() and one != question]
+    return [text for text in dict.fromkeys(candidates) if text.strip() and text != question]
 
 
 def trimmed(context: str, text: str) -> list[str]:
-    """The context cut to the sentences in which `text` is, and to these with one on either side;
-    what is shorter than it.
+    """Shorter versions of the context around `text`.
+
+    The first keeps only the sentences with `text`, the second also their neighbors. Omits versions
+    as long as the context.
     """
     places = [match.span() for match in re.finditer(re.escape(text), context)] if text else []
     bounds = [match.span() for match in SENTENCE.finditer(context)]
@@ -51,23 +53,21 @@ def trimmed(context: str, text: str) -> list[str]:
         for begin, stop in places
         if start < stop and begin < end
     }
-    kept = (
-        inside,
-        {
-            near
-            for number in inside
-            for near in (number - 1, number, number + 1)
-            if 0 <= near < len(bounds)
-        },
+    with_neighbors = {
+        near
+        for number in inside
+        for near in (number - 1, number, number + 1)
+        if 0 <= near < len(bounds)
+    }
+    candidates = (
+        " ".join(context[slice(*bounds[number])] for number in sorted(numbers))
+        for numbers in (inside, with_neighbors)
     )
-    found = (
-        " ".join(context[slice(*bounds[number])] for number in sorted(numbers)) for numbers in kept
-    )
-    return [one for one in dict.fromkeys(found) if one and len(one) < len(context)]
+    return [text for text in dict.fromkeys(candidates) if text and len(text) < len(context)]
 
 
 def variants(task: AnswersQuestions[Any], example: Any, prediction: str) -> Iterator[Any]:
-    """Paraphrases of an example that was answered with `prediction`: new ids, and no annotation."""
+    """Paraphrases of an example that keep the answer `prediction`: new ids, no annotation."""
     changed = [(question, example.context) for question in rephrased(example.question)]
     changed += [(example.question, context) for context in trimmed(example.context, prediction)]
     for number, (question, context) in enumerate(changed):

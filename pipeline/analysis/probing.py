@@ -1,6 +1,4 @@
-"""Looking into a trained model: other examples for it, how much it attends to its deep prompt, what
-a layer's prompt is for.
-"""
+"""Probing of a trained model: new examples, attention to the deep prompt, ablation by layer."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +29,7 @@ def split_of(
     stride: int,
     folder: Path,
 ) -> EvalSet:
-    """An evaluation set of new examples; writes their features into the new `folder`."""
+    """An evaluation set of new examples; writes their features to the new `folder`."""
     write_features(
         task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), folder
     )
@@ -40,28 +38,28 @@ def split_of(
 
 
 def readings(split: EvalSet) -> list[bytes]:
-    """What the backbone reads of each example: the ids of its windows."""
-    found: dict[int, bytes] = {}
+    """The backbone's input for each example: the token ids of its windows, as bytes."""
+    inputs: dict[int, bytes] = {}
     for row in split.rows:
         number = int(split.table.examples[row])
-        found[number] = (
-            found.get(number, b"") + b"|" + split.table.column("input_ids", int(row)).tobytes()
+        inputs[number] = (
+            inputs.get(number, b"") + b"|" + split.table.column("input_ids", int(row)).tobytes()
         )
-    return list(found.values())
+    return list(inputs.values())
 
 
 @contextmanager
 def without_layer(prompt: DeepPrompt, layer: int) -> Iterator[None]:
-    """Hide the prompt from layer `layer` of the backbone in the block."""
-    hook = prompt.register_forward_hook(lambda _module, _inputs, output: _hidden(output, layer))
+    """Within the context, hide the prompt from layer `layer` of the backbone."""
+    hook = prompt.register_forward_hook(lambda _module, _inputs, output: _hide(output, layer))
     try:
         yield
     finally:
         hook.remove()
 
 
-def _hidden(prompts: LayerPrompts, layer: int) -> LayerPrompts:
-    """The prompts with no virtual token visible to one layer."""
+def _hide(prompts: LayerPrompts, layer: int) -> LayerPrompts:
+    """The prompts with all virtual tokens masked in one layer."""
     count, layers, _, _, tokens, _ = prompts.key_values.shape
     mask = prompts.token_mask
     if mask is None:
@@ -73,10 +71,10 @@ def _hidden(prompts: LayerPrompts, layer: int) -> LayerPrompts:
 def attention_mass(
     model: PromptedModel, split: EvalSet, pad_token_id: int, batch_tokens: int = 2048
 ) -> dict[int, list[float]]:
-    """Layer -> for each head, the share of its attention that a token gives to the deep prompt: the
-    mean over real tokens.
+    """Layer -> for each head, the share of attention on the deep prompt, averaged over real tokens.
 
-    Were all keys alike, it would be P / (P + T). `model` has a deep prompt.
+    Uniform attention would give P / (P + T) for P virtual and T real tokens. `model` must have a
+    deep prompt.
     """
     assert isinstance(model.prompt, DeepPrompt)
     device, tokens = next(model.parameters()).device, 0.0
@@ -101,32 +99,33 @@ def attention_mass(
 
 
 def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
-    """What tuning added to the prompt that it started from (a task vector, Ilharco et al., ICLR
-    2023).
+    """The difference between a tuned prompt and its initialization.
+
+    This is a task vector (Ilharco et al., ICLR 2023).
     """
     assert (prompt.shape, prompt.first_layer) == (start.shape, start.first_layer), (
-        "a prompt is tuned in the shape that it has"
+        "tuning keeps the shape of a prompt"
     )
     return DeepPrompt(prompt.materialize() - start.materialize(), first_layer=prompt.first_layer)
 
 
-def cosines(one: DeepPrompt, other: DeepPrompt) -> dict[int, float]:
-    """Layer -> the cosine between two prompts' keys and values, taken as one vector; the layers
-    that both have.
+def cosines(first: DeepPrompt, second: DeepPrompt) -> dict[int, float]:
+    """Layer -> the cosine of the keys and values of two prompts, flattened to one vector.
 
-    Empty where they have not the same number of virtual tokens. Token i is compared with token i,
-    which says something where both prompts come from the same start.
+    Covers the layers of both prompts. Empty if their numbers of virtual tokens differ. Token i is
+    compared with token i, so the cosine is meaningful only for prompts with a shared
+    initialization.
     """
-    if one.num_virtual_tokens != other.num_virtual_tokens:
+    if first.num_virtual_tokens != second.num_virtual_tokens:
         return {}
-    mine, theirs = (
+    left, right = (
         {
             prompt.first_layer + place: layer.detach().double().flatten()
             for place, layer in enumerate(prompt.materialize())
         }
-        for prompt in (one, other)
+        for prompt in (first, second)
     )
-    both = sorted(mine.keys() & theirs.keys())
+    shared = sorted(left.keys() & right.keys())
     return {
-        layer: float(torch.cosine_similarity(mine[layer], theirs[layer], dim=0)) for layer in both
+        layer: float(torch.cosine_similarity(left[layer], right[layer], dim=0)) for layer in shared
     }
