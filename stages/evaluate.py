@@ -53,7 +53,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
 
     The scores are metrics.json and labels.tsv. The predictions are test.jsonl and Parquet files for
     the report: counts per unit, confidence of decisions and claims, the claims themselves, and for
-    questions other measures of confidence. A file is absent if the kind of task does not support it.
+    questions other measures of confidence. Files are absent for kinds of task without support.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -79,8 +79,9 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             split: _decode(placed, data, summary["pad_token_id"], ranks)
             for split, data in splits.items()
         }
-        decoded = {split: values for split, (values, _) in outputs.items()}
-        decision_logits = {split: logits for split, (_, logits) in outputs.items()}
+        decoded, decision_logits = (
+            {split: pair[index] for split, pair in outputs.items()} for index in (0, 1)
+        )
         thresholds = task.fit_thresholds(splits["validation"].examples, decoded["validation"])
         predicted = {
             split: task.predictions(data.examples, decoded[split], thresholds)

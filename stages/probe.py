@@ -87,7 +87,7 @@ def _suites(
 
 
 def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:
-    """One row per layer with a prompt: the score without it, and the attention of each head to it."""
+    """One row per layer with a prompt: the score without it, and each head's attention to it."""
     model, prompt = subject.model, subject.model.prompt
     if not isinstance(prompt, DeepPrompt):
         return

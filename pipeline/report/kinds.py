@@ -1,4 +1,4 @@
-"""The words that a report takes from a kind of task: titles, glossary, what the kind leaves out."""
+"""Report text by kind of task: metric titles, glossary, unsupported features."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ TITLES = {
 
 
 def kind_in(values: Mapping[str, Any], path: Path) -> str:
-    """The kind of task of a `metrics.json`. Raises UserError where there is no such kind."""
+    """The kind of task of a `metrics.json`. Raises UserError for an unknown kind."""
     kind = values.get("task")
     if kind not in NAMES:
         raise UserError(
@@ -29,24 +29,24 @@ def kind_in(values: Mapping[str, Any], path: Path) -> str:
 
 
 def titles(kind: str) -> dict[str, str]:
-    """The titles of figures, in the order of the columns. A figure without a title comes last."""
+    """Metric name -> title, in the order of the columns. Metrics without a title come last."""
     return {**TITLES, **task_named(kind).metric_titles}
 
 
-def title(kind: str | None, figure: str) -> str:
-    """A figure in words: those that all kinds share, where the kind is not known."""
-    return (TITLES if kind is None else titles(kind)).get(figure, figure)
+def title(kind: str | None, metric: str) -> str:
+    """The title of a metric; if `kind` is None, one of the titles shared by all kinds."""
+    return (TITLES if kind is None else titles(kind)).get(metric, metric)
 
 
 def about_features(kind: str) -> str:
-    """A sentence on what the kind of task leaves out; empty where it leaves out nothing."""
+    """A sentence on the features that the kind of task does not support; empty if none."""
     return switched_off(task_named(kind))
 
 
 def glossary(kinds: Iterable[str]) -> Mapping[str, str]:
-    """Word to meaning, of the words that these kinds of task bring into the report."""
+    """Term -> definition, for the terms of these kinds of task."""
     return {
-        word: text
+        term: text
         for kind in dict.fromkeys(kinds)
-        for word, text in task_named(kind).glossary.items()
+        for term, text in task_named(kind).glossary.items()
     }

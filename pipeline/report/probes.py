@@ -1,6 +1,4 @@
-"""The report's sections on probes: what an arm loses where its input is made harder, and what its
-deep prompt does by layer.
-"""
+"""Report sections on probes: robustness to perturbations, deep prompts by layer, transfer."""
 
 import dataclasses
 import math
@@ -16,33 +14,31 @@ from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
-    "Each suite changes test rows and keeps their reference right; beside a score stands its "
-    "difference from that of the rows as "
-    "they are. A suite of which the backbone sees nothing (upper case where it is uncased, white "
-    "space where rows are lists of "
-    "words) costs nothing. A difference of a few points on few rows may not be significant."
+    "Each suite perturbs the test examples and keeps their reference correct. The note of a score "
+    "is the difference from the score on the unchanged examples. A suite has no effect if the "
+    "backbone does not see the change (upper case with an uncased backbone, white space in lists "
+    "of words). A difference of a few points on few examples may not be significant."
 )
 PROMPTS = (
-    "Attention mass is the share of its attention that a token gives to the prompt, by layer and "
-    "head. The points lost without a "
-    "layer's prompt are measured one layer at a time: what others can take over does not show."
+    "Attention mass is the share of a token's attention on the prompt, by layer and head. The "
+    "points lost without a layer's prompt are measured one layer at a time, so they do not show "
+    "effects for which other layers can compensate."
 )
 TRANSFER = (
-    "A row is a task's head, a column the prompt it is under: one tuned for another task, a "
-    "mixture's shared one, or none. The "
-    "cosine compares keys and values, token by token, with those of the task's own prompt. Prompts "
-    "that started from the same "
-    "one stay like it; what tuning added to it tells tasks apart (1: the same direction, 0: none "
-    "in common)."
+    "Each row is the head of a task. Each column is the prompt that it is used with: the prompt of "
+    "a task, the shared prompt of a mixture, or none. The cosine compares keys and values, token "
+    "by token, with those of the task's prompt. Prompts with the same initialization stay similar "
+    "to it. The cosine of the changes made by tuning distinguishes tasks better (1: same "
+    "direction, 0: orthogonal)."
 )
-COSINES = {"cosine": "its prompt", "cosine_added": "what tuning added to its prompt"}
+COSINES = {"cosine": "its prompt", "cosine_added": "the change of its prompt by tuning"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One arm on one task: `suites` and `layers` are the tables that the stage `probe` writes.
+    """One arm on one task: `suites` and `layers` are the tables of the stage `probe`.
 
-    `kind` is the kind of task, None without its evaluation.
+    `kind` is the kind of task, None if the arm is not evaluated on the task.
     """
 
     arm: str
@@ -55,8 +51,9 @@ class Probe:
 
 
 def probe_of(results: Path, arm: str, task: str) -> Probe | None:
-    """What `results/probe/ARM/TASK` says; None where it is absent. Raises UserError: a malformed
-    file.
+    """The content of `results/probe/ARM/TASK`; None if absent.
+
+    Raises UserError for a malformed file.
     """
     folder = results / "probe" / arm / task
     values = stage_outputs.document(folder / "metrics.json")
@@ -78,25 +75,24 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
-    """What `results/out_of_domain/ARM/MODEL-on-DATA` says: scores at `home` and `there`, `loss`,
-    `rows`; None where absent.
+    """The content of `results/out_of_domain/ARM/MODEL-on-DATA`; None if absent.
+
+    The keys are the scores `home` (in domain) and `there` (out of domain), `loss` and `rows`.
+    Raises UserError for a malformed file.
     """
     path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
     values = stage_outputs.document(path)
     keys = ("home", "there", "loss", "rows")
-    return (
-        None
-        if values is None
-        else stage_outputs.numbers(
-            {"scores": {key: values.get(key) for key in keys}}, "scores", path
-        )
-    )
+    if values is None:
+        return None
+    return stage_outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """The scores of a task's head by the prompt it is under, and how like the task's own each
-    prompt is, by layer.
+    """The scores of a task's head by prompt, and the similarity of each prompt by layer.
+
+    The similarity is the cosine with the prompt of the task.
     """
 
     task: str
@@ -105,7 +101,10 @@ class Transfer:
 
 
 def transfer_of(results: Path, task: str) -> Transfer | None:
-    """What `results/transfer/TASK` says; None where it is absent."""
+    """The content of `results/transfer/TASK`; None if absent.
+
+    Raises UserError for a malformed file.
+    """
     folder = results / "transfer" / task
     values = stage_outputs.document(folder / "metrics.json")
     cosines = stage_outputs.table(
@@ -119,51 +118,58 @@ def transfer_of(results: Path, task: str) -> Transfer | None:
 def sections(
     results: Path, arms: Sequence[str], tasks: Sequence[str], shifts: Sequence[tuple[str, str]]
 ) -> list[Section]:
-    """Sections of what was probed; `shifts` are (model's task, data's task). Raises UserError: a
-    malformed file.
+    """The sections on the available probes; `shifts` has pairs of (model's task, data's task).
+
+    Raises UserError for a malformed file.
     """
-    found = [probe for task in tasks for arm in arms if (probe := probe_of(results, arm, task))]
-    by_task = {task: [probe for probe in found if probe.task == task] for task in tasks}
+    all_probes = [
+        probe for task in tasks for arm in arms if (probe := probe_of(results, arm, task))
+    ]
+    by_task = {task: [probe for probe in all_probes if probe.task == task] for task in tasks}
     perturbed = {
-        task: tried
+        task: with_suites
         for task, probes in by_task.items()
-        if (tried := [probe for probe in probes if len(probe.suites)])
+        if (with_suites := [probe for probe in probes if len(probe.suites)])
     }
-    left_out = {probe.task: probe.kind for probe in found if probe.task not in perturbed}
-    moved = (
+    not_perturbed = {probe.task: probe.kind for probe in all_probes if probe.task not in perturbed}
+    out_of_domain = (
         [(arm, [shift_of(results, arm, *shift) for shift in shifts]) for arm in arms]
         if shifts
         else []
     )
     tables = [_suites(task, probes) for task, probes in perturbed.items()]
-    tables += [_out_of_domain(shifts, moved)] if moved else []
-    drawn = [
+    tables += [_out_of_domain(shifts, out_of_domain)] if out_of_domain else []
+    charts = [
         _losses(
             f"{task}: points lost by suite", {probe.arm: probe.suites for probe in probes}, "suite"
         )
         for task, probes in perturbed.items()
     ]
-    text = " ".join([ROBUSTNESS, *(_not_perturbed(*pair) for pair in left_out.items())])
+    text = " ".join([ROBUSTNESS, *(_not_perturbed(*pair) for pair in not_perturbed.items())])
     return [
-        *([Section("Robustness", text, tuple(tables), tuple(drawn))] if found or moved else []),
+        *(
+            [Section("Robustness", text, tuple(tables), tuple(charts))]
+            if all_probes or out_of_domain
+            else []
+        ),
         *_prompts(by_task),
-        *_transfer([made for task in tasks if (made := transfer_of(results, task))]),
+        *_transfer([value for task in tasks if (value := transfer_of(results, task))]),
     ]
 
 
 def _not_perturbed(task: str, kind: str | None) -> str:
-    return f"No suite was tried on {task}. {kinds.about_features(kind) if kind else ''}".strip()
+    return f"{task} was not perturbed. {kinds.about_features(kind) if kind else ''}".strip()
 
 
 def _suites(task: str, probes: Sequence[Probe]) -> Table:
     names = list(dict.fromkeys(name for probe in probes for name in probe.suites["suite"]))
     columns = (
         Cell("arm"),
-        Cell("as they are", _measured(probes)),
+        Cell("unchanged", _measured(probes)),
         *(Cell(name.replace("_", " ")) for name in names),
     )
     return Table(
-        f"{task}: test rows made harder",
+        f"{task}: perturbed test examples",
         columns,
         tuple(_suite_row(probe, names) for probe in probes),
     )
@@ -171,13 +177,13 @@ def _suites(task: str, probes: Sequence[Probe]) -> Table:
 
 def _measured(probes: Sequence[Probe]) -> str:
     rows, name = probes[0].figures.get("rows"), kinds.title(probes[0].kind, probes[0].primary)
-    return f"{name} · {count(rows)} rows"
+    return f"{name} · {count(rows)} examples"
 
 
 def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:
     cells = {
         row["suite"]: Cell(
-            score(row["score"]), _change(row["loss"]) if row["changed"] else "reads the same"
+            score(row["score"]), _change(row["loss"]) if row["changed"] else "same input"
         )
         for row in probe.suites.to_dict("records")
     }
@@ -189,35 +195,33 @@ def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _change(loss: float | None) -> str:
-    """A loss as the difference that it makes to a score: `−3.2`."""
-    return (
-        ""
-        if loss is None or math.isnan(loss)
-        else f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
-    )
+    """A loss as a signed change of the score, such as `−3.2`; empty if undefined."""
+    if loss is None or math.isnan(loss):
+        return ""
+    return f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _out_of_domain(
-    shifts: Sequence[tuple[str, str]], moved: Sequence[tuple[str, Sequence[Scores | None]]]
+    shifts: Sequence[tuple[str, str]], out_of_domain: Sequence[tuple[str, Sequence[Scores | None]]]
 ) -> Table:
     columns = [Cell("arm")]
     for model, data in shifts:
-        columns += [Cell(f"{model} at home", "labels of both"), Cell(f"{model} on {data}")]
+        columns += [Cell(f"{model} in domain", "shared labels"), Cell(f"{model} on {data}")]
     rows = []
-    for arm, each in moved:
+    for arm, arm_scores in out_of_domain:
         pairs = [
             (
-                Cell(score(found.get("home"))),
-                Cell(score(found.get("there")), _change(found.get("loss"))),
+                Cell(score(scores.get("home"))),
+                Cell(score(scores.get("there")), _change(scores.get("loss"))),
             )
-            for found in (shift or {} for shift in each)
+            for scores in (shift or {} for shift in arm_scores)
         ]
         rows.append((arm_header(arm), *(cell for pair in pairs for cell in pair)))
     return Table("Out of domain", tuple(columns), tuple(rows))
 
 
 def _losses(caption: str, tables: Mapping[str, pd.DataFrame], key: str) -> Plot:
-    """A group of bars for each `key` of the arms' tables."""
+    """One group of bars for each value of column `key` in the tables of the arms."""
     groups: dict[str, dict[str, float]] = {}
     for arm, table in tables.items():
         for row in table.to_dict("records"):
@@ -230,26 +234,26 @@ def _name(key: str | float) -> str:
 
 
 def _prompts(by_task: Mapping[str, Sequence[Probe]]) -> Iterator[Section]:
-    tables, drawn = [], []
+    tables, charts = [], []
     for task, probes in by_task.items():
         deep = {probe.arm: probe.layers for probe in probes if len(probe.layers)}
         if deep:
             tables.append(_layers(task, deep))
-            drawn += [
+            charts += [
                 plots.heatmap(
                     f"{task}, {arm}: attention mass on the prompt", "head", "layer", _heads(layers)
                 )
                 for arm, layers in deep.items()
             ]
-            drawn.append(
+            charts.append(
                 _losses(f"{task}: points lost without the prompt in a layer", deep, "layer")
             )
     if tables:
-        yield Section("Deep prompts by layer", PROMPTS, tuple(tables), tuple(drawn))
+        yield Section("Deep prompts by layer", PROMPTS, tuple(tables), tuple(charts))
 
 
 def _heads(layers: pd.DataFrame) -> pd.DataFrame:
-    """Attention mass: index layer, a column a head."""
+    """Attention mass: one row per layer, one column per head."""
     heads = {
         name.removeprefix("head_"): layers[name].to_numpy()
         for name in layers.columns
@@ -264,7 +268,7 @@ def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
         *(
             cell
             for arm in deep
-            for cell in (arm_header(arm, "without it"), Cell("attention to it", arm))
+            for cell in (arm_header(arm, "without prompt"), Cell("attention to prompt", arm))
         ),
     ]
     cells: dict[int, dict[str, tuple[Cell, Cell]]] = {}
@@ -282,10 +286,10 @@ def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
     return Table(f"{task}: the prompt by layer", tuple(columns), rows)
 
 
-def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
-    if not found:
+def _transfer(transfers: Sequence[Transfer]) -> Iterator[Section]:
+    if not transfers:
         return
-    prompts = list(dict.fromkeys(prompt for transfer in found for prompt in transfer.scores))
+    prompts = list(dict.fromkeys(prompt for transfer in transfers for prompt in transfer.scores))
     rows = tuple(
         (
             Cell(transfer.task),
@@ -294,26 +298,30 @@ def _transfer(found: Sequence[Transfer]) -> Iterator[Section]:
                 for prompt in prompts
             ),
         )
-        for transfer in found
+        for transfer in transfers
     )
-    table = Table("Test score under each prompt", (Cell("head"), *map(Cell, prompts)), rows)
-    drawn = [
+    table = Table("Test score with each prompt", (Cell("head"), *map(Cell, prompts)), rows)
+    charts = [
         plots.heatmap(
-            f"{transfer.task}: cosine of {what} and others'", "layer", "", frame, low=_low(frame)
+            f"{transfer.task}: cosine of {compared} and those of others",
+            "layer",
+            "",
+            frame,
+            low=_low(frame),
         )
-        for transfer in found
-        for column, what in COSINES.items()
+        for transfer in transfers
+        for column, compared in COSINES.items()
         if len(frame := _by_layer(transfer.cosines, column))
     ]
-    yield Section("Prompts of other tasks", TRANSFER, (table,), tuple(drawn))
+    yield Section("Prompts of other tasks", TRANSFER, (table,), tuple(charts))
 
 
 def _by_layer(cosines: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Index prompt, a column a layer: those that have the number."""
+    """One row per prompt and one column per layer, without undefined values."""
     known = cosines.dropna(subset=column).assign(layer=lambda frame: frame["layer"].astype(int))
     return known.pivot_table(index="prompt", columns="layer", values=column, sort=False)
 
 
 def _low(frame: pd.DataFrame) -> float:
-    """A twentieth at or below the least value, so that differences show."""
+    """The lower end of the color scale: the minimum, rounded down to a multiple of 0.05."""
     return min(math.floor(20 * float(frame.min().min())) / 20, 0.95)

@@ -216,4 +216,4 @@ def test_a_probe_of_it_says_that_it_tries_no_suite(project: tuple[Path, str]) ->
     suites = (folder / "results/probe/multitask/sizes/suites.tsv").read_text()
     assert suites == "suite\tscore\tloss\tchanged\n"
     assert len((folder / "results/probe/multitask/sizes/layers.tsv").read_text().splitlines()) == 3
-    assert "No suite was tried on sizes." in (folder / "report/report.md").read_text()
+    assert "sizes was not perturbed." in (folder / "report/report.md").read_text()

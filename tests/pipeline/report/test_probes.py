@@ -65,12 +65,12 @@ def texts(section: Section, table: int = 0) -> dict[str, list[tuple[str, str]]]:
 def test_every_number_comes_from_the_files(results: Path) -> None:
     robustness, prompts, transfer = probes.sections(results, ARMS, TASKS, SHIFTS)
     assert texts(robustness) == {
-        "multitask": [("80.0", ""), ("70.0", "−10.0"), ("80.0", "reads the same")],
-        "fine_tune": [("80.0", ""), ("82.5", "+2.5"), ("80.0", "reads the same")],
+        "multitask": [("80.0", ""), ("70.0", "−10.0"), ("80.0", "same input")],
+        "fine_tune": [("80.0", ""), ("82.5", "+2.5"), ("80.0", "same input")],
     }
     assert [cell.text for cell in robustness.tables[0].columns] == [
         "arm",
-        "as they are",
+        "unchanged",
         "typos",
         "white space",
     ]
@@ -99,10 +99,10 @@ def test_every_plot_has_a_text_alternative_with_its_numbers(results: Path) -> No
             "layer 1: 0.25 to 0.75; layer 2: 0.10 to 0.20"
         ),
         "ner: points lost without the prompt in a layer": "1 multitask 20.0; 2 multitask 1.0",
-        "ner: cosine of its prompt and others'": (
+        "ner: cosine of its prompt and those of others": (
             "multitask/ner: 1.00 to 1.00; pretrain/all: 0.97 to 0.97"
         ),
-        "ner: cosine of what tuning added to its prompt and others'": "multitask/ner: 1.00 to 1.00",
+        "ner: cosine of the change of its prompt by tuning and those of others": "multitask/ner: 1.00 to 1.00",
     }
 
 
