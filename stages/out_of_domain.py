@@ -89,7 +89,7 @@ def _check(shift: ShiftParams, home: dict[str, Any], other: dict[str, Any]) -> N
         )
     if shift.labels and not isinstance(task_named(home["task"]), TagsWords):
         raise UserError(
-            f"{where}: labels: {home['task']} tags no words, so its labels cannot be mapped; "
+            f"{where}: labels: {home['task']} does not tag words, so its labels cannot be mapped; "
             "write labels: {}"
         )
     if not shift.labels and home["classes"] != other["classes"]:
@@ -122,7 +122,7 @@ def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float
 def _mapped(
     task: Task[Any, Any, Any], examples: Sequence[Any], labels: Mapping[str, str]
 ) -> Sequence[Any]:
-    """The examples with other labels; as they are where no label is mapped."""
+    """The examples with mapped labels. They are unchanged if `labels` is empty."""
     if not labels:
         return examples
     assert isinstance(task, TagsWords)

@@ -529,7 +529,7 @@ def test_inspect_does_not_need_the_backbone(
 
 @pytest.fixture
 def interop(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replace pipeline.interop.peft, which has its own tests. Returns the arguments of its calls."""
+    """Replace pipeline.interop.peft, which has other tests. Returns the arguments of its calls."""
     called: dict[str, Any] = {}
     fake = ModuleType("pipeline.interop.peft")
 

@@ -198,9 +198,9 @@ def test_bad_resultsare_pruned_and_diverged_resultsscore_0(
         ),
         (
             {"arms": {"head_only": {"head_lr": {"low": 0, "high": 0.01}}}},
-            "above 0 where log is true",
+            "above 0 if log is true",
         ),
-        ({"arms": {"head_only": {"head_lr": []}}}, "head_only.head_lr: an empty list"),
+        ({"arms": {"head_only": {"head_lr": []}}}, "head_only.head_lr: the list is empty"),
         ({"arms": {"head_only": {"prompt_lr": [0.1]}}}, "head_only trains no prompt"),
         (
             {"arms": {"head_only": {"tokens_per_micro_batch": {"low": 8, "high": 64}}}},

@@ -144,7 +144,8 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (
             {"first_layer": 1},
             [
-                "prompt_shape is (3, 2, 4, 3, 4) from layer 1 on, but the backbone takes (3, 2, 4, P, 4)"
+                "prompt_shape is (3, 2, 4, 3, 4) from layer 1 on",
+                "but the backbone takes (3, 2, 4, P, 4)",
             ],
         ),
     ],
