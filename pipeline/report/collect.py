@@ -1,4 +1,4 @@
-"""All that arms, their runs and mixtures left on disk, as one piece of evidence."""
+"""Reads the outputs of arms, training runs and mixtures into the inputs of a report."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parq
 
 FACTS = ("steps", "best_step", "rows_seen", "tokens_seen", "seed")
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
-MEASURES = ("raw", "calibrated", "margin", "agreement")  # of confidence
+MEASURES = ("raw", "calibrated", "margin", "agreement")  # confidence measures
 CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Source -> arm -> task -> score."""
@@ -24,7 +24,7 @@ Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @dataclasses.dataclass(frozen=True)
 class MetricsDocument:
-    """`metrics.json`: scores are 0-100, None where undefined. `kind` names the kind of task."""
+    """`metrics.json`: scores are 0-100, None if undefined. `kind` names the kind of task."""
 
     kind: str
     primary: str
@@ -37,8 +37,9 @@ class MetricsDocument:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training run: its curves and its `run.json`. `drawn` is what it drew of each corpus of a
-    mixture.
+    """One training run: its curves and its `run.json`.
+
+    `drawn` has the numbers of training rows and tokens consumed from each corpus of a mixture.
     """
 
     train: pd.DataFrame | None
@@ -50,7 +51,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Repeat:
-    """A run's training and test once more, with another seed."""
+    """A repetition of a run's training and test with another seed."""
 
     seed: int
     metrics: MetricsDocument
@@ -59,9 +60,10 @@ class Repeat:
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """One arm on one task. `samples` are those of its `counts`, of the same units for all arms
-    whose counts have the same; `mean_samples`, with `repeats`, those of the mean over seeds.
+    """One arm on one task.
 
+    `samples` are bootstrap samples of the metrics in `counts`. Arms with the same units share the
+    resampled units. `mean_samples` are the samples of the mean over the seeds of `repeats`.
     `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and
     `right`.
     """
@@ -80,18 +82,22 @@ class RunResult:
     repeats: tuple[Repeat, ...] = ()
 
     def values(self, name: str) -> list[float]:
-        """A test figure by seed, the run's own first; empty where it was not measured with each of
-        them.
-        """
-        every = [self.metrics, *(repeat.metrics for repeat in self.repeats)]
-        known = [value for one in every if one and (value := one.test.get(name)) is not None]
-        return known if len(known) == len(every) else []
+        """A test metric by seed, the run's seed first; empty if any seed lacks it."""
+        by_seed = [self.metrics, *(repeat.metrics for repeat in self.repeats)]
+        known = [
+            value
+            for metrics in by_seed
+            if metrics and (value := metrics.test.get(name)) is not None
+        ]
+        return known if len(known) == len(by_seed) else []
 
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """Held-out `rows` of one corpus whose texts are in train rows of another, or of itself: `equal`
-    to them or `contained`.
+    """Overlap between a held-out split and training rows of another or the same corpus.
+
+    `counts` has the held-out `rows` with leaked texts, which are `equal` to or `contained` in the
+    text of a training row.
     """
 
     train: str
@@ -103,8 +109,10 @@ class Leak:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """One mixture and the multi-task run on it. `corpora` is None where the mixture's own file is
-    absent; `on_leak` says what became of train rows that leak.
+    """One mixture and the multi-task run on it.
+
+    `corpora` is None if the file of the mixture is absent. `on_leak` is the handling of leaking
+    training rows.
     """
 
     name: str
@@ -118,7 +126,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class ReportInputs:
-    """All that a report is made of, in the order in which it is shown."""
+    """All inputs of a report, in display order."""
 
     arms: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -127,11 +135,11 @@ class ReportInputs:
     published: Published = dataclasses.field(default_factory=dict)
 
     def of_task(self, task: str) -> list[RunResult]:
-        """One run per arm, in the arms' order."""
+        """The runs on a task: one per arm, in the order of the arms."""
         return [run for run in self.runs if run.task == task]
 
     def run(self, arm: str, task: str) -> RunResult | None:
-        """That arm on that task, where both were asked for."""
+        """The run of an arm on a task; None if the report does not cover it."""
         return next((run for run in self.runs if (run.arm, run.task) == (arm, task)), None)
 
 
@@ -144,8 +152,9 @@ def collect(
     arms: Sequence[str],
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> ReportInputs:
-    """Read everything; `repeated` has the arm, task and seed of runs that repeat others. Raises one
-    UserError with the problems of all malformed files.
+    """Read all inputs of a report; `repeated` has the arm, task and seed of repeated runs.
+
+    Raises a single UserError with the problems of all malformed files.
     """
     problems: list[str] = []
     read = []
@@ -155,10 +164,10 @@ def collect(
             read.append(_run(arm, task, results, predictions, runs, seeds))
         except UserError as error:
             problems.extend(error.problems)
-    mixed = []
+    collected = []
     for mixture in mixtures:
         try:
-            mixed.append(_mixture(mixture.stem, mixture, runs / "pretrain" / mixture.stem))
+            collected.append(_mixture(mixture.stem, mixture, runs / "pretrain" / mixture.stem))
         except UserError as error:
             problems.extend(error.problems)
     for task in tasks:
@@ -166,77 +175,83 @@ def collect(
     if problems:
         raise UserError(*problems)
     sampled = [run for task in tasks for run in _sampled([run for run in read if run.task == task])]
-    return ReportInputs(tuple(arms), tuple(tasks), tuple(sampled), tuple(mixed))
+    return ReportInputs(tuple(arms), tuple(tasks), tuple(sampled), tuple(collected))
 
 
 def _sampled(runs: Sequence[RunResult]) -> list[RunResult]:
-    """The runs of a task with their samples."""
-    drawn: dict[str, list[Samples]] = {}
+    """The runs of a task with their bootstrap samples."""
+    samples: dict[str, list[Samples]] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
         counts = {
-            run.arm: [run.counts, *(one.counts for one in run.repeats if one.counts)]
+            run.arm: [run.counts, *(repeat.counts for repeat in run.repeats if repeat.counts)]
             for run in runs
             if run.counts and run.counts.units == units
         }
-        found = iter(resampled([one for each in counts.values() for one in each]))
-        drawn |= {arm: [next(found) for _ in each] for arm, each in counts.items()}
+        drawn = iter(resampled([count for by_seed in counts.values() for count in by_seed]))
+        samples |= {arm: [next(drawn) for _ in by_seed] for arm, by_seed in counts.items()}
     return [
         dataclasses.replace(
-            run, samples=drawn[run.arm][0], mean_samples=over_seeds(drawn[run.arm], place)
+            run, samples=samples[run.arm][0], mean_samples=over_seeds(samples[run.arm], index)
         )
-        if run.arm in drawn
+        if run.arm in samples
         else run
-        for place, run in enumerate(runs)
+        for index, run in enumerate(runs)
     ]
 
 
 def _incomparable(task: str, runs: Sequence[RunResult], results: Path) -> Iterator[str]:
     primaries = {run.metrics.primary: run.arm for run in runs if run.metrics}
     if len(primaries) > 1:
-        found = ", ".join(
+        names = ", ".join(
             f"{results / arm / task / 'metrics.json'} has {name!r}"
             for name, arm in primaries.items()
         )
-        yield f"the arms of {task} have different primary metrics: {found}; evaluate them again with one"
-    for run in runs:
-        for seed in (one.seed for one in run.repeats if not _alike(run, one)):
-            path = results / "repeat" / str(seed) / run.arm / task / "metrics.json"
-            yield f"{path}: not tested as {results / run.arm / task} was (primary score, rows or figures); {RERUN}"
-
-
-def _alike(run: RunResult, repeat: Repeat) -> bool:
-    """Whether a repeat was scored by the same figures on the same units as its run."""
-    told = [
-        (
-            one.metrics.kind,
-            one.metrics.primary,
-            one.metrics.rows.get("test"),
-            one.metrics.test.keys(),
-            one.counts and one.counts.units,
-            one.counts and one.counts.formulas,
+        yield (
+            f"the arms of {task} have different primary metrics: {names}; "
+            "evaluate them again with the same metric"
         )
-        for one in (run, repeat)
-        if one.metrics
+    for run in runs:
+        for seed in (repeat.seed for repeat in run.repeats if not _comparable(run, repeat)):
+            path = results / "repeat" / str(seed) / run.arm / task / "metrics.json"
+            yield (
+                f"{path}: not comparable with {results / run.arm / task} "
+                f"(primary metric, rows or metrics differ); {RERUN}"
+            )
+
+
+def _comparable(run: RunResult, repeat: Repeat) -> bool:
+    """Whether a repeat has the same metrics on the same units as its run."""
+    properties = [
+        (
+            result.metrics.kind,
+            result.metrics.primary,
+            result.metrics.rows.get("test"),
+            result.metrics.test.keys(),
+            result.counts and result.counts.units,
+            result.counts and result.counts.formulas,
+        )
+        for result in (run, repeat)
+        if result.metrics
     ]
-    return len(told) == 2 and told[0] == told[1]
+    return len(properties) == 2 and properties[0] == properties[1]
 
 
 def _run(
     arm: str, task: str, results: Path, predictions: Path, runs: Path, seeds: Sequence[int]
 ) -> RunResult:
-    said, labels = (
-        predictions / arm / task,
-        table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label"),
-    )
-    metrics, counts = _tested(results / arm / task, said)
-    again = {
-        seed: _tested(
+    folder = predictions / arm / task
+    labels = table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label")
+    metrics, counts = _test_results(results / arm / task, folder)
+    by_seed = {
+        seed: _test_results(
             *(root / "repeat" / str(seed) / arm / task for root in (results, predictions))
         )
         for seed in seeds
     }
     repeats = tuple(
-        Repeat(seed, scores, units) for seed, (scores, units) in again.items() if metrics and scores
+        Repeat(seed, scores, units)
+        for seed, (scores, units) in by_seed.items()
+        if metrics and scores
     )
     return RunResult(
         arm,
@@ -245,14 +260,16 @@ def _run(
         labels,
         _training(runs / arm / task),
         counts,
-        confidences=parquet(said / "confidences.parquet", CONFIDENCES),
-        claims=parquet(said / "claims.parquet", CLAIMS),
-        measures=parquet(said / "measures.parquet", (*MEASURES, "right")),
+        confidences=parquet(folder / "confidences.parquet", CONFIDENCES),
+        claims=parquet(folder / "claims.parquet", CLAIMS),
+        measures=parquet(folder / "measures.parquet", (*MEASURES, "right")),
         repeats=repeats,
     )
 
 
-def _tested(results: Path, predictions: Path) -> tuple[MetricsDocument | None, UnitCounts | None]:
+def _test_results(
+    results: Path, predictions: Path
+) -> tuple[MetricsDocument | None, UnitCounts | None]:
     metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
@@ -260,13 +277,11 @@ def _tested(results: Path, predictions: Path) -> tuple[MetricsDocument | None, U
 
 
 def _counts(folder: Path) -> UnitCounts | None:
-    figures, frame = (
-        document(folder / "figures.json"),
-        parquet(folder / "counts.parquet", ("unit",)),
-    )
-    if figures is None or frame is None:
+    values = document(folder / "figures.json")
+    frame = parquet(folder / "counts.parquet", ("unit",))
+    if values is None or frame is None:
         return None
-    formulas = {name: tuple(map(tuple, formula)) for name, formula in figures.items()}
+    formulas = {name: tuple(map(tuple, formula)) for name, formula in values.items()}
     missing = {
         column for formula in formulas.values() for part in formula for column in part
     } - set(frame.columns)
@@ -281,15 +296,14 @@ def _counts(folder: Path) -> UnitCounts | None:
 def _check_same(
     metrics: MetricsDocument, counts: UnitCounts, results: Path, predictions: Path
 ) -> None:
-    """Raise UserError where counts do not add up to the score: they would be those of another run."""
+    """Raise UserError if the counts do not add up to the scores, as with files of two runs."""
     sums = {name: values.sum(keepdims=True) for name, values in counts.columns.items()}
     for name, formula in counts.formulas.items():
-        known, found = metrics.test.get(name), float(apply_formula(formula, sums)[0])
-        if known is not None and not math.isclose(known, found, rel_tol=1e-9, abs_tol=1e-9):
+        known, computed = metrics.test.get(name), float(apply_formula(formula, sums)[0])
+        if known is not None and not math.isclose(known, computed, rel_tol=1e-9, abs_tol=1e-9):
             raise UserError(
-                f"{predictions}/counts.parquet: add up to {name} {found:.2f}, but "
-                f"{results}/metrics.json has "
-                f"{known:.2f}; {RERUN}"
+                f"{predictions}/counts.parquet: add up to {name} {computed:.2f}, but "
+                f"{results}/metrics.json has {known:.2f}; {RERUN}"
             )
 
 

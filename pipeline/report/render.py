@@ -1,5 +1,6 @@
-"""From what the stages left to `report.html` and `report.md`: the same sections and tables in both,
-plots in the first.
+"""Renders `report.html` and `report.md` from the outputs of the stages.
+
+Both have the same sections and tables; only the HTML page has plots.
 """
 
 import dataclasses
@@ -16,12 +17,12 @@ from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult,
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import Table
 
-OPEN_UP_TO = 12  # Rows: a longer table by label starts folded, below its plot.
+OPEN_UP_TO = 12  # rows; a longer table by label starts folded, below its plot
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading with its tables, plots, and a table that a click folds away or back."""
+    """A heading with its text, tables, plots and an optional collapsible table."""
 
     title: str
     text: str
@@ -31,7 +32,7 @@ class Section:
 
     @property
     def starts_open(self) -> bool:
-        """Whether the folding table is short enough to begin unfolded."""
+        """Whether the collapsible table is short enough to start open."""
         return self.folded is not None and len(self.folded.rows) <= OPEN_UP_TO
 
 
@@ -47,31 +48,31 @@ def write_report(
     more: Sequence[Section] = (),
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> None:
-    """Write `output/report.html`, one file with all it needs, and `output/report.md`. The same
-    inputs give the same bytes.
+    """Write `output/report.html`, a self-contained file, and `output/report.md`.
 
     Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/`
-    and the files `mixed`, called MIXTURE.json; what was not run is a dash. `published` are scores
-    that others have published, shown beside; `more` are sections to put behind all others;
-    `repeated` has the arm, task and seed of runs in `repeat/SEED/ARM/TASK/`. Raises UserError: a
-    malformed file.
+    and the files `mixed`, named MIXTURE.json. Missing runs are shown as a dash. `published` has
+    published scores to compare with. The sections `more` come last. `repeated` has the arm, task
+    and seed of runs in `repeat/SEED/ARM/TASK/`. The same inputs give the same bytes.
+
+    Raises UserError for a malformed file.
     """
-    evidence = dataclasses.replace(
+    inputs = dataclasses.replace(
         collect(results, predictions, runs, mixed, tasks, arms, repeated), published=published or {}
     )
-    sections = [_comparison(evidence)]
-    for task in evidence.tasks:
-        of_task = evidence.of_task(task)
-        sections += [_task(task, of_task), *_trust(task, of_task)]
-    sections += [_mixture(mixture) for mixture in evidence.mixtures]
+    sections = [_comparison(inputs)]
+    for task in inputs.tasks:
+        of_task = inputs.of_task(task)
+        sections += [_task(task, of_task), *_confidence(task, of_task)]
+    sections += [_mixture(mixture) for mixture in inputs.mixtures]
     sections += more
     for name in ("report.html", "report.md"):
         text = page(
             name,
             "Arms and tasks compared",
-            prose.summary(evidence),
+            prose.summary(inputs),
             sections,
-            prose.glossary(evidence),
+            prose.glossary(inputs),
         )
         atomic_write(output / name, text)
 
@@ -83,9 +84,9 @@ def page(
     sections: Sequence[Section],
     glossary: Mapping[str, str],
 ) -> str:
-    """A page out of a template of this folder."""
-    found = _environment().get_template(f"{template}.j2")
-    return found.render(title=title, summary=summary, sections=sections, glossary=glossary)
+    """A page rendered from a template of this folder, such as `report.md`."""
+    source = _environment().get_template(f"{template}.j2")
+    return source.render(title=title, summary=summary, sections=sections, glossary=glossary)
 
 
 def _environment() -> jinja2.Environment:
@@ -103,38 +104,36 @@ def _environment() -> jinja2.Environment:
 
 
 def markdown(text: str) -> str:
-    """Plain text as Markdown that shows just that, inside a table's cell too: no markup, no HTML,
-    no line break.
-    """
+    """Plain text escaped for Markdown, also for table cells: no markup, HTML or line breaks."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$#!])|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
-def _comparison(evidence: ReportInputs) -> Section:
+def _comparison(inputs: ReportInputs) -> Section:
     shown = tuple(
-        table for table in (tables.comparison(evidence), tables.differences(evidence)) if table
+        table for table in (tables.comparison(inputs), tables.differences(inputs)) if table
     )
-    return Section("Comparison", prose.about_cost(evidence), shown)
+    return Section("Comparison", prose.about_cost(inputs), shown)
 
 
 def _task(task: str, runs: Sequence[RunResult]) -> Section:
-    drawn = [plot for plot in (_validation(task, runs), _loss(task, runs)) if plot]
+    charts = [plot for plot in (_validation(task, runs), _loss(task, runs)) if plot]
     frame, by_label = tables.label_scores(runs), tables.labels(runs)
     if frame is not None:
-        drawn.append(plots.label_dots(f"{task}: F1 by label, test", frame))
+        charts.append(plots.label_dots(f"{task}: F1 by label, test", frame))
     shown = tuple(table for table in (tables.test_metrics(runs), tables.cost(runs)) if table)
-    return Section(task, prose.about_task(runs), shown, tuple(drawn), by_label)
+    return Section(task, prose.about_task(runs), shown, tuple(charts), by_label)
 
 
-def _trust(task: str, runs: Sequence[RunResult]) -> Iterator[Section]:
-    """How sure the arms are, how well that is founded, and what ours got wrong."""
-    made = (
+def _confidence(task: str, runs: Sequence[RunResult]) -> Iterator[Section]:
+    """The confidence of the arms, its calibration, and the mistakes of our arm."""
+    candidates = (
         confidence.calibration(runs),
         confidence.measures(runs),
         confidence.confusion(runs),
         confidence.mistakes(runs),
     )
-    shown = tuple(table for table in made if table)
+    shown = tuple(table for table in candidates if table)
     if shown:
         yield Section(
             f"{task}: confidence and mistakes",
@@ -168,49 +167,49 @@ def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Cu
 
 
 def _mixture(mixture: Mixture) -> Section:
-    made = (
+    candidates = (
         mixtures.pretraining(mixture),
         mixtures.shares(mixture),
         mixtures.consumed_by_corpus(mixture),
         mixtures.leaks(mixture),
     )
-    shown = [table for table in made if table]
-    training, drawn = mixture.training, []
+    shown = [table for table in candidates if table]
+    training, charts = mixture.training, []
     for frame, prefix, title in (
         (training.validation, "score", "validation score"),
         (training.train, "loss", "training loss"),
     ):
         curves = _by_task(frame, prefix, training.facts.get("best_step"))
         if curves:
-            drawn.append(plots.lines(f"{mixture.name}: {title} by task", prefix, curves))
+            charts.append(plots.lines(f"{mixture.name}: {title} by task", prefix, curves))
     bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
     if bars:
-        drawn.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
+        charts.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
     realized = mixtures.drawn_shares(mixture)
     if realized:
-        drawn.append(
+        charts.append(
             plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized)
         )
     return Section(
-        f"Shared prompt: {mixture.name}", prose.about_mixture(mixture), tuple(shown), tuple(drawn)
+        f"Shared prompt: {mixture.name}", prose.about_mixture(mixture), tuple(shown), tuple(charts)
     )
 
 
 def _by_task(frame: pd.DataFrame | None, prefix: str, best_step: float | None) -> dict[str, Curve]:
-    """One line per task, where the stage told them apart, and one for all together."""
+    """One line per task, if the stage recorded them separately, and one for all tasks."""
     names = [
         str(name)
         for name in ([] if frame is None else frame.columns)
         if str(name).startswith(prefix)
     ]
     lines = {}
-    for place, name in enumerate(sorted(names, key=lambda name: (name == prefix, name))):
+    for index, name in enumerate(sorted(names, key=lambda name: (name == prefix, name))):
         values = plots.curve(frame, name)
         if values is None:
             continue
         shown = values if prefix == "score" else plots.smooth(values)
-        color = "#000000" if name == prefix else plots.TASK_COLORS[place % len(plots.TASK_COLORS)]
-        dashes = plots.DASHES[place % len(plots.DASHES)] if name != prefix else ":"
+        color = "#000000" if name == prefix else plots.TASK_COLORS[index % len(plots.TASK_COLORS)]
+        dashes = plots.DASHES[index % len(plots.DASHES)] if name != prefix else ":"
         task = name.removeprefix(prefix).removeprefix("_")
         lines[task or "all"] = Curve(shown, color, dashes, best_step if name == "score" else None)
     return lines

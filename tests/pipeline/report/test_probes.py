@@ -102,7 +102,9 @@ def test_every_plot_has_a_text_alternative_with_its_numbers(results: Path) -> No
         "ner: cosine of its prompt and those of others": (
             "multitask/ner: 1.00 to 1.00; pretrain/all: 0.97 to 0.97"
         ),
-        "ner: cosine of the change of its prompt by tuning and those of others": "multitask/ner: 1.00 to 1.00",
+        "ner: cosine of the change of its prompt by tuning and those of others": (
+            "multitask/ner: 1.00 to 1.00"
+        ),
     }
 
 

@@ -302,7 +302,7 @@ def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
         write(root, tasks=("ner",), repeated=repeated)
     (problem,) = caught.value.problems
     assert problem.startswith(
-        f"{root}/results/repeat/8/multitask/ner/metrics.json: not tested as {root}/results/multitask/ner"
+        f"{root}/results/repeat/8/multitask/ner/metrics.json: not comparable with {root}/results/multitask/ner"
     )
 
 
