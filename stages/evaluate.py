@@ -22,6 +22,7 @@ from pipeline.analysis.probing import split_of
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import device
+from pipeline.distributed.process_group import process_group
 from pipeline.evaluation.evaluate import EvalSet, decode, score, window_logits
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
@@ -33,6 +34,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, switched_off
 from pipeline.tasks.base.claims import Floats
+from pipeline.training.engine import prepare_for_inference
 from stages.evaluation.load_model import load_model
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
@@ -149,10 +151,6 @@ def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[Pr
     if ranks.world == 1 and cluster.zero < 3:
         yield model.to(device(ranks))
         return
-    # DeepSpeed takes seconds to import, and a single process does not need it.
-    from pipeline.distributed.process_group import process_group  # noqa: PLC0415
-    from pipeline.training.engine import prepare_for_inference  # noqa: PLC0415
-
     with process_group(ranks, 60 * cluster.timeout_minutes):
         yield prepare_for_inference(model, ranks, cluster)
 

@@ -1,6 +1,7 @@
 """The layout as a contract: what may import what, and what no module may do. One test a rule, which lists all offenders."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -253,6 +254,48 @@ def test_the_library_prints_nothing_and_reads_no_arguments() -> None:
         ]
     assert {name: found for name, found in sets.items() if found} == SETS_ENVIRONMENT
     assert not [name for name in PIPELINE if uses[name] != len(sets[name])]
+
+
+EFFECTS = """
+import importlib, os, signal, sys, threading, ctypes
+from pathlib import Path
+
+def state():
+    death = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(death))  # PR_GET_PDEATHSIG
+    tasks = Path("/proc/self/task")
+    return {
+        "signal handlers": {n: signal.getsignal(n) for n in signal.valid_signals()},
+        "signal at the parent's death": death.value,
+        "threads": threading.enumerate(),
+        "children": "".join(path.read_text() for path in tasks.glob("*/children")),
+    }
+
+before, environment = state(), dict(os.environ)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    changed = {key for key, _ in os.environ.items() ^ environment.items()}
+    assert changed <= {"GOMP_SPINCOUNT", "TORCHINDUCTOR_CACHE_DIR"}, (name, changed)
+    assert state() == before, (name, [key for key, now in state().items() if now != before[key]])
+"""
+
+
+def test_importing_a_module_has_no_effect() -> None:
+    """Nothing is printed or started, and no signal or variable is set but GOMP_SPINCOUNT.
+
+    torch sets TORCHINDUCTOR_CACHE_DIR for itself.
+    """
+    names = [name for name in ALL if not name.endswith("__main__")]
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EFFECTS, *names],
+        cwd=ROOT,
+        env=environment | {"DVC_ROOT": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_files_are_replaced_in_one_place() -> None:

@@ -24,7 +24,7 @@ from stages.runtime.entry import log, log_wrote, report_errors, stops
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import PARAMS, SEARCH_SPACE, TUNING, WORK
 
-# Other imports are inside the functions, as in deep_prompt.cli.main.
+# Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipeline.report.tuning_page import TrialResult
 
-RANDOM = 5  # trials at random points before the sampler models what it has seen
+NUM_RANDOM_TRIALS = 5  # before the sampler fits its model
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,104 +40,101 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="TASK",
-        help="a task of params.yaml, or pretrain/MIXTURE for a shared prompt",
+        help="task of params.yaml, or pretrain/MIXTURE for a shared prompt",
     )
     parser.add_argument(
         "--arm",
         default=MULTITASK.name,
         metavar="ARM",
-        help="which of the task's arms (default: %(default)s)",
+        help="arm of the task (default: %(default)s)",
     )
     parser.add_argument(
         "--space",
         type=Path,
         default=SEARCH_SPACE,
         metavar="FILE",
-        help="what to try (default: %(default)s)",
+        help="search space (default: %(default)s)",
     )
     parser.add_argument(
         "--trials",
         type=int,
         default=20,
         metavar="N",
-        help="trials in all, those of earlier runs included (default: %(default)s)",
+        help="total trials, including those of earlier runs (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="trials at once, each in a process, on a GPU of its own where there are any (default: %(default)s)",
+        help="parallel trials, one process and GPU each (default: %(default)s)",
     )
-    parser.add_argument(
-        "--apply", action="store_true", help="write the best values into params.yaml"
-    )
+    parser.add_argument("--apply", action="store_true", help="write the best values to params.yaml")
 
 
-def tune(given: Namespace) -> None:
-    """Search an arm's training params: Optuna proposes values from search.yaml (the first trial has those of params.yaml), each
-    trial trains at the budget that params.yaml gives the arm and is scored on validation; the test split is never read.
+def tune(arguments: Namespace) -> None:
+    """Search an arm's training params with Optuna.
 
-    tuning/ARM-TASK/ gets study.jsonl, trials.tsv and tuning.html (history, importance, score by value). Interrupted, it goes on
-    where it was, trainings too; under changed params, inputs or space it starts a new study. Run the stages before it first,
-    for instance by `dvc repro featurize pretrain`.
+    Optuna proposes values from search.yaml. The first trial uses the values of params.yaml. Each
+    trial trains with the budget of the arm in params.yaml and is scored on validation. The test
+    split is never read. tuning/ARM-TASK/ receives study.jsonl, trials.tsv and tuning.html.
+
+    An interrupted search resumes, even within a training. Changed params, inputs or search space
+    start a new study. Run the previous stages first, for example `dvc repro featurize pretrain`.
     """
-    if given.trials < 1 or given.workers < 1:
-        raise UserError(f"--trials is {given.trials} and --workers {given.workers}; give 1 or more")
+    if arguments.trials < 1 or arguments.workers < 1:
+        raise UserError(
+            f"--trials is {arguments.trials} and --workers {arguments.workers}; give 1 or more"
+        )
     from pipeline.report.tuning_page import best_of
 
-    params, target = load_params(), _target(given)
-    wanted, space = search.load_search(given.space, target, params)
+    params, target = load_params(), _target(arguments)
+    settings, space = search.load_search(arguments.space, target, params)
     folder = TUNING / str(target)
-    with _alone(folder):
-        study = _study(target, params, wanted.pruner, space)
-        _take_up(study)
-        own = {key: getattr(target.training(params), key) for key in space}
-        if not study.trials and all(
-            own[key] in values for key, values in space.items() if _is_open(values)
-        ):
-            study.enqueue_trial(
-                {
-                    key: _encoded(values, own[key])
-                    for key, values in space.items()
-                    if _is_open(values)
-                }
-            )
-        _search(given, target)
-        tried = _tried(study, space)
-    if not tried:
-        raise UserError(f"{folder}: no trial was finished; the errors above say why")
-    _write(folder, target, study, tried)
-    best = best_of(tried)
+    with _exclusive(folder):
+        study = _study(target, params, settings.pruner, space)
+        _requeue_interrupted(study)
+        current = {key: getattr(target.training(params), key) for key in space}
+        searched = {key: values for key, values in space.items() if _is_open(values)}
+        if not study.trials and all(current[key] in values for key, values in searched.items()):
+            first = {key: _encoded(values, current[key]) for key, values in searched.items()}
+            study.enqueue_trial(first)
+        _search(arguments, target)
+        results = _results(study, space)
+    if not results:
+        raise UserError(f"{folder}: no trial finished; see the errors above")
+    _write(folder, target, study, results)
+    best = best_of(results)
     log(
-        f"best validation {best.score:.2f} in trial {best.number} of {len(tried)}: {_in_words(best.values)}"
+        f"best validation {best.score:.2f} in trial {best.number} of {len(results)}: "
+        f"{_format_values(best.values)}"
     )
-    if given.apply:
+    if arguments.apply:
         search.apply(
             target, {key: value for key, value in best.values.items() if _is_open(space[key])}
         )
-        log(f"{PARAMS} has them now")
+        log(f"wrote them to {PARAMS}")
 
 
-def _target(given: Namespace) -> search.Target:
-    kind, _, mixture = given.target.partition("/")
+def _target(arguments: Namespace) -> search.Target:
+    kind, _, mixture = arguments.target.partition("/")
     if mixture:
         if kind != "pretrain":
-            raise UserError(f"found {given.target!r}; give a task's name, or pretrain/MIXTURE")
+            raise UserError(f"found {arguments.target!r}; give a task's name, or pretrain/MIXTURE")
         return search.Target("pretrain", mixture)
-    return search.Target(arm_of(given.arm), given.target)
+    return search.Target(arm_of(arguments.arm), arguments.target)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep two commands from searching the same thing: each would take the other's trials for interrupted ones."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock a study: a second command would take the running trials for interrupted ones."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder}: another `deep-prompt tune` is at work on it; wait, or give --workers"
+                f"{folder}: another `deep-prompt tune` is running; wait for it, or use --workers"
             ) from None
         yield
 
@@ -159,7 +156,7 @@ def _study(
         JournalFileBackend(str(TUNING / str(target) / "study.jsonl"))
     )
     pruners: dict[search.Pruner, optuna.pruners.BasePruner] = {
-        "median": optuna.pruners.MedianPruner(n_startup_trials=RANDOM - 1),
+        "median": optuna.pruners.MedianPruner(n_startup_trials=NUM_RANDOM_TRIALS - 1),
         "none": optuna.pruners.NopPruner(),
         "successive_halving": optuna.pruners.SuccessiveHalvingPruner(),
     }
@@ -170,16 +167,16 @@ def _study(
         load_if_exists=True,
         pruner=pruners[pruner],
     )
-    # Seeded anew where it goes on: else it would propose the points that it began with again.
+    # A resumed study needs another seed: otherwise it would propose its first points again.
     seed = derive_seed(params.seed, worker, len(study.trials)) % (1 << 32)
     study.sampler = optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=RANDOM, multivariate=True
+        seed=seed, n_startup_trials=NUM_RANDOM_TRIALS, multivariate=True
     )
     return study
 
 
-def _take_up(study: "Study") -> None:
-    """Have trials that were interrupted done again, first: their checkpoints are there."""
+def _requeue_interrupted(study: "Study") -> None:
+    """Put interrupted trials at the front of the queue; they resume from their checkpoints."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -187,60 +184,60 @@ def _take_up(study: "Study") -> None:
         study.enqueue_trial(trial.params)
 
 
-def _search(given: Namespace, target: search.Target) -> None:
-    """Run the trials that are left, here or in processes of their own. Asked to stop, all leave checkpoints."""
-    if given.workers == 1:
-        _work(given, target, 0)
+def _search(arguments: Namespace, target: search.Target) -> None:
+    """Run the remaining trials, in this process or in workers. A stop leaves checkpoints."""
+    if arguments.workers == 1:
+        _work(arguments, target, 0)
         return
-    gpus = visible_gpus(given.workers, os.environ)
+    gpus = visible_gpus(arguments.workers, os.environ)
     context = multiprocessing.get_context("spawn")
-    places = [gpus[number % len(gpus)] if gpus else None for number in range(given.workers)]
+    places = [gpus[number % len(gpus)] if gpus else None for number in range(arguments.workers)]
     workers = [
-        context.Process(target=_worker, args=(given, target, number, gpu, os.getpid()))
+        context.Process(target=_worker, args=(arguments, target, number, gpu, os.getpid()))
         for number, gpu in enumerate(places)
     ]
     with stops() as stopped:
         for worker in workers:
             worker.start()
-        told = False
+        terminated = False
         while any(worker.is_alive() for worker in workers):
             time.sleep(0.1)
-            if stopped and not told:
-                told = True
+            if stopped and not terminated:
+                terminated = True
                 for worker in workers:
                     worker.terminate()
     if stopped:
         raise Stopped("stopped, with checkpoints")
     if all(worker.exitcode for worker in workers):
-        raise UserError("every worker has failed; the errors above say why")
+        raise UserError("all workers failed; see the errors above")
 
 
 def _worker(
-    given: Namespace, target: search.Target, number: int, gpu: int | str | None, parent: int
+    arguments: Namespace, target: search.Target, number: int, gpu: int | str | None, parent: int
 ) -> None:
     from stages.runtime.parent_process import end_with
 
     end_with(parent)
-    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // given.workers))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // arguments.workers))
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     with report_errors(f"worker {number}: "):
-        _work(given, target, number)
+        _work(arguments, target, number)
 
 
-def _work(given: Namespace, target: search.Target, number: int) -> None:
-    """Trial after trial, until there are as many as were asked for."""
+def _work(arguments: Namespace, target: search.Target, number: int) -> None:
+    """Run trials until the study has the requested number."""
     from optuna.trial import TrialState
 
     params = load_params()
-    wanted, space = search.load_search(given.space, target, params)
-    study = _study(target, params, wanted.pruner, space, number)
+    settings, space = search.load_search(arguments.space, target, params)
+    study = _study(target, params, settings.pruner, space, number)
     counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    while len(study.get_trials(deepcopy=False, states=counted)) < given.trials:
+    while len(study.get_trials(deepcopy=False, states=counted)) < arguments.trials:
         trial = study.ask()
         values = {key: _proposed(trial, key, values) for key, values in space.items()}
-        log(f"trial {trial.number}: {_in_words(values)}")
-        score, pruned = _trial(trial, target, params, values, quiet=given.workers > 1)
+        log(f"trial {trial.number}: {_format_values(values)}")
+        score, pruned = _trial(trial, target, params, values, quiet=arguments.workers > 1)
         study.tell(trial, *((None, TrialState.PRUNED) if pruned else (score, TrialState.COMPLETE)))
         log(f"trial {trial.number}: validation {score:.2f}{', pruned' * pruned}")
 
@@ -248,12 +245,13 @@ def _work(given: Namespace, target: search.Target, number: int) -> None:
 def _trial(
     trial: "Trial", target: search.Target, params: Params, values: dict[str, Any], quiet: bool
 ) -> tuple[float, bool]:
-    """The best validation score, and whether the trial was ended before its time. One that diverges scores 0."""
+    """The best validation score (0 if the trial diverges), and whether the trial was pruned."""
     from stages import finetune, pretrain
     from stages.training.run import fit
 
     training = search.varied(params, target, values)
-    stage = f"tune/{target}/{search.name_of(values)}"  # not by its number: taken up again, it has another
+    # Named by the values, because an interrupted trial resumes under another number.
+    stage = f"tune/{target}/{search.name_of(values)}"
     with contextlib.ExitStack() as stack:
         if quiet:
             stack.enter_context(
@@ -267,17 +265,17 @@ def _trial(
         arm = MULTITASK.name if target.arm == "pretrain" else target.arm
         try:
             run, _ = fit(stage, arm, setup, training, params, [_Pruning(trial)])
-            found = run.best_score, run.pruned
+            result = run.best_score, run.pruned
         except UserError as error:
             if not isinstance(error.__cause__, Diverged):
                 raise
-            found = 0.0, False
+            result = 0.0, False
     shutil.rmtree(WORK / stage, ignore_errors=True)
-    return found
+    return result
 
 
 class _Pruning(TrainingCallback):
-    """Reports a trial's best score so far to Optuna, and ends the trial where its pruner says so."""
+    """Reports the best score so far to Optuna, and prunes the trial if Optuna's pruner asks."""
 
     def __init__(self, trial: "Trial") -> None:
         self._trial = trial
@@ -290,7 +288,7 @@ class _Pruning(TrainingCallback):
 
 
 def _is_open(values: search.Range | search.Choices) -> bool:
-    """Whether there is anything to choose."""
+    """Whether there is more than one value."""
     return isinstance(values, search.Range) or len(values) > 1
 
 
@@ -304,7 +302,7 @@ def _proposed(trial: "Trial", key: str, values: search.Range | search.Choices) -
 
 
 def _decoded(values: search.Range | search.Choices, parameter: Any) -> Any:
-    """A value out of what Optuna has for it; None: there is nothing to choose."""
+    """The value of an Optuna parameter; None if the key has only one value."""
     if isinstance(values, search.Range):
         return search.rounded(parameter)
     return values[0] if parameter is None else json.loads(parameter)
@@ -315,12 +313,12 @@ def _encoded(values: search.Range | search.Choices, value: Any) -> Any:
     return value if isinstance(values, search.Range) else json.dumps(value)
 
 
-def _tried(study: "Study", space: search.Space) -> "list[TrialResult]":
+def _results(study: "Study", space: search.Space) -> "list[TrialResult]":
     from optuna.trial import TrialState
 
     from pipeline.report.tuning_page import TrialResult
 
-    done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    finished = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     return [
         TrialResult(
             trial.number,
@@ -329,27 +327,29 @@ def _tried(study: "Study", space: search.Space) -> "list[TrialResult]":
             len(trial.intermediate_values),
             {key: _decoded(values, trial.params.get(key)) for key, values in space.items()},
         )
-        for trial in done
+        for trial in finished
     ]
 
 
-def _write(folder: Path, target: search.Target, study: "Study", tried: "list[TrialResult]") -> None:
+def _write(
+    folder: Path, target: search.Target, study: "Study", results: "list[TrialResult]"
+) -> None:
     import optuna
 
     from pipeline.report.tuning_page import write_tuning
 
-    complete = [trial for trial in tried if not trial.pruned]
+    complete = [trial for trial in results if not trial.pruned]
     varied = {
-        key for key in tried[0].values if len({str(trial.values[key]) for trial in complete}) > 1
+        key for key in results[0].values if len({str(trial.values[key]) for trial in complete}) > 1
     }
     importance = (
         optuna.importance.get_param_importances(study)
-        if varied and len({one.score for one in complete}) > 1
+        if varied and len({trial.score for trial in complete}) > 1
         else {}
     )
-    write_tuning(folder, str(target), tried, importance)
+    write_tuning(folder, str(target), results, importance)
     log_wrote(folder / "trials.tsv", folder / "tuning.html")
 
 
-def _in_words(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())

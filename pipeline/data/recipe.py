@@ -116,7 +116,7 @@ class Recipe:
         return "test" if 2**64 - 1 - number < self.carved_fraction("test") * 2**64 else "train"
 
     def resolve_auto(self, folder: Path | None) -> tuple["Recipe", dict[str, Any]]:
-        """The recipe with options for its task, each auto replaced by the value detected in the files.
+        """The recipe with options for its task, each auto replaced by the detected value.
 
         The files are those in `folder`, or the splits of the hub if it is None. Also returns the
         detected values by name.

@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 
 from pipeline.distributed.cluster import Ranks
-from pipeline.distributed.deepspeed_setup import deepspeed
+from pipeline.distributed.deepspeed_setup import load_deepspeed
 from pipeline.errors import UserError
 
 
@@ -22,6 +22,7 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
     A single process uses a free port on the loopback interface. Waiting for another rank fails
     after `timeout` seconds. Raises UserError if the connection to another rank is lost.
     """
+    deepspeed = load_deepspeed()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(ranks.local_rank)

@@ -163,9 +163,10 @@ def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_nam
 
 
 def lora_to_peft(folder: Path, backbone: Backbone, base_model_name: str) -> None:
-    """Write the LoRA factors in a backbone as an adapter that `peft.PeftModel.from_pretrained` loads.
+    """Write the LoRA factors in a backbone as a peft adapter.
 
-    Under peft, `AutoModel.from_pretrained(base_model_name)` then has the same hidden states.
+    Load it with `peft.PeftModel.from_pretrained`. Under peft,
+    `AutoModel.from_pretrained(base_model_name)` then has the same hidden states.
     """
     config = lora_config(backbone) | {
         "base_model_name_or_path": base_model_name,
@@ -190,10 +191,10 @@ def verify(
 ) -> float:
     """Run an export under peft; return the maximum difference from our hidden states.
 
-    The export is of `prompt`, or (None) of the LoRA factors in `backbone`. peft loads its model from
-    `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded on the right; T + P must
-    not exceed the positions of the backbone. The maximum is over real tokens; it is divided by the
-    maximum absolute hidden state if that exceeds 1. Raises UserError if peft is not installed,
+    The export is of `prompt`, or (None) of the LoRA factors in `backbone`. peft loads its model
+    from `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded on the right; T + P
+    must not exceed the positions of the backbone. The maximum is over real tokens; it is divided by
+    the maximum absolute hidden state if that exceeds 1. Raises UserError if peft is not installed,
     cannot load or run the export, or differs by more than `TOLERANCE`.
     """
     with torch.no_grad(), warnings.catch_warnings(), quiet_transformers():

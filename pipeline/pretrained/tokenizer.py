@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
 from pipeline.errors import UserError
 from pipeline.pretrained.families import family_of
 
@@ -30,6 +28,8 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Load the tokenizer. Raises UserError if `folder` has no fast tokenizer."""
+        # Otherwise tokenizers warns in every process that is forked after this one used it.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # transformers imports torch, and a process with a copy of this object does not need it.
         from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.collectives import device
-from pipeline.distributed.deepspeed_setup import deepspeed
+from pipeline.distributed.deepspeed_setup import load_deepspeed
 from pipeline.errors import UserError
 from pipeline.mixing.batches import Batch
 from pipeline.model.prompted_model import PromptedModel
@@ -54,7 +54,8 @@ class Engine:
         _place(model, config, ranks)
         self._learning_rates = learning_rates
         self.adam = optimizer(model.trainable_state().items(), learning_rates, weight_decay)
-        self._engine, *_ = deepspeed.initialize(
+        self._deepspeed = load_deepspeed()
+        self._engine, *_ = self._deepspeed.initialize(
             model=model, optimizer=self.adam, config=config, dist_init_required=False
         )
         self._norm = 0.0
@@ -97,7 +98,9 @@ class Engine:
 
     def _whole(self, parameter: Tensor) -> Tensor:
         whole: Tensor = (
-            deepspeed.utils.safe_get_full_fp32_param(parameter) if self._stage == 3 else parameter
+            self._deepspeed.utils.safe_get_full_fp32_param(parameter)
+            if self._stage == 3
+            else parameter
         )
         return whole
 
@@ -126,7 +129,7 @@ class Engine:
         moment: Tensor = (
             self.adam.state[parameter][key]
             if self._stage == 0
-            else deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
+            else self._deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
         )
         return moment
 
@@ -145,7 +148,7 @@ class Engine:
                 if self._stage == 0:
                     self.adam.state[parameter][key].copy_(saved)
                 else:
-                    deepspeed.utils.safe_set_full_optimizer_state(parameter, saved, key)
+                    self._deepspeed.utils.safe_set_full_optimizer_state(parameter, saved, key)
 
     def _stepped(self) -> list[Tensor]:
         """The tensors that AdamW updates: the parameters, or this rank's partitions of them."""
@@ -192,14 +195,14 @@ def prepare_for_inference(model: PromptedModel, ranks: Ranks, cluster: Cluster) 
     }
     _place(model.requires_grad_(False), config, ranks)
     if cluster.zero == 3:
-        deepspeed.initialize(model=model, config=config, dist_init_required=False)
+        load_deepspeed().initialize(model=model, config=config, dist_init_required=False)
     return model
 
 
 def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
     if config["zero_optimization"]["stage"] == 3:
         # Parameters are moved one by one, because the whole model may not fit the device.
-        deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
+        load_deepspeed().zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
         for buffer in model.buffers():  # zero.Init does not move buffers.
             buffer.data = buffer.data.to(device(ranks))
     else:

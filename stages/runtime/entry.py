@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.errors import Stopped, UserError
 from pipeline.files import atomic_write
+from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import STOPPED
 
 SHOWN_PROBLEMS = 20
@@ -32,6 +33,7 @@ def run(stage: Callable[..., None], who: str = "") -> None:
 
     `who` says in messages which of several processes this is.
     """
+    end_with_dvc()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     started = time.monotonic()
     with report_errors(who):

@@ -30,6 +30,7 @@ from pipeline.distributed.cluster import (
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
 from stages.runtime.entry import check_arguments, log, report_errors, run, stops
+from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import CLUSTER, LAUNCHES
 
 GRACE = 60.0  # seconds to write a checkpoint and go, after which what is left is killed
@@ -48,6 +49,7 @@ def launch(stage: Callable[..., None]) -> None:
     if cluster.is_single_process:
         run(stage)
         return
+    end_with_dvc()
     with report_errors():
         check_arguments(stage)
         _supervise(cluster, stage.__name__, sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Ending with the process that started this one: a killed one stops nobody by itself."""
+"""End together with the parent process. A process does not end with its parent by itself."""
 
 import ctypes
 import os
@@ -6,28 +6,28 @@ import signal
 import sys
 from pathlib import Path
 
+from stages import PARENT
+
 
 def end_with_dvc() -> None:
-    """Have Linux stop this process when DVC ends; stop now if DVC has ended already."""
+    """If DVC started this process, end when DVC ends. Exit at once if DVC has ended already.
+
+    A stage calls this before it does any work. DVC may have been killed during the imports before
+    the call; `PARENT` tells, since an orphan has another parent.
+    """
     if "DVC_ROOT" not in os.environ:
         return
-    _end_with_parent()
-    if (
-        sys.platform == "linux"
-        and os.getppid() == 1
-        and b"dvc" not in Path("/proc/1/cmdline").read_bytes()
-    ):  # an orphan's parent
-        raise SystemExit(128 + signal.SIGTERM)
+    end_with(PARENT)
+    # DVC was killed even before `PARENT` was read. In a container, DVC itself can be process 1.
+    if PARENT == 1 and sys.platform == "linux":
+        if b"dvc" not in Path("/proc/1/cmdline").read_bytes():
+            raise SystemExit(128 + signal.SIGTERM)
 
 
-def end_with(parent: int) -> None:
-    """The same for a parent whose id is known."""
-    _end_with_parent()
-    if os.getppid() != parent:
-        raise SystemExit(128 + signal.SIGTERM)
-
-
-def _end_with_parent() -> None:
+def end_with(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Get the signal `number` when the process `parent` ends (on Linux); exit if it has ended."""
     pr_set_pdeathsig = 1
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+    if os.getppid() != parent:
+        raise SystemExit(128 + number)

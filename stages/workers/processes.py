@@ -1,11 +1,9 @@
 """Worker processes that make shards on this machine: `workers` of cluster.yaml, or one per core."""
 
-import ctypes
 import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +12,9 @@ from pathlib import Path
 from pipeline.distributed.cluster import load_cluster
 from pipeline.errors import UserError
 from pipeline.sharding import Executor, Shard, in_this_process
+from stages.runtime.parent_process import end_with
 from stages.runtime.paths import CLUSTER
+from stages.workers.ray import RayCluster
 
 
 def executor() -> Executor:
@@ -22,8 +22,6 @@ def executor() -> Executor:
     cluster = load_cluster(CLUSTER)
     workers = cluster.workers or len(os.sched_getaffinity(0))
     if cluster.ray is not None:
-        from stages.workers.ray import RayCluster  # noqa: PLC0415  (Ray is an extra)
-
         return RayCluster(cluster.ray, workers)
     return Processes(workers) if workers > 1 else in_this_process
 
@@ -70,9 +68,5 @@ class Processes:
 def _start_worker(parent: int) -> None:
     """Set up a new process: ignore Ctrl-C, end with the parent, and compute in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            raise SystemExit(1)
+    end_with(parent, signal.SIGKILL)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
