@@ -62,7 +62,9 @@ def tokenizer(minilm_folder: Path) -> "Tokenizer":
 
 
 def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
-    """A byte-level tokenizer in the folder of a model of `config`; its template numbers the segments 0 and `second_type`."""
+    """A byte-level tokenizer in the folder of a model of `config`; its template numbers the
+    segments 0 and `second_type`.
+    """
     import tokenizers
     import transformers
     from tokenizers import models, pre_tokenizers, processors, trainers
@@ -110,13 +112,16 @@ def one_type_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
 
 @pytest.fixture(scope="session")
 def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
-    """One like Llama's, whose template numbers the segments although the model reads no token types."""
+    """One like Llama's, whose template numbers the segments although the model reads no token
+    types.
+    """
     from transformers import LlamaConfig
 
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
 
 
-# `make backbones`: family x check as docs/backbones.md, out of what the tests of tests/pipeline/model/test_families.py said.
+# `make backbones`: family x check as docs/backbones.md, out of what the tests of
+# tests/pipeline/model/test_families.py said.
 
 CELLS: dict[str, dict[str, str]] = {}
 COLUMNS: dict[str, str] = {}
@@ -137,7 +142,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The files that take minutes first, so that no worker is left with one of them when the other has nothing more to do.
+    """The files that take minutes first, so that no worker is left with one of them when the other
+    has nothing more to do.
 
     And remember what each check is called: its docstring.
     """
@@ -172,8 +178,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = [
         "# Backbones",
         "",
-        "`make backbones` renders this page from tests of tiny models; do not edit it. The tests are in",
-        "tests/pipeline/model/test_families.py. The references are independent implementations of the",
+        "`make backbones` renders this page from tests of tiny models; do not edit it. The tests "
+        "are in",
+        "tests/pipeline/model/test_families.py. The references are independent implementations of "
+        "the",
         "families in tests/support/references.py.",
         "",
         f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |",

@@ -1,7 +1,8 @@
-"""Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have been.
+"""Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have
+been.
 
-Three kills in `make test`; `make chaos` kills 200 times. CHAOS_KILLS, CHAOS_RANKS and CHAOS_SEED say how many, in how many ranks,
-and which.
+Three kills in `make test`; `make chaos` kills 200 times. CHAOS_KILLS, CHAOS_RANKS and CHAOS_SEED
+say how many, in how many ranks, and which.
 """
 
 import contextlib
@@ -62,7 +63,9 @@ def processes(folder: Path) -> dict[str, list[int]]:
 
 
 def dvc_project(home: Path) -> Path:
-    """A small project under DVC, with every stage there is, whose trainings are not too fast to be hit."""
+    """A small project under DVC, with every stage there is, whose trainings are not too fast to be
+    hit.
+    """
     home.mkdir()
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)

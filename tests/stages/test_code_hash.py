@@ -1,4 +1,6 @@
-"""What an edit of the code voids: the checkpoints and shards of the stages that run that code, and nothing else."""
+"""What an edit of the code voids: the checkpoints and shards of the stages that run that code, and
+nothing else.
+"""
 
 import re
 import shutil

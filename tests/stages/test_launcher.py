@@ -1,4 +1,6 @@
-"""One stage command for one process and for many: the same result, and nobody left over, whoever is killed."""
+"""One stage command for one process and for many: the same result, and nobody left over, whoever is
+killed.
+"""
 
 import os
 import shutil
@@ -269,7 +271,9 @@ def test_whoever_is_killed_all_are_gone_and_it_has_failed(
 
 
 def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
-    """The other hears nothing of it for the time-out, and DeepSpeed's launcher kills what is left half a minute later."""
+    """The other hears nothing of it for the time-out, and DeepSpeed's launcher kills what is left
+    half a minute later.
+    """
     process = running(2, timeout_minutes=0.1)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
     hung = place.rank(1)

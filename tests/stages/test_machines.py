@@ -1,4 +1,5 @@
-"""More than one machine, for real: two hosts that ssh reaches, and a Slurm cluster of both, all in namespaces of this one.
+"""More than one machine, for real: two hosts that ssh reaches, and a Slurm cluster of both, all in
+namespaces of this one.
 
 `make test-cluster` installs what they need; `make test` leaves them out.
 """
@@ -52,7 +53,9 @@ BEFORE = (
 
 @dataclass
 class Hosts:
-    """Two hosts that see the same project, and what one process made of it (`artifacts/pretrain/all`, elsewhere)."""
+    """Two hosts that see the same project, and what one process made of it
+    (`artifacts/pretrain/all`, elsewhere).
+    """
 
     place: Path
     project: Path
@@ -166,7 +169,8 @@ def test_asked_to_stop_it_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> No
 def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) -> None:
     (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
     (hosts.project / "cluster.yaml").write_text(
-        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ntimeout_minutes: 0.2\ncheckpoint_minutes: 0.01\n"
+        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ntimeout_minutes: "
+        "0.2\ncheckpoint_minutes: 0.01\n"
     )
     process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
     wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
@@ -216,7 +220,9 @@ def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_
     assert stopped, log.read_text()
 
     def started(times: int) -> bool:
-        """Slurm itself lets a job that is queued again wait for two minutes, from whenever it has taken note of its end."""
+        """Slurm itself lets a job that is queued again wait for two minutes, from whenever it has
+        taken note of its end.
+        """
         hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
         return log.read_text().count("starting 1 ranks a host") == times
 

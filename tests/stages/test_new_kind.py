@@ -1,4 +1,6 @@
-"""A new kind of task is one file: a complete one, of the contract alone, goes from raw rows to the report."""
+"""A new kind of task is one file: a complete one, of the contract alone, goes from raw rows to the
+report.
+"""
 
 import json
 import re

@@ -1,6 +1,8 @@
-"""Reruns are exactly minimal, killed runs go on, and equal inputs give equal bytes: a small copy of the pipeline, with real DVC.
+"""Reruns are exactly minimal, killed runs go on, and equal inputs give equal bytes: a small copy of
+the pipeline, with real DVC.
 
-The tests share one project and go through it from top to bottom; each starts from a pipeline that is up to date.
+The tests share one project and go through it from top to bottom; each starts from a pipeline that
+is up to date.
 """
 
 import ast
@@ -126,7 +128,9 @@ class Project:
 
 
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """`python WORDS` in the background, in a new process: other hashes than the server's, so that no result can hang on them."""
+    """`python WORDS` in the background, in a new process: other hashes than the server's, so that
+    no result can hang on them.
+    """
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=project.folder,
@@ -174,7 +178,9 @@ def plain(
 
 @pytest.fixture(scope="module")
 def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes]]:
-    """What the first repro did, and what it made. (`plain` is asked for so that the two run side by side.)"""
+    """What the first repro did, and what it made. (`plain` is asked for so that the two run side by
+    side.)
+    """
     outcome = project.repro()
     return outcome, made(project.folder)
 
@@ -214,7 +220,9 @@ def test_an_unchanged_dvc_lock_proves_unchanged_results(
     first: tuple[Outcome, dict[str, bytes]],
     plain: tuple[Project, "subprocess.Popen[str]"],
 ) -> None:
-    """DVC hashes nothing that differs from run to run: what another run made leaves dvc.lock as it is."""
+    """DVC hashes nothing that differs from run to run: what another run made leaves dvc.lock as it
+    is.
+    """
     other, process = plain
     process.communicate(timeout=600)
     initialize(other.folder, other.env)
@@ -335,7 +343,9 @@ def test_other_gpus_or_ranks_run_nothing(project: Project, first: object) -> Non
 
 
 def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -> None:
-    """DVC keeps a .gitignore in its outputs' folders, and takes its lines out again when a repro fails."""
+    """DVC keeps a .gitignore in its outputs' folders, and takes its lines out again when a repro
+    fails.
+    """
     for name in ("data/features", "data/mixtures", "runs/pretrain/all"):
         with (project.folder / name / ".gitignore").open("a", encoding="utf-8") as file:
             file.write("/another\n")
@@ -344,7 +354,9 @@ def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -
 
 
 def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first: object) -> None:
-    """An edit of their params; and one of their code, which reruns all stages that depend on its folder and changes no output."""
+    """An edit of their params; and one of their code, which reruns all stages that depend on its
+    folder and changes no output.
+    """
     project.values["probe"]["rows"] = 8
     project.write_params()
     assert project.repro().ran == {*PROBES, "report"}
@@ -359,7 +371,9 @@ def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first:
 
 
 def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
-    """The run that was there stays as it is, and so do runs with other seeds; the report has the mean."""
+    """The run that was there stays as it is, and so do runs with other seeds; the report has the
+    mean.
+    """
     project.values["repeat"]["seeds"] = [8]
     project.write_params()
     runs = ("multitask-world_ner-", "head_only-world_ner-")
@@ -413,7 +427,9 @@ def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(
 def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(
     project: Project, first: object
 ) -> None:
-    """`mixture_corpora` is run for every mixture, but what it writes for the other is what it was: nothing after it is run."""
+    """`mixture_corpora` is run for every mixture, but what it writes for the other is what it was:
+    nothing after it is run.
+    """
     path = project.folder / "data/raw/srl/train.conll"
     sentence = "more\t0\t0\tIt\t-\t-\t-\t-\t(ARG0*)\nmore\t0\t1\tended\t-\t-\tend\tend.01\t(V*)\n\n"
     with path.open("a", encoding="utf-8") as file:
@@ -472,7 +488,9 @@ STAGES = stages_of(ROOT / "dvc.yaml")
 
 
 def module_files(name: str) -> Iterator[Path]:
-    """The files that importing a module of ours by its full name runs: its own and its packages' __init__.py."""
+    """The files that importing a module of ours by its full name runs: its own and its packages'
+    __init__.py.
+    """
     parts = name.split(".")
     if parts[0] not in ("pipeline", "stages"):
         return
@@ -503,12 +521,16 @@ def imported(file: Path) -> set[Path]:
 
 
 def holds_code(file: Path) -> bool:
-    """Whether a file is more than a docstring: an `__init__.py` that only says what its package is for changes no result."""
+    """Whether a file is more than a docstring: an `__init__.py` that only says what its package is
+    for changes no result.
+    """
     return len(ast.parse((ROOT / file).read_text(encoding="utf-8")).body) > 1
 
 
 def closure(start: Path) -> set[str]:
-    """All our files that are run when `start` is: what a stage's code depends on. With a module come its package's templates."""
+    """All our files that are run when `start` is: what a stage's code depends on. With a module
+    come its package's templates.
+    """
     seen: set[Path] = set()
     todo = {start, *module_files("stages")}
     while todo:
@@ -533,7 +555,9 @@ TASK_FOLDERS = ("pipeline/tasks", "pipeline/metrics")
 
 @pytest.mark.parametrize("name", STAGES)
 def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
-    """Every file that runs is declared, or its folder is; and nothing is declared of which no file runs."""
+    """Every file that runs is declared, or its folder is; and nothing is declared of which no file
+    runs.
+    """
     stage = STAGES[name]
     match = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
     assert match, stage["cmd"]
@@ -544,7 +568,8 @@ def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
     add = sorted(file for file in runs if not covered(file, declared))
     remove = [dep for dep in declared if not any(covered(file, [dep]) for file in runs)]
     assert not add, (
-        f"dvc.yaml: {name}: deps: add {', '.join(add)} (or their folders); remove {', '.join(remove) or 'none'}"
+        f"dvc.yaml: {name}: deps: add {', '.join(add)} (or their folders); remove "
+        f"{', '.join(remove) or 'none'}"
     )
     assert not remove, f"dvc.yaml: {name}: deps: remove {', '.join(remove)}"
     assert len(declared) == len(set(declared)), f"dvc.yaml: {name}: deps: a file is there twice"
@@ -566,7 +591,9 @@ def test_code_is_declared_by_folders() -> None:
 
 
 def test_the_import_closure_sees_every_kind_of_import() -> None:
-    """Checks the tool: a stage, its command, a package's __init__, an import inside `if TYPE_CHECKING`, a template."""
+    """Checks the tool: a stage, its command, a package's __init__, an import inside `if
+    TYPE_CHECKING`, a template.
+    """
     assert {
         "stages/runtime/entry.py",
         "stages/runtime/paths.py",

@@ -1,4 +1,6 @@
-"""A user's mistakes, through the stages: one message that names place, value and remedy, no traceback, nothing written over."""
+"""A user's mistakes, through the stages: one message that names place, value and remedy, no
+traceback, nothing written over.
+"""
 
 import errno
 import io
@@ -55,7 +57,9 @@ def problems(call: Callable[..., Any], *words: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with params, recipes, raw files of three corpora, and an earlier result of `prepare`."""
+    """A working folder with params, recipes, raw files of three corpora, and an earlier result of
+    `prepare`.
+    """
     monkeypatch.chdir(tmp_path)
     values = params("0" * 64)
     values["tasks"]["world_qa"] = {
@@ -657,7 +661,9 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 def test_out_of_domain_only_shared_labels_count() -> None:
-    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of 2 without the ORG."""
+    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of
+    2 without the ORG.
+    """
     from stages import out_of_domain
     from stages.evaluation.load_model import Subject
 
@@ -790,7 +796,8 @@ def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
     assert done.returncode == 1, done.stdout
     (line,) = done.stderr.splitlines()
     found = re.fullmatch(
-        r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); lower the "
+        r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); "
+        r"lower the "
         r"learning rate, or look at these rows; the last checkpoint is kept",
         line,
     )
@@ -905,7 +912,8 @@ def test_presets_are_sound_and_name_recipes(path: Path) -> None:
 def test_the_papers_presets_pass_a_dry_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With empty folders for the corpora: params and recipes are sound, and DVC finds all that dvc.yaml asks params for.
+    """With empty folders for the corpora: params and recipes are sound, and DVC finds all that
+    dvc.yaml asks params for.
 
     (`dvc repro --dry` ends at the first stage whose inputs are yet to be made.)
     """
@@ -1243,7 +1251,8 @@ def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
     assert checked.training("multitask", "world_ner").head_lr != 0.5
     values["tasks"]["world_ner"]["head_only"] = {"prompt_lr": 0.5}
     assert problems(check_params, values, "p.yaml") == (
-        "p.yaml: arms.head_only with tasks.world_ner.head_only: prompt_lr is set, but head_only trains no prompt; "
+        "p.yaml: arms.head_only with tasks.world_ner.head_only: prompt_lr is set, but head_only "
+        "trains no prompt; "
         "remove it",
     )
     values["tasks"]["world_ner"]["head_only"] = None

@@ -1,4 +1,6 @@
-"""Curves in the real TensorBoard, MLflow and Weights & Biases: all that a run has, once, however often it was interrupted."""
+"""Curves in the real TensorBoard, MLflow and Weights & Biases: all that a run has, once, however
+often it was interrupted.
+"""
 
 import re
 import time

@@ -1,4 +1,6 @@
-"""Shards made by processes, here or in a Ray cluster: what is killed is made again, and the bytes are always the same."""
+"""Shards made by processes, here or in a Ray cluster: what is killed is made again, and the bytes
+are always the same.
+"""
 
 import os
 import signal
@@ -23,7 +25,9 @@ ROWS = 200
 
 
 def features_of(target: Path, first: int, last: int, marks: str | None) -> dict[str, int]:
-    """A shard of a table. The first process to come to row 50 kills itself, and leaves a mark so that the next does not."""
+    """A shard of a table. The first process to come to row 50 kills itself, and leaves a mark so
+    that the next does not.
+    """
     if marks is not None and first <= 50 < last and not Path(marks).exists():
         Path(marks).write_text("killed")
         os.kill(os.getpid(), signal.SIGKILL)

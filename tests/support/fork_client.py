@@ -1,7 +1,9 @@
-"""`python` and `dvc` for tests: a fork of the server (fork_server.py) does the work, with the arguments, working directory,
-environment and standard streams of this process. This process passes signals on and ends the way the fork ends.
+"""`python` and `dvc` for tests: a fork of the server (fork_server.py) does the work, with the
+arguments, working directory, environment and standard streams of this process. This process passes
+signals on and ends the way the fork ends.
 
-The server copies this file into a folder that tests put first in PATH. It starts in about 30 ms: no site-packages, few imports.
+The server copies this file into a folder that tests put first in PATH. It starts in about 30 ms: no
+site-packages, few imports.
 """
 
 import contextlib
@@ -42,7 +44,9 @@ def main() -> NoReturn:
 
 
 def _can_fork(arguments: list[str], server: dict[str, Any]) -> bool:
-    """Whether this process has the server's settings, and its arguments begin with `-m`, `-c` or a file, or `-u` and one of these."""
+    """Whether this process has the server's settings, and its arguments begin with `-m`, `-c` or a
+    file, or `-u` and one of these.
+    """
     prefixes = tuple(server["prefixes"])
     settings = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     settings.pop("PYTHONPATH", None)

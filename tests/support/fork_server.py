@@ -1,11 +1,13 @@
-"""A fork server: Python processes that start with torch and other libraries loaded, because importing them takes seconds.
+"""A fork server: Python processes that start with torch and other libraries loaded, because
+importing them takes seconds.
 
-`start()` returns the variables of an environment whose `python` and `dvc` are fork_client.py, which asks this server for a fork. The
-server never imports the code under test.
+`start()` returns the variables of an environment whose `python` and `dvc` are fork_client.py, which
+asks this server for a fork. The server never imports the code under test.
 
-A fork differs from a new process in two ways: its parent is not the process that called `python`, and /proc shows the server's
-arguments. Tests that kill processes or look for them in /proc use an environment without these variables. A command with other values
-of `READ_ONCE` than the server's runs in a new process anyway.
+A fork differs from a new process in two ways: its parent is not the process that called `python`,
+and /proc shows the server's arguments. Tests that kill processes or look for them in /proc use an
+environment without these variables. A command with other values of `READ_ONCE` than the server's
+runs in a new process anyway.
 """
 
 import atexit
@@ -39,7 +41,9 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "1",
 }
-"""The server's variables. All but the last two are what a stage sets for itself and the processes that it starts."""
+"""The server's variables. All but the last two are what a stage sets for itself and the processes
+that it starts.
+"""
 LIBRARIES = (
     "pyarrow.dataset",
     "pyarrow.parquet",
@@ -66,9 +70,11 @@ LIBRARIES = (
 
 @functools.cache
 def start() -> dict[str, str]:
-    """Start the server, until this process ends; returns variables for the environment of its clients.
+    """Start the server, until this process ends; returns variables for the environment of its
+    clients.
 
-    None on a machine with a GPU, where forks could not use CUDA: there, all commands run in new processes.
+    None on a machine with a GPU, where forks could not use CUDA: there, all commands run in new
+    processes.
     """
     if Path("/dev/nvidiactl").exists():
         return {}
@@ -93,7 +99,9 @@ def _stop(server: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 
 def serve(folder: Path) -> dict[str, Any]:
-    """Fork for every connection until standard input is closed. Returns only in the forks, with the client's request."""
+    """Fork for every connection until standard input is closed. Returns only in the forks, with the
+    client's request.
+    """
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()  # so that a collection in a fork does not copy all memory
@@ -124,7 +132,9 @@ def serve(folder: Path) -> dict[str, Any]:
 
 
 def _keep(connection: socket.socket) -> dict[str, Any]:
-    """Fork once more. The parent passes signals on and reports how the fork ends; the fork returns the client's request."""
+    """Fork once more. The parent passes signals on and reports how the fork ends; the fork returns
+    the client's request.
+    """
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as stream:
         request: dict[str, Any] = json.loads(stream.read(int.from_bytes(size, "big")))
@@ -149,7 +159,8 @@ def _keep(connection: socket.socket) -> dict[str, Any]:
 
 
 def run(request: dict[str, Any], python: str) -> None:
-    """Do in this fork what `python ARGUMENTS` does in a new process; `python` becomes `sys.executable`.
+    """Do in this fork what `python ARGUMENTS` does in a new process; `python` becomes
+    `sys.executable`.
 
     Processes of `multiprocessing` stay new ones: they look for their parent.
     """
@@ -208,7 +219,9 @@ def _exit_code(error: BaseException) -> int:
 
 
 def main(folder: Path) -> None:
-    """Serve; in a fork, run the command and exit as Python does, except that the libraries' memory is not freed, which is slow."""
+    """Serve; in a fork, run the command and exit as Python does, except that the libraries' memory
+    is not freed, which is slow.
+    """
     request, code = serve(folder), 0
     try:
         run(request, str(folder / "python"))

@@ -1,10 +1,12 @@
-"""One of several processes that train tiny models together, one after another: starting them costs more than training.
+"""One of several processes that train tiny models together, one after another: starting them costs
+more than training.
 
-Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart] [stored]"...
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart]
+[stored]"...
 
-It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those of an untrained model.
-With `apart` each rank has checkpoints of its own, and what is said of that is left. With `stored` the prompt is of upper layers,
-and what those below give is stored.
+It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those
+of an untrained model. With `apart` each rank has checkpoints of its own, and what is said of that
+is left. With `stored` the prompt is of upper layers, and what those below give is stored.
 """
 
 import os
@@ -70,7 +72,9 @@ def batches(folder: Path) -> TrainBatches:
 
 
 def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
-    """What the model predicts for each row of a table, in batches of which one rank has one more than the other."""
+    """What the model predicts for each row of a table, in batches of which one rank has one more
+    than the other.
+    """
     table = tiny.table(folder, "classes", 40, 1)
     split = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
     return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
@@ -86,7 +90,9 @@ def run(
     checkpoints: str = "checkpoints",
     stored: int = 0,
 ) -> tuple[PromptedModel, TrainingRun]:
-    """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's data are in its own `data`."""
+    """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's
+    data are in its own `data`.
+    """
     model, callback, data = (
         tiny.prompted(arm),
         tiny.TrainingCallback(),

@@ -1,4 +1,6 @@
-"""A small project: the pipeline's own code, two generated corpora of a few sentences, a random backbone; it trains in a blink."""
+"""A small project: the pipeline's own code, two generated corpora of a few sentences, a random
+backbone; it trains in a blink.
+"""
 
 import hashlib
 import os
@@ -33,7 +35,9 @@ TASK = {"max_length": 48, "stride": 8, "test_rows": 20}
 
 
 def params(sha256: str) -> dict[str, Any]:
-    """world_srl is read from raw files of its own; world_ner is generated, and starts from a mixture of itself alone."""
+    """world_srl is read from raw files of its own; world_ner is generated, and starts from a
+    mixture of itself alone.
+    """
     return {
         "seed": 7,
         "data_root": "data",
@@ -76,7 +80,9 @@ def write_params(folder: Path, values: dict[str, Any]) -> None:
 
 
 def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
-    """A random BERT of two layers, with a tokenizer that has the most frequent words of `corpus`; the hash of its weights."""
+    """A random BERT of two layers, with a tokenizer that has the most frequent words of `corpus`;
+    the hash of its weights.
+    """
     import tokenizers
     import torch
     import transformers
@@ -147,7 +153,8 @@ def make_project(folder: Path) -> dict[str, Any]:
 def environment(home: Path, forks: bool = True) -> dict[str, str]:
     """One process, one thread, this Python, and no settings of DVC's but the project's.
 
-    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), which start seconds sooner.
+    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), which start seconds
+    sooner.
     """
     clean = {
         key: value

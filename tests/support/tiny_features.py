@@ -1,4 +1,6 @@
-"""Small tables of random features; no import of torch, which a process that makes shards does without."""
+"""Small tables of random features; no import of torch, which a process that makes shards does
+without.
+"""
 
 import shutil
 from pathlib import Path
