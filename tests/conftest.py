@@ -1,6 +1,6 @@
-"""What several test files share because it is slow to make: tokenizers, and the real backbone.
+"""Session fixtures that are slow to make: tokenizers and the real backbone.
 
-Imports of torch and transformers are inside the fixtures: most test files need neither.
+The fixtures import torch and transformers, because most test files do not need these libraries.
 """
 
 import signal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.model.backbone import Backbone
     from pipeline.pretrained.tokenizer import Tokenizer
 
-# A background job of a shell ignores Ctrl-C, and so would all processes that tests start.
+# A background job of a shell ignores SIGINT, and the processes of tests would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = (
@@ -47,7 +47,7 @@ def minilm_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path) -> "Backbone":
-    """The real MiniLM, frozen; do not change it."""
+    """The real MiniLM, frozen. Tests must not change it."""
     from pipeline.model.backbone import Backbone
 
     return Backbone.load(minilm_folder).requires_grad_(False)
@@ -62,9 +62,7 @@ def tokenizer(minilm_folder: Path) -> "Tokenizer":
 
 
 def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
-    """A byte-level tokenizer in the folder of a model of `config`; its template numbers the
-    segments 0 and `second_type`.
-    """
+    """A byte-level tokenizer, saved with `config`; its template has types 0 and `second_type`."""
     import tokenizers
     import transformers
     from tokenizers import models, pre_tokenizers, processors, trainers
@@ -104,7 +102,7 @@ def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
 
 @pytest.fixture(scope="session")
 def one_type_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
-    """A tokenizer like RoBERTa's: bytes, case, one token type."""
+    """A tokenizer like that of RoBERTa: bytes, case, and a single token type."""
     from transformers import RobertaConfig
 
     return _byte_level(tmp_path_factory.mktemp("roberta"), RobertaConfig(type_vocab_size=1), 0)
@@ -112,40 +110,37 @@ def one_type_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
 
 @pytest.fixture(scope="session")
 def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
-    """One like Llama's, whose template numbers the segments although the model reads no token
-    types.
-    """
+    """A tokenizer like that of Llama: its template has token types, which the model ignores."""
     from transformers import LlamaConfig
 
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
 
 
-# `make backbones`: family x check as docs/backbones.md, out of what the tests of
-# tests/pipeline/model/test_families.py said.
+# `make backbones` writes the table of families and checks to docs/backbones.md. The cells are the
+# outcomes of the tests in tests/pipeline/model/test_families.py.
 
 CELLS: dict[str, dict[str, str]] = {}
 COLUMNS: dict[str, str] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where to write the table."""
+    """Options for the paths of the tables."""
     parser.addoption(
         "--backbone-table",
         type=Path,
-        help="write family x check of tests/pipeline/model/test_families.py to this file",
+        help="write the outcomes of tests/pipeline/model/test_families.py to this file",
     )
     parser.addoption(
         "--problem-table",
         type=Path,
-        help="write kind x message of tests/pipeline/data/test_problems.py to this file",
+        help="write the messages of tests/pipeline/data/test_problems.py to this file",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The files that take minutes first, so that no worker is left with one of them when the other
-    has nothing more to do.
+    """Run the slow files first, so that all workers end at about the same time.
 
-    And remember what each check is called: its docstring.
+    Also record the name of each check of the table: its docstring.
     """
     place = {f"test_{name}": number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
@@ -157,7 +152,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """One cell: the outcome of a check for a family."""
+    """Record the outcome of a check for a family: one cell of the table."""
     name, _, family = report.nodeid.rpartition("::")[2].partition("[")
     if name not in COLUMNS or not family or (report.when != "call" and report.passed):
         return
@@ -178,10 +173,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = [
         "# Backbones",
         "",
-        "`make backbones` renders this page from tests of tiny models; do not edit it. The tests "
-        "are in",
-        "tests/pipeline/model/test_families.py. The references are independent implementations of "
-        "the",
+        "`make backbones` renders this page from tests of tiny models; do not edit it. "
+        "The tests are in",
+        "tests/pipeline/model/test_families.py. "
+        "The references are independent implementations of the",
         "families in tests/support/references.py.",
         "",
         f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |",

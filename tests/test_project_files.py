@@ -1,4 +1,4 @@
-"""The files around the code agree: license, `make lint`, the hooks of pre-commit, and CI."""
+"""The project files agree: license, `make lint`, hooks of pre-commit, and CI."""
 
 import os
 from configparser import ConfigParser
@@ -25,7 +25,7 @@ def commands_of(target: str) -> list[str]:
     return commands
 
 
-def test_the_license_that_setup_cfg_names_is_there() -> None:
+def test_the_license_file_of_setup_cfg_exists() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert setup["metadata"]["license"] == "Apache-2.0"
@@ -34,8 +34,8 @@ def test_the_license_that_setup_cfg_names_is_there() -> None:
     assert "Copyright 2026 The deep-prompt authors" in text
 
 
-def test_pre_commit_runs_what_make_lint_runs() -> None:
-    """By the versions in .venv, and on all files: a hook that gets names of files would check less."""
+def test_pre_commit_runs_the_commands_of_make_lint() -> None:
+    """The hooks use the versions in .venv and check all files, not only the changed ones."""
     (repository,) = load(".pre-commit-config.yaml")["repos"]
     hooks = repository["hooks"]
     assert repository["repo"] == "local"
@@ -45,7 +45,7 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
         assert hook["entry"].startswith(".venv/bin/")
 
 
-def test_ci_runs_tests_and_lint_by_the_one_script() -> None:
+def test_ci_runs_tests_and_lint_through_its_script() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()

@@ -1,8 +1,7 @@
-"""Whatever is killed, whenever: the next `dvc repro` goes on, and the end is what it would have
-been.
+"""Kill random processes of `dvc repro` at random times: the next run resumes with equal results.
 
-Three kills in `make test`; `make chaos` kills 200 times. CHAOS_KILLS, CHAOS_RANKS and CHAOS_SEED
-say how many, in how many ranks, and which.
+`make test` kills 3 times, `make chaos` 200 times. CHAOS_KILLS, CHAOS_RANKS and CHAOS_SEED set the
+number of kills, the number of ranks and the random seed.
 """
 
 import contextlib
@@ -27,11 +26,11 @@ from tests.support.small_project import (
 KILLS, SEED = int(os.environ.get("CHAOS_KILLS", "3")), int(os.environ.get("CHAOS_SEED", "1"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 RANKS = int(os.environ.get("CHAOS_RANKS", "1"))
-LONGEST = 12.0  # seconds that a repro runs before something is killed
+MAX_WAIT = 12.0  # seconds before a kill
 
 
 def words_of(process: int) -> list[str]:
-    """The command line of a process; empty where it is gone."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
     except OSError:
@@ -39,7 +38,7 @@ def words_of(process: int) -> list[str]:
 
 
 def processes(folder: Path) -> dict[str, list[int]]:
-    """The processes at work in a folder, by what they are."""
+    """The ids of the running processes of a project, by kind."""
     found: dict[str, list[int]] = {"dvc": [], "stage": [], "rank": []}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -63,9 +62,7 @@ def processes(folder: Path) -> dict[str, list[int]]:
 
 
 def dvc_project(home: Path) -> Path:
-    """A small project under DVC, with every stage there is, whose trainings are not too fast to be
-    hit.
-    """
+    """A small project under DVC with all stages; training takes long enough to be killed."""
     home.mkdir()
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)
@@ -81,7 +78,10 @@ def dvc_project(home: Path) -> Path:
 
 
 def repro(folder: Path, forks: bool = True) -> "subprocess.Popen[str]":
-    """As `make repro` does it; without `forks` where its processes are to be killed."""
+    """Start the commands of `make repro`.
+
+    Its processes can be killed only without `forks`.
+    """
     env = environment(folder.parent, forks)
     python(folder, environment(folder.parent), "-m", "deep_prompt", "check").check_returncode()
     return subprocess.Popen(
@@ -94,32 +94,30 @@ def repro(folder: Path, forks: bool = True) -> "subprocess.Popen[str]":
     )
 
 
-def test_whatever_is_killed_the_end_is_the_same(tmp_path: Path) -> None:
+def test_killed_runs_end_with_equal_results(tmp_path: Path) -> None:
     undisturbed = dvc_project(tmp_path / "undisturbed")
     whole = repro(undisturbed)
     folder = dvc_project(tmp_path / "disturbed")
     dice, hits = random.Random(SEED), Counter[str]()
     while hits.total() < KILLS:
         running = repro(folder, forks=False)
-        while (
-            running.poll() is None and hits.total() < KILLS
-        ):  # it may live on: DVC ignores a SIGINT while a stage runs
-            time.sleep(dice.uniform(1.0, LONGEST))
-            there = {kind: found for kind, found in processes(folder).items() if found}
-            if running.poll() is None and there:
-                kind, number = dice.choice(sorted(there)), dice.choice(SIGNALS)
-                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                    os.kill(dice.choice(sorted(there[kind])), number)
+        # DVC may survive a SIGINT: it ignores the signal while a stage runs.
+        while running.poll() is None and hits.total() < KILLS:
+            time.sleep(dice.uniform(1.0, MAX_WAIT))
+            targets = {kind: found for kind, found in processes(folder).items() if found}
+            if running.poll() is None and targets:
+                kind, number = dice.choice(sorted(targets)), dice.choice(SIGNALS)
+                with contextlib.suppress(ProcessLookupError):  # the process has just ended
+                    os.kill(dice.choice(sorted(targets[kind])), number)
                     hits[f"{kind} {number.name}"] += 1
-                    print(
-                        f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True
-                    )  # seen with -s: 200 take their time
+                    # Report the progress (pytest -s), because 200 kills take hours.
+                    print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)
         output, _ = running.communicate(timeout=900)
         deadline = time.monotonic() + 120
         while any(processes(folder).values()):
-            assert time.monotonic() < deadline, f"{processes(folder)} are left over; {output}"
+            assert time.monotonic() < deadline, f"{processes(folder)} still run; {output}"
             time.sleep(0.1)
-        if running.returncode == 0:  # it got to its end: from the start again
+        if running.returncode == 0:  # the run is complete: start again
             for name in (
                 "artifacts",
                 "data/features",

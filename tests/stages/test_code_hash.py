@@ -1,5 +1,6 @@
-"""What an edit of the code voids: the checkpoints and shards of the stages that run that code, and
-nothing else.
+"""An edit of the code invalidates the checkpoints and shards of the stages that run the code.
+
+It invalidates nothing else.
 """
 
 import re
@@ -19,7 +20,7 @@ MODULES = ("prepare", "featurize", "pretrain", "finetune", "report")
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with dvc.yaml and a copy of the code, which is taken for the code that runs."""
+    """A folder with dvc.yaml and a copy of the code. Hashes are computed from this copy."""
     for name in code_hash.PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
@@ -31,7 +32,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def hashes() -> dict[str, str]:
-    """The hash of each stage's code; those that run one kind of task run token classification."""
+    """The code hash of each stage. Stages with a single kind of task run token classification."""
     kinds = {"prepare": [], "report": []}
     return {
         name: code_of_stage(name, kinds.get(name, ["token_classification"])) for name in MODULES
@@ -63,7 +64,7 @@ def test_an_edit_changes_the_hash_of_the_stages_that_run_the_file(
     assert {name for name in MODULES if after[name] != before[name]} == changed
 
 
-def test_without_dvc_yaml_all_code_counts(code: Path) -> None:
+def test_without_dvc_yaml_the_hash_covers_all_code(code: Path) -> None:
     (code / "dvc.yaml").unlink()
     before = hashes()
     with (code / "pipeline/report/plots.py").open("a", encoding="utf-8") as opened:
@@ -130,7 +131,7 @@ three_times(finetune, "head_only", "world_ner", code="pipeline/training/trainer.
 """
 
 
-def test_an_edit_of_a_plot_voids_nothing_that_was_done(tmp_path: Path) -> None:
+def test_an_edit_of_a_plot_invalidates_no_shard_or_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     make_project(folder)
     env = environment(tmp_path)

@@ -1,5 +1,6 @@
-"""One stage command for one process and for many: the same result, and nobody left over, whoever is
-killed.
+"""A stage command gives the same result with one process and with several.
+
+No process remains after any of them is killed.
 """
 
 import os
@@ -45,43 +46,44 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @dataclass
 class Place:
-    """A project whose mixture is ready to be trained on."""
+    """A project with a mixture, ready for training.
+
+    `new` is an environment without forks, for commands whose processes are killed or looked up.
+    """
 
     folder: Path
     env: dict[str, str]
-    new: dict[
-        str, str
-    ]  # the environment of commands whose processes are killed or looked for: none is a fork
+    new: dict[str, str]
 
     def ranks(self, count: int, timeout_minutes: float = 10) -> None:
-        """Ask for so many processes."""
+        """Set the number of ranks in cluster.yaml."""
         (self.folder / "cluster.yaml").write_text(
             f"ranks: {count}\ntimeout_minutes: {timeout_minutes}\n", encoding="utf-8"
         )
 
     def forget(self) -> None:
-        """As if nothing had been trained."""
+        """Delete the results of training."""
         for name in ("artifacts", "runs", ".work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def made(self) -> dict[str, bytes]:
-        """What training leaves."""
+        """The contents of the results of training."""
         return contents(self.folder / "artifacts", self.folder / "runs")
 
     def processes(self) -> dict[int, list[str]]:
-        """The processes that work in the folder, and their words."""
+        """The process ids and command lines of the processes in the folder."""
         found = {}
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 alive = (path / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
                 if alive and (path / "cwd").resolve() == self.folder:
                     found[int(path.name)] = (path / "cmdline").read_bytes().decode().split("\0")
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
         return found
 
     def rank(self, number: int) -> int | None:
-        """The process that is a rank."""
+        """The process id of a rank."""
         for process in self.processes():
             try:
                 words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
@@ -92,7 +94,7 @@ class Place:
         return None
 
     def launcher(self) -> int | None:
-        """DeepSpeed's middle process."""
+        """The process id of DeepSpeed's launcher, the parent of the ranks."""
         return next(
             (
                 process
@@ -121,18 +123,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def two(place: Place) -> dict[str, bytes]:
-    """What two ranks make of it, undisturbed."""
+    """The results of two ranks without an interruption."""
     place.ranks(2)
     done = python(place.folder, place.env, *PRETRAIN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 ranks on" in done.stdout
-    assert done.stdout.count("best validation") == 1, "one rank speaks"
+    assert done.stdout.count("best validation") == 1, "only one rank prints the score"
     assert place.processes() == {}
     assert list((place.folder / ".work/launch").iterdir()) == []
     return place.made()
 
 
-def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:
+def test_two_ranks_train_like_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:
     shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
     curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
     place.forget()
@@ -152,7 +154,7 @@ def test_two_ranks_train_as_one(place: Place, two: dict[str, bytes], tmp_path: P
     pd.testing.assert_frame_equal(alone, curve, rtol=1e-2, atol=1e-4)
 
 
-def test_two_ranks_evaluate_as_one(place: Place) -> None:
+def test_two_ranks_evaluate_like_one(place: Place) -> None:
     place.forget()
     place.ranks(1)
     for words in ("finetune", "evaluate"):
@@ -167,11 +169,11 @@ def test_two_ranks_evaluate_as_one(place: Place) -> None:
         (place.folder / "cluster.yaml").write_text(f"ranks: 2\nzero: {zero}\n", encoding="utf-8")
         done = python(place.folder, place.env, "-m", "stages.evaluate", "head_only", "world_ner")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("test f1") == 1, "one rank speaks"
+        assert done.stdout.count("test f1") == 1, "only one rank prints the score"
         assert contents(place.folder / "results", place.folder / "predictions") == one
 
 
-def test_a_frozen_backbone_in_bfloat16(place: Place) -> None:
+def test_two_ranks_train_on_a_frozen_backbone_in_bfloat16(place: Place) -> None:
     place.forget()
     place.ranks(1)
     before = (place.folder / "params.yaml").read_text(encoding="utf-8")
@@ -195,7 +197,7 @@ def test_a_frozen_backbone_in_bfloat16(place: Place) -> None:
 
 @pytest.fixture
 def running(place: Place, two: object) -> Iterator[Start]:
-    """Starts the stage in some ranks; what is left of it in the end is killed."""
+    """A function that starts the stage. The fixture kills all remaining processes at the end."""
     place.forget()
     started: list[subprocess.Popen[str]] = []
 
@@ -221,10 +223,10 @@ def running(place: Place, two: object) -> Iterator[Start]:
         os.kill(process, signal.SIGKILL)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
@@ -233,7 +235,7 @@ def checkpoints(place: Place) -> list[Path]:
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGINT), (2, signal.SIGUSR1)])
-def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
+def test_a_stop_signal_writes_a_checkpoint_and_the_next_run_resumes(
     ranks: int, number: signal.Signals, place: Place, two: dict[str, bytes], running: Start
 ) -> None:
     process = running(ranks)
@@ -252,7 +254,7 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_goes_on_from_there(
 
 
 @pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
-def test_whoever_is_killed_all_are_gone_and_it_has_failed(
+def test_a_kill_of_any_process_ends_all_processes_and_fails_the_stage(
     who: str, place: Place, running: Start
 ) -> None:
     process = running(2)
@@ -263,17 +265,16 @@ def test_whoever_is_killed_all_are_gone_and_it_has_failed(
     output, _ = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if who == "supervisor" else 1), output
     wait_for(lambda: not place.processes(), 60)
-    if who != "supervisor":  # ranks look for theirs once a second, and may be done by then
+    # Ranks check once a second whether the supervisor runs, and may finish before.
+    if who != "supervisor":
         assert "error: pretrain: the ranks ended before rank 0 was done" in output
         assert "Traceback" not in output
         assert not (place.folder / "artifacts").exists()
         assert checkpoints(place)
 
 
-def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
-    """The other hears nothing of it for the time-out, and DeepSpeed's launcher kills what is left
-    half a minute later.
-    """
+def test_the_run_ends_if_a_rank_hangs(place: Place, running: Start) -> None:
+    """The other rank fails after the timeout; DeepSpeed's launcher kills the rest 30 s later."""
     process = running(2, timeout_minutes=0.1)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
     hung = place.rank(1)
@@ -289,7 +290,7 @@ def test_a_rank_that_hangs_ends_the_run(place: Place, running: Start) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
-def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(
+def test_a_stage_stops_with_a_checkpoint_if_dvc_is_killed(
     ranks: int, number: signal.Signals, place: Place, running: Start
 ) -> None:
     process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
@@ -303,9 +304,7 @@ def test_when_dvc_is_killed_its_stage_stops_with_a_checkpoint(
     assert f"step-{step:09d}" in {path.name for path in checkpoints(place)}
 
 
-def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(
-    place: Place, running: Start
-) -> None:
+def test_a_starting_stage_ends_if_dvc_is_killed(place: Place, running: Start) -> None:
     process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all")
     wait_for(lambda: any("stages.pretrain" in words for words in place.processes().values()))
     process.kill()
@@ -314,8 +313,8 @@ def test_a_stage_that_is_still_starting_when_dvc_is_killed_does_not_go_on(
     assert not checkpoints(place)
 
 
-def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -> None:
-    """The script of examples/kubernetes.yaml, but for its virtual environment."""
+def test_a_terminated_pod_leaves_a_checkpoint(place: Place, running: Start) -> None:
+    """Runs the script of examples/kubernetes.yaml without its virtual environment."""
     (container,) = load_yaml(ROOT / "examples/kubernetes.yaml")["spec"]["template"]["spec"][
         "containers"
     ]
@@ -329,6 +328,5 @@ def test_a_pod_that_is_to_go_leaves_a_checkpoint(place: Place, running: Start) -
     output, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, -signal.SIGTERM), output
     assert "stopped after step " in output
-    wait_for(
-        lambda: not place.processes(), 10
-    )  # the script's shell looks every five seconds whether to ask again
+    # The shell of the script checks every five seconds whether to send the signal again.
+    wait_for(lambda: not place.processes(), 10)

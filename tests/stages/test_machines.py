@@ -1,7 +1,7 @@
-"""More than one machine, for real: two hosts that ssh reaches, and a Slurm cluster of both, all in
-namespaces of this one.
+"""Training on several hosts: two hosts with ssh, and a Slurm cluster of both.
 
-`make test-cluster` installs what they need; `make test` leaves them out.
+The hosts are Linux namespaces of this machine. `make test-cluster` installs the requirements of
+these tests; `make test` skips them.
 """
 
 import os
@@ -53,8 +53,9 @@ BEFORE = (
 
 @dataclass
 class Hosts:
-    """Two hosts that see the same project, and what one process made of it
-    (`artifacts/pretrain/all`, elsewhere).
+    """Two hosts with a shared project folder.
+
+    `one` is the folder of the artifact `pretrain/all`, trained by a single process.
     """
 
     place: Path
@@ -63,7 +64,7 @@ class Hosts:
     env: dict[str, str]
 
     def start(self, node: int, *words: str) -> "subprocess.Popen[str]":
-        """A command on a host."""
+        """Start a command on a host."""
         return subprocess.Popen(
             [ROOT / "tests/support/machines.sh", self.place, "on", str(node), *words],
             cwd=self.project,
@@ -74,19 +75,19 @@ class Hosts:
         )
 
     def on_first(self, *words: str, check: bool = True) -> str:
-        """What a command on node0 says."""
+        """Run a command on node0; returns its output."""
         process = self.start(0, *words)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0 or not check, output
         return output
 
     def ranks(self, node: int) -> list[str]:
-        """The processes of a training on a host."""
+        """The ids of the training processes on a host."""
         output, _ = self.start(node, "pgrep", "-f", "stages.pretrain").communicate()
         return output.split()
 
     def assert_same_as_one_process(self) -> None:
-        """To the last digits of sums in another order."""
+        """Compare with a tolerance, because the order of summation differs."""
         for name in ("prompt", "heads"):
             ours, theirs = (
                 load_file(folder / f"{name}.safetensors")
@@ -110,7 +111,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     done = python(project, env, "-c", IN_ONE_PROCESS, *BEFORE, "pretrain all")
     assert done.returncode == 0, done.stderr
     shutil.move(project / "artifacts/pretrain/all", home / "one")
-    place = Path(tempfile.mkdtemp())  # pytest's own are closed to munge's user
+    place = Path(tempfile.mkdtemp())  # the user of munge cannot read pytest's folders
     env["SLURM_CONF"] = str(place / "slurm/slurm.conf")
     try:
         for what in ("up", "slurm"):
@@ -129,27 +130,27 @@ def untrained(hosts: Hosts) -> None:
         shutil.rmtree(hosts.project / name, ignore_errors=True)
 
 
-def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.1)
 
 
-def test_two_hosts_by_ssh_train_as_one_process(hosts: Hosts) -> None:
+def test_two_hosts_with_ssh_train_like_one_process(hosts: Hosts) -> None:
     (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
     (hosts.project / "cluster.yaml").write_text(
         "hostfile: hosts\nssh_port: 2222\ninterface: eth0\nforward: [DVC_NO_ANALYTICS]\n"
     )
-    said = hosts.on_first(sys.executable, "-m", "stages.pretrain", "all")
-    assert "2 ranks on node0, node1" in said
+    output = hosts.on_first(sys.executable, "-m", "stages.pretrain", "all")
+    assert "2 ranks on node0, node1" in output
     hosts.assert_same_as_one_process()
     assert list((hosts.project / ".work/launch").iterdir()) == [], (
-        "what the other host was told is not left lying about"
+        "the launch files of the other host are deleted"
     )
 
 
-def test_asked_to_stop_it_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> None:
+def test_a_stop_signal_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> None:
     (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
     (hosts.project / "cluster.yaml").write_text(
         "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ncheckpoint_minutes: 0.01\n"
@@ -160,17 +161,16 @@ def test_asked_to_stop_it_waits_for_the_ranks_on_other_hosts(hosts: Hosts) -> No
     hosts.on_first("kill", "-TERM", supervisor)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert (
-        "stopped after step " in (hosts.project / ".work/stopped").read_text()
-    )  # its line was lost with ssh
+    # The output does not have this line, because the signal also ends ssh.
+    assert "stopped after step " in (hosts.project / ".work/stopped").read_text()
     assert hosts.ranks(0) == hosts.ranks(1) == []
 
 
-def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) -> None:
+def test_a_disconnected_host_ends_the_run_and_the_next_run_resumes(hosts: Hosts) -> None:
     (hosts.project / "hosts").write_text("node0 slots=1\nnode1 slots=1\n")
     (hosts.project / "cluster.yaml").write_text(
-        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\ntimeout_minutes: "
-        "0.2\ncheckpoint_minutes: 0.01\n"
+        "hostfile: hosts\nssh_port: 2222\ninterface: eth0\n"
+        "timeout_minutes: 0.2\ncheckpoint_minutes: 0.01\n"
     )
     process = hosts.start(0, sys.executable, "-m", "stages.pretrain", "all")
     wait_for(lambda: list((hosts.project / ".work").glob("pretrain-all/*/step-*")))
@@ -180,7 +180,7 @@ def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) 
     try:
         output, _ = process.communicate(timeout=180)
         wait_for(lambda: not hosts.ranks(0) and not hosts.ranks(1))
-        print(f"all were gone {time.monotonic() - cut:.0f} s after the cut")
+        print(f"all processes ended {time.monotonic() - cut:.0f} s after the link went down")
     finally:
         subprocess.run([*link, "up"], check=True)
     assert process.returncode == 1, output
@@ -192,10 +192,10 @@ def test_a_host_that_is_cut_off_ends_the_run_and_the_next_goes_on(hosts: Hosts) 
     hosts.assert_same_as_one_process()
 
 
-def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_process(
+def test_a_preempted_slurm_job_is_queued_again_and_trains_like_one_process(
     hosts: Hosts,
 ) -> None:
-    """The example as it is, but for the size; of the pipeline only what this is about."""
+    """Runs examples/slurm.sbatch with fewer resources, and only one stage of the pipeline."""
     (hosts.project / "cluster.yaml").write_text("ranks: 1\nslurm: true\ninterface: eth0\n")
     script = (ROOT / "examples/slurm.sbatch").read_text(encoding="utf-8")
     assert "dvc --wait-for-lock repro &" in script
@@ -220,15 +220,13 @@ def test_a_slurm_job_that_is_preempted_goes_back_into_the_queue_and_ends_as_one_
     assert stopped, log.read_text()
 
     def started(times: int) -> bool:
-        """Slurm itself lets a job that is queued again wait for two minutes, from whenever it has
-        taken note of its end.
-        """
+        """Whether the job has started `times` times. Slurm would delay a requeued job by 2 min."""
         hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
         return log.read_text().count("starting 1 ranks a host") == times
 
     wait_for(lambda: started(2))
     wait_for(lambda: f"resuming at step {stopped[1]} of" in log.read_text())
-    hosts.on_first("scontrol", "requeue", job)  # killed, and no script that says so
+    hosts.on_first("scontrol", "requeue", job)  # the script gets no signal before the kill
     wait_for(
         lambda: "PENDING" in hosts.on_first("squeue", "--noheader", "--format=%T", check=False)
     )

@@ -1,5 +1,6 @@
-"""A new kind of task is one file: a complete one, of the contract alone, goes from raw rows to the
-report.
+"""A new kind of task is a single file.
+
+The example here implements only the required interface, and runs from raw rows to the report.
 """
 
 import json
@@ -140,7 +141,7 @@ OFF = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A project with the new kind in which all stages ran, and their output."""
+    """A project with the new kind after all stages, and the output of the stages."""
     home = tmp_path_factory.mktemp("new_kind")
     folder = home / "project"
     values = make_project(folder)
@@ -154,7 +155,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def write_corpus(folder: Path) -> None:
-    """Words of 2 to 9 letters; a label is an integer where the word is long."""
+    """Write words of 2 to 9 letters; the label of a long word is an integer."""
     folder.mkdir()
     for split, letter in (("train", "a"), ("validation", "e"), ("test", "o")):
         words = [f"{first}{letter * n}" for n in range(1, 9) for first in "bcdfghkl"]
@@ -182,7 +183,7 @@ def params(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_its_score_is_that_of_its_predictions(project: tuple[Path, str]) -> None:
+def test_the_score_agrees_with_the_predictions(project: tuple[Path, str]) -> None:
     folder, output = project
     metrics = json.loads((folder / "results/multitask/sizes/metrics.json").read_text())
     lines = (folder / "predictions/multitask/sizes/test.jsonl").read_text().splitlines()
@@ -193,26 +194,26 @@ def test_its_score_is_that_of_its_predictions(project: tuple[Path, str]) -> None
     ]
     assert (metrics["task"], metrics["primary"]) == ("word_length", "right")
     assert metrics["test"] == {"right": 100 * sum(right) / len(right), "words": len(right)}
-    assert metrics["test"]["right"] > 70, "half of them are long"
+    assert metrics["test"]["right"] > 70, "a constant prediction scores 50"
     assert re.findall(r"^predicted (.+)$", output, re.MULTILINE) == ["short", "long"]
     assert "pipeline_tag: other" in (folder / "models/sizes/README.md").read_text()
 
 
-def test_what_it_leaves_out_is_off_and_the_report_says_so(project: tuple[Path, str]) -> None:
+def test_the_report_names_the_optional_features_that_are_off(project: tuple[Path, str]) -> None:
     folder, output = project
     assert [path.name for path in (folder / "predictions/multitask/sizes").iterdir()] == [
         "test.jsonl"
     ]
     report = (folder / "report/report.md").read_text(encoding="utf-8")
-    assert output.count(OFF) == 4, "three evaluations, one probe"
-    assert report.count(OFF) == 2, "once in the task's section, once in that of the probes"
+    assert output.count(OFF) == 4, "three evaluations and a probe"
+    assert report.count(OFF) == 2, "in the section of the task and in the section on probes"
     assert "sizes that are right" in report
     assert "**size**: A word of six letters or more is long." in report
     for word in ("confidence and mistakes", "**confidence**", "**AURC**", "**95 % interval**"):
         assert word not in report
 
 
-def test_a_probe_of_it_says_that_it_tries_no_suite(project: tuple[Path, str]) -> None:
+def test_its_probe_reports_that_it_has_no_suite(project: tuple[Path, str]) -> None:
     folder, output = project
     assert f"no suite: {OFF}" in output
     suites = (folder / "results/probe/multitask/sizes/suites.tsv").read_text()

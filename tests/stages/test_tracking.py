@@ -1,5 +1,6 @@
-"""Curves in the real TensorBoard, MLflow and Weights & Biases: all that a run has, once, however
-often it was interrupted.
+"""Curves in the real TensorBoard, MLflow and Weights & Biases.
+
+Each step of a run appears exactly once, with any number of interruptions.
 """
 
 import re
@@ -21,7 +22,7 @@ CONFIG = {"epochs": 2.0, "init": "text"}
 
 
 def train(tool: Tool, steps: Iterable[int], loss: float, key: str = "k1") -> None:
-    """A run's steps, as training tells of them; there is a validation after the third."""
+    """Report the steps of a run as training does, with a validation after step 3."""
     run, tracker = TrainingRun(6), start_tracker(tool, "pretrain-all", key, CONFIG)
     with Tracking(tracker, pytest.fail) as tracking:
         for step in steps:
@@ -39,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_goes_on_where_a_run_resumes(place: Path) -> None:
+def test_tensorboard_continues_a_resumed_run(place: Path) -> None:
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
@@ -62,7 +63,7 @@ def test_tensorboard_goes_on_where_a_run_resumes(place: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_goes_on_where_a_run_resumes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_continues_a_resumed_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -79,12 +80,12 @@ def test_mlflow_goes_on_where_a_run_resumes(place: Path, monkeypatch: pytest.Mon
     assert sorted(
         (metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "loss")
     ) == [(1, 101), (2, 102), (3, 103), (4, 104), (5, 205), (6, 206)], (
-        "what it has, it has: a step is the same each time"
+        "MLflow keeps the first value of a step; a repeated step has equal values"
     )
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_weights_and_biases_keep_a_run_under_its_key(
+def test_weights_and_biases_stores_a_run_under_its_key(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
@@ -92,12 +93,11 @@ def test_weights_and_biases_keep_a_run_under_its_key(
     monkeypatch.setenv("WANDB_SILENT", "true")
     train("wandb", range(1, 5), 100.0)
     (folder,) = (place / "logs/wandb").glob("offline-run-*-k1")
-    (log,) = folder.glob(
-        "*.wandb"
-    )  # keys and JSON values, in protobuf's binary frame; as history and as summary
+    # The file has keys and JSON values in protobuf's binary format, as history and as summary.
+    (log,) = folder.glob("*.wandb")
     deadline = time.monotonic() + 20
     while b"104" not in log.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.05)  # its own process writes it, and may be at it when finish() has returned
+        time.sleep(0.05)  # a separate process may still write after finish()
     for name, wanted in (("loss", ["101", "102", "103", "104"]), ("score", ["70"])):
         assert (
             list(
@@ -110,7 +110,7 @@ def test_weights_and_biases_keep_a_run_under_its_key(
 
 
 @pytest.mark.parametrize("tool", ["tensorboard", "mlflow", "wandb"])
-def test_a_tool_that_is_not_there_is_told_before_training(
+def test_a_missing_tool_is_an_error_before_training(
     tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
@@ -120,7 +120,7 @@ def test_a_tool_that_is_not_there_is_told_before_training(
         start_tracker(tool, "pretrain-all", "k1", CONFIG)
 
 
-def test_one_param_asks_for_it_and_reruns_nothing(place: Path) -> None:
+def test_the_param_tracking_reruns_no_stage(place: Path) -> None:
     pytest.importorskip("tensorboard")
     values = make_project(place / "project")
     write_params(place / "project", values | {"tracking": "tensorboard"})

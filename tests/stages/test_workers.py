@@ -1,5 +1,6 @@
-"""Shards made by processes, here or in a Ray cluster: what is killed is made again, and the bytes
-are always the same.
+"""Processes of this machine or of a Ray cluster make shards.
+
+A new process repeats the shard of a killed process, and the bytes are always equal.
 """
 
 import os
@@ -25,8 +26,10 @@ ROWS = 200
 
 
 def features_of(target: Path, first: int, last: int, marks: str | None) -> dict[str, int]:
-    """A shard of a table. The first process to come to row 50 kills itself, and leaves a mark so
-    that the next does not.
+    """Write a shard of a table.
+
+    The first process that reaches row 50 writes a mark and kills itself; later processes see the
+    mark and continue.
     """
     if marks is not None and first <= 50 < last and not Path(marks).exists():
         Path(marks).write_text("killed")
@@ -47,7 +50,7 @@ def shards_of(count: int, marks: Path | None = None) -> list[Shard]:
 
 
 def table_of(shards: Sequence[Shard], folder: Path, run: Executor) -> dict[str, list[Any]]:
-    """All columns of the table that is made of the shards."""
+    """All columns of the table, joined from the shards."""
     about = finish(shards, folder / "work", run)
     join_shards(
         [folder / "work" / shard.key / "features.arrow" for shard in shards],
@@ -76,14 +79,14 @@ def tests_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
 
 
-def test_a_table_is_the_same_of_any_number_of_shards(tmp_path: Path) -> None:
-    one, many = (
+def test_a_table_does_not_depend_on_the_number_of_shards(tmp_path: Path) -> None:
+    single, several = (
         table_of(shards_of(count), tmp_path / str(count), in_this_process) for count in (1, 16)
     )
-    assert one == many
+    assert single == several
 
 
-def test_a_killed_process_ends_the_run_and_the_next_goes_on(
+def test_a_killed_process_ends_the_run_and_the_next_run_resumes(
     tmp_path: Path, tests_importable: None
 ) -> None:
     table_of(shards_of(8), tmp_path / "alone", in_this_process)
@@ -95,7 +98,7 @@ def test_a_killed_process_ends_the_run_and_the_next_goes_on(
     assert contents(tmp_path / "out/table") == contents(tmp_path / "alone/table")
 
 
-def test_what_a_shard_raises_is_raised(tmp_path: Path, tests_importable: None) -> None:
+def test_an_error_of_a_shard_is_raised(tmp_path: Path, tests_importable: None) -> None:
     with pytest.raises(UserError, match="a mistake in the data"):
         Processes(2)([Shard("a", broken, ()), Shard("b", broken, ())], tmp_path)
 
@@ -115,7 +118,7 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_go_with_the_one_that_started_them(tmp_path: Path, tests_importable: None) -> None:
+def test_workers_end_with_their_parent(tmp_path: Path, tests_importable: None) -> None:
     (tmp_path / "waiting.py").write_text(WAITING)
     parent = subprocess.Popen([sys.executable, "waiting.py"], cwd=tmp_path)
     marks = [tmp_path / f"mark{i}" for i in range(2)]
@@ -130,7 +133,7 @@ def test_workers_go_with_the_one_that_started_them(tmp_path: Path, tests_importa
             time.sleep(0.05)
 
 
-def test_the_environment_says_who_makes_shards(
+def test_cluster_yaml_sets_the_executor_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -148,10 +151,10 @@ def test_the_environment_says_who_makes_shards(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("count", [1, 4])
-def test_ray_makes_the_same_bytes_though_a_process_is_killed(
+def test_ray_gives_equal_bytes_if_a_process_is_killed(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a cluster of `count` worker processes on this machine."""
+    """Runs in a cluster of `count` worker processes on this machine."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'deep-prompt[ray]')")
     from stages.workers.ray import RayCluster
 

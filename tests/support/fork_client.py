@@ -1,9 +1,10 @@
-"""`python` and `dvc` for tests: a fork of the server (fork_server.py) does the work, with the
-arguments, working directory, environment and standard streams of this process. This process passes
-signals on and ends the way the fork ends.
+"""`python` and `dvc` for tests: a fork of the server (fork_server.py) runs the command.
 
-The server copies this file into a folder that tests put first in PATH. It starts in about 30 ms: no
-site-packages, few imports.
+The fork has the arguments, working directory, environment and standard streams of this process.
+This process forwards signals to the fork and ends with the exit status of the fork.
+
+The server copies this file into a folder that tests put first in PATH. The client starts in about
+30 ms, because it has few imports and does not load site-packages.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 STREAMS = (0, 1, 2)
 FOLDER = os.path.dirname(os.path.abspath(__file__))
-PASSED_ON = (
+FORWARDED = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
@@ -27,7 +28,7 @@ PASSED_ON = (
 
 
 def main() -> NoReturn:
-    """Run the command in a fork, or in a new Python where a fork would differ from it."""
+    """Run the command in a fork, or in a new process if a fork would behave differently."""
     arguments = sys.argv[1:]
     if os.path.basename(__file__) == "dvc":
         arguments = ["-m", "dvc", *arguments]
@@ -44,8 +45,9 @@ def main() -> NoReturn:
 
 
 def _can_fork(arguments: list[str], server: dict[str, Any]) -> bool:
-    """Whether this process has the server's settings, and its arguments begin with `-m`, `-c` or a
-    file, or `-u` and one of these.
+    """Whether this process has the settings of the server, and supported arguments.
+
+    The supported arguments are `-m`, `-c` or a file, with an optional `-u` before it.
     """
     prefixes = tuple(server["prefixes"])
     settings = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
@@ -69,14 +71,14 @@ def _run_in_fork(arguments: list[str]) -> int:
         socket.send_fds(server, [len(body).to_bytes(4, "big")], STREAMS)
         server.sendall(body)
 
-        def pass_on(number: int, _: object) -> None:
+        def forward(number: int, _: object) -> None:
             with contextlib.suppress(OSError):  # the fork has just ended
                 server.send(bytes([number]))
 
-        for number in PASSED_ON:
-            signal.signal(number, pass_on)
+        for number in FORWARDED:
+            signal.signal(number, forward)
         nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in STREAMS:  # else a pipe would stay open after the fork has closed it
+        for stream in STREAMS:  # otherwise a pipe stays open after the fork closes it
             os.dup2(nothing, stream)
         return int.from_bytes(server.recv(4), "big")
 

@@ -1,13 +1,13 @@
-"""A fork server: Python processes that start with torch and other libraries loaded, because
-importing them takes seconds.
+"""A fork server: it starts Python processes with torch and other libraries already imported.
 
-`start()` returns the variables of an environment whose `python` and `dvc` are fork_client.py, which
-asks this server for a fork. The server never imports the code under test.
+An import of these libraries takes seconds. `start()` returns environment variables; with them,
+`python` and `dvc` are fork_client.py, and each call requests a fork from this server. The server
+never imports the code under test.
 
 A fork differs from a new process in two ways: its parent is not the process that called `python`,
-and /proc shows the server's arguments. Tests that kill processes or look for them in /proc use an
-environment without these variables. A command with other values of `READ_ONCE` than the server's
-runs in a new process anyway.
+and /proc shows the arguments of the server. Therefore tests that kill processes or look for them in
+/proc use an environment without these variables. A command runs in a new process if its variables
+with a prefix of `READ_ONCE` differ from those of the server.
 """
 
 import atexit
@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import Any
 
 READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
-"""Prefixes of variables that Python and the libraries read when they start."""
+"""Prefixes of the variables that Python and the libraries read only at the start."""
 SETTINGS = {
     "DS_ACCELERATOR": "cpu",
     "GOMP_SPINCOUNT": "10000",
@@ -41,9 +41,7 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "PYTHONHASHSEED": "1",
 }
-"""The server's variables. All but the last two are what a stage sets for itself and the processes
-that it starts.
-"""
+"""The variables of the server. A stage sets all but the last two for itself and its processes."""
 LIBRARIES = (
     "pyarrow.dataset",
     "pyarrow.parquet",
@@ -70,11 +68,10 @@ LIBRARIES = (
 
 @functools.cache
 def start() -> dict[str, str]:
-    """Start the server, until this process ends; returns variables for the environment of its
-    clients.
+    """Start the server; returns environment variables for its clients.
 
-    None on a machine with a GPU, where forks could not use CUDA: there, all commands run in new
-    processes.
+    The server ends with this process. On a machine with a GPU the result is empty and all commands
+    run in new processes, because forks cannot use CUDA.
     """
     if Path("/dev/nvidiactl").exists():
         return {}
@@ -94,21 +91,22 @@ def start() -> dict[str, str]:
 
 
 def _stop(server: "subprocess.Popen[bytes]", folder: Path) -> None:
-    server.communicate()  # it ends when its standard input is closed
+    server.communicate()  # the server ends when its standard input is closed
     shutil.rmtree(folder)
 
 
 def serve(folder: Path) -> dict[str, Any]:
-    """Fork for every connection until standard input is closed. Returns only in the forks, with the
-    client's request.
+    """Fork for every connection until standard input is closed.
+
+    Only the forks return from this function, with the request of the client.
     """
     for name in LIBRARIES:
         importlib.import_module(name)
-    gc.freeze()  # so that a collection in a fork does not copy all memory
-    assert threading.active_count() == 1, "a fork would lack the other threads"
+    gc.freeze()  # otherwise garbage collection in a fork copies all memory
+    assert threading.active_count() == 1, "a fork has only the thread that forks"
     settings = {key: value for key, value in os.environ.items() if key.startswith(READ_ONCE)}
-    about = {"python": sys.executable, "prefixes": READ_ONCE, "settings": settings}
-    (folder / "server.json").write_text(json.dumps(about), encoding="utf-8")
+    info = {"python": sys.executable, "prefixes": READ_ONCE, "settings": settings}
+    (folder / "server.json").write_text(json.dumps(info), encoding="utf-8")
     client = Path(__file__).with_name("fork_client.py").read_text(encoding="utf-8")
     for name in ("python", "dvc"):
         (folder / name).write_text(f"#!{sys.executable} -IS\n{client}", encoding="utf-8")
@@ -126,14 +124,15 @@ def serve(folder: Path) -> dict[str, Any]:
                 listener.close()
                 return _keep(connection)
             connection.close()
-            with contextlib.suppress(ChildProcessError):  # there is none left
+            with contextlib.suppress(ChildProcessError):  # no child is left
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
 
 
 def _keep(connection: socket.socket) -> dict[str, Any]:
-    """Fork once more. The parent passes signals on and reports how the fork ends; the fork returns
-    the client's request.
+    """Fork again: the parent forwards signals to the fork and reports its wait status.
+
+    Only the fork returns from this function, with the request of the client.
     """
     size, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as stream:
@@ -159,10 +158,9 @@ def _keep(connection: socket.socket) -> dict[str, Any]:
 
 
 def run(request: dict[str, Any], python: str) -> None:
-    """Do in this fork what `python ARGUMENTS` does in a new process; `python` becomes
-    `sys.executable`.
+    """Run `python ARGUMENTS` in this fork; `python` becomes `sys.executable`.
 
-    Processes of `multiprocessing` stay new ones: they look for their parent.
+    `multiprocessing` still starts new processes, because they look for their parent.
     """
     import numpy
     import torch
@@ -199,7 +197,7 @@ def _run_main(arguments: list[str], python: str) -> None:
     sys.executable = python
     main = sys.modules["__main__"] = ModuleType("__main__")
     if first == "-m":
-        runpy._run_module_as_main(others[0])  # what `python -m` calls
+        runpy._run_module_as_main(others[0])  # `python -m` calls this function
     elif first == "-c":
         exec(others[0], main.__dict__)
     else:
@@ -208,7 +206,7 @@ def _run_main(arguments: list[str], python: str) -> None:
 
 
 def _exit_code(error: BaseException) -> int:
-    """Show an exception that ends Python; returns the exit code, negative for a signal."""
+    """Print an uncaught exception; returns the exit code, negative for a signal."""
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
             return (error.code or 0) & 0xFF
@@ -219,8 +217,9 @@ def _exit_code(error: BaseException) -> int:
 
 
 def main(folder: Path) -> None:
-    """Serve; in a fork, run the command and exit as Python does, except that the libraries' memory
-    is not freed, which is slow.
+    """Serve; in a fork, run the command and exit like Python.
+
+    The memory of the libraries is not freed, because this is slow.
     """
     request, code = serve(folder), 0
     try:

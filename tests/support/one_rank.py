@@ -1,12 +1,15 @@
-"""One of several processes that train tiny models together, one after another: starting them costs
-more than training.
+"""One rank of several that train tiny models together.
+
+A rank runs several jobs, because its start takes longer than the training.
 
 Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart]
 [stored]"...
 
-It leaves each job's values, curve, rows and predictions in FOLDER/NAME; with `predict` only those
-of an untrained model. With `apart` each rank has checkpoints of its own, and what is said of that
-is left. With `stored` the prompt is of upper layers, and what those below give is stored.
+Each job writes its parameters, curve, rows and predictions to FOLDER/NAME. The options of a job:
+
+- `predict`: write only the predictions of an untrained model.
+- `apart`: each rank has a separate folder of checkpoints; the error message of this is written.
+- `stored`: the prompt is in the upper layers, and the output of the lower layers is cached.
 """
 
 import os
@@ -47,20 +50,20 @@ PARAMS = {
     "num_validations": 3,
     "max_grad_norm": 0.5,
 }
-TOKENS = 52  # of a batch to predict
-ALONE = Cluster()
-pipeline.training.engine.PERSISTENT = 20  # so that ZeRO 3 parts even a tiny model's weights
+TOKENS = 52  # per batch of predictions
+SINGLE_PROCESS = Cluster()
+pipeline.training.engine.PERSISTENT = 20  # ZeRO 3 partitions even the tiny weights
 
 
 class Sums:
-    """A task whose predictions are the logits, added up."""
+    """A task whose predictions are the sums of the logits."""
 
     def decode(self, example: int, seen: list, classes: tuple[str, ...]) -> list[float]:
         return [float(window.logits.astype("float64").sum()) for window in seen]
 
 
 def batches(folder: Path) -> TrainBatches:
-    """Micro-batches of two tasks in turn, so that two ranks hold different tasks in a step."""
+    """Micro-batches of two tasks. In a step, two ranks can have different tasks."""
     tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
     return TrainBatches(
         tables,
@@ -72,8 +75,9 @@ def batches(folder: Path) -> TrainBatches:
 
 
 def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
-    """What the model predicts for each row of a table, in batches of which one rank has one more
-    than the other.
+    """The predictions of the model for each row of a table.
+
+    The number of batches is odd: a rank has one batch more than the other.
     """
     table = tiny.table(folder, "classes", 40, 1)
     split = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
@@ -84,14 +88,15 @@ def run(
     folder: Path,
     ranks: Ranks,
     arm: ArmName = "multitask",
-    cluster: Cluster = ALONE,
+    cluster: Cluster = SINGLE_PROCESS,
     until: int = 0,
     precision: str = "float32",
     checkpoints: str = "checkpoints",
     stored: int = 0,
 ) -> tuple[PromptedModel, TrainingRun]:
-    """Train; every rank ends with the same values. Raises Stopped after step `until`. Each rank's
-    data are in its own `data`.
+    """Train; every rank ends with equal parameters. Each rank has a separate folder of data.
+
+    Raises Stopped after step `until`.
     """
     model, callback, data = (
         tiny.prompted(arm),
@@ -111,7 +116,7 @@ def run(
         | {"hidden_state_cache_mb": stored}
         | {f"{part}_lr": RATES[part] for part in ARMS[arm].parts}
     )
-    made = train(
+    training_run = train(
         model,
         arm,
         batches(data),
@@ -125,20 +130,20 @@ def run(
         cluster=cluster,
         stopping=lambda: len(callback.steps) + 1 == until,
     )
-    return model, made
+    return model, training_run
 
 
 @contextmanager
 def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
-    """The task and rows of each micro-batch that this rank trains on."""
+    """Record the task and rows of each training micro-batch of this rank."""
     rows: list[tuple[int, list[int]]] = []
     collate = pipeline.training.trainer.collate
 
-    def noted(table: FeatureTable, chosen: Ints, task: int, pad_token_id: int) -> Batch:
+    def recording_collate(table: FeatureTable, chosen: Ints, task: int, pad_token_id: int) -> Batch:
         rows.append((task, chosen.tolist()))
         return collate(table, chosen, task, pad_token_id)
 
-    pipeline.training.trainer.collate = noted
+    pipeline.training.trainer.collate = recording_collate
     try:
         yield rows
     finally:
@@ -146,7 +151,7 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
 
 
 def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> None:
-    """One job."""
+    """Run a job."""
     cluster = Cluster(zero=int(zero), offload="offload" in words)
     if "predict" in words:
         model = prepare_for_inference(tiny.prompted(arm), ranks, cluster)
@@ -158,7 +163,7 @@ def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> No
         precision = "bfloat16" if "bfloat16" in words else "float32"
         try:
             with seen_rows() as rows:
-                model, made = run(
+                model, training_run = run(
                     folder,
                     ranks,
                     arm,
@@ -176,7 +181,7 @@ def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> No
         write_json(folder / f"{ranks.rank}.rows.json", rows)
         values = {name: value.detach() for name, value in model.trainable_state().items()}
         save_file(values, folder / f"{ranks.rank}.safetensors")
-        write_json(folder / f"{ranks.rank}.json", made.train)
+        write_json(folder / f"{ranks.rank}.json", training_run.train)
     if "predict" in words or cluster.zero < 3:
         write_json(
             folder / f"{ranks.rank}.predicted.json",

@@ -1,4 +1,4 @@
-"""Where the project is, and the real corpora that some tests need."""
+"""The folders of the project and of the real corpora for some tests."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Raw files as users have them: compress, write and read them."""
+"""Compress, write and read raw files of users."""
 
 import gzip
 import lzma
@@ -61,7 +61,7 @@ def read(
 
 
 def for_task(reader: str, options: Any) -> Any:
-    """The options for the task that has the keys of the rows, and the fewest other keys."""
+    """The options for the task with the keys of the rows and the fewest other keys."""
     keys = READERS[reader].keys(options)
     declared = [task_named(name).row_keys for name in NAMES]
     fitting = [task_keys for task_keys in declared if keys <= task_keys.kinds.keys()]

@@ -449,7 +449,7 @@ def deberta_v2(
 
 
 def _log_bucket(distance: int, buckets: int, limit: int) -> int:
-    """The signed bucket of a distance; small distances have a bucket each."""
+    """The signed bucket of a distance; each small distance has a separate bucket."""
     middle = buckets // 2
     if abs(distance) <= middle:
         return distance

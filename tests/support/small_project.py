@@ -1,5 +1,7 @@
-"""A small project: the pipeline's own code, two generated corpora of a few sentences, a random
-backbone; it trains in a blink.
+"""A small project for fast tests of the stages.
+
+It has the code of the pipeline, two generated corpora of a few sentences, and a tiny random
+backbone.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from ruamel.yaml import YAML
 from tests.support import fork_server
 from tests.support.paths import ROOT
 
-WORDS = 300  # of the generated corpora; the others are spelled
+WORDS = 300  # size of the vocabulary; characters spell the other words of the corpora
 TUNING = {
     "prompt_lr": 0.02,
     "head_lr": 0.003,
@@ -35,8 +37,9 @@ TASK = {"max_length": 48, "stride": 8, "test_rows": 20}
 
 
 def params(sha256: str) -> dict[str, Any]:
-    """world_srl is read from raw files of its own; world_ner is generated, and starts from a
-    mixture of itself alone.
+    """The params of the project.
+
+    world_srl has raw files. world_ner is generated, and starts from a mixture of only this task.
     """
     return {
         "seed": 7,
@@ -74,14 +77,15 @@ def params(sha256: str) -> dict[str, Any]:
 
 
 def write_params(folder: Path, values: dict[str, Any]) -> None:
-    """params.yaml of a project."""
+    """Write params.yaml of a project."""
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe").dump(values, file)
 
 
 def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
-    """A random BERT of two layers, with a tokenizer that has the most frequent words of `corpus`;
-    the hash of its weights.
+    """Write a random BERT of two layers; returns the SHA-256 hash of its weights.
+
+    The vocabulary of its tokenizer has the most frequent words of `corpus`.
     """
     import tokenizers
     import torch
@@ -105,16 +109,16 @@ def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
         *words,
     ]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(entries))}
-    made = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -137,7 +141,7 @@ def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
 
 
 def make_project(folder: Path) -> dict[str, Any]:
-    """Fill `folder` with all that the stages need; returns what its params.yaml says."""
+    """Write all inputs of the stages to `folder`; returns the values of its params.yaml."""
     from pipeline.world import write_corpus
 
     for name in ("pipeline", "stages", "deep_prompt", "data_recipes"):
@@ -151,10 +155,10 @@ def make_project(folder: Path) -> dict[str, Any]:
 
 
 def environment(home: Path, forks: bool = True) -> dict[str, str]:
-    """One process, one thread, this Python, and no settings of DVC's but the project's.
+    """Environment variables of a command: one process, one thread, and no user settings of DVC.
 
-    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), which start seconds
-    sooner.
+    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), because a fork starts
+    faster by seconds.
     """
     clean = {
         key: value
@@ -188,14 +192,14 @@ def python(folder: Path, env: dict[str, str], *words: str) -> "subprocess.Comple
 
 
 def python_of(env: dict[str, str]) -> str:
-    """The path of an environment's `python`."""
+    """The path of `python` in an environment."""
     found = shutil.which("python", path=env["PATH"])
     assert found is not None
     return found
 
 
 def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
-    """Path -> bytes of all files under some folders, with paths from each folder's parent."""
+    """Path -> bytes of all files in some folders. Paths are relative to the folder's parent."""
     return {
         str(file.relative_to(place.parent)): file.read_bytes()
         for place in places
@@ -205,7 +209,7 @@ def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    """Path -> bytes of all that a project has made: a function of params and raw files."""
+    """Path -> bytes of all outputs of a project. They depend only on params and raw files."""
     names = ("artifacts", "data", "models", "predictions", "report", "results", "runs")
     found = contents(*(folder / name for name in names))
     return {name: value for name, value in found.items() if not name.endswith(".gitignore")}

@@ -1,5 +1,6 @@
-"""Small tables of random features; no import of torch, which a process that makes shards does
-without.
+"""Small tables of random features.
+
+This module does not import torch, because processes that make shards do not need it.
 """
 
 import shutil
@@ -14,9 +15,9 @@ VOCABULARY = 60
 
 
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
-    """Random windows of 5 to 14 tokens whose labels can be learned from their tokens."""
+    """Random windows of 5 to 14 tokens. The labels are a function of the tokens."""
     generator = np.random.default_rng(seed)
-    made = []
+    windows = []
     for number in range(rows):
         length = int(generator.integers(5, 15))
         ids = generator.integers(3, VOCABULARY, length).tolist()
@@ -25,7 +26,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]
-        made.append(
+        windows.append(
             Feature(
                 number,
                 ids,
@@ -37,11 +38,11 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
                 len(labels) if kind == "classes" else 1,
             )
         )
-    return made
+    return windows
 
 
 def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
-    """The same, written and opened."""
+    """Write such features to a table and open it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{rows}-{seed}"
     shutil.rmtree(path, ignore_errors=True)
