@@ -1,4 +1,4 @@
-"""`import deep_prompt`: the public API is what its page says, and importing it is quick."""
+"""`import deep_prompt`: the public API agrees with its page, and the import is fast."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "name", [lambda path: path, str, lambda path: [path], lambda path: {"ner": path}]
 )
-def test_one_artifact_may_be_named_in_four_ways(
+def test_load_accepts_four_types_of_artifact_names(
     name: Callable[[Path], object], artifact: Path
 ) -> None:
     model = deep_prompt.load(name(artifact))  # type: ignore[arg-type]
@@ -74,13 +74,13 @@ def test_a_missing_artifact_is_a_user_error(tmp_path: Path) -> None:
             call(tmp_path)
 
 
-def test_every_public_name_exists_and_no_other_does() -> None:
+def test_only_public_names_exist() -> None:
     assert all(hasattr(deep_prompt, name) for name in deep_prompt.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
         deep_prompt.Trainer  # noqa: B018
 
 
-def test_importing_it_loads_no_torch() -> None:
+def test_the_import_loads_no_torch() -> None:
     check = "import sys, deep_prompt; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,7 +1,8 @@
-"""Reruns are exactly minimal, killed runs go on, and equal inputs give equal bytes: a small copy of
-the pipeline, with real DVC.
+"""A small copy of the pipeline with real DVC.
 
-The tests share one project and go through it from top to bottom; each starts from a pipeline that
+Reruns are minimal, killed runs resume, and equal inputs give equal bytes.
+
+The tests share a project and run in the order of this file. Each test starts from a pipeline that
 is up to date.
 """
 
@@ -96,7 +97,7 @@ WITHOUT_DVC = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `dvc repro` did: the stages it ran, and those it took out of the cache instead."""
+    """The stages that `dvc repro` ran, and the stages that it restored from the cache."""
 
     ran: set[str]
     restored: set[str]
@@ -105,14 +106,14 @@ class Outcome:
 
 @dataclass
 class Project:
-    """A folder with the pipeline; `values` is what its params.yaml says."""
+    """A folder with the pipeline; `values` are the contents of its params.yaml."""
 
     folder: Path
     env: dict[str, str]
     values: dict[str, Any]
 
     def repro(self, **more: str) -> Outcome:
-        """Run `dvc repro`, with more environment variables."""
+        """Run `dvc repro` with additional environment variables."""
         done = python(self.folder, self.env | more, "-m", "dvc", "repro")
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
@@ -123,13 +124,14 @@ class Project:
         )
 
     def write_params(self) -> None:
-        """Make params.yaml what `values` says."""
+        """Write `values` to params.yaml."""
         write_params(self.folder, self.values)
 
 
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """`python WORDS` in the background, in a new process: other hashes than the server's, so that
-    no result can hang on them.
+    """Start `python WORDS` in a new process.
+
+    Its hash seed differs from that of the fork server, so that results that depend on it differ.
     """
     return subprocess.Popen(
         [sys.executable, *words],
@@ -143,7 +145,7 @@ def start(project: Project, *words: str) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project under git and DVC in which nothing was run yet."""
+    """A project under git and DVC before the first run."""
     home = tmp_path_factory.mktemp("project")
     folder, env = home / "project", environment(home)
     values = make_project(folder)
@@ -162,7 +164,7 @@ def initialize(folder: Path, env: dict[str, str]) -> None:
 def plain(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
-    """The same project in another folder, and all its stages running in one process, without DVC."""
+    """The same project in another folder; a process runs all its stages without DVC."""
     home = tmp_path_factory.mktemp("plain")
     for name in ("pipeline", "stages", "deep_prompt", "data_recipes", "backbone", "data/raw"):
         shutil.copytree(project.folder / name, home / name)
@@ -178,16 +180,14 @@ def plain(
 
 @pytest.fixture(scope="module")
 def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes]]:
-    """What the first repro did, and what it made. (`plain` is asked for so that the two run side by
-    side.)
-    """
+    """The outcome and the outputs of the first repro. It runs in parallel with `plain`."""
     outcome = project.repro()
     return outcome, made(project.folder)
 
 
 @pytest.fixture(scope="module")
 def changed_rate(project: Project, first: object) -> Outcome:
-    """What a repro did after an edit of one task's learning rate."""
+    """The outcome of a repro after an edit of the learning rate of a task."""
     project.values["tasks"]["world_ner"]["multitask"] = {"prompt_lr": 0.03}
     project.write_params()
     return project.repro()
@@ -203,7 +203,7 @@ def test_the_second_repro_runs_nothing(project: Project, first: object) -> None:
     assert "up to date" in outcome.output
 
 
-def test_two_folders_one_with_dvc_and_one_without_give_the_same_bytes(
+def test_results_have_equal_bytes_with_and_without_dvc(
     first: tuple[Outcome, dict[str, bytes]], plain: tuple[Project, "subprocess.Popen[str]"]
 ) -> None:
     other, process = plain
@@ -220,9 +220,7 @@ def test_an_unchanged_dvc_lock_proves_unchanged_results(
     first: tuple[Outcome, dict[str, bytes]],
     plain: tuple[Project, "subprocess.Popen[str]"],
 ) -> None:
-    """DVC hashes nothing that differs from run to run: what another run made leaves dvc.lock as it
-    is.
-    """
+    """The outputs of another run do not change dvc.lock, because every hashed output is equal."""
     other, process = plain
     process.communicate(timeout=600)
     initialize(other.folder, other.env)
@@ -234,10 +232,10 @@ def test_an_unchanged_dvc_lock_proves_unchanged_results(
     assert len(list((other.folder / "resource_usage").rglob("run.json"))) == TRAININGS
 
 
-def test_what_is_released_predicts_and_says_where_it_comes_from(
+def test_a_released_artifact_predicts_and_names_its_sources(
     project: Project, first: object
 ) -> None:
-    """With the folder alone: no params.yaml is asked."""
+    """The folder of the artifact is enough; params.yaml is not read."""
     rows = [
         {"tokens": ["Ada", "left"], "task": "world_ner"},
         {"tokens": ["It", "ended"], "predicate": 1, "task": "world_srl"},
@@ -278,7 +276,7 @@ def test_what_is_released_predicts_and_says_where_it_comes_from(
         assert f"| {recipe.license} | {recipe.source} |" in card.text
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+def test_a_killed_training_resumes_and_gives_equal_bytes(
     plain: tuple[Project, "subprocess.Popen[str]"],
 ) -> None:
     other, process = plain
@@ -307,16 +305,16 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     steps = re.search(r"resuming at step (\d+) of (\d+)", again.stdout)
     assert steps, again.stdout
     assert steps[1] == steps[2], (
-        "killed before DVC has noted what was made, it is not trained again"
+        "a complete training is not repeated if DVC was killed before it recorded the outputs"
     )
     assert made(other.folder) == before
 
 
-def test_one_tasks_learning_rate_reruns_that_task(changed_rate: Outcome) -> None:
+def test_an_edit_of_a_learning_rate_reruns_its_task(changed_rate: Outcome) -> None:
     assert (changed_rate.ran, changed_rate.restored) == (RATE, set())
 
 
-def test_reverting_it_trains_nothing_and_brings_the_first_bytes_back(
+def test_a_reverted_edit_restores_the_first_results_without_training(
     project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes]]
 ) -> None:
     assert made(project.folder) != first[1]
@@ -342,10 +340,8 @@ def test_other_gpus_or_ranks_run_nothing(project: Project, first: object) -> Non
     assert (outcome.ran, outcome.restored) == (set(), set())
 
 
-def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -> None:
-    """DVC keeps a .gitignore in its outputs' folders, and takes its lines out again when a repro
-    fails.
-    """
+def test_changed_gitignore_files_run_nothing(project: Project, first: object) -> None:
+    """DVC writes a .gitignore to the folders of outputs, and changes it if a repro fails."""
     for name in ("data/features", "data/mixtures", "runs/pretrain/all"):
         with (project.folder / name / ".gitignore").open("a", encoding="utf-8") as file:
             file.write("/another\n")
@@ -354,8 +350,9 @@ def test_what_dvc_writes_for_git_runs_nothing(project: Project, first: object) -
 
 
 def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first: object) -> None:
-    """An edit of their params; and one of their code, which reruns all stages that depend on its
-    folder and changes no output.
+    """An edit of their params reruns only these stages.
+
+    An edit of their code reruns all stages that depend on its folder, but changes no output.
     """
     project.values["probe"]["rows"] = 8
     project.write_params()
@@ -367,13 +364,11 @@ def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first:
     code.write_text(before, encoding="utf-8")
     project.values["probe"]["rows"] = 10
     project.write_params()
-    assert project.repro().ran == set(), "all of it is in the cache"
+    assert project.repro().ran == set(), "the cache has all results"
 
 
-def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
-    """The run that was there stays as it is, and so do runs with other seeds; the report has the
-    mean.
-    """
+def test_a_new_seed_adds_one_run(project: Project, first: object) -> None:
+    """The runs with other seeds do not change. The report has the mean of all runs."""
     project.values["repeat"]["seeds"] = [8]
     project.write_params()
     runs = ("multitask-world_ner-", "head_only-world_ner-")
@@ -400,12 +395,12 @@ def test_a_seed_more_trains_once_more(project: Project, first: object) -> None:
     project.values["repeat"]["seeds"] = []
     project.write_params()
     for place in ("artifacts", "runs", "results", "predictions"):
-        shutil.rmtree(project.folder / place / "repeat")  # DVC leaves what is asked for no more
+        shutil.rmtree(project.folder / place / "repeat")  # DVC keeps outputs of removed stages
     outcome = project.repro()
     assert (outcome.ran, outcome.restored) == (set(), {"report"})
 
 
-def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(
+def test_an_edit_of_a_weight_reruns_the_mixture_and_its_dependents(
     project: Project, first: object
 ) -> None:
     project.values["mixtures"]["all"]["weights"] = {"world_srl": 3.0}
@@ -424,11 +419,12 @@ def test_a_mixtures_weight_reruns_that_mixture_and_what_starts_from_it(
     assert outcome.restored == set()
 
 
-def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(
+def test_an_edit_of_a_raw_file_reruns_its_corpus_and_the_mixtures_with_it(
     project: Project, first: object
 ) -> None:
-    """`mixture_corpora` is run for every mixture, but what it writes for the other is what it was:
-    nothing after it is run.
+    """`mixture_corpora` runs for every mixture, but its output for the other mixture is equal.
+
+    Therefore no later stage of the other mixture runs.
     """
     path = project.folder / "data/raw/srl/train.conll"
     sentence = "more\t0\t0\tIt\t-\t-\t-\t-\t(ARG0*)\nmore\t0\t1\tended\t-\t-\tend\tend.01\t(V*)\n\n"
@@ -452,7 +448,9 @@ def test_one_raw_file_reruns_its_corpus_and_the_mixtures_that_hold_it(
     assert outcome.restored == set()
 
 
-def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object) -> None:
+def test_a_new_corpus_needs_only_a_recipe_and_a_line_in_params(
+    project: Project, first: object
+) -> None:
     write_corpus("ner", project.folder / "data/raw/more", 30, 8)
     shutil.copy(
         project.folder / "data_recipes/world_ner.yaml", project.folder / "data_recipes/more.yaml"
@@ -479,7 +477,7 @@ def test_a_new_corpus_is_one_recipe_and_one_line(project: Project, first: object
 
 
 def stages_of(path: Path) -> dict[str, dict[str, Any]]:
-    """The stages of dvc.yaml, `foreach` taken away."""
+    """The stages of dvc.yaml without `foreach`."""
     stages = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
     return {name: stage.get("do", stage) for name, stage in stages.items()}
 
@@ -488,8 +486,9 @@ STAGES = stages_of(ROOT / "dvc.yaml")
 
 
 def module_files(name: str) -> Iterator[Path]:
-    """The files that importing a module of ours by its full name runs: its own and its packages'
-    __init__.py.
+    """The files that an import of a module runs: its file and the __init__.py of its packages.
+
+    The name is the full name of a module of this project.
     """
     parts = name.split(".")
     if parts[0] not in ("pipeline", "stages"):
@@ -504,14 +503,14 @@ def module_files(name: str) -> Iterator[Path]:
 
 
 def imported(file: Path) -> set[Path]:
-    """Our files that a file imports, anywhere in it: inside functions and for type checking too."""
+    """The project files that a file imports, also in functions and for type checking."""
     found: set[Path] = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, (
-                f"{file}:{node.lineno}: import by full names, for this test's sake"
+                f"{file}:{node.lineno}: use an absolute import, because this test reads only those"
             )
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
@@ -521,15 +520,14 @@ def imported(file: Path) -> set[Path]:
 
 
 def holds_code(file: Path) -> bool:
-    """Whether a file is more than a docstring: an `__init__.py` that only says what its package is
-    for changes no result.
-    """
+    """Whether a file has more than a docstring. A docstring changes no result."""
     return len(ast.parse((ROOT / file).read_text(encoding="utf-8")).body) > 1
 
 
 def closure(start: Path) -> set[str]:
-    """All our files that are run when `start` is: what a stage's code depends on. With a module
-    come its package's templates.
+    """The project files that run with the stage file `start`.
+
+    They include the templates in the packages of the imported modules.
     """
     seen: set[Path] = set()
     todo = {start, *module_files("stages")}
@@ -544,20 +542,18 @@ def closure(start: Path) -> set[str]:
 
 
 def covered(file: str, declared: Iterable[str]) -> bool:
-    """Whether a file, or a folder that it is in, is declared."""
+    """Whether a file or one of its parent folders is declared."""
     return any(file == dep or file.startswith(f"{dep}/") for dep in declared)
 
 
-# A stage that runs tasks by their names gets a hash of their own code from `prepare`. That stage
-# declares both folders whole, and so does `report`, which takes words from the tasks.
+# A stage that runs tasks by name gets the hash of their code from `prepare`. The stages `prepare`
+# and `report` declare both folders completely; `report` reads texts from the tasks.
 TASK_FOLDERS = ("pipeline/tasks", "pipeline/metrics")
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
-    """Every file that runs is declared, or its folder is; and nothing is declared of which no file
-    runs.
-    """
+    """Every file of a stage or its folder is declared, and every declared path is used."""
     stage = STAGES[name]
     match = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
     assert match, stage["cmd"]
@@ -572,15 +568,13 @@ def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
         f"{', '.join(remove) or 'none'}"
     )
     assert not remove, f"dvc.yaml: {name}: deps: remove {', '.join(remove)}"
-    assert len(declared) == len(set(declared)), f"dvc.yaml: {name}: deps: a file is there twice"
+    assert len(declared) == len(set(declared)), f"dvc.yaml: {name}: deps: remove duplicate files"
     inside = [dep for dep in declared if covered(str(Path(dep).parent), declared)]
-    assert not inside, (
-        f"dvc.yaml: {name}: deps: remove {', '.join(inside)}, whose folder is declared"
-    )
+    assert not inside, f"dvc.yaml: {name}: deps: remove {', '.join(inside)}; the folder is declared"
 
 
 def test_code_is_declared_by_folders() -> None:
-    """So that a reader sees each stage's data at a glance."""
+    """A short list of dependencies shows the data of each stage clearly."""
     declared = [
         dep
         for stage in STAGES.values()
@@ -591,8 +585,10 @@ def test_code_is_declared_by_folders() -> None:
 
 
 def test_the_import_closure_sees_every_kind_of_import() -> None:
-    """Checks the tool: a stage, its command, a package's __init__, an import inside `if
-    TYPE_CHECKING`, a template.
+    """Checks `closure` itself.
+
+    The cases are a stage, its command, an `__init__.py`, an import in `if TYPE_CHECKING`, and a
+    template.
     """
     assert {
         "stages/runtime/entry.py",
@@ -604,8 +600,8 @@ def test_the_import_closure_sees_every_kind_of_import() -> None:
     assert "pipeline/training/trainer.py" not in closure(Path("stages/prepare.py"))
 
 
-def test_no_module_but_the_tasks_is_imported_by_a_computed_name() -> None:
-    """Else the closure would miss it."""
+def test_only_tasks_are_imported_by_a_computed_name() -> None:
+    """`closure` does not find imports with computed names."""
     files = [file for folder in ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
     assert len(files) > 40
     computed = [
@@ -617,13 +613,13 @@ def test_no_module_but_the_tasks_is_imported_by_a_computed_name() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(name: str) -> None:
-    own = [
+def test_the_code_of_a_task_is_hashed_or_declared_by_its_stages(name: str) -> None:
+    hashed = [
         file
         for file in closure(Path(f"pipeline/tasks/{name}.py"))
         if file.startswith(TASK_FOLDERS) and not file.startswith("pipeline/tasks/base/")
     ]
-    shared = closure(Path(f"pipeline/tasks/{name}.py")) - {*own, "stages/__init__.py"}
+    shared = closure(Path(f"pipeline/tasks/{name}.py")) - {*hashed, "stages/__init__.py"}
     users = [
         stage
         for stage, values in STAGES.items()
@@ -634,16 +630,16 @@ def test_a_tasks_code_is_in_its_hash_or_declared_by_every_stage_that_runs_it(nam
         assert not [file for file in shared if not covered(file, STAGES[stage]["deps"])], stage
 
 
-def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
-    """An edit changes the hash of the tasks that import the file, and of no other."""
+def test_the_hash_of_a_task_covers_only_its_code(tmp_path: Path) -> None:
+    """An edit changes only the hashes of the tasks that import the file."""
     shutil.copytree(
         ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
     )
-    ask = f"from pipeline.tasks import code_of; print(*map(code_of, {list(NAMES)}))"
+    script = f"from pipeline.tasks import code_of; print(*map(code_of, {list(NAMES)}))"
 
     def hashes() -> dict[str, str]:
         done = subprocess.run(
-            [sys.executable, "-c", ask], cwd=tmp_path, check=True, capture_output=True, text=True
+            [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
         )
         return dict(zip(NAMES, done.stdout.split(), strict=True))
 
@@ -668,7 +664,7 @@ def test_a_tasks_hash_is_of_its_own_code(tmp_path: Path) -> None:
         before = after
 
 
-def test_every_stage_module_that_makes_something_is_in_dvc_yaml() -> None:
+def test_dvc_yaml_runs_every_stage_module() -> None:
     run = {re.split(r"[. ]", stage["cmd"])[4] for stage in STAGES.values()}
     modules = {
         path.stem
@@ -685,9 +681,9 @@ def keys_of(value: Any) -> set[str]:
     return set(value) | {key for inner in value.values() for key in keys_of(inner)}
 
 
-def test_dvc_yaml_and_params_know_no_topology() -> None:
-    """A changed command or param is a rerun, and another machine is none."""
-    said = str(
+def test_dvc_yaml_and_params_do_not_describe_hardware() -> None:
+    """A changed command or param causes a rerun, but other hardware must not cause one."""
+    stages = str(
         {
             name: {key: value for key, value in stage.items() if key != "deps"}
             for name, stage in STAGES.items()
@@ -700,13 +696,13 @@ def test_dvc_yaml_and_params_know_no_topology() -> None:
         for key in keys_of(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
     }
     words = r"(?i)gpu|cuda|(?<!lora_)rank|node|launch|deepspeed|torchrun|world_size|workers"
-    assert re.findall(words, said) == []
+    assert re.findall(words, stages) == []
     assert [key for key in keys if re.search(words, key)] == []
-    assert "prepare" in said
+    assert "prepare" in stages
     assert "prompt_lr" in keys
 
 
 def test_no_output_persists() -> None:
-    """`persist: true` would let a run go on from one with other params."""
+    """With `persist: true` a run could resume from a run with other params."""
     outs = [out for stage in STAGES.values() for out in stage.get("outs", ())]
     assert "persist" not in keys_of(STAGES) | {key for out in outs for key in keys_of(out)}

@@ -18,7 +18,7 @@ from tests.support.small_project import environment, make_project, python, write
 def project(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, str], dict[str, Any]]:
-    """A project with one mixture, trained on two ranks, and one task that starts from another."""
+    """A project with two ranks and a mixture; world_ner starts from world_srl."""
     home = tmp_path_factory.mktemp("parallel")
     folder, env = (home / "project").resolve(), environment(home)
     values = make_project(folder)
@@ -35,7 +35,7 @@ def project(
 def test_each_task_trains_in_one_process(
     project: tuple[Path, dict[str, str], dict[str, Any]],
 ) -> None:
-    """Also after an interruption."""
+    """This also holds after an interruption."""
     folder, env, _ = project
     running = subprocess.Popen(
         [sys.executable, "-m", "deep_prompt", "parallel", "2"],

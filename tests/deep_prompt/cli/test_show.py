@@ -1,4 +1,4 @@
-"""deep-prompt show: scores, the summary, and what each run took on this machine."""
+"""deep-prompt show: scores, the summary, and the resource usage of each run."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -15,7 +15,7 @@ TRAINED = ("pretrain/all", "pretrain/ner_only", "multitask/world_ner")
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a report, and three runs that were measured."""
+    """A project with a report and the resource usage of three runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     write_params(tmp_path, params("0" * 64))
@@ -37,12 +37,12 @@ def test_a_run_is_shown_with_its_seconds_memory_and_ranks(
     assert [[cell.strip() for cell in row] for row in rows] == [
         [folder, "1,234", "2,346 MB", "2"] for folder in TRAINED
     ]
-    assert "multitask/world_srl" not in shown, "it was not trained yet"
+    assert "multitask/world_srl" not in shown, "the task is not trained yet"
     assert "The summary." in shown
 
 
 def test_a_run_from_the_cache_has_dashes(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its numbers are unknown, or of another run that was trained here since."""
+    """Its resource usage is unknown or belongs to a later run with other params."""
     (project / "resource_usage/pretrain/all/run.json").unlink()
     (project / "runs/pretrain/ner_only/train.tsv").write_text("of other params\n")
     assert [load_resource_usage(Path(folder)) is None for folder in TRAINED] == [True, True, False]

@@ -1,6 +1,4 @@
-"""deep-prompt tune: it checks the search space, continues a study, resumes interrupted trials and
-writes the best values to params.yaml.
-"""
+"""deep-prompt tune: search spaces, continued studies, resumed trials, and --apply."""
 
 import difflib
 import os
@@ -143,7 +141,7 @@ def test_an_interrupted_trial_resumes(
     write_space(folder, SPACE)
 
 
-def test_bad_resultsare_pruned_and_diverged_resultsscore_0(
+def test_bad_trials_are_pruned_and_diverged_trials_score_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The training is fake: its score falls with the learning rate, and it diverges above 0.05."""
@@ -303,7 +301,7 @@ def test_wrong_arguments_are_refused(
         tune(Namespace(**{**arguments, **changes}))
 
 
-def test_the_best_trial_is_a_finished_one_and_equal_resultsgive_equal_bytes(tmp_path: Path) -> None:
+def test_the_best_trial_is_finished_and_equal_results_give_equal_bytes(tmp_path: Path) -> None:
     results = [
         TrialResult(0, 50.0, False, 4, {"lr": 0.1, "init": "text"}),
         TrialResult(1, 70.0, True, 1, {"lr": 0.01, "init": "normal"}),
