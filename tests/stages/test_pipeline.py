@@ -131,7 +131,7 @@ class Project:
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
     """Start `python WORDS` in a new process.
 
-    Its hash seed differs from that of the fork server, so that results that depend on it differ.
+    Its hash seed differs from the seed of the fork server: results must not depend on it.
     """
     return subprocess.Popen(
         [sys.executable, *words],
@@ -350,7 +350,7 @@ def test_changed_gitignore_files_run_nothing(project: Project, first: object) ->
 
 
 def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first: object) -> None:
-    """An edit of their params reruns only these stages.
+    """An edit of params.yaml reruns only these stages.
 
     An edit of their code reruns all stages that depend on its folder, but changes no output.
     """

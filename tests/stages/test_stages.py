@@ -1,5 +1,7 @@
-"""A user's mistakes, through the stages: one message that names place, value and remedy, no
-traceback, nothing written over.
+"""User errors in the stages.
+
+A stage reports each error with its location, the value and how to fix it. It prints no traceback
+and overwrites nothing.
 """
 
 import errno
@@ -49,7 +51,7 @@ MARK = {"mark": "an earlier result"}
 
 
 def problems(call: Callable[..., Any], *words: str) -> list[str]:
-    """What a user is told."""
+    """The messages of the user error of a call."""
     with pytest.raises(UserError) as caught:
         call(*words)
     return caught.value.problems
@@ -57,9 +59,7 @@ def problems(call: Callable[..., Any], *words: str) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with params, recipes, raw files of three corpora, and an earlier result of
-    `prepare`.
-    """
+    """A working folder with params, recipes, raw files of three corpora, and old results."""
     monkeypatch.chdir(tmp_path)
     values = params("0" * 64)
     values["tasks"]["world_qa"] = {
@@ -92,14 +92,14 @@ def question(name: str, start: int = 2) -> str:
 
 
 def edit(folder: Path, change: Callable[[Values], object], name: str = "params.yaml") -> None:
-    """Change a YAML file by a function on its values."""
+    """Change the values of a YAML file in place."""
     values = load_yaml(folder / name)
     change(values)
     with (folder / name).open("w", encoding="utf-8") as file:
         YAML(typ="safe").dump(values, file)
 
 
-# Each: how params.yaml is spoiled, and what must be in one of the messages.
+# For each case: the change of params.yaml, and the expected parts of one of the messages.
 PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "unknown key": (lambda v: v.update(sead=1), ("params.yaml", "'sead'", "did you mean 'seed'?")),
     "missing key": (
@@ -114,11 +114,11 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v.update(seed="seven"),
         ("params.yaml: seed", "'seven'", "an integer"),
     ),
-    "true is no number": (
+    "true instead of a number": (
         lambda v: v["mixtures"]["all"].update(cap=True),
         ("all", "cap", "true/false True", "an integer"),
     ),
-    "nothing where a mapping belongs": (
+    "nothing instead of a mapping": (
         lambda v: v.update(tasks=None),
         ("tasks", "found nothing", "a mapping"),
     ),
@@ -146,19 +146,19 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["tasks"]["world_ner"].update(init_from="pretrain/al"),
         ("world_ner", "did you mean 'all'?"),
     ),
-    "no such start": (
+    "unknown init_from": (
         lambda v: v["tasks"]["world_ner"].update(init_from="all"),
         ("init_from is 'all'; give pretrain/MIXTURE",),
     ),
-    "start of an unknown task": (
+    "init_from an unknown task": (
         lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_slr"),
         ("did you mean 'world_srl'",),
     ),
-    "start of itself": (
+    "init_from itself": (
         lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_ner"),
         ("no other task 'world_ner'",),
     ),
-    "start of an arm that is not run": (
+    "init_from an arm that is not run": (
         lambda v: v["tasks"]["world_ner"].update(init_from="deep_prompt/world_srl"),
         ("deep_prompt is not run on 'world_srl'",),
     ),
@@ -166,7 +166,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["arms"]["multitask"].update(num_virtual_tokens=3),
         ("num_virtual_tokens is set, but multitask does not use it; remove it",),
     ),
-    "nothing to store by an arm without layers below": (
+    "cache of an arm without lower layers": (
         lambda v: v["arms"]["head_only"].update(hidden_state_cache_mb=9),
         ("hidden_state_cache_mb is set, but head_only does not use it; remove it",),
     ),
@@ -202,7 +202,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["arms"]["multitask"].pop("prompt_lr"),
         ("arms.multitask", "prompt_lr is missing"),
     ),
-    "useless learning rate": (
+    "unused learning rate": (
         lambda v: v["arms"]["head_only"].update(prompt_lr=1.0),
         ("head_only trains no prompt; remove",),
     ),
@@ -214,23 +214,23 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["compare"]["arms"].append("multitask"),
         ("compare: arms has multitask, which runs on every task anyway; remove it",),
     ),
-    "arm that is no mapping": (
+    "arm that is not a mapping": (
         lambda v: v["tasks"]["world_ner"].update(multitask=3),
         ("world_ner.multitask: found an integer 3, expected a mapping",),
     ),
-    "arm of a task that is misspelled": (
+    "misspelled arm of a task": (
         lambda v: v["tasks"]["world_ner"].update(fine_tun={}),
         ("unknown key 'fine_tun'", "did you mean 'fine_tune'?"),
     ),
-    "overrides by the name of their field": (
+    "overrides with the name of their field": (
         lambda v: v["tasks"]["world_ner"].update(overrides={}),
         ("unknown key 'overrides'",),
     ),
-    "useless rate in pretrain": (
+    "unused learning rate in pretrain": (
         lambda v: v["pretrain"]["all"].update(backbone_lr=1.0),
         ("pretrain.all", "trains no backbone"),
     ),
-    "override that is unknown": (
+    "unknown override": (
         lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}),
         ("did you mean 'epochs'?",),
     ),
@@ -246,11 +246,11 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["repeat"]["tasks"].append("world_srl"),
         ("repeat.arms: head_only is not run on 'world_srl'; add both to compare",),
     ),
-    "a seed twice": (
+    "duplicate seed": (
         lambda v: v["repeat"].update(seeds=[8, 9, 8]),
         ("repeat.seeds: found 8, 9, 8; give each seed once",),
     ),
-    "the seed that is run anyway": (
+    "seed of the main run": (
         lambda v: v["repeat"].update(seeds=[7]),
         ("repeat.seeds: has 7, which is `seed`",),
     ),
@@ -266,15 +266,15 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["probe"]["arms"].append("fine_tun"),
         ("probe", "did you mean 'fine_tune'?"),
     ),
-    "no rows to probe": (
+    "probe of 0 rows": (
         lambda v: v["probe"].update(rows=0),
         ("probe: rows is 0", "at least one row"),
     ),
-    "more typos than words": (
+    "typo_rate above 1": (
         lambda v: v["probe"].update(typo_rate=1.5),
         ("typo_rate 1.5", "up to 1"),
     ),
-    "domain of an unknown task": (
+    "out_of_domain of an unknown task": (
         lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
         ("probe.out_of_domain: no task 'world_n'",),
     ),
@@ -287,36 +287,36 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", PARAMS)
-def test_a_mistake_in_params_is_told(case: str, place: Path) -> None:
-    load_params()  # it is sound before
+def test_an_error_in_params_is_reported(case: str, place: Path) -> None:
+    load_params()  # valid before the change
     change, wanted = PARAMS[case]
     edit(place, change)
-    told = problems(prepare, "world_ner")
-    assert any(all(part in problem for part in wanted) for problem in told), told
+    messages = problems(prepare, "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in messages), messages
     assert json.loads((place / "data/examples/world_ner/summary.json").read_text()) == MARK
 
 
-def test_several_mistakes_are_told_at_once(place: Path) -> None:
-    def spoil(values: Values) -> None:
+def test_several_errors_are_reported_at_once(place: Path) -> None:
+    def corrupt(values: Values) -> None:
         values["seed"] = "seven"
         values["tasks"]["world_ner"]["test_row"] = 3
         values["mixtures"]["all"]["temperature"] = 0
         del values["backbone"]["source"]
 
-    edit(place, spoil)
-    told = problems(load_params)
-    assert len(told) == 4
+    edit(place, corrupt)
+    messages = problems(load_params)
+    assert len(messages) == 4
     for part in ("seed", "test_row", "temperature is 0", "'source' is missing"):
-        assert sum(part in problem for problem in told) >= 1, (part, told)
+        assert sum(part in problem for problem in messages) >= 1, (part, messages)
 
 
-def test_mistakes_between_sections_are_told_at_once(place: Path) -> None:
-    def spoil(values: Values) -> None:
+def test_errors_between_sections_are_reported_at_once(place: Path) -> None:
+    def corrupt(values: Values) -> None:
         values["compare"]["tasks"].append("nowhere")
         values["tasks"]["world_srl"]["init_from"] = "pretrain/nothing"
         values["arms"]["head_only"]["backbone_lr"] = 1.0
 
-    edit(place, spoil)
+    edit(place, corrupt)
     assert len(problems(load_params)) == 3
 
 
@@ -326,7 +326,7 @@ def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
     assert load_params().pretrain["all"].prompt_lr == 0.02
 
 
-# Each: the task, the file that is spoiled and how, and what must be in one of the messages.
+# For each case: the task, a file, its change, and the expected parts of one of the messages.
 RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]] = {
     "missing file": (
         "world_ner",
@@ -340,7 +340,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         lambda raw: raw + b"alone\n",
         ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator"),
     ),
-    "no tag of the scheme": (
+    "tag of another scheme": (
         "world_ner",
         "data/world/ner/train.conll",
         lambda raw: raw.replace(b"B-PER", b"S-PER"),
@@ -352,7 +352,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         lambda raw: raw.replace(b"PER", b"PRE"),
         ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there"),
     ),
-    "label in validation alone": (
+    "label only in validation": (
         "world_ner",
         "data/world/ner/validation.conll",
         lambda raw: raw.replace(b"PER", b"LOC"),
@@ -392,7 +392,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         lambda raw: raw.replace(b"(ARG0*)", b"(ARG0*"),
         ("test.conll:2", "'(V*)' opens inside (ARG0*"),
     ),
-    "answer elsewhere": (
+    "answer at another position": (
         "world_qa",
         "data/world/qa/train.jsonl",
         lambda _: question("q", 3).encode(),
@@ -404,7 +404,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         lambda raw: raw[:-5],
         ("train.jsonl:1", "not valid JSON"),
     ),
-    "question twice": (
+    "duplicate question": (
         "world_qa",
         "data/world/qa/train.jsonl",
         lambda raw: raw * 2,
@@ -450,24 +450,24 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_a_mistake_in_a_corpus_is_told(case: str, place: Path) -> None:
+def test_an_error_in_a_corpus_is_reported(case: str, place: Path) -> None:
     task, name, change, wanted = RAW[case]
     content = change((place / name).read_bytes())
     (place / name).unlink()
     if content is not None:
         (place / name).write_bytes(content)
     before = contents(place / "data", place / "data_recipes")
-    told = problems(prepare, task)
-    assert any(all(part in problem for part in wanted) for problem in told), told
+    messages = problems(prepare, task)
+    assert any(all(part in problem for part in wanted) for problem in messages), messages
     listed = place / "data/problems" / task / "problems.jsonl"
     if listed.exists():
         lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
-        assert [f"{line['where']}: {line['message']}" for line in lines] == list(told)
+        assert [f"{line['where']}: {line['message']}" for line in lines] == list(messages)
         shutil.rmtree(listed.parent)
     assert contents(place / "data", place / "data_recipes") == before
 
 
-def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
+def test_the_corpora_without_these_changes_are_valid(place: Path) -> None:
     for task in ("world_ner", "world_srl", "world_qa"):
         prepare(task)
         assert (
@@ -478,7 +478,7 @@ def test_the_corpora_that_are_spoiled_above_are_sound(place: Path) -> None:
         )
 
 
-def test_what_a_recipe_leaves_to_be_found_out_is_told(
+def test_the_values_of_auto_options_are_reported(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     auto = {"columns": "auto", "token": 0, "tag": 1, "tag_scheme": "auto", "separator": "auto"}
@@ -487,29 +487,29 @@ def test_what_a_recipe_leaves_to_be_found_out_is_told(
     assert r"detected separator: '\t', columns: 2, tag_scheme: 'iob2'" in capsys.readouterr().out
 
 
-def test_all_mistakes_in_a_corpus_are_told_at_once(place: Path) -> None:
+def test_all_errors_in_a_corpus_are_reported_at_once(place: Path) -> None:
     (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
     (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())
-    told = problems(prepare, "world_ner")
+    messages = problems(prepare, "world_ner")
     for place_of in ("train.conll:1", "train.conll:2", "train.conll:4", "test.conll:1"):
-        assert sum(place_of + ":" in problem for problem in told) == 1, (place_of, told)
+        assert sum(place_of + ":" in problem for problem in messages) == 1, (place_of, messages)
 
 
-def test_an_absent_corpus_names_folder_and_source(place: Path) -> None:
+def test_the_error_of_a_missing_corpus_names_folder_and_source(place: Path) -> None:
     shutil.rmtree(place / "data/world/ner")
-    (told,) = problems(prepare, "world_ner")
-    assert "data/world/ner: no such folder" in told
-    assert load_recipe(place / "data_recipes/world_ner.yaml").source in told
+    (message,) = problems(prepare, "world_ner")
+    assert "data/world/ner: no such folder" in message
+    assert load_recipe(place / "data_recipes/world_ner.yaml").source in message
 
 
-def test_a_task_that_params_have_not(place: Path) -> None:
-    (told,) = problems(prepare, "world_nre")
-    assert "no task 'world_nre'" in told
-    assert "did you mean 'world_ner'?" in told
+def test_an_unknown_task_is_refused(place: Path) -> None:
+    (message,) = problems(prepare, "world_nre")
+    assert "no task 'world_nre'" in message
+    assert "did you mean 'world_ner'?" in message
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words", "wanted"),
+    ("corrupt", "words", "wanted"),
     [
         (
             lambda folder: edit(folder, lambda values: values.update(sead=1)),
@@ -537,13 +537,13 @@ def test_a_task_that_params_have_not(place: Path) -> None:
     ],
 )
 def test_a_command_ends_with_1_and_no_traceback(
-    spoil: Callable[[Path], object],
+    corrupt: Callable[[Path], object],
     words: tuple[str, ...],
     wanted: str,
     place: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    spoil(place)
+    corrupt(place)
     env = environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": str(ROOT)}
     done = python(place, env, "-m", *words)
     assert done.returncode == 1
@@ -553,7 +553,7 @@ def test_a_command_ends_with_1_and_no_traceback(
     assert len(done.stderr.splitlines()) <= 22
 
 
-# What needs a model: one small project, trained once; each test works on a copy.
+# Tests that need a model. They share a trained project; each test changes a copy.
 
 IN_ONE_PROCESS = """
 import importlib, sys
@@ -575,7 +575,7 @@ TRAINED = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which one task is trained and evaluated."""
+    """A project with a trained and evaluated task."""
     folder = tmp_path_factory.mktemp("trained")
     make_project(folder)
     edit(folder, lambda values: values["pretrain"]["ner_only"].update(epochs=0.1))
@@ -587,7 +587,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to spoil, as the working folder."""
+    """A copy of the trained project as the working folder."""
     folder = tmp_path / "copied"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
@@ -643,15 +643,15 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda a: edit_json(a / "config.json", lambda v: v.update(shape=1)),
         ("config.json", "unknown key 'shape'"),
     ),
-    "torn prompt": (
+    "truncated prompt": (
         lambda a: cut(a / "prompt.safetensors"),
         ("prompt.safetensors", "not a safetensors file"),
     ),
-    "torn heads": (
+    "truncated heads": (
         lambda a: cut(a / "heads.safetensors"),
         ("heads.safetensors", "not a safetensors file"),
     ),
-    "torn config": (lambda a: cut(a / "config.json"), ("config.json", "not valid JSON")),
+    "truncated config": (lambda a: cut(a / "config.json"), ("config.json", "not valid JSON")),
     "no prompt": (
         lambda a: (a / "prompt.safetensors").unlink(),
         ("prompt.safetensors", "no such file"),
@@ -661,13 +661,14 @@ ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 def test_out_of_domain_only_shared_labels_count() -> None:
-    """The model finds the PER but not the LOC, of which it makes a LOC and an ORG: 1 of 2 and 1 of
-    2 without the ORG.
+    """The model finds the PER, and splits the LOC into a LOC and an ORG.
+
+    Recall is 1 of 2. Precision is 1 of 3, or 1 of 2 without the ORG.
     """
     from stages import out_of_domain
     from stages.evaluation.load_model import Subject
 
-    class Told(Subject):
+    class FakeSubject(Subject):
         def decoded(self, split: EvalSet) -> list[Any]:
             return [["B-PER", "O", "B-LOC", "B-ORG"]]
 
@@ -678,7 +679,7 @@ def test_out_of_domain_only_shared_labels_count() -> None:
         None,
         np.arange(1),
     )
-    subject = Told(None, split, "f1", 0, 64, 16, {})
+    subject = FakeSubject(None, split, "f1", 0, 64, 16, {})
     assert out_of_domain._score(subject, split, {}) == pytest.approx(
         100 * 2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2)
     )
@@ -686,7 +687,7 @@ def test_out_of_domain_only_shared_labels_count() -> None:
     assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
 
 
-# Each: how the labels of probe.out_of_domain are spoiled, and what a user is told.
+# For each case: the change of probe.out_of_domain, and the expected parts of a message.
 SHIFTS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "unknown label of the data": (
         lambda s: s.update(labels={"PRE": "PER"}),
@@ -704,30 +705,32 @@ SHIFTS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", SHIFTS)
-def test_a_mistake_in_out_of_domain_is_told(case: str, copied: Path) -> None:
+def test_an_error_in_out_of_domain_is_reported(case: str, copied: Path) -> None:
     from stages.out_of_domain import out_of_domain
 
-    spoil, wanted = SHIFTS[case]
-    edit(copied, lambda values: spoil(values["probe"]["out_of_domain"][0]))
-    told = problems(out_of_domain, "multitask", "world_ner", "world_ner")
-    assert any(all(part in problem for part in ("params.yaml", *wanted)) for problem in told), told
+    corrupt, wanted = SHIFTS[case]
+    edit(copied, lambda values: corrupt(values["probe"]["out_of_domain"][0]))
+    messages = problems(out_of_domain, "multitask", "world_ner", "world_ner")
+    assert any(all(part in problem for part in ("params.yaml", *wanted)) for problem in messages), (
+        messages
+    )
     assert not (copied / "results/out_of_domain").exists()
 
 
 @pytest.mark.parametrize("case", ARTIFACT)
-def test_an_artifact_that_does_not_fit_is_refused(case: str, copied: Path) -> None:
+def test_an_incompatible_artifact_is_refused(case: str, copied: Path) -> None:
     from stages.evaluate import evaluate
 
-    spoil, wanted = ARTIFACT[case]
-    spoil(copied / "artifacts/multitask/world_ner")
+    corrupt, wanted = ARTIFACT[case]
+    corrupt(copied / "artifacts/multitask/world_ner")
     before = contents(copied / "results", copied / "predictions")
     assert before
-    told = problems(evaluate, "multitask", "world_ner")
-    assert any(all(part in problem for part in wanted) for problem in told), told
+    messages = problems(evaluate, "multitask", "world_ner")
+    assert any(all(part in problem for part in wanted) for problem in messages), messages
     assert contents(copied / "results", copied / "predictions") == before
 
 
-def test_every_way_in_which_an_artifact_does_not_fit_is_told_at_once(copied: Path) -> None:
+def test_all_errors_of_an_artifact_are_reported_at_once(copied: Path) -> None:
     from stages.evaluate import evaluate
 
     edit_json(
@@ -742,12 +745,12 @@ def test_an_artifact_without_the_task_is_refused(copied: Path) -> None:
 
     path = copied / "artifacts/multitask/world_ner/config.json"
     edit_json(path, lambda v: v["heads"].update(other=v["heads"].pop("world_ner")))
-    (told,) = problems(evaluate, "multitask", "world_ner")
-    assert "world_ner" in told
+    (message,) = problems(evaluate, "multitask", "world_ner")
+    assert "world_ner" in message
 
 
 BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "absent": (
+    "missing folder": (
         lambda f: shutil.rmtree(f / "backbone"),
         ("folder:backbone", "has no config.json"),
     ),
@@ -759,7 +762,7 @@ BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)),
         ("params.yaml has 000", "backbone.sha256"),
     ),
-    "torn weights": (
+    "truncated weights": (
         lambda f: cut(f / "backbone/model.safetensors"),
         ("sha256 of", "get the right weights"),
     ),
@@ -771,21 +774,21 @@ BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", BACKBONE)
-def test_a_backbone_that_is_not_the_one_is_refused(case: str, copied: Path) -> None:
+def test_a_wrong_backbone_is_refused(case: str, copied: Path) -> None:
     from stages.evaluate import evaluate
     from stages.featurize import featurize
     from stages.finetune import finetune
 
-    spoil, wanted = BACKBONE[case]
-    spoil(copied)
+    corrupt, wanted = BACKBONE[case]
+    corrupt(copied)
     before = contents(copied / "artifacts", copied / "results", copied / "data")
     for call, arms in ((featurize, ()), (finetune, ("multitask",)), (evaluate, ("multitask",))):
-        (told,) = problems(call, *arms, "world_ner")
-        assert all(part in told for part in wanted), told
+        (message,) = problems(call, *arms, "world_ner")
+        assert all(part in message for part in wanted), message
     assert contents(copied / "artifacts", copied / "results", copied / "data") == before
 
 
-def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
+def test_the_error_of_diverged_training_names_the_rows(copied: Path) -> None:
     edit(
         copied,
         lambda values: values["arms"]["multitask"].update(head_lr=1e30, warmup_ratio=0.0, epochs=1),
@@ -797,8 +800,7 @@ def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
     (line,) = done.stderr.splitlines()
     found = re.fullmatch(
         r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); "
-        r"lower the "
-        r"learning rate, or look at these rows; the last checkpoint is kept",
+        r"lower the learning rate, or look at these rows; the last checkpoint is kept",
         line,
     )
     assert found, line
@@ -806,7 +808,7 @@ def test_training_that_runs_out_of_numbers_names_the_rows(copied: Path) -> None:
     assert set(found[1].split(", ")) <= ids
 
 
-def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
+def test_a_hidden_state_cache_without_lower_layers_is_refused(copied: Path) -> None:
     from stages.finetune import finetune
     from stages.pretrain import pretrain
 
@@ -822,8 +824,8 @@ def test_a_prompt_with_nothing_below_to_store_is_refused(copied: Path) -> None:
     assert contents(copied / "artifacts") == before
 
 
-def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
-    """In both stages: what a mixture's prompt begins with, a multitask arm goes on with."""
+def test_pretraining_and_finetuning_cache_the_lower_layers(copied: Path) -> None:
+    """The multitask arm has the prompt layers of its mixture."""
     edit(
         copied,
         lambda values: values["pretrain"]["ner_only"].update(
@@ -851,7 +853,7 @@ def test_what_is_stored_is_of_the_layers_below_a_prompt(copied: Path) -> None:
     ]
 
 
-def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) -> None:
+def test_features_that_differ_from_the_mixture_are_refused(copied: Path) -> None:
     from stages.pretrain import pretrain
 
     edit_json(
@@ -859,9 +861,9 @@ def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) ->
         lambda v: v["splits"]["train"].update(sha256="0"),
     )
     before = contents(copied / "artifacts")
-    (told,) = problems(pretrain, "ner_only")
-    assert "other features of world_ner" in told
-    assert "run mixture_corpora and mix again" in told
+    (message,) = problems(pretrain, "ner_only")
+    assert "other features of world_ner" in message
+    assert "run mixture_corpora and mix again" in message
     assert contents(copied / "artifacts") == before
 
 
@@ -881,18 +883,16 @@ def test_features_that_are_not_those_of_the_mixture_are_refused(copied: Path) ->
         ("generate", ("nerr",)),
     ],
 )
-def test_a_word_that_names_nothing_is_told(
-    stage: str, words: tuple[str, ...], copied: Path
-) -> None:
+def test_an_unknown_argument_is_reported(stage: str, words: tuple[str, ...], copied: Path) -> None:
     import importlib
 
     before = contents(copied)
-    told = problems(getattr(importlib.import_module(f"stages.{stage}"), stage), *words)
-    assert any(repr(word) in problem for word in words for problem in told), told
+    messages = problems(getattr(importlib.import_module(f"stages.{stage}"), stage), *words)
+    assert any(repr(word) in problem for word in words for problem in messages), messages
     assert contents(copied) == before
 
 
-# Presets.
+# Presets
 
 
 @pytest.mark.parametrize(
@@ -900,7 +900,7 @@ def test_a_word_that_names_nothing_is_told(
     [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))],
     ids=lambda path: path.stem,
 )
-def test_presets_are_sound_and_name_recipes(path: Path) -> None:
+def test_presets_are_valid_and_their_recipes_exist(path: Path) -> None:
     checked = check_params(load_yaml(path), str(path))
     for name in checked.tasks:
         assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
@@ -909,13 +909,13 @@ def test_presets_are_sound_and_name_recipes(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem
 )
-def test_the_papers_presets_pass_a_dry_run(
+def test_dvc_lists_the_stages_of_the_paper_presets(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With empty folders for the corpora: params and recipes are sound, and DVC finds all that
-    dvc.yaml asks params for.
+    """Params and recipes are valid, and params.yaml has all keys that dvc.yaml reads.
 
-    (`dvc repro --dry` ends at the first stage whose inputs are yet to be made.)
+    The folders of the corpora are empty. `dvc repro --dry` cannot replace this test, because it
+    ends at the first stage with missing inputs.
     """
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
@@ -939,7 +939,7 @@ def test_the_papers_presets_pass_a_dry_run(
 
 
 def switch_preset(name: str, data_root: str = "") -> None:
-    """`deep-prompt preset NAME [DATA_ROOT]`."""
+    """Run `deep-prompt preset NAME [DATA_ROOT]`."""
     preset(Namespace(name=name, data_root=data_root))
 
 
@@ -955,7 +955,7 @@ def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
-def test_a_preset_becomes_params_with_its_data_root(
+def test_a_preset_replaces_params_with_the_data_root(
     by_environment: bool, switch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = (switch / "params.yaml").read_bytes()
@@ -970,7 +970,7 @@ def test_a_preset_becomes_params_with_its_data_root(
     load_params()
 
 
-def test_a_preset_without_a_data_root_keeps_its_own(switch: Path) -> None:
+def test_a_preset_keeps_its_data_root_by_default(switch: Path) -> None:
     switch_preset("real_small")
     assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
 
@@ -984,7 +984,7 @@ def test_a_preset_without_a_data_root_keeps_its_own(switch: Path) -> None:
         (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
     ],
 )
-def test_a_preset_that_cannot_be_had_leaves_params(
+def test_an_invalid_preset_does_not_change_params(
     words: tuple[str, ...], wanted: tuple[str, ...], switch: Path
 ) -> None:
     if "broken" in words:
@@ -995,16 +995,16 @@ def test_a_preset_that_cannot_be_had_leaves_params(
             "presets/broken.yaml",
         )
     before = contents(switch)
-    told = problems(switch_preset, *words)
-    assert any(all(part in problem for part in wanted) for problem in told), told
+    messages = problems(switch_preset, *words)
+    assert any(all(part in problem for part in wanted) for problem in messages), messages
     assert contents(switch) == before
 
 
-# A full disk, and being asked to stop.
+# A full disk and stop signals
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "x/y"),
@@ -1018,33 +1018,33 @@ def test_a_preset_that_cannot_be_had_leaves_params(
         ),
     ],
 )
-def test_it_ends_with_a_line_and_no_traceback(
-    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+def test_a_full_disk_or_a_stop_ends_with_one_line(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught, report_errors("rank 1: "):
         raise error
     assert caught.value.code == code
     captured = capsys.readouterr()
-    assert said in captured.out + captured.err
+    assert message in captured.out + captured.err
 
 
-def test_other_errors_of_the_system_are_no_users_mistake() -> None:
+def test_other_system_errors_are_not_user_errors() -> None:
     with pytest.raises(PermissionError), report_errors():
         raise PermissionError(errno.EACCES, "Permission denied", "x")
 
 
-def test_asked_to_stop_twice_by_a_key_it_stops_at_once() -> None:
-    with stops() as asked:
+def test_a_second_sigint_stops_immediately() -> None:
+    with stops() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked == [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+        assert signals == [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-# Progress.
+# Progress
 
 
 def rows_of(first: int, last: int) -> list[dict[str, float]]:
@@ -1076,7 +1076,7 @@ def run_of(steps: int, folder: Path) -> None:
                 callback.validated(run)
 
 
-def test_progress_is_plain_lines_in_a_pipe(
+def test_progress_in_a_pipe_is_plain_lines(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     run_of(4, tmp_path)
@@ -1086,7 +1086,7 @@ def test_progress_is_plain_lines_in_a_pipe(
     assert " tokens/s  0 s left" in last
 
 
-def test_progress_is_a_line_every_15_seconds_in_a_pipe(
+def test_progress_in_a_pipe_is_one_line_per_15_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.training.callbacks import TrainingRun
@@ -1104,8 +1104,8 @@ def test_progress_is_a_line_every_15_seconds_in_a_pipe(
     assert lines[0] == "  step 3/10  loss 0.500  2 rows/s  10 tokens/s  42 s left"
 
 
-def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -> None:
-    """A second run that resumes after step 2 of what had come to step 4."""
+def test_the_curve_is_readable_during_training_and_has_no_duplicate_steps(tmp_path: Path) -> None:
+    """The first run ends after step 4; the second run resumes after step 2."""
     from pipeline.training.callbacks import TrainingRun
     from stages.training.curve import Curve
 
@@ -1128,7 +1128,7 @@ def test_the_curve_can_be_read_meanwhile_and_has_no_step_twice(tmp_path: Path) -
     assert path.read_text() == before
 
 
-def test_that_nobody_reads_its_lines_does_not_end_a_training(
+def test_a_closed_stdout_does_not_end_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Closed(io.StringIO):
@@ -1140,36 +1140,36 @@ def test_that_nobody_reads_its_lines_does_not_end_a_training(
     assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
 
 
-def test_a_tracker_that_fails_does_not_end_a_training() -> None:
+def test_a_failed_tracker_does_not_end_training() -> None:
     from pipeline.training.callbacks import TrainingRun
     from stages.training.tracking import Tracking
 
-    class Away:
+    class FailingTracker:
         def log(self, row: dict[str, float]) -> None:
             raise ConnectionError("the server is away\nand more")
 
         def close(self) -> None:
-            raise AssertionError("it has been given up")
+            raise AssertionError("a failed tracker is not closed")
 
     run, lines = TrainingRun(3), list[str]()
-    with Tracking(Away(), lines.append) as tracking:
+    with Tracking(FailingTracker(), lines.append) as tracking:
         for row in rows_of(1, 3):
             run.add_step(row, 0.5, 80.0)
             tracking.step(run, 8, 100)
     assert lines == ["tracking has ended: the server is away"]
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import threading
 
-    ours, theirs = pty.openpty()
+    controller, terminal_end = pty.openpty()
     shown = bytearray()
 
     def read() -> None:
         while True:
             try:
-                part = os.read(ours, 4096)
-            except OSError:  # the other end is closed
+                part = os.read(controller, 4096)
+            except OSError:  # the terminal is closed
                 return
             shown.extend(part)
             if not part:
@@ -1182,24 +1182,26 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_pa
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     with io.TextIOWrapper(
-        os.fdopen(theirs, "wb"), encoding="utf-8", write_through=True
+        os.fdopen(terminal_end, "wb"), encoding="utf-8", write_through=True
     ) as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         run_of(4, tmp_path)
         monkeypatch.undo()
     reader.join(timeout=10)
-    os.close(ours)
+    os.close(controller)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "pretrain-all" in text
     assert "━" in text
     assert "4/4" in text
     assert re.search(r"loss 1\.250 \(a 5\.00, b 4\.00\) +\d+ rows/s +\d+ tokens/s", text)
-    assert re.search(r"\d+:\d\d:\d\d", text), "no time left"
+    assert re.search(r"\d+:\d\d:\d\d", text), "the remaining time is missing"
     assert "  step 2: validation 3.00" in text
 
 
-def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """DVC, killed while it writes dvc.lock, leaves the beginning of it."""
+def test_check_moves_a_truncated_dvc_lock_aside(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If DVC is killed while it writes dvc.lock, the file is truncated."""
     from deep_prompt.cli.check_project import check_project
 
     whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
@@ -1220,7 +1222,9 @@ def test_check_sets_a_torn_lock_file_aside(place: Path, capsys: pytest.CaptureFi
     ("content", "stays"),
     [("", False), ('{"a": ', False), ("{}", True), ('{"a": {"read": []}}', True)],
 )
-def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place: Path) -> None:
+def test_check_deletes_a_truncated_lock_of_dvc_processes(
+    content: str, stays: bool, place: Path
+) -> None:
     from deep_prompt.cli.check_project import check_project
 
     path = place / ".dvc/tmp/rwlock"
@@ -1230,7 +1234,7 @@ def test_check_drops_a_torn_list_of_dvcs_users(content: str, stays: bool, place:
     assert path.exists() == stays
 
 
-def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_are_gone(
+def test_check_reports_errors_and_deletes_features_of_removed_tasks(
     place: Path,
 ) -> None:
     from deep_prompt.cli.check_project import check_project
@@ -1243,7 +1247,7 @@ def test_check_tells_of_params_or_recipes_and_drops_the_features_of_tasks_that_a
     assert any("world_ner.yaml: no such file" in problem for problem in problems(check_project))
 
 
-def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
+def test_a_task_overrides_params_of_an_arm(place: Path) -> None:
     values = load_yaml(place / "params.yaml")
     values["tasks"]["world_ner"]["head_only"] = {"head_lr": 0.5}
     checked = check_params(values, "p.yaml")
@@ -1252,8 +1256,7 @@ def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
     values["tasks"]["world_ner"]["head_only"] = {"prompt_lr": 0.5}
     assert problems(check_params, values, "p.yaml") == (
         "p.yaml: arms.head_only with tasks.world_ner.head_only: prompt_lr is set, but head_only "
-        "trains no prompt; "
-        "remove it",
+        "trains no prompt; remove it",
     )
     values["tasks"]["world_ner"]["head_only"] = None
     assert problems(check_params, values, "p.yaml") == (
@@ -1261,7 +1264,7 @@ def test_a_task_says_only_what_it_changes_of_an_arm(place: Path) -> None:
     )
 
 
-def test_training_params_has_a_file_for_each_arm_on_each_task_that_is_run(place: Path) -> None:
+def test_training_params_writes_a_file_per_run(place: Path) -> None:
     from stages.training_params import training_params
 
     def files() -> dict[str, float]:
@@ -1283,8 +1286,8 @@ def test_training_params_has_a_file_for_each_arm_on_each_task_that_is_run(place:
     }
 
 
-def test_lora_goes_through_the_stages(copied: Path) -> None:
-    """Trained, done again to the same bytes, evaluated, reported, and loaded to predict."""
+def test_lora_runs_through_all_stages(copied: Path) -> None:
+    """A second training gives equal bytes; evaluation, report and prediction work."""
     from pipeline.inference.predictor import load
     from stages.evaluate import evaluate
     from stages.finetune import finetune
@@ -1320,7 +1323,7 @@ def test_lora_goes_through_the_stages(copied: Path) -> None:
         for array in load_file(artifact / f"{name}.safetensors").values()
     ]
     multitask = load_json(copied / "results/multitask/world_ner/metrics.json")
-    assert len(sizes) == 2 * 2 * 2 + 2, "layers, projections, A and B; the head's weight and bias"
+    assert len(sizes) == 2 * 2 * 2 + 2, "8 low-rank factors, 2 tensors of the head"
     assert metrics["parameters"]["trained"] == sum(sizes)
     assert metrics["parameters"]["backbone"] == multitask["parameters"]["backbone"]
     report()
@@ -1331,17 +1334,17 @@ def test_lora_goes_through_the_stages(copied: Path) -> None:
     assert prediction.task == "world_ner"
 
 
-def test_features_longer_than_the_backbone_reads_are_refused(copied: Path) -> None:
+def test_a_max_length_above_the_backbone_limit_is_refused(copied: Path) -> None:
     from stages.featurize import featurize
 
     values = load_yaml(copied / "params.yaml")
     values["tasks"]["world_ner"]["max_length"] = 6000
     write_params(copied, values)
-    (told,) = problems(featurize, "world_ner")
-    assert "tasks.world_ner.max_length is 6000, but the backbone has" in told
+    (message,) = problems(featurize, "world_ner")
+    assert "tasks.world_ner.max_length is 6000, but the backbone has" in message
 
 
-def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: Path) -> None:
+def test_a_max_length_beyond_the_shifted_positions_is_refused(copied: Path) -> None:
     from stages.finetune import finetune
 
     values = load_yaml(copied / "params.yaml")
@@ -1350,14 +1353,14 @@ def test_windows_that_a_shifting_prompt_leaves_no_positions_are_refused(copied: 
     edit_json(
         copied / "artifacts/pretrain/ner_only/config.json", lambda v: v.update(position_offset=4)
     )
-    (told,) = problems(finetune, "multitask", "world_ner")
-    assert told == (
+    (message,) = problems(finetune, "multitask", "world_ner")
+    assert message == (
         "params.yaml: tasks.world_ner.max_length is 63, but its prompt shifts texts by 4 of the "
         "backbone's 64 positions; reduce max_length"
     )
 
 
-def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path) -> None:
+def test_a_report_on_a_mixture_of_removed_corpora_is_refused(copied: Path) -> None:
     from stages.report import report
 
     path = copied / "data/mixtures/all.json"
@@ -1366,6 +1369,6 @@ def test_a_report_on_a_mixture_of_corpora_that_are_gone_is_refused(copied: Path)
         (path.parent / f"{name}.json").write_text(
             json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8"
         )
-    (told,) = problems(report)
-    assert "all, ner_only: made of other corpora" in told
-    assert "deep-prompt check" in told
+    (message,) = problems(report)
+    assert "all, ner_only: made of other corpora" in message
+    assert "deep-prompt check" in message
