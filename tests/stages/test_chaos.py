@@ -96,7 +96,7 @@ def repro(folder: Path, forks: bool = True) -> "subprocess.Popen[str]":
 
 def test_killed_runs_end_with_equal_results(tmp_path: Path) -> None:
     undisturbed = dvc_project(tmp_path / "undisturbed")
-    whole = repro(undisturbed)
+    reference = repro(undisturbed)
     folder = dvc_project(tmp_path / "disturbed")
     dice, hits = random.Random(SEED), Counter[str]()
     while hits.total() < KILLS:
@@ -110,7 +110,7 @@ def test_killed_runs_end_with_equal_results(tmp_path: Path) -> None:
                 with contextlib.suppress(ProcessLookupError):  # the process has just ended
                     os.kill(dice.choice(sorted(targets[kind])), number)
                     hits[f"{kind} {number.name}"] += 1
-                    # Report the progress (pytest -s), because 200 kills take hours.
+                    # Report the progress (pytest -s), because `make chaos` takes long.
                     print(f"{hits.total()} of {KILLS}: {kind} {number.name}", flush=True)
         output, _ = running.communicate(timeout=900)
         deadline = time.monotonic() + 120
@@ -134,9 +134,9 @@ def test_killed_runs_end_with_equal_results(tmp_path: Path) -> None:
     last = repro(folder)
     output, _ = last.communicate(timeout=900)
     assert last.returncode == 0, output
-    output, _ = whole.communicate(timeout=900)
-    assert whole.returncode == 0, output
+    output, _ = reference.communicate(timeout=900)
+    assert reference.returncode == 0, output
     print(f"kills: {dict(sorted(hits.items()))}")
-    ours, theirs = made(folder), made(undisturbed)
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if ours[name] != theirs[name]] == []
+    actual, expected = made(folder), made(undisturbed)
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if actual[name] != expected[name]] == []

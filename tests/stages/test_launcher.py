@@ -142,16 +142,16 @@ def test_two_ranks_train_like_one(place: Place, two: dict[str, bytes], tmp_path:
     done = python(place.folder, place.env, *PRETRAIN)
     assert done.returncode == 0, done.stderr
     assert "1 rank on" in done.stdout
-    one = place.folder / "artifacts/pretrain/all"
-    assert load_json(one / "config.json") == load_json(tmp_path / "two/config.json")
+    artifact = place.folder / "artifacts/pretrain/all"
+    assert load_json(artifact / "config.json") == load_json(tmp_path / "two/config.json")
     for name in ("prompt", "heads"):
-        ours, theirs = (
-            load_file(folder / f"{name}.safetensors") for folder in (one, tmp_path / "two")
+        actual, expected = (
+            load_file(folder / f"{name}.safetensors") for folder in (artifact, tmp_path / "two")
         )
-        for key, value in ours.items():
-            torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
-    alone = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
-    pd.testing.assert_frame_equal(alone, curve, rtol=1e-2, atol=1e-4)
+        for key, value in actual.items():
+            torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3)
+    single_curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
+    pd.testing.assert_frame_equal(single_curve, curve, rtol=1e-2, atol=1e-4)
 
 
 def test_two_ranks_evaluate_like_one(place: Place) -> None:
@@ -161,8 +161,8 @@ def test_two_ranks_evaluate_like_one(place: Place) -> None:
         python(
             place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner"
         ).check_returncode()
-    one = contents(place.folder / "results", place.folder / "predictions")
-    assert len(one) == 7
+    expected = contents(place.folder / "results", place.folder / "predictions")
+    assert len(expected) == 7
     for zero in (0, 3):
         shutil.rmtree(place.folder / "results")
         shutil.rmtree(place.folder / "predictions")
@@ -170,10 +170,10 @@ def test_two_ranks_evaluate_like_one(place: Place) -> None:
         done = python(place.folder, place.env, "-m", "stages.evaluate", "head_only", "world_ner")
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("test f1") == 1, "only one rank prints the score"
-        assert contents(place.folder / "results", place.folder / "predictions") == one
+        assert contents(place.folder / "results", place.folder / "predictions") == expected
 
 
-def test_two_ranks_train_on_a_frozen_backbone_in_bfloat16(place: Place) -> None:
+def test_stages_run_with_a_backbone_in_bfloat16(place: Place) -> None:
     place.forget()
     place.ranks(1)
     before = (place.folder / "params.yaml").read_text(encoding="utf-8")

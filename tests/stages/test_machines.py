@@ -55,12 +55,12 @@ BEFORE = (
 class Hosts:
     """Two hosts with a shared project folder.
 
-    `one` is the folder of the artifact `pretrain/all`, trained by a single process.
+    `expected` is the folder of the artifact `pretrain/all`, trained by a single process.
     """
 
     place: Path
     project: Path
-    one: Path
+    expected: Path
     env: dict[str, str]
 
     def start(self, node: int, *words: str) -> "subprocess.Popen[str]":
@@ -89,12 +89,12 @@ class Hosts:
     def assert_same_as_one_process(self) -> None:
         """Compare with a tolerance, because the order of summation differs."""
         for name in ("prompt", "heads"):
-            ours, theirs = (
+            actual, expected = (
                 load_file(folder / f"{name}.safetensors")
-                for folder in (self.project / "artifacts/pretrain/all", self.one)
+                for folder in (self.project / "artifacts/pretrain/all", self.expected)
             )
-            for key, value in ours.items():
-                torch.testing.assert_close(value, theirs[key], atol=2e-4, rtol=1e-3)
+            for key, value in actual.items():
+                torch.testing.assert_close(value, expected[key], atol=2e-4, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -209,10 +209,10 @@ def test_results_have_equal_bytes_with_and_without_dvc(
     other, process = plain
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    ours, theirs = first[1], made(other.folder)
-    assert len([name for name in ours if name.startswith("artifacts/")]) >= 12
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if ours[name] != theirs[name]] == []
+    with_dvc, without_dvc = first[1], made(other.folder)
+    assert len([name for name in with_dvc if name.startswith("artifacts/")]) >= 12
+    assert with_dvc.keys() == without_dvc.keys()
+    assert [name for name in with_dvc if with_dvc[name] != without_dvc[name]] == []
 
 
 def test_an_unchanged_dvc_lock_proves_unchanged_results(

@@ -1204,13 +1204,13 @@ def test_check_moves_a_truncated_dvc_lock_aside(
     """If DVC is killed while it writes dvc.lock, the file is truncated."""
     from deep_prompt.cli.check_project import check_project
 
-    whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    complete = (ROOT / "dvc.lock").read_text(encoding="utf-8")
     lock, aside = place / "dvc.lock", place / "dvc.lock.torn"
-    for text in (whole, "schema: '2.0'\nstages: {}\n"):
+    for text in (complete, "schema: '2.0'\nstages: {}\n"):
         lock.write_text(text)
         check_project()
         assert (lock.read_text(), aside.exists()) == (text, False)
-    for text in ("", whole[:40], whole[: whole.index("md5:") + 2]):
+    for text in ("", complete[:40], complete[: complete.index("md5:") + 2]):
         lock.write_text(text)
         check_project()
         assert not lock.exists()

@@ -203,7 +203,7 @@ def test_rare_labels_add_a_warning(folder: Path, tmp_path: Path) -> None:
 def test_lengths_agree_with_the_features(kind: Any, tmp_path: Path, tokenizer: Tokenizer) -> None:
     """A row has a single window exactly if all its sub-words fit into it.
 
-    Here the corpus is so small that all rows are tokenized.
+    The corpus is small, so that all rows are tokenized.
     """
     write_corpus(kind, tmp_path / "raw", 100, 0)
     recipe = replace(

@@ -60,10 +60,10 @@ def test_each_task_trains_in_one_process(
     trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
     for stage in trained:
         assert any(line.startswith(f"{stage}: 1 rank on") for line in lines), (
-            f"{stage}: one process"
+            f"{stage}: more than one process"
         )
     assert not any(line.startswith("repro: 1 rank on") for line in lines), (
-        "nothing was left to train"
+        "`dvc repro` trains no task again"
     )
     order = [line.split(":")[0] for line in lines if ": done in" in line]
     assert order.index("finetune@world_srl") < order.index("finetune@world_ner"), (
