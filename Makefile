@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test chaos fuzz test-cluster lint clean preset backbones problems
+.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -13,6 +13,10 @@ repro: $(INSTALLED)
 
 test: $(INSTALLED)
 	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Run the tests without the slow files of tests/conftest.py.
+test-fast: $(INSTALLED)
+	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not cluster"
 
 # Kill the pipeline at 200 random moments, half of them with two ranks.
 chaos: $(INSTALLED)

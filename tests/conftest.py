@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # A background job of a shell ignores SIGINT, and the processes of tests would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files that start processes or compile models, slowest first. `make test-fast` leaves them out.
 SLOW = (
     "pipeline",
     "chaos",
@@ -27,6 +28,9 @@ SLOW = (
     "tracking",
     "families",
     "stages",
+    "new_kind",
+    "code_hash",
+    "benchmarks",
 )
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SENTENCES = [
@@ -138,12 +142,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slow files first, so that all workers end at about the same time.
+    """Mark the slow files and run them first, so that all workers end at about the same time.
 
     Also record the name of each check of the table: its docstring.
     """
     place = {f"test_{name}": number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
+    for item in items:
+        if item.path.stem in place:
+            item.add_marker(pytest.mark.slow)
     if config.getoption("backbone_table"):
         for item in items:
             function = getattr(item, "function", None)

@@ -4,8 +4,7 @@ DVC reports only the first missing key of params.yaml, so this command checks pa
 recipes first. It also repairs two states that DVC cannot leave by itself:
 
 - DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the
-  features
-  of a removed task, so they are deleted. They stay in DVC's cache.
+  features of a removed task, so they are deleted. They stay in DVC's cache.
 - A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
   these files it finds the outputs in its cache.
 """
