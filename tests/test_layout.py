@@ -1,4 +1,6 @@
-"""The layout as a contract: what may import what, and what no module may do. One test a rule, which lists all offenders."""
+"""The layout as a contract: what may import what, and what no module may do. One test a rule, which
+lists all offenders.
+"""
 
 import ast
 import os
@@ -8,7 +10,8 @@ from collections.abc import Iterator
 
 from tests.support.paths import ROOT
 
-# A line may import from the lines above it, and a package from itself; a name stands for a module or a whole package.
+# A line may import from the lines above it, and a package from itself; a name stands for a module
+# or a whole package.
 ORDER = (
     (
         "pipeline.arms",
@@ -74,7 +77,8 @@ FORBIDDEN = {
     "shelve",
     "trust_remote_code",
 }
-# These set a variable that a library reads, where it is not set; no module of the library reads one.
+# These set a variable that a library reads, where it is not set; no module of the library reads
+# one.
 SETS_ENVIRONMENT = {
     "pipeline.pretrained.tokenizer": ["TOKENIZERS_PARALLELISM"],
     "pipeline.distributed.process_group": ["LOCAL_RANK"],
@@ -207,7 +211,9 @@ def test_what_comes_before_training_knows_no_torch() -> None:
 
 
 def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
-    """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do without."""
+    """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do
+    without.
+    """
     wanted = [
         "arms",
         "files",

@@ -1,4 +1,6 @@
-"""Perturbed examples are sound, what they refer to is what it was or what took its place, and the seed decides all of it."""
+"""Perturbed examples are sound, what they refer to is what it was or what took its place, and the
+seed decides all of it.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -256,7 +258,9 @@ def test_short_words_and_numbers_have_no_typos(word: str) -> None:
 
 
 def test_the_share_of_typos_is_the_one_that_was_asked_for() -> None:
-    """A tenth of 4,000 words is 400, give or take three standard deviations (19); some typos change nothing (ee, swapped)."""
+    """A tenth of 4,000 words is 400, give or take three standard deviations (19); some typos change
+    nothing (ee, swapped).
+    """
     text = " ".join(["wonderful"] * 4000)
     changed = sum(
         word != "wonderful" for word in misspelled(text, 0.1, np.random.default_rng(0)).split()

@@ -1,4 +1,6 @@
-"""What is read out of a model: attention mass against the references' own attention, a layer without prompt, cosines by hand."""
+"""What is read out of a model: attention mass against the references' own attention, a layer
+without prompt, cosines by hand.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,9 @@ def masses_by_hand(
     prompt: DeepPrompt,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[int, Tensor]:
-    """Layer -> [B, heads, T], from the reference: where prompt values are 1 and the text's are 0, attention gives the mass."""
+    """Layer -> [B, heads, T], from the reference: where prompt values are 1 and the text's are 0,
+    attention gives the mass.
+    """
     found: dict[int, Tensor] = {}
     plain = references.attend
 

@@ -101,7 +101,8 @@ def test_recipe_has_the_values_of_its_file(tmp_path: Path) -> None:
         ),
         (
             {"reader": "records", "options": {"fields": dict.fromkeys(["tokens", "tag", "tags"])}},
-            "ours.yaml: options: fields: 'tag' is not a key of a row of the task; did you mean 'tags'",
+            "ours.yaml: options: fields: 'tag' is not a key of a row of the task; did you mean "
+            "'tags'",
         ),
         ({"licence": "CC0"}, "ours.yaml: unknown key 'licence'; did you mean 'license'?"),
         ({"license": None}, "ours.yaml: key 'license' is missing; add it (text)"),

@@ -1,4 +1,6 @@
-"""Rows of many tasks in shared batches are predicted as each is alone, and as the evaluation predicts it."""
+"""Rows of many tasks in shared batches are predicted as each is alone, and as the evaluation
+predicts it.
+"""
 
 import dataclasses
 import itertools
@@ -134,7 +136,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def models(place: Place) -> dict[str, PromptedModel]:
-    """Prompts that differ in all they can: length and layers, none at all, one that shifts the text."""
+    """Prompts that differ in all they can: length and layers, none at all, one that shifts the
+    text.
+    """
     prompts = {
         "ner": DeepPrompt(place.key_values(4, 1)),
         "srl": DeepPrompt(place.key_values(9, 2)[1:], first_layer=1),
@@ -268,7 +272,9 @@ def evaluated(
     folder: Path,
     max_length: int = 40,
 ) -> dict[str, list[WindowLogits]]:
-    """Each example's logits by the path of `stages.evaluate`: features on disk, one task's batches, the model of training."""
+    """Each example's logits by the path of `stages.evaluate`: features on disk, one task's batches,
+    the model of training.
+    """
     task, problems = task_named(head.type), Problems()
     examples = [task.example_for_prediction({**row, "where": row["id"]}, problems) for row in rows]
     problems.raise_if_any()

@@ -51,7 +51,9 @@ def test_what_is_trained(arm: ArmName) -> None:
 def test_every_trained_parameter_has_a_gradient_in_every_batch(
     arm: ArmName, kind: str, tmp_path: Path
 ) -> None:
-    """Also where the batch is of one task: ranks with other tasks must have the same parameters to average."""
+    """Also where the batch is of one task: ranks with other tasks must have the same parameters to
+    average.
+    """
     model = tiny.prompted(arm)
     one = batch(tmp_path, kind)
     model.heads.loss(model(one), one).backward()

@@ -1,4 +1,6 @@
-"""The report: its numbers are those of its inputs, and nothing absent, malformed or oddly named breaks it."""
+"""The report: its numbers are those of its inputs, and nothing absent, malformed or oddly named
+breaks it.
+"""
 
 import json
 import re
@@ -30,7 +32,9 @@ ODD_LABEL = "<script>a|b</script> $x$ _y_"
 
 
 class Page(HTMLParser):
-    """What the tests ask of the HTML: its tags with their attributes, and each table as rows of text."""
+    """What the tests ask of the HTML: its tags with their attributes, and each table as rows of
+    text.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -302,7 +306,8 @@ def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
         write(root, tasks=("ner",), repeated=repeated)
     (problem,) = caught.value.problems
     assert problem.startswith(
-        f"{root}/results/repeat/8/multitask/ner/metrics.json: not comparable with {root}/results/multitask/ner"
+        f"{root}/results/repeat/8/multitask/ner/metrics.json: not comparable with "
+        f"{root}/results/multitask/ner"
     )
 
 
@@ -445,16 +450,16 @@ def test_equal_as_shown_is_equally_best(root: Path) -> None:
 def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
     _, text = write(root)
     assert (
-        "7 of 12 runs (4 arms on 3 tasks) are complete. Best on 2 tasks: multitask (1) and fine_tune (1)."
-        in text
+        "7 of 12 runs (4 arms on 3 tasks) are complete. Best on 2 tasks: multitask (1) and "
+        "fine_tune (1)." in text
     )
     assert (
         "Averaged over 2 tasks, multitask is 0.9 points below fine_tune (by task: −3.9 to +2.1)."
         in text
     )
     assert (
-        "fine_tune is best with 88.0 F1; multitask reaches 84.1, 3.9 points below fine_tune and 2.6 points above deep_prompt."
-        in text
+        "fine_tune is best with 88.0 F1; multitask reaches 84.1, 3.9 points below fine_tune and "
+        "2.6 points above deep_prompt." in text
     )
     assert "141,312 parameters, 0.62 % of the backbone's" in text
     assert "The shared prompt was trained on 777 tokens (base), once for all tasks" in text

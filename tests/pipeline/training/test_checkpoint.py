@@ -113,7 +113,9 @@ def test_all_are_broken(tmp_path: Path) -> None:
 
 
 def test_half_a_checkpoint_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At any moment while one is written, or if the process dies there, the one before is the newest."""
+    """At any moment while one is written, or if the process dies there, the one before is the
+    newest.
+    """
     save(tmp_path, 4)
 
     def dies(*_: object, **__: object) -> bytes:

@@ -1,4 +1,6 @@
-"""What is stored of the layers below a prompt: a forward from it is the plain one, for every family but those refused."""
+"""What is stored of the layers below a prompt: a forward from it is the plain one, for every family
+but those refused.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,9 @@ def test_gradient_checkpointing(family: str, table: FeatureTable, tmp_path: Path
 
 
 def test_the_convolution_behind_debertas_first_layer(table: FeatureTable, tmp_path: Path) -> None:
-    """It is no layer of the list: what is stored is what the next layer gets, not what the one before gives."""
+    """It is no layer of the list: what is stored is what the next layer gets, not what the one
+    before gives.
+    """
     config = tiny.config("deberta-v2")
     config.conv_kernel_size, config.conv_act = 3, "gelu"
     torch.manual_seed(0)
@@ -221,7 +225,8 @@ def test_what_is_too_large_is_computed_in_each_step(
         []
         if fits
         else [
-            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; it is "
+            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; it "
+            "is "
             "computed in every step"
         ]
     )

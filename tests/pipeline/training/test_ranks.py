@@ -1,4 +1,6 @@
-"""Several processes train as one: in every ZeRO stage, for every arm, and when their number changes on the way."""
+"""Several processes train as one: in every ZeRO stage, for every arm, and when their number changes
+on the way.
+"""
 
 import socket
 import subprocess
@@ -184,7 +186,9 @@ def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, t
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "lora"])
 def test_other_arms_with_all_weights_parted(arm: ArmName, two: Path, tmp_path: Path) -> None:
-    """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last digits count for more."""
+    """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last
+    digits count for more.
+    """
     assert_same(
         two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5
     )

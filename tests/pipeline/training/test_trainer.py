@@ -1,4 +1,6 @@
-"""Training through the real engine: a run is a function of its inputs, interrupted or not, alone or shared."""
+"""Training through the real engine: a run is a function of its inputs, interrupted or not, alone or
+shared.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -304,7 +306,9 @@ def prompt_with_factors() -> DeepPrompt:
 def test_prompts_of_other_kinds_are_resumed_too(
     prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    """Dropout too is a function of the step, and what the projection's layers had learned is not lost."""
+    """Dropout too is a function of the step, and what the projection's layers had learned is not
+    lost.
+    """
     whole, cut, resumed = (
         Fit(tables, tmp_path / name, ranks, prompt=prompt) for name in ("whole", "cut", "cut")
     )
@@ -397,7 +401,9 @@ def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
 def by_hand(
     tables: list[FeatureTable], chosen: TrainParams, clip: float
 ) -> tuple[PromptedModel, list[float]]:
-    """Plain torch: gradients of the mean over a step's micro-batches, cut to `clip`, AdamW. Returns the norms before the cut."""
+    """Plain torch: gradients of the mean over a step's micro-batches, cut to `clip`, AdamW. Returns
+    the norms before the cut.
+    """
     model = tiny.prompted("multitask")
     batches = batches_of(tables, chosen)
     prompt, heads = [model.prompt.key_values], [model.heads.weight, model.heads.bias]
