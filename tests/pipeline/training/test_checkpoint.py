@@ -1,4 +1,4 @@
-"""Checkpoints: the newest whole one is found, whatever happened to the others."""
+"""Checkpoints: the newest intact checkpoint is loaded, whatever happened to the others."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def assert_loads(folder: Path, step: int, broken: int = 0) -> list[str]:
     found, lines = load_checkpoint(folder)
     assert found is not None
     assert found.step == step
-    assert str(found.progress) == str(state(step).progress), "to the last digit, and NaN too"
+    assert str(found.progress) == str(state(step).progress), "floats are exact, and NaN is kept"
     assert found.tensors.keys() == state(step).tensors.keys()
     assert all(
         torch.equal(value, state(step).tensors[name]) for name, value in found.tensors.items()
@@ -46,13 +46,13 @@ def assert_loads(folder: Path, step: int, broken: int = 0) -> list[str]:
     return lines
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 9, 10, 11)
     assert names(tmp_path) == ["step-000000010", "step-000000011"]
     assert_loads(tmp_path, 11)
 
 
-def test_later_ones_are_broken_and_do_not_outlive_it(tmp_path: Path) -> None:
+def test_a_new_checkpoint_replaces_broken_later_ones(tmp_path: Path) -> None:
     save(tmp_path, 4, 20, 30)
     for step in (20, 30):
         (tmp_path / f"step-{step:09d}" / "state.json").write_text("torn")
@@ -61,12 +61,12 @@ def test_later_ones_are_broken_and_do_not_outlive_it(tmp_path: Path) -> None:
     assert_loads(tmp_path, 5)
 
 
-def test_no_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoints_loads_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) == (None, [])
     assert load_checkpoint(tmp_path / "absent") == (None, [])
 
 
-def test_a_step_that_is_saved_again_replaces_the_first(tmp_path: Path) -> None:
+def test_a_second_checkpoint_of_a_step_replaces_the_first(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, State(3, {}, {}))
     save(tmp_path, 3)
     assert_loads(tmp_path, 3)
@@ -74,7 +74,7 @@ def test_a_step_that_is_saved_again_replaces_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
 @pytest.mark.parametrize("left", [0, 1, 9, -1])
-def test_a_torn_file(name: str, left: int, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_ignored(name: str, left: int, tmp_path: Path) -> None:
     save(tmp_path, 4, 5)
     path = tmp_path / "step-000000005" / name
     path.write_bytes(path.read_bytes()[:left])
@@ -84,7 +84,7 @@ def test_a_torn_file(name: str, left: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
-def test_every_altered_byte_is_noticed(name: str, tmp_path: Path) -> None:
+def test_every_changed_byte_is_detected(name: str, tmp_path: Path) -> None:
     save(tmp_path, 4, 5)
     path = tmp_path / "step-000000005" / name
     content = path.read_bytes()
@@ -97,13 +97,13 @@ def test_every_altered_byte_is_noticed(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
-def test_a_file_that_is_gone(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_missing_file_is_ignored(name: str, tmp_path: Path) -> None:
     save(tmp_path, 4, 5)
     (tmp_path / "step-000000005" / name).unlink()
     assert_loads(tmp_path, 4, broken=1)
 
 
-def test_all_are_broken(tmp_path: Path) -> None:
+def test_none_is_loaded_if_all_checkpoints_are_broken(tmp_path: Path) -> None:
     save(tmp_path, 4, 5)
     for path in tmp_path.glob("*/state.json"):
         path.write_text("null")
@@ -112,15 +112,17 @@ def test_all_are_broken(tmp_path: Path) -> None:
     assert len(lines) == 2
 
 
-def test_half_a_checkpoint_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At any moment while one is written, or if the process dies there, the one before is the
-    newest.
-    """
+def test_a_partial_checkpoint_is_never_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a checkpoint is written, and if the process dies then, the previous one is loaded."""
     save(tmp_path, 4)
 
     def dies(*_: object, **__: object) -> bytes:
         monkeypatch.undo()
-        assert len(list(tmp_path.iterdir())) == 2, "something is there beside"
+        assert len(list(tmp_path.iterdir())) == 2, (
+            "there is a temporary folder next to the checkpoint"
+        )
         assert_loads(tmp_path, 4)
         raise KeyboardInterrupt
 
@@ -137,7 +139,7 @@ def test_half_a_checkpoint_is_never_seen(tmp_path: Path, monkeypatch: pytest.Mon
     assert_loads(tmp_path, 7)
 
 
-def test_a_tensor_that_is_a_view_is_saved(tmp_path: Path) -> None:
+def test_a_view_of_a_tensor_is_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, State(1, {"a": torch.arange(6).view(2, 3).T}, {}))
     found, _ = load_checkpoint(tmp_path)
     assert found is not None

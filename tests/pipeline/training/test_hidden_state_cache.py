@@ -1,5 +1,6 @@
-"""What is stored of the layers below a prompt: a forward from it is the plain one, for every family
-but those refused.
+"""The cache of lower hidden states: a forward pass from it equals the full forward pass.
+
+This holds for every family except those with shared layers, which are refused.
 """
 
 from pathlib import Path
@@ -28,9 +29,9 @@ from pipeline.training.setup import check_hidden_state_cache
 from pipeline.training.trainer import _stop_caching
 from tests.support import tiny
 
-APART = sorted(set(FAMILIES) - {"albert"})
+CACHEABLE_FAMILIES = sorted(set(FAMILIES) - {"albert"})
 CPU = torch.device("cpu")
-ROWS = [[3], [0, 1, 2, 3, 4], [20, 7, 11]]  # of a table; padded, but for one row alone
+ROWS = [[3], [0, 1, 2, 3, 4], [20, 7, 11]]  # of the table; batches of several rows are padded
 
 
 @pytest.fixture(scope="module")
@@ -39,28 +40,30 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> FeatureTable:
 
 
 def model_of(family: str, first: int = 1, offset: int = 0) -> PromptedModel:
-    """A model whose prompt begins in a layer."""
-    made = tiny.prompted("multitask", family)
-    made.prompt = DeepPrompt(
-        made.prompt.key_values[first:], first_layer=first, position_offset=offset
+    """A tiny model with a prompt from layer `first` on."""
+    model = tiny.prompted("multitask", family)
+    model.prompt = DeepPrompt(
+        model.prompt.key_values[first:], first_layer=first, position_offset=offset
     )
-    return made
+    return model
 
 
-def stored(model: PromptedModel, table: FeatureTable, folder: Path) -> HiddenStateCache:
-    return HiddenStateCache(model, table, np.arange(len(table)), 0, pad_of(model), folder, CPU)
+def make_cache(model: PromptedModel, table: FeatureTable, folder: Path) -> HiddenStateCache:
+    return HiddenStateCache(
+        model, table, np.arange(len(table)), 0, pad_token_id_of(model), folder, CPU
+    )
 
 
-def pad_of(model: PromptedModel) -> int:
+def pad_token_id_of(model: PromptedModel) -> int:
     return model.backbone.config.pad_token_id or 0
 
 
 def batches(model: PromptedModel, table: FeatureTable) -> list[Batch]:
-    return [collate(table, np.array(rows), 0, pad_of(model)) for rows in ROWS]
+    return [collate(table, np.array(rows), 0, pad_token_id_of(model)) for rows in ROWS]
 
 
-def outcome(model: PromptedModel, batch: Batch) -> tuple[Tensor, ...]:
-    """The loss, and its gradients."""
+def loss_and_gradients(model: PromptedModel, batch: Batch) -> tuple[Tensor, ...]:
+    """The loss and its gradients."""
     loss = model.heads.loss(model(batch), batch)
     return loss, *torch.autograd.grad(loss, list(model.trainable_state().values()))
 
@@ -68,30 +71,34 @@ def outcome(model: PromptedModel, batch: Batch) -> tuple[Tensor, ...]:
 def assert_same(
     model: PromptedModel, table: FeatureTable, folder: Path, tolerance: float = 2e-5
 ) -> None:
-    """All batches come to the same with what is stored and without."""
-    kept = stored(model, table, folder)
+    """Assert that losses and gradients of all batches are the same with and without the cache."""
+    cache = make_cache(model, table, folder)
     for batch in batches(model, table):
         for found, expected in zip(
-            outcome(model, kept.attach(batch)), outcome(model, batch), strict=True
+            loss_and_gradients(model, cache.attach(batch)),
+            loss_and_gradients(model, batch),
+            strict=True,
         ):
             scale = float(expected.detach().abs().max())
             assert scale > 0
             torch.testing.assert_close(found / scale, expected / scale, atol=tolerance, rtol=0.0)
 
 
-@pytest.mark.parametrize("family", APART)
-def test_losses_and_gradients_are_those_without_it(
+@pytest.mark.parametrize("family", CACHEABLE_FAMILIES)
+def test_losses_and_gradients_do_not_change_with_the_cache(
     family: str, table: FeatureTable, tmp_path: Path
 ) -> None:
     for first in (1, 2):
         model = model_of(family, first)
         assert model.backbone.supports_lower_cache(model.prompt())
         assert_same(model, table, tmp_path)
-    assert list(tmp_path.iterdir()) == [], "the file has no name"
+    assert list(tmp_path.iterdir()) == [], "the cache file is unlinked while it is open"
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "modernbert"])
-def test_positions_that_are_shifted(family: str, table: FeatureTable, tmp_path: Path) -> None:
+def test_the_cache_holds_shifted_positions(
+    family: str, table: FeatureTable, tmp_path: Path
+) -> None:
     model = model_of(family, offset=3)
     batch = batches(model, table)[1]
     assert (
@@ -104,33 +111,42 @@ def test_positions_that_are_shifted(family: str, table: FeatureTable, tmp_path: 
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "mpnet"])
-def test_bfloat16(family: str, table: FeatureTable, tmp_path: Path) -> None:
+def test_the_cache_is_in_bfloat16_if_the_backbone_is(
+    family: str, table: FeatureTable, tmp_path: Path
+) -> None:
     model = model_of(family)
     model.backbone.model.to(torch.bfloat16)
     assert model.backbone.supports_lower_cache(model.prompt())
     assert (
-        stored(model, table, tmp_path).attach(batches(model, table)[0]).cached_hidden.dtype
+        make_cache(model, table, tmp_path).attach(batches(model, table)[0]).cached_hidden.dtype
         == torch.bfloat16
     )
     assert_same(model, table, tmp_path, 0.05)
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "llama"])
-def test_gradient_checkpointing(family: str, table: FeatureTable, tmp_path: Path) -> None:
+def test_the_cache_works_with_gradient_checkpointing(
+    family: str, table: FeatureTable, tmp_path: Path
+) -> None:
     model = model_of(family)
     batch = batches(model, table)[1]
-    expected = outcome(model, batch)
+    expected = loss_and_gradients(model, batch)
     model.backbone.checkpoint_layers()
     assert_same(model, table, tmp_path)
     for found, value in zip(
-        outcome(model, stored(model, table, tmp_path).attach(batch)), expected, strict=True
+        loss_and_gradients(model, make_cache(model, table, tmp_path).attach(batch)),
+        expected,
+        strict=True,
     ):
         torch.testing.assert_close(found, value, atol=2e-4, rtol=1e-3)
 
 
-def test_the_convolution_behind_debertas_first_layer(table: FeatureTable, tmp_path: Path) -> None:
-    """It is no layer of the list: what is stored is what the next layer gets, not what the one
-    before gives.
+def test_the_cache_includes_the_convolution_after_the_first_deberta_layer(
+    table: FeatureTable, tmp_path: Path
+) -> None:
+    """The convolution is not in the list of layers.
+
+    So the cache must hold the input of the next layer, not the output of the previous layer.
     """
     config = tiny.config("deberta-v2")
     config.conv_kernel_size, config.conv_act = 3, "gelu"
@@ -143,12 +159,12 @@ def test_the_convolution_behind_debertas_first_layer(table: FeatureTable, tmp_pa
     assert_same(model, table, tmp_path)
 
 
-def test_layers_below_are_not_computed_again(
+def test_lower_layers_are_not_recomputed(
     table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of("bert", 2)
     batch = batches(model, table)[1]
-    kept, layers = stored(model, table, tmp_path), []
+    cache, layers = make_cache(model, table, tmp_path), []
     inner = attention.sdpa_attention_forward
 
     def counted(module: Any, *args: Any, **kwargs: Any) -> Any:
@@ -156,45 +172,48 @@ def test_layers_below_are_not_computed_again(
         return inner(module, *args, **kwargs)
 
     monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
-    model(kept.attach(batch))
+    model(cache.attach(batch))
     model.lower_hidden_states(batch)
     model(batch)
     assert layers == [2, 0, 1, 0, 1, 2]
 
 
-def test_what_is_stored_does_not_depend_on_what_is_asked_for(
+def test_cached_values_do_not_depend_on_the_requested_batch(
     table: FeatureTable, tmp_path: Path
 ) -> None:
-    """To the bit: it is computed in batches of the table's own."""
+    """The values are equal to the bit, because the cache computes them in fixed batches."""
     model = model_of("bert")
-    kept, again = stored(model, table, tmp_path), stored(model, table, tmp_path)
-    wide = kept.attach(collate(table, np.arange(40), 0, 0)).cached_hidden
+    cache, second_cache = make_cache(model, table, tmp_path), make_cache(model, table, tmp_path)
+    wide = cache.attach(collate(table, np.arange(40), 0, 0)).cached_hidden
     for row in (31, 5):
-        alone = again.attach(collate(table, np.array([row]), 0, 0)).cached_hidden[0]
-        assert torch.equal(wide[row, : len(alone)], alone)
-        assert not wide[row, len(alone) :].any(), "0 where it pads"
+        single = second_cache.attach(collate(table, np.array([row]), 0, 0)).cached_hidden[0]
+        assert torch.equal(wide[row, : len(single)], single)
+        assert not wide[row, len(single) :].any(), "padding is 0"
 
 
-def test_a_model_whose_layers_are_one_is_refused() -> None:
+def test_a_model_with_shared_layers_is_refused() -> None:
     model = model_of("albert")
     params = TrainParams(epochs=1.0, head_lr=0.1, hidden_state_cache_mb=5)
     with pytest.raises(
         UserError,
-        match=r"arms.multitask: hidden_state_cache_mb is 5, but the upper layers of this 'albert' model",
+        match=r"arms.multitask: hidden_state_cache_mb is 5, "
+        r"but the upper layers of this 'albert' model",
     ):
         check_hidden_state_cache("arms.multitask", model.prompt, model.backbone, params)
 
 
-def test_a_model_whose_layers_do_not_hand_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_unsupported_if_its_layers_ignore_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = model_of("bert")
     monkeypatch.setattr(
         "pipeline.model.attention._forward_from",
-        lambda forward, given, own, *args, **kwargs: forward(own, *args, **kwargs),
+        lambda forward, cached, hidden, *args, **kwargs: forward(hidden, *args, **kwargs),
     )
     assert not model.backbone.supports_lower_cache(model.prompt())
 
 
-def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_path: Path) -> None:
+def test_caching_stops_between_batches_on_request(table: FeatureTable, tmp_path: Path) -> None:
     asked = iter([False, False, True])
     with process_group(Ranks(), 60.0), pytest.raises(Stopped, match="while caching"):
         HiddenStateCache(
@@ -211,13 +230,13 @@ def test_it_ends_between_batches_when_asked_to_stop(table: FeatureTable, tmp_pat
 
 
 @pytest.mark.parametrize(("precision", "fits"), [("float32", False), ("bfloat16", True)])
-def test_what_is_too_large_is_computed_in_each_step(
+def test_hidden_states_above_the_size_limit_are_computed_in_every_step(
     precision: Any, fits: bool, table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "tokens", 20_000)  # of 16 numbers
+    monkeypatch.setattr(table, "tokens", 20_000)  # hidden size 16
     lines: list[str] = []
     params = TrainParams(epochs=1.0, head_lr=0.1, precision=precision, hidden_state_cache_mb=1)
-    with_stored = make_hidden_state_cache(
+    attach = make_hidden_state_cache(
         model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append, lambda: None
     )
     batch = collate(table, np.arange(3), 0, 0)
@@ -225,12 +244,11 @@ def test_what_is_too_large_is_computed_in_each_step(
         []
         if fits
         else [
-            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; it "
-            "is "
-            "computed in every step"
+            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; "
+            "it is computed in every step"
         ]
     )
-    assert (with_stored(batch).cached_hidden is not None) == fits
+    assert (attach(batch).cached_hidden is not None) == fits
     assert lines[-1].startswith(
         "caching the output of the lower layers on disk: 0.6 MB"
         if fits

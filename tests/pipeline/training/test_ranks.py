@@ -1,5 +1,6 @@
-"""Several processes train as one: in every ZeRO stage, for every arm, and when their number changes
-on the way.
+"""Several ranks train like a single process.
+
+This holds in every ZeRO stage, for every arm, and if the number of ranks changes on a resume.
 """
 
 import socket
@@ -21,7 +22,7 @@ from pipeline.training.callbacks import TrainingRun
 from tests.support import one_rank
 from tests.support.small_project import ROOT, environment, python_of
 
-Alone = tuple[dict[str, Tensor], TrainingRun, list[list[float]]]
+SingleProcess = tuple[dict[str, Tensor], TrainingRun, list[list[float]]]
 
 
 def free_port() -> str:
@@ -30,8 +31,8 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
-def together(folder: Path, world: int, *jobs: str) -> None:
-    """Do the jobs in so many processes, one after another."""
+def run_ranks(folder: Path, world: int, *jobs: str) -> None:
+    """Run the jobs one after another in `world` processes."""
     env = environment(folder) | {
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
@@ -56,7 +57,9 @@ def together(folder: Path, world: int, *jobs: str) -> None:
     assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
 
 
-def trained_alone(folder: Path, arm: ArmName, precision: str = "float32", stored: int = 0) -> Alone:
+def train_single_process(
+    folder: Path, arm: ArmName, precision: str = "float32", stored: int = 0
+) -> SingleProcess:
     with process_group(Ranks(), 60):
         model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
@@ -64,14 +67,16 @@ def trained_alone(folder: Path, arm: ArmName, precision: str = "float32", stored
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """What one process makes of it."""
-    return trained_alone(tmp_path_factory.mktemp("alone"), "multitask")
+def single_process(tmp_path_factory: pytest.TempPathFactory) -> SingleProcess:
+    """The values, the run and the predictions of a single process."""
+    return train_single_process(tmp_path_factory.mktemp("single_process"), "multitask")
 
 
-def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> None:
-    """Every rank ended where one process did, within what sums in another order make of it."""
-    values, run, _ = alone
+def assert_same(
+    folder: Path, world: int, single_process: SingleProcess, atol: float = 2e-5
+) -> None:
+    """Assert that every rank has the values of a single process, up to the order of sums."""
+    values, run, _ = single_process
     first, *others = (load_file(folder / f"{rank}.safetensors") for rank in range(world))
     assert first.keys() == values.keys()
     for name, value in values.items():
@@ -83,22 +88,22 @@ def assert_same(folder: Path, world: int, alone: Alone, atol: float = 2e-5) -> N
 
 
 @pytest.fixture(scope="module")
-def alone_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """The same, with the backbone's weights in bfloat16."""
-    return trained_alone(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
+def single_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> SingleProcess:
+    """The run of a single process with backbone weights in bfloat16."""
+    return train_single_process(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
 
 
 STAGES = ("0", "1", "2", "3", "3 offload")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two ranks have done everything that is asked of them below."""
-    folder = tmp_path_factory.mktemp("two")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the results of all jobs that the tests need from two ranks."""
+    folder = tmp_path_factory.mktemp("two_ranks")
     with process_group(Ranks(), 60):
         (folder / "1-to-2").mkdir()
         one_rank.work(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
-    together(
+    run_ranks(
         folder,
         2,
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
@@ -119,26 +124,38 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_in_some_step_each_rank_has_a_task_of_its_own(alone: Alone, tmp_path: Path) -> None:
+def test_in_some_step_the_ranks_have_different_tasks(
+    single_process: SingleProcess, tmp_path: Path
+) -> None:
     batches = one_rank.batches(tmp_path)
-    tasks = [[micro.task for micro in batches.step(step)] for step in range(alone[1].steps)]
+    tasks = [
+        [micro.task for micro in batches.step(step)] for step in range(single_process[1].steps)
+    ]
     assert any(step[0::2] == [0, 0] and step[1::2] == [1, 1] for step in tasks)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_ranks_train_as_one(stage: str, alone: Alone, two: Path) -> None:
-    assert_same(two / f"stage-{stage.replace(' ', '-')}", 2, alone)
+def test_two_ranks_train_like_a_single_process(
+    stage: str, single_process: SingleProcess, two_ranks: Path
+) -> None:
+    assert_same(two_ranks / f"stage-{stage.replace(' ', '-')}", 2, single_process)
 
 
 @pytest.mark.parametrize("stage", ["0", "3"])
-def test_two_ranks_store_as_one(stage: str, two: Path, tmp_path: Path) -> None:
-    assert_same(two / f"stored-{stage}", 2, trained_alone(tmp_path, "multitask", stored=1))
+def test_two_ranks_train_like_a_single_process_with_the_hidden_state_cache(
+    stage: str, two_ranks: Path, tmp_path: Path
+) -> None:
+    assert_same(
+        two_ranks / f"stored-{stage}", 2, train_single_process(tmp_path, "multitask", stored=1)
+    )
 
 
-def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> None:
-    """Of the batches to predict, one rank has one more than the others."""
-    together(tmp_path, 4, "trained multitask 0", "untrained multitask 0 predict")
-    assert_same(tmp_path / "trained", 4, alone)
+def test_four_ranks_train_and_predict_like_a_single_process(
+    single_process: SingleProcess, tmp_path: Path
+) -> None:
+    """The number of batches to predict is not a multiple of 4: one rank has an additional batch."""
+    run_ranks(tmp_path, 4, "trained multitask 0", "untrained multitask 0 predict")
+    assert_same(tmp_path / "trained", 4, single_process)
     expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
     assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
@@ -147,26 +164,28 @@ def test_four_ranks_train_and_predict_as_one(alone: Alone, tmp_path: Path) -> No
     )
 
 
-def test_ranks_train_on_the_rows_that_one_rank_trains_on(two: Path, tmp_path: Path) -> None:
+def test_ranks_train_on_the_rows_of_a_single_process(two_ranks: Path, tmp_path: Path) -> None:
     with process_group(Ranks(), 60):
         one_rank.work(tmp_path, Ranks(), "multitask", "0")
     rows = load_json(tmp_path / "0.rows.json")
-    first, second = (load_json(two / f"stage-0/{rank}.rows.json") for rank in range(2))
+    first, second = (load_json(two_ranks / f"stage-0/{rank}.rows.json") for rank in range(2))
     assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
 
 
-def test_ranks_that_see_different_checkpoints_are_refused(two: Path) -> None:
+def test_ranks_with_different_checkpoints_are_refused(two_ranks: Path) -> None:
     for rank in range(2):
         assert (
             "the ranks would resume from the steps 0, 0 of 2 run(s); give all of them the same"
-            in load_json(two / f"apart/{rank}.error.json")
+            in load_json(two_ranks / f"apart/{rank}.error.json")
         )
 
 
-def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) -> None:
-    (_, run, _), (rounded, other, _) = alone, alone_bfloat16
+def test_bfloat16_gives_nearly_the_same_losses(
+    single_process: SingleProcess, single_bfloat16: SingleProcess
+) -> None:
+    (_, run, _), (rounded, other, _) = single_process, single_bfloat16
     assert {value.dtype for value in rounded.values()} == {torch.float32}, (
-        "what is trained is not rounded"
+        "trained values stay in float32"
     )
     assert [row["loss"] for row in other.train] == pytest.approx(
         [row["loss"] for row in run.train], rel=0.02
@@ -175,44 +194,63 @@ def test_bfloat16_learns_nearly_the_same(alone: Alone, alone_bfloat16: Alone) ->
 
 
 @pytest.mark.parametrize("stage", ["0", "1", "2", "3"])
-def test_two_ranks_train_as_one_in_bfloat16(stage: str, alone_bfloat16: Alone, two: Path) -> None:
-    """To the digits of bfloat16 only: the order of its sums depends on where weights lie in memory."""
-    first, second = (load_json(two / f"bfloat16-{stage}/{rank}.json") for rank in range(2))
+def test_two_ranks_train_like_a_single_process_in_bfloat16(
+    stage: str, single_bfloat16: SingleProcess, two_ranks: Path
+) -> None:
+    """Losses are equal up to bfloat16 precision.
+
+    The order of sums depends on the memory addresses of the weights.
+    """
+    first, second = (load_json(two_ranks / f"bfloat16-{stage}/{rank}.json") for rank in range(2))
     assert first == second
-    expected = [row["loss"] for row in alone_bfloat16[1].train]
+    expected = [row["loss"] for row in single_bfloat16[1].train]
     assert [row["loss"] for row in first] == pytest.approx(expected, rel=0.01)
     assert first[0]["loss"] == pytest.approx(expected[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "lora"])
-def test_other_arms_with_all_weights_parted(arm: ArmName, two: Path, tmp_path: Path) -> None:
-    """Some of a backbone's gradients are next to nothing, and AdamW divides by their size: its last
-    digits count for more.
+def test_other_arms_train_the_same_in_zero_stage_3(
+    arm: ArmName, two_ranks: Path, tmp_path: Path
+) -> None:
+    """The tolerance for fine_tune is larger.
+
+    Some gradients of the backbone are nearly 0. AdamW divides by their size, so it amplifies
+    rounding errors.
     """
     assert_same(
-        two / arm, 2, trained_alone(tmp_path, arm), atol=5e-4 if arm == "fine_tune" else 2e-5
+        two_ranks / arm,
+        2,
+        train_single_process(tmp_path, arm),
+        atol=5e-4 if arm == "fine_tune" else 2e-5,
     )
 
 
 @pytest.mark.parametrize("name", ["1-to-2", "2-to-3"])
-def test_it_goes_on_in_more_ranks_and_another_stage(name: str, alone: Alone, two: Path) -> None:
-    assert not (two / name / "checkpoints/step-000000001").exists(), "it did not start again"
-    assert_same(two / name, 2, alone)
+def test_a_run_resumes_with_more_ranks_and_another_zero_stage(
+    name: str, single_process: SingleProcess, two_ranks: Path
+) -> None:
+    assert not (two_ranks / name / "checkpoints/step-000000001").exists(), "the run resumed"
+    assert_same(two_ranks / name, 2, single_process)
 
 
 @pytest.mark.parametrize("name", ["2-to-1", "parted-to-1"])
-def test_it_goes_on_in_one_rank(name: str, alone: Alone, two: Path) -> None:
-    assert (two / name / "checkpoints/step-000000004").is_dir()
+def test_a_run_resumes_with_a_single_rank(
+    name: str, single_process: SingleProcess, two_ranks: Path
+) -> None:
+    assert (two_ranks / name / "checkpoints/step-000000004").is_dir()
     with process_group(Ranks(), 60):
-        one_rank.work(two / name, Ranks(), "multitask", "0")
-    assert_same(two / name, 1, alone)
+        one_rank.work(two_ranks / name, Ranks(), "multitask", "0")
+    assert_same(two_ranks / name, 1, single_process)
 
 
 @pytest.mark.parametrize("stage", ["0", "3", "3 offload"])
-def test_predictions_are_one_ranks_to_the_bit(stage: str, two: Path, tmp_path: Path) -> None:
+def test_predictions_equal_those_of_a_single_rank_to_the_bit(
+    stage: str, two_ranks: Path, tmp_path: Path
+) -> None:
     expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     assert len(expected) == 40
     for rank in range(2):
         assert (
-            load_json(two / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json") == expected
+            load_json(two_ranks / f"predict-{stage.replace(' ', '-')}/{rank}.predicted.json")
+            == expected
         )

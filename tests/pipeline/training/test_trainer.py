@@ -1,6 +1,4 @@
-"""Training through the real engine: a run is a function of its inputs, interrupted or not, alone or
-shared.
-"""
+"""Training through the real engine: a run is a function of its inputs, interrupted or not."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -70,8 +68,8 @@ def batches_of(tables: list[FeatureTable], chosen: TrainParams) -> TrainBatches:
     )
 
 
-def sizes(model: PromptedModel) -> Scores:
-    """A score that depends on what was learned."""
+def mean_magnitudes(model: PromptedModel) -> Scores:
+    """Scores that depend on the trained weights."""
     return {
         "ner": float(model.heads.weight.detach().abs().mean()),
         "qa": float(model.heads.bias.detach().abs().mean()),
@@ -87,7 +85,7 @@ class Fit:
         checkpoints: Path,
         ranks: Ranks,
         arm: ArmName = "multitask",
-        validate: Callable[[PromptedModel], Scores] = sizes,
+        validate: Callable[[PromptedModel], Scores] = mean_magnitudes,
         callback: TrainingCallback | None = None,
         seconds: float = 1e9,
         prompt: Callable[[], DeepPrompt] | None = None,
@@ -126,7 +124,7 @@ class Fit:
 
 
 def untrained() -> dict[str, bytes]:
-    """The values that every run here starts from."""
+    """The initial values of every run in this file."""
     return {
         name: value.detach().numpy().tobytes()
         for name, value in tiny.prompted("multitask").trainable_state().items()
@@ -134,7 +132,7 @@ def untrained() -> dict[str, bytes]:
 
 
 def curves(run: TrainingRun) -> dict[str, object]:
-    """All of a run that is a function of its inputs."""
+    """The fields of a run that are a function of its inputs."""
     measured = ("seconds", "resource_usage")
     return {name: value for name, value in vars(run).items() if name not in measured}
 
@@ -143,22 +141,22 @@ def curves(run: TrainingRun) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def straight(
+def uninterrupted(
     tables: list[FeatureTable], ranks: Ranks, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Fit, TrainingRun]:
-    """A run that nothing interrupted."""
-    fit = Fit(tables, tmp_path_factory.mktemp("straight"), ranks)
+    """A run without interruption."""
+    fit = Fit(tables, tmp_path_factory.mktemp("uninterrupted"), ranks)
     run = fit()
     assert run.steps == steps_of(fit.batches, 2.0) == STEPS == len(run.train)
     return fit, run
 
 
 def test_two_runs_give_equal_bytes(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     fit = Fit(tables, tmp_path, ranks)
-    assert curves(fit()) == curves(straight[1])
-    assert fit.values() == straight[0].values()
+    assert curves(fit()) == curves(uninterrupted[1])
+    assert fit.values() == uninterrupted[0].values()
     assert all(
         value != start
         for value, start in zip(fit.values().values(), untrained().values(), strict=True)
@@ -168,11 +166,11 @@ def test_two_runs_give_equal_bytes(
 @pytest.mark.parametrize(
     ("at", "seconds", "resumed"), [(4, 1e9, [3]), (8, 1e9, [6]), (5, 0.0, [5]), (2, 1e9, [])]
 )
-def test_an_interrupted_run_ends_as_if_it_had_not_been(
+def test_an_interrupted_run_has_the_result_of_an_uninterrupted_run(
     at: int,
     seconds: float,
     resumed: list[int],
-    straight: tuple[Fit, TrainingRun],
+    uninterrupted: tuple[Fit, TrainingRun],
     tables: list[FeatureTable],
     ranks: Ranks,
     tmp_path: Path,
@@ -185,28 +183,28 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         f"resuming at step {step} of 9" for step in resumed
     ]
     assert fit.callback.steps == list(range((resumed or [0])[0] + 1, STEPS + 1))
-    assert curves(run) == curves(straight[1])
-    assert fit.values() == straight[0].values()
+    assert curves(run) == curves(uninterrupted[1])
+    assert fit.values() == uninterrupted[0].values()
 
 
-def test_factors_in_the_backbone_go_on_too(
+def test_a_resumed_run_restores_lora_factors(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    straight = Fit(tables, tmp_path / "straight", ranks, "lora")
-    run = straight()
+    uninterrupted = Fit(tables, tmp_path / "uninterrupted", ranks, "lora")
+    run = uninterrupted()
     with pytest.raises(KeyboardInterrupt):
         Fit(tables, tmp_path / "a", ranks, "lora", callback=tiny.TrainingCallback(5))()
     resumed = Fit(tables, tmp_path / "a", ranks, "lora")
     assert curves(resumed()) == curves(run)
     assert resumed.callback.steps == list(range(4, STEPS + 1))
-    assert resumed.values() == straight.values()
+    assert resumed.values() == uninterrupted.values()
     assert run.train[0].keys() >= {"lora_lr", "head_lr"}
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])
-def test_asked_to_stop_it_loses_no_step(
+def test_a_stop_request_loses_no_step(
     at: int,
-    straight: tuple[Fit, TrainingRun],
+    uninterrupted: tuple[Fit, TrainingRun],
     tables: list[FeatureTable],
     ranks: Ranks,
     tmp_path: Path,
@@ -215,57 +213,57 @@ def test_asked_to_stop_it_loses_no_step(
     with pytest.raises(Stopped, match=f"stopped after step {at} of {STEPS}, with a checkpoint"):
         Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()
     fit = Fit(tables, tmp_path, ranks)
-    assert curves(fit()) == curves(straight[1])
+    assert curves(fit()) == curves(uninterrupted[1])
     assert fit.callback.steps == list(range(at + 1, STEPS + 1))
-    assert fit.values() == straight[0].values()
+    assert fit.values() == uninterrupted[0].values()
 
 
-def test_asked_to_stop_after_the_last_step_it_is_done(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+def test_a_stop_request_after_the_last_step_is_ignored(
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     answers = iter([False] * (STEPS - 1) + [True])
     assert curves(Fit(tables, tmp_path, ranks, stopping=lambda: next(answers))()) == curves(
-        straight[1]
+        uninterrupted[1]
     )
 
 
-def test_interrupted_at_every_step(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+def test_an_interruption_at_every_step_changes_no_result(
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     for at in range(2, STEPS + 1):
         with pytest.raises(KeyboardInterrupt):
             Fit(tables, tmp_path, ranks, callback=tiny.TrainingCallback(at), seconds=0.0)()
     fit = Fit(tables, tmp_path, ranks)
-    assert curves(fit()) == curves(straight[1])
-    assert fit.callback.steps == [], "every step was in a checkpoint before anyone was told of it"
-    assert fit.values() == straight[0].values()
+    assert curves(fit()) == curves(uninterrupted[1])
+    assert fit.callback.steps == [], "every step was in a checkpoint before the callback was called"
+    assert fit.values() == uninterrupted[0].values()
 
 
-def test_a_finished_run_is_not_done_again(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+def test_a_finished_run_is_not_repeated(
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    """Whoever is to save what came of it may be killed before it has."""
+    """The process may be killed before it has saved the result of a finished run."""
     Fit(tables, tmp_path, ranks)()
     fit = Fit(tables, tmp_path, ranks, validate=Scripted())
-    assert curves(fit()) == curves(straight[1])
+    assert curves(fit()) == curves(uninterrupted[1])
     assert fit.callback.steps == []
-    assert fit.values() == straight[0].values()
+    assert fit.values() == uninterrupted[0].values()
 
 
-def test_asked_to_stop_it_does_not_wait_for_a_validation(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+def test_a_stop_request_does_not_wait_for_a_validation(
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     answers = iter([False, False, True])
     with pytest.raises(Stopped, match="stopped after step 3"):
         Fit(tables, tmp_path, ranks, validate=Scripted(), stopping=lambda: next(answers))()
     fit = Fit(tables, tmp_path, ranks)
-    assert curves(fit()) == curves(straight[1])
+    assert curves(fit()) == curves(uninterrupted[1])
     assert fit.callback.steps == list(range(4, STEPS + 1))
-    assert fit.values() == straight[0].values()
+    assert fit.values() == uninterrupted[0].values()
 
 
-def test_a_broken_checkpoint_costs_steps_and_nothing_else(
-    straight: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+def test_a_broken_checkpoint_costs_only_steps(
+    uninterrupted: tuple[Fit, TrainingRun], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         Fit(tables, tmp_path, ranks, callback=tiny.TrainingCallback(8))()
@@ -274,11 +272,11 @@ def test_a_broken_checkpoint_costs_steps_and_nothing_else(
     fit()
     assert "step-000000006: its hash differs; ignored" in fit.callback.lines[0]
     assert fit.callback.lines[1] == "resuming at step 3 of 9"
-    assert fit.values() == straight[0].values()
+    assert fit.values() == uninterrupted[0].values()
 
 
 @pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "head_only"])
-def test_other_arms_are_resumed_too(
+def test_other_arms_are_resumed(
     arm: ArmName, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     whole = Fit(tables, tmp_path / "whole", ranks, arm)
@@ -303,12 +301,10 @@ def prompt_with_factors() -> DeepPrompt:
 
 
 @pytest.mark.parametrize("prompt", [prompt_with_projection, prompt_with_factors])
-def test_prompts_of_other_kinds_are_resumed_too(
+def test_prompts_of_other_kinds_are_resumed(
     prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    """Dropout too is a function of the step, and what the projection's layers had learned is not
-    lost.
-    """
+    """Dropout is a function of the step, and the weights of the projection are restored."""
     whole, cut, resumed = (
         Fit(tables, tmp_path / name, ranks, prompt=prompt) for name in ("whole", "cut", "cut")
     )
@@ -330,7 +326,7 @@ def prompt_of_upper_layers() -> DeepPrompt:
     return DeepPrompt(key_values, first_layer=1, dropout=0.3)
 
 
-def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(
+def test_the_hidden_state_cache_changes_no_result_even_if_interrupted(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     plain, whole, *cut = (
@@ -361,11 +357,13 @@ def test_with_what_is_stored_a_run_is_the_same_and_ends_so_when_interrupted(
         tables, tmp_path / "whole", ranks, prompt=prompt_of_upper_layers, hidden_state_cache_mb=1
     )
     over()
-    assert over.callback.lines == ["resuming at step 9 of 9"], "a run that is over stores nothing"
+    assert over.callback.lines == ["resuming at step 9 of 9"], "a finished run caches nothing"
 
 
-def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
-    fit, run = straight
+def test_a_run_reports_rows_tokens_losses_and_resources(
+    uninterrupted: tuple[Fit, TrainingRun],
+) -> None:
+    fit, run = uninterrupted
     steps = [fit.batches.step(step) for step in range(STEPS)]
     assert run.rows == sum(len(micro.rows) for step in steps for micro in step)
     assert run.tokens == sum(
@@ -376,14 +374,14 @@ def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
     assert [row["step"] for row in run.train] == list(range(1, STEPS + 1))
     for row, step in zip(run.train, steps, strict=True):
         tasks = [("ner", "qa")[micro.task] for micro in step]
-        for what in ("loss", "share"):
-            assert {name for name in row if name.startswith(f"{what}_")} == {
-                f"{what}_{name}" for name in tasks
+        for kind in ("loss", "share"):
+            assert {name for name in row if name.startswith(f"{kind}_")} == {
+                f"{kind}_{name}" for name in tasks
             }
         assert row["loss"] == pytest.approx(sum(row[f"loss_{name}"] for name in tasks) / len(tasks))
         for number, name in enumerate(("ner", "qa")):
-            own = sum(len(micro.rows) for micro in step if micro.task == number)
-            assert row.get(f"share_{name}", 0.0) == own / sum(len(micro.rows) for micro in step)
+            rows = sum(len(micro.rows) for micro in step if micro.task == number)
+            assert row.get(f"share_{name}", 0.0) == rows / sum(len(micro.rows) for micro in step)
     seconds = [row["seconds"] for row in run.resource_usage]
     assert len(seconds) == STEPS
     assert seconds == sorted(seconds)
@@ -395,14 +393,15 @@ def test_what_a_run_tells(straight: tuple[Fit, TrainingRun]) -> None:
     ]
 
 
-# Against a loop written by hand
+# Compared with a training loop by hand
 
 
 def by_hand(
     tables: list[FeatureTable], chosen: TrainParams, clip: float
 ) -> tuple[PromptedModel, list[float]]:
-    """Plain torch: gradients of the mean over a step's micro-batches, cut to `clip`, AdamW. Returns
-    the norms before the cut.
+    """Train in plain torch: mean loss of a step's micro-batches, gradient norm up to `clip`, AdamW.
+
+    Returns the model and the gradient norms before clipping.
     """
     model = tiny.prompted("multitask")
     batches = batches_of(tables, chosen)
@@ -425,10 +424,10 @@ def by_hand(
         loss = torch.zeros(())
         for micro in batches.step(step):
             batch = collate(tables[micro.task], micro.rows, micro.task, 0)
-            own = model.heads.loss(model(batch), batch) * micro.weight
+            task_loss = model.heads.loss(model(batch), batch) * micro.weight
             loss = (
                 loss
-                + (torch.log(own + BALANCE_EPSILON) if chosen.balance_losses else own)
+                + (torch.log(task_loss + BALANCE_EPSILON) if chosen.balance_losses else task_loss)
                 / chosen.micro_batches_per_step
             )
         adam.zero_grad()
@@ -444,7 +443,7 @@ def by_hand(
 @pytest.mark.parametrize(
     ("micro_batches_per_step", "balance_losses"), [(1, False), (3, False), (3, True)]
 )
-def test_training_is_plain_adamw(
+def test_training_equals_plain_adamw(
     micro_batches_per_step: int,
     balance_losses: bool,
     tables: list[FeatureTable],
@@ -464,19 +463,19 @@ def test_training_is_plain_adamw(
     run = fit()
     expected, norms = by_hand(tables, params(**changes), clip=0.15)
     assert [row["gradient_norm"] for row in run.train] == pytest.approx(norms, rel=1e-4)
-    assert min(norms) > 0.15, "every step is cut"
+    assert min(norms) > 0.15, "every gradient is clipped"
     for name, value in expected.trainable_state().items():
         torch.testing.assert_close(fit.model.trainable_state()[name], value, atol=1e-6, rtol=1e-5)
-    uncut, _ = by_hand(tables, params(**changes), clip=1e9)
-    assert not torch.allclose(uncut.heads.weight, expected.heads.weight, atol=1e-4), (
-        "cutting matters here"
+    unclipped, _ = by_hand(tables, params(**changes), clip=1e9)
+    assert not torch.allclose(unclipped.heads.weight, expected.heads.weight, atol=1e-4), (
+        "clipping has an effect"
     )
 
 
-def test_each_part_has_its_own_rate(
+def test_each_part_has_its_learning_rate(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    """AdamW's first step moves a number by the learning rate, whatever its gradient."""
+    """The first step of AdamW moves a value by the learning rate, whatever its gradient."""
     fit = Fit(
         tables, tmp_path, ranks, epochs=0.01, num_validations=1, prompt_lr=0.05, head_lr=0.002
     )
@@ -491,7 +490,9 @@ def test_each_part_has_its_own_rate(
     )
 
 
-def test_the_rate_rises_and_falls(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_the_learning_rate_rises_and_falls(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     run = Fit(tables, tmp_path, ranks, warmup_ratio=0.34, prompt_lr=0.6, head_lr=0.06)()
     factors = [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
     assert [row["prompt_lr"] for row in run.train] == pytest.approx(
@@ -502,7 +503,7 @@ def test_the_rate_rises_and_falls(tables: list[FeatureTable], ranks: Ranks, tmp_
     )
 
 
-def test_factors_of_short_and_long_runs() -> None:
+def test_the_lr_multiplier_of_short_and_long_runs() -> None:
     assert lr_multiplier(0, 1, 0.06) == 1.0
     assert [lr_multiplier(step, 4, 0.0) for step in range(4)] == [1.0, 1.0, 2 / 3, 1 / 3]
     long = [lr_multiplier(step, 1000, 0.1) for step in range(1000)]
@@ -510,33 +511,33 @@ def test_factors_of_short_and_long_runs() -> None:
     assert 0 < long[-1] < 0.002
 
 
-def test_parts_of_the_optimizer() -> None:
+def test_the_optimizer_has_one_group_per_part() -> None:
     model = tiny.prompted("fine_tune")
-    made = optimizer(model.trainable_state().items(), {"backbone": 0.1, "head": 0.2}, 0.3)
-    assert {group["part"]: group["lr"] for group in made.param_groups} == {
+    adam = optimizer(model.trainable_state().items(), {"backbone": 0.1, "head": 0.2}, 0.3)
+    assert {group["part"]: group["lr"] for group in adam.param_groups} == {
         "backbone": 0.1,
         "head": 0.2,
     }
-    assert {group["weight_decay"] for group in made.param_groups} == {0.3}
-    assert {id(p) for p in made.param_groups[0]["params"]} == {
+    assert {group["weight_decay"] for group in adam.param_groups} == {0.3}
+    assert {id(p) for p in adam.param_groups[0]["params"]} == {
         id(p) for p in model.backbone.parameters()
     }
-    assert [id(p) for p in made.param_groups[1]["params"]] == [
+    assert [id(p) for p in adam.param_groups[1]["params"]] == [
         id(model.heads.weight),
         id(model.heads.bias),
     ]
 
 
-def test_a_backbone_is_not_trained_in_bfloat16() -> None:
+def test_training_a_backbone_in_bfloat16_is_refused() -> None:
     with pytest.raises(ValueError, match=r"precision is bfloat16, but most updates .* remove it"):
         params("fine_tune", precision="bfloat16")
 
 
-# The best, patience, and what is no number
+# Best values, patience and divergence
 
 
 class Scripted:
-    """Scores as given, one after another; keeps the values they were given for."""
+    """Returns the scores in order and records the values of the model at each validation."""
 
     def __init__(self, *scores: float) -> None:
         self.scores, self.seen = list(scores), []
@@ -557,7 +558,7 @@ class Scripted:
 @pytest.mark.parametrize(
     ("scores", "best"), [((5, 9, 7), 1), ((9, 9, 2), 0), ((0, 1, 2), 2), ((0, 0, 0), 0)]
 )
-def test_the_best_by_validation_is_kept(
+def test_the_best_values_by_validation_are_kept(
     scores: tuple[float, ...], best: int, tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     validate = Scripted(*scores)
@@ -568,7 +569,7 @@ def test_the_best_by_validation_is_kept(
     assert len(set(map(str, validate.seen))) == 3
 
 
-def test_the_best_survives_an_interruption(
+def test_the_best_values_survive_an_interruption(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     first = Scripted(9, 5)
@@ -590,7 +591,7 @@ def test_patience_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_path:
     assert fit.values() == validate.seen[1]
     again = Fit(tables, tmp_path, ranks, validate=Scripted(), num_validations=9, patience=2)
     assert curves(again()) == curves(run)
-    assert again.callback.steps == [], "a run that has ended has ended"
+    assert again.callback.steps == [], "a finished run is not continued"
     assert again.values() == fit.values()
 
 
@@ -616,14 +617,14 @@ def test_a_callback_ends_a_run(tables: list[FeatureTable], ranks: Ranks, tmp_pat
     assert (run.best_step, len(run.train), len(run.validation)) == (3, 6, 2)
     assert shown.steps == [1, 2, 3, 4, 5, 6]
     assert shown.lines[-1] == "pruned at step 6 of 9"
-    assert fit.values() == validate.seen[0], "the best values are in the model"
+    assert fit.values() == validate.seen[0], "the model has the best values"
     again = Fit(tables, tmp_path, ranks, validate=Scripted())
     assert curves(again()) == curves(run)
-    assert again.callback.steps == [], "a pruned run stays as it is"
+    assert again.callback.steps == [], "a pruned run is not continued"
     assert again.values() == fit.values()
 
 
-def test_a_run_that_has_come_to_its_end_is_not_pruned(
+def test_a_run_is_not_pruned_at_its_last_step(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     pruning = Pruning(STEPS)
@@ -631,7 +632,7 @@ def test_a_run_that_has_come_to_its_end_is_not_pruned(
     assert (run.pruned, pruning.asked, len(run.train)) == (False, [3, 6], STEPS)
 
 
-def test_without_patience_it_goes_on(
+def test_a_run_without_patience_trains_all_steps(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
     fit = Fit(
@@ -640,7 +641,9 @@ def test_without_patience_it_goes_on(
     assert len(fit().train) == STEPS
 
 
-def test_a_loss_that_is_no_number(tables: list[FeatureTable], ranks: Ranks, tmp_path: Path) -> None:
+def test_a_loss_of_nan_is_reported_with_its_rows(
+    tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
+) -> None:
     class Spoil(tiny.TrainingCallback):
         def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
             super().step(run, rows, tokens)
@@ -671,7 +674,7 @@ def assert_checkpoint_is_sound(folder: Path, step: int) -> None:
         (lambda loss: loss + 1e6, r"the loss is \d+(\.\d+)?(e\+05)? and"),
     ],
 )
-def test_the_batch_whose_loss_is_to_blame_is_named(
+def test_the_micro_batch_with_the_diverged_loss_is_named(
     loss: Callable[[torch.Tensor], torch.Tensor],
     found: str,
     tables: list[FeatureTable],
@@ -696,10 +699,10 @@ def test_the_batch_whose_loss_is_to_blame_is_named(
     assert_checkpoint_is_sound(tmp_path, 6)
 
 
-def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
     tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
-    """The loss of that step is still sound, and there is a checkpoint after every step."""
+    """The loss of the step is still finite, and every step writes a checkpoint."""
 
     class Spoil(tiny.TrainingCallback):
         def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
@@ -721,7 +724,7 @@ def test_a_gradient_that_is_no_number_never_reaches_a_checkpoint(
 # Several ranks
 
 
-def test_ranks_that_cannot_share_a_step_are_refused(
+def test_micro_batches_that_the_ranks_cannot_share_evenly_are_refused(
     ranks: Ranks, tables: list[FeatureTable], tmp_path: Path
 ) -> None:
     fit = Fit(tables, tmp_path, Ranks(0, 2, 0), micro_batches_per_step=3)
