@@ -1,4 +1,4 @@
-"""Agreement over variants and other measures of confidence, by hand."""
+"""Agreement over variants and other measures of confidence, compared with manual results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ EXAMPLES = [
     Example("b", "Say why", "All of it.", ()),
     Example("c", "Who ate?", "Di ate.", ()),
 ]
-SAID = {"a": "Bo Li", "b": "it", "c": ""}
+PREDICTIONS = {"a": "Bo Li", "b": "it", "c": ""}
 
 
 @pytest.fixture
@@ -39,16 +39,18 @@ def test_agreement_is_the_mean_over_variants(split: EvalSet) -> None:
         asked.extend(examples)
         return {"a/0": "Li", "a/1": "the Bo Li", "a/2": "Cy", "c/0": ""}
 
-    found = agreement(split, SAID, np.arange(3), answer)
-    assert [one.id for one in asked] == ["a/0", "a/1", "a/2", "c/0"], "b cannot be said otherwise"
+    found = agreement(split, PREDICTIONS, np.arange(3), answer)
+    assert [one.id for one in asked] == ["a/0", "a/1", "a/2", "c/0"], "b has no paraphrase"
     assert found is not None
     assert found.tolist() == pytest.approx([(2 / 3 + 1 + 0) / 3, 1.0, 1.0])
-    assert agreement(split, SAID, np.array([1]), answer) is None
+    assert agreement(split, PREDICTIONS, np.array([1]), answer) is None
     tagged = EvalSet(task_named("token_classification"), ("O",), EXAMPLES, split.table, split.rows)
-    assert agreement(tagged, SAID, np.arange(3), answer) is None, "no questions, no paraphrases"
+    assert agreement(tagged, PREDICTIONS, np.arange(3), answer) is None, (
+        "only questions have paraphrases"
+    )
 
 
-def test_a_sample_is_the_same_for_all_and_in_order(
+def test_a_sample_is_reproducible_and_sorted(
     split: EvalSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sample(split).tolist() == [0, 1, 2]
@@ -57,7 +59,7 @@ def test_a_sample_is_the_same_for_all_and_in_order(
     assert len(sample(split)) == 2
 
 
-def test_measures_stand_beside_each_other(split: EvalSet) -> None:
+def test_the_table_has_all_measures_of_each_decision(split: EvalSet) -> None:
     logits = [np.array([[0.0, 2.0, 1.0]]), np.array([[3.0, 0.0, 0.0]]), np.array([[0.0, 0.0]])]
     test = gather(logits, [1, 0, 0], [True, False, True])
     frame = confidence_measures(gather([], [], []), test, np.array([0, 2]), np.array([0.5, 1.0]))
@@ -71,5 +73,5 @@ def test_measures_stand_beside_each_other(split: EvalSet) -> None:
     assert frame["agreement"].tolist() == [0.5, 1.0]
     assert frame["right"].tolist() == [True, True]
     validation = gather([np.array([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]])], [0, 0], [True, False])
-    heated = confidence_measures(validation, test, np.arange(3), np.ones(3))
-    assert heated["raw"].tolist() != heated["calibrated"].tolist()
+    scaled = confidence_measures(validation, test, np.arange(3), np.ones(3))
+    assert scaled["raw"].tolist() != scaled["calibrated"].tolist()

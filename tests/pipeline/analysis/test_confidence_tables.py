@@ -1,4 +1,4 @@
-"""Predictions taken apart: confidences of claims and decisions, also where nothing is claimed."""
+"""Confidences of claims and decisions, also without any claim."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def split(tmp_path: Path) -> EvalSet:
     )
 
 
-def test_a_claim_is_as_sure_as_its_least_sure_decision(split: EvalSet) -> None:
+def test_the_confidence_of_a_claim_is_the_minimum_of_its_decisions(split: EvalSet) -> None:
     predictions = [["B-X", "I-X", "O"], ["O"]]
     decisions = collect_decisions(TASK, split, predictions, LOGITS, {})
     assert decisions.right.tolist() == [True, True, True, False]
@@ -50,7 +50,7 @@ def test_a_claim_is_as_sure_as_its_least_sure_decision(split: EvalSet) -> None:
     assert np.isnan(claims["calibrated"][1])
 
 
-def test_nothing_claimed_and_nothing_to_find(split: EvalSet, tmp_path: Path) -> None:
+def test_tables_without_claims_or_examples_are_written(split: EvalSet, tmp_path: Path) -> None:
     predictions = [["O"] * 3, ["O"]]
     confidences, claims = confidence_tables(
         TASK, split, predictions, collect_decisions(TASK, split, predictions, LOGITS, {}), {}

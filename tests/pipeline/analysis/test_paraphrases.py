@@ -1,4 +1,4 @@
-"""Questions in other words, by hand; and what a shorter context must still hold."""
+"""Paraphrased questions and shortened contexts, compared with manual results."""
 
 import pytest
 from hypothesis import given
@@ -37,14 +37,14 @@ CONTEXT = "Ada ran. Bo sat in Ulm. Cy slept. Di ate in Ulm! Ed left."
         ("?", []),
     ],
 )
-def test_a_question_in_other_words(question: str, others: list[str]) -> None:
+def test_a_question_has_the_expected_paraphrases(question: str, others: list[str]) -> None:
     assert rephrased(question) == others
 
 
-def test_a_context_cut_to_what_is_around_an_answer() -> None:
+def test_a_context_is_cut_to_the_sentences_around_an_answer() -> None:
     assert trimmed(CONTEXT, "slept") == ["Cy slept.", "Bo sat in Ulm. Cy slept. Di ate in Ulm!"]
     assert trimmed(CONTEXT, "Ulm") == ["Bo sat in Ulm. Di ate in Ulm!"], (
-        "wherever it is; with those beside it is all again"
+        "all sentences with the answer; with their neighbors, the context is complete"
     )
     assert trimmed(CONTEXT, "ran. Bo") == [
         "Ada ran. Bo sat in Ulm.",
@@ -54,15 +54,13 @@ def test_a_context_cut_to_what_is_around_an_answer() -> None:
 
 
 @given(st.text("ab.?! \n", max_size=40), st.integers(0, 39), st.integers(1, 5))
-def test_an_answer_inside_a_sentence_is_never_cut_off(
-    context: str, start: int, length: int
-) -> None:
+def test_an_answer_inside_a_sentence_is_kept(context: str, start: int, length: int) -> None:
     text = context[start : start + length]
     whole = text.strip() == text and not set(text) & set(".?!")
     assert not whole or all(text in one for one in trimmed(context, text))
 
 
-def test_variants_are_examples_of_their_own() -> None:
+def test_variants_are_new_examples_without_answers() -> None:
     question = Question("a", "Who sat?", CONTEXT, (Answer("Bo", 9),))
     made = list(variants(TASK, question, "Bo"))
     assert [(one.question, one.context) for one in made] == [

@@ -1,6 +1,4 @@
-"""Perturbed examples are sound, what they refer to is what it was or what took its place, and the
-seed decides all of it.
-"""
+"""Perturbed examples are valid, their references are preserved, and the seed determines them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -40,7 +38,7 @@ SENTENCES = st.lists(WORDS, min_size=1, max_size=8)
 
 
 def tagged(data: st.DataObject, count: int) -> tuple[str, ...]:
-    """Well-formed IOB2."""
+    """Well-formed IOB2 tags."""
     tags: list[str] = []
     for _ in range(count):
         after = [f"I-{tags[-1][2:]}"] if tags and tags[-1] != "O" else []
@@ -49,7 +47,7 @@ def tagged(data: st.DataObject, count: int) -> tuple[str, ...]:
 
 
 def texts(data: st.DataObject, most: int) -> tuple[str, list[tuple[int, int]]]:
-    """A text, and some spans of it from the start of one word to the end of one; they may overlap."""
+    """A text and at most `most` spans of whole words, which may overlap."""
     words = data.draw(SENTENCES)
     ends = np.cumsum([len(word) + 1 for word in words]) - 1
     starts = [0, *(ends[:-1] + 1)]
@@ -113,7 +111,7 @@ def a_choice(data: st.DataObject) -> choice.Example:
 
 
 def row_of(task: str, example: Any) -> dict[str, Any]:
-    """What a reader would give for it."""
+    """The row of a reader for an example."""
     row = dataclasses.asdict(example) | {"where": "here"}
     if task == "span_extraction":
         row["answers"] = [
@@ -134,7 +132,7 @@ EXAMPLES: dict[str, Callable[[st.DataObject], Any]] = {
 @pytest.mark.parametrize("task", EXAMPLES)
 @settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_perturbed_examples_are_sound(task: str, data: st.DataObject, seed: int) -> None:
+def test_perturbed_examples_are_valid(task: str, data: st.DataObject, seed: int) -> None:
     example, kind = EXAMPLES[task](data), task_named(task)
     for name, suite in suites(kind, [example], 1.0).items():
         (changed,) = perturbed([example], name, suite, seed)
@@ -144,7 +142,7 @@ def test_perturbed_examples_are_sound(task: str, data: st.DataObject, seed: int)
         assert list(kind.labels(changed)) == list(kind.labels(example))
 
 
-def test_only_sentences_have_their_entities_swapped() -> None:
+def test_only_token_classification_has_entity_swaps() -> None:
     assert {name: "entity_swaps" in suites(task_named(name), [], 0.5) for name in EXAMPLES} == {
         name: name == "token_classification" for name in EXAMPLES
     }
@@ -152,19 +150,19 @@ def test_only_sentences_have_their_entities_swapped() -> None:
 
 @settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_tags_stay_with_their_words(data: st.DataObject, seed: int) -> None:
+def test_tags_stay_with_their_tokens(data: st.DataObject, seed: int) -> None:
     example = a_sentence(data)
     for name in ("typos", "lower", "upper", "white_space"):
         (changed,) = perturbed([example], name, suites(ner.TASK, [example], 1.0)[name], seed)
         assert changed.tags == example.tags
         assert len(changed.tokens) == len(example.tokens)
         if name == "white_space":
-            assert changed == example, "a list of words has no white space"
+            assert changed == example, "a list of tokens has no white space"
 
 
 @settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_answers_are_what_they_were_or_their_own_other_case(data: st.DataObject, seed: int) -> None:
+def test_answers_change_only_in_case(data: st.DataObject, seed: int) -> None:
     example = a_question(data)
     found = {
         name: perturbed([example], name, suite, seed)[0]
@@ -182,7 +180,7 @@ def test_answers_are_what_they_were_or_their_own_other_case(data: st.DataObject,
 
 @settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_an_entity_becomes_another_of_its_label(data: st.DataObject, seed: int) -> None:
+def test_an_entity_is_replaced_by_another_of_its_label(data: st.DataObject, seed: int) -> None:
     examples = [dataclasses.replace(a_sentence(data), id=str(number)) for number in range(3)]
     mentions = mentions_of(examples)
     for before, after in zip(
@@ -203,7 +201,7 @@ def test_an_entity_becomes_another_of_its_label(data: st.DataObject, seed: int) 
         assert outside[0] == outside[1]
 
 
-def test_a_swap_by_hand() -> None:
+def test_a_swap_has_the_expected_tokens_and_tags() -> None:
     example = ner.Example(
         "a", ("Ada", "saw", "New", "York", "."), ("B-PER", "O", "B-LOC", "I-LOC", "O")
     )
@@ -216,7 +214,7 @@ def test_a_swap_by_hand() -> None:
 @given(
     seed=st.integers(0, 99), ids=st.lists(st.text(max_size=5), unique=True, min_size=2, max_size=6)
 )
-def test_the_seed_and_the_id_decide_and_nothing_else(seed: int, ids: list[str]) -> None:
+def test_a_perturbation_depends_only_on_the_seed_and_the_id(seed: int, ids: list[str]) -> None:
     examples = [
         ner.Example(id, ("understanding", "everything", "immediately"), ("O",) * 3) for id in ids
     ]
@@ -226,14 +224,14 @@ def test_the_seed_and_the_id_decide_and_nothing_else(seed: int, ids: list[str]) 
     assert perturbed(examples[1:], "typos", suite, seed) == whole[1:]
 
 
-def test_other_seeds_other_typos() -> None:
+def test_typos_differ_between_seeds() -> None:
     examples = [ner.Example("a", ("understanding", "everything", "immediately") * 3, ("O",) * 9)]
     suite = suites(ner.TASK, examples, 0.5)["typos"]
     assert len({perturbed(examples, "typos", suite, seed)[0] for seed in range(20)}) > 15
 
 
 def one_typo(word: str) -> set[str]:
-    """All that one typo of an inner letter can make of a word."""
+    """All results of one typo at an inner letter of a word."""
     inner, letters = range(1, len(word) - 1), "abcdefghijklmnopqrstuvwxyz"
     made = {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in inner if at + 1 in inner}
     made |= {word[:at] + word[at + 1 :] for at in inner}
@@ -248,7 +246,7 @@ def one_typo(word: str) -> set[str]:
 
 @settings(deadline=None)
 @given(word=st.text("abcdeé", min_size=4, max_size=8), seed=st.integers(0, 10_000))
-def test_a_typo_is_one_slip_of_an_inner_letter(word: str, seed: int) -> None:
+def test_a_typo_changes_one_inner_letter(word: str, seed: int) -> None:
     assert misspelled(word, 1.0, np.random.default_rng(seed)) in one_typo(word)
 
 
@@ -257,9 +255,10 @@ def test_short_words_and_numbers_have_no_typos(word: str) -> None:
     assert misspelled(word, 1.0, np.random.default_rng(0)) == word
 
 
-def test_the_share_of_typos_is_the_one_that_was_asked_for() -> None:
-    """A tenth of 4,000 words is 400, give or take three standard deviations (19); some typos change
-    nothing (ee, swapped).
+def test_the_fraction_of_typos_equals_the_typo_rate() -> None:
+    """A tenth of 4,000 words is 400. The tolerance is three standard deviations of 19.
+
+    Some typos have no effect (for example, "ee" with its letters swapped).
     """
     text = " ".join(["wonderful"] * 4000)
     changed = sum(
@@ -271,16 +270,16 @@ def test_the_share_of_typos_is_the_one_that_was_asked_for() -> None:
 
 @settings(deadline=None)
 @given(text=st.text("ab  \n", max_size=40), seed=st.integers(0, 99))
-def test_white_space_leaves_the_words(text: str, seed: int) -> None:
+def test_white_space_edits_keep_the_words(text: str, seed: int) -> None:
     assert spaced(text, np.random.default_rng(seed)).split() == text.split()
 
 
-def test_white_space_is_doubled_and_odd() -> None:
+def test_white_space_is_doubled_removed_or_unusual() -> None:
     found = set(spaced("a " * 100 + "a", np.random.default_rng(0)).replace("a", "|").split("|"))
     assert found == {"", " ", "  ", "\u00a0", "\u2009", " \u00a0"}
 
 
-def test_an_edit_keeps_hold_of_spans_that_overlap() -> None:
+def test_an_edit_moves_overlapping_spans() -> None:
     text = "one two three"
     doubled = Edit(lambda piece: piece * 2, inside_spans=True)
     made, starts, ends = doubled.text(text, [4, 4, 8], [7, 13, 13])
@@ -295,11 +294,11 @@ def test_an_edit_keeps_hold_of_spans_that_overlap() -> None:
 
 @settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=30))
-def test_an_edit_that_changes_nothing_moves_nothing(text: str) -> None:
+def test_an_edit_without_changes_moves_no_span(text: str) -> None:
     assert Edit(str).text(text, [0], [len(text)]) == (text, [0], [len(text)])
 
 
-def test_labels_of_another_corpus() -> None:
+def test_labels_of_another_corpus_are_mapped() -> None:
     assert mapped(["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}) == (
         "B-PER",
         "I-PER",
@@ -309,5 +308,5 @@ def test_labels_of_another_corpus() -> None:
     )
 
 
-def test_what_counts_as_a_word() -> None:
+def test_only_longer_words_of_letters_match() -> None:
     assert WORD.findall("ab abcd über_alles x1234 can't") == ["abcd", "über", "alles"]

@@ -1,6 +1,4 @@
-"""What is read out of a model: attention mass against the references' own attention, a layer
-without prompt, cosines by hand.
-"""
+"""Probing: attention mass and prompts without a layer equal the references; cosines by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import token_classification as ner
 from tests.support import references, tiny
 
-EVERY = pytest.mark.parametrize("family", sorted(FAMILIES))
+EVERY_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
 SHAPE = (3, 2, 4, 5, 4)
 
 
@@ -38,8 +36,9 @@ def masses_by_hand(
     prompt: DeepPrompt,
     monkeypatch: pytest.MonkeyPatch,
 ) -> dict[int, Tensor]:
-    """Layer -> [B, heads, T], from the reference: where prompt values are 1 and the text's are 0,
-    attention gives the mass.
+    """The attention mass of the prompt in the reference: layer -> [B, heads, T].
+
+    The output of attention is the mass if the values of the prompt are 1 and those of the text 0.
     """
     found: dict[int, Tensor] = {}
     plain = references.attend
@@ -63,8 +62,8 @@ def masses_by_hand(
     return found
 
 
-@EVERY
-def test_the_attention_that_a_prompt_gets_is_the_references(
+@EVERY_FAMILY
+def test_the_attention_mass_of_a_prompt_equals_the_reference(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny.backbone(family)
@@ -75,7 +74,7 @@ def test_the_attention_that_a_prompt_gets_is_the_references(
     with torch.no_grad():
         hidden = made(*inputs, prompt(), masses)
         expected = masses_by_hand(family, made.model, inputs, prompt, monkeypatch)
-        assert torch.equal(made(*inputs, prompt()), hidden), "to look changes nothing"
+        assert torch.equal(made(*inputs, prompt()), hidden), "recording the mass changes no result"
     assert sorted(masses) == sorted(expected) == list(range(made.num_layers))
     real = inputs[1].bool()
     for layer, mass in masses.items():
@@ -84,9 +83,9 @@ def test_the_attention_that_a_prompt_gets_is_the_references(
         )
 
 
-@EVERY
+@EVERY_FAMILY
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -> None:
+def test_a_layer_without_its_prompt_equals_the_reference(family: str, layer: int) -> None:
     made = tiny.backbone(family)
     prompt = tiny.prompt_for("deep", made)
     assert isinstance(prompt, DeepPrompt)
@@ -103,7 +102,7 @@ def test_a_layer_without_its_prompt_is_the_references(family: str, layer: int) -
     torch.testing.assert_close(found[real], expected[real], atol=3e-5, rtol=1e-4)
 
 
-def test_a_layer_without_prompt_is_counted_from_the_backbones_first() -> None:
+def test_without_layer_counts_from_the_first_layer_of_the_backbone() -> None:
     made = tiny.backbone()
     upper = DeepPrompt(
         torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=1
@@ -114,13 +113,15 @@ def test_a_layer_without_prompt_is_counted_from_the_backbones_first() -> None:
         with without_layer(upper, 2):
             found = made(*inputs, upper())
         expected = made(*inputs, DeepPrompt(upper.key_values[:1], first_layer=1)())
-        assert torch.equal(made(*inputs, upper()), whole), "the prompt is hidden in the block only"
+        assert torch.equal(made(*inputs, upper()), whole), (
+            "the prompt is removed only inside the block"
+        )
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, whole)
 
 
-def test_the_mean_is_over_tokens_that_are_there(tmp_path: Path) -> None:
-    """Whatever the batches: one with padding, or each row alone."""
+def test_the_mean_attention_mass_ignores_padding(tmp_path: Path) -> None:
+    """The mean is the same for a padded batch and for batches of one row."""
     model = tiny.prompted("multitask")
     table = tiny.table(tmp_path, "classes", 5, seed=0)
     split = EvalSet(ner.TASK, ("O", "B-X", "I-X"), [None] * 5, table, np.arange(5))
@@ -140,12 +141,12 @@ def test_the_mean_is_over_tokens_that_are_there(tmp_path: Path) -> None:
         )
 
 
-def test_a_prompt_of_the_top_layers_has_no_mass_below(tmp_path: Path) -> None:
-    made = tiny.prompted("multitask")
+def test_layers_below_the_prompt_have_no_attention_mass(tmp_path: Path) -> None:
+    base = tiny.prompted("multitask")
     upper = DeepPrompt(
         torch.randn(1, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=2
     )
-    model = PromptedModel(made.backbone, upper, made.heads, train_backbone=False)
+    model = PromptedModel(base.backbone, upper, base.heads, train_backbone=False)
     split = EvalSet(
         ner.TASK,
         ("O", "B-X", "I-X"),
@@ -156,8 +157,8 @@ def test_a_prompt_of_the_top_layers_has_no_mass_below(tmp_path: Path) -> None:
     assert list(attention_mass(model, split, 0)) == [2]
 
 
-def test_keys_that_are_all_alike_share_attention_evenly(tmp_path: Path) -> None:
-    """A query of zeros: P / (P + T) of it goes to the prompt."""
+def test_equal_scores_share_attention_evenly(tmp_path: Path) -> None:
+    """With a query of zeros, the attention mass of the prompt is P / (P + T)."""
     model = tiny.prompted("multitask")
     with torch.no_grad():
         for layer in model.backbone.model.encoder.layer:
@@ -172,7 +173,7 @@ def test_keys_that_are_all_alike_share_attention_evenly(tmp_path: Path) -> None:
     )
 
 
-def test_cosines_by_hand() -> None:
+def test_cosines_equal_manual_results() -> None:
     values = torch.zeros(2, 2, 1, 1, 2)
     values[0, 0, 0, 0] = torch.tensor([3.0, 4.0])
     values[1, 1, 0, 0] = torch.tensor([1.0, 0.0])
@@ -182,10 +183,10 @@ def test_cosines_by_hand() -> None:
     assert cosines(DeepPrompt(values), DeepPrompt(other)) == pytest.approx({0: 24 / 25, 1: -1.0})
     assert cosines(DeepPrompt(values, first_layer=1), DeepPrompt(other)) == pytest.approx(
         {1: 0.0}
-    ), "layer 1 of both"
+    ), "only layer 1 has both prompts"
 
 
-def test_what_tuning_added_by_hand() -> None:
+def test_added_is_the_difference_of_prompts() -> None:
     start = DeepPrompt(torch.full(SHAPE, 2.0), first_layer=1)
     change = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     found = added(DeepPrompt(start.key_values + change, first_layer=1), start)
@@ -193,14 +194,16 @@ def test_what_tuning_added_by_hand() -> None:
     assert found.first_layer == 1
 
 
-def test_prompts_of_other_lengths_or_layers_have_no_cosine() -> None:
+def test_prompts_with_different_lengths_or_layers_have_no_cosine() -> None:
     prompt = DeepPrompt(torch.ones(SHAPE))
     assert cosines(prompt, DeepPrompt(torch.ones(3, 2, 4, 6, 4))) == {}
     assert cosines(prompt, DeepPrompt(torch.ones(SHAPE), first_layer=3)) == {}
 
 
-def test_readings_tell_what_the_backbone_does_not_see(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """An uncased backbone sees no case; a sentence in several windows is one reading."""
+def test_readings_are_equal_if_the_backbone_ignores_the_difference(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """An uncased backbone ignores case. A sentence in several windows is one reading."""
 
     def read(number: int, sentence: str) -> list[bytes]:
         words = tuple(sentence.split())

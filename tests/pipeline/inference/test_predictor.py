@@ -1,6 +1,4 @@
-"""Rows of many tasks in shared batches are predicted as each is alone, and as the evaluation
-predicts it.
-"""
+"""Rows of many tasks in shared batches have the same predictions as alone and in the evaluation."""
 
 import dataclasses
 import itertools
@@ -51,7 +49,7 @@ Seen = dict[tuple[str, str], list[WindowLogits]]
 
 
 class Place:
-    """A backbone's folder, and artifacts made for it."""
+    """A backbone and artifacts for it, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         write_corpus("srl", folder / "corpus", 40, 7)
@@ -79,7 +77,7 @@ class Place:
             seed,
             [head.label_token_ids for head in heads.values()],
         )
-        with torch.no_grad():  # so that no two classes are about as likely, and a bias matters
+        with torch.no_grad():  # classes differ clearly in probability, and the bias has an effect
             made.weight.mul_(20)
             made.bias.normal_(generator=torch.Generator().manual_seed(seed))
         return PromptedModel(self.backbone, prompt, made, train_backbone=False)
@@ -92,21 +90,23 @@ class Place:
         heads: dict[str, TaskHead],
         **changes: Any,
     ) -> Path:
-        prompt, about = model.prompt, {}
+        prompt, prompt_fields = model.prompt, {}
         if isinstance(prompt, SoftPrompt):
-            about = {"prompt_shape": tuple(prompt.vectors.shape)}
+            prompt_fields = {"prompt_shape": tuple(prompt.vectors.shape)}
         elif prompt is not None:
-            about = {
+            prompt_fields = {
                 "prompt_shape": prompt.shape,
                 "first_layer": prompt.first_layer,
                 "position_offset": prompt.position_offset,
             }
-        config = ArtifactConfig(arm, self.params, "bert", self.backbone.hidden_size, heads, **about)
+        config = ArtifactConfig(
+            arm, self.params, "bert", self.backbone.hidden_size, heads, **prompt_fields
+        )
         save_artifact(self.folder / name, model, dataclasses.replace(config, **changes))
         return self.folder / name
 
     def rows(self, task: str, count: int, longest: int = 30, seed: int = 0) -> list[Row]:
-        """Rows of one to `longest` words of the corpus: the longest need several windows."""
+        """Rows of one to `longest` words of the corpus. The longest rows need several windows."""
         generator = np.random.default_rng(seed)
         made: list[Row] = []
         for number in range(count):
@@ -121,7 +121,7 @@ class Place:
         return made
 
     def mixed(self, count: int, longest: int = 30) -> list[Row]:
-        """Rows of all three tasks, one after the other."""
+        """Rows of all three tasks in turn."""
         return [
             row
             for rows in zip(*(self.rows(task, count, longest) for task in HEADS), strict=True)
@@ -136,9 +136,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def models(place: Place) -> dict[str, PromptedModel]:
-    """Prompts that differ in all they can: length and layers, none at all, one that shifts the
-    text.
-    """
+    """Models whose prompts differ in length and layers; one has none, one shifts the text."""
     prompts = {
         "ner": DeepPrompt(place.key_values(4, 1)),
         "srl": DeepPrompt(place.key_values(9, 2)[1:], first_layer=1),
@@ -168,7 +166,7 @@ def predictor(artifacts: list[Path]) -> Predictor:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """What predictions were made of: (kind of task, id) -> the logits of all windows."""
+    """The logits behind predictions: (kind of task, id) -> the logits of all windows."""
     found: Seen = {}
 
     def watch(name: str) -> None:
@@ -211,14 +209,16 @@ def all_rows(place: Place) -> list[Row]:
     return [*place.mixed(12), *shifted]
 
 
-def test_a_mixed_batch_is_each_row_alone(place: Place, predictor: Predictor, seen: Seen) -> None:
+def test_a_mixed_batch_equals_each_row_alone(
+    place: Place, predictor: Predictor, seen: Seen
+) -> None:
     rows = all_rows(place)
     together = list(predictor.predict(rows, batch_tokens=100_000))
     mixed = dict(seen)
     seen.clear()
     assert [(one.id, one.task) for one in together] == [(row["id"], row["task"]) for row in rows]
     assert len({json.dumps(rounded(one.asdict()["result"])) for one in together}) > 20, (
-        "they differ"
+        "results differ between rows"
     )
     assert any(len(windows) > 1 for windows in mixed.values())
     for row, one in zip(rows, together, strict=True):
@@ -230,7 +230,7 @@ def test_a_mixed_batch_is_each_row_alone(place: Place, predictor: Predictor, see
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
-def test_it_is_what_the_evaluation_sees(
+def test_logits_equal_those_of_the_evaluation(
     batch_tokens: int,
     place: Place,
     models: dict[str, PromptedModel],
@@ -243,7 +243,7 @@ def test_it_is_what_the_evaluation_sees(
     found = dict(seen)
     for name, model in models.items():
         head = SERVED[name]
-        expected = evaluated(
+        expected = evaluation_logits(
             model,
             head,
             [row for row in rows if row["task"] == name],
@@ -256,7 +256,7 @@ def test_it_is_what_the_evaluation_sees(
 
 
 class Echo:
-    """A task whose prediction is what it was shown."""
+    """A task whose prediction is its input."""
 
     def decode(
         self, example: Any, windows: list[WindowLogits], classes: tuple[str, ...]
@@ -264,7 +264,7 @@ class Echo:
         return example.id, list(windows)
 
 
-def evaluated(
+def evaluation_logits(
     model: PromptedModel,
     head: TaskHead,
     rows: list[Row],
@@ -272,8 +272,9 @@ def evaluated(
     folder: Path,
     max_length: int = 40,
 ) -> dict[str, list[WindowLogits]]:
-    """Each example's logits by the path of `stages.evaluate`: features on disk, one task's batches,
-    the model of training.
+    """The logits of each example, computed as in `stages.evaluate`.
+
+    The features are on disk, batches have a single task, and the model is that of training.
     """
     task, problems = task_named(head.type), Problems()
     examples = [task.example_for_prediction({**row, "where": row["id"]}, problems) for row in rows]
@@ -284,7 +285,8 @@ def evaluated(
     )
     write_features(features, folder / "a.arrow")
     table = FeatureTable(folder / "a.arrow")
-    split: Any = EvalSet(Echo(), head.classes, examples, table, np.arange(len(table)))  # type: ignore[arg-type]
+    echo: Any = Echo()
+    split = EvalSet(echo, head.classes, examples, table, np.arange(len(table)))
     return dict(decode(model, split, 0, tokenizer.pad_token_id))
 
 
@@ -304,7 +306,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
     return found
 
 
-def test_tasks_share_passes(
+def test_tasks_share_forward_passes(
     place: Place,
     predictor: Predictor,
     passes: list[list[tuple[int, int]]],
@@ -314,13 +316,13 @@ def test_tasks_share_passes(
     list(predictor.predict(rows, batch_tokens=100_000))
     assert sum(len({task for task, _ in batch}) == 3 for batch in passes) > 2
     passes.clear()
-    monkeypatch.setattr(module, "MAX_PADDING", 100_000)  # as on a GPU
+    monkeypatch.setattr(module, "MAX_PADDING", 100_000)  # like on a GPU
     list(predictor.predict(rows, batch_tokens=100_000))
     (batch,) = passes
-    assert len(batch) > 30, "one pass for all windows"
+    assert len(batch) > 30, "all windows share a single pass"
 
 
-def test_batches_keep_to_their_tokens_and_to_little_padding(
+def test_batches_stay_within_the_token_budget_and_the_padding_limit(
     place: Place, predictor: Predictor, passes: list[list[tuple[int, int]]]
 ) -> None:
     list(predictor.predict(place.mixed(12), batch_tokens=200))
@@ -331,7 +333,7 @@ def test_batches_keep_to_their_tokens_and_to_little_padding(
         longest = batch[0][1]
         assert longest * len(batch) <= 200
         assert sum(longest - length for _, length in batch) <= module.MAX_PADDING
-    # no batch could have taken the next window
+    # No batch has room for the next window.
     for batch, following in itertools.pairwise(passes):
         padding = sum(batch[0][1] - length for _, length in [*batch, following[0]])
         assert padding > module.MAX_PADDING or batch[0][1] * (len(batch) + 1) > 200
@@ -359,11 +361,11 @@ def test_results_are_in_the_order_of_the_rows(
     assert [rounded(one.asdict()) for one in predictor.predict(iter(rows), chunk=chunk)] == expected
 
 
-def test_nothing_to_predict(predictor: Predictor) -> None:
+def test_no_rows_give_no_predictions(predictor: Predictor) -> None:
     assert list(predictor.predict([])) == []
 
 
-def test_ids_are_the_rows_own_or_their_numbers(predictor: Predictor) -> None:
+def test_ids_are_those_of_the_rows_or_row_numbers(predictor: Predictor) -> None:
     row = {"task": "ner", "tokens": ["a"]}
     found = predictor.predict(
         [row | {"id": "x"}, row, row | {"id": 17}, row | {"id": None}], chunk=2
@@ -371,7 +373,7 @@ def test_ids_are_the_rows_own_or_their_numbers(predictor: Predictor) -> None:
     assert [one.id for one in found] == ["x", 1, 17, 3]
 
 
-def test_a_prediction_is_plain_values(predictor: Predictor) -> None:
+def test_a_prediction_has_plain_values(predictor: Predictor) -> None:
     (one,) = predictor.predict([{"task": "ner", "id": "x", "tokens": ["a", "b"]}])
     assert isinstance(one, Prediction)
     assert dataclasses.is_dataclass(one.result)
@@ -394,7 +396,7 @@ def test_endless_rows_are_read_chunk_by_chunk(predictor: Predictor) -> None:
     assert next(read) == 12
 
 
-def test_a_row_needs_no_task_where_there_is_one(artifacts: list[Path]) -> None:
+def test_a_row_needs_no_task_if_there_is_only_one(artifacts: list[Path]) -> None:
     (one,) = load(artifacts[:1]).predict([{"tokens": ["a"]}])
     assert one.task == "ner"
 
@@ -425,19 +427,20 @@ GOOD = {"task": "ner", "tokens": ["a"]}
 
 
 @pytest.mark.parametrize(("row", "parts"), BAD)
-def test_a_bad_row(row: Any, parts: list[str], predictor: Predictor) -> None:
+def test_a_bad_row_is_reported_or_skipped(row: Any, parts: list[str], predictor: Predictor) -> None:
     with pytest.raises(UserError) as caught:
         list(predictor.predict([GOOD, row]))
     for part in parts:
         assert part in str(caught.value)
-    told: list[UserError] = []
+    reported: list[UserError] = []
     assert [
-        one.id for one in predictor.predict([GOOD, row, GOOD], on_bad="skip", problems=told.append)
+        one.id
+        for one in predictor.predict([GOOD, row, GOOD], on_bad="skip", problems=reported.append)
     ] == [0, 2]
-    assert [error.problems for error in told] == [caught.value.problems]
+    assert [error.problems for error in reported] == [caught.value.problems]
 
 
-def test_all_bad_rows_of_a_chunk_are_named_before_it_is_answered(predictor: Predictor) -> None:
+def test_all_bad_rows_of_a_chunk_are_reported_before_its_predictions(predictor: Predictor) -> None:
     rows = [GOOD, GOOD, GOOD, {"task": "nre"}, GOOD, {"task": "qa"}, {"task": "later"}]
     answered: list[Any] = []
     with pytest.raises(UserError) as caught:
@@ -446,16 +449,16 @@ def test_all_bad_rows_of_a_chunk_are_named_before_it_is_answered(predictor: Pred
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["rows[3]", "rows[5]"]
 
 
-def test_only_bad_rows(predictor: Predictor) -> None:
+def test_only_bad_rows_give_no_predictions(predictor: Predictor) -> None:
     assert list(predictor.predict([{}, {}, {}], on_bad="skip", chunk=2)) == []
 
 
-def test_what_does_not_fit_is_counted(predictor: Predictor) -> None:
+def test_truncated_questions_are_counted(predictor: Predictor) -> None:
     list(predictor.predict([{"task": "qa", "question": "a " * 60, "context": "b"}]))
     assert predictor.counts["questions cut"] == 1
 
 
-def test_a_prompt_that_tasks_share_is_there_once(place: Place) -> None:
+def test_a_shared_prompt_is_stored_once(place: Place) -> None:
     heads = {"ner": HEADS["ner"], "qa": HEADS["qa"]}
     model = place.model(heads, DeepPrompt(place.key_values(5, 7)))
     predictor = load([place.save("shared", "deep_prompt", model, heads)])
@@ -470,9 +473,7 @@ def test_a_prompt_that_tasks_share_is_there_once(place: Place) -> None:
     ]
 
 
-def test_tasks_with_factors_have_each_their_prompt(
-    place: Place, seen: Seen, tmp_path: Path
-) -> None:
+def test_each_task_with_factors_has_its_prompt(place: Place, seen: Seen, tmp_path: Path) -> None:
     heads = {"ner": HEADS["ner"], "qa": HEADS["qa"]}
     values = place.key_values(5, 7)
     layers, two, number, count, size = values.shape
@@ -487,12 +488,12 @@ def test_tasks_with_factors_have_each_their_prompt(
     list(predictor.predict(rows))
     found = dict(seen)
     for index, (name, head) in enumerate(heads.items()):
-        own = place.model({name: head}, DeepPrompt(prompt.materialize(index).detach()))
+        single_task = place.model({name: head}, DeepPrompt(prompt.materialize(index).detach()))
         with torch.no_grad():
-            own.heads.weight[0] = model.heads.weight[index, : len(head.classes)]
-            own.heads.bias[0] = model.heads.bias[index, : len(head.classes)]
-        expected = evaluated(
-            own,
+            single_task.heads.weight[0] = model.heads.weight[index, : len(head.classes)]
+            single_task.heads.bias[0] = model.heads.bias[index, : len(head.classes)]
+        expected = evaluation_logits(
+            single_task,
             head,
             [row for row in rows if row["task"] == name],
             place.tokenizer,
@@ -502,7 +503,9 @@ def test_tasks_with_factors_have_each_their_prompt(
             assert_same(found[head.type, key], windows)
 
 
-def test_a_soft_prompt_alone(place: Place, seen: Seen, tmp_path: Path) -> None:
+def test_a_soft_prompt_has_the_logits_of_the_evaluation(
+    place: Place, seen: Seen, tmp_path: Path
+) -> None:
     heads = {"ner": HEADS["ner"]}
     model = place.model(
         heads, SoftPrompt(torch.randn(5, 32, generator=torch.Generator().manual_seed(1)))
@@ -510,13 +513,15 @@ def test_a_soft_prompt_alone(place: Place, seen: Seen, tmp_path: Path) -> None:
     rows = place.rows("ner", 5)
     list(load([place.save("soft", "soft_prompt", model, heads)], max_length=40).predict(rows))
     found = dict(seen)
-    for key, windows in evaluated(
+    for key, windows in evaluation_logits(
         model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e"
     ).items():
         assert_same(found["token_classification", key], windows)
 
 
-def test_a_fine_tuned_backbone_alone(place: Place, seen: Seen, tmp_path: Path) -> None:
+def test_a_fine_tuned_backbone_has_the_logits_of_the_evaluation(
+    place: Place, seen: Seen, tmp_path: Path
+) -> None:
     heads = {"ner": HEADS["ner"]}
     model = place.model(heads, None)
     model.backbone = Backbone.load(place.folder / "backbone")
@@ -528,14 +533,14 @@ def test_a_fine_tuned_backbone_alone(place: Place, seen: Seen, tmp_path: Path) -
     rows = place.rows("ner", 5)
     list(load([place.save("tuned", "fine_tune", model, heads)], max_length=40).predict(rows))
     found = dict(seen)
-    for key, windows in evaluated(
+    for key, windows in evaluation_logits(
         model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e"
     ).items():
         assert_same(found["token_classification", key], windows)
 
 
 class LMHead(torch.nn.Module):
-    """Gives every hidden state a number for each word."""
+    """An LM head: one logit per word for every hidden state."""
 
     def __init__(self, words: int, hidden_size: int) -> None:
         super().__init__()
@@ -545,10 +550,10 @@ class LMHead(torch.nn.Module):
         return SimpleNamespace(logits=inputs_embeds @ self.weight.T)
 
 
-def test_a_verbalizer_beside_other_heads(
+def test_a_verbalizer_works_with_other_heads(
     place: Place, models: dict[str, PromptedModel], seen: Seen, tmp_path: Path
 ) -> None:
-    """Its classes are words of the backbone's own LM head."""
+    """The classes of a verbalizer are words of the backbone's LM head."""
     verbal = TaskHead("token_classification", "verbalizer", BIO[:3], label_token_ids=(7, 50, 9))
     backbone = Backbone(place.backbone.model, LMHead(60, 32))
     tasks = {"verbal": verbal, "ner": HEADS["ner"]}
@@ -566,13 +571,13 @@ def test_a_verbalizer_beside_other_heads(
     predictor = Predictor(backbone, place.tokenizer, tasks, prompts, heads, [(40, 10)] * 2)
     assert [one.task for one in predictor.predict(rows)] == ["ner", "verbal"] * 6
     found = dict(seen)
-    own = Heads(["verbalizer"], [3], 32, 0, [verbal.label_token_ids])
+    verbal_heads = Heads(["verbalizer"], [3], 32, 0, [verbal.label_token_ids])
     alone = {
-        "verbal": PromptedModel(backbone, prompts[0], own, train_backbone=False),
+        "verbal": PromptedModel(backbone, prompts[0], verbal_heads, train_backbone=False),
         "ner": models["ner"],
     }
     for name, model in alone.items():
-        expected = evaluated(
+        expected = evaluation_logits(
             model,
             tasks[name],
             [row for row in rows if row["task"] == name],
@@ -583,7 +588,7 @@ def test_a_verbalizer_beside_other_heads(
             assert_same(found["token_classification", key], windows)
 
 
-def test_a_verbalizer_asks_for_the_lm_head(
+def test_a_verbalizer_loads_the_lm_head(
     place: Place, artifacts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
@@ -601,24 +606,26 @@ def test_a_verbalizer_asks_for_the_lm_head(
     assert asked == [True, False]
 
 
-def test_bfloat16_is_near(artifacts: list[Path], place: Place, seen: Seen) -> None:
+def test_bfloat16_gives_nearly_the_same_logits(
+    artifacts: list[Path], place: Place, seen: Seen
+) -> None:
     rows = place.mixed(4, longest=8)
     list(load(artifacts).predict(rows))
-    exact = flat(seen)
+    exact = all_logits(seen)
     list(load(artifacts, dtype=torch.bfloat16).predict(rows))
-    rough = flat(seen)
+    rough = all_logits(seen)
     assert not np.array_equal(rough, exact)
     assert float(np.linalg.norm(rough - exact) / np.linalg.norm(exact)) < 0.1
     assert rough.dtype == np.float32
 
 
-def flat(seen: Seen) -> NDArray[Any]:
+def all_logits(seen: Seen) -> NDArray[Any]:
     return np.concatenate(
         [window.logits.ravel() for _, windows in sorted(seen.items()) for window in windows]
     )
 
 
-def test_rows_ask_by_the_key_of_a_mapping(artifacts: list[Path], place: Place) -> None:
+def test_tasks_are_named_by_the_keys_of_a_mapping(artifacts: list[Path], place: Place) -> None:
     predictor = load({"people": artifacts[0], "places": str(artifacts[3])})
     assert list(predictor.tasks) == ["people", "places"]
     (one,) = predictor.predict([{"task": "places", "tokens": ["a"]}])
@@ -628,7 +635,7 @@ def test_rows_ask_by_the_key_of_a_mapping(artifacts: list[Path], place: Place) -
     assert list(load({"x": several, "y": artifacts[1]}).tasks) == ["ner", "qa", "y"]
 
 
-def test_a_window_is_as_long_as_the_backbone_has_positions_beside_the_longest_offset(
+def test_windows_use_all_positions_left_by_the_largest_offset(
     artifacts: list[Path],
 ) -> None:
     assert load(artifacts[:3]).windows["ner"] == (64, 16)
@@ -639,8 +646,11 @@ def test_a_window_is_as_long_as_the_backbone_has_positions_beside_the_longest_of
     assert set(load(artifacts, max_length=20, stride=3).windows.values()) == {(20, 3)}
 
 
-def test_windows_are_those_of_the_training(place: Place, artifacts: list[Path]) -> None:
-    """Each task has its own, unless they do not fit beside an offset, or others are asked for."""
+def test_windows_equal_those_of_training(place: Place, artifacts: list[Path]) -> None:
+    """Each task keeps the window size of its training.
+
+    A size that does not fit with a position offset, or a requested size, replaces it.
+    """
     heads = {"short": dataclasses.replace(HEADS["ner"], max_length=30, stride=3)}
     long = {"long": dataclasses.replace(HEADS["ner"], max_length=64, stride=5)}
     folders = [
@@ -663,20 +673,20 @@ def test_windows_are_those_of_the_training(place: Place, artifacts: list[Path]) 
     assert sum(predictor.counts.values()) == 1
 
 
-def test_a_backbone_that_was_moved(artifacts: list[Path], place: Place, tmp_path: Path) -> None:
+def test_a_moved_backbone_is_accepted(artifacts: list[Path], place: Place, tmp_path: Path) -> None:
     (tmp_path / "moved").symlink_to(place.folder / "backbone")
     moved = BackboneParams(f"folder:{tmp_path}/moved", place.params.sha256)
     assert len(load(artifacts, backbone=moved).tasks) == 4
 
 
 @pytest.fixture(scope="module")
-def odd(
+def refused_artifacts(
     place: Place, artifacts: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """Artifacts that cannot be together, or not be at all."""
+    """Artifacts that cannot be loaded together, or not at all."""
     heads = {"other": HEADS["ner"]}
     plain = place.model(heads, None)
-    folder = tmp_path_factory.mktemp("odd")
+    folder = tmp_path_factory.mktemp("refused_artifacts")
     make_backbone(folder, place.folder / "corpus", seed=5)
     return {
         "ner": artifacts[0],
@@ -738,11 +748,13 @@ def odd(
         (["ner"], {"max_length": 20, "stride": 10}, ["stride 10", "below half"]),
     ],
 )
-def test_refused(names: list[str], more: Row, parts: list[str], odd: dict[str, Any]) -> None:
+def test_incompatible_artifacts_are_refused(
+    names: list[str], more: Row, parts: list[str], refused_artifacts: dict[str, Any]
+) -> None:
     with pytest.raises(UserError) as caught:
         load(
-            [odd[name] for name in names],
-            **{key: odd.get(value, value) for key, value in more.items()},
+            [refused_artifacts[name] for name in names],
+            **{key: refused_artifacts.get(value, value) for key, value in more.items()},
         )
     for part in parts:
-        assert part.format(**odd) in str(caught.value)
+        assert part.format(**refused_artifacts) in str(caught.value)

@@ -1,4 +1,4 @@
-"""What each arm trains, and its loss against one computed by hand."""
+"""The trained parameters of each arm, and its loss compared with a calculation by hand."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def batch(folder: Path, kind: str, rows: Ints | None = None, task: int | None = 
 
 
 @EACH_ARM
-def test_what_is_trained(arm: ArmName) -> None:
+def test_each_arm_trains_its_parameters(arm: ArmName) -> None:
     model = tiny.prompted(arm)
     prompts = {"deep": {"prompt.key_values"}, "soft": {"prompt.vectors"}, None: set[str]()}
     backbone = {f"backbone.model.{name}" for name, _ in model.backbone.model.named_parameters()}
@@ -51,12 +51,13 @@ def test_what_is_trained(arm: ArmName) -> None:
 def test_every_trained_parameter_has_a_gradient_in_every_batch(
     arm: ArmName, kind: str, tmp_path: Path
 ) -> None:
-    """Also where the batch is of one task: ranks with other tasks must have the same parameters to
-    average.
+    """This holds also for batches of a single task.
+
+    Ranks average gradients, so ranks with different tasks need the same set of gradients.
     """
     model = tiny.prompted(arm)
-    one = batch(tmp_path, kind)
-    model.heads.loss(model(one), one).backward()
+    task_batch = batch(tmp_path, kind)
+    model.heads.loss(model(task_batch), task_batch).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == (name in model.trainable_state()), name
     gradient = model.heads.weight.grad
@@ -65,9 +66,9 @@ def test_every_trained_parameter_has_a_gradient_in_every_batch(
     assert (gradient[mine, : model.heads.classes[mine]].abs().amax(-1) > 0).all()
     assert not gradient[other].any()
     if kind == "positions":
-        assert not gradient[1, 2].any(), "the third class only pads"
+        assert not gradient[1, 2].any(), "the third class is padding"
         assert not model.heads.bias.grad.any(), (
-            "it shifts all positions alike: rounding errors would be its gradient"
+            "the bias shifts all positions equally: its gradient would only be rounding errors"
         )
 
 
@@ -78,9 +79,9 @@ def test_the_frozen_backbone_keeps_its_bytes(arm: ArmName, tmp_path: Path) -> No
     trained = {name: value.detach().clone() for name, value in model.trainable_state().items()}
     adam = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     for kind in ("classes", "positions", "classes"):
-        one = batch(tmp_path, kind)
+        task_batch = batch(tmp_path, kind)
         adam.zero_grad()
-        model.heads.loss(model(one), one).backward()
+        model.heads.loss(model(task_batch), task_batch).backward()
         adam.step()
     assert {
         name: value.numpy().tobytes() for name, value in model.backbone.state_dict().items()
@@ -90,41 +91,51 @@ def test_the_frozen_backbone_keeps_its_bytes(arm: ArmName, tmp_path: Path) -> No
     )
 
 
-def test_loss_of_classes_by_hand(tmp_path: Path) -> None:
+def test_the_loss_of_classes_equals_a_manual_calculation(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
-    one = batch(tmp_path, "classes")
-    logits = model(one).detach()
-    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
+    task_batch = batch(tmp_path, "classes")
+    logits = model(task_batch).detach()
+    hidden = model.backbone(
+        task_batch.input_ids, task_batch.attention_mask, task_batch.token_types, model.prompt()
+    )
     expected = 0.0
     for row in range(6):
-        for at in range(int(one.position_mask[row].sum())):
-            state = hidden[row, int(one.positions[row, at])].detach()
+        for at in range(int(task_batch.position_mask[row].sum())):
+            state = hidden[row, int(task_batch.positions[row, at])].detach()
             scores = (
                 model.heads.weight[0].detach() @ state + model.heads.bias[0].detach()
             ).tolist()
             torch.testing.assert_close(logits[row, at], torch.tensor(scores), atol=1e-5, rtol=1e-5)
-            expected += math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, at])]
-    assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
+            expected += (
+                math.log(sum(map(math.exp, scores))) - scores[int(task_batch.labels[row, at])]
+            )
+    assert model.heads.loss(model(task_batch), task_batch).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
-def test_loss_of_spans_by_hand(tmp_path: Path) -> None:
+def test_the_loss_of_spans_equals_a_manual_calculation(tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
-    one = batch(tmp_path, "positions")
-    logits = model(one).detach()
-    assert logits.shape == (*one.positions.shape, 2)
+    task_batch = batch(tmp_path, "positions")
+    logits = model(task_batch).detach()
+    assert logits.shape == (*task_batch.positions.shape, 2)
     expected = 0.0
     for row in range(6):
         for end in (0, 1):
-            scores = logits[row, : int(one.position_mask[row].sum()), end].tolist()
+            scores = logits[row, : int(task_batch.position_mask[row].sum()), end].tolist()
             expected += (
-                math.log(sum(map(math.exp, scores))) - scores[int(one.labels[row, end])]
+                math.log(sum(map(math.exp, scores))) - scores[int(task_batch.labels[row, end])]
             ) / 2
-    assert not one.position_mask.all(), "some rows are padded, and padding is no answer"
-    assert model.heads.loss(model(one), one).item() == pytest.approx(expected, rel=1e-5)
+    assert not task_batch.position_mask.all(), (
+        "some rows are padded, and padding is not a candidate"
+    )
+    assert model.heads.loss(model(task_batch), task_batch).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["classes", "positions"])
-def test_loss_does_not_depend_on_the_batch_a_row_is_in(kind: str, tmp_path: Path) -> None:
+def test_the_loss_of_a_row_does_not_depend_on_its_batch(kind: str, tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     together = batch(tmp_path, kind)
     alone = [batch(tmp_path, kind, np.array([row])) for row in range(6)]
@@ -132,7 +143,7 @@ def test_loss_does_not_depend_on_the_batch_a_row_is_in(kind: str, tmp_path: Path
     assert model.heads.loss(model(together), together).item() == pytest.approx(total, rel=1e-5)
 
 
-def test_classes_that_pad_are_never_predicted() -> None:
+def test_padding_classes_have_no_logits() -> None:
     heads = Heads(["classes", "positions"], [5, 2], 4, seed=0)
     assert heads.weight.shape == (2, 5, 4)
     with torch.no_grad():
@@ -141,7 +152,7 @@ def test_classes_that_pad_are_never_predicted() -> None:
     assert heads(torch.randn(3, 7, 4), 1).shape == (3, 7, 2)
 
 
-def test_rows_of_mixed_tasks_have_each_their_heads_logits() -> None:
+def test_rows_of_mixed_tasks_have_the_logits_of_their_head() -> None:
     heads = Heads(["classes", "positions"], [5, 2], 4, seed=0)
     torch.nn.init.normal_(heads.bias)
     hidden, tasks = torch.randn(4, 7, 4), torch.tensor([1, 0, 0, 1])
@@ -153,47 +164,47 @@ def test_rows_of_mixed_tasks_have_each_their_heads_logits() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_batch_of_mixed_tasks_is_each_task_alone(count: int, tmp_path: Path) -> None:
-    """Under one prompt for all tasks, or under one for each, of another length."""
-    made = tiny.prompted("deep_prompt")
-    prompts = [tiny.prompt_for("deep", made.backbone, 3 + 2 * n, seed=n) for n in range(count)]
+def test_a_batch_of_mixed_tasks_equals_each_task_alone(count: int, tmp_path: Path) -> None:
+    """This holds with task_batch prompt for all tasks, and with prompts of different lengths per task."""
+    base = tiny.prompted("deep_prompt")
+    prompts = [tiny.prompt_for("deep", base.backbone, 3 + 2 * n, seed=n) for n in range(count)]
     table, tasks = tiny.table(tmp_path, "positions", 12, 3), torch.tensor([1, 0, 0, 1, 0, 1])
     deep = [prompt for prompt in prompts if isinstance(prompt, DeepPrompt)]
     bank = PromptBank([deep[0], deep[-1]])
-    model = PromptedModel(made.backbone, bank, made.heads, train_backbone=False)
+    model = PromptedModel(base.backbone, bank, base.heads, train_backbone=False)
     whole = collate(table, np.arange(6), tasks, 0)
     mixed = model(whole)
     for task, prompt in ((0, deep[0]), (1, deep[-1])):
         rows = np.flatnonzero(tasks.numpy() == task)
-        one = collate(table, rows, task, 0)
-        alone = PromptedModel(made.backbone, prompt, made.heads, train_backbone=False)(one)
+        task_batch = collate(table, rows, task, 0)
+        alone = PromptedModel(base.backbone, prompt, base.heads, train_backbone=False)(task_batch)
         found = mixed[rows, : alone.shape[1], : alone.shape[2]]
         torch.testing.assert_close(
-            found[one.position_mask], alone[one.position_mask], atol=1e-5, rtol=1e-5
+            found[task_batch.position_mask], alone[task_batch.position_mask], atol=1e-5, rtol=1e-5
         )
     with pytest.raises(AssertionError, match="mixes tasks"):
         model.heads.loss(mixed, whole)
 
 
-def test_heads_start_from_the_seed_and_ahead_of_more_classes() -> None:
+def test_the_seed_determines_the_initial_heads() -> None:
     first = Heads(["classes"], [5], 4, seed=3)
     assert torch.equal(first.weight, Heads(["classes"], [5], 4, seed=3).weight)
     assert not torch.equal(first.weight, Heads(["classes"], [5], 4, seed=4).weight)
     assert not first.bias.any()
 
 
-def test_a_saved_state_comes_back() -> None:
-    one, two = tiny.prompted("deep_prompt", seed=0), tiny.prompted("deep_prompt", seed=1)
-    two.load_trainable_state(
-        {name: value.detach().clone() for name, value in one.trainable_state().items()}
+def test_a_saved_state_is_restored() -> None:
+    first, second = tiny.prompted("deep_prompt", seed=0), tiny.prompted("deep_prompt", seed=1)
+    second.load_trainable_state(
+        {name: value.detach().clone() for name, value in first.trainable_state().items()}
     )
-    for name, value in one.trainable_state().items():
-        assert torch.equal(value, two.trainable_state()[name])
+    for name, value in first.trainable_state().items():
+        assert torch.equal(value, second.trainable_state()[name])
     with pytest.raises(AssertionError, match="another arm"):
-        tiny.prompted("soft_prompt").load_trainable_state(dict(one.trainable_state()))
+        tiny.prompted("soft_prompt").load_trainable_state(dict(first.trainable_state()))
 
 
-def test_a_prompt_owns_its_numbers() -> None:
+def test_a_prompt_copies_its_initial_values() -> None:
     values = torch.zeros(3, 2, 4, 5, 4)
     deep, soft = DeepPrompt(values), SoftPrompt(values[0, 0, 0])
     assert (deep.num_virtual_tokens, soft.num_virtual_tokens) == (5, 5)
@@ -203,7 +214,7 @@ def test_a_prompt_owns_its_numbers() -> None:
     assert not values.any()
 
 
-def test_starts_of_a_prompt() -> None:
+def test_initial_key_values_of_each_kind() -> None:
     text = torch.randn(3, 2, 4, 5, 4)
     assert torch.equal(initial_key_values("text", text, 0), text)
     zero = initial_key_values("zero_values", text, 0)
@@ -215,7 +226,7 @@ def test_starts_of_a_prompt() -> None:
     assert not torch.equal(normal, initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 6))
 
 
-def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
+def test_a_frozen_backbone_requires_no_gradient() -> None:
     assert not any(
         parameter.requires_grad for parameter in tiny.prompted("deep_prompt").backbone.parameters()
     )
@@ -223,19 +234,25 @@ def test_a_backbone_that_is_not_trained_asks_for_no_gradient() -> None:
     assert all(parameter.requires_grad for parameter in model.backbone.parameters())
 
 
-def test_a_verbalizer_reads_the_lm_head_and_trains_the_prompt_alone(tmp_path: Path) -> None:
-    made = tiny.prompted("deep_prompt")
-    made.backbone.word_logits = lambda hidden, words: hidden[..., list(words)]  # type: ignore[method-assign]
+def test_a_verbalizer_reads_the_lm_head_and_trains_only_the_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.prompted("deep_prompt")
+    monkeypatch.setattr(
+        base.backbone, "word_logits", lambda hidden, words: hidden[..., list(words)]
+    )
     heads = Heads(["verbalizer"], [3], 16, seed=0, label_token_ids=[[4, 2, 7]])
-    model = PromptedModel(made.backbone, made.prompt, heads, train_backbone=False)
-    one = batch(tmp_path, "classes")
-    logits = model(one)
+    model = PromptedModel(base.backbone, base.prompt, heads, train_backbone=False)
+    task_batch = batch(tmp_path, "classes")
+    logits = model(task_batch)
     assert isinstance(model.prompt, DeepPrompt)
-    hidden = model.backbone(one.input_ids, one.attention_mask, one.token_types, model.prompt())
-    read = hidden.gather(1, one.positions.unsqueeze(-1).expand(-1, -1, 16))
+    hidden = model.backbone(
+        task_batch.input_ids, task_batch.attention_mask, task_batch.token_types, model.prompt()
+    )
+    read = hidden.gather(1, task_batch.positions.unsqueeze(-1).expand(-1, -1, 16))
     torch.testing.assert_close(logits, read[..., [4, 2, 7]])
-    heads.loss(logits, one).backward()
+    heads.loss(logits, task_batch).backward()
     assert heads.weight.grad is not None
-    assert not heads.weight.grad.any(), "there is one, for the ranks to average, and it is 0"
+    assert not heads.weight.grad.any(), "ranks average this gradient, so it exists; it is 0"
     assert model.prompt.key_values.grad is not None
     assert model.prompt.key_values.grad.any()

@@ -1,5 +1,6 @@
-"""The report: its numbers are those of its inputs, and nothing absent, malformed or oddly named
-breaks it.
+"""The report shows the numbers of its inputs.
+
+Missing or malformed files and unusual names do not break it.
 """
 
 import json
@@ -32,9 +33,7 @@ ODD_LABEL = "<script>a|b</script> $x$ _y_"
 
 
 class Page(HTMLParser):
-    """What the tests ask of the HTML: its tags with their attributes, and each table as rows of
-    text.
-    """
+    """The tags of an HTML page with their attributes, and each table as rows of text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -186,7 +185,7 @@ def write(
 
 
 def rows_of(text: str, caption: str) -> dict[str, list[str]]:
-    """A Markdown table's rows, by first cell, without the notes in brackets."""
+    """The rows of a Markdown table by first cell, without the notes in brackets."""
     lines = text.split(f"{caption}:\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
     cells = [re.split(r" (?<!\\)\| ", line.strip("| ") + " ") for line in lines]
     return {
@@ -195,7 +194,7 @@ def rows_of(text: str, caption: str) -> dict[str, list[str]]:
     }
 
 
-def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) -> None:
+def test_the_comparison_has_the_numbers_of_the_inputs_and_the_best_in_bold(root: Path) -> None:
     html, text = write(root)
     rows = rows_of(text, "Test scores by arm and task")
     assert rows["multitask"] == ["84.1", "**74.3**", "—", "141,312", "49", "1,234", "7"]
@@ -209,7 +208,7 @@ def test_the_comparison_has_the_inputs_numbers_and_the_best_in_bold(root: Path) 
 
 
 def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> None:
-    """Counts of an accuracy, whose value in metrics.json becomes theirs."""
+    """Write the counts of an accuracy, and its value in metrics.json."""
     folder = root / "predictions" / arm / task
     put(folder / "figures.json", {"accuracy": [["right", "total"]]})
     units = [f"test/{number}" for number in range(len(hits))]
@@ -221,14 +220,14 @@ def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> No
     )
 
 
-def test_intervals_and_which_differences_are_real(root: Path) -> None:
+def test_intervals_and_significance_of_differences(root: Path) -> None:
     hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
     put_counts(root, "multitask", hits)
     put_counts(
         root, "deep_prompt", [hit * (number % 5 > 0) for number, hit in enumerate(hits)]
-    )  # 53.3, never right alone
-    put_counts(root, "fine_tune", hits[1:] + hits[:1])  # right as often, on others
-    put_counts(root, "head_only", hits[:100])  # tested on fewer
+    )  # 53.3: right only on examples where multitask is right
+    put_counts(root, "fine_tune", hits[1:] + hits[:1])  # as often right, but on other examples
+    put_counts(root, "head_only", hits[:100])  # tested on fewer examples
     _, text = write(root, tasks=("ner",))
     cells = [
         line.strip("| ").split(" | ")
@@ -242,11 +241,11 @@ def test_intervals_and_which_differences_are_real(root: Path) -> None:
     ]
     assert [cell[-1] for cell in cells[:3]] == ["multitask is better", "not significant", "—"]
     assert re.search(r"\*\*66\.7\*\* \(61\.\d–72\.\d\)", text)
-    assert text.count("**66.7**") == 2, "multitask's and fine_tune's, which do not really differ"
+    assert text.count("**66.7**") == 2, "multitask and fine_tune do not differ significantly"
     assert "equal to fine_tune (not significant)" in text
 
 
-def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
+def test_repeats_are_shown_as_a_mean_with_the_scores_of_all_seeds(root: Path) -> None:
     hits = [float(number % 3 > 0) for number in range(300)]  # 66.7
     worse = [hit * (number % 5 > 0) for number, hit in enumerate(hits)]  # 53.3
     seeds_of = {
@@ -261,7 +260,7 @@ def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
             put_counts(root, f"repeat/{seed}/{arm}", seeds[seed - 7])
     repeated = [
         (arm, "ner", seed) for arm in ARMS[:3] for seed in (8, 9, 10)
-    ]  # the last was not run
+    ]  # seed 10 was not run
     _, text = write(root, tasks=("ner",), repeated=repeated)
     assert re.search(
         r"\| multitask \(.*?\) \| \*\*62\.2\*\* \(4\d\.\d–8\d\.\d · of 66\.7, 66\.7, 53\.3\) \|",
@@ -276,7 +275,7 @@ def test_repeats_are_one_mean_with_the_spread_of_seeds(root: Path) -> None:
         ["head_only", "—"],
     ]
     assert [cell[-1] for cell in cells] == ["not significant", "not significant", "—"], (
-        "one of three seeds was as bad"
+        "one of three seeds scored like deep_prompt"
     )
     assert rows_of(text, "Test scores by arm and task")["multitask"][-1] == "7, 8, 9"
 
@@ -296,7 +295,7 @@ def test_an_arm_without_repeats_is_compared_with_the_first_seed(root: Path) -> N
     assert "| multitask is better (first seed of multitask only) |" in text
 
 
-def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
+def test_a_repeat_with_other_test_examples_is_refused(root: Path) -> None:
     for arm in ARMS:
         put_counts(root, arm, [1.0, 0.0] * 50)
     put_counts(root, "repeat/8/multitask", [1.0, 0.0] * 40)
@@ -311,7 +310,7 @@ def test_a_repeat_that_was_tested_otherwise_is_refused(root: Path) -> None:
     )
 
 
-def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
+def test_a_single_row_or_all_right_has_no_interval(root: Path) -> None:
     put_counts(root, "multitask", [1.0] * 50)
     put_counts(root, "deep_prompt", [1.0])
     put_counts(root, "fine_tune", [])
@@ -321,7 +320,7 @@ def test_one_row_and_all_right_have_no_interval(root: Path) -> None:
     assert "not significant" not in text
 
 
-def test_confidences_and_mistakes(root: Path) -> None:
+def test_calibration_confusion_and_mistakes(root: Path) -> None:
     folder = root / "predictions" / "multitask" / "ner"
     folder.mkdir(parents=True)
     said = {
@@ -362,7 +361,7 @@ def test_confidences_and_mistakes(root: Path) -> None:
         or "| PER | **2** | 1 |" in text
     )
     assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
-    assert text.count("| c |") == 0, "what was left out was not said with any confidence"
+    assert text.count("| c |") == 0, "a missed entity has no confidence"
     assert html.count("<svg") == 9 + 2
     assert "Measures of confidence" not in text
     measures = pd.DataFrame(
@@ -409,7 +408,7 @@ def test_counts_of_another_run_are_refused(root: Path) -> None:
         write(root, tasks=("ner",))
 
 
-def test_published_scores_stand_below_ours(root: Path) -> None:
+def test_published_scores_are_below_the_arms(root: Path) -> None:
     published = {
         "They, table 3": {"fine_tune": {"ner": 99.94, "qa": 50.0}},
         "I": {"deep_prompt": {"srl": 1.0}},
@@ -434,10 +433,10 @@ def test_published_scores_stand_below_ours(root: Path) -> None:
     ]
     assert "best with 88.0 F1" in (root / "out/report.md").read_text(
         encoding="utf-8"
-    )  # a published score is no arm of ours
+    )  # a published score is not an arm of this project
 
 
-def test_equal_as_shown_is_equally_best(root: Path) -> None:
+def test_scores_equal_after_rounding_are_both_best(root: Path) -> None:
     put_run(root, "multitask", "ner", 88.01)
     html, text = write(root)
     assert html.count("<strong>88.0</strong>") == 2
@@ -447,7 +446,7 @@ def test_equal_as_shown_is_equally_best(root: Path) -> None:
     )
 
 
-def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
+def test_the_summary_agrees_with_the_numbers(root: Path) -> None:
     _, text = write(root)
     assert (
         "7 of 12 runs (4 arms on 3 tasks) are complete. Best on 2 tasks: multitask (1) and "
@@ -466,7 +465,7 @@ def test_the_summary_says_what_the_numbers_say(root: Path) -> None:
     assert "deep-prompt show prints the seconds" in text
 
 
-def test_secondary_metrics_labels_mixture_and_leaks_are_there(root: Path) -> None:
+def test_secondary_metrics_labels_mixture_and_leaks_are_shown(root: Path) -> None:
     html, text = write(root)
     assert "| arm | F1 | precision | recall |" in text
     assert "| multitask | 74.3 | 71.3 | — |" in text
@@ -512,7 +511,7 @@ def test_the_page_is_self_contained_and_accessible(root: Path) -> None:
     )
 
 
-def test_odd_labels_are_text_in_both(root: Path) -> None:
+def test_unusual_labels_are_escaped_in_html_and_markdown(root: Path) -> None:
     html, text = write(root)
     assert "<script>" not in html
     assert "<script>" not in text
@@ -520,12 +519,12 @@ def test_odd_labels_are_text_in_both(root: Path) -> None:
     assert r"| &lt;script&gt;a\|b&lt;/script&gt; \$x\$ \_y\_ | 1,234 | 77.1 |" in text
 
 
-def test_markdown_keeps_to_one_line_and_leaves_plain_names_alone() -> None:
+def test_markdown_cells_are_one_line_and_plain_names_are_unchanged() -> None:
     assert markdown("world_ner ARGM-TMP") == "world_ner ARGM-TMP"
     assert markdown("a\n| `b` *c*") == r"a \| \`b\` \*c\*"
 
 
-def test_nothing_at_all_is_a_report_too(tmp_path: Path) -> None:
+def test_a_report_without_inputs_is_written(tmp_path: Path) -> None:
     html, text = write(tmp_path)
     assert "No arm has been evaluated yet." in html
     assert rows_of(text, "Test scores by arm and task")["multitask"] == ["—"] * 7
@@ -536,7 +535,9 @@ def test_nothing_at_all_is_a_report_too(tmp_path: Path) -> None:
     ["results/multitask/ner/metrics.json", "runs/multitask/ner/run.json", "mixtures/base.json"],
 )
 @pytest.mark.parametrize("content", ['{"primary": ', "[]", b"\xff"])
-def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) -> None:
+def test_an_error_names_the_malformed_json_file(
+    root: Path, file: str, content: str | bytes
+) -> None:
     (root / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=re.escape(str(root / file))):
         write(root)
@@ -576,14 +577,16 @@ def test_malformed_json_is_named(root: Path, file: str, content: str | bytes) ->
         ("mixtures/base.json", '{"leaks": ["a"]}', "leaks: found 'a'"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_said(root: Path, file: str, content: str, message: str) -> None:
+def test_an_error_states_the_problem_of_a_file(
+    root: Path, file: str, content: str, message: str
+) -> None:
     put(root / file, content)
     with pytest.raises(UserError, match=message) as caught:
         write(root)
     assert str(root / file) in str(caught.value)
 
 
-def test_all_malformed_files_are_named_at_once(root: Path) -> None:
+def test_all_malformed_files_are_reported_together(root: Path) -> None:
     files = [root / "results" / arm / "ner" / "metrics.json" for arm in ARMS[:2]]
     for file in files:
         put(file, "{")
@@ -593,7 +596,7 @@ def test_all_malformed_files_are_named_at_once(root: Path) -> None:
     assert all(str(file) in str(caught.value) for file in files)
 
 
-def test_diverged_runs_and_odd_names_are_drawn(root: Path) -> None:
+def test_diverged_runs_and_unusual_names_are_plotted(root: Path) -> None:
     tsv(
         root / "runs" / "multitask" / "ner" / "train.tsv",
         ("step", "loss"),
@@ -607,7 +610,7 @@ def test_diverged_runs_and_odd_names_are_drawn(root: Path) -> None:
     assert html.count("<svg") == 11
 
 
-def test_numbers_as_text() -> None:
+def test_numbers_are_formatted_as_text() -> None:
     assert [score(71.25), score(None), score(float("nan"))] == ["71.2", "—", "—"]
     assert [count(141312), count(12.34), count(7), count(None)] == ["141,312", "12.3", "7", "—"]
     assert [percent(0.00622), percent(1.0), percent(None)] == ["0.62 %", "100.0 %", "—"]
