@@ -1,6 +1,4 @@
-"""The layout as a contract: what may import what, and what no module may do. One test a rule, which
-lists all offenders.
-"""
+"""Rules for imports between modules, and for forbidden functions. Each test lists all offenders."""
 
 import ast
 import os
@@ -10,8 +8,8 @@ from collections.abc import Iterator
 
 from tests.support.paths import ROOT
 
-# A line may import from the lines above it, and a package from itself; a name stands for a module
-# or a whole package.
+# Names of modules or packages, in import order. A module may import from earlier lines and from its
+# package; the entries of the first line may import each other.
 ORDER = (
     (
         "pipeline.arms",
@@ -37,8 +35,8 @@ ORDER = (
     ("deep_prompt",),
 )
 LEVEL = {unit: level for level, units in enumerate(ORDER) for unit in units}
-# Packages that use little of what is above them.
-STANDS_ALONE = {
+# Packages that may import only a few of the packages on earlier lines.
+ALLOWED_IMPORTS = {
     "pipeline.report": {
         "pipeline.arms",
         "pipeline.errors",
@@ -77,8 +75,7 @@ FORBIDDEN = {
     "shelve",
     "trust_remote_code",
 }
-# These set a variable that a library reads, where it is not set; no module of the library reads
-# one.
+# Modules that set a default for an environment variable of a library. No module reads a variable.
 SETS_ENVIRONMENT = {
     "pipeline.pretrained.tokenizer": ["TOKENIZERS_PARALLELISM"],
     "pipeline.distributed.process_group": ["LOCAL_RANK"],
@@ -102,18 +99,18 @@ ALL = {**PIPELINE, **STAGES, **DEEP_PROMPT}
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Every dotted name that a file imports, wherever the statement stands."""
+    """Every dotted name that a file imports, also inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports name the whole path"
+            assert node.level == 0, "imports are absolute"
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def within(name: str) -> set[str]:
-    """The modules of ours that a module imports."""
+def project_imports(name: str) -> set[str]:
+    """The modules of this project that a module imports."""
     return {target for target in imported(ALL[name]) if target in ALL and target != "pipeline"} - {
         name
     }
@@ -142,16 +139,16 @@ def names(tree: ast.Module) -> set[str]:
     return found
 
 
-def test_every_module_has_its_place_in_the_order() -> None:
+def test_every_module_is_in_the_import_order() -> None:
     assert sorted({unit(name) for name in ALL if name != "pipeline"}) == sorted(LEVEL)
 
 
-def test_a_module_imports_only_from_the_lines_above_it() -> None:
+def test_a_module_imports_only_from_earlier_lines() -> None:
     offenders = [
         f"{name} imports {target}"
         for name in ALL
         if name != "pipeline"
-        for target in sorted(within(name))
+        for target in sorted(project_imports(name))
         if unit(target) != unit(name)
         and LEVEL[unit(target)] >= LEVEL[unit(name)]
         and LEVEL[unit(name)] > 0
@@ -160,36 +157,39 @@ def test_a_module_imports_only_from_the_lines_above_it() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    """Also inside a package: everything can be put in one line."""
-    left = {
-        name: {target for target in within(name) if not name.startswith(f"{target}.")}
+    """This holds also inside a package: the modules have a topological order."""
+    remaining = {
+        name: {target for target in project_imports(name) if not name.startswith(f"{target}.")}
         for name in ALL
     }
-    while ready := [name for name, targets in left.items() if not targets & left.keys()]:
+    while ready := [name for name, targets in remaining.items() if not targets & remaining.keys()]:
         for name in ready:
-            del left[name]
-    assert not left, f"these import each other: {sorted(left)}"
+            del remaining[name]
+    assert not remaining, f"modules in or behind an import cycle: {sorted(remaining)}"
 
 
 def test_no_two_packages_import_each_other() -> None:
     edges = {
-        (unit(name), unit(target)) for name in ALL if name != "pipeline" for target in within(name)
+        (unit(name), unit(target))
+        for name in ALL
+        if name != "pipeline"
+        for target in project_imports(name)
     }
     assert not [(one, other) for one, other in edges if one < other and (other, one) in edges]
 
 
-def test_packages_that_stand_alone() -> None:
+def test_independent_packages_import_only_what_is_listed() -> None:
     offenders = [
         f"{name} imports {target}"
         for name in ALL
-        for target in sorted(within(name))
-        if unit(name) in STANDS_ALONE
-        and unit(target) not in STANDS_ALONE[unit(name)] | {unit(name)}
+        for target in sorted(project_imports(name))
+        if unit(name) in ALLOWED_IMPORTS
+        and unit(target) not in ALLOWED_IMPORTS[unit(name)] | {unit(name)}
     ]
     assert not offenders
 
 
-def test_a_library_is_known_in_few_places() -> None:
+def test_a_library_is_imported_only_in_its_packages() -> None:
     users = {
         library: {
             unit(name) for name in PIPELINE if name != "pipeline" and library in libraries(name)
@@ -199,7 +199,7 @@ def test_a_library_is_known_in_few_places() -> None:
     assert users == LIBRARIES
 
 
-def test_what_comes_before_training_knows_no_torch() -> None:
+def test_packages_before_training_do_not_import_torch() -> None:
     offenders = [
         name
         for name in PIPELINE
@@ -210,9 +210,10 @@ def test_what_comes_before_training_knows_no_torch() -> None:
     assert not offenders
 
 
-def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
-    """From `tokenizer` on, transformers loads torch by itself: `tasks` and `examples` cannot do
-    without.
+def test_importing_data_and_mixing_loads_no_torch() -> None:
+    """`tasks` and `examples` are not in the list.
+
+    They import the tokenizer, and transformers then loads torch by itself.
     """
     wanted = [
         "arms",
@@ -236,7 +237,7 @@ def test_importing_what_reads_and_mixes_loads_no_torch() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_the_library_knows_no_stage_and_no_command() -> None:
+def test_the_library_imports_no_stage_and_no_command() -> None:
     assert not [
         name
         for name in PIPELINE
@@ -287,9 +288,9 @@ for name in sys.argv[1:]:
 
 
 def test_importing_a_module_has_no_effect() -> None:
-    """Nothing is printed or started, and no signal or variable is set but GOMP_SPINCOUNT.
+    """An import prints and starts nothing, and sets no signal handler.
 
-    torch sets TORCHINDUCTOR_CACHE_DIR for itself.
+    GOMP_SPINCOUNT is the only environment variable set; torch itself sets TORCHINDUCTOR_CACHE_DIR.
     """
     names = [name for name in ALL if not name.endswith("__main__")]
     environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
@@ -304,8 +305,8 @@ def test_importing_a_module_has_no_effect() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_files_are_replaced_in_one_place() -> None:
-    """`pipeline.files` writes results; a second way to do it would have its own mistakes."""
+def test_only_pipeline_files_replaces_files() -> None:
+    """Only `pipeline.files` replaces files, so there is a single implementation to test."""
     words = {"os.replace", "os.rename", "mkstemp", "tempfile.mkstemp", "NamedTemporaryFile"}
     offenders = [
         f"{name} uses {found}" for name, tree in ALL.items() if (found := names(tree) & words)
@@ -313,16 +314,16 @@ def test_files_are_replaced_in_one_place() -> None:
     assert [line.split()[0] for line in offenders] == ["pipeline.files"]
 
 
-def test_nothing_runs_code_out_of_data() -> None:
-    torch_may = {"compile"}  # a method of torch, which takes no text
+def test_no_module_runs_code_from_data() -> None:
+    allowed_in_pipeline = {"compile"}  # torch.compile takes no source text
     assert not [
         f"{name} uses {found}"
         for name, tree in ALL.items()
-        if (found := names(tree) & FORBIDDEN - (torch_may if name in PIPELINE else set()))
+        if (found := names(tree) & FORBIDDEN - (allowed_in_pipeline if name in PIPELINE else set()))
     ]
 
 
-def test_the_check_for_code_out_of_data_finds_it() -> None:
+def test_the_check_for_code_from_data_detects_it() -> None:
     for line in (
         "import pickle",
         "from pickle import loads",
@@ -334,11 +335,11 @@ def test_the_check_for_code_out_of_data_finds_it() -> None:
     assert not names(ast.parse("model.eval()")) & FORBIDDEN
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert not [name for name, tree in ALL.items() if not ast.get_docstring(tree)]
 
 
-def test_no_module_is_named_as_one_of_the_standard_library() -> None:
+def test_no_module_has_a_name_of_the_standard_library() -> None:
     assert not [name for name in ALL if name.rpartition(".")[2] in sys.stdlib_module_names]
 
 
@@ -352,17 +353,17 @@ def test_tests_mirror_the_packages() -> None:
     assert not [str(folder) for folder in folders if not (ROOT / folder).is_dir()]
 
 
-def test_stages_holds_stages_and_packages_only() -> None:
-    alone = [
+def test_the_stages_folder_has_only_stages_and_packages() -> None:
+    helpers = [
         path.name
         for path in sorted((ROOT / "stages").glob("*.py"))
         if path.name != "__init__.py"
         and f"stages.{path.stem} " not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
         and f"stages.{path.stem}\n" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     ]
-    assert not alone
+    assert not helpers
 
 
-def test_no_file_is_left_in_the_root_of_the_library_by_accident() -> None:
+def test_the_root_of_the_library_has_only_known_files() -> None:
     known = {name.removeprefix("pipeline.") for name in ORDER[0]} | {"__init__"}
     assert {path.stem for path in (ROOT / "pipeline").glob("*.py")} <= known

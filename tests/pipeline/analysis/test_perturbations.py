@@ -233,15 +233,17 @@ def test_typos_differ_between_seeds() -> None:
 def one_typo(word: str) -> set[str]:
     """All results of one typo at an inner letter of a word."""
     inner, letters = range(1, len(word) - 1), "abcdefghijklmnopqrstuvwxyz"
-    made = {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in inner if at + 1 in inner}
-    made |= {word[:at] + word[at + 1 :] for at in inner}
-    made |= {
+    typos = {
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in inner if at + 1 in inner
+    }
+    typos |= {word[:at] + word[at + 1 :] for at in inner}
+    typos |= {
         word[:at] + letter + word[at + skip :]
         for at in inner
         for letter in letters
         for skip in (0, 1)
     }
-    return made
+    return typos
 
 
 @settings(deadline=None)

@@ -66,16 +66,18 @@ def masses_by_hand(
 def test_the_attention_mass_of_a_prompt_equals_the_reference(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
+    backbone = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", backbone)
     assert isinstance(prompt, DeepPrompt)
-    inputs = tiny.texts([9, 4, 7], pad_token_id=made.config.pad_token_id or 0)
+    inputs = tiny.texts([9, 4, 7], pad_token_id=backbone.config.pad_token_id or 0)
     masses: PromptAttention = {}
     with torch.no_grad():
-        hidden = made(*inputs, prompt(), masses)
-        expected = masses_by_hand(family, made.model, inputs, prompt, monkeypatch)
-        assert torch.equal(made(*inputs, prompt()), hidden), "recording the mass changes no result"
-    assert sorted(masses) == sorted(expected) == list(range(made.num_layers))
+        hidden = backbone(*inputs, prompt(), masses)
+        expected = masses_by_hand(family, backbone.model, inputs, prompt, monkeypatch)
+        assert torch.equal(backbone(*inputs, prompt()), hidden), (
+            "recording the mass changes no result"
+        )
+    assert sorted(masses) == sorted(expected) == list(range(backbone.num_layers))
     real = inputs[1].bool()
     for layer, mass in masses.items():
         torch.testing.assert_close(
@@ -86,34 +88,34 @@ def test_the_attention_mass_of_a_prompt_equals_the_reference(
 @EVERY_FAMILY
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_layer_without_its_prompt_equals_the_reference(family: str, layer: int) -> None:
-    made = tiny.backbone(family)
-    prompt = tiny.prompt_for("deep", made)
+    backbone = tiny.backbone(family)
+    prompt = tiny.prompt_for("deep", backbone)
     assert isinstance(prompt, DeepPrompt)
-    inputs = tiny.texts([9, 4, 7], pad_token_id=made.config.pad_token_id or 0)
+    inputs = tiny.texts([9, 4, 7], pad_token_id=backbone.config.pad_token_id or 0)
     parts = [
         values[:, :, :0] if number == layer else values
         for number, values in enumerate(prompt.key_values)
     ]
     with torch.no_grad():
         with without_layer(prompt, layer):
-            found = made(*inputs, prompt())
-        expected = references.REFERENCES[family](made.model, *inputs, parts)
+            found = backbone(*inputs, prompt())
+        expected = references.REFERENCES[family](backbone.model, *inputs, parts)
     real = inputs[1].bool()
     torch.testing.assert_close(found[real], expected[real], atol=3e-5, rtol=1e-4)
 
 
 def test_without_layer_counts_from_the_first_layer_of_the_backbone() -> None:
-    made = tiny.backbone()
+    backbone = tiny.backbone()
     upper = DeepPrompt(
         torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0)), first_layer=1
     )
     inputs = tiny.texts([5, 3])
     with torch.no_grad():
-        whole = made(*inputs, upper())
+        whole = backbone(*inputs, upper())
         with without_layer(upper, 2):
-            found = made(*inputs, upper())
-        expected = made(*inputs, DeepPrompt(upper.key_values[:1], first_layer=1)())
-        assert torch.equal(made(*inputs, upper()), whole), (
+            found = backbone(*inputs, upper())
+        expected = backbone(*inputs, DeepPrompt(upper.key_values[:1], first_layer=1)())
+        assert torch.equal(backbone(*inputs, upper()), whole), (
             "the prompt is removed only inside the block"
         )
     torch.testing.assert_close(found, expected)

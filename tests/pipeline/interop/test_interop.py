@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -632,7 +633,7 @@ def test_equal_factors_give_equal_bytes_and_a_config_of_peft(tmp_path: Path) -> 
 def test_verify_finds_other_factors_and_a_pickle(tmp_path: Path) -> None:
     folder, backbone = save_model(tmp_path / "model", "bert"), with_factors("bert")
     lora_to_peft(tmp_path / "a", with_factors("bert", seed=3), str(folder))
-    run = lambda: verify(tmp_path / "a", None, backbone, folder, *texts(backbone, [5]))  # noqa: E731
+    run = partial(verify, tmp_path / "a", None, backbone, folder, *texts(backbone, [5]))
     assert "hidden states of peft differ" in problems_of(run)[0]
     path = tmp_path / "a/adapter_model.safetensors"
     path.rename(path.with_suffix(".bin"))

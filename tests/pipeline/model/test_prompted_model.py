@@ -62,9 +62,9 @@ def test_every_trained_parameter_has_a_gradient_in_every_batch(
         assert (parameter.grad is not None) == (name in model.trainable_state()), name
     gradient = model.heads.weight.grad
     assert gradient is not None
-    mine, other = (0, 1) if kind == "classes" else (1, 0)
-    assert (gradient[mine, : model.heads.classes[mine]].abs().amax(-1) > 0).all()
-    assert not gradient[other].any()
+    task, other_task = (0, 1) if kind == "classes" else (1, 0)
+    assert (gradient[task, : model.heads.classes[task]].abs().amax(-1) > 0).all()
+    assert not gradient[other_task].any()
     if kind == "positions":
         assert not gradient[1, 2].any(), "the third class is padding"
         assert not model.heads.bias.grad.any(), (
@@ -165,7 +165,7 @@ def test_rows_of_mixed_tasks_have_the_logits_of_their_head() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_batch_of_mixed_tasks_equals_each_task_alone(count: int, tmp_path: Path) -> None:
-    """This holds with task_batch prompt for all tasks, and with prompts of different lengths per task."""
+    """This holds with one prompt for all tasks, and with prompts of different lengths per task."""
     base = tiny.prompted("deep_prompt")
     prompts = [tiny.prompt_for("deep", base.backbone, 3 + 2 * n, seed=n) for n in range(count)]
     table, tasks = tiny.table(tmp_path, "positions", 12, 3), torch.tensor([1, 0, 0, 1, 0, 1])

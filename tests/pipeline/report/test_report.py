@@ -323,13 +323,13 @@ def test_a_single_row_or_all_right_has_no_interval(root: Path) -> None:
 def test_calibration_confusion_and_mistakes(root: Path) -> None:
     folder = root / "predictions" / "multitask" / "ner"
     folder.mkdir(parents=True)
-    said = {
+    confidence_rows = {
         "kind": "spans",
         "raw": [0.95, 0.95, 0.5],
         "calibrated": [0.75, 0.75, 0.5],
         "right": [True, False, True],
     }
-    pd.DataFrame(said).to_parquet(folder / "confidences.parquet")
+    pd.DataFrame(confidence_rows).to_parquet(folder / "confidences.parquet")
     claims = pd.DataFrame(
         {
             "id": ["a", "b", "b", "c"],
@@ -388,7 +388,7 @@ def test_calibration_confusion_and_mistakes(root: Path) -> None:
     assert html.count("<svg") == 9 + 3
     assert write(root, "again") == (html, text)
     for name, frame in (
-        ("confidences", pd.DataFrame(said)),
+        ("confidences", pd.DataFrame(confidence_rows)),
         ("claims", claims),
         ("measures", measures),
     ):
