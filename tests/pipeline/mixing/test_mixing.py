@@ -113,7 +113,7 @@ def test_impossible_shares_are_refused(
     [
         ({"shares": {"a": 0.0}}, "shares.a is 0.0"),
         ({"shares": {"a": float("inf")}}, "shares.a is inf"),
-        ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of the two"),
+        ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of them"),
         ({"most_epochs": 0.01}, "least_epochs is 0.05 and most_epochs 0.01"),
         ({"temperature": -1.0}, "temperature is -1.0"),
     ],
