@@ -252,7 +252,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "seed of the main run": (
         lambda v: v["repeat"].update(seeds=[7]),
-        ("repeat.seeds: has 7, which is `seed`",),
+        ("repeat.seeds: has 7, the value of `seed`",),
     ),
     "unknown task in probe": (
         lambda v: v["probe"]["tasks"].append("world_nre"),
@@ -280,7 +280,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "unpinned hub model": (
         lambda v: v["backbone"].update(source="hub:bert-base-cased"),
-        ("pinned revision", "40 hex digits"),
+        ("pin the revision", "40 hexadecimal digits"),
     ),
     "no hash": (lambda v: v["backbone"].pop("sha256"), ("sha256 is missing", "sha256sum")),
 }
