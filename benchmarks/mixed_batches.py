@@ -118,8 +118,9 @@ def _generate_rows(folder: Path, kind: Kind, count: int) -> Iterator[Row]:
     problems = Problems()
     path = folder / f"{kind}.{'jsonl' if kind == 'qa' else 'conll'}"
     write_rows(path, iterate_rows(kind, "test", count, SEED))
-    for row in READERS[recipe.reader].read(path, recipe.options, problems):
-        yield {"task": kind, **{key: row[key] for key in task_named(recipe.task).query_keys}}
+    reader, task = READERS[recipe.reader], task_named(recipe.task)
+    for row in reader.read(path, reader.for_task(recipe.options, task.row_keys), problems):
+        yield {"task": kind, **{key: row[key] for key in task.query_keys}}
     problems.raise_if_any()
 
 

@@ -100,6 +100,8 @@ def _corpus_folder(setting: Setting, kind: str) -> tuple[str, Path]:
 
 
 def _read_rows(recipe: Recipe, folder: Path, split: str, problems: Problems) -> Iterator[Row]:
+    reader = READERS[recipe.reader]
+    options = reader.for_task(recipe.options, task_named(recipe.task).row_keys)
     for pattern in recipe.files.of(split) or recipe.files.of("test"):
         for path in matching_files(folder, pattern):
-            yield from READERS[recipe.reader].read(path, recipe.options, problems)
+            yield from reader.read(path, options, problems)

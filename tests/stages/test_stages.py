@@ -607,7 +607,7 @@ def cut(path: Path) -> None:
 ARTIFACT: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "other sizes": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(hidden_size=768)),
-        ("hidden_size is 768, but the backbone's is 32", "make it again"),
+        ("hidden_size is 768, but the backbone's is 32", "make the artifact again"),
     ),
     "other family": (
         lambda a: edit_json(a / "config.json", lambda v: v.update(model_type="roberta")),
@@ -862,7 +862,7 @@ def test_features_that_differ_from_the_mixture_are_refused(copied: Path) -> None
     )
     before = contents(copied / "artifacts")
     (message,) = problems(pretrain, "ner_only")
-    assert "other features of world_ner" in message
+    assert "the features of world_ner have changed" in message
     assert "run mixture_corpora and mix again" in message
     assert contents(copied / "artifacts") == before
 

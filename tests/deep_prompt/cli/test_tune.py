@@ -168,8 +168,9 @@ def test_bad_trials_are_pruned_and_diverged_trials_score_0(
                 break
         return run, True
 
-    monkeypatch.setattr("stages.training.run.fit", fit)
+    # First the stage: its import would bind a replaced fit for all later tests.
     monkeypatch.setattr("stages.finetune.set_up", lambda *_: None)
+    monkeypatch.setattr("stages.training.run.fit", fit)
     arguments = Namespace(
         target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False
     )
