@@ -11,8 +11,9 @@ repro: $(INSTALLED)
 	dvc --wait-for-lock repro
 	@deep-prompt show
 
+# Three processes, because some tests wait for timeouts and signals.
 test: $(INSTALLED)
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Run the tests without the slow files of tests/conftest.py.
 test-fast: $(INSTALLED)

@@ -126,7 +126,7 @@ def step_train(folder: Path) -> dict[str, Any]:
     batches = TrainBatches([table], [RATE_SCALE], TOKENS_PER_BATCH, 1, 7)
     opened = time.perf_counter()
     rows_of_first_batch = _make_batch(batches, 0)
-    done = time.perf_counter()
+    first_batch_made = time.perf_counter()
     seconds = []
     for number in range(NUM_RANDOM_STEPS):
         before = time.perf_counter()
@@ -134,7 +134,7 @@ def step_train(folder: Path) -> dict[str, Any]:
         seconds.append(time.perf_counter() - before)
     return {
         "open_ms": 1000 * (opened - started),
-        "first_batch_ms": 1000 * (done - opened),
+        "first_batch_ms": 1000 * (first_batch_made - opened),
         "rows_of_a_batch": rows_of_first_batch,
         "batch_ms": {
             "median": 1000 * float(np.median(seconds)),
@@ -230,15 +230,15 @@ def _process_tree(pid: int) -> list[psutil.Process]:
 def measure_interruption(folder: Path) -> dict[str, Any]:
     """Prepare again with a kill, then to the end; return the times and whether bytes are equal."""
     before = _digests(folder / "examples")
-    whole = measure("prepare", folder)["seconds"]
-    killed = measure("prepare", folder, kill_after=0.6 * whole)
+    uninterrupted = measure("prepare", folder)["seconds"]
+    killed = measure("prepare", folder, kill_after=0.6 * uninterrupted)
     parts = len(list((folder / "work/parts").glob("[0-9]*")))
-    rest = measure("prepare", folder)
+    resumed = measure("prepare", folder)
     return {
-        "whole_seconds": whole,
+        "whole_seconds": uninterrupted,
         "killed_after": killed["seconds"],
         "parts_kept": parts,
-        "rest_seconds": rest["seconds"],
+        "rest_seconds": resumed["seconds"],
         "same_bytes": _digests(folder / "examples") == before,
     }
 

@@ -10,7 +10,7 @@ learning rate of an arm's grid; the other seeds run the best of them by validati
 also scored on the test set.
 
 `few` trains on a subset of the training rows, selected by a hash. OUT is a JSON lines file with one
-line per run; runs that it already has are skipped. KEY=VALUE overrides a param of every arm, and
+line per run; runs in it are not repeated. KEY=VALUE overrides a param of every arm, and
 `init_from=imported/NAME` sets the initialization of `multitask`. `table` prints Markdown.
 """
 
@@ -99,8 +99,8 @@ def _training(
     params: Params, arm: Arm, task: str, rate: float, changes: dict[str, Any]
 ) -> TrainParams:
     """Return an arm's params with this learning rate and the changes that apply to the arm."""
-    useless = unused_keys(arm.params, changes)
-    applied = {key: value for key, value in changes.items() if key not in useless}
+    unused = unused_keys(arm.params, changes)
+    applied = {key: value for key, value in changes.items() if key not in unused}
     applied[f"{arm.parts[0]}_lr"] = rate
     return dataclasses.replace(params.training(arm.name, task), **applied)
 
@@ -139,7 +139,7 @@ def _test_score(setup: TrainingSetup, params: Params) -> float:
 def measure(
     out: Path, tasks: str, arms: str, seeds: str, overrides: Sequence[str], few: bool
 ) -> None:
-    """Do the runs that `out` does not have yet."""
+    """Run the trainings that `out` does not contain yet."""
     yaml = YAML(typ="safe")
     pairs = [override.split("=", 1) for override in overrides]
     changes = {key: yaml.load(value) for key, value in pairs}

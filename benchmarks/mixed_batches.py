@@ -3,8 +3,8 @@
     python -m benchmarks.mixed_batches [--rows N] [--repeats N]
 
 The benchmark compares mixed batches on one backbone, one pass per task on one backbone, and one
-fine-tuned model per task. Rows are those of the generated NER, SRL and QA corpora, with the tasks
-in turn. The backbone is MiniLM, with random prompts and heads: predictions are meaningless, but
+fine-tuned model per task. Rows are those of the generated NER, SRL and QA corpora, with alternating
+tasks. The backbone is MiniLM, with random prompts and heads: predictions are meaningless, but
 take the usual time. Each method predicts all rows at once, and the same rows 8 at a time. Methods
 alternate in one process, `--repeats` times. Peak memory is that of a separate process per method.
 Prints a Markdown table.
@@ -47,7 +47,7 @@ KINDS: tuple[Kind, ...] = ("ner", "srl", "qa")
 NUM_VIRTUAL_TOKENS = 32
 SEED = 7
 FEW_ROWS = 8  # rows per request
-COLUMNS = ("rows come", "answered by", "predictions/s: median (min to max)", "peak memory")
+COLUMNS = ("rows per request", "method", "predictions/s: median (min to max)", "peak memory")
 
 Predict = Callable[[dict[str, Predictor], list[Row]], object]
 
@@ -70,8 +70,8 @@ def _rows_of(kind: Kind, rows: list[Row]) -> list[Row]:
 
 METHODS: dict[str, tuple[str, Predict]] = {
     "mixed": ("one backbone, mixed batches", _mixed),
-    "passes": ("one backbone, a pass for each task", _one_pass_per_task),
-    "models": ("a fine-tuned model for each task", _one_model_per_task),
+    "passes": ("one backbone, one pass per task", _one_pass_per_task),
+    "models": ("one fine-tuned model per task", _one_model_per_task),
 }
 
 
@@ -108,7 +108,7 @@ def make_artifacts(folder: Path) -> None:
 
 
 def make_rows(folder: Path, count: int) -> list[Row]:
-    """Generate `count` rows of each task, with the tasks in turn."""
+    """Generate `count` rows of each task, with alternating tasks."""
     columns = [islice(_generate_rows(folder, kind, count), count) for kind in KINDS]
     return [row for rows in zip(*columns, strict=True) for row in rows]
 
@@ -196,7 +196,7 @@ def _report(folder: Path, count: int, repeats: int) -> None:
     for (size, method), values in measure_speeds(folder, rows, repeats).items():
         title, _ = METHODS[method]
         cells = (
-            "all at once" if size == len(rows) else f"{size} at a time",
+            "all" if size == len(rows) else str(size),
             title,
             f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})",
             f"{memory[method]:.0f} MB",

@@ -1,4 +1,4 @@
-"""deep-prompt as a library: load artifacts, predict with them, and read what they are.
+"""deep-prompt as a library: load artifacts, predict with them, and read their configs.
 
     import deep_prompt
 
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 
-# Torch and transformers take seconds to import. The command, whose package this is, must not wait
-# for them, so functions import them.
+# Torch and transformers take seconds to import, and `deep-prompt --help` imports this package.
+# Functions therefore import them.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
@@ -29,12 +29,12 @@ __all__ = ["ArtifactConfig", "Prediction", "Predictor", "UserError", "load", "lo
 def load(
     artifacts: str | Path | Sequence[str | Path] | Mapping[str, str | Path], **options: Any
 ) -> "Predictor":
-    """Load one or many artifacts over the one backbone that they share.
+    """Load one or more artifacts on their common backbone.
 
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
-    ask for a task by that name. `options` are those of `pipeline.inference.predictor.load`:
-    `backbone`, `device`, `dtype`, `max_length` and `stride`. `Predictor.predict(rows)` yields a
-    `Prediction` for each row, in order.
+    name a task by its key in the mapping. `options` are those of
+    `pipeline.inference.predictor.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
+    `Predictor.predict(rows)` yields a `Prediction` for each row, in order.
 
     Raises UserError if an artifact is incomplete, does not fit its backbone, or cannot be loaded
     together with the others.
@@ -47,9 +47,9 @@ def load(
 
 
 def load_config(artifact: str | Path) -> "ArtifactConfig":
-    """Read what an artifact is, without its tensors: arm, backbone, shapes, heads, provenance.
+    """Read the config of an artifact: arm, backbone, shapes, heads, provenance. No tensor is read.
 
-    Raises UserError if the folder holds no artifact, or one of another format.
+    Raises UserError if the folder has no artifact, or an artifact of another format version.
     """
     from pipeline.artifacts import config
 

@@ -1,4 +1,4 @@
 """Multi-task deep-prompt pretraining, as a library.
 
-Reads no argv and no params.yaml, and prints nothing; the stages do.
+It reads neither `sys.argv` nor params.yaml and prints nothing. The stages do that.
 """

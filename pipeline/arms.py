@@ -1,6 +1,6 @@
-"""The arms. An arm is one way to train a model for a task, as one frozen record.
+"""The arms. An arm is one way to train a model for a task, described by one frozen record.
 
-No other module compares the name of an arm.
+No other module compares names of arms.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ class Arm:
     """One arm: how it trains, how its artifacts are used, and how the report shows it.
 
     `parts` are the trained parts of the model. Each has the learning rate PART_lr, and the first
-    one characterizes the arm. `prompt` is the kind of prompt in the model (None: no prompt). It is
-    initialized from the artifact in the task's `init_from` if `from_artifact`, and from training
-    text otherwise. `params` lists the keys of TrainParams that only some arms take, this one among
-    them. `baseline` tells whether `compare.arms` may name the arm; the only arm that is not a
-    baseline runs on every task.
+    part characterizes the arm. `prompt` is the kind of prompt in the model (None: no prompt). With
+    `from_artifact`, the prompt is initialized from the artifact in the task's `init_from`,
+    otherwise from training text. `params` lists the keys of TrainParams that this arm uses and some
+    other arms do not. `baseline` tells whether `compare.arms` may name the arm; the only arm that
+    is not a baseline runs on every task.
 
     `served_alone` is the reason why its artifacts cannot share a predictor with other artifacts
     (empty: they can). `model_card` is the name of the trained part in the model card.
 
-    In the report, `title` stands below the name, `glossary` explains the arm, and `color` (from
-    Okabe and Ito's palette) marks it in every plot. The summary compares `multitask` with the
+    In the report, `title` is shown below the name, `glossary` explains the arm, and `color` (from
+    Okabe and Ito's palette) marks the arm in every plot. The summary compares `multitask` with the
     reference arms, in the order of `reference` (0: not a reference arm).
     """
 

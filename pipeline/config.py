@@ -67,11 +67,12 @@ def _read(path: Path, remedy: str) -> str:
 
 
 def parse(kind: type[T], values: object, where: str) -> T:
-    """Build the dataclass `kind` from plain YAML values. `where` names file and key in messages.
+    """Build the dataclass `kind` from plain YAML values. Messages start with `where` (file, key).
 
     A dataclass may have an attribute `RENAMED` that maps old key names to new names; the message
-    about an old name then gives the new name. It may have an attribute `GATHERED` that maps a field
-    to keys: these keys stand beside the others in YAML, and the field holds those that are there.
+    about an old name then gives the new name. It may have an attribute `KEY_GROUPS` that maps a
+    field to keys. In YAML, these keys are at the same level as the other keys; the field holds a
+    mapping of the keys that are present.
 
     Raises UserError with all problems: unknown keys, missing keys, wrong types, and values that
     a `__post_init__` rejects with ValueError.
@@ -132,7 +133,7 @@ def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]
     candidates = kinds
     if isinstance(value, dict):
         candidates = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
-    if len(candidates) == 1:  # then report the problems of this kind
+    if len(candidates) == 1:  # report the problems of this kind
         return _convert(candidates[0], value, where, problems)
     for kind in kinds:
         kind_problems: list[str] = []
@@ -149,8 +150,8 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
         return None
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    gathered: dict[str, Collection[str]] = getattr(kind, "GATHERED", {})
-    known = {*fields, *(key for keys in gathered.values() for key in keys)} - gathered.keys()
+    key_groups: dict[str, Collection[str]] = getattr(kind, "KEY_GROUPS", {})
+    known = {*fields, *(key for keys in key_groups.values() for key in keys)} - key_groups.keys()
     num_problems = len(problems)
     for key in value:
         if key not in known:
@@ -158,8 +159,8 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
             problems.append(f"{where}: unknown key {key!r}{hint}")
     arguments = {}
     for name, field in fields.items():
-        if name in gathered:
-            group = {key: value[key] for key in gathered[name] if key in value}
+        if name in key_groups:
+            group = {key: value[key] for key in key_groups[name] if key in value}
             arguments[name] = _convert(hints[name], group, where, problems)
         elif name in value:
             arguments[name] = _convert(hints[name], value[name], f"{where}: {name}", problems)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TextIO
 
-EXAMPLES_PER_KIND = 3  # problems of each kind to keep, whatever the limit of a report
+EXAMPLES_PER_KIND = 3  # problems of each kind to keep, even beyond the limit of a report
 UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
 
 WARNINGS = frozenset(
@@ -19,7 +19,7 @@ WARNINGS = frozenset(
         "train-text-held-out",
     }
 )
-"""Kinds of problems that are counted and shown but never fail: the rows are usable, but unusual."""
+"""Kinds of problems that are counted and shown but raise no error: unusual but usable rows."""
 
 
 class Stopped(Exception):  # noqa: N818  (not an error)
@@ -103,7 +103,7 @@ class Problems:
         self._total += kind not in WARNINGS
 
     def merge(self, kept: Iterable[Iterable[str]], counts: Mapping[str, int], hiding: int) -> None:
-        """Add the problems of another collection, which has its own file."""
+        """Add the problems of another collection. They are not written to `sink`."""
         for problem in kept:
             self._keep(Problem(*problem))
         self.counts.update(counts)
@@ -131,7 +131,7 @@ class Problems:
         return lines
 
     def raise_if_any(self) -> None:
-        """Raise one UserError with all messages kept, and the number of other problems."""
+        """Raise one UserError with all kept messages and the number of the other problems."""
         messages = [str(problem) for problem in self.kept if problem.kind not in WARNINGS]
         num_more = len(self) - len(messages)
         if messages:

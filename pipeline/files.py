@@ -1,6 +1,6 @@
 """Atomic writes of files and folders: readers and crashes see the old state or the new state.
 
-All results are written by these functions, to a temporary neighbor (`.tmp-*`) that is then renamed.
+These functions write all results. They write to a temporary sibling (`.tmp-*`) and then rename it.
 """
 
 import glob
@@ -79,7 +79,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def _replacement(path: Path, keep_partial: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary file to fill; it becomes `path` as `atomic_stream` says."""
+    """Yield an empty temporary file to fill; it becomes `path` as in `atomic_stream`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
     os.close(handle)
@@ -98,7 +98,7 @@ def _replacement(path: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 def _publish(temporary: Path, path: Path) -> None:
     _sync(temporary)
-    temporary.chmod(0o666 & ~_umask())  # mkstemp's files are for their owner only
+    temporary.chmod(0o666 & ~_umask())  # only the owner can read the files of mkstemp
     os.replace(temporary, path)
     _sync(path.parent)
 

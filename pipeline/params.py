@@ -17,16 +17,16 @@ PARAMS_FILE = "params.yaml"  # the name in messages
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How an arm is trained.
+    """Training params of an arm.
 
     A step has `micro_batches_per_step` micro-batches of about `tokens_per_micro_batch` tokens each.
     `epochs` counts passes over the rows of all corpora of the mixture and may be a fraction.
     Learning rates rise linearly over the share `warmup_ratio` of the steps, then fall linearly to
     0. The model is scored `num_validations` times, evenly spaced, on `validation_rows` validation
-    examples per task. The best values are kept. `patience` validations in a row without a new best
-    end the run (0: never).
+    examples per task. The best values are kept. The run ends early after `patience` validations in
+    a row without a new best (0: never).
 
-    The prompt: `prompt_layers` selects its layers: "all", the top k, or a range [first, last + 1].
+    Prompt: `prompt_layers` selects its layers: "all", the top k, or a range [first, last + 1].
     `projection_size` is the size of the hidden layer of P-tuning v2's MLP, which computes the
     prompt (0: train the prompt itself). `prompt_dropout` drops single values in training.
     `factor_rank` adds low-rank factors per task to a shared prompt (0: none). With
@@ -34,7 +34,7 @@ class TrainParams:
     for exports to peft.
 
     With `balance_losses`, training minimizes the logarithm of each micro-batch's loss, so all tasks
-    of a mixture have gradients of similar size (the geometric mean of losses: Chennupati et al.
+    of a mixture have gradients of similar size (geometric mean of the losses: Chennupati et al.
     2019, eq. 2). Without it, a task with a high loss dominates Adam's second moments.
 
     `precision` is the type of a frozen backbone's weights and computation. Trained values are
@@ -175,24 +175,24 @@ class TrainParams:
 _SPECIAL_PARAMS = {*PRETRAIN_PARAMS, *(key for arm in ARMS.values() for key in arm.params)}
 
 
-def unused_keys(taken: Collection[str], keys: Iterable[str]) -> list[str]:
-    """The keys that only other arms take. `taken` are the special params of this arm
-    (`Arm.params`).
-    """
-    return sorted(set(keys) & _SPECIAL_PARAMS - set(taken))
+def unused_keys(arm_params: Collection[str], keys: Iterable[str]) -> list[str]:
+    """The `keys` that only other arms use. `arm_params` is `Arm.params` of this arm."""
+    return sorted(set(keys) & _SPECIAL_PARAMS - set(arm_params))
 
 
 @dataclass(frozen=True)
 class MixtureParams:
-    """How corpora are mixed. `corpora` lists them, or is "all".
+    """Params of a mixture. `corpora` lists its corpora, or is "all".
 
     A corpus's share is proportional to weight * min(examples, cap)^(1/temperature). Temperature 1
     is proportional to size, "equal" gives equal shares. `shares` sets the shares directly (positive
     numbers, one per corpus) and overrides the formula. `on_leak` handles training rows whose text
     occurs in a validation or test split of a corpus: report them, drop them from the mixture, or
-    fail. `mix` warns if a corpus has more than `most_epochs` or less than `least_epochs` epochs.
+    fail. `mix` warns if a corpus has more than `max_epochs` or less than `min_epochs` epochs.
     Rows repeated up to 4 times are about as useful as new rows (Muennighoff et al. 2023).
     """
+
+    RENAMED: ClassVar = {"most_epochs": "max_epochs", "least_epochs": "min_epochs"}
 
     corpora: Literal["all"] | tuple[str, ...]
     temperature: float | Literal["equal"] = 2.0
@@ -200,8 +200,8 @@ class MixtureParams:
     weights: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     on_leak: Literal["fail", "drop", "report"] = "report"
-    most_epochs: float = 4.0
-    least_epochs: float = 0.05
+    max_epochs: float = 4.0
+    min_epochs: float = 0.05
 
     def __post_init__(self) -> None:
         if self.temperature != "equal" and self.temperature <= 0:
@@ -222,10 +222,10 @@ class MixtureParams:
             raise ValueError(
                 "shares and weights are both set, and shares override weights; remove one of them"
             )
-        if not 0 <= self.least_epochs < self.most_epochs:
+        if not 0 <= self.min_epochs < self.max_epochs:
             raise ValueError(
-                f"least_epochs is {self.least_epochs} and most_epochs {self.most_epochs}; give "
-                "0 <= least_epochs < most_epochs"
+                f"min_epochs is {self.min_epochs} and max_epochs {self.max_epochs}; give "
+                "0 <= min_epochs < max_epochs"
             )
 
 
@@ -236,7 +236,7 @@ _HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class BackboneParams:
-    """Where the backbone is.
+    """The location of the backbone.
 
     `source` is package:NAME/FOLDER, folder:PATH or hub:ID@REVISION. `sha256` is the hash of its
     model.safetensors; it is optional for hub revisions only.
@@ -275,7 +275,7 @@ Tool = Literal["tensorboard", "mlflow", "wandb"]
 
 @dataclass(frozen=True)
 class GenerateParams:
-    """The generated corpora to write, and the number of training rows of each."""
+    """The generated corpora to write. `rows` is the number of training rows of each."""
 
     corpora: tuple[Literal["ner", "qa", "srl"], ...] = ()
     rows: int = 4000
@@ -289,12 +289,12 @@ class TaskParams:
     `source` is the corpus's folder under `data_root`, or "hub". `init_from` is the artifact (a
     folder under artifacts/) whose prompt the arm multitask starts from: pretrain/MIXTURE,
     multitask/TASK or imported/NAME. Windows have at most `max_length` tokens and overlap by
-    `stride`. `test_rows` limits the test to this many examples, selected by a hash (null: all). In
-    params.yaml, a key with the name of an arm overrides that arm's params for this task.
+    `stride`. `test_rows` limits the test set to this many examples, selected by a hash (null: all).
+    In params.yaml, a key with the name of an arm overrides that arm's params for this task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
-    GATHERED: ClassVar = {"overrides": ARMS}
+    KEY_GROUPS: ClassVar = {"overrides": ARMS}
 
     source: str
     init_from: str
@@ -336,7 +336,7 @@ class CompareParams:
 
 @dataclass(frozen=True)
 class RepeatParams:
-    """Runs to repeat with each of `seeds`, to measure seed variance.
+    """The arms and tasks to train again with each of `seeds`, to measure seed variance.
 
     The shared prompt stays the same.
     """
@@ -363,7 +363,7 @@ class ShiftParams:
 class ProbeParams:
     """The arms and tasks to probe, on at most `rows` test rows each.
 
-    `typo_rate` is the share of words with a typo.
+    `typo_rate` is the share of words that get a typo.
     """
 
     RENAMED: ClassVar = {"typos": "typo_rate"}
@@ -404,8 +404,8 @@ class Params:
 
     def corpora_of(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""
-        chosen = self.mixtures[mixture].corpora
-        return tuple(name for name in self.tasks if chosen == "all" or name in chosen)
+        corpora = self.mixtures[mixture].corpora
+        return tuple(name for name in self.tasks if corpora == "all" or name in corpora)
 
     @property
     def compared_arms(self) -> tuple[ArmName, ...]:
@@ -421,7 +421,8 @@ class Params:
     def training(self, arm: ArmName, task: str, where: str = PARAMS_FILE) -> TrainParams:
         """The params of an arm on a task, with the task's overrides.
 
-        `where` names their file in messages. Raises UserError.
+        `where` names the params file in messages. Raises UserError if the arm has no params, or
+        invalid params.
         """
         overrides = task_of(self, task).overrides.get(arm, {})
         if arm not in self.arms:

@@ -48,5 +48,5 @@ def permute(positions: Ints, n: int, seed: int) -> Ints:
 
 
 def permutation(n: int, seed: int) -> Ints:
-    """Return the whole permutation of range(n)."""
+    """Return the complete permutation of range(n)."""
     return permute(np.arange(n), n, seed)

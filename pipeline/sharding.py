@@ -1,8 +1,9 @@
-"""Work cut into shards. A shard is a pure function from its arguments to files in a folder,
-whatever process or machine runs it.
+"""Split work into shards, and resume it after an interruption.
 
-Finished shards stay until all are finished, so that an interrupted run continues with the others. A
-shard's files are read only if their hashes are those from when the shard was made.
+A shard is a pure function of its arguments that writes files to a folder. The process and machine
+that run it do not affect the files. Finished shards are kept until all shards are finished, so an
+interrupted run continues with the remaining shards. The files of a shard are used only if they
+still have the hashes in the shard's manifest.
 """
 
 import dataclasses
@@ -24,10 +25,10 @@ MANIFEST = "shard.json"  # {result, files: {name: sha256}}
 
 @dataclass(frozen=True)
 class Shard:
-    """`function(folder, *arguments)` writes files into an empty folder and returns a value that
-    JSON can hold.
+    """A call `function(folder, *arguments)`.
 
-    `key` identifies the function's code and inputs; see `key_of`.
+    The function writes files to an empty folder and returns a value that JSON can represent. `key`
+    identifies the code and the inputs of the function; see `key_of`.
     """
 
     key: str
@@ -35,18 +36,16 @@ class Shard:
     arguments: tuple[Any, ...]
 
     def make(self, into: Path) -> None:
-        """Make the folder `into`/KEY."""
+        """Run the function and write the folder `into`/KEY."""
         with atomic_folder(into / self.key) as folder:
-            with _few_collections():
+            with _infrequent_garbage_collection():
                 result = self.function(folder, *self.arguments)
             files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
             manifest = {"result": result, "files": files}
             (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
     def result(self, into: Path) -> Any:
-        """The value that the function returned; None where the shard is absent or its files have
-        changed.
-        """
+        """The return value of the function, or None if the shard is absent or its files changed."""
         folder = into / self.key
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -59,33 +58,35 @@ class Shard:
 
 
 @contextmanager
-def _few_collections() -> Iterator[None]:
-    """Collect cyclic garbage rarely: with so many small objects it takes a third of the time, and
-    there is little.
+def _infrequent_garbage_collection() -> Iterator[None]:
+    """Context manager: run the garbage collector less often.
+
+    A shard creates so many small objects that the collector takes a third of the time, and few of
+    them are cyclic garbage.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(500_000, *before[1:])
+    thresholds = gc.get_threshold()
+    gc.set_threshold(500_000, *thresholds[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*thresholds)
 
 
 Executor = Callable[[Sequence[Shard], Path], None]
-"""Makes shards in a folder, in any order."""
+"""A function that makes shards in a folder, in any order."""
 
 
 def in_this_process(shards: Sequence[Shard], into: Path) -> None:
-    """Make the shards one after the other."""
+    """Make the shards one after another."""
     for shard in shards:
         shard.make(into)
 
 
 def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process) -> list[Any]:
-    """Have `run` make the shards that are not in `into` yet; returns the results of all, in order.
+    """Make the missing shards in `into` with `run`; returns the results of all shards, in order.
 
-    Other shards in `into` are removed. Raises UserError where a shard is still missing or has
-    changed.
+    Other shards in `into` are removed. Raises UserError if a shard is still missing or damaged
+    afterwards.
     """
     into.mkdir(parents=True, exist_ok=True)
     keys = {shard.key for shard in shards}
@@ -97,19 +98,20 @@ def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process)
     if missing:
         run(missing, into)
         results |= {shard.key: shard.result(into) for shard in missing}
-    lost = [shard.key for shard in shards if results[shard.key] is None]
-    if lost:
+    unusable = [shard.key for shard in shards if results[shard.key] is None]
+    if unusable:
         raise UserError(
-            f"{into}: {len(lost)} of {len(shards)} shards ({lost[0]}, ...) are missing or have "
-            "changed since they were made; "
-            "give all workers the same folder, and run it again: it continues with these shards"
+            f"{into}: {len(unusable)} of {len(shards)} shards ({unusable[0]}, ...) are missing or "
+            "have changed since they were made; give all workers the same folder, then run the "
+            "command again to continue with these shards"
         )
     return [results[shard.key] for shard in shards]
 
 
 def key_of(number: int, *inputs: Any) -> str:
-    """A shard's key: its number, and a hash of its inputs, which are dataclasses or values that
-    JSON can hold.
+    """The key of a shard: its number and a hash of its inputs.
+
+    Inputs are dataclasses or values that JSON can represent.
     """
     values = [
         dataclasses.asdict(value)

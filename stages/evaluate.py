@@ -18,7 +18,7 @@ import pandas as pd
 from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables, in_order
-from pipeline.analysis.probing import split_of
+from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import device
@@ -32,7 +32,7 @@ from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, switched_off
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
 from pipeline.training.engine import prepare_for_inference
 from stages.evaluation.load_model import load_model
@@ -55,7 +55,8 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
 
     The scores are metrics.json and labels.tsv. The predictions are test.jsonl and Parquet files for
     the report: counts per unit, confidence of decisions and claims, the claims themselves, and for
-    questions other measures of confidence. Files are absent for kinds of task without support.
+    questions other measures of confidence. A file is absent if the kind of task does not support
+    it.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -72,13 +73,13 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         split: load_eval_set(features, examples, summary, split, limit)
         for split, limit in limits.items()
     }
-    trained = sum(parameter.numel() for parameter in model.trainable_state().values())
+    num_trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     # Count now: ZeRO 3 partitions the parameters among the ranks.
-    backbone_parameters = model.backbone.num_parameters
+    num_backbone = model.backbone.num_parameters
     ranks = Ranks.from_environment(os.environ)
-    with _placed(model, ranks, load_cluster(CLUSTER)) as placed:
+    with _model_for_inference(model, ranks, load_cluster(CLUSTER)) as model:
         outputs = {
-            split: _decode(placed, data, summary["pad_token_id"], ranks)
+            split: _decode(model, data, summary["pad_token_id"], ranks)
             for split, data in splits.items()
         }
         decoded, decision_logits = (
@@ -89,12 +90,12 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             split: task.predictions(data.examples, decoded[split], thresholds)
             for split, data in splits.items()
         }
-        chosen = sample(splits["test"])
+        indices = sample(splits["test"])
         answer = partial(
-            _answer, placed, splits["test"], thresholds, locate(params.backbone), summary, ranks
+            _answer, model, splits["test"], thresholds, locate(params.backbone), summary, ranks
         )
         agreements = (
-            agreement(splits["test"], predicted["test"], chosen, answer) if confidence else None
+            agreement(splits["test"], predicted["test"], indices, answer) if confidence else None
         )
     if ranks.rank:
         return
@@ -113,7 +114,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         "primary": primary,
         "task": summary["task"],
         "thresholds": thresholds,
-        "parameters": {"trained": trained, "backbone": backbone_parameters},
+        "parameters": {"trained": num_trained, "backbone": num_backbone},
         "rows": {"train": summary["splits"]["train"]["examples"]}
         | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
@@ -121,7 +122,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     output, predictions = RESULTS / folder, PREDICTIONS / folder
     with atomic_folder(output) as temporary:
         write_json(temporary / "metrics.json", metrics)
-        _labels(scores["test"]).to_csv(
+        _label_table(scores["test"]).to_csv(
             temporary / "labels.tsv", sep="\t", index=False, float_format="%.4f"
         )
     with atomic_folder(predictions) as temporary:
@@ -136,18 +137,20 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             claims.to_parquet(temporary / "claims.parquet", index=False)
         if agreements is not None:
             measures = confidence_measures(
-                decisions["validation"], decisions["test"], chosen, agreements
+                decisions["validation"], decisions["test"], indices, agreements
             )
             measures.to_parquet(temporary / "measures.parquet", index=False)
     log(f"test {primary} {scores['test'].overall[primary]:.2f}")
-    if off := switched_off(task):
+    if off := unsupported_features(task):
         log(off)
     log_wrote(output, predictions)
 
 
 @contextmanager
-def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[PromptedModel]:
-    """The model ready for inference: on the device of this rank, or partitioned among the ranks."""
+def _model_for_inference(
+    model: PromptedModel, ranks: Ranks, cluster: Cluster
+) -> Iterator[PromptedModel]:
+    """Yield the model on the device of this rank, or partitioned among the ranks (ZeRO 3)."""
     if ranks.world == 1 and cluster.zero < 3:
         yield model.to(device(ranks))
         return
@@ -155,7 +158,8 @@ def _placed(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> Iterator[Pr
         yield prepare_for_inference(model, ranks, cluster)
 
 
-def _labels(score: Metrics) -> pd.DataFrame:
+def _label_table(score: Metrics) -> pd.DataFrame:
+    """The table labels.tsv: one row per label."""
     rows = [
         {
             "label": label,
@@ -174,7 +178,7 @@ def _labels(score: Metrics) -> pd.DataFrame:
 def _decode(
     model: PromptedModel, data: EvalSet, pad_token_id: int, ranks: Ranks
 ) -> tuple[list[Any], list[Floats]]:
-    """Decoded predictions, and the logits of their decisions if the task has confidence."""
+    """The decoded predictions, and the logits of their decisions if the task has confidence."""
     decoded, decision_logits = [], []
     for example, logits in zip(
         data.examples, window_logits(model, data, 0, pad_token_id, ranks=ranks), strict=True
@@ -194,9 +198,9 @@ def _answer(
     ranks: Ranks,
     examples: Sequence[Any],
 ) -> Any:
-    """Predictions for new examples with the task and classes of `template`."""
+    """The predictions for new examples with the task and classes of `template`."""
     with TemporaryDirectory() as folder:
-        split = split_of(
+        split = make_eval_set(
             examples,
             template.task,
             template.classes,
@@ -218,14 +222,14 @@ def _write_predictions(path: Path, examples: Sequence[Any], predictions: Any) ->
 
 
 def _write_counts(folder: Path, counts: UnitCounts) -> None:
-    """Write counts.parquet, one row per unit, and figures.json, the formulas of the metrics.
+    """Write counts.parquet, one row per unit, and formulas.json, the formulas of the metrics.
 
     The formulas take sums over the units.
     """
     pd.DataFrame({"unit": counts.units, **counts.columns}).to_parquet(
         folder / "counts.parquet", index=False
     )
-    write_json(folder / "figures.json", counts.formulas)
+    write_json(folder / "formulas.json", counts.formulas)
 
 
 if __name__ == "__main__":

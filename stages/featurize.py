@@ -28,7 +28,7 @@ def featurize(name: str) -> None:
     if task.max_length > tokenizer.max_length:
         raise UserError(
             f"params.yaml: tasks.{name}.max_length is {task.max_length}, but the backbone has "
-            f"{tokenizer.max_length} positions; give at most that"
+            f"{tokenizer.max_length} positions; lower it to at most that number"
         )
     label_token_ids = (
         tokenizer.vocabulary_ids([corpus["words"][label] for label in classes])
@@ -64,7 +64,7 @@ def featurize(name: str) -> None:
                 workers,
                 code,
             )
-            nonzero = {what: count for what, count in counts.items() if count}
+            nonzero = {event: count for event, count in counts.items() if count}
             summary["splits"][split] = {
                 "examples": corpus["rows"][split],
                 "features": rows,
@@ -74,7 +74,7 @@ def featurize(name: str) -> None:
             }
             log(
                 f"{split}: {corpus['rows'][split]} examples, {rows} features"
-                + "".join(f"; {what}: {count}" for what, count in nonzero.items())
+                + "".join(f"; {event}: {count}" for event, count in nonzero.items())
             )
         write_json(folder / "summary.json", summary)
     remove_shards(work)

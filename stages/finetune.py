@@ -1,8 +1,8 @@
 """finetune: train one arm on one task.
 
 The arm `multitask` starts from an artifact: the shared prompt of a mixture, or the prompt of
-another task. A third argument repeats the training with that seed; the output folder is then
-`repeat/SEED/ARM/TASK` in place of `ARM/TASK`.
+another task. With a seed as the third argument, the training is repeated with that seed; the output
+folder is then `repeat/SEED/ARM/TASK` instead of `ARM/TASK`.
 """
 
 from typing import Any
@@ -38,8 +38,8 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     training = params.training(arm, name)
     setup = set_up(arm, name, training, params)
     folder = run_folder(arm, name, seed)
-    result, writes = fit("-".join(("finetune", *folder.parts)), arm, setup, training, params)
-    if writes:
+    result, is_rank_0 = fit("-".join(("finetune", *folder.parts)), arm, setup, training, params)
+    if is_rank_0:
         artifact = ARTIFACTS / folder
         save_artifact(artifact, setup.model, artifact_config(arm, setup, training, params))
         write_run(folder, result, arm, training, params.seed)

@@ -1,4 +1,4 @@
-"""mix@MIXTURE: set the rates of a mixture, and find training rows that leak held-out rows."""
+"""mix@MIXTURE: compute the rates of a mixture, and find training rows that leak held-out rows."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def mix(mixture: str) -> None:
     source = MIXTURE_CORPORA / f"{mixture}.json"
     summaries = load_json(source)
     log_read(source)
-    leaks = _leaks(summaries)
+    leaks = _find_leaks(summaries)
     _log_leaks(leaks, mixture_params, f"{PARAMS}: mixtures.{mixture}")
     dropped = (
         leaks.train_rows
@@ -74,7 +74,7 @@ def mix(mixture: str) -> None:
     log_wrote(output)
 
 
-def _leaks(summaries: Mapping[str, Any]) -> Leaks:
+def _find_leaks(summaries: Mapping[str, Any]) -> Leaks:
     def texts(name: str, split: str) -> Iterator[str]:
         task = task_named(summaries[name]["task"])
         return (
@@ -158,15 +158,15 @@ def _micro_batches(name: str, dropped: Ints, tokens_per_micro_batch: int) -> int
 
 def _warnings(corpora: Mapping[str, Any], mixture_params: MixtureParams) -> Iterator[str]:
     for name, corpus in corpora.items():
-        if corpus["epochs"] > mixture_params.most_epochs:
+        if corpus["epochs"] > mixture_params.max_epochs:
             yield (
-                f"{name}: {corpus['epochs']:.1f} epochs are more than most_epochs "
-                f"({mixture_params.most_epochs:g}); lower its share, or the epochs of pretrain"
+                f"{name}: {corpus['epochs']:.1f} epochs are more than max_epochs "
+                f"({mixture_params.max_epochs:g}); lower its share, or the epochs of pretrain"
             )
-        elif corpus["epochs"] < mixture_params.least_epochs:
+        elif corpus["epochs"] < mixture_params.min_epochs:
             yield (
-                f"{name}: {corpus['epochs']:.3f} epochs are less than least_epochs "
-                f"({mixture_params.least_epochs:g}); raise its share, or the epochs of pretrain"
+                f"{name}: {corpus['epochs']:.3f} epochs are less than min_epochs "
+                f"({mixture_params.min_epochs:g}); raise its share, or the epochs of pretrain"
             )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis.perturbations import mapped
-from pipeline.analysis.probing import split_of
+from pipeline.analysis.perturbations import map_labels
+from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.errors import UserError, did_you_mean
 from pipeline.evaluation.evaluate import EvalSet
@@ -27,8 +27,8 @@ from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
 def out_of_domain(arm_name: str, name: str, data: str) -> None:
     """Write results/out_of_domain/ARM/TASK-on-DATA/metrics.json.
 
-    It has the scores on the task's test set ("home") and on the other test set ("there"), for the
-    labels that both tasks have.
+    The file has the scores on the test set of the task (`in_domain`) and of the other task
+    (`out_of_domain`), for the labels that both tasks have.
     """
     arm, params = arm_of(arm_name), load_params()
     shift = next(
@@ -41,64 +41,67 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
     )
     if shift is None:
         raise UserError(f"{PARAMS}: probe.out_of_domain: has no {name} on {data}; add it")
-    home, other = (load_json(FEATURES / task / "summary.json") for task in (name, data))
-    _check(shift, home, other)
+    source, target = (load_json(FEATURES / task / "summary.json") for task in (name, data))
+    _check(shift, source, target)
     subject = load_subject(arm, name, params, params.probe.rows)
     log_read(ARTIFACTS / arm / name)
     examples = load_eval_set(
-        FEATURES / data, EXAMPLES / data, other, "test", params.probe.rows
+        FEATURES / data, EXAMPLES / data, target, "test", params.probe.rows
     ).examples
     examples = _mapped(subject.test.task, examples, shift.labels)
     with tempfile.TemporaryDirectory() as folder:
-        split = split_of(
+        split = make_eval_set(
             examples,
             subject.test.task,
             subject.test.classes,
             Tokenizer(locate(params.backbone)),
             subject.max_length,
             subject.stride,
-            Path(folder, "other"),
+            Path(folder, "target"),
         )
         shared = {label: label for label in shift.labels.values()}
         scores = {
-            "home": _score(subject, subject.test, shared),
-            "there": _score(subject, split, shared),
+            "in_domain": _score(subject, subject.test, shared),
+            "out_of_domain": _score(subject, split, shared),
         }
     output = RESULTS / "out_of_domain" / arm / f"{name}-on-{data}"
-    with atomic_folder(output) as beside:
+    with atomic_folder(output) as temporary:
         write_json(
-            beside / "metrics.json",
+            temporary / "metrics.json",
             {
                 "primary": subject.primary,
                 "rows": len(examples),
                 **scores,
-                "loss": scores["home"] - scores["there"],
+                "loss": scores["in_domain"] - scores["out_of_domain"],
             },
         )
-    log(f"{subject.primary} {scores['home']:.2f} on {name}, {scores['there']:.2f} on {data}")
+    log(
+        f"{subject.primary} {scores['in_domain']:.2f} on {name}, "
+        f"{scores['out_of_domain']:.2f} on {data}"
+    )
     log_wrote(output)
 
 
-def _check(shift: ShiftParams, home: dict[str, Any], other: dict[str, Any]) -> None:
-    """Raise UserError if the tasks are of different kinds, or do not have a mapped label."""
+def _check(shift: ShiftParams, source: dict[str, Any], target: dict[str, Any]) -> None:
+    """Raise UserError if the tasks differ in kind, or if one of them lacks a mapped label."""
     where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
-    if home["task"] != other["task"]:
+    if source["task"] != target["task"]:
         raise UserError(
-            f"{where}: the tasks are {home['task']} and {other['task']}; "
+            f"{where}: the tasks are {source['task']} and {target['task']}; "
             "choose two tasks of the same kind"
         )
-    if shift.labels and not isinstance(task_named(home["task"]), TagsWords):
+    if shift.labels and not isinstance(task_named(source["task"]), TagsWords):
         raise UserError(
-            f"{where}: labels: {home['task']} does not tag words, so its labels cannot be mapped; "
-            "write labels: {}"
+            f"{where}: labels: {source['task']} does not tag words, so its labels cannot be "
+            "mapped; write labels: {}"
         )
-    if not shift.labels and home["classes"] != other["classes"]:
+    if not shift.labels and source["classes"] != target["classes"]:
         raise UserError(
             f"{where}: labels is {{}}, but the tasks have different classes; "
             "map the labels of the data to labels of the model"
         )
     problems = []
-    for labels, summary in ((shift.labels, other), (shift.labels.values(), home)):
+    for labels, summary in ((shift.labels, target), (shift.labels.values(), source)):
         known = [name[2:] for name in summary["classes"] if name.startswith("B-")]
         problems += [
             f"{where}: labels: no label {label!r}{did_you_mean(label, known)}"
@@ -115,7 +118,7 @@ def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float
     predictions = task.predictions(examples, subject.decoded(split), subject.thresholds)
     if shared:
         examples = _mapped(task, examples, shared)
-        predictions = [mapped(tags, shared) for tags in predictions]
+        predictions = [map_labels(tags, shared) for tags in predictions]
     return task.score(examples, predictions, split.classes).overall[subject.primary]
 
 
@@ -127,7 +130,7 @@ def _mapped(
         return examples
     assert isinstance(task, TagsWords)
     return [
-        task.with_tags(example, example.tokens, mapped(example.tags, labels))
+        task.with_tags(example, example.tokens, map_labels(example.tags, labels))
         for example in examples
     ]
 

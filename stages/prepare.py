@@ -1,4 +1,4 @@
-"""prepare@TASK: read and check one corpus, and write its examples, or all its problems."""
+"""prepare@TASK: read and check one corpus, and write its examples and its problems."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def prepare(name: str) -> None:
     """Write data/examples/NAME, data/corpora/NAME.json and data/problems/NAME/problems.jsonl.
 
     The examples are {train,validation,test}.parquet with summary.json. data/corpora/NAME.json is
-    for model cards. problems.jsonl lists every problem, also if the corpus is refused.
+    for model cards. problems.jsonl lists all problems, even if the stage fails.
     """
     params = load_params()
     source = task_of(params, name).source

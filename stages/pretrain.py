@@ -31,8 +31,8 @@ def pretrain(mixture: str) -> None:
     mixture_of(params, mixture)
     training = params.pretrain[mixture]
     setup = set_up(mixture, training, params)
-    result, writes = fit(f"pretrain-{mixture}", MULTITASK.name, setup, training, params)
-    if writes:
+    result, is_rank_0 = fit(f"pretrain-{mixture}", MULTITASK.name, setup, training, params)
+    if is_rank_0:
         folder = Path("pretrain", mixture)
         artifact = ARTIFACTS / folder
         config = artifact_config(MULTITASK.name, setup, training, params)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.analysis.perturbations import perturbed, suites
-from pipeline.analysis.probing import attention_mass, readings, split_of, without_layer
+from pipeline.analysis.perturbations import perturb, suites
+from pipeline.analysis.probing import attention_mass, input_bytes, make_eval_set, without_layer
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
@@ -16,7 +16,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.tasks.base.capabilities import switched_off
+from pipeline.tasks.base.capabilities import unsupported_features
 from stages.evaluation.load_model import Subject, load_subject
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
@@ -66,21 +66,19 @@ def _suites(
     test = subject.test
     by_name = suites(test.task, test.examples, typo_rate)
     if not by_name:
-        log(f"no suite: {switched_off(test.task)}")
+        log(f"no suite: {unsupported_features(test.task)}")
         return
 
     def featurized(examples: Sequence[Any], folder: Path) -> EvalSet:
-        return split_of(
+        return make_eval_set(
             examples, test.task, test.classes, tokenizer, subject.max_length, subject.stride, folder
         )
 
     with tempfile.TemporaryDirectory() as folder:
-        before = readings(featurized(test.examples, Path(folder, "clean")))
+        before = input_bytes(featurized(test.examples, Path(folder, "clean")))
         for name, suite in by_name.items():
-            split = featurized(
-                perturbed(test.examples, name, suite, SUBSET_SEED), Path(folder, name)
-            )
-            changed = sum(old != new for old, new in zip(before, readings(split), strict=True))
+            split = featurized(perturb(test.examples, name, suite, SUBSET_SEED), Path(folder, name))
+            changed = sum(old != new for old, new in zip(before, input_bytes(split), strict=True))
             score = subject.metrics(split).overall[subject.primary] if changed else clean
             log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
             yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}

@@ -27,11 +27,11 @@ def release(name: str) -> None:
     card = model_card(
         name, config, metrics, {corpus: _corpus(corpus) for corpus in training_corpora}
     )
-    with atomic_folder(output) as beside:
+    with atomic_folder(output) as temporary:
         for file in sorted(artifact.glob("*.safetensors")):
-            shutil.copyfile(file, beside / file.name)
-        write_json(beside / "config.json", dataclasses.asdict(config))
-        (beside / "README.md").write_text(card, encoding="utf-8")
+            shutil.copyfile(file, temporary / file.name)
+        write_json(temporary / "config.json", dataclasses.asdict(config))
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     log_wrote(output)
 
 

@@ -21,7 +21,7 @@ def report() -> None:
     ]
     if stale:
         raise UserError(
-            f"mixture {', '.join(stale)}: made of other corpora than params.yaml has now, because "
+            f"mixture {', '.join(stale)}: its corpora differ from those in params.yaml, because "
             "DVC does not detect a removed corpus; run `deep-prompt check`, then `dvc repro`"
         )
     arms = params.compared_arms

@@ -18,11 +18,11 @@ def training_params() -> None:
     The files are dependencies for DVC. Stages read params.yaml itself.
     """
     params = load_params()
-    with atomic_folder(TRAINING_PARAMS) as beside:
+    with atomic_folder(TRAINING_PARAMS) as temporary:
         for arm in params.compared_arms:
-            (beside / arm).mkdir()
+            (temporary / arm).mkdir()
             for task in params.tasks_of(arm):
-                write_json(beside / arm / f"{task}.json", asdict(params.training(arm, task)))
+                write_json(temporary / arm / f"{task}.json", asdict(params.training(arm, task)))
     log_wrote(TRAINING_PARAMS)
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pipeline.analysis.probing import added, cosines
+from pipeline.analysis.probing import cosines, tuning_change
 from pipeline.arms import MULTITASK
 from pipeline.artifacts.artifact import load_prompt
 from pipeline.artifacts.config import load_config
@@ -52,13 +52,13 @@ def transfer(name: str) -> None:
             ]
     log_read(ARTIFACTS)
     output = RESULTS / "transfer" / name
-    with atomic_folder(output) as beside:
+    with atomic_folder(output) as temporary:
         write_json(
-            beside / "metrics.json",
+            temporary / "metrics.json",
             {"primary": subject.primary, "rows": len(subject.test.examples), "scores": scores},
         )
         pd.DataFrame(similarities).to_csv(
-            beside / "cosines.tsv", sep="\t", index=False, float_format="%.4f"
+            temporary / "cosines.tsv", sep="\t", index=False, float_format="%.4f"
         )
     log_wrote(output)
 
@@ -73,10 +73,10 @@ def _load_deep_prompt(
 
 
 def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) -> dict[int, float]:
-    """Layer -> the cosine between the changes that tuning made to two tasks' prompts.
+    """Layer -> the cosine between the updates of two tasks' prompts during tuning.
 
     The tasks are `name` and the task of the prompt `source`. The result is empty unless both
-    prompts started from the same mixture's prompt.
+    prompts were initialized from the prompt of the same mixture.
     """
     arm, other = source.split("/")
     start = params.tasks[name].init_from
@@ -88,7 +88,7 @@ def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) 
         return {}
     return cosines(
         *(
-            added(
+            tuning_change(
                 _load_deep_prompt(f"{MULTITASK.name}/{task}", params, backbone),
                 _load_deep_prompt(start, params, backbone, task),
             )

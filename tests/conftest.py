@@ -27,6 +27,7 @@ SLOW = (
     "tune",
     "tracking",
     "families",
+    "fuzz",
     "stages",
     "new_kind",
     "code_hash",

@@ -28,7 +28,7 @@ NUM_STEPS = 3
 
 def run(setting: Setting) -> Iterator[str]:
     """Yield a table of each corpus."""
-    columns = ("method", "process", "of it for the step", *(f"of {base}'s" for base in BASES))
+    columns = ("method", "process", "of the step", *(f"of {base}'s" for base in BASES))
     for kind, tokens in TOKENS_PER_BATCH.items():
         peaks = {method: peak_memory(setting, kind, method) for method in METHODS}
         yield (
@@ -47,8 +47,8 @@ def peak_memory(setting: Setting, kind: str, method: str) -> tuple[float, float]
     """Return the peak memory in MB during a step: in total, and without the memory before."""
     values = json.dumps(asdict(setting), default=str)
     command = [sys.executable, "-m", "benchmarks.speed.memory", kind, method, values]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    base, peak = map(float, done.stdout.split()[-2:])
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    base, peak = map(float, process.stdout.split()[-2:])
     return peak, peak - base
 
 

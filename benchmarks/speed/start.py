@@ -45,8 +45,10 @@ def loaded_libraries(name: str) -> list[bool]:
         f"import sys, stages.{name}; "
         f"print(*(int(name in sys.modules) for name in {HEAVY_LIBRARIES}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return [flag == "1" for flag in done.stdout.split()[-len(HEAVY_LIBRARIES) :]]
+    process = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    return [flag == "1" for flag in process.stdout.split()[-len(HEAVY_LIBRARIES) :]]
 
 
 def median_seconds(command: list[str], folder: Path | None = None, repeats: int = REPEATS) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 Method = Callable[[int], object]
-"""Does the work with this number; equal numbers are the same work for every method."""
+"""Runs the call with a number; equal numbers mean the same work for every method."""
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Times:
 
 
 def alternate(methods: Mapping[str, Method], rounds: int, calls: int) -> dict[str, Times]:
-    """In each round, run every method on the same `calls` pieces of work, after a warm-up round."""
+    """After a warm-up, run `calls` calls of every method per round; methods do the same work."""
     times = {name: Times() for name in methods}
     for round_number in range(-1, rounds):
         first = max(0, round_number) * calls

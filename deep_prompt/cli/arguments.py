@@ -20,14 +20,14 @@ def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
 
 
 def positive_integer(text: str) -> int:
-    """The argparse type of whole numbers above 0."""
+    """Parse a whole number above 0, as an argparse type."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def backbone_at(source: str, digest: str | None) -> "BackboneParams":
-    """The backbone that --backbone names. Raises UserError if `source` has another syntax."""
+    """The backbone of the option --backbone. Raises UserError if `source` has a wrong syntax."""
     from pipeline.config import parse
     from pipeline.params import BackboneParams
 

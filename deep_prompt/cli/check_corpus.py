@@ -45,14 +45,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         default=128,
         metavar="N",
-        help="sub-words of a window (default: %(default)s)",
+        help="maximum sub-words per window (default: %(default)s)",
     )
     parser.add_argument(
         "--stride",
         type=int,
         default=32,
         metavar="N",
-        help="overlap of two windows, in sub-words (default: %(default)s)",
+        help="overlap of adjacent windows, in sub-words (default: %(default)s)",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
 
@@ -60,9 +60,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def check(arguments: Namespace) -> None:
     """Without RECIPE, check params.yaml and all recipes of the project.
 
-    With RECIPE, check that corpus: list its problems by kind with examples, and describe its sound
-    rows: words, labels, lengths, and how many rows exceed a window of the backbone's tokenizer.
-    Only --html is kept. The exit code is 1 if `prepare` would fail; warnings do not count.
+    With RECIPE, check that corpus: list its problems by kind with examples, and describe its valid
+    rows: words, labels, lengths, and the number of rows longer than a window of the backbone's
+    tokenizer. No file is written except the page of --html. The exit code is 1 if `prepare` would
+    fail; warnings do not count.
     """
     if arguments.recipe is None:
         check_project()
@@ -77,14 +78,14 @@ def check(arguments: Namespace) -> None:
         )
     recipe = load_recipe(arguments.recipe)
     problems = Problems(max_shown=0)
-    statistics, sound = _measure(recipe, arguments, problems)
+    statistics, is_valid = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems)
     if arguments.html:
         from pipeline.report.corpus_page import write_page
 
         write_page(arguments.html, recipe.name, statistics, problems)
         log_wrote(arguments.html)
-    if not sound:
+    if not is_valid:
         raise SystemExit(1)
 
 
@@ -95,17 +96,17 @@ def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[St
     from pipeline.data.prepare import CorpusError, prepare
 
     with TemporaryDirectory(prefix="deep-prompt-") as folder:
-        examples, sound = Path(folder) / "examples", True
+        examples, is_valid = Path(folder) / "examples", True
         try:
             prepare(recipe, arguments.folder, examples, problems=problems)
         except CorpusError:
-            sound = False
+            is_valid = False
         summary = load_json(examples / "summary.json")
         tokenizer = _load_tokenizer(arguments)
         statistics = compute_statistics(
             examples, summary, tokenizer, arguments.max_length, arguments.stride, problems
         )
-        return statistics, sound
+        return statistics, is_valid
 
 
 def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
@@ -118,7 +119,7 @@ def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
     if arguments.max_length > tokenizer.max_length:
         raise UserError(
             f"--max-length is {arguments.max_length}, but the backbone has "
-            f"{tokenizer.max_length} positions; give at most that"
+            f"{tokenizer.max_length} positions; lower it to at most that number"
         )
     return tokenizer
 

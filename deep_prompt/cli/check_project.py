@@ -1,10 +1,10 @@
 """deep-prompt check, without a recipe: check the project before `dvc repro`.
 
 DVC reports only the first missing key of params.yaml, so this command checks params.yaml and all
-recipes first. It also repairs two states that DVC cannot leave by itself:
+recipes first. It also repairs two states from which DVC does not recover:
 
 - DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the
-  features of a removed task, so they are deleted. They stay in DVC's cache.
+  features of a removed task, so this command deletes them. They stay in DVC's cache.
 - A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
   these files it finds the outputs in its cache.
 """
@@ -23,7 +23,7 @@ from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, recipe_of
 
 
 def check_project() -> None:
-    """Raise UserError with all problems of params.yaml, or else of its recipes."""
+    """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
     params = load_params()
     problems: list[str] = []
     for name in params.tasks:
@@ -33,7 +33,7 @@ def check_project() -> None:
             problems += error.problems
     if problems:
         raise UserError(*problems)
-    _set_truncated_lock_aside(DVC_LOCK)
+    _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
@@ -41,7 +41,8 @@ def check_project() -> None:
             log(f"deleted {folder}: params.yaml has no such task")
 
 
-def _set_truncated_lock_aside(path: Path) -> None:
+def _move_truncated_lock(path: Path) -> None:
+    """Rename dvc.lock if it is truncated."""
     # DVC takes about a second to import, and `deep-prompt --help` must not wait for it.
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415
     from voluptuous import Invalid  # noqa: PLC0415
@@ -49,15 +50,15 @@ def _set_truncated_lock_aside(path: Path) -> None:
     try:
         COMPILED_LOCKFILE_SCHEMA(load_yaml(path) if path.exists() else {"schema": "2.0"})
     except (UserError, Invalid) as error:
-        aside = path.replace(path.with_suffix(".lock.torn"))
+        new_path = path.replace(path.with_suffix(".lock.torn"))
         log(
-            f"{path} is truncated ({str(error).splitlines()[0]}): moved it to {aside}. "
+            f"{path} is truncated ({str(error).splitlines()[0]}): moved it to {new_path}. "
             "Nothing is lost: DVC finds the results in its cache."
         )
 
 
 def _remove_truncated_rwlock(path: Path) -> None:
-    """Remove DVC's list of files in use if it is truncated and stays so for a second.
+    """Remove DVC's list of files in use if it is truncated for a whole second.
 
     Another DVC process may be writing it at this moment.
     """

@@ -26,7 +26,7 @@ def add_export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         metavar="NAME",
-        help="export the prompt of this task, if tasks have factors on a shared prompt",
+        help="task whose prompt is exported, if the tasks have factors on a shared prompt",
     )
     parser.add_argument(
         "--base-model",
@@ -71,7 +71,10 @@ def export(arguments: Namespace) -> None:
     log_wrote(arguments.output)
     if arguments.verify:
         difference = verify(arguments.output, deep_prompt, backbone, folder, *_sample_texts(folder))
-        log(f"verified: the hidden states of peft and ours differ by at most {difference:.1e}")
+        log(
+            "verified: the hidden states of peft and deep-prompt differ by at most "
+            f"{difference:.1e}"
+        )
 
 
 def _sample_texts(folder: Path) -> tuple["Tensor", "Tensor"]:
@@ -111,7 +114,7 @@ def add_import_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sha256",
         metavar="HEX",
-        help="hash of the backbone's model.safetensors; optional for hub revisions only",
+        help="hash of the backbone's model.safetensors; may be omitted for a hub revision only",
     )
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="artifact to write"

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("artifact", type=Path, metavar="DIR", help="folder of the artifact")
-    parser.add_argument("--json", action="store_true", help="print its config as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the config of the artifact as JSON"
+    )
 
 
 def inspect(arguments: Namespace) -> None:
@@ -56,12 +58,12 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
     if config.lora_rank:
         lines.append(("lora", f"factors of rank {config.lora_rank}, alpha {config.lora_alpha:g}"))
     for name, head in config.heads.items():
-        limits = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
-        limits += f"; windows of {head.max_length} tokens" if head.max_length else ""
+        details = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
+        details += f"; windows of {head.max_length} tokens" if head.max_length else ""
         lines.append(
             (
                 f"task {name}",
-                f"{head.type}, {len(head.classes)} {head.kind}: {', '.join(head.classes)}{limits}",
+                f"{head.type}, {len(head.classes)} {head.kind}: {', '.join(head.classes)}{details}",
             )
         )
     lines += [
@@ -97,7 +99,7 @@ def _describe_prompt(config: "ArtifactConfig") -> str:
 
 
 def _describe_trained(folder: Path, config: "ArtifactConfig") -> str:
-    """The number of trained values. The projection is excluded: it only computes the prompt."""
+    """The number of trained values, without the projection, which only computes the prompt."""
     counts = {
         part: _num_values(folder / f"{part}.safetensors")
         for part in ("prompt", "factors", "lora", "heads", "backbone")

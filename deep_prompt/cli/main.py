@@ -22,8 +22,8 @@ from deep_prompt.cli import (
 )
 from stages.runtime.entry import report_errors
 
-# The commands import torch, transformers and similar packages inside their functions: these imports
-# take seconds, and neither --help nor a typo should wait for them.
+# The commands import torch, transformers and similar packages inside their functions, because these
+# imports take seconds, which would delay --help and the error for a typo.
 
 
 class Command(NamedTuple):
@@ -39,7 +39,7 @@ COMMANDS = (
     Command(
         "check", check_corpus.check, check_corpus.add_arguments, "check the project or one corpus"
     ),
-    Command("preset", preset.preset, preset.add_arguments, "replace params.yaml by a preset"),
+    Command("preset", preset.preset, preset.add_arguments, "replace params.yaml with a preset"),
     Command(
         "parallel",
         parallel.parallel,
@@ -57,7 +57,7 @@ COMMANDS = (
         "predict",
         predict.predict,
         predict.add_arguments,
-        "predict rows of many tasks over one backbone",
+        "predict rows of one or more tasks with one backbone",
     ),
     Command(
         "inspect",
@@ -86,13 +86,13 @@ COMMANDS = (
 )
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the command with `words`, or with the words of the command line.
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with the arguments `argv` (default: those of the command line).
 
-    Exits with 1 on a user's mistake and with 2 on wrong usage.
+    Exits with status 1 on a user error and with status 2 on wrong usage.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
         with report_errors():

@@ -1,7 +1,7 @@
 """deep-prompt parallel: run the whole pipeline with one task on each GPU.
 
-The shared prompt is trained first, on all ranks of cluster.yaml. Each task then has one process,
-whatever cluster.yaml says.
+The shared prompt is trained first, on all ranks of cluster.yaml. Each task is then trained in one
+process, regardless of cluster.yaml.
 """
 
 import os
@@ -45,33 +45,36 @@ def parallel(arguments: Namespace) -> None:
     free_gpus: queue.SimpleQueue[int] = queue.SimpleQueue()
     for gpu in visible_gpus(gpus, os.environ) or range(gpus):
         free_gpus.put(gpu)
-    done: dict[Job, Future[bool]] = {}
-    with stops() as stopped, ThreadPoolExecutor(gpus) as pool:
+    futures: dict[Job, Future[bool]] = {}
+    with stops() as stop_signals, ThreadPoolExecutor(gpus) as pool:
         stages = ["featurize", "pretrain", "training_params"]
-        if not _wait([pool.submit(dvc, "repro", ["repro", *stages])], dvc, stopped):
+        if not _wait([pool.submit(dvc, "repro", ["repro", *stages])], dvc, stop_signals):
             raise UserError("a stage before the tasks failed; see the first error above")
-        # A job follows the job that it starts from, so no job waits forever.
+        # Each job comes after the job that it starts from, so no job waits forever.
         for job, parent in _jobs(params).items():
-            parent_done = done.get(parent) if parent else None
-            done[job] = pool.submit(_train, job, parent_done, free_gpus, dvc)
-        if not _wait(list(done.values()), dvc, stopped):
-            failed = ["/".join(job) for job, future in done.items() if not future.result()]
+            parent_future = futures.get(parent) if parent else None
+            futures[job] = pool.submit(_train, job, parent_future, free_gpus, dvc)
+        if not _wait(list(futures.values()), dvc, stop_signals):
+            failed = ["/".join(job) for job, future in futures.items() if not future.result()]
             raise UserError(
                 f"failed: {', '.join(failed)}; see the errors above, then run the command again: "
                 "it continues with the missing jobs"
             )
-        if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stopped):
+        if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stop_signals):
             raise UserError("a stage after the tasks failed; see the first error above")
 
 
-def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stopped: list[int]) -> bool:
-    """Wait for all commands; whether all succeeded. On a stop signal, stop them and exit."""
+def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stop_signals: list[int]) -> bool:
+    """Wait for all commands. Returns whether all succeeded.
+
+    On a stop signal, stop the commands and exit.
+    """
     while not all(future.done() for future in futures):
-        if stopped:
+        if stop_signals:
             dvc.stop()
         time.sleep(0.1)
-    if stopped:
-        raise SystemExit(128 + stopped[0])
+    if stop_signals:
+        raise SystemExit(128 + stop_signals[0])
     return all(future.result() for future in futures)
 
 
@@ -101,12 +104,12 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
 
 def _train(
     job: Job,
-    parent_done: "Future[bool] | None",
+    parent_future: "Future[bool] | None",
     free_gpus: "queue.SimpleQueue[int]",
     dvc: "_Dvc",
 ) -> bool:
-    """Train and evaluate a job on a free GPU; whether both succeeded."""
-    if parent_done is not None and not parent_done.result():
+    """Train and evaluate a job on a free GPU. Returns whether both stages succeeded."""
+    if parent_future is not None and not parent_future.result():
         return False
     arm, task, *seed = job
     item = "-".join(job)
@@ -117,7 +120,7 @@ def _train(
     else:
         names = [f"finetune@{task}", f"evaluate@{task}"]
     gpu = free_gpus.get()
-    # These variables mark the process as the only rank of a started launch.
+    # These variables mark the process as the only rank of a launch.
     variables = {
         "CUDA_VISIBLE_DEVICES": str(gpu),
         "RANK": "0",
@@ -151,7 +154,7 @@ class _Dvc:
         ) as process:
             self._running.append(process)
             assert process.stdout is not None
-            # Read to the end: a stage that writes a checkpoint outlives its DVC.
+            # Read to the end: a stage may write a checkpoint after DVC has ended.
             for line in process.stdout:
                 if line.strip():
                     log(f"{title}: {line.strip()}")

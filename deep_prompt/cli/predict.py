@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_artifact_argument(
         parser,
         action="append",
-        help="folder of an artifact; repeat the option for more tasks on the same backbone",
+        help="folder of an artifact; repeat the option for several artifacts on one backbone",
     )
     parser.add_argument(
         "--input", default="-", metavar="FILE", help="file of rows (default: -, stdin)"
@@ -65,7 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=positive_integer,
         default=512,
         metavar="N",
-        help="number of rows to read before they are predicted (default: %(default)s)",
+        help="number of rows to read and predict at a time (default: %(default)s)",
     )
     parser.add_argument(
         "--dtype",
@@ -85,8 +85,8 @@ def predict(arguments: Namespace) -> None:
         {"task": "qa", "question": "Who went to Bonn?", "context": "Ada went to Bonn.", "id": 17}
 
     The output has one line per row, in the same order: its id (or its number, from 0), task and
-    result. Rows are read and predicted in chunks, so a file may have any size, and a pipe need not
-    end. An output file appears only when it is complete. A malformed row ends the command with
+    result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
+    open. An output file appears only when it is complete. A malformed row ends the command with
     exit code 1 and a message with the line and the remedy; --skip-bad skips the row.
     """
     skipped: Counter[str] = Counter()
@@ -96,7 +96,7 @@ def predict(arguments: Namespace) -> None:
         for problem in error.problems:
             print(f"skipped: {problem}", file=sys.stderr)
 
-    with _reading(arguments.input) as (stream, name), _writing(arguments.output) as write:
+    with _open_input(arguments.input) as (stream, name), _open_output(arguments.output) as write:
         import torch
 
         from pipeline.inference.predictor import load
@@ -134,7 +134,7 @@ def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[tuple[BinaryIO, str]]:
+def _open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
     """Open a file or stdin. Yields the stream, and its name for messages."""
     if name == "-":
         yield sys.stdin.buffer, "stdin"
@@ -178,7 +178,7 @@ def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError
 
 
 @contextmanager
-def _writing(name: str) -> Iterator[Callable[[str], object]]:
+def _open_output(name: str) -> Iterator[Callable[[str], object]]:
     """Yield a function that writes a line.
 
     It writes to stdout or a device at once. A file appears only when it is complete.
@@ -189,9 +189,8 @@ def _writing(name: str) -> Iterator[Callable[[str], object]]:
     path = Path(name)
     try:
         if path.is_file() or not path.exists():
-            with atomic_stream(
-                path.resolve()
-            ) as file:  # The target of a link, so that the link stays.
+            # `resolve`: replace the target of a link, not the link.
+            with atomic_stream(path.resolve()) as file:
                 yield file.write
         else:
             with path.open("wb") as device:

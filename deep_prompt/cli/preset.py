@@ -1,4 +1,4 @@
-"""deep-prompt preset: replace params.yaml by one of presets/."""
+"""deep-prompt preset: replace params.yaml with a file of presets/."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -23,12 +23,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         default="",
         metavar="DATA_ROOT",
-        help="folder of the corpora's folders (default: the environment variable DATA_ROOT)",
+        help="folder that contains the folders of the corpora (default: the environment variable "
+        "DATA_ROOT)",
     )
 
 
 def preset(arguments: Namespace) -> None:
-    """Write presets/NAME.yaml to params.yaml. The former params.yaml becomes params.yaml.before.
+    """Write presets/NAME.yaml to params.yaml. The previous params.yaml becomes params.yaml.before.
 
     DATA_ROOT is written into params.yaml as `data_root`, because DVC hashes the corpora there.
     """
@@ -41,7 +42,8 @@ def preset(arguments: Namespace) -> None:
     params = check_params(load_yaml(source), str(source))
     if root and not Path(root).is_dir():
         raise UserError(
-            f"DATA_ROOT: {root!r} is not a folder; give the folder that holds the corpora's folders"
+            f"DATA_ROOT: {root!r} is not a folder; give the folder that contains the folders of "
+            "the corpora"
         )
     changes = {"data_root": root} if root else {}
     text = edited_text(source, lambda document: document.update(changes))
@@ -50,5 +52,5 @@ def preset(arguments: Namespace) -> None:
     atomic_write(PARAMS, text)
     log(
         f"{PARAMS} is now {source}, with data_root {root or params.data_root}; "
-        f"the former file is {PARAMS}.before"
+        f"the previous file is {PARAMS}.before"
     )

@@ -19,7 +19,7 @@ from pipeline.params import Params, TrainParams, Values, task_of
 from stages.runtime.params import check_params, mixture_of
 from stages.runtime.paths import ARTIFACTS, FEATURES, MIXTURES, PARAMS
 
-SIGNIFICANT_DIGITS = 3  # of tried values, so that params.yaml has exactly the tried value
+SIGNIFICANT_DIGITS = 3  # of proposed values, so that params.yaml has exactly the tried value
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Target:
     def inputs(self, params: Params) -> dict[str, Any]:
         """Hashes of the files that the training reads.
 
-        Raises UserError if a previous stage was not run.
+        Raises UserError if the output of a previous stage is missing.
         """
         if self.arm == "pretrain":
             return {"mixture": load_json(MIXTURES / f"{self.name}.json")}
@@ -92,7 +92,7 @@ class Target:
 def load_search(path: Path, target: Target, params: Params) -> tuple[SearchParams, Space]:
     """Read search.yaml and select the space of a target.
 
-    Raises UserError with all problems, including values that the training refuses.
+    Raises UserError with all problems, including invalid values of the training params.
     """
     search, problems = parse(SearchParams, load_yaml(path), str(path)), list[str]()
     if target.arm not in search.arms:
@@ -122,7 +122,7 @@ def _limits(space: Space, where: str) -> Iterator[tuple[str, str, Any]]:
 def varied(params: Params, target: Target, values: Values, where: str = str(PARAMS)) -> TrainParams:
     """The target's training params with some values replaced.
 
-    Raises UserError, which names `where`, if the training refuses the values.
+    Raises UserError with the location `where` if the values are invalid.
     """
     if target.arm == "pretrain":
         current = dataclasses.asdict(target.training(params))
@@ -142,7 +142,7 @@ def rounded(value: float) -> float:
 
 
 def digest(target: Target, params: Params, space: Space) -> str:
-    """The name of a study. Other params, inputs or another space make another study."""
+    """The name of a study: a hash of the target, its params and inputs, and the search space."""
     fixed = {
         key: value
         for key, value in dataclasses.asdict(target.training(params)).items()
@@ -169,7 +169,7 @@ def name_of(values: Any) -> str:
 
 
 def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
-    """Write values to the target's params in params.yaml; keep its comments.
+    """Write values to the target's params in params.yaml, and keep its comments.
 
     Raises UserError if the edited file is invalid.
     """

@@ -30,7 +30,7 @@ def show(_: Namespace) -> None:
     """Print the test scores by arm and task, the resource usage of each run, and the summary.
 
     The resource usage is the seconds, the peak memory and the number of ranks of a training run.
-    It differs from run to run, so the report does not contain it.
+    It varies between runs, so the report does not contain it.
     """
     from rich.console import Console
 
@@ -65,12 +65,10 @@ def _trained_fraction(run: Any) -> float:
 
 
 def _metrics(params: Params, arm: ArmName, task: str) -> list[Any]:
-    """The metrics of the run, and of its repetitions with other seeds."""
-    repeated = (
-        params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
-    )
+    """The metrics of a run and of its repetitions with other seeds."""
+    seeds = params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
     paths = [
-        RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, repeated))
+        RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, seeds))
     ]
     return [load_json(path) for path in paths if path.exists()]
 
@@ -82,10 +80,10 @@ def _resource_usage(params: Params) -> "Table":
     columns = ("seconds", "peak memory", "ranks")
     table = Table("training run", *columns, title="resource usage on this machine")
     for folder in _runs(params):
-        used = load_resource_usage(folder)
+        usage = load_resource_usage(folder)
         cells = (
-            (f"{used.seconds:,.0f}", f"{used.peak_memory_mb:,.0f} MB", str(used.ranks))
-            if used
+            (f"{usage.seconds:,.0f}", f"{usage.peak_memory_mb:,.0f} MB", str(usage.ranks))
+            if usage
             else ["-"] * len(columns)
         )
         table.add_row(str(folder), *cells)
@@ -93,7 +91,7 @@ def _resource_usage(params: Params) -> "Table":
 
 
 def _runs(params: Params) -> Iterator[Path]:
-    """The folders of the training runs in params.yaml that are complete."""
+    """The folders of the finished training runs of params.yaml."""
     folders = [
         *(Path("pretrain", mixture) for mixture in params.mixtures),
         *(run_folder(arm, task) for arm in params.compared_arms for task in params.tasks_of(arm)),

@@ -1,4 +1,4 @@
-"""deep-prompt tune: search an arm's training params on validation."""
+"""deep-prompt tune: search the training params of an arm, scored on validation."""
 
 import contextlib
 import fcntl
@@ -60,14 +60,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=int,
         default=20,
         metavar="N",
-        help="total trials, including those of earlier runs (default: %(default)s)",
+        help="total number of trials, including those of earlier runs (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="parallel trials, one process and GPU each (default: %(default)s)",
+        help="number of parallel trials, each in one process on one GPU (default: %(default)s)",
     )
     parser.add_argument("--apply", action="store_true", help="write the best values to params.yaml")
 
@@ -79,8 +79,9 @@ def tune(arguments: Namespace) -> None:
     trial trains with the budget of the arm in params.yaml and is scored on validation. The test
     split is never read. tuning/ARM-TASK/ receives study.jsonl, trials.tsv and tuning.html.
 
-    An interrupted search resumes, even within a training. Changed params, inputs or search space
-    start a new study. Run the previous stages first, for example `dvc repro featurize pretrain`.
+    An interrupted search resumes, even in the middle of a trial. Changed params, inputs or search
+    space start a new study. Run the previous stages first, for example `dvc repro featurize
+    pretrain`.
     """
     if arguments.trials < 1 or arguments.workers < 1:
         raise UserError(
@@ -95,7 +96,7 @@ def tune(arguments: Namespace) -> None:
         study = _study(target, params, settings.pruner, space)
         _requeue_interrupted(study)
         current = {key: getattr(target.training(params), key) for key in space}
-        searched = {key: values for key, values in space.items() if _is_open(values)}
+        searched = {key: values for key, values in space.items() if _has_choice(values)}
         if not study.trials and all(current[key] in values for key, values in searched.items()):
             first = {key: _encoded(values, current[key]) for key, values in searched.items()}
             study.enqueue_trial(first)
@@ -103,7 +104,7 @@ def tune(arguments: Namespace) -> None:
         results = _results(study, space)
     if not results:
         raise UserError(f"{folder}: no trial finished; see the errors above")
-    _write(folder, target, study, results)
+    _write_results(folder, target, study, results)
     best = best_of(results)
     log(
         f"best validation {best.score:.2f} in trial {best.number} of {len(results)}: "
@@ -111,7 +112,7 @@ def tune(arguments: Namespace) -> None:
     )
     if arguments.apply:
         search.apply(
-            target, {key: value for key, value in best.values.items() if _is_open(space[key])}
+            target, {key: value for key, value in best.values.items() if _has_choice(space[key])}
         )
         log(f"wrote them to {PARAMS}")
 
@@ -127,7 +128,7 @@ def _target(arguments: Namespace) -> search.Target:
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    """Lock a study: a second command would take the running trials for interrupted ones."""
+    """Lock a study. Without the lock, a second command would requeue the running trials."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
@@ -185,28 +186,30 @@ def _requeue_interrupted(study: "Study") -> None:
 
 
 def _search(arguments: Namespace, target: search.Target) -> None:
-    """Run the remaining trials, in this process or in workers. A stop leaves checkpoints."""
+    """Run the remaining trials, in this process or in workers. A stop signal saves checkpoints."""
     if arguments.workers == 1:
         _work(arguments, target, 0)
         return
     gpus = visible_gpus(arguments.workers, os.environ)
     context = multiprocessing.get_context("spawn")
-    places = [gpus[number % len(gpus)] if gpus else None for number in range(arguments.workers)]
+    worker_gpus = [
+        gpus[number % len(gpus)] if gpus else None for number in range(arguments.workers)
+    ]
     workers = [
         context.Process(target=_worker, args=(arguments, target, number, gpu, os.getpid()))
-        for number, gpu in enumerate(places)
+        for number, gpu in enumerate(worker_gpus)
     ]
-    with stops() as stopped:
+    with stops() as stop_signals:
         for worker in workers:
             worker.start()
         terminated = False
         while any(worker.is_alive() for worker in workers):
             time.sleep(0.1)
-            if stopped and not terminated:
+            if stop_signals and not terminated:
                 terminated = True
                 for worker in workers:
                     worker.terminate()
-    if stopped:
+    if stop_signals:
         raise Stopped("stopped, with checkpoints")
     if all(worker.exitcode for worker in workers):
         raise UserError("all workers failed; see the errors above")
@@ -245,12 +248,15 @@ def _work(arguments: Namespace, target: search.Target, number: int) -> None:
 def _trial(
     trial: "Trial", target: search.Target, params: Params, values: dict[str, Any], quiet: bool
 ) -> tuple[float, bool]:
-    """The best validation score (0 if the trial diverges), and whether the trial was pruned."""
+    """Train a trial.
+
+    Returns its best validation score (0 if it diverges), and whether it was pruned.
+    """
     from stages import finetune, pretrain
     from stages.training.run import fit
 
     training = search.varied(params, target, values)
-    # Named by the values, because an interrupted trial resumes under another number.
+    # The values identify the trial, because an interrupted trial resumes with another number.
     stage = f"tune/{target}/{search.name_of(values)}"
     with contextlib.ExitStack() as stack:
         if quiet:
@@ -275,7 +281,7 @@ def _trial(
 
 
 class _Pruning(TrainingCallback):
-    """Reports the best score so far to Optuna, and prunes the trial if Optuna's pruner asks."""
+    """Reports the best score so far to Optuna, whose pruner may end the trial early."""
 
     def __init__(self, trial: "Trial") -> None:
         self._trial = trial
@@ -287,7 +293,7 @@ class _Pruning(TrainingCallback):
         return bool(self._trial.should_prune())
 
 
-def _is_open(values: search.Range | search.Choices) -> bool:
+def _has_choice(values: search.Range | search.Choices) -> bool:
     """Whether there is more than one value."""
     return isinstance(values, search.Range) or len(values) > 1
 
@@ -297,7 +303,9 @@ def _proposed(trial: "Trial", key: str, values: search.Range | search.Choices) -
         return _decoded(values, trial.suggest_float(key, values.low, values.high, log=values.log))
     return _decoded(
         values,
-        trial.suggest_categorical(key, list(map(json.dumps, values))) if _is_open(values) else None,
+        trial.suggest_categorical(key, list(map(json.dumps, values)))
+        if _has_choice(values)
+        else None,
     )
 
 
@@ -331,7 +339,7 @@ def _results(study: "Study", space: search.Space) -> "list[TrialResult]":
     ]
 
 
-def _write(
+def _write_results(
     folder: Path, target: search.Target, study: "Study", results: "list[TrialResult]"
 ) -> None:
     import optuna

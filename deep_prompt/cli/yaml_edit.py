@@ -37,8 +37,8 @@ def edited_text(path: Path, edit: Callable[[Any], None]) -> str:
 def set_keys(mapping: Any, values: Mapping[str, Any]) -> None:
     """Set keys of a mapping in the document, in place.
 
-    A new key comes before the last key: ruamel.yaml takes the lines between two sections for a
-    comment on the last key of the first section.
+    A new key is inserted before the last key, because ruamel.yaml attaches the lines between two
+    sections to the last key of the first section.
     """
     for key, value in values.items():
         if key in mapping:

@@ -1,1 +1,1 @@
-"""Beyond one score: calibration, bootstrap, agreement, probing, perturbations and paraphrases."""
+"""Analysis of models: calibration, bootstrap, agreement, probing, perturbations, paraphrases."""

@@ -22,7 +22,7 @@ from pipeline.tasks.base.claims import Floats
 
 SAMPLE_SIZE = 200  # examples
 SEED = 7  # fixed, not the seed of the run: all arms are compared on the same examples
-Answer = Callable[[Sequence[Any]], Any]
+Predict = Callable[[Sequence[Any]], Any]
 """Examples -> their final predictions, as `Task.predictions` returns them."""
 
 
@@ -32,55 +32,56 @@ def sample(split: EvalSet) -> Ints:
     return np.sort(permute(np.arange(min(SAMPLE_SIZE, count)), count, SEED))
 
 
-def agreement(split: EvalSet, predictions: Any, chosen: Ints, answer: Answer) -> Floats | None:
-    """The agreement [N] of each chosen example: the mean word F1 of its answer and its variants'.
+def agreement(split: EvalSet, predictions: Any, indices: Ints, predict: Predict) -> Floats | None:
+    """The agreement [N] of the examples at `indices` [N].
 
-    The agreement is 1 for an example without variants. Returns None if no example has a variant or
-    if the task does not answer questions.
+    It is the mean word F1 between the answer to an example and the answers to its variants; 1
+    without variants. Returns None if no example has a variant, or if the task does not answer
+    questions.
     """
     if not isinstance(split.task, AnswersQuestions):
         return None
     predicted = list(in_order(split.examples, predictions))
     pairs = [
-        (place, variant)
-        for place, number in enumerate(chosen)
+        (position, variant)
+        for position, number in enumerate(indices)
         for variant in variants(split.task, split.examples[number], predicted[number])
     ]
     if not pairs:
         return None
-    places = np.array([place for place, _ in pairs])
+    positions = np.array([position for position, _ in pairs])
     paraphrases = [variant for _, variant in pairs]
+    other_answers = in_order(paraphrases, predict(paraphrases))
     scores = [
-        answers.f1(predicted[chosen[place]], other)
-        for place, other in zip(places, in_order(paraphrases, answer(paraphrases)), strict=True)
+        answers.f1(predicted[indices[position]], other)
+        for position, other in zip(positions, other_answers, strict=True)
     ]
-    counts = np.bincount(places, minlength=len(chosen))
-    means: Floats = np.where(
-        counts > 0, np.bincount(places, scores, len(chosen)) / np.maximum(counts, 1), 1.0
-    )
+    counts = np.bincount(positions, minlength=len(indices))
+    sums = np.bincount(positions, scores, len(indices))
+    means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
     return means
 
 
 def confidence_measures(
-    validation: Decisions, test: Decisions, chosen: Ints, agreements: Floats
+    validation: Decisions, test: Decisions, indices: Ints, agreements: Floats
 ) -> pd.DataFrame:
-    """The confidence in the decision of each chosen example: one column per measure, and `right`.
+    """The confidence in the decisions at `indices` [N]: one column per measure, and `right`.
 
     `agreements` is [N], as `agreement` returns it. Each example has one decision. The temperatures
     of the probability and the margin are fitted separately, on the validation set.
     """
-    assert len(chosen) == len(agreements)
+    assert len(indices) == len(agreements)
     by_margin = top_two(test).confidence(_temperature(top_two(validation)))
     probabilities = {
-        RAW: test.confidence()[chosen],
-        CALIBRATED: test.confidence(_temperature(validation))[chosen],
+        RAW: test.confidence()[indices],
+        CALIBRATED: test.confidence(_temperature(validation))[indices],
     }
     return pd.DataFrame(
         {
             **probabilities,
-            "margin": by_margin[chosen],
+            "margin": by_margin[indices],
             "agreement": agreements,
-            "right": test.right[chosen],
+            "right": test.right[indices],
         }
     )
 

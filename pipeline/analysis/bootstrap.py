@@ -17,7 +17,7 @@ from pipeline.metrics.base import UnitCounts, apply_formula
 NUM_SAMPLES = 2000
 SEED = 7
 LEVEL = 0.95
-BLOCK_SIZE = 1 << 22  # units drawn at once, over all samples: 32 MB of weights
+BLOCK_SIZE = 1 << 22  # units to draw at once, over all samples: 32 MB of weights
 
 Samples = dict[str, NDArray[np.float64]]
 """Metric -> its value [R] in each of R samples, in percent."""
@@ -36,12 +36,12 @@ class Difference(NamedTuple):
     p: float
 
     @property
-    def real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval excludes 0."""
         return not self.low <= 0 <= self.high
 
 
-def resampled(
+def resample(
     arms: Sequence[UnitCounts], num_samples: int = NUM_SAMPLES, seed: int = SEED
 ) -> list[Samples]:
     """All metrics of each arm in R samples of the units. All arms have the same samples.

@@ -1,4 +1,4 @@
-"""Calibration: fit confidences to how often a model is right, and measure the fit.
+"""Calibration: fit confidences to the accuracy of a model, and measure the calibration error.
 
 A prediction consists of decisions: a tag for each word, or one answer, label or choice. The
 confidence in a decision is the softmax probability of the option taken. One temperature for all

@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, Change], ...] = (  # applied one at a time, ignoring cas
 )
 
 
-def rephrased(question: str) -> list[str]:
+def rephrase(question: str) -> list[str]:
     """The distinct results of the rules that change the question."""
     candidates = (
         re.sub(pattern, change, question, count=1, flags=re.IGNORECASE) for pattern, change in RULES
@@ -39,18 +39,18 @@ def rephrased(question: str) -> list[str]:
     return [text for text in dict.fromkeys(candidates) if text.strip() and text != question]
 
 
-def trimmed(context: str, text: str) -> list[str]:
+def trim_context(context: str, text: str) -> list[str]:
     """Shorter versions of the context around `text`.
 
     The first keeps only the sentences with `text`, the second also their neighbors. Omits versions
     as long as the context.
     """
-    places = [match.span() for match in re.finditer(re.escape(text), context)] if text else []
+    matches = [match.span() for match in re.finditer(re.escape(text), context)] if text else []
     bounds = [match.span() for match in SENTENCE.finditer(context)]
     inside = {
         number
         for number, (start, end) in enumerate(bounds)
-        for begin, stop in places
+        for begin, stop in matches
         if start < stop and begin < end
     }
     with_neighbors = {
@@ -68,7 +68,9 @@ def trimmed(context: str, text: str) -> list[str]:
 
 def variants(task: AnswersQuestions[Any], example: Any, prediction: str) -> Iterator[Any]:
     """Paraphrases of an example that keep the answer `prediction`: new ids, no annotation."""
-    changed = [(question, example.context) for question in rephrased(example.question)]
-    changed += [(example.question, context) for context in trimmed(example.context, prediction)]
+    changed = [(question, example.context) for question in rephrase(example.question)]
+    changed += [
+        (example.question, context) for context in trim_context(example.context, prediction)
+    ]
     for number, (question, context) in enumerate(changed):
         yield task.ask(f"{example.id}/{number}", question, context)

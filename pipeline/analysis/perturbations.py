@@ -39,20 +39,20 @@ def suites(
         return {}
     result: dict[str, Suite] = {
         "typos": lambda example, rng: task.apply_edit(
-            example, Edit(partial(misspelled, rate=typo_rate, rng=rng))
+            example, Edit(partial(add_typos, rate=typo_rate, rng=rng))
         ),
         "lower": lambda example, _: task.apply_edit(example, Edit(str.lower, inside_spans=True)),
         "upper": lambda example, _: task.apply_edit(example, Edit(str.upper, inside_spans=True)),
         "white_space": lambda example, rng: task.apply_edit(
-            example, Edit(partial(spaced, rng=rng))
+            example, Edit(partial(perturb_spaces, rng=rng))
         ),
     }
     if isinstance(task, TagsWords) and task.inputs == ("tokens",):
-        result["entity_swaps"] = partial(swapped, task, mentions=mentions_of(examples))
+        result["entity_swaps"] = partial(swap_entities, task, mentions=collect_mentions(examples))
     return result
 
 
-def perturbed(examples: Sequence[Any], name: str, suite: Suite, seed: int) -> list[Any]:
+def perturb(examples: Sequence[Any], name: str, suite: Suite, seed: int) -> list[Any]:
     """The examples perturbed by a suite, in order."""
     return [
         suite(example, np.random.default_rng(derive_seed(seed, _number(name), _number(example.id))))
@@ -64,7 +64,7 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def misspelled(text: str, rate: float, rng: np.random.Generator) -> str:
+def add_typos(text: str, rate: float, rng: np.random.Generator) -> str:
     """The text with one typo in a fraction `rate` of the words of four letters or more.
 
     A typo swaps two inner letters, or drops, inserts or replaces one. The first and last letter
@@ -75,14 +75,14 @@ def misspelled(text: str, rate: float, rng: np.random.Generator) -> str:
 
 def _typo(word: str, rng: np.random.Generator) -> str:
     kind, letter = rng.integers(4), string.ascii_lowercase[rng.integers(26)]
-    place = int(rng.integers(1, len(word) - (2 if kind == 0 else 1)))
+    position = int(rng.integers(1, len(word) - (2 if kind == 0 else 1)))
     if kind == 0:
-        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
-    middle = ("", letter + word[place], letter)[kind - 1]
-    return word[:place] + middle + word[place + 1 :]
+        return word[:position] + word[position + 1] + word[position] + word[position + 2 :]
+    middle = ("", letter + word[position], letter)[kind - 1]
+    return word[:position] + middle + word[position + 1 :]
 
 
-def spaced(text: str, rng: np.random.Generator) -> str:
+def perturb_spaces(text: str, rng: np.random.Generator) -> str:
     """The text with about half of the single spaces doubled or replaced by other spaces."""
     return re.sub(
         r"(?<=\S) (?=\S)",
@@ -91,7 +91,7 @@ def spaced(text: str, rng: np.random.Generator) -> str:
     )
 
 
-def mentions_of(examples: Iterable[Any]) -> Mentions:
+def collect_mentions(examples: Iterable[Any]) -> Mentions:
     """The entities of tagged examples, by label."""
     by_label: dict[str, set[tuple[str, ...]]] = {}
     for example in examples:
@@ -100,25 +100,27 @@ def mentions_of(examples: Iterable[Any]) -> Mentions:
     return {label: sorted(words) for label, words in by_label.items()}
 
 
-def swapped(
+def swap_entities(
     task: TagsWords[Any], example: Any, rng: np.random.Generator, mentions: Mentions
 ) -> Any:
     """The example with each entity replaced by another entity of the same label.
 
     The tags follow the length of the new entity. An entity stays if its label has no other.
     """
-    tokens, tags, done = list[str](), list[str](), 0
+    tokens, tags, copied = list[str](), list[str](), 0
     for label, start, end in spans(example.tags):
         others = [words for words in mentions[label] if words != example.tokens[start:end]] or [
             example.tokens[start:end]
         ]
         words = others[int(rng.integers(len(others)))]
-        tokens += [*example.tokens[done:start], *words]
-        tags += [*example.tags[done:start], f"B-{label}", *[f"I-{label}"] * (len(words) - 1)]
-        done = end
-    return task.with_tags(example, (*tokens, *example.tokens[done:]), (*tags, *example.tags[done:]))
+        tokens += [*example.tokens[copied:start], *words]
+        tags += [*example.tags[copied:start], f"B-{label}", *[f"I-{label}"] * (len(words) - 1)]
+        copied = end
+    return task.with_tags(
+        example, (*tokens, *example.tokens[copied:]), (*tags, *example.tags[copied:])
+    )
 
 
-def mapped(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:
+def map_labels(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:
     """IOB2 tags with their labels replaced; a label that `labels` lacks becomes O."""
     return tuple(f"{tag[:2]}{labels[tag[2:]]}" if tag[2:] in labels else "O" for tag in tags)

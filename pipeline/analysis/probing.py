@@ -20,7 +20,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.task import Task
 
 
-def split_of(
+def make_eval_set(
     examples: Sequence[Any],
     task: Task[Any, Any, Any],
     classes: tuple[str, ...],
@@ -37,7 +37,7 @@ def split_of(
     return EvalSet(task, classes, examples, table, np.arange(len(table)))
 
 
-def readings(split: EvalSet) -> list[bytes]:
+def input_bytes(split: EvalSet) -> list[bytes]:
     """The backbone's input for each example: the token ids of its windows, as bytes."""
     inputs: dict[int, bytes] = {}
     for row in split.rows:
@@ -77,7 +77,7 @@ def attention_mass(
     deep prompt.
     """
     assert isinstance(model.prompt, DeepPrompt)
-    device, tokens = next(model.parameters()).device, 0.0
+    device, num_tokens = next(model.parameters()).device, 0.0
     sums: dict[int, Tensor] = {}
     with torch.no_grad(), eval_mode(model):
         for rows in sorted_rows(split.table, split.rows, batch_tokens):
@@ -94,11 +94,11 @@ def attention_mass(
             for layer, mass in prompt_attention.items():
                 total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
                 sums[layer] = sums.get(layer, torch.zeros_like(total)) + total
-            tokens += float(real.sum())
-    return {layer: (total / tokens).tolist() for layer, total in sorted(sums.items())}
+            num_tokens += float(real.sum())
+    return {layer: (total / num_tokens).tolist() for layer, total in sorted(sums.items())}
 
 
-def added(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
+def tuning_change(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:
     """The difference between a tuned prompt and its initialization.
 
     This is a task vector (Ilharco et al., ICLR 2023).
@@ -120,8 +120,8 @@ def cosines(first: DeepPrompt, second: DeepPrompt) -> dict[int, float]:
         return {}
     left, right = (
         {
-            prompt.first_layer + place: layer.detach().double().flatten()
-            for place, layer in enumerate(prompt.materialize())
+            prompt.first_layer + index: layer.detach().double().flatten()
+            for index, layer in enumerate(prompt.materialize())
         }
         for prompt in (first, second)
     )

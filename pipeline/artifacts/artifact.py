@@ -1,12 +1,13 @@
 """Artifacts: a folder with a prompt, its heads, and a config. Equal inputs give equal bytes.
 
-config.json             what it is, and the backbone, shapes and classes that it fits
-prompt.safetensors      `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a soft prompt
-heads.safetensors       `TASK.weight` [K, C] and `TASK.bias` [K], without padding
-factors.safetensors     `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], if tasks have factors on the
-prompt projection.safetensors  the MLP that computes the prompt, if there is one; needed for
-training only lora.safetensors        NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight
-[outputs, R] (LoRA) backbone.safetensors    all weights of the backbone, if the arm trained it
+- config.json: a description of the artifact (see `ArtifactConfig`).
+- prompt.safetensors: `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a soft prompt.
+- heads.safetensors: `TASK.weight` [K, C] and `TASK.bias` [K], without padding.
+- factors.safetensors: `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], if the prompt has factors per
+  task.
+- projection.safetensors: the MLP that computes the prompt, if any; needed only for training.
+- lora.safetensors: NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight [outputs, R], for LoRA.
+- backbone.safetensors: all weights of the backbone, if the arm trained it.
 """
 
 import dataclasses
@@ -32,15 +33,17 @@ from pipeline.params import BackboneParams
 
 def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) -> None:
     """Write an artifact atomically."""
-    assert not isinstance(model.prompt, PromptBank), "an artifact has the prompt of one training"
-    with atomic_folder(folder) as beside:
-        _save_prompt(beside, model.prompt, list(config.heads))
-        _save(_unpadded_heads(model.heads, config), beside / "heads.safetensors")
+    assert not isinstance(model.prompt, PromptBank), (
+        "an artifact has the prompt of one training run"
+    )
+    with atomic_folder(folder) as new_folder:
+        _save_prompt(new_folder, model.prompt, list(config.heads))
+        _save(_unpadded_heads(model.heads, config), new_folder / "heads.safetensors")
         if config.lora_rank:
-            _save(lora_factors(model.backbone), beside / "lora.safetensors")
+            _save(lora_factors(model.backbone), new_folder / "lora.safetensors")
         if ARMS[config.arm].trains_backbone:
-            _save(dict(model.backbone.named_parameters()), beside / "backbone.safetensors")
-        write_json(beside / "config.json", dataclasses.asdict(config))
+            _save(dict(model.backbone.named_parameters()), new_folder / "backbone.safetensors")
+        write_json(new_folder / "config.json", dataclasses.asdict(config))
 
 
 def _save_prompt(
@@ -88,9 +91,9 @@ def load_prompt(
 ) -> DeepPrompt | SoftPrompt | None:
     """The prompt of an artifact, checked against the backbone.
 
-    `task` selects a task if tasks have factors on a shared prompt. `projection` also loads the MLP
-    of this hidden size. `dropout` is for further training. Raises UserError with all fields that
-    differ.
+    `task` selects a task if the shared prompt has factors per task. `projection` is the hidden size
+    of an MLP to load with the prompt (0: none). `dropout` is for further training. Returns None if
+    the artifact has no prompt. Raises UserError with all fields that differ from the backbone.
     """
     _check_fits(folder, config, params, backbone)
     if config.prompt_shape is None:
@@ -266,8 +269,7 @@ def load_heads(
 
 
 def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone) -> None:
-    """Load the parameters that the arm trained in the backbone: all weights, LoRA's factors, or
-    none.
+    """Load the trained parameters of the backbone: all weights, LoRA's factors, or none.
 
     Raises UserError if names or shapes differ, and the errors of `add_lora`.
     """

@@ -1,4 +1,4 @@
-"""An artifact's config.json. It can be read without the tensors and without torch."""
+"""The config.json of an artifact. Reading it requires neither the tensors nor torch."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ _RENAMED_IN_HEADS_SINCE_2 = {"words": "label_token_ids"}
 class TaskHead:
     """The head of a task.
 
-    `type` is the task type, `kind` the kind of head, `classes` are in order. `label_token_ids` are
-    the vocabulary ids of the classes' words (verbalizer only). `thresholds` were chosen on
-    validation. `max_length` and `stride` are those of the training windows (None: unknown).
+    `type` is the task type, `kind` the kind of head. `classes` are in the order of the logits.
+    `label_token_ids` are the vocabulary ids of the classes' words (verbalizer only). `thresholds`
+    were fitted on the validation set. `max_length` and `stride` are those of the training windows
+    (None: unknown).
     """
 
     type: str
@@ -36,7 +37,7 @@ class TaskHead:
 
 @dataclass(frozen=True)
 class ArtifactConfig:
-    """What an artifact is, and the backbone, shapes and classes that it fits.
+    """The description of an artifact: its arm, backbone, shapes and classes.
 
     `prompt_shape` is the shape of the prompt's tensor, for layers from `first_layer` on. The prompt
     shifts the text by `position_offset` positions: 0 for prompts of this project, P for prompts of
@@ -60,8 +61,8 @@ class ArtifactConfig:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        trained = "lora" in ARMS[self.arm].parts
-        if (self.lora_rank > 0, self.lora_alpha > 0) != (trained, trained):
+        has_lora = "lora" in ARMS[self.arm].parts
+        if (self.lora_rank > 0, self.lora_alpha > 0) != (has_lora, has_lora):
             raise ValueError(
                 f"arm is {self.arm}, but lora_rank is {self.lora_rank} and lora_alpha "
                 f"{self.lora_alpha}; make the artifact again"
@@ -69,9 +70,9 @@ class ArtifactConfig:
 
 
 def load_config(folder: Path) -> ArtifactConfig:
-    """Read an artifact's config. Format 2 is read too.
+    """Read the config of an artifact, in format 3 or 2.
 
-    Raises UserError if there is no artifact, or it has another format or other keys.
+    Raises UserError if the folder has no artifact, or one of another format or with other keys.
     """
     values = load_json(folder / "config.json")
     if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
@@ -91,7 +92,7 @@ def load_config(folder: Path) -> ArtifactConfig:
 
 
 def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:
-    """The values under the keys of format 3."""
+    """Convert the values of format 2: rename their keys to those of format 3."""
     heads = {
         name: {_RENAMED_IN_HEADS_SINCE_2.get(key, key): value for key, value in head.items()}
         if isinstance(head, dict)

@@ -25,7 +25,7 @@ from pipeline.tasks.base.row import SPLITS, Row
 from pipeline.tasks.base.task import Task
 
 CHUNK_BYTES = 2 << 20
-ROW_GROUP_SIZE = 4096  # examples; the most that memory holds of a chunk
+ROW_GROUP_SIZE = 4096  # examples; the maximum of a chunk in memory
 
 # Columns next to those of the example. `_number` counts the rows of a chunk, including rejected
 # rows; `_has_id` is whether the raw row has an id; the last three are hashes of the id, the inputs
@@ -45,7 +45,7 @@ BOOKKEEPING_COLUMNS = (
 class Chunk:
     """Bytes [start, stop) of the file `name`; the whole file if `stop` is None.
 
-    Without a `digest` of its content, it is the hub's split `name`.
+    A chunk of a file has a `digest` of its content. A chunk without one is the hub's split `name`.
     """
 
     split: str

@@ -33,8 +33,8 @@ class SplitStatistics:
     """The statistics of one split.
 
     `num_tokens` is by row [R]; `labels` are counts, the most frequent first. `num_subwords`
-    (special tokens included) and `num_windows` are by tokenized row [S]. `truncations` describes
-    what does not fit into a window, and counts the tokenized rows that it affects.
+    (special tokens included) and `num_windows` are by tokenized row [S]. `truncations`
+    counts the tokenized rows that are truncated or split, by kind of effect.
     """
 
     num_tokens: Ints
@@ -108,8 +108,8 @@ def _split_statistics(
         if tokenizer is None or not sample:
             continue
         classes = summary["classes"]
-        whole = task.featurize(sample, 0, tokenizer, classes, UNLIMITED_LENGTH, 0, Counter())
-        lengths = [len(feature.input_ids) for feature in whole]
+        unlimited = task.featurize(sample, 0, tokenizer, classes, UNLIMITED_LENGTH, 0, Counter())
+        lengths = [len(feature.input_ids) for feature in unlimited]
         features = task.featurize(sample, 0, tokenizer, classes, max_length, stride, truncations)
         windows = Counter(feature.example for feature in features)
         num_subwords += lengths

@@ -303,9 +303,9 @@ def _winnow(owner: Ints, hashes: Hashes) -> tuple[Ints, Hashes]:
     starts = np.ones(count, bool)
     starts[1:] = owner[1:] != owner[:-1]
     num_windows = max(0, count - WINNOWING_WINDOW + 1)
-    whole = np.zeros(count, bool)
-    whole[:num_windows] = owner[:num_windows] == owner[WINNOWING_WINDOW - 1 :]
-    return _distinct(owner[starts | whole], minimum[starts | whole])
+    is_full = np.zeros(count, bool)
+    is_full[:num_windows] = owner[:num_windows] == owner[WINNOWING_WINDOW - 1 :]
+    return _distinct(owner[starts | is_full], minimum[starts | is_full])
 
 
 def _distinct(owner: Ints, hashes: Hashes) -> tuple[Ints, Hashes]:

@@ -71,9 +71,9 @@ def prepare(
     """Check a whole corpus; write {train,validation,test}.parquet and summary.json to `output`.
 
     `folder` holds the recipe's files; None reads the recipe's pinned hub data set instead.
-    `problems_file` gets every problem as a line of JSON, even if the corpus is refused. `work`
-    keeps finished chunks until all are done; chunks of other `code` are made again. `run` makes the
-    chunks if there is more than a few MB to read. Equal inputs give equal bytes.
+    `problems_file` receives every problem as a line of JSON, even if the corpus is refused. `work`
+    keeps finished chunks until all are finished; chunks of different `code` are recomputed. `run`
+    computes the chunks if there are more than a few MB to read. Equal inputs give equal bytes.
 
     Returns the summary, and the lines of a summary of the accepted problems.
 
@@ -94,8 +94,8 @@ def prepare(
         results = finish(shards, workspace / "chunks", run if large else in_this_process)
         folders = [workspace / "chunks" / shard.key for shard in shards]
         corpus = _Corpus(recipe, chunks, results, folders)
-        listed = problems_file or workspace / "problems.jsonl"
-        with atomic_stream(listed, keep_partial=True) as sink:
+        problems_path = problems_file or workspace / "problems.jsonl"
+        with atomic_stream(problems_path, keep_partial=True) as sink:
             problems = Problems(sink=sink) if problems is None else problems
             for path, result in zip(folders, results, strict=True):
                 with (path / "problems.jsonl").open(encoding="utf-8") as lines:
@@ -356,7 +356,7 @@ def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts
 
 
 def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
-    """Add the problems of whole splits: empty splits, and labels that are never trained.
+    """Add the problems of whole splits: empty splits, and labels without training examples.
 
     Under `fail`, splits with rejected rows are not checked, because these may be the cause.
     """

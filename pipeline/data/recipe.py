@@ -19,14 +19,14 @@ from pipeline.tasks.base.row import SPLITS
 class Recipe:
     """One corpus.
 
-    - `name` is the name of the YAML file. `files` are relative to the corpus's folder, which the
-      recipe does not know. `options` are the options of the `reader`.
+    - `name` is the name of the YAML file. `files` are relative to the corpus's folder, which is not
+      part of the recipe. `options` are the options of the `reader`.
     - `labels` are entity types or role names, without B- and I-, or the classes of texts. Tasks
       with answers from the text have none. `words` has, for each label, its word for the backbone's
       LM head (verbalized classification). `metric` is the primary metric; None is the task's.
     - `carve_validation` and `carve_test` are the fractions of the training split that become the
       validation and the test split, for a corpus without such a split (or whose only other public
-      split is the test set). `seed` decides which rows these are.
+      split is the test set). `seed` determines these rows.
     - `on_problem: drop` drops rows with problems, at most `max_dropped` of all rows (a fraction, or
       text: 0.1%). `allow` names the kinds of problem that the corpus is known to have: they are
       reported, and the rows are kept.

@@ -1,4 +1,4 @@
-"""The file cluster.yaml, which says where training runs, and the launch of ranks.
+"""The settings of cluster.yaml (hosts, ranks, ZeRO, workers), and the launch of ranks.
 
 Results do not depend on these settings.
 """
@@ -13,7 +13,7 @@ from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError
 
 SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # variable: host:pid of the launching process
-MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it is done
+MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it has finished
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ranks:
     def from_environment(cls, environment: Mapping[str, str]) -> "Ranks":
         """Read the variables of torchrun and DeepSpeed's launcher, or those of srun.
 
-        Without them there is one process.
+        Without these variables, there is one process.
         """
         if "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -56,7 +56,7 @@ class Cluster:
     - `zero`: the stage of DeepSpeed's ZeRO; stage 3 splits the weights among the ranks.
     - `offload`: keep the split weights in host memory instead of GPU memory.
     - `workers`: processes that read and tokenize corpora; 0 means one per core of this machine.
-    - `ray`: a Ray cluster that does so instead: its address, "auto" for the cluster of this
+    - `ray`: a Ray cluster to use instead of `workers`: its address, "auto" for the cluster of this
       machine, or "local" for a cluster that exists only during the stage.
     """
 
@@ -142,7 +142,7 @@ def read_hostfile(hostfile: Path) -> dict[str, int]:
 def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[int, ...]:
     """Return the first `count` GPUs of CUDA_VISIBLE_DEVICES, or () if it is not set.
 
-    Raises UserError if it has fewer GPUs or names them in another way than by number.
+    Raises UserError if it has fewer GPUs, or names GPUs by anything other than numbers.
     """
     values = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpus = [value.strip() for value in values if value.strip()]
@@ -167,7 +167,7 @@ def launch_command(
     It is srun in a Slurm job, and DeepSpeed's launcher otherwise (on `gpus`, if not empty).
     """
     if cluster.slurm:
-        # --wait=0: rank 0 may still have much to save after the other ranks have ended.
+        # --wait=0: rank 0 may save files for a long time after the other ranks have ended.
         options = ["--kill-on-bad-exit=1", "--wait=0", f"--ntasks-per-node={cluster.ranks}"]
         return ["srun", *options, python, "-m", module, *arguments]
     launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error"]

@@ -30,7 +30,7 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
         # Otherwise the first start compiles a C++ op for minutes, and a kill during that time makes
         # the next start hang. Training never calls this op.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed does not start without it.
+    # DeepSpeed does not start without this variable.
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
     deepspeed.utils.logger.setLevel(logging.WARNING)
     address = None if ranks.world > 1 else f"tcp://127.0.0.1:{_free_port()}"

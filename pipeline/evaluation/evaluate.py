@@ -44,7 +44,7 @@ def make_eval_set(
 ) -> EvalSet:
     """Sample `limit` examples of a split (None: all), in the order of the split.
 
-    The sample is the start of a permutation with seed `seed`. So a larger sample contains a smaller
+    The sample is the start of a permutation with seed `seed`, so a larger sample contains a smaller
     one. `read` returns the examples with the given indices, in rising order, or all examples for
     None. Time and memory depend on the size of the sample only.
     """

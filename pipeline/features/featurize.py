@@ -33,9 +33,9 @@ def featurize(
     """Write the feature table `output` of one split (see `Task.featurize`).
 
     `examples` is the Parquet file of the split and `digest` its hash. The folder `work` keeps the
-    shards, so an interrupted call can resume; shards of other `code` are made again. `run` makes
-    the shards if there are several. Returns the number of rows and the counters of
-    `Task.featurize`.
+    shards, so an interrupted call can resume. `code` identifies the version of the code; shards of
+    another version are made again. `run` makes the shards if there are several. Returns the number
+    of rows and the counters of `Task.featurize`.
     """
     total = count_examples(examples)
     shards = []

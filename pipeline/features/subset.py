@@ -1,4 +1,4 @@
-"""A feature table without some of its examples: the training data without rows that leak."""
+"""A feature table without some of its examples, for example without leaked training rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from pipeline.seeding import Ints
 
 
 class FeatureSubset:
-    """The `Table` of the rows of `table` whose example indices are not in `without`.
+    """The `Table` of the rows of `table` whose example indices are not in `excluded`.
 
     The rows are numbered from 0.
     """
 
-    def __init__(self, table: Table, without: Sequence[int] | Ints) -> None:
+    def __init__(self, table: Table, excluded: Sequence[int] | Ints) -> None:
         self.path = table.path
         self._table = table
-        self._rows = np.flatnonzero(~np.isin(table.examples, np.asarray(without, dtype=np.int64)))
+        self._rows = np.flatnonzero(~np.isin(table.examples, np.asarray(excluded, dtype=np.int64)))
         self.lengths, self.label_counts, self.examples = (
             column[self._rows] for column in (table.lengths, table.label_counts, table.examples)
         )

@@ -1,4 +1,4 @@
-"""Feature tables on disk: written once, read memory-mapped; one row per window of an example.
+"""Feature tables on disk, with one row per window of an example. They are read memory-mapped.
 
 A table is a folder of shards (Arrow files with all columns), one .npy file per number column, and
 an index.
@@ -92,7 +92,7 @@ def _record_batch(chunk: list[Feature]) -> pa.RecordBatch:
 def join_shards(
     shards: Sequence[Path], summaries: Sequence[Mapping[str, int]], folder: Path
 ) -> int:
-    """Make a table in the new `folder` out of shards and their summaries, in order.
+    """Make a table in the new `folder` from shards and their summaries, in order.
 
     The files of the shards are linked if possible, otherwise copied. Returns the number of rows.
     Raises UserError if a shard has another number of rows than its summary.

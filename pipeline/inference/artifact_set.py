@@ -18,8 +18,9 @@ from pipeline.params import BackboneParams
 
 @dataclass(frozen=True)
 class ServedArtifact:
-    """An artifact. `heads_by_name` has its heads, in the artifact's order, by the names that rows
-    use for them.
+    """An artifact of a predictor.
+
+    `heads_by_name` has its heads in the artifact's order. A row selects a head by this name.
     """
 
     folder: Path
@@ -29,8 +30,9 @@ class ServedArtifact:
     def prompts(
         self, params: BackboneParams, backbone: Backbone
     ) -> list[DeepPrompt | SoftPrompt | None]:
-        """The prompt of each head: the same for all, unless the artifact has low-rank factors per
-        task.
+        """The prompt of each head.
+
+        All heads have the same prompt, unless the artifact has low-rank factors per task.
         """
         if self.config.factor_rank:
             return [
@@ -54,72 +56,74 @@ class ServedArtifact:
 def read_artifacts(
     artifacts: Mapping[str, Path | str] | Sequence[Path | str],
 ) -> list[ServedArtifact]:
-    """The artifacts in some folders. Under a mapping, the key becomes the name of an artifact's
-    only head.
+    """Read artifacts from their folders.
 
-    Raises UserError where there is no artifact, or where one is broken.
+    In a mapping, the key is the new name of an artifact's head, if it has only one head. Raises
+    UserError if a folder has no artifact or a broken one.
     """
-    named = (
+    named_folders = (
         artifacts.items()
         if isinstance(artifacts, Mapping)
         else [(None, folder) for folder in artifacts]
     )
-    parts = []
-    for name, path in named:
+    result = []
+    for name, path in named_folders:
         folder = Path(path)
         config = load_config(folder)
         renamed = name is not None and len(config.heads) == 1
-        parts.append(
+        result.append(
             ServedArtifact(
                 folder,
                 config,
                 {str(name): head for head in config.heads.values()} if renamed else config.heads,
             )
         )
-    if not parts:
+    if not result:
         raise UserError("artifacts: the list is empty; name the folder of at least one artifact")
-    return parts
+    return result
 
 
-def check_compatible(parts: Sequence[ServedArtifact], params: BackboneParams | None) -> None:
-    """Raise UserError with every reason why one predictor cannot serve the artifacts.
+def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams | None) -> None:
+    """Raise UserError with every reason why the artifacts cannot share a predictor.
 
-    `params` is the backbone that all must have been trained on; None skips that check.
+    `params` is the backbone that all artifacts must have been trained on (None: do not check).
     """
-    wrong: list[str] = []
-    owner: dict[str, Path] = {}
-    for part in parts:
-        folder, config = part.folder, part.config
+    problems: list[str] = []
+    folder_of_head: dict[str, Path] = {}
+    for artifact in artifacts:
+        folder, config = artifact.folder, artifact.config
         if not config.heads:
-            wrong.append(
+            problems.append(
                 f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; "
                 "fine-tune it on a task first"
             )
-        if len(parts) > 1 and (reason := ARMS[config.arm].served_alone):
-            wrong.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
+        if len(artifacts) > 1 and (reason := ARMS[config.arm].served_alone):
+            problems.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
         if params is not None and _differ(config.backbone, params):
-            wrong.append(
+            problems.append(
                 f"{folder}: made for backbone {config.backbone.source} (sha256 "
-                f"{config.backbone.sha256}), but "
-                f"{parts[0].folder} for {params.source} (sha256 {params.sha256}); load them apart"
+                f"{config.backbone.sha256}), but {artifacts[0].folder} for {params.source} (sha256 "
+                f"{params.sha256}); load them separately"
             )
-        wrong += [
-            f"{folder}: head {name!r} is also in {owner[name]}; load only one of the two, or "
-            "rename one by "
-            "load({NAME: FOLDER, ...})"
-            for name in part.heads_by_name
-            if name in owner
+        problems += [
+            f"{folder}: head {name!r} is also in {folder_of_head[name]}; load only one of the two, "
+            "or rename one by load({NAME: FOLDER, ...})"
+            for name in artifact.heads_by_name
+            if name in folder_of_head
         ]
-        owner |= dict.fromkeys(part.heads_by_name, folder)
-    if wrong:
-        raise UserError(*wrong)
+        folder_of_head |= dict.fromkeys(artifact.heads_by_name, folder)
+    if problems:
+        raise UserError(*problems)
 
 
-def _differ(one: BackboneParams, other: BackboneParams) -> bool:
-    """Whether the weights differ, by their hashes if known: two folders may hold the same files."""
-    if (one.sha256, other.sha256) == (None, None):
-        return one.source != other.source
-    return one.sha256 != other.sha256
+def _differ(first: BackboneParams, second: BackboneParams) -> bool:
+    """Whether the weights differ.
+
+    Compares hashes if known, because two folders may hold the same files.
+    """
+    if (first.sha256, second.sha256) == (None, None):
+        return first.source != second.source
+    return first.sha256 != second.sha256
 
 
 def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
@@ -133,16 +137,16 @@ def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
     )
 
 
-def merge_heads(parts: Sequence[ServedArtifact], hidden_size: int) -> Heads:
+def merge_heads(artifacts: Sequence[ServedArtifact], hidden_size: int) -> Heads:
     """The heads of all artifacts in one padded parameter."""
     merged = _empty_heads(
-        [head for part in parts for head in part.heads_by_name.values()], hidden_size
+        [head for artifact in artifacts for head in artifact.heads_by_name.values()], hidden_size
     )
-    number = 0
+    first = 0
     with torch.no_grad():
-        for heads in (part.heads(hidden_size) for part in parts):
+        for heads in (artifact.heads(hidden_size) for artifact in artifacts):
             tasks, size = heads.bias.shape
-            merged.weight[number : number + tasks, :size] = heads.weight
-            merged.bias[number : number + tasks, :size] = heads.bias
-            number += tasks
+            merged.weight[first : first + tasks, :size] = heads.weight
+            merged.bias[first : first + tasks, :size] = heads.bias
+            first += tasks
     return merged

@@ -1,7 +1,7 @@
-"""Predictions of many tasks over one backbone: rows of different tasks share its forward passes.
+"""Prediction for many tasks with one backbone; rows of different tasks share forward passes.
 
-The model reads each row of a batch under the prompt of its task, for the head of its task. So rows
-of mixed tasks need neither a model nor a forward pass per task.
+The model applies the prompt and the head of its task to each row of a batch. So mixed tasks need
+neither a model nor a forward pass per task.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row
 
 CHUNK_ROWS = 512  # rows whose windows are sorted together
-DEFAULT_WINDOW = 512  # tokens of a window, where neither the caller nor the artifact gives a length
+DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
 MIN_WINDOW = 8
-# Padding tokens per batch on a CPU. They take about as long as the fixed cost of a forward pass
-# (MiniLM). On a GPU they are almost free.
+# Maximum number of padding tokens per batch on a CPU. They take about as long as the fixed cost of
+# a forward pass (MiniLM). On a GPU they are almost free.
 MAX_PADDING = 64
 
 
@@ -51,12 +51,12 @@ class Prediction:
     result: Any
 
     def asdict(self) -> dict[str, Any]:
-        """As plain values, ready for JSON."""
+        """The prediction as plain values that JSON can represent."""
         return dataclasses.asdict(self)
 
 
 class _Query(NamedTuple):
-    """A valid row: `task` is the number of its task."""
+    """A valid row. `task` is the index of its task."""
 
     id: str | int
     task: int
@@ -64,7 +64,7 @@ class _Query(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """A window of one query of a chunk."""
+    """A window of a query. `query` is the index of the query in its chunk."""
 
     query: int
     task: int
@@ -79,25 +79,25 @@ def load(
     max_length: int | None = None,
     stride: int | None = None,
 ) -> "Predictor":
-    """A predictor for all tasks of the artifacts in some folders; all were trained on the same
-    backbone.
+    """Load a predictor for all tasks of some artifacts, which were trained on the same backbone.
 
-    A row names its task by the name of the head. Under a mapping, the key is the name of an
-    artifact's only head. `backbone` is another place to load the backbone from, with the same hash.
-    Windows have at most `max_length` tokens and overlap by `stride`; the defaults are those that
-    each head was trained with. Raises UserError where an artifact is broken, does not fit the
-    backbone, or is not compatible with another.
+    `artifacts` are folders. The name of a task is the name of its head. In a mapping, the key is
+    the new name of an artifact's head, if it has only one head. `backbone` is another location of
+    the backbone, with the same hash. Windows have at most `max_length` tokens and overlap by
+    `stride`; by default, these are the values that each head was trained with. Raises UserError if
+    an artifact is broken, does not fit the backbone, or is not compatible with another artifact.
     """
-    parts = read_artifacts(artifacts)
-    params = backbone or parts[0].config.backbone
-    check_compatible(parts, None if backbone else params)
+    served = read_artifacts(artifacts)
+    params = backbone or served[0].config.backbone
+    check_compatible(served, None if backbone else params)
     folder = locate(params)
     tokenizer = Tokenizer(folder)
-    heads = {name: head for part in parts for name, head in part.heads_by_name.items()}
+    heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
     loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
-    prompts = [prompt for part in parts for prompt in part.prompts(params, loaded)]
-    load_into_backbone(parts[0].folder, parts[0].config, loaded)  # others change nothing inside it
-    offset = max(part.config.position_offset for part in parts)
+    prompts = [prompt for artifact in served for prompt in artifact.prompts(params, loaded)]
+    # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
+    load_into_backbone(served[0].folder, served[0].config, loaded)
+    offset = max(artifact.config.position_offset for artifact in served)
     windows = [
         _window_sizes(head, max_length, stride, tokenizer.max_length - offset)
         for head in heads.values()
@@ -108,7 +108,7 @@ def load(
         tokenizer,
         heads,
         prompts,
-        merge_heads(parts, loaded.hidden_size),
+        merge_heads(served, loaded.hidden_size),
         windows,
         device,
         dtype,
@@ -116,27 +116,36 @@ def load(
 
 
 def _window_sizes(
-    head: TaskHead, max_length: int | None, stride: int | None, room: int
+    head: TaskHead, max_length: int | None, stride: int | None, max_tokens: int
 ) -> tuple[int, int]:
-    """Maximum length and overlap of a head's windows: the caller's, else those of its training,
-    else what the backbone has `room` for.
+    """Maximum length and overlap of the windows of a head.
+
+    The defaults (None) are the values of the head's training, if known. The backbone has positions
+    for `max_tokens` tokens of text. Raises UserError if the values are out of range.
     """
-    length = min(room, head.max_length or DEFAULT_WINDOW) if max_length is None else max_length
-    trained = head.stride if length == head.max_length and head.stride is not None else length // 4
-    overlap = trained if stride is None else stride
-    if not MIN_WINDOW <= length <= room or not 0 <= overlap < max(1, length // 2):
+    if max_length is None:
+        length = min(max_tokens, head.max_length or DEFAULT_WINDOW)
+    else:
+        length = max_length
+    if stride is not None:
+        overlap = stride
+    elif length == head.max_length and head.stride is not None:
+        overlap = head.stride
+    else:
+        overlap = length // 4
+    if not MIN_WINDOW <= length <= max_tokens or not 0 <= overlap < max(1, length // 2):
         raise UserError(
             f"max_length is {length} and stride {overlap}, and the backbone has positions for "
-            f"{room} tokens of text; "
-            f"give a max_length of {MIN_WINDOW} to {room} and a stride below half of it"
+            f"{max_tokens} tokens of text; "
+            f"give a max_length of {MIN_WINDOW} to {max_tokens} and a stride below half of it"
         )
     return length, overlap
 
 
 class Predictor:
-    """One backbone with the prompts and heads of any number of tasks on it; `load` makes it.
+    """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
 
-    `counts` has how often a text did not fit into a window, by what was done.
+    `counts` counts the effects of the maximum window length, such as truncation, by kind.
     """
 
     def __init__(
@@ -150,10 +159,10 @@ class Predictor:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`;
-        all tasks share a soft prompt.
+        """Move the model to `device`. Heads compute in float32, all other modules in `dtype`.
 
-        All is moved to `device`. Backbone and prompts compute in `dtype`, heads always in float32.
+        `prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`. If
+        there is a soft prompt, all tasks share it.
         """
         self.tokenizer, self.tasks, self.device = tokenizer, dict(tasks), torch.device(device)
         self.windows = dict(zip(self.tasks, windows, strict=True))
@@ -175,32 +184,34 @@ class Predictor:
         problems: Callable[[UserError], None] | None = None,
         chunk: int = CHUNK_ROWS,
     ) -> Iterator[Prediction]:
-        """Predictions in the order of the rows, `chunk` rows at a time, whose batches have at most
-        `batch_tokens` tokens.
+        """Yield predictions in the order of the rows.
 
-        A row is a mapping with the keys of its task's `query_keys`; `task` names the task (optional
-        where there is only one), and `id` and `where` are optional. In place of a row that could
-        not be read may stand the UserError that says why. Raises UserError with all problems of a
-        chunk before anything of it is yielded; under `on_bad="skip"` bad rows are left out instead,
-        and `problems` is called with the error of each.
+        The rows are processed in chunks of `chunk` rows, and in batches of at most `batch_tokens`
+        tokens. A row is a mapping with the keys in `query_keys` of its task. The key `task` names
+        the task; it is optional if there is only one task. `id` and `where` are optional. A
+        UserError in place of a row means that the row could not be read.
+
+        Raises UserError with all problems of a chunk before the first prediction of the chunk. With
+        `on_bad="skip"`, bad rows are left out instead. `problems` is called with the error of each
+        bad row.
         """
-        numbered = enumerate(rows)
-        while block := list(islice(numbered, chunk)):
+        numbered_rows = enumerate(rows)
+        while numbered_chunk := list(islice(numbered_rows, chunk)):
             queries, errors = [], list[UserError]()
-            for number, row in block:
+            for number, row in numbered_chunk:
                 try:
                     queries.append(self._query(number, row))
                 except UserError as error:
                     errors.append(error)
             if errors and on_bad == "raise":
-                raise UserError(*(problem for bad in errors for problem in bad.problems))
+                raise UserError(*(problem for invalid in errors for problem in invalid.problems))
             if problems is not None:
-                for bad in errors:
-                    problems(bad)
+                for invalid in errors:
+                    problems(invalid)
             yield from self._predictions(queries, batch_tokens)
 
     def _query(self, number: int, row: Any) -> _Query:
-        """Raises UserError with all that is wrong with the row."""
+        """Check a row. Raises UserError with all problems of the row."""
         if isinstance(row, UserError):
             raise row
         if not isinstance(row, Mapping):
@@ -212,25 +223,24 @@ class Predictor:
         id_ = number if row.get("id") is None else row["id"]
         task = self._task(row, where)
         kind = self._kinds[task]
-        wrong = []
+        messages = []
         if isinstance(id_, bool) or not isinstance(id_, str | int):
-            wrong.append(
+            messages.append(
                 f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"
             )
         if missing := [key for key in kind.query_keys if key not in row]:
-            wrong.append(
+            messages.append(
                 f"{where}: {' and '.join(map(repr, missing))} missing; rows of task "
-                f"{list(self.tasks)[task]!r} need "
-                f"{', '.join(kind.query_keys)}"
+                f"{list(self.tasks)[task]!r} need {', '.join(kind.query_keys)}"
             )
-        if wrong:
-            raise UserError(*wrong)
+        if messages:
+            raise UserError(*messages)
         problems = Problems()
         example = kind.example_for_prediction({**row, "id": str(id_), "where": where}, problems)
         problems.raise_if_any()
         if not _is_text([id_, *(row[key] for key in kind.query_keys)]):
             raise UserError(
-                f"{where}: holds half a surrogate pair, which is not a character; correct the "
+                f"{where}: contains half a surrogate pair, which is not a character; correct the "
                 "program that wrote the row"
             )
         return _Query(id_, task, example)
@@ -247,16 +257,16 @@ class Predictor:
         return names.index(name)
 
     def _predictions(self, queries: Sequence[_Query], batch_tokens: int) -> Iterator[Prediction]:
-        windows_of: list[list[WindowLogits]] = [[] for _ in queries]
+        query_logits: list[list[WindowLogits]] = [[] for _ in queries]
         windows = list(self._windows(queries))
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
-            windows_of[window.query].append(WindowLogits(begins, ends, logits))
+            query_logits[window.query].append(WindowLogits(begins, ends, logits))
         names = list(self.tasks)
-        for query, its_windows in zip(queries, windows_of, strict=True):
+        for query, window_logits in zip(queries, query_logits, strict=True):
             head = self._heads[query.task]
             result = self._kinds[query.task].result(
-                query.example, its_windows, head.classes, head.thresholds
+                query.example, window_logits, head.classes, head.thresholds
             )
             yield Prediction(query.id, names[query.task], result)
 
@@ -264,34 +274,34 @@ class Predictor:
         for task, (kind, head, window) in enumerate(
             zip(self._kinds, self._heads, self.windows.values(), strict=True)
         ):
-            asked = [number for number, query in enumerate(queries) if query.task == task]
-            examples = [queries[number].example for number in asked]
+            indices = [index for index, query in enumerate(queries) if query.task == task]
+            examples = [queries[index].example for index in indices]
             for feature in kind.featurize(
                 examples, 0, self.tokenizer, head.classes, *window, self.counts
             ):
-                yield _Window(asked[feature.example], task, feature)
+                yield _Window(indices[feature.example], task, feature)
 
     @torch.no_grad()
     def _logits(self, windows: Sequence[_Window], batch_tokens: int) -> list[NDArray[Any]]:
-        """The logits [N, classes] of each window by the head of its task."""
+        """The logits [N, classes] of each window, computed by the head of its task."""
         table = FeatureList([window.feature for window in windows])
         tasks = torch.tensor([window.task for window in windows])
         lengths = np.array([len(window.feature.input_ids) for window in windows])
         result: list[NDArray[Any]] = [np.empty(0)] * len(windows)
-        for numbers in self._batches(lengths, batch_tokens):
-            batch = collate(table, numbers, tasks[numbers], self.tokenizer.pad_token_id)
+        for indices in self._batches(lengths, batch_tokens):
+            batch = collate(table, indices, tasks[indices], self.tokenizer.pad_token_id)
             values = self.model(batch.to(self.device)).float().cpu().numpy()
-            for number, logits in zip(numbers, values, strict=True):
-                window = windows[number]
-                result[number] = logits[
+            for index, logits in zip(indices, values, strict=True):
+                window = windows[index]
+                result[index] = logits[
                     : len(window.feature.positions), : len(self._heads[window.task].classes)
                 ]
         return result
 
     def _batches(self, lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
-        """The numbers of the windows in each batch, the longest first, whatever their tasks.
+        """The window indices of each batch. Longer windows come first; tasks are mixed.
 
-        On a CPU a batch ends where its padding would cost more than another forward pass.
+        On a CPU, a batch ends before its padding would cost more than another forward pass.
         """
         order, start = np.argsort(-lengths, kind="stable"), 0
         while start < len(order):
@@ -304,7 +314,7 @@ class Predictor:
 
 
 def _is_text(value: Any) -> bool:
-    r"""Whether all text in a value can be written as UTF-8; JSON's "\ud800" cannot."""
+    r"""Whether UTF-8 can encode all text in a value; it cannot encode "\ud800" from JSON."""
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, Mapping):

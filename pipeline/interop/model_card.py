@@ -32,7 +32,7 @@ def model_card(
     """The model card of an artifact with one head, as Markdown with a YAML header.
 
     `name` is the task. `metrics` is the content of its metrics.json (in results/ARM/TASK).
-    `corpora` are the training corpora by name; the corpus `name` is one of them.
+    `corpora` are the training corpora by name, including the corpus `name`.
     """
     (head,) = config.heads.values()
     parts = [

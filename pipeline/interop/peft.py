@@ -25,7 +25,7 @@ from pipeline.model.lora import import_peft, lora_config, lora_factors
 from pipeline.model.prompt import DeepPrompt, unfold_table
 
 TOLERANCE = 1e-4
-"""Maximum difference between our hidden states and those of peft."""
+"""Maximum difference between the hidden states of deep-prompt and of peft."""
 
 _NO_CACHE = (
     "its model takes no key/value cache: peft fails on padded texts, and fails or ignores the "
@@ -67,8 +67,8 @@ def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
     """Read the prompt [L, 2, H, P, D] of a prefix tuning adapter of peft, without its head.
 
     Raises UserError if files are missing, unreadable or pickles, if the adapter is of another
-    method, includes backbone weights or does not fit the backbone, or if peft computes something
-    else on this backbone.
+    method, includes backbone weights or does not fit the backbone, or if the prompt does not work
+    the same under peft on this backbone.
     """
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not path.is_file():
@@ -189,7 +189,7 @@ def verify(
     input_ids: Tensor,
     attention_mask: Tensor,
 ) -> float:
-    """Run an export under peft; return the maximum difference from our hidden states.
+    """Run an export under peft; return the maximum difference of its hidden states.
 
     The export is of `prompt`, or (None) of the LoRA factors in `backbone`. peft loads its model
     from `backbone_folder`. `input_ids` and `attention_mask` [B, T] are padded on the right; T + P

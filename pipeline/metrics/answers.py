@@ -17,7 +17,7 @@ References = Mapping[str, Sequence[str]]
 
 
 class Threshold(NamedTuple):
-    """The threshold of the null score, and the score in percent that it gives.
+    """The threshold of the null score, and the resulting score in percent.
 
     A question is predicted unanswerable if its null score is greater than `value`.
     """
@@ -94,13 +94,13 @@ def best_threshold(
     null_scores: Mapping[str, float],
     metric: Callable[[str, str], float] = f1,
 ) -> Threshold:
-    """The threshold of the null score that maximizes `metric`. Fit it on validation, never on test.
+    """The threshold of the null score that maximizes `metric`. Pass validation, never test data.
 
     `predictions` are the best answers other than "no answer"; a greater null score means that "no
     answer" is likelier. The threshold is one of the null scores, or just below the smallest of them
-    ("never answer"). Of thresholds with equal scores the lowest is taken. Unlike in the official
-    script, questions with equal null scores are answered or refused together, because no threshold
-    can separate them.
+    ("never answer"). Of several best thresholds, it is the lowest. Unlike in the official script,
+    questions with equal null scores are answered or refused together, because no threshold can
+    separate them.
     """
     scores = _scores(references, predictions, metric)
     order = sorted(references, key=lambda id: null_scores[id])

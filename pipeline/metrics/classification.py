@@ -92,13 +92,13 @@ def counts(
     formulas["f1_answers"] = (label_columns[labels[-1]],)
     formulas["exact_match"] = (("whole", "one"),)
     by_question = sum_by_unit(questions, columns, formulas)
-    whole = (by_question.columns["right"] == by_question.columns["total"]).astype(float)
+    all_right = (by_question.columns["right"] == by_question.columns["total"]).astype(float)
     return UnitCounts(
         by_question.units,
-        {**by_question.columns, "whole": whole, "one": np.ones_like(whole)},
+        {**by_question.columns, "whole": all_right, "one": np.ones_like(all_right)},
         by_question.formulas,
     )
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100.0 * part / whole if whole else 0.0
+def _percent(part: int, total: int) -> float:
+    return 100.0 * part / total if total else 0.0

@@ -33,12 +33,12 @@ def _count_below(k: int, bound: int) -> int:
     """
     count = (k >> RATE_BITS) * bound
     k &= RATE_SCALE - 1
-    done = 0
+    prefix = 0  # the higher set bits of k, the start of the current block
     for bit in reversed(range(RATE_BITS)):
         if k >> bit & 1:
             spacing = 1 << (RATE_BITS - bit)
-            count += max(0, -((_reverse_bits(done) - bound) // spacing))
-            done |= 1 << bit
+            count += max(0, -((_reverse_bits(prefix) - bound) // spacing))
+            prefix |= 1 << bit
     return count
 
 
@@ -78,7 +78,7 @@ class TokenBudgetBatches:
     The rows are permuted and cut into windows. The rows of a window are sorted by length, and their
     tokens are cut into equal parts. A row belongs to the part with its middle token. The bounds of
     the windows and the number of their parts do not depend on the permutation. So a micro-batch
-    reads only the lengths of its own window. A micro-batch has about `tokens_per_micro_batch`
+    reads only the lengths of its window. A micro-batch has about `tokens_per_micro_batch`
     tokens. In a corpus of one window it has fewer than twice that number plus the longest row.
     """
 

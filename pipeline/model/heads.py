@@ -13,14 +13,15 @@ HEAD_STD = 0.02
 
 
 class Heads(nn.Module):
-    """One linear head per task. All share one parameter, so that every rank has a gradient for it
-    in every micro-batch.
+    """One linear head per task.
 
-    `weight` [tasks, K, C] and `bias` [tasks, K], with K the largest number of classes. A "classes"
-    head picks a class at every position. A "positions" head picks a position for each of its
-    classes (the start and end of a span; the choice). A "verbalizer" has no parameters of its own:
-    it picks one of `label_token_ids`, the token of each class, by the logits of the backbone's LM
-    head (see `PromptedModel`).
+    All heads share one `weight` [tasks, K, C] and one `bias` [tasks, K], where K is the maximum
+    number of classes. So every rank has a gradient for them in every micro-batch.
+
+    A "classes" head selects a class at every position. A "positions" head selects a position for
+    each of its classes (the start and end of a span, or the choice). A "verbalizer" has no
+    parameters. It selects a class by the logits of the backbone's LM head for `label_token_ids`,
+    the token of each class (see `PromptedModel`).
     """
 
     bias_mask: Tensor
@@ -40,16 +41,16 @@ class Heads(nn.Module):
         shape = (len(classes), max(classes), hidden_size)
         self.weight = nn.Parameter(torch.randn(shape, generator=generator) * HEAD_STD)
         self.bias = nn.Parameter(torch.zeros(shape[:2]))
-        # Of a "positions" head the bias would shift all positions alike, to no effect; Adam would
-        # still step on the rounding errors of its gradient.
+        # The bias of a "positions" head shifts the logits of all positions equally. This has no
+        # effect, but Adam would amplify the rounding errors of its gradient.
         has_bias = torch.tensor([[kind == "classes"] for kind in kinds])
         self.register_buffer("bias_mask", has_bias, persistent=False)
 
     def forward(self, hidden: Tensor, tasks: int | Tensor) -> Tensor:
-        """Logits from hidden states [B, N, C].
+        """Compute logits from hidden states [B, N, C].
 
-        [B, N, classes of the task] for a batch of one task; [B, N, K] where `tasks` [B] gives each
-        row's task, with logits beyond a task's classes that mean nothing.
+        The shape is [B, N, classes of the task] for a batch of one task. It is [B, N, K] if `tasks`
+        [B] has the task of each row; then logits beyond the classes of a task are meaningless.
         """
         hidden = hidden.to(self.weight.dtype)
         bias = self.bias[tasks] * self.bias_mask[tasks]
@@ -59,15 +60,16 @@ class Heads(nn.Module):
         return torch.einsum("bnc,bkc->bnk", hidden, self.weight[tasks]) + bias.unsqueeze(1)
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The sum of the cross entropies of all labels of a batch of one task (for a span: the mean
-        over start and end).
+        """The sum of the cross entropies of all labels of a batch of one task.
+
+        The cross entropy of a span is the mean over its start and end.
         """
         if self.kinds[batch.task] == "positions":
-            over_positions = logits.masked_fill(
+            masked_logits = logits.masked_fill(
                 ~batch.position_mask.unsqueeze(-1), torch.finfo(logits.dtype).min
             )
             return (
-                nn.functional.cross_entropy(over_positions, batch.labels, reduction="sum")
+                nn.functional.cross_entropy(masked_logits, batch.labels, reduction="sum")
                 / logits.shape[-1]
             )
         return nn.functional.cross_entropy(

@@ -16,9 +16,9 @@ class LayerPrompts(NamedTuple):
 
     `key_values` [S, L', 2, H, P, D] covers L' layers from `first_layer` on. The other layers have
     no prompt. `prompt_index` [B] selects the prompt of each row (None: S = 1, all rows share it).
-    `token_mask` [S, L', P] is False at padding, where prompts differ in length or layers (None: no
-    padding). `position_offsets` [S] is the number of positions by which each prompt shifts the text
-    (None: 0).
+    `token_mask` [S, L', P] is False at padding; prompts that differ in length or layers are padded
+    (None: no padding). `position_offsets` [S] is the number of positions by which each prompt
+    shifts the text (None: 0).
     """
 
     key_values: Tensor

@@ -1,4 +1,4 @@
-"""Backbone + prompt + heads: the one module that is trained, evaluated and served, in every arm."""
+"""Backbone, prompt and heads as one module, for training, evaluation and prediction in all arms."""
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,11 @@ def part_of(name: str) -> Part:
 
 
 class PromptedModel(nn.Module):
-    """A backbone that reads each row of a batch under its task's prompt, for its task's head.
+    """A backbone with prompts and heads; each row of a batch has the prompt and head of its task.
 
-    A `PromptBank` is for batches that mix tasks: it has a prompt for each of them, and is not
-    trained. LoRA's factors in the backbone are trained, as a prompt is. `trainable_state` is what
-    is trained, saved and resumed: one function for all three.
+    A `PromptBank` is for batches that mix tasks; it has a prompt per task and is not trained. The
+    factors of LoRA in the backbone are trained, like a prompt. Training, checkpoints and resumes
+    all use the parameters of `trainable_state`.
     """
 
     def __init__(
@@ -41,8 +41,9 @@ class PromptedModel(nn.Module):
         self.heads = heads
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, N, classes] at the batch's positions; see `Heads.forward` for the classes of a
-        batch that mixes tasks.
+        """Logits [B, N, classes] at the positions of the batch.
+
+        See `Heads.forward` for the number of classes in a batch that mixes tasks.
         """
         prompt = self.prompt
         if isinstance(prompt, DeepPrompt | PromptBank):
@@ -54,35 +55,33 @@ class PromptedModel(nn.Module):
             prompt,
             cached_hidden=batch.cached_hidden,
         )
-        read = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        return self._verbalized(self.heads(read, batch.tasks), read, batch.tasks)
+        hidden = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return self._apply_verbalizers(self.heads(hidden, batch.tasks), hidden, batch.tasks)
 
-    def _verbalized(self, logits: Tensor, read: Tensor, tasks: int | Tensor) -> Tensor:
-        """The logits [B, N, classes]; those of the LM head for rows with a verbalizer."""
-        kinds, words = self.heads.kinds, self.heads.label_token_ids
+    def _apply_verbalizers(self, logits: Tensor, hidden: Tensor, tasks: int | Tensor) -> Tensor:
+        """Replace the logits [B, N, classes] of verbalizers by the logits of the LM head."""
+        kinds, label_token_ids = self.heads.kinds, self.heads.label_token_ids
         if isinstance(tasks, int):
             if kinds[tasks] != "verbalizer":
                 return logits
-            # Times 0, so that the heads' parameters have a gradient in every micro-batch.
-            return logits * 0 + self.backbone.word_logits(read, words[tasks])
+            # Add 0 * logits, so the parameters of the heads have a gradient in every micro-batch.
+            return logits * 0 + self.backbone.word_logits(hidden, label_token_ids[tasks])
         for task in (task for task, kind in enumerate(kinds) if kind == "verbalizer"):
             rows = tasks == task
             if bool(rows.any()):
-                found = self.backbone.word_logits(read[rows], words[task])
-                logits[rows, :, : len(words[task])] = found
+                word_logits = self.backbone.word_logits(hidden[rows], label_token_ids[task])
+                logits[rows, :, : len(label_token_ids[task])] = word_logits
         return logits
 
     def lower_hidden_states(self, batch: Batch) -> Tensor:
-        """The output [B, T, C] of the frozen layers below the deep prompt: the `cached_hidden` of
-        the batch.
-        """
+        """The output [B, T, C] of the layers below the deep prompt (`Batch.cached_hidden`)."""
         assert isinstance(self.prompt, DeepPrompt)
         return self.backbone.lower_hidden_states(
             batch.input_ids, batch.attention_mask, batch.token_types, self.prompt(batch.task)
         )
 
     def trainable_state(self) -> dict[str, nn.Parameter]:
-        """Every trained parameter by name, in a fixed order."""
+        """All trained parameters by name, in a fixed order."""
         return {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -90,9 +89,9 @@ class PromptedModel(nn.Module):
         }
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Copy saved values in; the names must be exactly those of `trainable_state`."""
+        """Copy saved values into the parameters. Names must equal those of `trainable_state`."""
         parameters = self.trainable_state()
-        assert parameters.keys() == state.keys(), "a saved state of another arm or shape"
+        assert parameters.keys() == state.keys(), "the saved state is of another arm or shape"
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])

@@ -1,6 +1,4 @@
-"""The last stage's page: what every arm scored, what it cost, and how training went, as one HTML
-file and one Markdown file.
-"""
+"""The report: scores, costs and training curves of all arms, as an HTML and a Markdown file."""
 
 from pipeline.report.render import write_report
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.analysis.bootstrap import Samples, over_seeds, resampled
+from pipeline.analysis.bootstrap import Samples, over_seeds, resample
 from pipeline.errors import UserError
 from pipeline.metrics.base import UnitCounts, apply_formula
 from pipeline.report.kinds import kind_in
@@ -39,14 +39,14 @@ class MetricsDocument:
 class Training:
     """One training run: its curves and its `run.json`.
 
-    `drawn` has the numbers of training rows and tokens consumed from each corpus of a mixture.
+    `consumed_by_corpus` has the numbers of training rows and tokens by corpus of a mixture.
     """
 
     train: pd.DataFrame | None
     validation: pd.DataFrame | None
     facts: Scores
     learning_rates: Scores
-    drawn: dict[str, Scores] = dataclasses.field(default_factory=dict)
+    consumed_by_corpus: dict[str, Scores] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,28 +157,30 @@ def collect(
     Raises a single UserError with the problems of all malformed files.
     """
     problems: list[str] = []
-    read = []
+    run_results = []
     for arm, task in ((arm, task) for task in tasks for arm in arms):
         try:
             seeds = [seed for *run, seed in repeated if run == [arm, task]]
-            read.append(_run(arm, task, results, predictions, runs, seeds))
+            run_results.append(_run(arm, task, results, predictions, runs, seeds))
         except UserError as error:
             problems.extend(error.problems)
-    collected = []
+    mixture_results = []
     for mixture in mixtures:
         try:
-            collected.append(_mixture(mixture.stem, mixture, runs / "pretrain" / mixture.stem))
+            training = runs / "pretrain" / mixture.stem
+            mixture_results.append(_mixture(mixture.stem, mixture, training))
         except UserError as error:
             problems.extend(error.problems)
-    for task in tasks:
-        problems.extend(_incomparable(task, [run for run in read if run.task == task], results))
+    by_task = {task: [run for run in run_results if run.task == task] for task in tasks}
+    for task, task_runs in by_task.items():
+        problems.extend(_incomparable(task, task_runs, results))
     if problems:
         raise UserError(*problems)
-    sampled = [run for task in tasks for run in _sampled([run for run in read if run.task == task])]
-    return ReportInputs(tuple(arms), tuple(tasks), tuple(sampled), tuple(collected))
+    with_samples = [run for task_runs in by_task.values() for run in _with_samples(task_runs)]
+    return ReportInputs(tuple(arms), tuple(tasks), tuple(with_samples), tuple(mixture_results))
 
 
-def _sampled(runs: Sequence[RunResult]) -> list[RunResult]:
+def _with_samples(runs: Sequence[RunResult]) -> list[RunResult]:
     """The runs of a task with their bootstrap samples."""
     samples: dict[str, list[Samples]] = {}
     for units in dict.fromkeys(run.counts.units for run in runs if run.counts):
@@ -187,8 +189,8 @@ def _sampled(runs: Sequence[RunResult]) -> list[RunResult]:
             for run in runs
             if run.counts and run.counts.units == units
         }
-        drawn = iter(resampled([count for by_seed in counts.values() for count in by_seed]))
-        samples |= {arm: [next(drawn) for _ in by_seed] for arm, by_seed in counts.items()}
+        in_order = iter(resample([count for by_seed in counts.values() for count in by_seed]))
+        samples |= {arm: [next(in_order) for _ in by_seed] for arm, by_seed in counts.items()}
     return [
         dataclasses.replace(
             run, samples=samples[run.arm][0], mean_samples=over_seeds(samples[run.arm], index)
@@ -277,7 +279,7 @@ def _test_results(
 
 
 def _counts(folder: Path) -> UnitCounts | None:
-    values = document(folder / "figures.json")
+    values = document(folder / "formulas.json")
     frame = parquet(folder / "counts.parquet", ("unit",))
     if values is None or frame is None:
         return None
@@ -336,13 +338,13 @@ def _training(folder: Path) -> Training:
     values = document(path) or {}
     rates = numbers(values, "learning_rates", path)
     facts = numbers({"run": {key: values.get(key) for key in FACTS}}, "run", path)
-    drawn = typed(values, "drawn", dict, path)
+    consumed = typed(values, "consumed_by_corpus", dict, path)
     return Training(
         table(folder / "train.tsv", ("step", "loss")),
         table(folder / "validation.tsv", ("step",)),
         facts,
         rates,
-        {corpus: numbers(drawn, corpus, path) for corpus in drawn},
+        {corpus: numbers(consumed, corpus, path) for corpus in consumed},
     )
 
 

@@ -19,7 +19,7 @@ RARER = "(rarer)"
 MAX_TEXT_LENGTH = 300  # in characters
 
 
-def shown_run(runs: Sequence[RunResult]) -> RunResult | None:
+def displayed_run(runs: Sequence[RunResult]) -> RunResult | None:
     """The run with the displayed mistakes: multitask, or else the first run with claims."""
     candidates = [run for run in runs if run.claims is not None and len(run.claims)]
     ours = [run for run in candidates if run.arm == OURS]
@@ -28,7 +28,7 @@ def shown_run(runs: Sequence[RunResult]) -> RunResult | None:
 
 def about(runs: Sequence[RunResult]) -> str:
     """A sentence on the arm of the displayed mistakes."""
-    run = shown_run(runs)
+    run = displayed_run(runs)
     return (
         f"The mistakes and the reliability plots are those of {run.arm} on the test split."
         if run
@@ -126,7 +126,7 @@ def _measure_errors(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -
 
 def confusion(runs: Sequence[RunResult]) -> Table | None:
     """The number of claims by gold label (rows) and predicted label (columns)."""
-    run = shown_run(runs)
+    run = displayed_run(runs)
     if run is None or run.claims is None:
         return None
     pairs = Counter(zip(run.claims["gold_label"], run.claims["predicted_label"], strict=True))
@@ -167,7 +167,7 @@ def _confusion_cell(merged: Counter[tuple[str, str]], gold: str, predicted: str)
 
 def mistakes(runs: Sequence[RunResult]) -> Table | None:
     """The most confident wrong claims."""
-    run = shown_run(runs)
+    run = displayed_run(runs)
     if run is None or run.claims is None:
         return None
     wrong = run.claims[~run.claims["right"].to_numpy(np.bool_) & run.claims["calibrated"].notna()]
@@ -198,7 +198,7 @@ def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:
 
     Risk by coverage is plotted for every arm, and for the displayed run by each measure.
     """
-    run = shown_run(runs)
+    run = displayed_run(runs)
     if run is None:
         return
     for kind, raw, calibrated, right in _kinds(run):

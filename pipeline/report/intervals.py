@@ -35,13 +35,13 @@ def gap(run: RunResult, other: RunResult) -> Difference | None:
     )
 
 
-def level(runs: Sequence[RunResult], best: Sequence[str]) -> list[str]:
+def tied_for_best(runs: Sequence[RunResult], best: Sequence[str]) -> list[str]:
     """The `best` arms, and the arms without a significant difference from at least one of them."""
     top = [run for run in runs if run.arm in best]
     others = [run for run in runs if run.arm not in best]
-    return [*best, *(run.arm for run in others if _is_level(run, top))]
+    return [*best, *(run.arm for run in others if _is_tied(run, top))]
 
 
-def _is_level(run: RunResult, top: Sequence[RunResult]) -> bool:
+def _is_tied(run: RunResult, top: Sequence[RunResult]) -> bool:
     gaps = [gap(top_run, run) for top_run in top]
-    return any(top_gap is not None and not top_gap.real for top_gap in gaps)
+    return any(top_gap is not None and not top_gap.is_significant for top_gap in gaps)

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.report.stage_outputs import RERUN
 from pipeline.tasks import NAMES, task_named
-from pipeline.tasks.base.capabilities import switched_off
+from pipeline.tasks.base.capabilities import unsupported_features
 
 TITLES = {
     "f1": "F1",
@@ -40,7 +40,7 @@ def title(kind: str | None, metric: str) -> str:
 
 def about_features(kind: str) -> str:
     """A sentence on the features that the kind of task does not support; empty if none."""
-    return switched_off(task_named(kind))
+    return unsupported_features(task_named(kind))
 
 
 def glossary(kinds: Iterable[str]) -> Mapping[str, str]:

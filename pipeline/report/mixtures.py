@@ -8,10 +8,10 @@ from pipeline.report.tables import DASH, Cell, Table, count, factor, learning_ra
 
 
 def shares(mixture: Mixture) -> Table | None:
-    """The share of each corpus in the mixture, by rows and as sampled."""
+    """The share of each corpus in the mixture, by rows and by sampling rate."""
     if not mixture.corpora:
         return None
-    names = ("rows", "share of rows", "share as sampled", "rate", "epochs", "micro-batches")
+    names = ("rows", "share of rows", "sampled share", "rate", "epochs", "micro-batches")
     total = sum(corpus.get("rows") or 0 for corpus in mixture.corpora.values())
     rows = tuple(
         (Cell(name), *map(Cell, _share_texts(corpus, total)))
@@ -47,19 +47,19 @@ UNIT_TITLES = {
 }
 
 
-def drawn_shares(mixture: Mixture) -> dict[str, dict[str, float]]:
+def shares_by_unit(mixture: Mixture) -> dict[str, dict[str, float]]:
     """The intended and the realized shares of each corpus by unit, in percent.
 
     Empty if the run has no record of the realized shares.
     """
-    drawn, corpora = mixture.training.drawn, mixture.corpora or {}
+    consumed, corpora = mixture.training.consumed_by_corpus, mixture.corpora or {}
     totals = {
-        key: sum(counts.get(key) or 0 for counts in drawn.values()) or 1 for key in UNIT_TITLES
+        key: sum(counts.get(key) or 0 for counts in consumed.values()) or 1 for key in UNIT_TITLES
     }
     return {
         name: {"intended": 100 * (corpora[name].get("share") or 0)}
         | {title: 100 * (counts.get(key) or 0) / totals[key] for key, title in UNIT_TITLES.items()}
-        for name, counts in drawn.items()
+        for name, counts in consumed.items()
         if name in corpora
     }
 
@@ -70,9 +70,9 @@ def consumed_by_corpus(mixture: Mixture) -> Table | None:
         (
             Cell(name),
             Cell(percent(corpus_shares["intended"] / 100, 1)),
-            *_realized_cells(corpus_shares, mixture.training.drawn[name]),
+            *_realized_cells(corpus_shares, mixture.training.consumed_by_corpus[name]),
         )
-        for name, corpus_shares in drawn_shares(mixture).items()
+        for name, corpus_shares in shares_by_unit(mixture).items()
     )
     columns = (Cell("corpus"), Cell("intended"), *map(Cell, UNIT_TITLES.values()))
     return Table("Shares of the training data", columns, rows) if rows else None

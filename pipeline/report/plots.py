@@ -90,7 +90,7 @@ def arm_order(arm: str) -> int:
 
 
 def curve(frame: pd.DataFrame | None, column: str) -> "pd.Series[float] | None":
-    """`column` by step, where both are finite. None if no such row exists."""
+    """The finite values of `column` by step. None if there are none."""
     if frame is None or column not in frame:
         return None
     finite = np.isfinite(frame[column]) & np.isfinite(frame["step"])
@@ -208,7 +208,7 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
         figure, axes = _figure(0.9 + 0.5 * len(corpora))
         for side, name, color in (
             (-0.19, "share of rows", "#b8bfca"),
-            (0.19, "share as sampled", "#332288"),
+            (0.19, "sampled share", "#332288"),
         ):
             widths = [100 * pair[side > 0] for pair in corpora.values()]
             bars = axes.barh(
@@ -247,13 +247,13 @@ def histogram(
         end = 1.05 * max(top, mark or 0.0, 1.0)
         # Integer bin widths, so that all bins contain the same number of integers.
         edges = np.arange(0, end + 1, max(1, round(end / 40)))
-        for place, (name, numbers) in enumerate(shown.items()):
+        for index, (name, numbers) in enumerate(shown.items()):
             heights, _ = np.histogram(np.minimum(numbers, edges[-1]), edges)
             axes.stairs(
                 100 * heights / len(numbers),
                 edges,
-                color=TASK_COLORS[place],
-                ls=DASHES[place],
+                color=TASK_COLORS[index],
+                ls=DASHES[index],
                 lw=1.6,
                 label=name,
             )
@@ -280,11 +280,11 @@ def bars(
         names = list(dict.fromkeys(name for values in shown.values() for name in values))
         height = 0.8 / max(1, len(names))
         figure, axes = _figure(1.0 + (0.14 + 0.1 * len(names)) * len(shown))
-        for place, name in enumerate(names):
-            at = [row - 0.4 + height * (place + 0.5) for row in range(len(shown))]
+        for index, name in enumerate(names):
+            heights = [row - 0.4 + height * (index + 0.5) for row in range(len(shown))]
             widths = [values.get(name, 0.0) for values in shown.values()]
-            color = arm_color(name) if name in ARMS else TASK_COLORS[place % len(TASK_COLORS)]
-            axes.barh(at, widths, height=height * 0.9, color=color, label=name)
+            color = arm_color(name) if name in ARMS else TASK_COLORS[index % len(TASK_COLORS)]
+            axes.barh(heights, widths, height=height * 0.9, color=color, label=name)
         axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.grid(visible=False, axis="y")
@@ -310,12 +310,12 @@ def scatter(
     """
     with _style():
         figure, axes = _figure(2.9)
-        for place, (name, values) in enumerate(groups.items()):
+        for index, (name, values) in enumerate(groups.items()):
             axes.plot(
                 values.index,
                 values,
-                MARKERS[place],
-                color=TASK_COLORS[place],
+                MARKERS[index],
+                color=TASK_COLORS[index],
                 label=name,
                 ms=5,
                 alpha=0.85,

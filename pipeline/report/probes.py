@@ -14,10 +14,10 @@ from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, score
 
 ROBUSTNESS = (
-    "Each suite perturbs the test examples and keeps their reference correct. The note of a score "
-    "is the difference from the score on the unchanged examples. A suite has no effect if the "
-    "backbone does not see the change (upper case with an uncased backbone, white space in lists "
-    "of words). A difference of a few points on few examples may not be significant."
+    "Each suite perturbs the test examples so that the references stay correct. The note of a "
+    "score is the difference from the score on the unchanged examples. A suite has no effect if "
+    "the backbone does not see the change (upper case with an uncased backbone, white space in "
+    "lists of words). A difference of a few points on few examples may not be significant."
 )
 PROMPTS = (
     "Attention mass is the share of a token's attention on the prompt, by layer and head. The "
@@ -38,14 +38,15 @@ COSINES = {"cosine": "its prompt", "cosine_added": "the change of its prompt by 
 class Probe:
     """One arm on one task: `suites` and `layers` are the tables of the stage `probe`.
 
-    `kind` is the kind of task, None if the arm is not evaluated on the task.
+    `measures` are the score on unchanged examples and the number of rows. `kind` is the kind of
+    task, None if the arm is not evaluated on the task.
     """
 
     arm: str
     task: str
     kind: str | None
     primary: str
-    figures: Scores
+    measures: Scores
     suites: pd.DataFrame
     layers: pd.DataFrame
 
@@ -63,7 +64,7 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
     layers = stage_outputs.table(folder / "layers.tsv", ("layer", "score", "loss"))
     if values is None or suites is None or layers is None:
         return None
-    figures = stage_outputs.numbers(
+    measures = stage_outputs.numbers(
         {"probe": {key: values.get(key) for key in ("score", "rows")}},
         "probe",
         folder / "metrics.json",
@@ -71,18 +72,18 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
     evaluated = results / arm / task / "metrics.json"
     metrics = stage_outputs.document(evaluated)
     kind = None if metrics is None else kinds.kind_in(metrics, evaluated)
-    return Probe(arm, task, kind, str(values.get("primary")), figures, suites, layers)
+    return Probe(arm, task, kind, str(values.get("primary")), measures, suites, layers)
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
     """The content of `results/out_of_domain/ARM/MODEL-on-DATA`; None if absent.
 
-    The keys are the scores `home` (in domain) and `there` (out of domain), `loss` and `rows`.
+    The keys are the scores `in_domain` and `out_of_domain`, `loss` and `rows`.
     Raises UserError for a malformed file.
     """
     path = results / "out_of_domain" / arm / f"{model}-on-{data}" / "metrics.json"
     values = stage_outputs.document(path)
-    keys = ("home", "there", "loss", "rows")
+    keys = ("in_domain", "out_of_domain", "loss", "rows")
     if values is None:
         return None
     return stage_outputs.numbers({"scores": {key: values.get(key) for key in keys}}, "scores", path)
@@ -165,7 +166,7 @@ def _suites(task: str, probes: Sequence[Probe]) -> Table:
     names = list(dict.fromkeys(name for probe in probes for name in probe.suites["suite"]))
     columns = (
         Cell("arm"),
-        Cell("unchanged", _measured(probes)),
+        Cell("unchanged", _metric_and_rows(probes)),
         *(Cell(name.replace("_", " ")) for name in names),
     )
     return Table(
@@ -175,8 +176,8 @@ def _suites(task: str, probes: Sequence[Probe]) -> Table:
     )
 
 
-def _measured(probes: Sequence[Probe]) -> str:
-    rows, name = probes[0].figures.get("rows"), kinds.title(probes[0].kind, probes[0].primary)
+def _metric_and_rows(probes: Sequence[Probe]) -> str:
+    rows, name = probes[0].measures.get("rows"), kinds.title(probes[0].kind, probes[0].primary)
     return f"{name} · {count(rows)} examples"
 
 
@@ -189,7 +190,7 @@ def _suite_row(probe: Probe, names: Sequence[str]) -> tuple[Cell, ...]:
     }
     return (
         arm_header(probe.arm),
-        Cell(score(probe.figures.get("score"))),
+        Cell(score(probe.measures.get("score"))),
         *(cells.get(name, Cell(DASH)) for name in names),
     )
 
@@ -211,8 +212,8 @@ def _out_of_domain(
     for arm, arm_scores in out_of_domain:
         pairs = [
             (
-                Cell(score(scores.get("home"))),
-                Cell(score(scores.get("there")), _change(scores.get("loss"))),
+                Cell(score(scores.get("in_domain"))),
+                Cell(score(scores.get("out_of_domain")), _change(scores.get("loss"))),
             )
             for scores in (shift or {} for shift in arm_scores)
         ]

@@ -28,7 +28,7 @@ REFERENCES = tuple(
     arm.name for arm in sorted(ARMS.values(), key=lambda arm: arm.reference) if arm.reference
 )
 
-MEASURED = (
+RESOURCE_USAGE = (
     "deep-prompt show prints the seconds, the peak memory and the number of ranks of each run."
 )
 
@@ -51,23 +51,21 @@ GLOSSARY: dict[str, str] = {
     ),
     "of several scores": (
         "The run was repeated with other seeds (`repeat` in params.yaml), and the cell is the mean "
-        "of the listed test scores. The shared prompt and its head stay the same. The interval, "
-        "and "
-        "that of a difference between two repeated arms, covers both test-set sampling and seed "
-        "variance (Student's t); few seeds make it wide. Other values are those of the first seed."
+        "of the listed test scores. The shared prompt and its head stay the same. The interval "
+        "of the mean, and that of a difference between two repeated arms, covers both test-set "
+        "sampling and seed variance (Student's t); few seeds make it wide. Other values are those "
+        "of the first seed."
     ),
     "confidence": (
         "The softmax probability of the predicted tag, answer or label. The confidence of a span "
-        "or "
-        "argument is the lowest confidence of its tags. Calibrated: the logits are divided by one "
-        "temperature, fitted on validation (Guo et al. 2017); this changes no prediction. "
+        "or argument is the lowest confidence of its tags. Calibrated: the logits are divided by "
+        "one temperature, fitted on validation (Guo et al. 2017); this changes no prediction. "
         "`deep-prompt predict` returns calibrated confidences."
     ),
     "ECE, Brier": (
         "ECE is the mean difference between confidence and accuracy over 15 bins. Brier is the "
-        "mean "
-        "squared error of the confidence. Lower is better. In the reliability plot, points below "
-        "the diagonal are overconfident."
+        "mean squared error of the confidence. Lower is better. In the reliability plot, points "
+        "below the diagonal are overconfident."
     ),
     "AURC": (
         "The area under the risk-coverage curve: the error rate (risk) of the most confident "
@@ -91,7 +89,7 @@ GLOSSARY: dict[str, str] = {
         "exponential means over about a thirtieth of the run. Losses of different tasks are not "
         "comparable."
     ),
-    "share as sampled": (
+    "sampled share": (
         "A corpus of n rows is sampled in proportion to min(n, cap)^(1/temperature); a temperature "
         "above 1 favors small corpora. Epochs are the passes over each corpus."
     ),
@@ -107,7 +105,7 @@ GLOSSARY: dict[str, str] = {
 }
 
 
-NEEDED: dict[str, Callable[[RunResult], bool]] = {
+GLOSSARY_CONDITIONS: dict[str, Callable[[RunResult], bool]] = {
     "95 % interval": lambda run: run.counts is not None,
     "of several scores": lambda run: bool(run.repeats),
     "confidence": lambda run: run.confidences is not None,
@@ -116,58 +114,53 @@ NEEDED: dict[str, Callable[[RunResult], bool]] = {
     "measures of confidence": lambda run: run.measures is not None,
     "confusion": lambda run: run.claims is not None,
 }
-"""A term is in the glossary if this holds for at least one run."""
+"""A term is in the glossary if its condition holds for at least one run."""
 
 
-def glossary(evidence: ReportInputs) -> dict[str, str]:
-    """Term to explanation: the terms of this report, then those of its task types."""
-    absent = {*ARMS} - {*evidence.arms} | {
-        word for word, has in NEEDED.items() if not any(map(has, evidence.runs))
+def glossary(inputs: ReportInputs) -> dict[str, str]:
+    """Term -> explanation: the terms of this report, then those of its task types."""
+    absent = {*ARMS} - {*inputs.arms} | {
+        term for term, holds in GLOSSARY_CONDITIONS.items() if not any(map(holds, inputs.runs))
     }
-    shown = {word: text for word, text in GLOSSARY.items() if word not in absent}
-    return {**shown, **kinds.glossary(run.metrics.kind for run in evidence.runs if run.metrics)}
+    terms = {term: text for term, text in GLOSSARY.items() if term not in absent}
+    return {**terms, **kinds.glossary(run.metrics.kind for run in inputs.runs if run.metrics)}
 
 
-def summary(evidence: ReportInputs) -> str:
+def summary(inputs: ReportInputs) -> str:
     """A paragraph about all tasks."""
-    done = [run for run in evidence.runs if primary(run) is not None]
-    if not done:
+    scored_runs = [run for run in inputs.runs if primary(run) is not None]
+    if not scored_runs:
         return "No arm has been evaluated yet."
     parts = [
-        f"{len(done)} of {len(evidence.runs)} runs ({_plural(evidence.arms, 'arm')} on "
-        f"{_plural(evidence.tasks, 'task')}) are complete."
+        f"{len(scored_runs)} of {len(inputs.runs)} runs ({_plural(inputs.arms, 'arm')} on "
+        f"{_plural(inputs.tasks, 'task')}) are complete."
     ]
-    parts.append(_winners(evidence))
-    parts.extend(
-        sentence for reference in REFERENCES if (sentence := _against(evidence, reference))
-    )
-    ours = [run for run in done if run.arm == OURS]
-    if OURS in evidence.arms and not ours:
+    parts.append(_winners(inputs))
+    parts.extend(sentence for reference in REFERENCES if (sentence := _against(inputs, reference)))
+    ours = [run for run in scored_runs if run.arm == OURS]
+    if OURS in inputs.arms and not ours:
         parts.append(f"{OURS} has not been evaluated.")
     parts.extend(_size(ours))
-    leaky = [mixture.name for mixture in evidence.mixtures if mixture.leaks]
+    leaky = [mixture.name for mixture in inputs.mixtures if mixture.leaks]
     if leaky:
         parts.append(
             f"The leakage check of the mixture {_and(leaky)} found held-out rows among training "
-            "rows; "
-            "see its section."
+            "rows; see its section."
         )
     return " ".join(parts)
 
 
-def about_cost(evidence: ReportInputs) -> str:
+def about_cost(inputs: ReportInputs) -> str:
     """The cost of the shared prompt's training, and where to find the time of each run."""
-    seen = {
-        mixture.name: mixture.training.facts.get("tokens_seen") for mixture in evidence.mixtures
-    }
+    seen = {mixture.name: mixture.training.facts.get("tokens_seen") for mixture in inputs.mixtures}
     tokens = [
         f"{count(value)} tokens ({name})" for name, value in seen.items() if value is not None
     ]
-    if not tokens or OURS not in evidence.arms:
-        return MEASURED
+    if not tokens or OURS not in inputs.arms:
+        return RESOURCE_USAGE
     return (
         f"The shared prompt was trained on {_and(tokens)}, once for all tasks; the tokens "
-        f"of {OURS} are additional. {MEASURED}"
+        f"of {OURS} are additional. {RESOURCE_USAGE}"
     )
 
 
@@ -176,26 +169,26 @@ def about_mixture(mixture: Mixture) -> str:
     if mixture.corpora is None:
         return "The file of the mixture is missing; below is its training."
     temperature, cap = mixture.settings.get("temperature"), mixture.settings.get("cap")
-    how = (
+    rates = (
         f"mixed at temperature {factor(temperature)}, cap {count(cap)}"
         if temperature
         else "mixed in equal or fixed shares"
     )
-    found = (
+    leakage = (
         "The leakage check found held-out rows among training rows."
         if mixture.leaks
         else "The leakage check found no held-out row among training rows."
     )
     dropped = sum(corpus.get("dropped") or 0 for corpus in mixture.corpora.values())
-    gone = f" {count(dropped)} leaking training rows were dropped." if dropped else ""
-    warned = "".join(f" Warning: {warning}." for warning in mixture.warnings)
-    return f"{len(mixture.corpora)} corpora, {how}. {found}{gone}{warned}"
+    dropped_rows = f" {count(dropped)} leaking training rows were dropped." if dropped else ""
+    warnings = "".join(f" Warning: {warning}." for warning in mixture.warnings)
+    return f"{len(mixture.corpora)} corpora, {rates}. {leakage}{dropped_rows}{warnings}"
 
 
 def about_task(runs: Sequence[RunResult]) -> str:
-    """The best arm and its distance to multitask, and the features that the task type lacks."""
-    off = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
-    return " ".join(filter(None, [_ranking(runs), off]))
+    """The best arm and its distance to multitask, and the unsupported features of the task type."""
+    features = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
+    return " ".join(filter(None, [_ranking(runs), features]))
 
 
 def _ranking(runs: Sequence[RunResult]) -> str:
@@ -203,9 +196,9 @@ def _ranking(runs: Sequence[RunResult]) -> str:
     if not best:
         return "Not evaluated yet."
     values = {run.arm: value for run in runs if (value := primary(run)) is not None}
-    only = "the only arm with a score" if len(values) == 1 else "best"
+    rank = "the only arm with a score" if len(values) == 1 else "best"
     verb = "are" if len(best) > 1 else "is"
-    text = f"{_and(best)} {verb} {only} with {score(values[best[0]])} {name}"
+    text = f"{_and(best)} {verb} {rank} with {score(values[best[0]])} {name}"
     if OURS not in values:
         return f"{text}."
     by_arm = {run.arm: run for run in runs}
@@ -222,13 +215,13 @@ def _ranking(runs: Sequence[RunResult]) -> str:
 
 def _significance(ours: RunResult, other: RunResult) -> str:
     difference = gap(ours, other)
-    return " (not significant)" if difference and not difference.real else ""
+    return " (not significant)" if difference and not difference.is_significant else ""
 
 
-def _winners(evidence: ReportInputs) -> str:
-    best = [arm for task in evidence.tasks for arm in best_arms(evidence.of_task(task))]
-    scored = sum(bool(best_arms(evidence.of_task(task))) for task in evidence.tasks)
-    wins = {arm: best.count(arm) for arm in evidence.arms if arm in best}
+def _winners(inputs: ReportInputs) -> str:
+    best = [arm for task in inputs.tasks for arm in best_arms(inputs.of_task(task))]
+    scored = sum(bool(best_arms(inputs.of_task(task))) for task in inputs.tasks)
+    wins = {arm: best.count(arm) for arm in inputs.arms if arm in best}
     ranked = sorted(wins.items(), key=lambda pair: -pair[1])
     return (
         f"Best on {_plural(range(scored), 'task')}: "
@@ -237,11 +230,11 @@ def _winners(evidence: ReportInputs) -> str:
     )
 
 
-def _against(evidence: ReportInputs, reference: str) -> str:
+def _against(inputs: ReportInputs, reference: str) -> str:
     """The mean distance of multitask to `reference`; empty if no task has both."""
     pairs = [
-        (primary(evidence.run(OURS, task)), primary(evidence.run(reference, task)))
-        for task in evidence.tasks
+        (primary(inputs.run(OURS, task)), primary(inputs.run(reference, task)))
+        for task in inputs.tasks
     ]
     gaps = [
         _difference(ours, other) for ours, other in pairs if ours is not None and other is not None
@@ -250,9 +243,11 @@ def _against(evidence: ReportInputs, reference: str) -> str:
         return ""
     if len(gaps) == 1:
         return f"On the only task with both, {OURS} is {_gap(gaps[0])} {reference}."
-    reach = f"{signed(min(gaps))} to {signed(max(gaps))}"
+    value_range = f"{signed(min(gaps))} to {signed(max(gaps))}"
     mean = _gap(fmean(gaps))
-    return f"Averaged over {len(gaps)} tasks, {OURS} is {mean} {reference} (by task: {reach})."
+    return (
+        f"Averaged over {len(gaps)} tasks, {OURS} is {mean} {reference} (by task: {value_range})."
+    )
 
 
 def _size(ours: Sequence[RunResult]) -> Iterator[str]:
@@ -273,9 +268,9 @@ def _gap(difference: float) -> str:
     return f"{score(abs(difference))} points {'above' if difference > 0 else 'below'}"
 
 
-def _plural(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _plural(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+def _and(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

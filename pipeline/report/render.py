@@ -17,7 +17,7 @@ from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult,
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import Table
 
-OPEN_UP_TO = 12  # rows; a longer table by label starts folded, below its plot
+MAX_OPEN_ROWS = 12  # a longer table by label starts folded, below its plot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,39 +33,40 @@ class Section:
     @property
     def starts_open(self) -> bool:
         """Whether the collapsible table is short enough to start open."""
-        return self.folded is not None and len(self.folded.rows) <= OPEN_UP_TO
+        return self.folded is not None and len(self.folded.rows) <= MAX_OPEN_ROWS
 
 
 def write_report(
     results: Path,
     predictions: Path,
     runs: Path,
-    mixed: Sequence[Path],
+    mixture_files: Sequence[Path],
     tasks: Sequence[str],
     arms: Sequence[str],
     output: Path,
     published: Published | None = None,
-    more: Sequence[Section] = (),
+    extra_sections: Sequence[Section] = (),
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> None:
     """Write `output/report.html`, a self-contained file, and `output/report.md`.
 
     Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/`
-    and the files `mixed`, named MIXTURE.json. Missing runs are shown as a dash. `published` has
-    published scores to compare with. The sections `more` come last. `repeated` has the arm, task
+    and `mixture_files`, named MIXTURE.json. Missing runs are shown as a dash. `published` has
+    published scores to compare with. The `extra_sections` come last. `repeated` has the arm, task
     and seed of runs in `repeat/SEED/ARM/TASK/`. The same inputs give the same bytes.
 
     Raises UserError for a malformed file.
     """
     inputs = dataclasses.replace(
-        collect(results, predictions, runs, mixed, tasks, arms, repeated), published=published or {}
+        collect(results, predictions, runs, mixture_files, tasks, arms, repeated),
+        published=published or {},
     )
     sections = [_comparison(inputs)]
     for task in inputs.tasks:
         of_task = inputs.of_task(task)
         sections += [_task(task, of_task), *_confidence(task, of_task)]
     sections += [_mixture(mixture) for mixture in inputs.mixtures]
-    sections += more
+    sections += extra_sections
     for name in ("report.html", "report.md"):
         text = page(
             name,
@@ -126,7 +127,7 @@ def _task(task: str, runs: Sequence[RunResult]) -> Section:
 
 
 def _confidence(task: str, runs: Sequence[RunResult]) -> Iterator[Section]:
-    """The confidence of the arms, its calibration, and the mistakes of our arm."""
+    """The confidence of the arms, its calibration, and the mistakes of the displayed arm."""
     candidates = (
         confidence.calibration(runs),
         confidence.measures(runs),
@@ -185,7 +186,7 @@ def _mixture(mixture: Mixture) -> Section:
     bars = {name: (rows, rate) for name, rows, rate in _shares(mixture)}
     if bars:
         charts.append(plots.share_bars(f"{mixture.name}: shares of the corpora", bars))
-    realized = mixtures.drawn_shares(mixture)
+    realized = mixtures.shares_by_unit(mixture)
     if realized:
         charts.append(
             plots.bars(f"{mixture.name}: shares intended and realized", "% of the run", realized)

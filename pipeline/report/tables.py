@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.arms import ARMS, MULTITASK
 from pipeline.report import kinds
 from pipeline.report.collect import MetricsDocument, ReportInputs, RunResult
-from pipeline.report.intervals import gap, interval_of, level
+from pipeline.report.intervals import gap, interval_of, tied_for_best
 from pipeline.report.plots import arm_color
 from pipeline.report.stage_outputs import Scores
 
@@ -79,10 +79,10 @@ def span(values: Iterable[float | None], write: Callable[[float | None], str]) -
 
 def primary(run: RunResult | None) -> float | None:
     """The primary test score."""
-    return figure(run, run.metrics.primary) if run and run.metrics else None
+    return metric_value(run, run.metrics.primary) if run and run.metrics else None
 
 
-def figure(run: RunResult, name: str) -> float | None:
+def metric_value(run: RunResult, name: str) -> float | None:
     """A test metric; the mean over seeds."""
     values = run.values(name)
     return fmean(values) if values else None
@@ -114,11 +114,11 @@ def metric_name(runs: Sequence[RunResult]) -> str:
     )
 
 
-def comparison(evidence: ReportInputs) -> Table:
+def comparison(inputs: ReportInputs) -> Table:
     """Test scores by arm and task, with the cost of each arm."""
     columns = [Cell("arm")]
-    for task in evidence.tasks:
-        runs = evidence.of_task(task)
+    for task in inputs.tasks:
+        runs = inputs.of_task(task)
         rows = span((run.metrics.rows.get("test") for run in runs if run.metrics), count)
         columns.append(
             Cell(
@@ -135,28 +135,28 @@ def comparison(evidence: ReportInputs) -> Table:
         Cell("seed"),
     ]
     best = {
-        task: level(evidence.of_task(task), best_arms(evidence.of_task(task)))
-        for task in evidence.tasks
+        task: tied_for_best(inputs.of_task(task), best_arms(inputs.of_task(task)))
+        for task in inputs.tasks
     }
-    lines = (*(_arm(evidence, arm, best) for arm in evidence.arms), *_published(evidence))
-    return Table("Test scores by arm and task", tuple(columns), lines)
+    body = (*(_arm(inputs, arm, best) for arm in inputs.arms), *_published(inputs))
+    return Table("Test scores by arm and task", tuple(columns), body)
 
 
-def _published(evidence: ReportInputs) -> Iterator[tuple[Cell, ...]]:
+def _published(inputs: ReportInputs) -> Iterator[tuple[Cell, ...]]:
     """Published scores, below the arms."""
-    for source, arms in evidence.published.items():
+    for source, arms in inputs.published.items():
         for arm, scores in arms.items():
             yield (
                 arm_header(arm, source),
-                *(Cell(score(scores.get(task))) for task in evidence.tasks),
+                *(Cell(score(scores.get(task))) for task in inputs.tasks),
                 *[Cell(DASH)] * 4,
             )
 
 
-def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
+def _arm(inputs: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[Cell, ...]:
     cells = [arm_header(arm, ARMS[arm].title if arm in ARMS else "")]
-    for task in evidence.tasks:
-        run = evidence.run(arm, task)
+    for task in inputs.tasks:
+        run = inputs.run(arm, task)
         cells.append(
             Cell(
                 score(primary(run)),
@@ -164,7 +164,7 @@ def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[
                 arm in best[task],
             )
         )
-    runs = [run for run in evidence.runs if run.arm == arm]
+    runs = [run for run in inputs.runs if run.arm == arm]
     shares = span(map(share_trained, runs), percent)
     cells.append(Cell(span(map(trained, runs), count), shares if shares != DASH else ""))
     cells += [
@@ -179,14 +179,14 @@ def _arm(evidence: ReportInputs, arm: str, best: dict[str, list[str]]) -> tuple[
 
 def _notes(run: RunResult, metrics: MetricsDocument) -> str:
     """The note of a score: interval, scores of all seeds, and the validation score."""
-    held = metrics.validation.get(metrics.primary)
+    validation = metrics.validation.get(metrics.primary)
     return " · ".join(
         filter(
             None,
             (
-                ends(run, metrics.primary),
+                interval_text(run, metrics.primary),
                 f"of {', '.join(map(score, run.values(metrics.primary)))}" if run.repeats else "",
-                f"validation {score(held)}" if held is not None else "",
+                f"validation {score(validation)}" if validation is not None else "",
             ),
         )
     )
@@ -197,20 +197,20 @@ def _seeds(run: RunResult) -> list[str]:
     return [] if seed is None else [str(seed), *(str(repeat.seed) for repeat in run.repeats)]
 
 
-def ends(run: RunResult, figure: str) -> str:
+def interval_text(run: RunResult, metric: str) -> str:
     """The interval of a test metric as `56.1–61.4`; empty if there is none."""
-    bounds = interval_of(run, figure)
+    bounds = interval_of(run, metric)
     return f"{score(bounds[0])}–{score(bounds[1])}" if bounds else ""
 
 
-def differences(evidence: ReportInputs) -> Table | None:
+def differences(inputs: ReportInputs) -> Table | None:
     """The differences of the arms of each task to multitask, with their significance."""
     columns = ("task", "arm", "difference", "95 % interval", "p", "verdict")
     rows = []
-    for task in evidence.tasks:
-        ours = evidence.run(OURS, task)
+    for task in inputs.tasks:
+        ours = inputs.run(OURS, task)
         others = [
-            run for run in evidence.of_task(task) if run.arm != OURS and primary(run) is not None
+            run for run in inputs.of_task(task) if run.arm != OURS and primary(run) is not None
         ]
         rows += [
             (Cell(task), arm_header(run.arm), *map(Cell, _difference(ours, run)))
@@ -227,7 +227,7 @@ def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:
         return (DASH,) * 4
     verdict = (
         f"{other.arm if difference.value > 0 else ours.arm} is better"
-        if difference.real
+        if difference.is_significant
         else "not significant"
     )
     if bool(ours.repeats) != bool(other.repeats):
@@ -252,9 +252,9 @@ def arm_header(arm: str, note: str = "") -> Cell:
 
 def test_metrics(runs: Sequence[RunResult]) -> Table | None:
     """All test metrics of a task."""
-    measured = {name for run in runs if run.metrics for name in run.metrics.test}
+    metrics = {name for run in runs if run.metrics for name in run.metrics.test}
     titles = next((kinds.titles(run.metrics.kind) for run in runs if run.metrics), {})
-    names = [name for name in titles if name in measured] + sorted(measured - titles.keys())
+    names = [name for name in titles if name in metrics] + sorted(metrics - titles.keys())
     rows = tuple((arm_header(run.arm), *(_metric(name, run) for name in names)) for run in runs)
     return (
         Table(
@@ -267,8 +267,9 @@ def test_metrics(runs: Sequence[RunResult]) -> Table | None:
 
 def _metric(name: str, run: RunResult) -> Cell:
     """A metric in percent, or a count (an integer in metrics.json)."""
-    value, counted = figure(run, name), isinstance(run.metrics and run.metrics.test.get(name), int)
-    return Cell(count(value) if counted else score(value), ends(run, name))
+    value = metric_value(run, name)
+    is_count = isinstance(run.metrics and run.metrics.test.get(name), int)
+    return Cell(count(value) if is_count else score(value), interval_text(run, name))
 
 
 def cost(runs: Sequence[RunResult]) -> Table | None:

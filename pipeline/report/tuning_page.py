@@ -1,4 +1,4 @@
-"""The page of a search for training params: its trials, their scores, and important params."""
+"""The page of a search for training params: trials, scores, and the importance of each param."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

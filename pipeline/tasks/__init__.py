@@ -25,9 +25,9 @@ def task_named(name: str) -> Task[Any, Any, Any]:
 def code_of(name: str) -> str:
     """A hash of the code that is specific to a task.
 
-    That is its file, and the modules of `tasks.shared`, other tasks and `metrics` that it imports,
-    directly or indirectly. Stages read this hash from their input instead of the files, so that an
-    edit of one task's code reruns no other task.
+    It covers the task's file and all modules of `tasks.shared`, other tasks and `metrics` that the
+    file imports, directly or indirectly. Stages read this hash from their input instead of the
+    files, so that an edit of one task's code reruns no other task.
     """
     root = Path(__path__[0]).parent.parent
     pending, files = [f"{__name__}.{name}"], dict[str, Path]()

@@ -227,21 +227,22 @@ class MultipleChoice(
         Accuracy compares texts exactly, without SQuAD's normalization.
         """
         right = sum(predictions.get(example.id) in example.answers for example in examples)
-        measured = answers.score(_references(examples), predictions)
-        return Metrics({"accuracy": 100.0 * right / max(len(examples), 1), **measured.overall}, {})
+        text_metrics = answers.score(_references(examples), predictions)
+        accuracy = 100.0 * right / max(len(examples), 1)
+        return Metrics({"accuracy": accuracy, **text_metrics.overall}, {})
 
     def counts(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> UnitCounts:
         """The counts of each question."""
-        measured = answers.counts(_references(examples), predictions)
+        text_counts = answers.counts(_references(examples), predictions)
         right = np.array(
             [predictions.get(example.id) in example.answers for example in examples], np.float64
         )
         return UnitCounts(
-            measured.units,
-            {**measured.columns, "right": right},
-            {"accuracy": (("right", "total"),), **measured.formulas},
+            text_counts.units,
+            {**text_counts.columns, "right": right},
+            {"accuracy": (("right", "total"),), **text_counts.formulas},
         )
 
     def decision_logits(

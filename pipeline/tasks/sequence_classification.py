@@ -105,7 +105,7 @@ class SequenceClassification(
         )
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The text. It must not be empty, with a label of the recipe and spans inside the text."""
+        """The text. It must not be empty, its label must be in the recipe, and spans inside it."""
         before = len(problems)
         if row["label"] not in labels:
             problems.add(

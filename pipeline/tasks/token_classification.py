@@ -62,7 +62,7 @@ class TokenClassification(TaggingTask[Example, Entities]):
     outputs = ("tags",)
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The sentence. Tags must be as many as the tokens, with labels of the recipe."""
+        """The sentence. Each token must have one tag, and the labels must be in the recipe."""
         if not check_tags(row, labels, problems):
             return None
         return Example(row["id"], tuple(row["tokens"]), tuple(row["tags"]))

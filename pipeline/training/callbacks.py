@@ -1,4 +1,4 @@
-"""The record of a training run, and callbacks that follow it."""
+"""The record of a training run, and callbacks of the training loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,12 @@ Scores = dict[str, float]
 
 @dataclass
 class TrainingRun:
-    """The record of a run, beside the trained values: its curves, which are complete after a resume
-    too, and its best score.
+    """The record of a run: its curves, its best score, and its totals.
 
-    `steps` is the planned number. `pruned` says that a callback ended the run before its last step.
-    `resource_usage` has a row per row of `train`: seconds of training so far, over all resumes, and
-    peak memory in MB. They and `seconds`, the total, are measured; everything else is a function of
-    the run's inputs.
+    The record is complete after a resume, too. `steps` is the planned number of steps. `pruned`
+    tells whether a callback ended the run before its last step. `resource_usage` has one row per
+    row of `train`: seconds of training so far, over all resumes, and peak memory in MB. These rows
+    and `seconds`, the total, are measured. Everything else is a function of the run's inputs.
     """
 
     steps: int
@@ -29,17 +28,17 @@ class TrainingRun:
     pruned: bool = False
 
     def add_step(self, row: dict[str, float], seconds: float, peak_memory_mb: float) -> None:
-        """Add a row of `train` and the measurements at its end."""
+        """Add a row to `train`, and the measurements after its step to `resource_usage`."""
         self.train.append(row)
         self.resource_usage.append({"seconds": seconds, "peak_memory_mb": peak_memory_mb})
         self.seconds = seconds
 
-    def validated(self, step: int) -> bool:
-        """Whether the values after this step have been scored."""
+    def has_validation(self, step: int) -> bool:
+        """Whether the values after step `step` have been scored."""
         return bool(self.validation) and self.validation[-1]["step"] == step
 
     def add_validation(self, step: int, scores: Scores) -> bool:
-        """Add each task's score; returns whether their mean is the best so far."""
+        """Add the score of each task; returns whether their mean is the best so far."""
         mean = sum(scores.values()) / len(scores)
         self.validation.append(
             {
@@ -53,24 +52,25 @@ class TrainingRun:
         self.best_score, self.best_step = mean, step
         return True
 
-    def without_best(self) -> int:
-        """The number of validations since the best."""
+    def validations_since_best(self) -> int:
+        """The number of validations after the best one."""
         return sum(row["step"] > self.best_step for row in self.validation)
 
 
 class TrainingCallback:
-    """Follows a run: shows it, records it, or ends it early. A subclass overrides what it needs."""
+    """Shows a run, records it, or ends it early. A subclass overrides the methods that it needs."""
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Called after each step, which is the last of `run.train`; it trained on that many rows
-        and tokens.
+        """Called after each step; the step is the last row of `run.train`.
+
+        `rows` and `tokens` are the numbers of rows and tokens of the step.
         """
 
     def validated(self, run: TrainingRun) -> None:
-        """Called after each validation, which is the last of `run.validation`."""
+        """Called after each validation; it is the last row of `run.validation`."""
 
     def should_prune(self, run: TrainingRun) -> bool:
-        """Asked after each validation but that of the last step: whether to end the run here."""
+        """Whether to end the run now; called after each validation before the last step."""
         return False
 
     def log(self, line: str) -> None:
@@ -78,7 +78,7 @@ class TrainingCallback:
 
 
 class CallbackList(TrainingCallback):
-    """Several callbacks, called in order; any of them can end the run."""
+    """Calls several callbacks in order. Any of them can end the run."""
 
     def __init__(self, callbacks: Sequence[TrainingCallback]) -> None:
         self._callbacks = tuple(callbacks)

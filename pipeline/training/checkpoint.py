@@ -1,9 +1,9 @@
 """Checkpoints: the state that a run needs to resume as if it had not stopped.
 
 A checkpoint is a folder `step-N` with `state.safetensors` and `state.json`. The latter contains a
-hash of both, so a truncated or altered checkpoint is detected and the previous one is used. The
-rest of a run is a function of (params, step). Results for others are artifacts:
-`pipeline.artifacts`.
+hash of both. So a truncated or altered checkpoint is detected, and the previous one is used. The
+rest of a run is a function of (params, step). Trained models are saved as artifacts
+(`pipeline.artifacts`), not as checkpoints.
 """
 
 import hashlib
@@ -37,15 +37,15 @@ class State:
 def save_checkpoint(folder: Path, state: State) -> None:
     """Write `folder/step-N` atomically.
 
-    Keeps this checkpoint and the previous one. Later ones are broken and are removed.
+    Keeps this checkpoint and the previous one. Later checkpoints are broken and are removed.
     """
     path = folder / f"step-{state.step:09d}"
-    with atomic_folder(path) as beside:
+    with atomic_folder(path) as new_folder:
         content = save({name: tensor.contiguous() for name, tensor in state.tensors.items()})
-        (beside / "state.safetensors").write_bytes(content)
+        (new_folder / "state.safetensors").write_bytes(content)
         description = {"step": state.step, "progress": state.progress}
         description["sha256"] = _digest(content, description)
-        (beside / "state.json").write_text(json.dumps(description), encoding="utf-8")
+        (new_folder / "state.json").write_text(json.dumps(description), encoding="utf-8")
     checkpoints = _checkpoints(folder)
     kept = [checkpoint for checkpoint in checkpoints if checkpoint <= path][-NUM_KEPT:]
     for checkpoint in set(checkpoints) - set(kept):
@@ -53,7 +53,7 @@ def save_checkpoint(folder: Path, state: State) -> None:
 
 
 def load_checkpoint(folder: Path) -> tuple[State | None, list[str]]:
-    """The newest whole checkpoint in `folder` or None, and a message for each broken one."""
+    """The newest intact checkpoint in `folder` or None, and a message per broken checkpoint."""
     broken: list[str] = []
     for path in reversed(_checkpoints(folder)):
         try:

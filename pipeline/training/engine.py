@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around a model. It takes and returns whole tensors under every ZeRO stage."""
+"""DeepSpeed's engine around a model. It takes and returns full tensors under every ZeRO stage."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.training.optim import optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-# ZeRO 3 keeps parameters below this size whole on every rank: gathering them would cost more.
+# ZeRO 3 does not partition parameters below this size, because gathering them would cost more.
 PERSISTENCE_THRESHOLD = 100_000
 
 
 class Engine:
     """A training step on all ranks.
 
-    Gradients are summed over a rank's micro-batches, averaged over ranks, and clipped; AdamW makes
-    the step. ZeRO stage 0 partitions nothing among the ranks, stage 1 AdamW's moments, stage 2 also
-    the gradients, stage 3 also all weights, including the frozen ones (Rajbhandari et al. 2020,
-    section 5). All stages compute the same numbers.
+    Gradients are summed over the micro-batches of a rank, averaged over ranks, and clipped. Then
+    AdamW updates the values. ZeRO stage 0 partitions nothing among the ranks. Stage 1 partitions
+    AdamW's moments, stage 2 also the gradients, and stage 3 also all weights, including the frozen
+    weights (Rajbhandari et al. 2020, section 5). All stages compute the same numbers.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Engine:
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches_per_rank(micro_batches, ranks),
             "gradient_clipping": max_grad_norm,
-            "zero_optimization": _zero(cluster),
+            "zero_optimization": _zero_config(cluster),
             # torch's AdamW. DeepSpeed's optimizers have the same effect but compile for minutes.
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
         }
         self._model, self._stage = model, cluster.zero
-        _place(model, config, ranks)
+        _move_to_device(model, config, ranks)
         self._learning_rates = learning_rates
         self.adam = optimizer(model.trainable_state().items(), learning_rates, weight_decay)
         self._deepspeed = load_deepspeed()
@@ -66,7 +66,7 @@ class Engine:
         return logits
 
     def backward(self, loss: Tensor) -> None:
-        """Add a micro-batch's gradients. After the last micro-batch of a step, sum over ranks."""
+        """Add the gradients of a micro-batch; after the last one of a step, sum over ranks."""
         self._engine.backward(loss)
         if self._stage == 0 and self._engine.is_gradient_accumulation_boundary():
             self._norm = float(
@@ -92,17 +92,17 @@ class Engine:
     def values(self) -> dict[str, Tensor]:
         """A copy of all trained values by parameter name. All ranks must call this together."""
         return {
-            name: self._whole(parameter).detach().cpu().clone()
+            name: self._full_parameter(parameter).detach().cpu().clone()
             for name, parameter in self._model.trainable_state().items()
         }
 
-    def _whole(self, parameter: Tensor) -> Tensor:
-        whole: Tensor = (
+    def _full_parameter(self, parameter: Tensor) -> Tensor:
+        full_parameter: Tensor = (
             self._deepspeed.utils.safe_get_full_fp32_param(parameter)
             if self._stage == 3
             else parameter
         )
-        return whole
+        return full_parameter
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's moments as NAME.exp_avg and NAME.exp_avg_sq, after at least one step.
@@ -136,10 +136,10 @@ class Engine:
     def restore_moments(self, moments: dict[str, Tensor], step: int) -> None:
         """Restore the `moments` of step `step`, from any number of ranks and any ZeRO stage."""
         parameters = self._model.trainable_state()
-        for stepped in self._stepped():
-            self.adam.state[stepped] = {
-                "step": torch.tensor(float(step), device=stepped.device),
-                **{key: torch.zeros_like(stepped) for key in MOMENTS},
+        for tensor in self._optimizer_tensors():
+            self.adam.state[tensor] = {
+                "step": torch.tensor(float(step), device=tensor.device),
+                **{key: torch.zeros_like(tensor) for key in MOMENTS},
             }
         self._link_moments()
         for name, parameter in parameters.items():
@@ -150,20 +150,20 @@ class Engine:
                 else:
                     self._deepspeed.utils.safe_set_full_optimizer_state(parameter, saved, key)
 
-    def _stepped(self) -> list[Tensor]:
+    def _optimizer_tensors(self) -> list[Tensor]:
         """The tensors that AdamW updates: the parameters, or this rank's partitions of them."""
         if self._stage == 0:
             return list(self._model.trainable_state().values())
         zero: Any = self._engine.optimizer
-        parts: list[Tensor] = (
+        partitions: list[Tensor] = (
             zero.fp32_partitioned_groups_flat
             if self._stage == 3
             else zero.single_partition_of_fp32_groups
         )
-        return parts
+        return partitions
 
     def close(self, values: dict[str, Tensor]) -> None:
-        """End training. The trained parts of the model are ordinary again and hold `values`."""
+        """End training. The trained parts of the model become plain tensors with `values`."""
         if self._stage == 3:
             self._engine.destroy()
             for name, parameter in self._model.trainable_state().items():
@@ -173,7 +173,7 @@ class Engine:
 
 
 def micro_batches_per_rank(micro_batches: int, ranks: Ranks) -> int:
-    """The number of a step's micro-batches on each rank.
+    """The number of micro-batches of a step on each rank.
 
     Raises UserError if the ranks cannot share them evenly.
     """
@@ -181,27 +181,27 @@ def micro_batches_per_rank(micro_batches: int, ranks: Ranks) -> int:
         divisors = [str(n) for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
             f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
-            f"start {' or '.join(divisors)}, or change micro_batches_per_step"
+            f"start {' or '.join(divisors)} ranks, or change micro_batches_per_step"
         )
     return micro_batches // ranks.world
 
 
 def prepare_for_inference(model: PromptedModel, ranks: Ranks, cluster: Cluster) -> PromptedModel:
-    """Freeze a model and move it to this rank's device; under ZeRO 3, only this rank's part."""
+    """Freeze a model and move it to this rank's device; under ZeRO 3, only this rank's shard."""
     config = {
         "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": _zero(cluster),
+        "zero_optimization": _zero_config(cluster),
         "steps_per_print": 2**31,
     }
-    _place(model.requires_grad_(False), config, ranks)
+    _move_to_device(model.requires_grad_(False), config, ranks)
     if cluster.zero == 3:
         load_deepspeed().initialize(model=model, config=config, dist_init_required=False)
     return model
 
 
-def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
+def _move_to_device(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
     if config["zero_optimization"]["stage"] == 3:
-        # Parameters are moved one by one, because the whole model may not fit the device.
+        # Move parameters one by one, because the whole model may not fit into device memory.
         load_deepspeed().zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
         for buffer in model.buffers():  # zero.Init does not move buffers.
             buffer.data = buffer.data.to(device(ranks))
@@ -209,7 +209,7 @@ def _place(model: PromptedModel, config: dict[str, Any], ranks: Ranks) -> None:
         model.to(device(ranks))
 
 
-def _zero(cluster: Cluster) -> dict[str, Any]:
+def _zero_config(cluster: Cluster) -> dict[str, Any]:
     config: dict[str, Any] = {"stage": cluster.zero}
     if cluster.zero == 3:
         config["stage3_param_persistence_threshold"] = PERSISTENCE_THRESHOLD

@@ -1,6 +1,4 @@
-"""AdamW with a learning rate for each part of the model, and its schedule as a function of the
-step.
-"""
+"""AdamW with a learning rate for each part of the model, and the learning rate schedule."""
 
 from collections.abc import Iterable
 
@@ -17,8 +15,8 @@ def optimizer(
 ) -> torch.optim.AdamW:
     """AdamW with one parameter group per part, named by `part`.
 
-    Weight decay applies to all parameters; biases and heads are few. The fused kernel is several
-    times faster for the 22 million parameters of fine_tune, also on CPUs.
+    Weight decay applies to all parameters, because biases and heads are few. The fused kernel is
+    several times faster for the 22 million parameters of fine_tune, also on CPUs.
     """
     groups: dict[str, list[nn.Parameter]] = {part: [] for part in learning_rates}
     for name, parameter in parameters:
@@ -34,7 +32,10 @@ def optimizer(
 
 
 def lr_multiplier(step: int, steps: int, warmup_ratio: float) -> float:
-    """The factor on the peak learning rate in step `step` of `steps`: linear up, then down to 0."""
+    """The factor for the peak learning rate in step `step` of `steps`.
+
+    It rises linearly over the warmup steps, then falls linearly to 0.
+    """
     warmup_steps = max(1, round(warmup_ratio * steps))
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,6 +1,4 @@
-"""What a training starts from: its tasks' data, the model, and the config of the artifact it will
-leave.
-"""
+"""Set up a training run: the data of its tasks, the model, and the config of the artifact."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -57,10 +55,12 @@ class TaskData:
         features: Path,
         examples: Path,
         validation_rows: int | None,
-        without: Sequence[int] = (),
+        excluded: Sequence[int] = (),
     ) -> "TaskData":
-        """From a task's folders of features and examples; `without` are train examples to leave
-        out, by number.
+        """Load the folders of a task: its features and its examples.
+
+        `excluded` has the indices of training examples to leave out. `validation_rows` limits the
+        number of validation examples (None: all).
         """
         summary = load_json(features / "summary.json")
         table = FeatureTable(features / "train")
@@ -72,26 +72,26 @@ class TaskData:
             tuple(summary["label_token_ids"]),
             summary["primary"],
             summary["pad_token_id"],
-            FeatureSubset(table, without) if without else table,
+            FeatureSubset(table, excluded) if excluded else table,
             validation,
             summary,
             examples,
         )
 
     def ids(self, features: Sequence[int]) -> list[str]:
-        """The ids of the training examples that some features are of, each once."""
-        numbers = list(dict.fromkeys(self.train.examples[features].tolist()))
+        """The ids of the training examples of `features` (indices), without repetition."""
+        indices = list(dict.fromkeys(self.train.examples[features].tolist()))
         ids = pq.read_table(self.examples / "train.parquet", columns=["id"])["id"]
-        return list(map(str, ids.take(numbers).to_pylist()))
+        return list(map(str, ids.take(indices).to_pylist()))
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The model before training, its tasks and the rate of each among them, and the corpora of
-    earlier training.
+    """The model before training, and its tasks.
 
-    `start` has plain values that identify what the run starts from: its code, and the hashes of an
-    artifact or the dropped rows.
+    `rates` has the sampling rate of each task. `start` identifies the initial state of the run by
+    plain values: its code, and the hashes of an artifact or of the dropped rows. `pretrained_on`
+    has the corpora of earlier training.
     """
 
     model: PromptedModel
@@ -115,11 +115,16 @@ def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
 def new_prompt(
     arm: ArmName, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
 ) -> DeepPrompt | SoftPrompt | None:
-    """A new prompt. It starts from training text, an equal part per task, or as `init` says."""
+    """A new prompt for an arm (None: the arm has no prompt).
+
+    A soft prompt is initialized from training text, a deep prompt as `training.init` selects. The
+    tasks contribute equal numbers of virtual tokens. Raises UserError if `prompt_layers` or
+    `shift_positions` does not fit the backbone.
+    """
     kind = ARMS[arm].prompt
     if kind is None:
         return None
-    texts = list(_texts(tasks, training.num_virtual_tokens))
+    texts = list(_initial_texts(tasks, training.num_virtual_tokens))
     if kind == "soft":
         return SoftPrompt(
             torch.cat(
@@ -154,9 +159,9 @@ def new_prompt(
 def check_positions(
     prompt: DeepPrompt | SoftPrompt | None, backbone: Backbone, params: Params, names: Iterable[str]
 ) -> None:
-    """Check that a prompt that shifts the text leaves positions for each task's longest windows.
+    """Check that the backbone has positions for the longest windows of each task and the prompt.
 
-    Raises UserError otherwise.
+    A prompt takes positions if it shifts the text. Raises UserError if there are too few.
     """
     offset = prompt.position_offset if isinstance(prompt, DeepPrompt) else 0
     if offset and backbone.family.positions == "absolute":
@@ -194,12 +199,13 @@ def check_hidden_state_cache(
         )
 
 
-def _texts(
+def _initial_texts(
     tasks: Sequence[TaskData], total: int
 ) -> Iterator[tuple[tuple[Tensor, Tensor, Tensor], int]]:
     """The first training texts of each task, and the number of their tokens to use.
 
-    The numbers sum to `total`.
+    The texts are the tensors `input_ids`, `attention_mask` and `token_types`. The numbers sum to
+    `total`.
     """
     for index, task in enumerate(tasks):
         count = total * (index + 1) // len(tasks) - total * index // len(tasks)
@@ -216,9 +222,10 @@ def _new_projection(
     start: Tensor,
     seed: int,
 ) -> Projection:
-    """A new MLP. Its embedding starts from the texts' input embeddings, or from random numbers.
+    """A new MLP for a prompt. Its initial output is small.
 
-    Its output starts small.
+    Its embedding is initialized from the input embeddings of the texts if `init` is "text", and
+    from random numbers otherwise.
     """
     embedding = torch.cat(
         [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
@@ -262,10 +269,10 @@ def artifact_config(
         }
     if "lora" in ARMS[arm].parts:
         details |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}
-    kinds, words = model.heads.kinds, model.heads.label_token_ids
+    kinds, label_token_ids = model.heads.kinds, model.heads.label_token_ids
     heads = {
         task.name: TaskHead(
-            task.task, kinds[i], task.classes, tuple(words[i]), **task.summary["windows"]
+            task.task, kinds[i], task.classes, tuple(label_token_ids[i]), **task.summary["windows"]
         )
         for i, task in enumerate(tasks)
     }

@@ -28,9 +28,9 @@ from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
 from pipeline.training.optim import lr_multiplier
 
-# In nats. A loss below it has a vanishing gradient, so a learned task does not disturb the others.
+# In nats. Below it, the gradient of a loss vanishes, so a learned task does not disturb the others.
 BALANCE_EPSILON = 0.1
-# Of a micro-batch's weighted loss. Random guessing stays below it for any number of classes.
+# For the weighted loss of a micro-batch. Random guessing is below it for any number of classes.
 MAX_LOSS = 1e3
 
 
@@ -58,18 +58,18 @@ def train(
     cluster: Cluster,
     stopping: Callable[[], bool] = lambda: False,
 ) -> TrainingRun:
-    """Train `model` in place and leave the values of the best mean validation score in it.
+    """Train `model` in place; it ends with the values of the best mean validation score.
 
-    `names` are the tasks in the order of `batches`; `validate` returns a score for each, the same
+    `names` are the tasks in the order of `batches`. `validate` returns a score for each task, equal
     on all ranks. The run resumes from the newest checkpoint in `checkpoints`, a folder that the
-    caller names after params and inputs. Every number but those measured (see TrainingRun) is a
-    function of (model, batches, params) and not of `ranks` or `cluster`, up to the order of sums. A
-    finished or pruned run leaves a checkpoint too: if the process is killed before its result is
-    saved, the next call returns the same run without training.
+    caller names after params and inputs. Except for measurements (see `TrainingRun`), the result is
+    a function of (model, batches, params). It does not depend on `ranks` or `cluster`, up to the
+    order of sums. A finished or pruned run has a checkpoint too: if the process is killed before
+    the result is saved, the next call returns the same run without training.
 
-    Raises Diverged where the loss or its gradient is not finite or the loss explodes, and keeps the
-    last checkpoint; Stopped after the step in which `stopping` is true on any rank, with a
-    checkpoint of that step; UserError where ranks find different checkpoints.
+    Raises Diverged if the loss or its gradient is not finite, or if the loss explodes; the last
+    checkpoint is kept. Raises Stopped after the step in which `stopping` returns True on any rank,
+    with a checkpoint of that step. Raises UserError if the ranks have different checkpoints.
     """
     rank_device = device(ranks)
     first, run, best, moments = _resume_or_start(
@@ -87,11 +87,11 @@ def train(
     _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)
-    checks = {
+    validation_steps = {
         round(run.steps * (n + 1) / params.num_validations) for n in range(params.num_validations)
     } - {0}
     started, saved = time.monotonic() - run.seconds, time.monotonic()
-    with_cache = make_hidden_state_cache(
+    attach_hidden_states = make_hidden_state_cache(
         model,
         batches.tables,
         params,
@@ -108,13 +108,13 @@ def train(
         saved = time.monotonic()
 
     for step in range(first, run.steps + 1):
-        if step in checks and not run.validated(step):
+        if step in validation_steps and not run.has_validation(step):
             if run.add_validation(step, validate(model)):
                 best = engine.values()
             run.seconds = time.monotonic() - started
             checkpoint(step)
             callback.validated(run)
-            if step < run.steps and _any(callback.should_prune(run), ranks):
+            if step < run.steps and _any_rank(callback.should_prune(run), ranks):
                 run.pruned = True
                 checkpoint(step)
         if reason := _early_end(run, step, params.patience):
@@ -127,15 +127,15 @@ def train(
         losses = torch.zeros(len(micro_batches), dtype=torch.float64, device=rank_device)
         for index in range(ranks.rank, len(micro_batches), ranks.world):
             micro = micro_batches[index]
-            batch = with_cache(
+            batch = attach_hidden_states(
                 collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
             ).to(rank_device)
-            # Dropout is a function of the step and the micro-batch, not of the rank or of a resume.
+            # Dropout depends on the step and the micro-batch, but not on the rank or on a resume.
             torch.manual_seed(derive_seed(batches.seed, step, index) % (1 << 63))
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             losses[index] = _backward(engine, loss, params.balance_losses)
             engine.step()
-        losses, stop, due = _shared(
+        losses, stop, save = _combine_ranks(
             losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks
         )
         _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
@@ -143,7 +143,7 @@ def train(
         run.rows, run.tokens = run.rows + rows, run.tokens + tokens
         row = _train_row(step + 1, losses, micro_batches, names, engine)
         run.add_step(row, time.monotonic() - started, _peak_memory() / 1e6)
-        if stop or due:
+        if stop or save:
             checkpoint(step + 1)
         callback.step(run, rows, tokens)
         if stop and step + 1 < run.steps:
@@ -154,25 +154,27 @@ def train(
 
 
 def _early_end(run: TrainingRun, step: int, patience: int) -> str:
-    """Why the run ends before its last step; empty where it continues."""
+    """The reason to end the run before its last step; empty if the run continues."""
     if run.pruned:
         return f"pruned at step {step} of {run.steps}"
-    if patience and run.without_best() >= patience:
+    if patience and run.validations_since_best() >= patience:
         return f"stopping at step {step}: {patience} validations without a new best"
     return ""
 
 
 def _backward(engine: Engine, loss: Tensor, balance: bool) -> Tensor:
-    """Add the gradient of a micro-batch's loss, or of the log of it where losses are balanced;
-    returns the loss.
+    """Add the gradient of a micro-batch's loss, or of its logarithm to balance losses.
+
+    Returns the loss.
     """
     engine.backward(loss / (loss.detach() + BALANCE_EPSILON) if balance else loss)
     return loss.detach()
 
 
 def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
-    """Raise UserError unless all ranks resume from the same step of the same run: a rank may see an
-    old state of the folder.
+    """Raise UserError unless all ranks resume from the same step of the same run.
+
+    A rank may see an old state of the folder.
     """
     steps, keys = (
         all_gather_int(first, ranks),
@@ -181,8 +183,8 @@ def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
     if len(set(steps)) > 1 or len(set(keys)) > 1:
         raise UserError(
             f"the ranks would resume from the steps {', '.join(map(str, steps))} of "
-            f"{len(set(keys))} run(s); give all "
-            f"of them the same params, inputs and {checkpoints}, then run it again"
+            f"{len(set(keys))} run(s); give all of them the same params, inputs and {checkpoints}, "
+            "then run the stage again"
         )
 
 
@@ -193,24 +195,26 @@ def _save(checkpoints: Path, state: State, ranks: Ranks) -> None:
     all_gather_int(0, ranks)
 
 
-def _any(answer: bool, ranks: Ranks) -> bool:
-    """Whether the answer is yes on any rank."""
-    return any(all_gather_int(int(answer), ranks))
+def _any_rank(value: bool, ranks: Ranks) -> bool:
+    """Whether `value` is True on any rank."""
+    return any(all_gather_int(int(value), ranks))
 
 
 def _stop_caching(stopping: bool, ranks: Ranks) -> None:
-    """Raise Stopped where any rank is asked to stop."""
-    if _any(stopping, ranks):
+    """Raise Stopped if any rank has a request to stop."""
+    if _any_rank(stopping, ranks):
         raise Stopped("stopped while caching the output of the lower layers")
 
 
-def _shared(losses: Tensor, stopping: bool, late: bool, ranks: Ranks) -> tuple[Tensor, bool, bool]:
-    """The losses of all micro-batches; whether any rank is asked to stop; whether any is due to
-    write a checkpoint.
+def _combine_ranks(
+    losses: Tensor, stopping: bool, checkpoint_is_due: bool, ranks: Ranks
+) -> tuple[Tensor, bool, bool]:
+    """The losses of all micro-batches, and whether each flag is True on any rank.
 
-    All ranks then stop, or write, after the same step.
+    So all ranks stop, or write a checkpoint, after the same step.
     """
-    total = all_reduce_sum(torch.cat([losses, losses.new_tensor([stopping, late])]), ranks).cpu()
+    flags = losses.new_tensor([stopping, checkpoint_is_due])
+    total = all_reduce_sum(torch.cat([losses, flags]), ranks).cpu()
     return total[:-2], bool(total[-2]), bool(total[-1])
 
 
@@ -221,19 +225,20 @@ def _stop_if_diverged(
     micro_batches: list[MicroBatch],
     names: list[str],
 ) -> None:
-    """Raise Diverged, before a checkpoint is written. Where only the gradient is not finite, any
-    row of the step may be the cause.
+    """Raise Diverged if training diverged in this step, before a checkpoint is written.
+
+    If only the gradient is not finite, any row of the step may be the cause.
     """
-    worst = float(losses.nan_to_num(nan=math.inf).max())
-    if worst < MAX_LOSS and math.isfinite(gradient_norm):
+    max_loss = float(losses.nan_to_num(nan=math.inf).max())
+    if max_loss < MAX_LOSS and math.isfinite(gradient_norm):
         return
-    bad = [
+    suspects = [
         micro
         for micro, loss in zip(micro_batches, losses, strict=True)
-        if worst < MAX_LOSS or not loss < MAX_LOSS
+        if max_loss < MAX_LOSS or not loss < MAX_LOSS
     ]
-    found = f"the loss is {float(losses.mean()):.6g} and its gradient's norm {gradient_norm:.6g}"
-    raise Diverged(step, found, [(names[micro.task], micro.rows.tolist()) for micro in bad])
+    reason = f"the loss is {float(losses.mean()):.6g} and its gradient's norm {gradient_norm:.6g}"
+    raise Diverged(step, reason, [(names[micro.task], micro.rows.tolist()) for micro in suspects])
 
 
 def _values(model: PromptedModel) -> dict[str, Tensor]:
@@ -250,8 +255,9 @@ def _train_row(
     names: list[str],
     engine: Engine,
 ) -> dict[str, float]:
-    """A line of train.tsv: loss, gradient norm and learning rates; by task, its mean loss and share
-    of the rows.
+    """A row of train.tsv: loss, gradient norm, learning rates.
+
+    With several tasks, also the mean loss of each task and its share of the rows.
     """
     row = {"step": step, "loss": float(losses.mean()), "gradient_norm": engine.gradient_norm}
     row.update({f"{group['part']}_lr": group["lr"] for group in engine.adam.param_groups})
@@ -261,8 +267,8 @@ def _train_row(
         for micro, loss in zip(micro_batches, losses.tolist(), strict=True):
             losses_of.setdefault(names[micro.task], []).append(loss)
             rows[names[micro.task]] += len(micro.rows)
-        # The weights of a task's micro-batches make their losses sum to (number of its
-        # micro-batches) x (its mean loss).
+        # The weighted losses of a task's micro-batches sum to (number of its micro-batches) x (its
+        # mean loss).
         for name, values in losses_of.items():
             row |= {
                 f"loss_{name}": sum(values) / len(values),
@@ -272,7 +278,7 @@ def _train_row(
 
 
 def _peak_memory() -> int:
-    """In bytes: of the tensors on this rank's GPU, or of the process without a GPU."""
+    """Peak memory in bytes, of the tensors on this rank's GPU, or of the process without a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -289,8 +295,9 @@ def _state(step: int, engine: Engine, best: dict[str, Tensor], run: TrainingRun)
 def _resume_or_start(
     model: PromptedModel, steps: int, checkpoints: Path, callback: TrainingCallback
 ) -> tuple[int, TrainingRun, dict[str, Tensor], dict[str, Tensor]]:
-    """The next step, the run so far, its best values and AdamW's moments, from the newest intact
-    checkpoint if there is one.
+    """The next step, the run so far, its best values and AdamW's moments.
+
+    They come from the newest intact checkpoint, if there is one.
     """
     state, broken = load_checkpoint(checkpoints)
     for line in broken:

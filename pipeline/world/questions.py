@@ -280,37 +280,37 @@ def choose_question(rng: RowRandom, facts: list[Fact]) -> tuple[str, Arguments, 
     fact if it is, and no fact otherwise.
     """
     target = facts[0]
-    asked = rng.choice(sorted(target.arguments))
-    clues = {role: phrase for role, phrase in target.arguments.items() if role != asked}
+    asked_role = rng.choice(sorted(target.arguments))
+    clues = {role: phrase for role, phrase in target.arguments.items() if role != asked_role}
     unanswerable = (
-        make_unanswerable(rng, facts, asked, clues) if rng.chance(UNANSWERABLE_RATE) else None
+        make_unanswerable(rng, facts, asked_role, clues) if rng.chance(UNANSWERABLE_RATE) else None
     )
-    asked, clues = unanswerable or (asked, clues)
+    asked_role, clues = unanswerable or (asked_role, clues)
     # Answerable and unanswerable questions have equally many clues, so that the length of a
     # question does not reveal whether it has an answer.
     min_clues = rng.choice([2, 2, 2, 3])
     for role in rng.sample(sorted(clues), len(clues)):
         fewer = {other: phrase for other, phrase in clues.items() if other != role}
         enough = len(fewer) >= min_clues and not fewer.keys().isdisjoint(CORE_ROLES)
-        if enough and count_answers(facts, asked, fewer) == (not unanswerable):
+        if enough and count_answers(facts, asked_role, fewer) == (not unanswerable):
             clues = fewer
-    return asked, clues, not unanswerable
+    return asked_role, clues, not unanswerable
 
 
-def count_answers(facts: list[Fact], asked: str, clues: Arguments) -> int:
-    """Return how many facts fit the clues, or 0 if no fitting fact has the asked role.
+def count_answers(facts: list[Fact], asked_role: str, clues: Arguments) -> int:
+    """Return the number of facts that fit the clues; 0 if none of them has the role `asked_role`.
 
     A question is answerable at 1. Above 1 it is ambiguous, even if only one fact has the role.
     """
     fitting = [fact for fact in facts if fact.fits(facts[0].family, clues)]
-    has_answer = any(asked in fact.arguments for fact in fitting)
+    has_answer = any(asked_role in fact.arguments for fact in fitting)
     return len(fitting) if has_answer else 0
 
 
 def make_unanswerable(
-    rng: RowRandom, facts: list[Fact], asked: str, clues: Arguments
+    rng: RowRandom, facts: list[Fact], asked_role: str, clues: Arguments
 ) -> tuple[str, Arguments] | None:
-    """Change the role or the clues so that no fact answers; None if no change does that.
+    """Change the role or the clues so that no fact answers; None if there is no such change.
 
     A change asks for a missing time or place, takes one clue from another fact, or swaps the
     agent and the patient.
@@ -321,52 +321,52 @@ def make_unanswerable(
     changes = [(role, core) for role in missing]
     for fact in facts[1:]:
         shared_roles = [role for role in clues if role in fact.arguments]
-        changes += [(asked, {**clues, role: fact.arguments[role]}) for role in shared_roles]
+        changes += [(asked_role, {**clues, role: fact.arguments[role]}) for role in shared_roles]
     if clues.keys() >= set(CORE_ROLES):
-        changes.append((asked, {**clues, AGENT: clues[PATIENT], PATIENT: clues[AGENT]}))
+        changes.append((asked_role, {**clues, AGENT: clues[PATIENT], PATIENT: clues[AGENT]}))
     same_kind = len(set(argument_kinds(target.family))) == 1
-    for new_asked, new_clues in rng.sample(changes, len(changes)):
+    for new_role, new_clues in rng.sample(changes, len(changes)):
         agent = new_clues.get(AGENT)
         if agent == target.arguments[PATIENT] and not same_kind:
             continue
         if agent == new_clues.get(PATIENT, ()):
             continue
-        if not count_answers(facts, new_asked, new_clues):
-            return new_asked, new_clues
+        if not count_answers(facts, new_role, new_clues):
+            return new_role, new_clues
     return None
 
 
-def write_question(rng: RowRandom, family: int, asked: str, clues: Arguments) -> Sentence:
+def write_question(rng: RowRandom, family: int, asked_role: str, clues: Arguments) -> Sentence:
     """Write the question, active or passive."""
     core, adjuncts = split_core(clues)
-    passive = rng.chance(0.4) if asked != AGENT or PATIENT in core else False
+    passive = rng.chance(0.4) if asked_role != AGENT or PATIENT in core else False
     event = Event(sample_verb(rng, family, passive), core, adjuncts)
     sentence = Sentence()
-    words = {TIME: "when", PLACE: "where"}.get(asked)
+    words = {TIME: "when", PLACE: "where"}.get(asked_role)
     if words is None:
         slots = (event.pattern.subject, *event.pattern.complements)
-        words = QUESTION_WORDS[next(slot.kind for slot in slots if slot.role == asked)]
-    if passive and asked == AGENT:
+        words = QUESTION_WORDS[next(slot.kind for slot in slots if slot.role == asked_role)]
+    if passive and asked_role == AGENT:
         sentence.add_words("by")
         words = words.replace("who", "whom")
     sentence.add_words(*words.split())
-    return add_interrogative(sentence, event, asked)
+    return add_interrogative(sentence, event, asked_role)
 
 
-def add_interrogative(sentence: Sentence, event: Event, asked: str) -> Sentence:
+def add_interrogative(sentence: Sentence, event: Event, asked_role: str) -> Sentence:
     """Append the auxiliary, the subject unless the question asks for it, and the other words."""
     pattern = event.pattern
     subject = pattern.subject
     inflect = passive_forms if pattern.passive else active_forms
-    tense = "past" if subject.role == asked or pattern.passive else "did"
+    tense = "past" if subject.role == asked_role or pattern.passive else "did"
     auxiliaries, verb = inflect(pattern.verb, tense, False, False)
     sentence.add_words(*auxiliaries)
-    if subject.role != asked:
+    if subject.role != asked_role:
         # A question without this clue: "When was somebody hired in Oslo ?"
         sentence.add_phrase(event.arguments.get(subject.role, INDEFINITES[subject.kind]))
     sentence.add_words(verb)
     for slot in pattern.complements:
-        if slot.role == asked:
+        if slot.role == asked_role:
             continue
         phrase = event.arguments.get(slot.role)
         if phrase is None and not pattern.passive:
@@ -384,28 +384,28 @@ def add_interrogative(sentence: Sentence, event: Event, asked: str) -> Sentence:
 def compose_question(rng: RowRandom) -> Question:
     """Generate a context and a question about it."""
     facts = sample_facts(rng)
-    asked, clues, answerable = choose_question(rng, facts)
+    asked_role, clues, answerable = choose_question(rng, facts)
     sentences = write_sentences(rng, facts)
-    question, _ = detokenize(write_question(rng, facts[0].family, asked, clues).words)
+    question, _ = detokenize(write_question(rng, facts[0].family, asked_role, clues).words)
     context, answer, answer_start = "", "", -1
     for sentence, facts_here in sentences:
         text, starts = detokenize(sentence.words)
         offset = len(context) + bool(context)
         context = f"{context} {text}" if context else text
         if answerable and facts[0] in facts_here:
-            first, last = answer_words(sentence.frames, facts[0], asked)
+            first, last = answer_words(sentence.frames, facts[0], asked_role)
             answer_start = offset + starts[first]
             answer = context[answer_start : offset + starts[last] + len(sentence.words[last])]
     return Question(context, question, answer, answer_start)
 
 
-def answer_words(frames: Iterable[Frame], fact: Fact, asked: str) -> tuple[int, int]:
+def answer_words(frames: Iterable[Frame], fact: Fact, asked_role: str) -> tuple[int, int]:
     """Return the first and last word (inclusive) of the answer.
 
     The preposition of a time or a place is not part of the answer.
     """
     frame = next(frame for frame in frames if expresses(frame, fact))
-    phrase, head = fact.arguments[asked], frame.heads[asked]
+    phrase, head = fact.arguments[asked_role], frame.heads[asked_role]
     has_preposition = phrase.words[0] in ("in", "on")
     return head + has_preposition, head + len(phrase.words) - 1
 

@@ -47,8 +47,8 @@ def row_seed(*numbers: int) -> int:
 class RowRandom:
     """The random draws of one row.
 
-    `random()` gives a float in [0, 1). `used_held_out` tells whether the row has drawn an item
-    that training never has.
+    `random()` returns a float in [0, 1). `used_held_out` is whether the row has drawn an item that
+    never occurs in training.
     """
 
     def __init__(self, seed: int, held_out_rate: float) -> None:

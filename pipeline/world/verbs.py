@@ -222,7 +222,7 @@ def parse_slot(text: str) -> Slot:
 
 
 def parse_complements(text: str) -> tuple[Slot, ...]:
-    """Parse complements such as `1T+from:2O`; `-` gives none."""
+    """Parse complements such as `1T+from:2O`; `-` means none."""
     return tuple(parse_slot(part) for part in text.split("+") if part != "-")
 
 

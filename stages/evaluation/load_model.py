@@ -50,8 +50,8 @@ def load_model(
 class Subject:
     """The model of an arm on one task, with test rows for further analysis.
 
-    `test` is a subset of the test set. `primary` is the name of the primary metric. `max_length`
-    and `stride` are the numbers of tokens of a window, and by which windows overlap.
+    `test` is a subset of the test set. `primary` is the name of the primary metric. `max_length` is
+    the number of tokens of a window, and `stride` the number of tokens by which windows overlap.
     """
 
     model: PromptedModel
@@ -74,7 +74,7 @@ class Subject:
 def load_subject(arm: ArmName, name: str, params: Params, rows: int) -> Subject:
     """Load the model onto its device, with at most `rows` test rows.
 
-    Raises UserError if a file of the task or the artifact is missing, or does not fit.
+    Raises UserError if a file of the task or the artifact is missing, or if they do not fit.
     """
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")

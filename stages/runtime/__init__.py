@@ -1,1 +1,1 @@
-"""What stages share around their work: the entry point, paths, params.yaml and the launcher."""
+"""Code shared by all stages: the entry point, paths, params.yaml and the launcher."""

@@ -1,5 +1,6 @@
-"""The identity of the code that a stage runs, for checkpoints and shards: an edit of other code
-does not void them.
+"""Hash the code that a stage runs, to identify it in checkpoints and shards.
+
+An edit of other code does not invalidate them.
 """
 
 import hashlib
@@ -18,29 +19,31 @@ PACKAGES = ("pipeline", "stages")
 def code_of_stage(module: str, tasks: Iterable[str] = ()) -> str:
     """A hash of the code that `python -m stages.MODULE` runs on tasks of the kinds `tasks`.
 
-    The files are those that dvc.yaml lists as dependencies of the stages with that command, so that
-    DVC, checkpoints and shards agree. Where there is no dvc.yaml, or no such stage in it, they are
-    all files of the packages, so that none is missed.
+    It covers the files that dvc.yaml lists as dependencies of the stages with that command, so that
+    DVC, checkpoints and shards agree. Without dvc.yaml, or without such a stage in it, it covers
+    all files of the packages.
     """
     digest = hashlib.sha256()
-    for path in sorted({file for place in _listed(module) for file in _files(CODE / place)}):
+    files = {file for dependency in _dependencies(module) for file in _files(CODE / dependency)}
+    for path in sorted(files):
         digest.update(f"{path.relative_to(CODE)} {sha256(path)}\n".encode())
     for task in sorted(set(tasks)):
         digest.update(f"{task} {code_of(task)}\n".encode())
     return digest.hexdigest()
 
 
-def _listed(module: str) -> set[str]:
-    """The files and folders of code that dvc.yaml lists for a stage's module."""
-    listed: set[str] = set()
+def _dependencies(module: str) -> set[str]:
+    """The files and folders of code that dvc.yaml lists for the stages of a module."""
+    dependencies: set[str] = set()
     stages = load_yaml(DVC_YAML).get("stages", {}) if DVC_YAML.exists() else {}
     for stage in stages.values():
-        definition = stage.get("do", stage)  # of a `foreach`, or of the stage itself
+        definition = stage.get("do", stage)  # a stage with `foreach` has its definition in `do`
         if f"stages.{module}" in definition["cmd"].split():
-            listed |= {dep for dep in definition["deps"] if dep.split("/")[0] in PACKAGES}
-    return listed or set(PACKAGES)
+            dependencies |= {path for path in definition["deps"] if path.split("/")[0] in PACKAGES}
+    return dependencies or set(PACKAGES)
 
 
-def _files(place: Path) -> Iterator[Path]:
-    found = place.rglob("*") if place.is_dir() else [place]
-    return (path for path in found if path.is_file() and "__pycache__" not in path.parts)
+def _files(path: Path) -> Iterator[Path]:
+    """The file `path`, or all files of the folder `path`."""
+    candidates = path.rglob("*") if path.is_dir() else [path]
+    return (file for file in candidates if file.is_file() and "__pycache__" not in file.parts)

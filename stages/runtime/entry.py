@@ -1,6 +1,4 @@
-"""What every stage does around its work: quiet the libraries, show errors without a traceback, say
-what was read and written.
-"""
+"""The entry point of the stages: arguments, error messages without a traceback, and log lines."""
 
 import contextlib
 import errno
@@ -18,122 +16,134 @@ from pipeline.files import atomic_write
 from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import STOPPED
 
-SHOWN_PROBLEMS = 20
-STOPS = (
+MAX_SHOWN_PROBLEMS = 20
+STOP_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
-    signal.SIGUSR1,
-)  # the last: a scheduler's notice before it preempts
+    signal.SIGUSR1,  # a scheduler sends it before it preempts a job
+)
 
 
-def run(stage: Callable[..., None], who: str = "") -> None:
-    """Call a stage with the command line's words as its arguments; exit with 1 and a message on a
-    user's mistake.
+def run(stage: Callable[..., None], prefix: str = "") -> None:
+    """Call a stage with the command-line arguments.
 
-    `who` says in messages which of several processes this is.
+    Exits with status 1 and a message on a user error. `prefix` starts each error message; with
+    several processes it names this one.
     """
     end_with_dvc()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     started = time.monotonic()
-    with report_errors(who):
+    with report_errors(prefix):
         check_arguments(stage)
         stage(*sys.argv[1:])
     log(f"done in {time.monotonic() - started:.1f} s")
 
 
 @contextmanager
-def report_errors(who: str = "") -> Iterator[None]:
-    """Exit with 1 and a line a problem, without a traceback, on a user's mistake or a full disk;
-    with 143 when asked to stop.
+def report_errors(prefix: str = "") -> Iterator[None]:
+    """Report errors of the block on stderr, each after `prefix`, and exit.
+
+    - A user error: exit with status 1 and one line per problem, without a traceback.
+    - A full disk or an exceeded disk quota: exit with status 1 and one line.
+    - A stop signal (`Stopped`): exit with status 143.
+
+    Any other exception is raised again, because it is a bug.
     """
     try:
         yield
     except UserError as error:
-        for problem in error.problems[:SHOWN_PROBLEMS]:
-            print(f"error: {who}{problem}", file=sys.stderr)
-        if len(error.problems) > SHOWN_PROBLEMS:
+        for problem in error.problems[:MAX_SHOWN_PROBLEMS]:
+            print(f"error: {prefix}{problem}", file=sys.stderr)
+        if len(error.problems) > MAX_SHOWN_PROBLEMS:
             print(
-                f"error: {who}and {len(error.problems) - SHOWN_PROBLEMS} more problems",
+                f"error: {prefix}and {len(error.problems) - MAX_SHOWN_PROBLEMS} more problems",
                 file=sys.stderr,
             )
         raise SystemExit(1) from None
     except Stopped as stopped:
         atomic_write(STOPPED, f"{stopped}\n")
-        log(f"{stopped}; run it again, and it goes on from there")
+        log(f"{stopped}; run it again to resume")
         raise SystemExit(128 + signal.SIGTERM) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(
-            f"error: {who}{error.filename or 'writing'}: {error.strerror}; make room and run it "
-            "again: what was there "
-            "before is whole",
+            f"error: {prefix}{error.filename or 'writing'}: {error.strerror}; free some disk space "
+            "and run it again: all existing files are intact",
             file=sys.stderr,
         )
         raise SystemExit(1) from None
     except Exception:
-        if who:
-            print(f"error: {who}a bug of ours, with this traceback:", file=sys.stderr)
+        if prefix:
+            print(
+                f"error: {prefix}this is a bug in deep-prompt; the traceback follows:",
+                file=sys.stderr,
+            )
         raise
 
 
 @contextmanager
 def stops() -> Iterator[list[int]]:
-    """A list that holds the signals which asked this process to stop in the block. Ctrl-C a second
-    time stops it at once.
-    """
-    asked: list[int] = []
+    """Collect stop signals in the block instead of ending the process.
 
-    def ask(number: int, _: object) -> None:
-        asked.append(number)
+    Yields the list of the signals received so far. A second Ctrl-C ends the process at once.
+    """
+    received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in STOPS}
-    for number in STOPS:
-        signal.signal(number, ask)
+    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        signal.signal(number, receive)
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def check_arguments(stage: Callable[..., None]) -> None:
-    """Raise UserError with the usage unless the command line's words are the stage's."""
+    """Raise UserError with the usage if the command-line arguments do not fit the stage."""
     try:
         inspect.signature(stage).bind(*sys.argv[1:])
     except TypeError:
-        words = inspect.signature(stage).parameters.values()
-        shown = [
-            word.name.upper() if word.default is word.empty else f"[{word.name.upper()}]"
-            for word in words
+        parameters = inspect.signature(stage).parameters.values()
+        names = [
+            parameter.name.upper()
+            if parameter.default is parameter.empty
+            else f"[{parameter.name.upper()}]"
+            for parameter in parameters
         ]
-        usage = " ".join([f"python -m stages.{stage.__name__}", *shown])
+        usage = " ".join([f"python -m stages.{stage.__name__}", *names])
+        arguments = " ".join(sys.argv[1:])
         raise UserError(
-            f"found {' '.join(sys.argv[1:]) or 'no word'!r} after the module's name; write {usage}"
+            f"stages.{stage.__name__}: found "
+            f"{f'the arguments {arguments!r}' if arguments else 'no arguments'}; run {usage}"
         ) from None
 
 
 def log(line: str) -> None:
-    """One line for a person. That nobody reads them any more ends nothing."""
+    """Print a line for the user. Does nothing if the reader of stdout has closed it."""
     with contextlib.suppress(BrokenPipeError):
         print(f"  {line}", flush=True)
 
 
 def log_read(*paths: Path) -> None:
-    """Log what a stage read."""
+    """Log the files or folders that a stage has read."""
     log("read " + ", ".join(map(str, paths)))
 
 
 def log_wrote(*paths: Path) -> None:
-    """Log what a stage wrote, with sizes."""
+    """Log the files or folders that a stage has written, with their sizes."""
     log("wrote " + ", ".join(f"{path} ({size_of(path)})" for path in paths))
 
 
 def size_of(path: Path) -> str:
-    """The size of a file, or of all files in a folder, in words."""
+    """The size of a file, or of all files in a folder, with its unit."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = float(sum(file.stat().st_size for file in files))
     for unit in ("bytes", "kB", "MB", "GB"):

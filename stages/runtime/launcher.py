@@ -1,7 +1,7 @@
-"""Starting a training stage as one process or as many, and seeing that none is left over.
+"""Launch a training stage as one process or as several ranks, and leave no process behind.
 
-The launchers' exit codes prove nothing (DeepSpeed's is 0 where its middle process was killed, and
-the ranks run on): a run is done when rank 0 says so.
+The exit code of a launcher is not reliable: DeepSpeed's launcher returns 0 if its middle process
+was killed, although the ranks continue. A run is complete only if rank 0 has written its marker.
 """
 
 import os
@@ -33,16 +33,17 @@ from stages.runtime.entry import check_arguments, log, report_errors, run, stops
 from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import CLUSTER, LAUNCHES
 
-GRACE = 60.0  # seconds to write a checkpoint and go, after which what is left is killed
+GRACE_SECONDS = 60.0  # for a rank to write a checkpoint and exit, before it is killed
 
 
 def launch(stage: Callable[..., None]) -> None:
-    """Call a stage with the command line's words, in the ranks that cluster.yaml asks for; as a
-    rank of others, call it here.
+    """Call a stage with the command-line arguments, in the ranks that cluster.yaml sets.
+
+    In a process that a launcher has started, call the stage as one rank.
     """
     ranks = Ranks.from_environment(os.environ)
     if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
-        _as_rank(stage, ranks)
+        _run_as_rank(stage, ranks)
         return
     with report_errors():
         cluster = load_cluster(CLUSTER)
@@ -55,92 +56,104 @@ def launch(stage: Callable[..., None]) -> None:
         _supervise(cluster, stage.__name__, sys.argv[1:])
 
 
-def _as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
+def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
+    """Call the stage as a rank. While it runs, the rank has a file next to the marker."""
     _end_with_supervisor()
     if ranks.rank:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # rank 0 speaks for all; errors go to stderr
-    done = Path(os.environ[MARKER]) if MARKER in os.environ else None
-    here = done and done.with_name(f"{done.name}.rank{ranks.rank}")
+        # Only rank 0 logs. Errors of all ranks go to stderr.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    marker = Path(os.environ[MARKER]) if MARKER in os.environ else None
+    rank_file = marker and marker.with_name(f"{marker.name}.rank{ranks.rank}")
     try:
-        if here:
-            atomic_write(here, "at work\n")
+        if rank_file:
+            atomic_write(rank_file, "running\n")
         run(stage, f"rank {ranks.rank} on {socket.gethostname()}: ")
-        if done and ranks.rank == 0:
-            atomic_write(done, "done\n")
+        if marker and ranks.rank == 0:
+            atomic_write(marker, "done\n")
     finally:
-        if here:
-            here.unlink(missing_ok=True)
+        if rank_file:
+            rank_file.unlink(missing_ok=True)
 
 
-def _supervise(cluster: Cluster, name: str, words: list[str]) -> None:
-    """Start the ranks and wait until all of them are gone. Raises UserError unless rank 0 said that
-    it is done.
+def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
+    """Start the ranks and wait until all of them have ended.
+
+    Raises UserError if rank 0 has not written its marker.
     """
     host = socket.gethostname()
     hosts = read_hostfile(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
-    where = ", ".join(f"{name} ({count})" for name, count in hosts.items()) or (
-        "Slurm's hosts" if cluster.slurm else host
-    )
-    log(f"starting {'ranks' if hosts else f'{cluster.ranks} ranks a host'} on {where}")
-    done, port = (
-        (LAUNCHES / f"{'-'.join([name, *words])}-{os.getpid()}.done").absolute(),
-        _free_port(),
-    )
-    given = {**os.environ, MARKER: str(done), SUPERVISOR: f"{host}:{os.getpid()}"}
+    log(f"starting {_describe_ranks(cluster, hosts, host)}")
+    marker_name = f"{'-'.join([stage, *arguments])}-{os.getpid()}.done"
+    marker, port = (LAUNCHES / marker_name).absolute(), _free_port()
+    environment = {**os.environ, MARKER: str(marker), SUPERVISOR: f"{host}:{os.getpid()}"}
     if cluster.slurm:
-        given |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    given = rank_environment(cluster, os.environ) | given
-    visible = (
+        environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
+    environment = rank_environment(cluster, os.environ) | environment
+    gpus = (
         visible_gpus(cluster.ranks, os.environ)
         if cluster.hostfile is None and not cluster.slurm
         else ()
     )
-    done.unlink(missing_ok=True)
+    marker.unlink(missing_ok=True)
+    environment_file = marker.with_name(f"{marker.name}.env")
     try:
         with (
-            stops() as stopped,
-            _environment_file(done.with_name(f"{done.name}.env"), cluster, given) as more,
+            stops() as stop_signals,
+            _environment_file(environment_file, cluster, environment) as file_variable,
         ):
-            words = launch_command(cluster, sys.executable, f"stages.{name}", words, port, visible)
-            process = subprocess.Popen(words, env=given | more, start_new_session=True)
-            while process.poll() is None and not stopped:
+            command = launch_command(
+                cluster, sys.executable, f"stages.{stage}", arguments, port, gpus
+            )
+            process = subprocess.Popen(
+                command, env=environment | file_variable, start_new_session=True
+            )
+            while process.poll() is None and not stop_signals:
                 time.sleep(0.1)
-            if stopped:
-                log(f"{signal.Signals(stopped[0]).name}: asking the ranks to stop")
+            if stop_signals:
+                log(f"received {signal.Signals(stop_signals[0]).name}; stopping the ranks")
             _end_group(
                 process,
                 signal.SIGUSR1 if cluster.slurm else signal.SIGTERM,
-                patience=0.0 if stopped else 2.0,
+                delay=0.0 if stop_signals else 2.0,
             )
             if hosts:
-                _wait_for_ranks(done)
-        whole = done.exists()
+                _wait_for_ranks(marker)
+        complete = marker.exists()
     finally:
-        for path in done.parent.glob(f"{done.name}*"):
+        for path in marker.parent.glob(f"{marker.name}*"):
             path.unlink(missing_ok=True)
-    if stopped:
-        raise SystemExit(128 + stopped[0])
-    if not whole:
+    if stop_signals:
+        raise SystemExit(128 + stop_signals[0])
+    if not complete:
         raise UserError(
-            f"{name}: the ranks ended before rank 0 was done (the launcher's exit code is "
-            f"{process.returncode}); the "
-            "first error above says why; run it again, and it goes on from its last checkpoint"
+            f"{stage}: the ranks ended before rank 0 was done (the launcher's exit code is "
+            f"{process.returncode}); see the first error above, then run the stage again: it "
+            "resumes from its last checkpoint"
         )
+
+
+def _describe_ranks(cluster: Cluster, hosts: Mapping[str, int], this_host: str) -> str:
+    """The number of ranks and their hosts. `hosts` has the ranks by host; without hostfile: {}."""
+    count = sum(hosts.values()) or cluster.ranks
+    ranks = f"{count} rank{'s' * (count > 1)}"
+    if hosts:
+        return f"{ranks} on {', '.join(f'{host} ({slots})' for host, slots in hosts.items())}"
+    return f"{ranks} per host of the Slurm job" if cluster.slurm else f"{ranks} on {this_host}"
 
 
 @contextmanager
 def _environment_file(
-    path: Path, cluster: Cluster, given: Mapping[str, str]
+    path: Path, cluster: Cluster, environment: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
-    """The file by which DeepSpeed's launcher hands variables to other hosts, while it is needed;
-    the variable that names it.
+    """Write the file from which DeepSpeed's launcher sends variables to other hosts.
+
+    Yields the environment variable with the path of the file, or {} if there is no hostfile. The
+    file is removed at the end of the block.
     """
     if cluster.hostfile is None:
         yield {}
         return
-    atomic_write(path, environment_file_text(cluster, given))
+    atomic_write(path, environment_file_text(cluster, environment))
     try:
         yield {"DS_ENV_FILE": str(path)}
     finally:
@@ -148,37 +161,40 @@ def _environment_file(
 
 
 def _end_group(
-    process: "subprocess.Popen[bytes]", politely: signal.Signals, patience: float
+    process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, delay: float
 ) -> None:
-    """Wait until a process and all that it started are gone; ask those to stop that are there after
-    `patience` seconds, and kill those that are there after `GRACE` more. (srun takes SIGTERM for an
-    order to kill, and hands SIGUSR1 on.)
+    """Wait until a process and all its children have ended.
+
+    After `delay` seconds, send `stop_signal` to the running ones. After `GRACE_SECONDS` more, kill
+    them. (srun forwards SIGUSR1 to the ranks, but kills them on SIGTERM.)
     """
-    started, asked = time.monotonic(), False
+    started, signaled = time.monotonic(), False
     while _signal_group(process, 0):
-        waited = time.monotonic() - started - patience
-        if waited > GRACE + 10:  # what is left is dead, and has a parent that does not take notice
+        waited = time.monotonic() - started - delay
+        if waited > GRACE_SECONDS + 10:  # the rest are zombies that their parent does not reap
             break
-        if waited > GRACE:
+        if waited > GRACE_SECONDS:
             _signal_group(process, signal.SIGKILL)
-        elif waited >= 0 and not asked:
-            asked = _signal_group(process, politely)
+        elif waited >= 0 and not signaled:
+            signaled = _signal_group(process, stop_signal)
         process.poll()
         time.sleep(0.1)
     process.wait()
 
 
-def _wait_for_ranks(done: Path) -> None:
-    """On hosts reached by ssh they are in nobody's group here. One that was killed leaves its file,
-    and is waited for in vain.
+def _wait_for_ranks(marker: Path) -> None:
+    """Wait until the files of all ranks are removed, for at most `GRACE_SECONDS`.
+
+    Ranks on other hosts are not in a process group of this host. A killed rank leaves its file
+    behind.
     """
-    deadline = time.monotonic() + GRACE
-    while list(done.parent.glob(f"{done.name}.rank*")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + GRACE_SECONDS
+    while list(marker.parent.glob(f"{marker.name}.rank*")) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:
-    """Send a signal (0: none) to a process's group; whether there is anyone left in it."""
+    """Send a signal (0: none) to a process group. Returns whether the group has any process."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
@@ -187,8 +203,9 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:
 
 
 def _end_with_supervisor() -> None:
-    """Ask this rank to stop when the process that started it is gone: launchers do not, where that
-    was killed.
+    """Stop this rank when its supervisor has ended.
+
+    Launchers do not stop their ranks if the supervisor was killed.
     """
     host, _, number = os.environ.get(SUPERVISOR, "").partition(":")
     if host != socket.gethostname():

@@ -1,4 +1,4 @@
-"""Load params.yaml into dataclasses, and check what its keys say of each other."""
+"""Load params.yaml into dataclasses, and check that its keys are consistent."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -47,7 +47,7 @@ def _name_problems(params: Params, where: str) -> list[str]:
             )
         elif kind == "pretrain" and name not in params.corpora_of(source):
             problems.append(
-                f"{where}: tasks.{name}.init_from: {source!r} does not hold {name!r}; add it to "
+                f"{where}: tasks.{name}.init_from: {source!r} does not contain {name!r}; add it to "
                 "the mixture's corpora"
             )
         elif kind == MULTITASK.name and (source == name or source not in params.tasks):

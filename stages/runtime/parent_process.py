@@ -12,8 +12,8 @@ from stages import PARENT
 def end_with_dvc() -> None:
     """If DVC started this process, end when DVC ends. Exit at once if DVC has ended already.
 
-    A stage calls this before it does any work. DVC may have been killed during the imports before
-    the call; `PARENT` tells, since an orphan has another parent.
+    A stage calls this before it does any work. If DVC was killed during the imports before this
+    call, the parent of this process is no longer `PARENT`.
     """
     if "DVC_ROOT" not in os.environ:
         return

@@ -1,8 +1,7 @@
-"""Where everything is in a project's folder: no other module of `stages` and `deep_prompt` spells
-these paths.
+"""All paths in a project's folder. Other modules of `stages` and `deep_prompt` import them.
 
-A run is at ARM/TASK below ARTIFACTS, RUNS, RESOURCE_USAGE, RESULTS and PREDICTIONS, and at
-repeat/SEED/ARM/TASK when it repeats another.
+The files of a run are in ARM/TASK below ARTIFACTS, RUNS, RESOURCE_USAGE, RESULTS and PREDICTIONS.
+The files of a run that is repeated with another seed are in repeat/SEED/ARM/TASK.
 """
 
 from pathlib import Path
@@ -31,7 +30,7 @@ TRAINING_PARAMS = Path("data/training_params")
 ARTIFACTS = Path("artifacts")
 MODELS = Path("models")
 RUNS = Path("runs")
-RESOURCE_USAGE = Path("resource_usage")  # in neither git nor DVC: it differs from run to run
+RESOURCE_USAGE = Path("resource_usage")  # ignored by git and DVC, because it varies between runs
 RESULTS = Path("results")
 PREDICTIONS = Path("predictions")
 REPORT = Path("report")
@@ -39,9 +38,8 @@ TUNING = Path("tuning")
 
 WORK = Path(".work")
 LAUNCHES = WORK / "launch"
-STOPPED = (
-    WORK / "stopped"
-)  # a job script finds this file when the run was asked to stop and must be queued again
+STOPPED = WORK / "stopped"
+"""Tells a job script that a stop signal ended the run, so that the job must be queued again."""
 LOGS = Path("logs")
 
 
@@ -51,7 +49,5 @@ def recipe_of(task: str) -> Path:
 
 
 def run_folder(arm: ArmName, task: str, seed: str = "") -> Path:
-    """A run's folder below ARTIFACTS, RUNS and the like; with `seed`, that of a run that repeats
-    another.
-    """
+    """The folder of a run below ARTIFACTS and RUNS. With `seed`, the run is a repetition."""
     return Path("repeat", seed, arm, task) if seed else Path(arm, task)

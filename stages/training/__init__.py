@@ -1,1 +1,1 @@
-"""What the training stages share: one run, its progress and its trackers."""
+"""Code shared by the training stages: the run, its progress and its trackers."""

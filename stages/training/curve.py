@@ -1,4 +1,4 @@
-"""A run's training curve as a file that grows with the run, for `dvc plots` and the like."""
+"""Write the training curve of a run to a file after each step, for example for `dvc plots`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ from pipeline.training.callbacks import TrainingCallback, TrainingRun
 
 
 class Curve(TrainingCallback):
-    """Appends each step to a tab-separated file: the columns of train.tsv, then seconds and peak
-    memory.
+    """Appends each step to a tab-separated file.
 
-    After a resume the file is complete, with no step twice. It is a view of a run in progress: the
-    run's result is train.tsv, which is written as a whole.
+    The columns are those of train.tsv, then seconds and peak memory. After a resume the file is
+    complete and has each step once. It shows a run in progress; the result of a run is train.tsv,
+    which is written at the end.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
@@ -20,12 +20,15 @@ class Curve(TrainingCallback):
         self._columns: list[str] = []
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Append the last step; on the first call all steps so far, in place of the lines of an
-        interrupted run.
+        """Append the last step.
+
+        The first call writes all steps so far, and replaces the file of an interrupted run.
         """
         first = len(run.train) - 1
         if not self._columns:
-            by_task = [f"{what}_{name}" for name in self._names for what in ("loss", "share")]
+            by_task = [
+                f"{quantity}_{name}" for name in self._names for quantity in ("loss", "share")
+            ]
             shared = [name for name in run.train[-1] if name not in by_task]
             self._columns = [*shared, *by_task, *run.resource_usage[-1]]
             self._path.parent.mkdir(parents=True, exist_ok=True)

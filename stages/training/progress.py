@@ -1,4 +1,4 @@
-"""A training run on a terminal: a progress bar there, plain lines elsewhere."""
+"""Show the progress of training: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,12 +11,13 @@ from rich.progress import Progress as Bar
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.entry import log
 
-LINE_SECONDS = 15.0  # between two plain lines
+SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress(TrainingCallback):
-    """Shows step, loss by task, rows and tokens per second, and the time left, while its block
-    runs.
+    """Shows step, loss by task, rows and tokens per second, and the remaining time.
+
+    It is a context manager around the training.
     """
 
     def __init__(self, title: str, names: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ class Progress(TrainingCallback):
             self._bar.stop()
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
-        """Update the bar, or write a line now and then."""
+        """Update the bar, or write a line every `SECONDS_BETWEEN_LINES` and at the end."""
         row, now = run.train[-1], time.monotonic()
         step = int(row["step"])
         self._rows, self._tokens, self._steps = (
@@ -60,7 +61,7 @@ class Progress(TrainingCallback):
             self._tokens + tokens,
             self._steps + 1,
         )
-        # A step need not have rows of every task.
+        # A step may have no rows of some tasks.
         self._losses |= {name: row[f"loss_{name}"] for name in self._names if f"loss_{name}" in row}
         seconds = max(now - self._started, 1e-9)
         text = (
@@ -69,7 +70,7 @@ class Progress(TrainingCallback):
         )
         if self._bar:
             self._bar.update(self._task, completed=step, total=run.steps, description=text)
-        elif now - self._last > LINE_SECONDS or step == run.steps:
+        elif now - self._last > SECONDS_BETWEEN_LINES or step == run.steps:
             left = (run.steps - step) * seconds / self._steps
             log(f"step {step}/{run.steps}  {text}  {left:.0f} s left")
             self._last = now
@@ -81,7 +82,7 @@ class Progress(TrainingCallback):
         return f" ({', '.join(losses)})" if losses else ""
 
     def validated(self, run: TrainingRun) -> None:
-        """Write a line with the scores."""
+        """Write a line with the validation scores."""
         row = run.validation[-1]
         scores = [f"{name} {row[f'score_{name}']:.2f}" for name in self._names]
         self.log(
@@ -90,7 +91,7 @@ class Progress(TrainingCallback):
         )
 
     def log(self, line: str) -> None:
-        """Write a line above the bar."""
+        """Write a line, above the bar if there is one."""
         if self._bar:
             self._bar.console.print(f"  {line}", highlight=False)
         else:

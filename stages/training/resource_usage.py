@@ -1,7 +1,8 @@
-"""What a training run took on this machine: seconds, memory and ranks.
+"""Record the resource usage of a training run on this machine: seconds, memory and ranks.
 
-These numbers differ between two runs of the same inputs; all other output is the same. So they are
-kept where neither DVC nor git looks, and an unchanged dvc.lock proves unchanged results.
+These numbers vary between runs on the same inputs; all other output is reproducible. They are
+therefore stored in files that DVC and git ignore, so an unchanged dvc.lock proves unchanged
+results.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,10 +15,12 @@ from stages.runtime.paths import RESOURCE_USAGE, RUNS
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """Seconds of training, validation included; peak memory in MB of rank 0's GPU or process; the
-    number of ranks.
+    """The resource usage of one training run.
 
-    `curve_sha256` is the hash of the run's train.tsv: it tells which run was measured.
+    - `seconds`: the time of training, including validation.
+    - `peak_memory_mb`: the peak memory of rank 0, of its GPU if it has one, else of its process.
+    - `ranks`: the number of ranks.
+    - `curve_sha256`: the hash of the run's train.tsv, which identifies the run.
     """
 
     seconds: float
@@ -28,21 +31,21 @@ class ResourceUsage:
 
 def write_resource_usage(folder: Path, seconds: float, peak_memory_mb: float, ranks: int) -> None:
     """Write RESOURCE_USAGE/`folder`/run.json for the run in RUNS/`folder`."""
-    measured = ResourceUsage(seconds, peak_memory_mb, ranks, _curve_sha256(folder))
-    write_json(RESOURCE_USAGE / folder / "run.json", asdict(measured))
+    usage = ResourceUsage(seconds, peak_memory_mb, ranks, _curve_sha256(folder))
+    write_json(RESOURCE_USAGE / folder / "run.json", asdict(usage))
 
 
 def load_resource_usage(folder: Path) -> ResourceUsage | None:
-    """The resource usage of the run in RUNS/`folder`. None if it was not trained here: DVC restored
-    it from its cache.
+    """Load the resource usage of the run in RUNS/`folder`.
 
-    Raises UserError where the file is malformed.
+    Returns None if this machine did not train the run, because DVC restored it from its cache.
+    Raises UserError if the file is malformed.
     """
     path = RESOURCE_USAGE / folder / "run.json"
     if not path.exists():
         return None
-    measured = parse(ResourceUsage, load_json(path), str(path))
-    return measured if measured.curve_sha256 == _curve_sha256(folder) else None
+    usage = parse(ResourceUsage, load_json(path), str(path))
+    return usage if usage.curve_sha256 == _curve_sha256(folder) else None
 
 
 def _curve_sha256(folder: Path) -> str:

@@ -1,6 +1,4 @@
-"""What pretraining and fine-tuning share: the backbone, the run with its checkpoints, and the files
-of its curves.
-"""
+"""Run training for `pretrain` and `finetune`: backbone, checkpoints and output files."""
 
 import hashlib
 import json
@@ -40,14 +38,14 @@ from stages.training.tracking import Tracking, start_tracker
 
 
 def load_backbone(
-    params: BackboneParams, words: Iterable[Sequence[int]], precision: Precision
+    params: BackboneParams, label_token_ids: Iterable[Sequence[int]], precision: Precision
 ) -> Backbone:
-    """The backbone, with its LM head where a task has a verbalizer's `words`.
+    """Load the backbone, with its LM head if a task has `label_token_ids` (a verbalizer).
 
-    The environment variable GRADIENT_CHECKPOINTING=1 checkpoints its layers. That is not a param,
-    since it costs time, saves memory and changes no result.
+    The environment variable GRADIENT_CHECKPOINTING=1 turns gradient checkpointing on. It is not a
+    param: it saves memory at the cost of time and changes no result.
     """
-    backbone = Backbone.load(locate(params), any(words), precision)
+    backbone = Backbone.load(locate(params), any(label_token_ids), precision)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone
@@ -61,10 +59,10 @@ def fit(
     params: Params,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> tuple[TrainingRun, bool]:
-    """Train, with checkpoints in .work/STAGE/KEY; returns the run, and whether this process writes
-    its files.
+    """Train with checkpoints in .work/STAGE/KEY.
 
-    Raises UserError where training diverges, with the ids of the rows.
+    Returns the run, and whether this process is rank 0, which writes the files of the run. Raises
+    UserError with the ids of the rows if training diverges.
     """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
     model, tasks, rates = setup.model, setup.tasks, setup.rates
@@ -75,15 +73,15 @@ def fit(
         training.micro_batches_per_step,
         params.seed,
     )
-    key = _digest(
+    key = _checkpoint_key(
         arm, training, params, rates, {task.name: task.summary for task in tasks}, setup.start
     )
     checkpoints = WORK / stage / key
 
     def validate(trained: PromptedModel) -> Scores:
         scores = {}
-        for number, task in enumerate(tasks):
-            decoded = decode(trained, task.validation, number, task.pad_token_id, ranks=ranks)
+        for head, task in enumerate(tasks):
+            decoded = decode(trained, task.validation, head, task.pad_token_id, ranks=ranks)
             thresholds = task.validation.task.fit_thresholds(task.validation.examples, decoded)
             scores[task.name] = score(task.validation, decoded, thresholds).overall[task.primary]
         return scores
@@ -91,21 +89,20 @@ def fit(
     names = [task.name for task in tasks]
     with ExitStack() as stack:
         stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
-        shown = (
-            stack.enter_context(_shown(stage, key, names, training, params.tracking))
+        run_callbacks = (
+            stack.enter_context(_run_callbacks(stage, key, names, training, params.tracking))
             if ranks.rank == 0
             else []
         )
-        stopped = stack.enter_context(stops())
-        callback = CallbackList([*shown, *callbacks])
+        stop_signals = stack.enter_context(stops())
+        callback = CallbackList([*run_callbacks, *callbacks])
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         callback.log(
             f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
             f"{cluster.zero}{' with offload' * cluster.offload}, "
             f"{training.precision}; "
-            f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of a step's "
-            f"{training.micro_batches_per_step} "
-            "micro-batches each"
+            f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
+            f"{training.micro_batches_per_step} micro-batches of a step per rank"
         )
         try:
             run = train(
@@ -119,23 +116,21 @@ def fit(
                 checkpoints=checkpoints,
                 ranks=ranks,
                 callback=callback,
-                stopping=lambda: bool(stopped),
+                stopping=lambda: bool(stop_signals),
                 cluster=cluster,
             )
         except Diverged as diverged:
-            raise _explained(diverged, {task.name: task for task in tasks}) from diverged
+            raise _divergence_error(diverged, {task.name: task for task in tasks}) from diverged
     if ranks.rank == 0:
-        _forget_others(checkpoints)
+        _remove_other_checkpoints(checkpoints)
     return run, ranks.rank == 0
 
 
 @contextmanager
-def _shown(
+def _run_callbacks(
     stage: str, key: str, names: Sequence[str], training: TrainParams, tool: Tool | None
 ) -> Iterator[list[TrainingCallback]]:
-    """The callbacks that show and record a run: on the terminal, in .work/STAGE/train.tsv and in a
-    tracking tool.
-    """
+    """The callbacks that report a run: progress, .work/STAGE/train.tsv and the tracking tool."""
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(stage, names))
         callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
@@ -145,34 +140,35 @@ def _shown(
         yield callbacks
 
 
-def _forget_others(checkpoints: Path) -> None:
+def _remove_other_checkpoints(checkpoints: Path) -> None:
     """Remove the checkpoints of runs with other params or inputs.
 
-    Those of this run stay, since the process may be killed before its result is saved.
+    The checkpoints of this run stay, because the process may be killed before its result is saved.
     """
     for other in checkpoints.parent.iterdir():
         if other.is_dir() and other != checkpoints:
             shutil.rmtree(other)
 
 
-def _explained(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
+def _divergence_error(diverged: Diverged, tasks: Mapping[str, TaskData]) -> UserError:
+    """The error with the ids of the rows at which training diverged."""
     features: dict[str, list[int]] = {}
-    for name, numbers in diverged.features:
-        features.setdefault(name, []).extend(numbers)
+    for name, indices in diverged.features:
+        features.setdefault(name, []).extend(indices)
     rows = "; ".join(
-        f"{name}: {', '.join(tasks[name].ids(numbers))}" for name, numbers in features.items()
+        f"{name}: {', '.join(tasks[name].ids(indices))}" for name, indices in features.items()
     )
     return UserError(
-        f"{diverged}, on the rows {rows}; lower the learning rate, or look at these rows; the last "
+        f"{diverged}, on the rows {rows}; lower the learning rate, or check these rows; the last "
         "checkpoint is kept"
     )
 
 
-def _digest(
+def _checkpoint_key(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    """The name of a run's checkpoints: a hash of its params, inputs and code."""
-    everything = [
+    """The name of the checkpoint folder of a run: a hash of its params, inputs and code."""
+    identity = [
         arm,
         asdict(training),
         params.seed,
@@ -181,14 +177,15 @@ def _digest(
         inputs,
         torch.__version__,
     ]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def consumed_by_corpus(
     setup: TrainingSetup, training: TrainParams, seed: int, run: TrainingRun
 ) -> dict[str, Any]:
-    """What a run consumed of each task; the schedule is a function of the step, so that nothing is
-    counted while training.
+    """The micro-batches, rows and tokens of each corpus that a run has consumed.
+
+    Training does not count them, because the schedule is a function of the step.
     """
     tables = [task.train for task in setup.tasks]
     batches = TrainBatches(
@@ -206,20 +203,22 @@ def write_run(
     arm: ArmName,
     training: TrainParams,
     seed: int,
-    drawn: dict[str, Any] | None = None,
+    consumed: dict[str, Any] | None = None,
 ) -> None:
-    """Write the run's curves and run.json to RUNS/`folder`, and its resource usage to
+    """Write the curves and run.json of a run to RUNS/`folder`.
+
+    `consumed` is the output of `consumed_by_corpus`. The resource usage of the run is written to
     RESOURCE_USAGE/`folder`.
     """
-    with atomic_folder(RUNS / folder) as beside:
+    with atomic_folder(RUNS / folder) as temporary:
         pd.DataFrame(run.train).to_csv(
-            beside / "train.tsv", sep="\t", index=False, float_format="%.6g"
+            temporary / "train.tsv", sep="\t", index=False, float_format="%.6g"
         )
         pd.DataFrame(run.validation).to_csv(
-            beside / "validation.tsv", sep="\t", index=False, float_format="%.6g"
+            temporary / "validation.tsv", sep="\t", index=False, float_format="%.6g"
         )
         write_json(
-            beside / "run.json",
+            temporary / "run.json",
             {
                 "steps": len(run.train),
                 "best_step": run.best_step,
@@ -227,7 +226,7 @@ def write_run(
                 "tokens_seen": run.tokens,
                 "seed": seed,
                 "learning_rates": training.learning_rates(arm),
-                "drawn": drawn or {},
+                "consumed_by_corpus": consumed or {},
             },
         )
     write_resource_usage(

@@ -1,7 +1,6 @@
-"""A run's curves in TensorBoard, MLflow or Weights & Biases, where `tracking` in params.yaml names
-one of them.
+"""Record training curves in TensorBoard, MLflow or Weights & Biases.
 
-A resumed run continues its curves there, with no step twice.
+`tracking` in params.yaml selects the tool. A resumed run continues its curves, each step once.
 """
 
 import time
@@ -19,24 +18,24 @@ PROJECT = "deep-prompt"
 
 
 class Tracker(Protocol):
-    """A tool that records a run's curves."""
+    """A tool that records the curves of a run."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Record the figures of a step; its number is in the key `step`."""
+        """Record the values of a step. The key `step` has its number."""
 
     def close(self) -> None:
-        """End the record."""
+        """Close the record of the run."""
 
 
 class Tracking(TrainingCallback):
-    """Hands each step and validation to a tracker while its block runs.
+    """Sends each step and validation to a tracker, and closes it at the end of the block.
 
-    A tracker that fails, for instance because its server is away, costs its curves and not the
-    training.
+    If the tracker fails, for example because its server is unreachable, training continues without
+    it.
     """
 
     def __init__(self, tracker: Tracker, log: Callable[[str], None]) -> None:
-        """`log` is called with the error of a tracker that fails."""
+        """`log` receives a line with the error if the tracker fails."""
         self._tracker: Tracker | None = tracker
         self._log = log
 
@@ -59,20 +58,21 @@ class Tracking(TrainingCallback):
         """Record a validation."""
         self._call(lambda tracker: tracker.log(run.validation[-1]))
 
-    def _call(self, tell: Callable[[Tracker], None]) -> None:
+    def _call(self, method: Callable[[Tracker], None]) -> None:
         if self._tracker is None:
             return
         try:
-            tell(self._tracker)
+            method(self._tracker)
         except Exception as error:
             self._tracker = None
-            self._log(f"tracking has ended: {(str(error) or type(error).__name__).splitlines()[0]}")
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            self._log(f"tracking failed, training continues without it: {message}")
 
 
 def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> Tracker:
-    """A tracker of the run named `run`; `key` differs between runs with other params.
+    """Start a tracker of the run named `run`. `key` identifies the params and inputs of the run.
 
-    Raises UserError where `tool` is not installed.
+    Raises UserError if `tool` is not installed.
     """
     if find_spec(tool) is None:
         package = "mlflow-skinny" if tool == "mlflow" else tool
@@ -89,7 +89,7 @@ def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> 
 
 
 class _TensorBoard:
-    """In logs/tensorboard/RUN/KEY."""
+    """Writes to logs/tensorboard/RUN/KEY."""
 
     def __init__(self, run: str, key: str, config: Mapping[str, Any]) -> None:
         self._folder, self._config = LOGS / "tensorboard" / run / key, config
@@ -100,7 +100,7 @@ class _TensorBoard:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-            # Purge what an interrupted run wrote from this step on.
+            # Purge the steps from here on that an interrupted run has written.
             self._writer = SummaryWriter(self._folder, purge_step=step)
             self._writer.add_text(
                 "params",
@@ -117,21 +117,21 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """On the server that MLFLOW_TRACKING_URI names, or MLflow's default."""
+    """Writes to the server at MLFLOW_TRACKING_URI, or to the default of MLflow."""
 
     def __init__(self, run: str, key: str, config: Mapping[str, Any]) -> None:
         import mlflow  # noqa: PLC0415
 
         self._mlflow, self._client = mlflow, mlflow.MlflowClient()
         experiment = mlflow.set_experiment(PROJECT).experiment_id
-        found = self._client.search_runs([experiment], f"tags.key = '{key}'")
+        previous = self._client.search_runs([experiment], f"tags.key = '{key}'")
         recorded = (
-            found[0]
-            if found
+            previous[0]
+            if previous
             else self._client.create_run(experiment, run_name=run, tags={"key": key})
         )
         self._run, self._logged = recorded.info.run_id, recorded.data.metrics.get("step", 0.0)
-        if not found:
+        if not previous:
             parameters = [mlflow.entities.Param(name, str(value)) for name, value in config.items()]
             self._client.log_batch(self._run, params=parameters)
 
@@ -149,7 +149,7 @@ class _MLflow:
 
 
 class _WeightsAndBiases:
-    """In the project "deep-prompt"; WANDB_MODE=offline keeps the record in logs/wandb."""
+    """Writes to the project "deep-prompt", or to logs/wandb if WANDB_MODE is offline."""
 
     def __init__(self, run: str, key: str, config: Mapping[str, Any]) -> None:
         import wandb  # noqa: PLC0415
@@ -161,7 +161,7 @@ class _WeightsAndBiases:
 
     def log(self, row: Mapping[str, float]) -> None:
         step = int(row["step"])
-        if step >= self._run.step:  # else the step was recorded before an interruption
+        if step >= self._run.step:  # an interrupted run has recorded the earlier steps
             self._run.log({name: value for name, value in row.items() if name != "step"}, step=step)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ def remove_shards(work: Path) -> None:
 class Processes:
     """Makes shards in `workers` processes.
 
-    If a process is killed, the run ends and the finished shards stay.
+    If a process is killed, the run fails and the finished shards stay.
     """
 
     def __init__(self, workers: int) -> None:

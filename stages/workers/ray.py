@@ -73,5 +73,5 @@ class RayCluster:
 
 
 def _make(project: str, shard: Shard, into: Path) -> None:
-    os.chdir(project)  # paths are relative to the project's folder
+    os.chdir(project)  # paths in a shard are relative to the project's folder
     shard.make(into)

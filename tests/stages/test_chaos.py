@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.support.small_project import (
     environment,
-    made,
     make_project,
+    project_outputs,
     python,
     python_of,
     write_params,
@@ -137,6 +137,6 @@ def test_killed_runs_end_with_equal_results(tmp_path: Path) -> None:
     output, _ = reference.communicate(timeout=900)
     assert reference.returncode == 0, output
     print(f"kills: {dict(sorted(hits.items()))}")
-    actual, expected = made(folder), made(undisturbed)
+    actual, expected = project_outputs(folder), project_outputs(undisturbed)
     assert actual.keys() == expected.keys()
     assert [name for name in actual if actual[name] != expected[name]] == []

@@ -184,7 +184,9 @@ def test_stages_run_with_a_backbone_in_bfloat16(place: Place) -> None:
         done = python(place.folder, place.env, *PRETRAIN)
         assert done.returncode == 0, done.stderr
         assert "1 rank on" in done.stdout
-        assert "; ZeRO stage 0, bfloat16; 4 of a step's 4 micro-batches each" in done.stdout
+        assert (
+            "; ZeRO stage 0, bfloat16; 4 of the 4 micro-batches of a step per rank" in done.stdout
+        )
         prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
         assert {value.dtype for value in prompt.values()} == {torch.float32}
         for stage in ("finetune", "evaluate"):

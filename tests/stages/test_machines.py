@@ -222,7 +222,7 @@ def test_a_preempted_slurm_job_is_queued_again_and_trains_like_one_process(
     def started(times: int) -> bool:
         """Whether the job has started `times` times. Slurm would delay a requeued job by 2 min."""
         hosts.on_first("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-        return log.read_text().count("starting 1 ranks a host") == times
+        return log.read_text().count("starting 1 rank per host") == times
 
     wait_for(lambda: started(2))
     wait_for(lambda: f"resuming at step {stopped[1]} of" in log.read_text())

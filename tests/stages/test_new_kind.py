@@ -134,8 +134,8 @@ for prediction in load(["models/sizes"]).predict([{"word": "bo"}, {"word": "booo
     print("predicted", prediction.result.size)
 """
 OFF = (
-    "word_length gives no confidence, gives no intervals and is not perturbed: "
-    "pipeline/tasks/word_length.py leaves that out."
+    "word_length does not support confidence, intervals or perturbation: its class in "
+    "pipeline/tasks/word_length.py does not inherit HasConfidence, HasUnits, Perturbable."
 )
 
 

@@ -32,8 +32,8 @@ from tests.support.small_project import (
     ROOT,
     TASK,
     environment,
-    made,
     make_project,
+    project_outputs,
     python,
     write_params,
 )
@@ -182,7 +182,7 @@ def plain(
 def first(project: Project, plain: object) -> tuple[Outcome, dict[str, bytes]]:
     """The outcome and the outputs of the first repro. It runs in parallel with `plain`."""
     outcome = project.repro()
-    return outcome, made(project.folder)
+    return outcome, project_outputs(project.folder)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_results_have_equal_bytes_with_and_without_dvc(
     other, process = plain
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    with_dvc, without_dvc = first[1], made(other.folder)
+    with_dvc, without_dvc = first[1], project_outputs(other.folder)
     assert len([name for name in with_dvc if name.startswith("artifacts/")]) >= 12
     assert with_dvc.keys() == without_dvc.keys()
     assert [name for name in with_dvc if with_dvc[name] != without_dvc[name]] == []
@@ -281,7 +281,7 @@ def test_a_killed_training_resumes_and_gives_equal_bytes(
 ) -> None:
     other, process = plain
     process.communicate(timeout=600)
-    before = made(other.folder)
+    before = project_outputs(other.folder)
     results = (other.folder / "artifacts/pretrain/all", other.folder / "runs/pretrain/all")
     work = other.folder / ".work/pretrain-all"
     for folder in (*results, work):
@@ -298,7 +298,7 @@ def test_a_killed_training_resumes_and_gives_equal_bytes(
     again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
     assert again.returncode == 0, again.stdout + again.stderr
     assert re.search(r"resuming at step [1-9]\d* of \d+", again.stdout)
-    assert made(other.folder) == before
+    assert project_outputs(other.folder) == before
     for folder in results:
         shutil.rmtree(folder)
     again = python(other.folder, other.env, "-m", "stages.pretrain", "all")
@@ -307,7 +307,7 @@ def test_a_killed_training_resumes_and_gives_equal_bytes(
     assert steps[1] == steps[2], (
         "a complete training is not repeated if DVC was killed before it recorded the outputs"
     )
-    assert made(other.folder) == before
+    assert project_outputs(other.folder) == before
 
 
 def test_an_edit_of_a_learning_rate_reruns_its_task(changed_rate: Outcome) -> None:
@@ -317,12 +317,12 @@ def test_an_edit_of_a_learning_rate_reruns_its_task(changed_rate: Outcome) -> No
 def test_a_reverted_edit_restores_the_first_results_without_training(
     project: Project, changed_rate: Outcome, first: tuple[Outcome, dict[str, bytes]]
 ) -> None:
-    assert made(project.folder) != first[1]
+    assert project_outputs(project.folder) != first[1]
     del project.values["tasks"]["world_ner"]["multitask"]
     project.write_params()
     outcome = project.repro()
     assert (outcome.ran, outcome.restored) == (set(), RATE)
-    assert made(project.folder) == first[1]
+    assert project_outputs(project.folder) == first[1]
 
 
 def test_comments_run_nothing(project: Project, first: object) -> None:

@@ -12,6 +12,7 @@ import pty
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 
+import stages
 from deep_prompt.cli.check_project import check_project
 from deep_prompt.cli.preset import preset
 from pipeline.config import load_json, load_yaml
@@ -55,6 +57,19 @@ def problems(call: Callable[..., Any], *words: str) -> list[str]:
     with pytest.raises(UserError) as caught:
         call(*words)
     return caught.value.problems
+
+
+@pytest.mark.parametrize(("old", "new"), stages.RENAMED.items())
+def test_a_renamed_command_gives_the_new_name(old: str, new: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{old}", "all"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = f"error: python -m stages.{old} has a new name; write {new}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 @pytest.fixture
@@ -176,7 +191,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "mixture without the task": (
         lambda v: v["tasks"]["world_srl"].update(init_from="pretrain/ner_only"),
-        ("does not hold",),
+        ("does not contain",),
     ),
     "unknown task in a mixture": (
         lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"),
@@ -800,7 +815,7 @@ def test_the_error_of_diverged_training_names_the_rows(copied: Path) -> None:
     (line,) = done.stderr.splitlines()
     found = re.fullmatch(
         r"error: step 2: the loss is .+ and its gradient's norm .+, on the rows world_ner: (.+); "
-        r"lower the learning rate, or look at these rows; the last checkpoint is kept",
+        r"lower the learning rate, or check these rows; the last checkpoint is kept",
         line,
     )
     assert found, line
@@ -1009,7 +1024,7 @@ def test_an_invalid_preset_does_not_change_params(
         (
             OSError(errno.ENOSPC, "No space left on device", "x/y"),
             1,
-            "error: rank 1: x/y: No space left on device; make room",
+            "error: rank 1: x/y: No space left on device; free some disk space",
         ),
         (
             Stopped("stopped after step 3 of 9, with a checkpoint"),
@@ -1156,7 +1171,7 @@ def test_a_failed_tracker_does_not_end_training() -> None:
         for row in rows_of(1, 3):
             run.add_step(row, 0.5, 80.0)
             tracking.step(run, 8, 100)
-    assert lines == ["tracking has ended: the server is away"]
+    assert lines == ["tracking failed, training continues without it: the server is away"]
 
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -1370,5 +1385,5 @@ def test_a_report_on_a_mixture_of_removed_corpora_is_refused(copied: Path) -> No
             json.dumps({"corpora": {"world_ner": {}, "gone": {}}}), encoding="utf-8"
         )
     (message,) = problems(report)
-    assert "all, ner_only: made of other corpora" in message
+    assert "all, ner_only: its corpora differ from those in params.yaml" in message
     assert "deep-prompt check" in message

@@ -5,9 +5,9 @@ An import of these libraries takes seconds. `start()` returns environment variab
 never imports the code under test.
 
 A fork differs from a new process in two ways: its parent is not the process that called `python`,
-and /proc shows the arguments of the server. Therefore tests that kill processes or look for them in
-/proc use an environment without these variables. A command runs in a new process if its variables
-with a prefix of `READ_ONCE` differ from those of the server.
+and /proc shows the arguments of the server. Therefore, tests that kill processes or search /proc
+for them use an environment without these variables. A command runs in a new process if its
+variables with a prefix of `READ_ONCE` differ from those of the server.
 """
 
 import atexit
@@ -34,6 +34,8 @@ from typing import Any
 
 READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
 """Prefixes of the variables that Python and the libraries read only at the start."""
+UNSET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+"""The variables that the server does not have."""
 SETTINGS = {
     "DS_ACCELERATOR": "cpu",
     "GOMP_SPINCOUNT": "10000",
@@ -78,7 +80,7 @@ def start() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
     server = subprocess.Popen(
         [sys.executable, __file__, folder],
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | SETTINGS,
+        env={key: value for key, value in os.environ.items() if key not in UNSET} | SETTINGS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -122,14 +124,14 @@ def serve(folder: Path) -> dict[str, Any]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                return _keep(connection)
+                return _fork_and_supervise(connection)
             connection.close()
             with contextlib.suppress(ChildProcessError):  # no child is left
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
 
 
-def _keep(connection: socket.socket) -> dict[str, Any]:
+def _fork_and_supervise(connection: socket.socket) -> dict[str, Any]:
     """Fork again: the parent forwards signals to the fork and reports its wait status.
 
     Only the fork returns from this function, with the request of the client.
@@ -146,8 +148,8 @@ def _keep(connection: socket.socket) -> dict[str, Any]:
         return request
     for stream in streams:
         os.close(stream)
-    ended, watched = os.pidfd_open(process), [connection]
-    while ended not in select.select([ended, *watched], [], [])[0]:
+    process_end, watched = os.pidfd_open(process), [connection]
+    while process_end not in select.select([process_end, *watched], [], [])[0]:
         number = connection.recv(1)
         os.kill(process, number[0] if number else signal.SIGKILL)
         if not number:  # the client was killed
@@ -188,11 +190,11 @@ def _unbuffered(stream: Any) -> io.TextIOWrapper:
 def _run_main(arguments: list[str], python: str) -> None:
     """Run a module, a command or a file as `__main__`."""
     first, *others = arguments
-    places = {"-m": os.getcwd(), "-c": ""}
-    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[0] = places.get(first, os.path.dirname(os.path.abspath(first)))
-    sys.path[1:1] = [os.path.abspath(folder) for folder in added if folder]
-    sys.argv = [first, *(others[1:] if first in places else others)]
+    folders = {"-m": os.getcwd(), "-c": ""}
+    python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[0] = folders.get(first, os.path.dirname(os.path.abspath(first)))
+    sys.path[1:1] = [os.path.abspath(folder) for folder in python_path if folder]
+    sys.argv = [first, *(others[1:] if first in folders else others)]
     multiprocessing.set_executable(sys.executable)
     sys.executable = python
     main = sys.modules["__main__"] = ModuleType("__main__")

@@ -1,15 +1,15 @@
-"""One rank of several that train tiny models together.
+"""Script of one rank that trains tiny models together with other ranks.
 
 A rank runs several jobs, because its start takes longer than the training.
 
-Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16] [apart]
-[stored]"...
+Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16]
+[separate] [cached]"...
 
 Each job writes its parameters, curve, rows and predictions to FOLDER/NAME. The options of a job:
 
 - `predict`: write only the predictions of an untrained model.
-- `apart`: each rank has a separate folder of checkpoints; the error message of this is written.
-- `stored`: the prompt is in the upper layers, and the output of the lower layers is cached.
+- `separate`: each rank has a separate folder of checkpoints; write the resulting error message.
+- `cached`: the prompt is in the upper layers, and the output of the lower layers is cached.
 """
 
 import os
@@ -52,14 +52,14 @@ PARAMS = {
 }
 TOKENS = 52  # per batch of predictions
 SINGLE_PROCESS = Cluster()
-pipeline.training.engine.PERSISTENT = 20  # ZeRO 3 partitions even the tiny weights
+pipeline.training.engine.PERSISTENCE_THRESHOLD = 20  # ZeRO 3 partitions even the tiny weights
 
 
 class Sums:
     """A task whose predictions are the sums of the logits."""
 
-    def decode(self, example: int, seen: list, classes: tuple[str, ...]) -> list[float]:
-        return [float(window.logits.astype("float64").sum()) for window in seen]
+    def decode(self, example: int, window_logits: list, classes: tuple[str, ...]) -> list[float]:
+        return [float(window.logits.astype("float64").sum()) for window in window_logits]
 
 
 def batches(folder: Path) -> TrainBatches:
@@ -74,14 +74,14 @@ def batches(folder: Path) -> TrainBatches:
     )
 
 
-def predicted(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
+def predict_rows(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[float]]:
     """The predictions of the model for each row of a table.
 
-    The number of batches is odd: a rank has one batch more than the other.
+    The number of batches is odd, so one of two ranks has an additional batch.
     """
     table = tiny.table(folder, "classes", 40, 1)
-    split = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
-    return decode(model, split, 0, 0, batch_tokens=TOKENS, ranks=ranks)
+    eval_set = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
+    return decode(model, eval_set, 0, 0, batch_tokens=TOKENS, ranks=ranks)
 
 
 def run(
@@ -92,10 +92,11 @@ def run(
     until: int = 0,
     precision: str = "float32",
     checkpoints: str = "checkpoints",
-    stored: int = 0,
+    cache_mb: int = 0,
 ) -> tuple[PromptedModel, TrainingRun]:
-    """Train; every rank ends with equal parameters. Each rank has a separate folder of data.
+    """Train a model; returns it with its run. Each rank has a separate folder of data.
 
+    `cache_mb` is `hidden_state_cache_mb`; if it is not 0, only the upper layers have a prompt.
     Raises Stopped after step `until`.
     """
     model, callback, data = (
@@ -105,15 +106,15 @@ def run(
     )
 
     model.backbone.model.to(getattr(torch, precision))
-    if stored:
+    if cache_mb:
         model.prompt = DeepPrompt(model.prompt.key_values[1:], first_layer=1)
 
     def validate(trained: PromptedModel) -> Scores:
-        return {"ner": abs(sum(map(sum, predicted(trained, data, ranks))))}
+        return {"ner": abs(sum(map(sum, predict_rows(trained, data, ranks))))}
 
     values = (
         PARAMS
-        | {"hidden_state_cache_mb": stored}
+        | {"hidden_state_cache_mb": cache_mb}
         | {f"{part}_lr": RATES[part] for part in ARMS[arm].parts}
     )
     training_run = train(
@@ -134,14 +135,16 @@ def run(
 
 
 @contextmanager
-def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
-    """Record the task and rows of each training micro-batch of this rank."""
+def record_rows() -> Iterator[list[tuple[int, list[int]]]]:
+    """Context manager: record the task and rows of each training micro-batch of this rank."""
     rows: list[tuple[int, list[int]]] = []
     collate = pipeline.training.trainer.collate
 
-    def recording_collate(table: FeatureTable, chosen: Ints, task: int, pad_token_id: int) -> Batch:
-        rows.append((task, chosen.tolist()))
-        return collate(table, chosen, task, pad_token_id)
+    def recording_collate(
+        table: FeatureTable, batch_rows: Ints, task: int, pad_token_id: int
+    ) -> Batch:
+        rows.append((task, batch_rows.tolist()))
+        return collate(table, batch_rows, task, pad_token_id)
 
     pipeline.training.trainer.collate = recording_collate
     try:
@@ -150,19 +153,20 @@ def seen_rows() -> Iterator[list[tuple[int, list[int]]]]:
         pipeline.training.trainer.collate = collate
 
 
-def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> None:
-    """Run a job."""
-    cluster = Cluster(zero=int(zero), offload="offload" in words)
-    if "predict" in words:
+def run_job(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *options: str) -> None:
+    """Run a job and write its results to `folder`."""
+    cluster = Cluster(zero=int(zero), offload="offload" in options)
+    if "predict" in options:
         model = prepare_for_inference(tiny.prompted(arm), ranks, cluster)
     else:
-        until = next(
-            (int(word.removeprefix("until=")) for word in words if word.startswith("until=")), 0
-        )
-        checkpoints = f"checkpoints-{ranks.rank}" if "apart" in words else "checkpoints"
-        precision = "bfloat16" if "bfloat16" in words else "float32"
+        steps = [
+            int(option.removeprefix("until=")) for option in options if option.startswith("until=")
+        ]
+        until = steps[0] if steps else 0
+        checkpoints = f"checkpoints-{ranks.rank}" if "separate" in options else "checkpoints"
+        precision = "bfloat16" if "bfloat16" in options else "float32"
         try:
-            with seen_rows() as rows:
+            with record_rows() as rows:
                 model, training_run = run(
                     folder,
                     ranks,
@@ -171,7 +175,7 @@ def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> No
                     until,
                     precision,
                     checkpoints,
-                    int("stored" in words),
+                    int("cached" in options),
                 )
         except Stopped:
             return
@@ -182,10 +186,10 @@ def work(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *words: str) -> No
         values = {name: value.detach() for name, value in model.trainable_state().items()}
         save_file(values, folder / f"{ranks.rank}.safetensors")
         write_json(folder / f"{ranks.rank}.json", training_run.train)
-    if "predict" in words or cluster.zero < 3:
+    if "predict" in options or cluster.zero < 3:
         write_json(
             folder / f"{ranks.rank}.predicted.json",
-            predicted(model, folder / f"data-{ranks.rank}", ranks),
+            predict_rows(model, folder / f"data-{ranks.rank}", ranks),
         )
 
 
@@ -193,6 +197,6 @@ if __name__ == "__main__":
     ranks, folder = Ranks.from_environment(os.environ), Path(sys.argv[1])
     with process_group(ranks, 60):
         for job in sys.argv[2:]:
-            name, *words = job.split()
+            name, arm, zero, *options = job.split()
             (folder / name).mkdir(exist_ok=True)
-            work(folder / name, ranks, *words)
+            run_job(folder / name, ranks, arm, zero, *options)

@@ -1,4 +1,4 @@
-"""Compress, write and read raw files of users."""
+"""Compress, write and read raw corpus files."""
 
 import gzip
 import lzma
@@ -30,7 +30,7 @@ def compress(content: bytes, extension: str) -> bytes:
 
 
 def messages_of(problems: Problems) -> list[str]:
-    """The messages as a user sees them."""
+    """The messages that a user sees."""
     try:
         problems.raise_if_any()
     except UserError as error:
@@ -45,9 +45,9 @@ def read(
     options: dict[str, Any] | None = None,
     name: str = "corpus",
 ) -> tuple[list[Row], list[str]]:
-    """The rows and the problems of a file with this content. Their paths omit the folder.
+    """Write a file and read it; returns its rows and problems, with paths relative to `folder`.
 
-    Options with auto are resolved.
+    "auto" in options is resolved.
     """
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -61,7 +61,7 @@ def read(
 
 
 def for_task(reader: str, options: Any) -> Any:
-    """The options for the task with the keys of the rows and the fewest other keys."""
+    """The options for the task that has the keys of the rows and the fewest other keys."""
     keys = READERS[reader].keys(options)
     declared = [task_named(name).row_keys for name in NAMES]
     fitting = [task_keys for task_keys in declared if keys <= task_keys.kinds.keys()]

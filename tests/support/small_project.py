@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from tests.support import fork_server
 from tests.support.paths import ROOT
 
-WORDS = 300  # size of the vocabulary; characters spell the other words of the corpora
+WORDS = 300  # words in the vocabulary; other words are split into characters
 TUNING = {
     "prompt_lr": 0.02,
     "head_lr": 0.003,
@@ -29,8 +29,8 @@ TUNING = {
 TRAINING = {**TUNING, "num_virtual_tokens": 4, "micro_batches_per_step": 1}
 IN_ONE_PROCESS = """
 import importlib, sys
-for words in sys.argv[1:]:
-    name, *arguments = words.split()
+for command in sys.argv[1:]:
+    name, *arguments = command.split()
     getattr(importlib.import_module(f"stages.{name}"), name)(*arguments)
 """
 TASK = {"max_length": 48, "stride": 8, "test_rows": 20}
@@ -39,7 +39,7 @@ TASK = {"max_length": 48, "stride": 8, "test_rows": 20}
 def params(sha256: str) -> dict[str, Any]:
     """The params of the project.
 
-    world_srl has raw files. world_ner is generated, and starts from a mixture of only this task.
+    world_srl has raw files. world_ner is generated, and starts from a mixture of only itself.
     """
     return {
         "seed": 7,
@@ -157,8 +157,8 @@ def make_project(folder: Path) -> dict[str, Any]:
 def environment(home: Path, forks: bool = True) -> dict[str, str]:
     """Environment variables of a command: one process, one thread, and no user settings of DVC.
 
-    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), because a fork starts
-    faster by seconds.
+    With `forks`, `python` and `dvc` are forks of a server (fork_server.py), which start seconds
+    faster.
     """
     clean = {
         key: value
@@ -171,6 +171,7 @@ def environment(home: Path, forks: bool = True) -> dict[str, str]:
             "CUDA_VISIBLE_DEVICES",
             "DATA_ROOT",
             "PYTHONPATH",
+            "PYTHONDONTWRITEBYTECODE",
         )
     }
     return clean | {
@@ -184,32 +185,39 @@ def environment(home: Path, forks: bool = True) -> dict[str, str]:
     }
 
 
-def python(folder: Path, env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run `python WORDS` in `folder`, with the `python` of `env`."""
+def python(
+    folder: Path, env: dict[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python ARGUMENTS` in `folder`, with the `python` of `env`."""
     return subprocess.run(
-        [python_of(env), *words], cwd=folder, env=env, capture_output=True, text=True, check=False
+        [python_of(env), *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
 def python_of(env: dict[str, str]) -> str:
     """The path of `python` in an environment."""
-    found = shutil.which("python", path=env["PATH"])
-    assert found is not None
-    return found
+    path = shutil.which("python", path=env["PATH"])
+    assert path is not None
+    return path
 
 
-def contents(*places: Path, pattern: str = "*") -> dict[str, bytes]:
+def contents(*folders: Path, pattern: str = "*") -> dict[str, bytes]:
     """Path -> bytes of all files in some folders. Paths are relative to the folder's parent."""
     return {
-        str(file.relative_to(place.parent)): file.read_bytes()
-        for place in places
-        for file in sorted(place.rglob(pattern))
+        str(file.relative_to(folder.parent)): file.read_bytes()
+        for folder in folders
+        for file in sorted(folder.rglob(pattern))
         if file.is_file()
     }
 
 
-def made(folder: Path) -> dict[str, bytes]:
+def project_outputs(folder: Path) -> dict[str, bytes]:
     """Path -> bytes of all outputs of a project. They depend only on params and raw files."""
     names = ("artifacts", "data", "models", "predictions", "report", "results", "runs")
-    found = contents(*(folder / name for name in names))
-    return {name: value for name, value in found.items() if not name.endswith(".gitignore")}
+    files = contents(*(folder / name for name in names))
+    return {name: content for name, content in files.items() if not name.endswith(".gitignore")}

@@ -1,4 +1,4 @@
-"""Spans of a sentence as tags in each scheme, independent of the readers' code."""
+"""Convert the spans of a sentence to tags in each scheme, independently of the readers."""
 
 from hypothesis import strategies as st
 

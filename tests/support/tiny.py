@@ -152,7 +152,7 @@ def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) 
 
 
 class TrainingCallback(callbacks.TrainingCallback):
-    """Records the steps and lines of a run, and raises `stop` after step `at`."""
+    """Records the steps and messages of a run, and raises `stop` after step `at`."""
 
     def __init__(self, at: int = 0, stop: type[BaseException] = KeyboardInterrupt) -> None:
         self.at, self.stop = at, stop

@@ -34,7 +34,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
                 positions,
                 labels,
                 positions,
-                [at + 1 for at in positions],
+                [position + 1 for position in positions],
                 len(labels) if kind == "classes" else 1,
             )
         )
@@ -42,7 +42,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
 
 
 def table(folder: Path, kind: str, rows: int, seed: int, classes: int = 3) -> FeatureTable:
-    """Write such features to a table and open it."""
+    """Write random features (see `features`) to a table and open it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{rows}-{seed}"
     shutil.rmtree(path, ignore_errors=True)

@@ -41,14 +41,14 @@ class Reader(NamedTuple):
 
     - `options` is the frozen dataclass of its options.
     - `keys(options)` are the keys of all its rows.
-    - `for_task(options, keys)` are the options for a task with these keys, if the keys of the
-      format are those of the task; it raises ValueError if they do not fit. The functions below
-      take these options.
+    - `for_task(options, keys)` returns the options for a task with these keys, for a format whose
+      keys depend on the task; it raises ValueError if they do not fit. The functions below take
+      these options.
     - `read(path, options, problems)` is a generator of rows. It does not stop at an error: it adds
       a problem, skips the row and continues. It does not accept options with auto.
     - `row` makes a row of a record, if records may also come from the hub.
-    - `chunk_boundary(path, options)` says where an uncompressed file may be split so that the
-      chunks have the same rows as the whole file; then `read` accepts a Slice too.
+    - `chunk_boundary(path, options)` is the boundary at which an uncompressed file can be split
+      without a change of its rows; `read` then also accepts a Slice. None: it cannot be split.
     - `companion_files(path, options)` are the other files that belong to a file.
     - `resolve_auto(options, files)` replaces each auto in the options by the value detected in all
       files of a corpus. It returns the options and the detected values by name.

@@ -1,4 +1,4 @@
-"""What all readers share: the files of each split, decompression, and text as lines and blocks."""
+"""Code shared by all readers: the files of each split, decompression, lines and blocks of text."""
 
 import gzip
 import io

@@ -26,8 +26,9 @@ class Options:
     `columns` is the number of columns of every line; `auto` is the most frequent number. `token`
     and `tag` are columns, counted from 0, or from the end (-1 is the last). `tag_scheme: auto` is
     the scheme with the fewest violations. `separator` separates columns; None is any run of spaces
-    and tabs. `separator: auto` is the tab or such a run: whichever gives more lines the same number
-    of columns (the tab, if both do). All files of a corpus share what `auto` resolves to.
+    and tabs. `separator: auto` is the tab or such a run: the one that gives more lines the same
+    number of columns (the tab if they are equal). All files of a corpus have the same value of
+    `auto`.
 
     Lines that begin with `comment` are skipped. `token_id` is the column of CoNLL-U's ids;
     multiword ranges (1-2) and empty nodes (1.1) are skipped. `feature` is the tag's name in a
@@ -135,16 +136,17 @@ def _sentences(
     for block in blocks(source, BOUNDARIES, problems, comments):
         num_problems = len(problems)
         rows = [(line, row) for line in block if (row := _columns(line, options, problems))]
-        words = [
+        word_rows = [
             (line, row)
             for line, row in rows
             if options.token_id is None or not _NOT_A_WORD_ID.fullmatch(row[options.token_id])
         ]
-        if len(problems) == num_problems and words:
-            tags = [row[options.tag] for _, row in words]
+        if len(problems) == num_problems and word_rows:
+            tags = [row[options.tag] for _, row in word_rows]
             if options.feature is not None:
                 tags = [_feature(options.feature, cell) for cell in tags]
-            yield [line for line, _ in words], [row[options.token] for _, row in words], tags
+            tokens = [row[options.token] for _, row in word_rows]
+            yield [line for line, _ in word_rows], tokens, tags
 
 
 def _columns(line: SourceLine, options: Options, problems: Problems) -> list[str] | None:

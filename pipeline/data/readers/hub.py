@@ -21,10 +21,10 @@ ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set's `id` ("owner/name"), its commit, and its split or splits for each of ours.
+    """A data set on the hub: `id` ("owner/name"), commit, and the source of each split.
 
-    `fields` maps our keys to its columns if the names differ. `tag_scheme` is the scheme of its
-    tags, if it has tags.
+    `fields` maps the keys of a row to the columns of the data set if the names differ. `tag_scheme`
+    is the scheme of its tags, if it has tags.
     """
 
     id: str
@@ -52,10 +52,10 @@ def read(
 ) -> Iterator[Row]:
     """The rows of the hub's split `split`, streamed.
 
-    A reader's `to_row` makes them with its `options`, if the reader's files have the same records.
-    Without `to_row`, the reader `records` does: with the required `keys`, with the optional ones in
-    `fields`, and with `id` and `title` if the data set has these columns. Class numbers of labels
-    and tags become names.
+    A reader's `to_row` converts the records with its `options`, if they are the same as in its
+    files. Without `to_row`, `records.row` converts them, with the required `keys`, the optional
+    keys in `fields`, and `id` and `title` if the data set has these columns. Class numbers of
+    labels and tags become names.
     """
     row_options: Any = None
     for where, record, names in _records(hub, split, keys, problems):
@@ -98,7 +98,7 @@ def _records(
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
     """For each record its position, its values, and the names of its class numbers.
 
-    The values are under our keys too, if `hub.fields` renames them.
+    The values are also under the keys of a row, if `hub.fields` renames them.
     """
     from datasets import load_dataset  # noqa: PLC0415  (slow import, needed only for the hub)
 

@@ -1,1 +1,1 @@
-"""What every task has: the contract, rows, examples, edits, claims and features."""
+"""The parts of every task: contract, rows, examples, edits, claims and features."""

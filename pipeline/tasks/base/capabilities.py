@@ -1,7 +1,7 @@
-"""What a task may do beyond the contract of `Task`: a task's class inherits its capabilities.
+"""Optional capabilities of a task, beyond the contract of `Task`: base classes for it to inherit.
 
-A kind without a capability has the feature switched off. Callers ask `isinstance(task, HasUnits)`,
-and the report says what is off.
+A kind without a capability does not support the feature. Callers check `isinstance(task,
+HasUnits)`, and the report lists the unsupported features.
 """
 
 from abc import ABC, abstractmethod
@@ -51,7 +51,7 @@ class HasConfidence(ABC, Generic[E]):
         """The logits [M, K] of the K options of each of the example's M decisions."""
 
     def apply_thresholds(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
-        """The logits [M, K] shifted by thresholds, so that a decision takes the greatest of them.
+        """The logits [M, K] shifted by thresholds, so that each decision is their argmax.
 
         Most tasks have no thresholds.
         """
@@ -88,9 +88,10 @@ class AnswersQuestions(ABC, Generic[E]):
 
 
 class TagsWords(ABC, Generic[E]):
-    """Examples have `tokens` and `tags` in IOB2, and predictions are such tags.
+    """Examples have `tokens` and `tags` in IOB2, and predictions are tags in IOB2.
 
-    The stage `out_of_domain` can map their labels; `probe` swaps entities if only words are read.
+    The stage `out_of_domain` can map their labels; `probe` swaps entities if words are the only
+    input.
     """
 
     @abstractmethod
@@ -98,15 +99,22 @@ class TagsWords(ABC, Generic[E]):
         """The example with other tokens and their tags."""
 
 
-_OFF = (
-    (HasConfidence, "gives no confidence"),
-    (HasUnits, "gives no intervals"),
-    (Perturbable, "is not perturbed"),
+_FEATURES = (
+    (HasConfidence, "confidence"),
+    (HasUnits, "intervals"),
+    (Perturbable, "perturbation"),
 )
 
 
-def switched_off(task: Task[Any, Any, Any]) -> str:
-    """A sentence on the features that a kind of task leaves out; empty where it leaves out none."""
-    off = [words for capability, words in _OFF if not isinstance(task, capability)]
-    words = " and ".join(filter(None, [", ".join(off[:-1]), *off[-1:]]))
-    return f"{task.name} {words}: pipeline/tasks/{task.name}.py leaves that out." if off else ""
+def unsupported_features(task: Task[Any, Any, Any]) -> str:
+    """A sentence on the features that a kind of task does not support; empty if there are none."""
+    missing = [pair for pair in _FEATURES if not isinstance(task, pair[0])]
+    if not missing:
+        return ""
+    names = [name for _, name in missing]
+    features = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    classes = ", ".join(capability.__name__ for capability, _ in missing)
+    return (
+        f"{task.name} does not support {features}: its class in pipeline/tasks/{task.name}.py does "
+        f"not inherit {classes}."
+    )

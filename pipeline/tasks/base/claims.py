@@ -13,7 +13,7 @@ class Claim(NamedTuple):
 
     `decisions` are the indices of the decisions that make the claim. A missed annotation is a claim
     without decisions, and its `predicted` is "". `gold_label` and `predicted_label` are the row and
-    the column in a confusion table. `gold` and `predicted` are texts for a person to read.
+    the column in a confusion table. `gold` and `predicted` are texts for display.
     """
 
     decisions: tuple[int, ...]

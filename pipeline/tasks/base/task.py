@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
 
 HeadKind = Literal["classes", "positions", "verbalizer"]
 """A head predicts a class at every position ("classes"), a position for each class ("positions"),
-or by the backbone's LM head a word that stands for a class ("verbalizer")."""
+or, with the backbone's LM head, the word of a class ("verbalizer")."""
 
 E = TypeVar("E")
 """The task's example: a frozen dataclass whose fields are the columns of `schema`."""
@@ -35,10 +35,10 @@ class Task(ABC, Generic[E, P, R]):
 
     A new kind is a file in pipeline/tasks. The file ends in `TASK = ...`, an instance of the class.
 
-    A kind sets the declarations below without a value, and implements the abstract methods: its
+    A kind sets each declaration below that has no value, and implements the abstract methods: its
     example, features, decoding, predictions, score and result. All other methods have a default.
     A kind may add confidence, intervals and perturbation (`pipeline.tasks.base.capabilities`); the
-    report names the capabilities that it leaves out.
+    report lists the missing capabilities.
 
     - `example_type` is the class of the examples, `schema` their columns on disk.
     - `row_keys` are the keys of its rows.
@@ -90,8 +90,8 @@ class Task(ABC, Generic[E, P, R]):
         """The windows of the examples, at most `max_length` tokens [T] each.
 
         `first` is the number of `examples[0]` in its split. Windows of one example overlap by about
-        `stride` tokens. `counts` counts what does not fit into `max_length`, by kind of event. No
-        label is truncated silently.
+        `stride` tokens. `counts` counts the effects of `max_length` (truncation and splitting) by
+        kind. No label is truncated silently.
         """
 
     @abstractmethod

@@ -1,1 +1,1 @@
-"""What several tasks use: tagging, and the validation of texts and words."""
+"""Code shared by several tasks: tagging, and the validation of texts and words."""

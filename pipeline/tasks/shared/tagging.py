@@ -109,8 +109,8 @@ class TaggingTask(
 
     def with_tags(self, example: E, tokens: Sequence[str], tags: Sequence[str]) -> E:
         """The sentence with other tokens and their tags."""
-        words = {"tokens": tuple(tokens), "tags": tuple(tags)}
-        changed: E = replace(example, **words)  # type: ignore[type-var]
+        fields = {"tokens": tuple(tokens), "tags": tuple(tags)}
+        changed: E = replace(example, **fields)  # type: ignore[type-var]
         return changed
 
     def featurize(
@@ -275,8 +275,8 @@ def word_features(
     `pieces` [T] are the sub-words of each word, `tags` [T] the class numbers. The label of a word
     is at its first sub-word (causal backbone: at its last, whose state depends on the others).
     Exactly one window owns the word, so that no label is lost or counted twice. The word with the
-    index `marked_word`, a predicate, is between two markers: all backbones can read them, whatever
-    token types they have. `counts` counts long words, split sentences and windows without their
+    index `marked_word`, a predicate, is between two markers, which also work with backbones without
+    token types. `counts` counts long words, split sentences and windows without their
     predicate.
     """
     marker = [] if marked_word is None else tokenizer.marker

@@ -231,7 +231,7 @@ BAD = [
         b'{"task": "qa", "question": "who"}\n',
         "stdin:2: 'context' missing; rows of task 'qa' need question, context",
     ),
-    (b'{"task": "ner", "tokens": ["\\ud800"]}\n', "stdin:2: holds half a surrogate pair"),
+    (b'{"task": "ner", "tokens": ["\\ud800"]}\n', "stdin:2: contains half a surrogate pair"),
     (b'{"task": "ner", "tokens": ["a"', "stdin:2: not valid JSON at column 31"),
 ]
 
@@ -613,7 +613,7 @@ def test_inspect_predict_and_export_support_lora(
     args = ("export", "--to", "peft", "--artifact", tmp_path / "lora", "--output", tmp_path / "x")
     done = command(*args, "--verify")
     assert (done.code, done.err) == (0, "")
-    assert "verified: the hidden states of peft and ours differ by" in done.out
+    assert "verified: the hidden states of peft and deep-prompt differ by" in done.out
     done = command(
         "predict", "--artifact", tmp_path / "lora", "--artifact", artifacts.qa, stdin=NER
     )

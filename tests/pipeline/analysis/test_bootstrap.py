@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis import bootstrap
-from pipeline.analysis.bootstrap import difference, interval, over_seeds, resampled
+from pipeline.analysis.bootstrap import difference, interval, over_seeds, resample
 from pipeline.metrics.base import F1, UnitCounts, apply_formula
 
 
@@ -24,7 +24,7 @@ def spans(seed: int, units: int = 50) -> UnitCounts:
 
 
 def test_the_interval_of_an_accuracy_is_that_of_the_normal_distribution() -> None:
-    (samples,) = resampled([accuracy(np.repeat([1.0, 0.0], [700, 300]))], 4000)
+    (samples,) = resample([accuracy(np.repeat([1.0, 0.0], [700, 300]))], 4000)
     low, high = interval(samples["accuracy"]) or (0.0, 0.0)
     margin = 1.96 * 100 * np.sqrt(0.7 * 0.3 / 1000)
     assert (low, high) == (
@@ -42,9 +42,9 @@ def test_each_sample_is_the_metric_of_the_drawn_units(monkeypatch: pytest.Monkey
         )[0]
         for draw in draws
     ]
-    assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
+    assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
     monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 130)  # two samples per block
-    assert resampled([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
+    assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
 
 
 def test_arms_are_compared_on_the_same_samples_of_units() -> None:
@@ -52,10 +52,10 @@ def test_arms_are_compared_on_the_same_samples_of_units() -> None:
     better = hits.copy()
     better[np.flatnonzero(hits == 0)[:12]] = 1.0
     first, second = (
-        samples["accuracy"] for samples in resampled([accuracy(better), accuracy(hits)])
+        samples["accuracy"] for samples in resample([accuracy(better), accuracy(hits)])
     )
     gap = difference(3.0, first, second)
-    assert gap.real, (
+    assert gap.is_significant, (
         "the arms have overlapping intervals of ten points, but the first wins in all twelve units "
         "with a difference"
     )
@@ -68,9 +68,9 @@ def test_arms_are_compared_on_the_same_samples_of_units() -> None:
 
 
 def test_equal_arms_have_no_difference() -> None:
-    first, second = resampled([spans(0), spans(0)])
+    first, second = resample([spans(0), spans(0)])
     gap = difference(0.0, first["f1"], second["f1"])
-    assert (gap.low, gap.high, gap.p, gap.real) == (0.0, 0.0, 1.0, False)
+    assert (gap.low, gap.high, gap.p, gap.is_significant) == (0.0, 0.0, 1.0, False)
 
 
 def test_p_values_are_uniform_without_a_true_difference() -> None:
@@ -78,16 +78,16 @@ def test_p_values_are_uniform_without_a_true_difference() -> None:
     p_values = []
     for _ in range(200):
         arms = [accuracy(generator.integers(0, 2, 200).astype(float)) for _ in range(2)]
-        first, second = (samples["accuracy"] for samples in resampled(arms, 500))
+        first, second = (samples["accuracy"] for samples in resample(arms, 500))
         p_values.append(difference(0.0, first, second).p)
     assert 0.01 <= np.mean(np.array(p_values) < 0.05) <= 0.1
     assert 0.4 <= np.mean(np.array(p_values) < 0.5) <= 0.6
 
 
 def test_a_single_unit_or_all_right_gives_no_interval() -> None:
-    assert interval(resampled([accuracy(np.ones(1))])[0]["accuracy"]) is None
-    assert interval(resampled([accuracy(np.ones(9))])[0]["accuracy"]) is None
-    assert interval(resampled([accuracy(np.ones(0))])[0]["accuracy"]) is None
+    assert interval(resample([accuracy(np.ones(1))])[0]["accuracy"]) is None
+    assert interval(resample([accuracy(np.ones(9))])[0]["accuracy"]) is None
+    assert interval(resample([accuracy(np.ones(0))])[0]["accuracy"]) is None
 
 
 def test_the_interval_over_two_or_three_seeds_is_that_of_students_t() -> None:
@@ -117,18 +117,18 @@ def test_arms_without_a_true_difference_are_rarely_significant(
         first, second = (
             over_seeds([{"f1": run} for run in runs], arm)["f1"] for arm, runs in enumerate(scores)
         )
-        num_significant += difference(0.0, first, second).real
+        num_significant += difference(0.0, first, second).is_significant
     assert num_significant / 400 <= max_rate
 
 
 def test_the_samples_of_a_single_run_are_unchanged() -> None:
-    (samples,) = resampled([spans(0)], 50)
+    (samples,) = resample([spans(0)], 50)
     assert over_seeds([samples]) is samples
 
 
 def test_both_test_set_sampling_and_seed_variance_widen_the_interval() -> None:
     hits = np.random.default_rng(0).permutation(np.repeat([1.0, 0.0], [600, 400]))
-    runs = resampled(
+    runs = resample(
         [accuracy(hits), accuracy(np.where(np.arange(1000) % 10 == 0, 0.0, hits))]
     )  # about 6 points lower
     low, high = interval(over_seeds(runs)["accuracy"]) or (0.0, 0.0)

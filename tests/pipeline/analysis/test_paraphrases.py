@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.analysis.paraphrases import rephrased, trimmed, variants
+from pipeline.analysis.paraphrases import rephrase, trim_context, variants
 from pipeline.tasks.span_extraction import TASK, Answer
 from pipeline.tasks.span_extraction import Example as Question
 
@@ -38,26 +38,34 @@ CONTEXT = "Ada ran. Bo sat in Ulm. Cy slept. Di ate in Ulm! Ed left."
     ],
 )
 def test_a_question_has_the_expected_paraphrases(question: str, others: list[str]) -> None:
-    assert rephrased(question) == others
+    assert rephrase(question) == others
 
 
 def test_a_context_is_cut_to_the_sentences_around_an_answer() -> None:
-    assert trimmed(CONTEXT, "slept") == ["Cy slept.", "Bo sat in Ulm. Cy slept. Di ate in Ulm!"]
-    assert trimmed(CONTEXT, "Ulm") == ["Bo sat in Ulm. Di ate in Ulm!"], (
+    assert trim_context(CONTEXT, "slept") == [
+        "Cy slept.",
+        "Bo sat in Ulm. Cy slept. Di ate in Ulm!",
+    ]
+    assert trim_context(CONTEXT, "Ulm") == ["Bo sat in Ulm. Di ate in Ulm!"], (
         "all sentences with the answer; with their neighbors, the context is complete"
     )
-    assert trimmed(CONTEXT, "ran. Bo") == [
+    assert trim_context(CONTEXT, "ran. Bo") == [
         "Ada ran. Bo sat in Ulm.",
         "Ada ran. Bo sat in Ulm. Cy slept.",
     ]
-    assert trimmed(CONTEXT, "") == trimmed("One sentence.", "One") == trimmed("", "") == []
+    assert (
+        trim_context(CONTEXT, "")
+        == trim_context("One sentence.", "One")
+        == trim_context("", "")
+        == []
+    )
 
 
 @given(st.text("ab.?! \n", max_size=40), st.integers(0, 39), st.integers(1, 5))
 def test_an_answer_inside_a_sentence_is_kept(context: str, start: int, length: int) -> None:
     text = context[start : start + length]
     whole = text.strip() == text and not set(text) & set(".?!")
-    assert not whole or all(text in one for one in trimmed(context, text))
+    assert not whole or all(text in one for one in trim_context(context, text))
 
 
 def test_variants_are_new_examples_without_answers() -> None:

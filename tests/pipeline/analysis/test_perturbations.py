@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.analysis.perturbations import (
     WORD,
-    mapped,
-    mentions_of,
-    misspelled,
-    perturbed,
-    spaced,
+    add_typos,
+    collect_mentions,
+    map_labels,
+    perturb,
+    perturb_spaces,
     suites,
-    swapped,
+    swap_entities,
 )
 from pipeline.errors import Problems
 from pipeline.metrics.spans import spans
@@ -135,7 +135,7 @@ EXAMPLES: dict[str, Callable[[st.DataObject], Any]] = {
 def test_perturbed_examples_are_valid(task: str, data: st.DataObject, seed: int) -> None:
     example, kind = EXAMPLES[task](data), task_named(task)
     for name, suite in suites(kind, [example], 1.0).items():
-        (changed,) = perturbed([example], name, suite, seed)
+        (changed,) = perturb([example], name, suite, seed)
         problems = Problems()
         assert kind.example(row_of(task, changed), LABELS, problems) == changed, name
         assert len(problems) == 0
@@ -153,7 +153,7 @@ def test_only_token_classification_has_entity_swaps() -> None:
 def test_tags_stay_with_their_tokens(data: st.DataObject, seed: int) -> None:
     example = a_sentence(data)
     for name in ("typos", "lower", "upper", "white_space"):
-        (changed,) = perturbed([example], name, suites(ner.TASK, [example], 1.0)[name], seed)
+        (changed,) = perturb([example], name, suites(ner.TASK, [example], 1.0)[name], seed)
         assert changed.tags == example.tags
         assert len(changed.tokens) == len(example.tokens)
         if name == "white_space":
@@ -165,7 +165,7 @@ def test_tags_stay_with_their_tokens(data: st.DataObject, seed: int) -> None:
 def test_answers_change_only_in_case(data: st.DataObject, seed: int) -> None:
     example = a_question(data)
     found = {
-        name: perturbed([example], name, suite, seed)[0]
+        name: perturb([example], name, suite, seed)[0]
         for name, suite in suites(qa.TASK, [example], 1.0).items()
     }
     before = [answer.text for answer in example.answers]
@@ -182,10 +182,10 @@ def test_answers_change_only_in_case(data: st.DataObject, seed: int) -> None:
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_an_entity_is_replaced_by_another_of_its_label(data: st.DataObject, seed: int) -> None:
     examples = [dataclasses.replace(a_sentence(data), id=str(number)) for number in range(3)]
-    mentions = mentions_of(examples)
+    mentions = collect_mentions(examples)
     for before, after in zip(
         examples,
-        perturbed(examples, "x", partial(swapped, ner.TASK, mentions=mentions), seed),
+        perturb(examples, "x", partial(swap_entities, ner.TASK, mentions=mentions), seed),
         strict=True,
     ):
         old, new = spans(before.tags), spans(after.tags)
@@ -206,7 +206,7 @@ def test_a_swap_has_the_expected_tokens_and_tags() -> None:
         "a", ("Ada", "saw", "New", "York", "."), ("B-PER", "O", "B-LOC", "I-LOC", "O")
     )
     mentions = {"PER": [("Ada",)], "LOC": [("Bonn",), ("New", "York")]}
-    after = swapped(ner.TASK, example, np.random.default_rng(0), mentions)
+    after = swap_entities(ner.TASK, example, np.random.default_rng(0), mentions)
     assert after == ner.Example("a", ("Ada", "saw", "Bonn", "."), ("B-PER", "O", "B-LOC", "O"))
 
 
@@ -219,15 +219,15 @@ def test_a_perturbation_depends_only_on_the_seed_and_the_id(seed: int, ids: list
         ner.Example(id, ("understanding", "everything", "immediately"), ("O",) * 3) for id in ids
     ]
     suite = suites(ner.TASK, examples, 0.5)["typos"]
-    whole = perturbed(examples, "typos", suite, seed)
-    assert perturbed(examples[::-1], "typos", suite, seed) == whole[::-1]
-    assert perturbed(examples[1:], "typos", suite, seed) == whole[1:]
+    whole = perturb(examples, "typos", suite, seed)
+    assert perturb(examples[::-1], "typos", suite, seed) == whole[::-1]
+    assert perturb(examples[1:], "typos", suite, seed) == whole[1:]
 
 
 def test_typos_differ_between_seeds() -> None:
     examples = [ner.Example("a", ("understanding", "everything", "immediately") * 3, ("O",) * 9)]
     suite = suites(ner.TASK, examples, 0.5)["typos"]
-    assert len({perturbed(examples, "typos", suite, seed)[0] for seed in range(20)}) > 15
+    assert len({perturb(examples, "typos", suite, seed)[0] for seed in range(20)}) > 15
 
 
 def one_typo(word: str) -> set[str]:
@@ -249,35 +249,37 @@ def one_typo(word: str) -> set[str]:
 @settings(deadline=None)
 @given(word=st.text("abcdeé", min_size=4, max_size=8), seed=st.integers(0, 10_000))
 def test_a_typo_changes_one_inner_letter(word: str, seed: int) -> None:
-    assert misspelled(word, 1.0, np.random.default_rng(seed)) in one_typo(word)
+    assert add_typos(word, 1.0, np.random.default_rng(seed)) in one_typo(word)
 
 
 @pytest.mark.parametrize("word", ["the", "ab3d", "1234", "", "...."])
 def test_short_words_and_numbers_have_no_typos(word: str) -> None:
-    assert misspelled(word, 1.0, np.random.default_rng(0)) == word
+    assert add_typos(word, 1.0, np.random.default_rng(0)) == word
 
 
 def test_the_fraction_of_typos_equals_the_typo_rate() -> None:
     """A tenth of 4,000 words is 400. The tolerance is three standard deviations of 19.
 
-    Some typos have no effect (for example, "ee" with its letters swapped).
+    Some typos have no effect (for example, "ee" with its letters swap_entities).
     """
     text = " ".join(["wonderful"] * 4000)
     changed = sum(
-        word != "wonderful" for word in misspelled(text, 0.1, np.random.default_rng(0)).split()
+        word != "wonderful" for word in add_typos(text, 0.1, np.random.default_rng(0)).split()
     )
     assert abs(changed - 400) < 60
-    assert misspelled(text, 0.0, np.random.default_rng(0)) == text
+    assert add_typos(text, 0.0, np.random.default_rng(0)) == text
 
 
 @settings(deadline=None)
 @given(text=st.text("ab  \n", max_size=40), seed=st.integers(0, 99))
 def test_white_space_edits_keep_the_words(text: str, seed: int) -> None:
-    assert spaced(text, np.random.default_rng(seed)).split() == text.split()
+    assert perturb_spaces(text, np.random.default_rng(seed)).split() == text.split()
 
 
 def test_white_space_is_doubled_removed_or_unusual() -> None:
-    found = set(spaced("a " * 100 + "a", np.random.default_rng(0)).replace("a", "|").split("|"))
+    found = set(
+        perturb_spaces("a " * 100 + "a", np.random.default_rng(0)).replace("a", "|").split("|")
+    )
     assert found == {"", " ", "  ", "\u00a0", "\u2009", " \u00a0"}
 
 
@@ -301,7 +303,9 @@ def test_an_edit_without_changes_moves_no_span(text: str) -> None:
 
 
 def test_labels_of_another_corpus_are_mapped() -> None:
-    assert mapped(["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}) == (
+    assert map_labels(
+        ["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}
+    ) == (
         "B-PER",
         "I-PER",
         "O",

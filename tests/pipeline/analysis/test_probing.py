@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pipeline.analysis.probing import (
-    added,
     attention_mass,
     cosines,
-    readings,
-    split_of,
+    input_bytes,
+    make_eval_set,
+    tuning_change,
     without_layer,
 )
 from pipeline.evaluation.evaluate import EvalSet
@@ -191,7 +191,7 @@ def test_cosines_equal_manual_results() -> None:
 def test_added_is_the_difference_of_prompts() -> None:
     start = DeepPrompt(torch.full(SHAPE, 2.0), first_layer=1)
     change = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
-    found = added(DeepPrompt(start.key_values + change, first_layer=1), start)
+    found = tuning_change(DeepPrompt(start.key_values + change, first_layer=1), start)
     torch.testing.assert_close(found.key_values.detach(), change)
     assert found.first_layer == 1
 
@@ -213,8 +213,8 @@ def test_readings_are_equal_if_the_backbone_ignores_the_difference(
             ner.Example("a", words, ("O",) * len(words)),
             ner.Example("b", words[:1], ("O",)),
         ]
-        split = split_of(examples, ner.TASK, ("O",), tokenizer, 8, 2, tmp_path / str(number))
-        return readings(split)
+        split = make_eval_set(examples, ner.TASK, ("O",), tokenizer, 8, 2, tmp_path / str(number))
+        return input_bytes(split)
 
     long, short = read(0, "the cat saw the dog and the dog saw the cat")
     assert read(1, "THE CAT SAW THE DOG AND THE DOG SAW THE CAT") == [long, short]

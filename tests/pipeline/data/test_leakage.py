@@ -96,10 +96,13 @@ def prose(words: int, seed: int) -> list[str]:
 
 
 def pair(train: list[str], held_out: list[str]) -> tuple[int, int, list[int]]:
-    """The numbers of equal and of contained held-out rows, and the training rows that leak."""
+    """The numbers of equal and of contained held-out rows, and the training rows that leak.
+
+    The first training row is unrelated: no test uses its seed.
+    """
     result = find(
         {
-            "a": {"train": [" ".join(prose(60, 98)), " ".join(train)]},
+            "a": {"train": [" ".join(prose(60, 1001)), " ".join(train)]},
             "b": {"test": [" ".join(held_out)]},
         }
     )

@@ -114,7 +114,7 @@ def test_impossible_shares_are_refused(
         ({"shares": {"a": 0.0}}, "shares.a is 0.0"),
         ({"shares": {"a": float("inf")}}, "shares.a is inf"),
         ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of them"),
-        ({"most_epochs": 0.01}, "least_epochs is 0.05 and most_epochs 0.01"),
+        ({"max_epochs": 0.01}, "min_epochs is 0.05 and max_epochs 0.01"),
         ({"temperature": -1.0}, "temperature is -1.0"),
     ],
 )
@@ -336,9 +336,9 @@ def test_too_many_or_too_few_epochs_cause_a_warning(
     assert run_mix()["warnings"] == []
     many = run_mix({"epochs": 20})
     assert [warning.split(":")[0] for warning in many["warnings"]] == ["world_ner", "world_srl"]
-    assert "are more than most_epochs (4); lower its share" in capsys.readouterr().out
+    assert "are more than max_epochs (4); lower its share" in capsys.readouterr().out
     (few,) = run_mix(
-        {"epochs": 0.4}, shares={"world_ner": 1.0, "world_srl": 0.0001}, least_epochs=0.1
+        {"epochs": 0.4}, shares={"world_ner": 1.0, "world_srl": 0.0001}, min_epochs=0.1
     )["warnings"]
     assert few.startswith("world_srl: 0.")
 

@@ -41,7 +41,7 @@ def results(tmp_path: Path) -> Path:
     )
     write(
         tmp_path / "out_of_domain/multitask/ner-on-tweets/metrics.json",
-        {"home": 85.0, "there": 45.5, "loss": 39.5, "rows": 100},
+        {"in_domain": 85.0, "out_of_domain": 45.5, "loss": 39.5, "rows": 100},
     )
     write(
         tmp_path / "transfer/ner/metrics.json",

@@ -130,11 +130,14 @@ def root(tmp_path: Path) -> Path:
         (3, 1.5, 1, 2),
     )
     tsv(pretrain / "validation.tsv", ("step", "score", "score_ner", "score_qa"), (3, 50, 60, 40))
-    drawn = {
+    consumed = {
         "ner": {"micro_batches": 2, "rows": 30, "tokens": 250, "loss_tokens": 900},
         "qa": {"micro_batches": 4, "rows": 10, "tokens": 750, "loss_tokens": 100},
     }
-    put(pretrain / "run.json", {"tokens_seen": 777, "steps": 3, "seed": 0, "drawn": drawn})
+    put(
+        pretrain / "run.json",
+        {"tokens_seen": 777, "steps": 3, "seed": 0, "consumed_by_corpus": consumed},
+    )
     corpora = {
         "ner": {"rows": 1000, "rate": 349525, "share": 0.3333, "epochs": 1.2, "dropped": 5},
         "qa": {"rows": 3000, "share": 0.6667},
@@ -210,7 +213,7 @@ def test_the_comparison_has_the_numbers_of_the_inputs_and_the_best_in_bold(root:
 def put_counts(root: Path, arm: str, hits: list[float], task: str = "ner") -> None:
     """Write the counts of an accuracy, and its value in metrics.json."""
     folder = root / "predictions" / arm / task
-    put(folder / "figures.json", {"accuracy": [["right", "total"]]})
+    put(folder / "formulas.json", {"accuracy": [["right", "total"]]})
     units = [f"test/{number}" for number in range(len(hits))]
     pd.DataFrame({"unit": units, "right": hits, "total": 1.0}).to_parquet(folder / "counts.parquet")
     value = 100.0 * sum(hits) / max(len(hits), 1)

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import Problems
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks import NAMES, task_named
-from pipeline.tasks.base.capabilities import HasUnits, switched_off
+from pipeline.tasks.base.capabilities import HasUnits, unsupported_features
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task
 
@@ -106,12 +106,12 @@ def test_key_properties_follow_from_the_declared_row_keys() -> None:
 
 def test_missing_capabilities_are_listed_in_a_sentence() -> None:
     assert TASK.name == "test_capabilities"
-    assert switched_off(TASK) == (
-        "test_capabilities gives no confidence, gives no intervals and is not perturbed: "
-        "pipeline/tasks/test_capabilities.py leaves that out."
+    assert unsupported_features(TASK) == (
+        "test_capabilities does not support confidence, intervals or perturbation: its class in "
+        "pipeline/tasks/test_capabilities.py does not inherit HasConfidence, HasUnits, Perturbable."
     )
-    assert switched_off(TaskWithUnits()).startswith(
-        "test_capabilities gives no confidence and is not perturbed: "
+    assert unsupported_features(TaskWithUnits()).startswith(
+        "test_capabilities does not support confidence or perturbation: "
     )
 
 
@@ -128,7 +128,7 @@ def test_kind_is_named_by_its_file_and_has_a_column_per_field(name: str) -> None
 def test_kinds_of_this_project_have_all_capabilities() -> None:
     """A kind added by a user need not have all capabilities."""
     assert not any(
-        switched_off(task_named(name))
+        unsupported_features(task_named(name))
         for name in (
             "multiple_choice",
             "semantic_role_labeling",

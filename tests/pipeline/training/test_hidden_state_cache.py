@@ -244,8 +244,8 @@ def test_hidden_states_above_the_size_limit_are_computed_in_every_step(
         []
         if fits
         else [
-            "the output of the lower layers takes 1.3 MB, more than hidden_state_cache_mb, 1; "
-            "it is computed in every step"
+            "the output of the lower layers takes 1.3 MB, but hidden_state_cache_mb is 1; "
+            "computing it in every step"
         ]
     )
     assert (attach(batch).cached_hidden is not None) == fits

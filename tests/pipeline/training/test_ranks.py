@@ -58,12 +58,12 @@ def run_ranks(folder: Path, world: int, *jobs: str) -> None:
 
 
 def train_single_process(
-    folder: Path, arm: ArmName, precision: str = "float32", stored: int = 0
+    folder: Path, arm: ArmName, precision: str = "float32", cache_mb: int = 0
 ) -> SingleProcess:
     with process_group(Ranks(), 60):
-        model, run = one_rank.run(folder, Ranks(), arm, precision=precision, stored=stored)
+        model, run = one_rank.run(folder, Ranks(), arm, precision=precision, cache_mb=cache_mb)
         values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
-        return values, run, one_rank.predicted(model, folder, Ranks())
+        return values, run, one_rank.predict_rows(model, folder, Ranks())
 
 
 @pytest.fixture(scope="module")
@@ -102,19 +102,19 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two_ranks")
     with process_group(Ranks(), 60):
         (folder / "1-to-2").mkdir()
-        one_rank.work(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
+        one_rank.run_job(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
     run_ranks(
         folder,
         2,
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
-        *(f"stored-{stage} multitask {stage} stored" for stage in ("0", "3")),
+        *(f"cached-{stage} multitask {stage} cached" for stage in ("0", "3")),
         *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune", "lora")),
         *(
             f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
             for stage in ("0", "3", "3 offload")
         ),
-        "apart multitask 0 apart",
+        "separate multitask 0 separate",
         "2-to-1 multitask 0 until=4",
         "1-to-2 multitask 1",
         "parted-to-1 multitask 3 until=4",
@@ -146,7 +146,7 @@ def test_two_ranks_train_like_a_single_process_with_the_hidden_state_cache(
     stage: str, two_ranks: Path, tmp_path: Path
 ) -> None:
     assert_same(
-        two_ranks / f"stored-{stage}", 2, train_single_process(tmp_path, "multitask", stored=1)
+        two_ranks / f"cached-{stage}", 2, train_single_process(tmp_path, "multitask", cache_mb=1)
     )
 
 
@@ -156,7 +156,7 @@ def test_four_ranks_train_and_predict_like_a_single_process(
     """The number of batches to predict is not a multiple of 4: one rank has an additional batch."""
     run_ranks(tmp_path, 4, "trained multitask 0", "untrained multitask 0 predict")
     assert_same(tmp_path / "trained", 4, single_process)
-    expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
+    expected = one_rank.predict_rows(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     table = one_rank.tiny.table(tmp_path, "classes", 40, 1)
     assert len(list(sorted_rows(table, np.arange(40), one_rank.TOKENS))) % 4 == 1
     assert all(
@@ -166,7 +166,7 @@ def test_four_ranks_train_and_predict_like_a_single_process(
 
 def test_ranks_train_on_the_rows_of_a_single_process(two_ranks: Path, tmp_path: Path) -> None:
     with process_group(Ranks(), 60):
-        one_rank.work(tmp_path, Ranks(), "multitask", "0")
+        one_rank.run_job(tmp_path, Ranks(), "multitask", "0")
     rows = load_json(tmp_path / "0.rows.json")
     first, second = (load_json(two_ranks / f"stage-0/{rank}.rows.json") for rank in range(2))
     assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
@@ -176,7 +176,7 @@ def test_ranks_with_different_checkpoints_are_refused(two_ranks: Path) -> None:
     for rank in range(2):
         assert (
             "the ranks would resume from the steps 0, 0 of 2 run(s); give all of them the same"
-            in load_json(two_ranks / f"apart/{rank}.error.json")
+            in load_json(two_ranks / f"separate/{rank}.error.json")
         )
 
 
@@ -239,7 +239,7 @@ def test_a_run_resumes_with_a_single_rank(
 ) -> None:
     assert (two_ranks / name / "checkpoints/step-000000004").is_dir()
     with process_group(Ranks(), 60):
-        one_rank.work(two_ranks / name, Ranks(), "multitask", "0")
+        one_rank.run_job(two_ranks / name, Ranks(), "multitask", "0")
     assert_same(two_ranks / name, 1, single_process)
 
 
@@ -247,7 +247,7 @@ def test_a_run_resumes_with_a_single_rank(
 def test_predictions_equal_those_of_a_single_rank_to_the_bit(
     stage: str, two_ranks: Path, tmp_path: Path
 ) -> None:
-    expected = one_rank.predicted(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
+    expected = one_rank.predict_rows(one_rank.tiny.prompted("multitask"), tmp_path, Ranks())
     assert len(expected) == 40
     for rank in range(2):
         assert (

@@ -730,7 +730,8 @@ def test_micro_batches_that_the_ranks_cannot_share_evenly_are_refused(
     fit = Fit(tables, tmp_path, Ranks(0, 2, 0), micro_batches_per_step=3)
     with pytest.raises(
         UserError,
-        match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3, or change",
+        match="2 ranks cannot share the 3 micro-batches of a step evenly; start 1 or 3 ranks, or "
+        "change",
     ):
         fit()
     with pytest.raises(UserError, match="4 ranks cannot share the 6 micro-batches"):
