@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import fork_server
+
 if TYPE_CHECKING:
     from pipeline.model.backbone import Backbone
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -126,6 +128,12 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
 
 CELLS: dict[str, dict[str, str]] = {}
 COLUMNS: dict[str, str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With several test processes, start the fork server that they share."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        fork_server.start_server()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,10 +28,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+FOLDER = "FORK_SERVER_FOLDER"
+"""The variable with the folder of the running server."""
 READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
 """Prefixes of the variables that Python and the libraries read only at the start."""
 UNSET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
@@ -70,26 +73,37 @@ LIBRARIES = (
 
 @functools.cache
 def start() -> dict[str, str]:
-    """Start the server; returns environment variables for its clients.
+    """Environment variables for clients of the server. Start the server if there is none.
 
-    The server ends with this process. On a machine with a GPU the result is empty and all commands
-    run in new processes, because forks cannot use CUDA.
+    On a machine with a GPU the result is empty and all commands run in new processes, because forks
+    cannot use CUDA.
     """
     if Path("/dev/nvidiactl").exists():
         return {}
+    folder = Path(os.environ[FOLDER]) if FOLDER in os.environ else start_server()
+    deadline = time.monotonic() + 300
+    while not (folder / "socket").exists():
+        assert time.monotonic() < deadline, "the fork server does not start"
+        time.sleep(0.05)
+    path = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {**SETTINGS, "PATH": os.pathsep.join(path)}
+
+
+def start_server() -> Path:
+    """Start the server for this process and its children; returns its folder.
+
+    The server ends with this process.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
     server = subprocess.Popen(
         [sys.executable, __file__, folder],
         env={key: value for key, value in os.environ.items() if key not in UNSET} | SETTINGS,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         start_new_session=True,
     )
     atexit.register(_stop, server, folder)
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
-    path = [str(folder), str(Path(sys.executable).parent), os.environ["PATH"]]
-    return {**SETTINGS, "PATH": os.pathsep.join(path)}
+    os.environ[FOLDER] = str(folder)
+    return folder
 
 
 def _stop(server: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -114,9 +128,9 @@ def serve(folder: Path) -> dict[str, Any]:
         (folder / name).write_text(f"#!{sys.executable} -IS\n{client}", encoding="utf-8")
         (folder / name).chmod(0o755)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "socket"))
+        listener.bind(str(folder / "new-socket"))
         listener.listen()
-        print("ready", flush=True)
+        (folder / "new-socket").rename(folder / "socket")
         while True:
             ready, _, _ = select.select([listener, sys.stdin], [], [])
             if sys.stdin in ready:
