@@ -152,6 +152,8 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
                 "kept": problems.kept,
                 "counts": problems.counts,
                 "hiding": problems.hiding,
+                "skipped": problems.skipped,
+                "found": problems.found,
             },
         }
 

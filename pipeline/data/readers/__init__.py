@@ -36,6 +36,10 @@ def _no_auto(options: Any, files: Iterable[Source]) -> tuple[Any, dict[str, Any]
     return options, {}
 
 
+def _nothing_to_check(options: Any, where: str, problems: Problems) -> None:
+    pass
+
+
 class Reader(NamedTuple):
     """A format.
 
@@ -52,6 +56,8 @@ class Reader(NamedTuple):
     - `companion_files(path, options)` are the other files that belong to a file.
     - `resolve_auto(options, files)` replaces each auto in the options by the value detected in all
       files of a corpus. It returns the options and the detected values by name.
+    - `check_options(options, where, problems)` adds a problem for each option that matches nothing
+      in all files of a corpus. `problems` has what `read` skipped and found there.
     """
 
     options: type
@@ -62,6 +68,7 @@ class Reader(NamedTuple):
     companion_files: Callable[[Path, Any], list[Path]] = lambda path, options: []
     resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
     for_task: Callable[[Any, RowKeys], Any] = _for_any_task
+    check_options: Callable[[Any, str, Problems], None] = _nothing_to_check
 
 
 READERS: dict[str, Reader] = {
@@ -72,6 +79,7 @@ READERS: dict[str, Reader] = {
         None,
         _at("blank lines"),
         resolve_auto=conll_columns.resolve_auto,
+        check_options=conll_columns.check_options,
     ),
     "conll_props": Reader(
         conll_props.Options,
@@ -80,6 +88,7 @@ READERS: dict[str, Reader] = {
         None,
         lambda path, options: None if options.words else "blank lines",
         conll_props.companion_files,
+        check_options=conll_props.check_options,
     ),
     "mrqa_jsonl": Reader(
         mrqa_jsonl.Options,
@@ -96,6 +105,7 @@ READERS: dict[str, Reader] = {
         records.chunk_boundary,
         resolve_auto=records.resolve_auto,
         for_task=records.for_task,
+        check_options=records.check_options,
     ),
     "squad_json": Reader(
         squad_json.Options, _always("id", "question", "context", "answers"), squad_json.read
