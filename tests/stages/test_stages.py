@@ -503,6 +503,19 @@ def test_the_values_of_auto_options_are_reported(
     assert r"detected separator: '\t', columns: 2, tag_scheme: 'iob2'" in capsys.readouterr().out
 
 
+def test_skipped_lines_and_warnings_are_logged(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place, lambda values: values["options"].update(comment="#"), "data_recipes/world_ner.yaml")
+    train = place / "data/world/ner/train.conll"
+    train.write_text(f"# id 1\n#x\tO\n{train.read_text()}", encoding="utf-8")
+    prepare("world_ner")
+    output = capsys.readouterr().out
+    assert "skipped: comment lines 2\n" in output
+    assert "comment-or-token: 1 (warning)\n" in output
+    assert "train.conll:2: '#x\\tO' is skipped as a comment" in output
+
+
 def test_all_errors_in_a_corpus_are_reported_at_once(place: Path) -> None:
     (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
     (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())
