@@ -17,7 +17,9 @@ from pipeline.data.readers.hub import ToRow
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row, RowKeys
 
-ChunkBoundary = Literal["lines", "blank lines"] | None
+ChunkBoundary = Literal["lines"] | tuple[str, ...] | None
+"""Where a file can be split: between any two lines; or after blank lines and lines that begin with
+one of these texts; or nowhere."""
 
 
 def _always(*keys: str) -> Callable[[Any], frozenset[str]]:
@@ -77,7 +79,7 @@ READERS: dict[str, Reader] = {
         _always("tokens", "tags"),
         conll_columns.read,
         None,
-        _at("blank lines"),
+        lambda path, options: options.layout.boundaries,
         resolve_auto=conll_columns.resolve_auto,
         check_options=conll_columns.check_options,
     ),
@@ -86,7 +88,7 @@ READERS: dict[str, Reader] = {
         _always("tokens", "predicate", "tags"),
         conll_props.read,
         None,
-        lambda path, options: None if options.words else "blank lines",
+        lambda path, options: None if options.words else options.layout.boundaries,
         conll_props.companion_files,
         check_options=conll_props.check_options,
     ),

@@ -181,6 +181,12 @@ class Layout(NamedTuple):
     document_mark: str | None = None
     columns: int | None = None
 
+    @property
+    def boundaries(self) -> tuple[str, ...]:
+        """The beginnings of lines that end a sentence. Blank lines end one too."""
+        mark = (self.document_mark,) if self.document_mark else ()
+        return (*DOCUMENT_BOUNDARIES, *mark)
+
     def num_columns(self, line: SourceLine) -> int:
         """The number of columns of a line."""
         return len(split_columns(line, self.separator))
@@ -227,12 +233,11 @@ def blocks(source: Source, layout: Layout, problems: Problems) -> Iterator[list[
     Comments are skipped and counted, and do not separate blocks. A comment inside a sentence, or
     with the number of columns of a token, adds a warning.
     """
-    mark = (layout.document_mark,) if layout.document_mark else ()
+    mark, boundaries = layout.document_mark, layout.boundaries
     block, comments = list[SourceLine](), list[_Comment]()
     for line in chain(lines(source, problems), [SourceLine("", "")]):
-        is_mark = line.text.startswith(mark)
-        if is_mark or not line.text.strip() or line.text.startswith(DOCUMENT_BOUNDARIES):
-            problems.found[DOCUMENT_MARK] += is_mark
+        if not line.text.strip() or line.text.startswith(boundaries):
+            problems.found[DOCUMENT_MARK] += mark is not None and line.text.startswith(mark)
             _check_comments(comments, block, layout, problems)
             if block:
                 yield block
