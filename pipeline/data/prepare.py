@@ -447,7 +447,11 @@ def _check_unused_labels(recipe: Recipe, counts: _Counts, problems: Problems) ->
 
     Labels that only the training split lacks are errors: see `_check_unseen_labels`.
     """
-    expected = task_named(recipe.task).expected_labels(recipe.labels)
+    expected = [
+        label
+        for label in task_named(recipe.task).expected_labels(recipe.labels)
+        if label in recipe.labels
+    ]
     found = [label for label in expected if any(c[label] for c in counts.labels.values())]
     is_scored = any(counts.labels["test"][label] for label in expected)
     for label in expected:

@@ -115,6 +115,12 @@ def test_split_without_annotation_is_refused(
     prepare(replace(recipe, allow=allow), tmp_path / "raw", tmp_path / "allowed")
 
 
+def test_questions_without_answers_have_nothing_to_learn(tmp_path: Path) -> None:
+    """The recipe has no labels, so none is unused."""
+    problems, _ = check(QA, tmp_path, question(), question(), question())
+    assert problems.counts == {"nothing-to-learn": 1, "nothing-to-score": 2}
+
+
 def test_classification_with_a_single_label_has_nothing_to_learn(tmp_path: Path) -> None:
     problems, _ = check(CLASSES, tmp_path, label("yes"), label("yes"), label("yes"))
     assert problems.counts == {"nothing-to-learn": 1, "unused-label": 1}
