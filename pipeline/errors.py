@@ -11,12 +11,23 @@ UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a
 
 WARNINGS = frozenset(
     {
+        "byte-order-mark",
         "class-imbalance",
+        "comment-in-sentence",
+        "comment-or-token",
         "control-character-in-text",
+        "invisible-character",
         "invisible-token",
+        "long-sentence",
         "long-text",
         "not-nfc",
+        "placeholder-token",
+        "repeated-token-id",
+        "skipped-predicate",
+        "skipped-tag",
         "train-text-held-out",
+        "unmatched-option",
+        "unused-label",
     }
 )
 """Kinds of problems that are counted and shown but raise no error: unusual but usable rows."""
@@ -80,12 +91,17 @@ class Problems:
     problem per line of a corpus. `counts` counts all problems by kind, and `hiding` counts those
     that hide rows (see `add`). Warnings are kept and counted too, but they raise no error and do
     not count in `len`.
+
+    `skipped` counts, by name, what a reader skips because the recipe or the format says so, such as
+    comment lines. `found` counts what a reader finds of the options of a recipe.
     """
 
     def __init__(self, max_shown: int = 20, sink: TextIO | None = None) -> None:
         self._max_shown, self._sink = max_shown, sink
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.found: Counter[str] = Counter()
         self.hiding = self._total = 0
 
     def add(self, where: str, message: str, kind: str, hides: bool = False) -> None:
@@ -102,13 +118,22 @@ class Problems:
         self.counts[kind] += 1
         self._total += kind not in WARNINGS
 
-    def merge(self, kept: Iterable[Iterable[str]], counts: Mapping[str, int], hiding: int) -> None:
+    def merge(
+        self,
+        kept: Iterable[Iterable[str]],
+        counts: Mapping[str, int],
+        hiding: int,
+        skipped: Mapping[str, int],
+        found: Mapping[str, int],
+    ) -> None:
         """Add the problems of another collection. They are not written to `sink`."""
         for problem in kept:
             self._keep(Problem(*problem))
         self.counts.update(counts)
         self._total += sum(count for kind, count in counts.items() if kind not in WARNINGS)
         self.hiding += hiding
+        self.skipped.update(skipped)
+        self.found.update(found)
 
     def _keep(self, problem: Problem) -> None:
         num_same_kind = sum(other.kind == problem.kind for other in self.kept)
@@ -129,6 +154,10 @@ class Problems:
             examples = [problem for problem in self.kept if problem.kind == kind]
             lines += [f"  {problem}" for problem in examples[:EXAMPLES_PER_KIND]]
         return lines
+
+    def skipped_text(self) -> str:
+        """Return the counts of `skipped` by name; empty if nothing was skipped."""
+        return ", ".join(f"{name} {count}" for name, count in sorted(self.skipped.items()) if count)
 
     def raise_if_any(self) -> None:
         """Raise one UserError with all kept messages and the number of the other problems."""

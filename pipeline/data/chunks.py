@@ -102,9 +102,12 @@ def _next_block(file: BinaryIO, boundary: ChunkBoundary) -> bytearray:
     block = bytearray(file.read(CHUNK_BYTES))
     if len(block) == CHUNK_BYTES and not block.endswith(b"\n"):
         block += file.readline()
-    while boundary == "blank lines" and len(block) >= CHUNK_BYTES and (line := file.readline()):
+    if not isinstance(boundary, tuple) or len(block) < CHUNK_BYTES:
+        return block
+    beginnings = tuple(text.encode() for text in boundary)
+    while line := file.readline():
         block += line
-        if not line.strip():
+        if not line.strip() or line.startswith(beginnings):
             break
     return block
 
@@ -152,6 +155,8 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
                 "kept": problems.kept,
                 "counts": problems.counts,
                 "hiding": problems.hiding,
+                "skipped": problems.skipped,
+                "found": problems.found,
             },
         }
 

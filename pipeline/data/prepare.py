@@ -8,7 +8,7 @@ more than one of them in memory.
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -38,15 +38,19 @@ from pipeline.data.duplicates import (
     find_repeats,
     find_shared,
 )
+from pipeline.data.readers import READERS
 from pipeline.data.readers.base import matching_files
 from pipeline.data.recipe import Recipe
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from pipeline.tasks import code_of, task_named
+from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS
 from pipeline.tasks.base.task import Task
 
+MAX_LISTED_NAMES = 8  # in a message
+MAX_WORDS_OF_SINGLE_SENTENCE = 30  # of a file; a longer one adds a warning
 LOOKUP_ROWS = 50_000  # rows to look up at once, which limits memory
 
 
@@ -75,7 +79,7 @@ def prepare(
     keeps finished chunks until all are finished; chunks of different `code` are recomputed. `run`
     computes the chunks if there are more than a few MB to read. Equal inputs give equal bytes.
 
-    Returns the summary, and the lines of a summary of the accepted problems.
+    Returns the summary, and the lines of a summary of the accepted problems and skipped lines.
 
     Raises CorpusError with the problems if the recipe does not accept them; then `output` does not
     change. With `problems`, all problems are added to it, and the valid rows are written before
@@ -104,6 +108,9 @@ def prepare(
             duplicates = _find_duplicates(corpus, workspace / "buckets", problems)
             counts = _merge(corpus, duplicates, target)
             _check_splits(corpus, counts, problems)
+            _check_files(corpus, problems)
+            if folder is not None and corpus.rows:
+                READERS[recipe.reader].check_options(recipe.options, _path(recipe), problems)
         dropped = corpus.dropped + int(duplicates.sum())
         error = _policy_error(recipe, problems, dropped, corpus.rows + corpus.dropped)
         if error and not write_anyway:
@@ -112,7 +119,7 @@ def prepare(
         write_json(target / "summary.json", summary)
     if error:
         raise error
-    return summary, problems.summary()
+    return summary, _report_lines(problems)
 
 
 def _check_source(recipe: Recipe, folder: Path | None) -> None:
@@ -356,7 +363,7 @@ def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts
 
 
 def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
-    """Add the problems of whole splits: empty splits, and labels without training examples.
+    """Add the problems of whole splits: empty splits, labels and annotations that are missing.
 
     Under `fail`, splits with rejected rows are not checked, because these may be the cause.
     """
@@ -365,19 +372,64 @@ def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
     if recipe.on_problem == "fail":
         results = zip(corpus.chunks, corpus.results, strict=True)
         incomplete = {chunk.split for chunk, result in results if result["dropped"]}
-    for split in SPLITS:
-        names = recipe.files.of(split)
-        if not counts.rows[split] and (split if names else "train") not in incomplete:
-            source = ", ".join(names) or f"{recipe.carved_fraction(split)} of the training split"
-            remedy = "files" if names else f"carve_{split} or seed"
-            problems.add(
-                f"data_recipes/{recipe.name}.yaml",
-                f"split {split!r} ({source}) is empty; correct {remedy}",
-                "empty-split",
-                hides=True,
-            )
-    if "train" in incomplete:
-        return
+    complete = [
+        split
+        for split in SPLITS
+        if (split if recipe.files.of(split) else "train") not in incomplete
+    ]
+    for split in complete:
+        if counts.rows[split]:
+            _check_annotations(recipe, split, counts, problems)
+        else:
+            _add_empty_split(recipe, split, problems)
+    if "train" in complete:
+        _check_unseen_labels(corpus, counts, problems)
+    if len(complete) == len(SPLITS):
+        _check_unused_labels(recipe, counts, problems)
+
+
+def _add_empty_split(recipe: Recipe, split: str, problems: Problems) -> None:
+    names = recipe.files.of(split)
+    source = ", ".join(names) or f"{recipe.carved_fraction(split)} of the training split"
+    remedy = "files" if names else f"carve_{split} or seed"
+    problems.add(
+        _path(recipe),
+        f"split {split!r} ({source}) is empty; correct {remedy}",
+        "empty-split",
+        hides=True,
+    )
+
+
+def _check_annotations(recipe: Recipe, split: str, counts: _Counts, problems: Problems) -> None:
+    """Add a problem if a split has too few different labels to learn from or to score."""
+    task = task_named(recipe.task)
+    expected = task.expected_labels(recipe.labels)
+    absent = [label for label in expected if not counts.labels[split][label]]
+    num_found = len(expected) - len(absent)
+    fact = (
+        f"split {split!r}: none of the labels ({_listed(absent)}) occurs in {counts.rows[split]} "
+        "rows, so nothing can be"
+    )
+    remedy = "correct labels, options or files, or set allow:"
+    if expected and split == "train" and num_found < task.min_train_labels:
+        problems.add(
+            _path(recipe),
+            f"{fact} learned from it; {remedy} [nothing-to-learn]",
+            "nothing-to-learn",
+            hides="nothing-to-learn" not in recipe.allow,
+        )
+    elif expected and split != "train" and not num_found:
+        problems.add(
+            _path(recipe),
+            f"{fact} scored on it; {remedy} [nothing-to-score]",
+            "nothing-to-score",
+            hides="nothing-to-score" not in recipe.allow,
+        )
+
+
+def _check_unseen_labels(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
+    """Add a problem for each label of a held-out split that the training split does not have."""
+    recipe = corpus.recipe
     held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
     for label in sorted(held_out - set(counts.labels["train"])):
         first = (result["first_held_out"].get(label) for result in corpus.results)
@@ -388,6 +440,65 @@ def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
             "unseen-label",
             hides="unseen-label" not in recipe.allow,
         )
+
+
+def _check_unused_labels(recipe: Recipe, counts: _Counts, problems: Problems) -> None:
+    """Warn of the recipe's labels that no split has, or that the test split does not have.
+
+    Labels that only the training split lacks are errors: see `_check_unseen_labels`.
+    """
+    expected = [
+        label
+        for label in task_named(recipe.task).expected_labels(recipe.labels)
+        if label in recipe.labels
+    ]
+    found = [label for label in expected if any(c[label] for c in counts.labels.values())]
+    is_scored = any(counts.labels["test"][label] for label in expected)
+    for label in expected:
+        train, test = counts.labels["train"][label], counts.labels["test"][label]
+        if label not in found:
+            problems.add(
+                _path(recipe),
+                f"label {label!r} never occurs; the corpus has {_listed(found) or 'no label'}: "
+                "correct the label, or remove it from labels",
+                "unused-label",
+            )
+        elif train and not test and is_scored:
+            problems.add(
+                _path(recipe),
+                f"label {label!r} occurs {train} times in train but never in test, so its score is "
+                "unknown; add test rows with this label",
+                "unused-label",
+            )
+
+
+def _check_files(corpus: _Corpus, problems: Problems) -> None:
+    """Warn of files with a single, long sentence, which may lack boundaries of sentences."""
+    if not isinstance(corpus.task, TagsWords):
+        return
+    rows, tokens = Counter[str](), Counter[str]()
+    for chunk, result in zip(corpus.chunks, corpus.results, strict=True):
+        rows[chunk.name] += result["rows"]
+        tokens[chunk.name] += sum(result["tokens"].values())
+    for name, count in rows.items():
+        if count == 1 and tokens[name] > MAX_WORDS_OF_SINGLE_SENTENCE:
+            problems.add(
+                name,
+                f"the whole file is one sentence of {tokens[name]} words; if these are several "
+                "sentences, separate them, e.g. by blank lines",
+                "long-sentence",
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first names, for a message."""
+    names = list(names)
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _path(recipe: Recipe) -> str:
+    return f"data_recipes/{recipe.name}.yaml"
 
 
 def _policy_error(
@@ -420,7 +531,13 @@ def _policy_error(
             f"data_recipes/{recipe.name}.yaml: {dropped} of {rows} rows would be dropped, "
             f"but {reason}: correct the corpus",
         )
-    return CorpusError(problems.summary(), *messages, *([f"and {more} more"] if more else []))
+    return CorpusError(_report_lines(problems), *messages, *([f"and {more} more"] if more else []))
+
+
+def _report_lines(problems: Problems) -> list[str]:
+    """The problems by kind, and what the reader skipped."""
+    skipped = problems.skipped_text()
+    return [*problems.summary(), *([f"skipped: {skipped}"] if skipped else [])]
 
 
 def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:

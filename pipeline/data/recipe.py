@@ -47,7 +47,16 @@ class Recipe:
     seed: int = 0
     on_problem: Literal["fail", "drop"] = "fail"
     max_dropped: float | str = "0.1%"
-    allow: tuple[Literal["unseen-label", "conflicting-labels", "shared-row"], ...] = ()
+    allow: tuple[
+        Literal[
+            "unseen-label",
+            "conflicting-labels",
+            "shared-row",
+            "nothing-to-learn",
+            "nothing-to-score",
+        ],
+        ...,
+    ] = ()
     hub: Hub | None = None
 
     def __post_init__(self) -> None:

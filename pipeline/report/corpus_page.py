@@ -30,7 +30,9 @@ NO_PROBLEMS = "There are no problems and no warnings."
 def sections(statistics: Statistics | None, problems: Problems) -> list[Section]:
     """The problems by kind; if there are valid rows, also the sizes, lengths and labels."""
     tables = (_problems(problems),) if problems.counts else ()
-    page_sections = [Section("Problems", "" if problems.counts else NO_PROBLEMS, tables)]
+    skipped = problems.skipped_text()
+    sentences = ("" if problems.counts else NO_PROBLEMS, skipped and f"Skipped: {skipped}.")
+    page_sections = [Section("Problems", " ".join(filter(None, sentences)), tables)]
     if statistics is None or not any(len(split.num_tokens) for split in statistics.splits.values()):
         return page_sections
     page_sections.append(_sizes(statistics))

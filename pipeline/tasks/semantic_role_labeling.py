@@ -130,6 +130,10 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         """O, then B-X and I-X for each role X. V is always a role, even if `labels` omit it."""
         return bio_classes(_with_predicate(labels))
 
+    def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The recipe's roles without V, which is part of the input."""
+        return tuple(label for label in labels if label != roles.PREDICATE)
+
     def score(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
     ) -> Metrics:

@@ -94,6 +94,7 @@ class SequenceClassification(
     head: ClassVar[HeadKind] = "classes"
     claim_and_decision_names = ("labels", "labels")
     metric_names = ("accuracy", "f1_macro", "f1_answers", "exact_match")
+    min_train_labels = 2
     pipeline_tag = "text-classification"
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
@@ -140,6 +141,10 @@ class SequenceClassification(
     def labels(self, example: Example) -> Iterator[str]:
         """The label."""
         return iter([example.label])
+
+    def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The recipe's labels."""
+        return tuple(labels)
 
     def text(self, example: Example) -> str:
         """The text and its pair."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
 NUM_CANDIDATES = 20  # as in BERT's run_squad
 MAX_ANSWER_SUBWORDS = 30  # as in BERT's run_squad
 NO_ANSWER = "no answer"
+ANSWERABLE = "answerable"  # the label of a question with an answer
 
 
 class Answer(NamedTuple):
@@ -182,7 +183,11 @@ class SpanExtraction(
 
     def labels(self, example: Example) -> Iterator[str]:
         """Whether the question has an answer."""
-        return iter(["answerable" if example.answers else "unanswerable"])
+        return iter([ANSWERABLE if example.answers else "unanswerable"])
+
+    def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """An answer: without one, "no answer" is always right."""
+        return (ANSWERABLE,)
 
     def text(self, example: Example) -> str:
         """The context."""

@@ -30,7 +30,7 @@ from deep_prompt.cli.check_project import check_project
 from deep_prompt.cli.preset import preset
 from pipeline.config import load_json, load_yaml
 from pipeline.data.recipe import load_recipe
-from pipeline.errors import Stopped, UserError
+from pipeline.errors import WARNINGS, Stopped, UserError
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.tasks import token_classification as ner
 from stages.prepare import prepare
@@ -477,7 +477,8 @@ def test_an_error_in_a_corpus_is_reported(case: str, place: Path) -> None:
     listed = place / "data/problems" / task / "problems.jsonl"
     if listed.exists():
         lines = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
-        assert [f"{line['where']}: {line['message']}" for line in lines] == list(messages)
+        errors = [line for line in lines if line["kind"] not in WARNINGS]
+        assert [f"{line['where']}: {line['message']}" for line in errors] == list(messages)
         shutil.rmtree(listed.parent)
     assert contents(place / "data", place / "data_recipes") == before
 
@@ -500,6 +501,19 @@ def test_the_values_of_auto_options_are_reported(
     edit(place, lambda values: values.update(options=auto), "data_recipes/world_ner.yaml")
     prepare("world_ner")
     assert r"detected separator: '\t', columns: 2, tag_scheme: 'iob2'" in capsys.readouterr().out
+
+
+def test_skipped_lines_and_warnings_are_logged(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place, lambda values: values["options"].update(comment="#"), "data_recipes/world_ner.yaml")
+    train = place / "data/world/ner/train.conll"
+    train.write_text(f"# id 1\n#x\tO\n{train.read_text()}", encoding="utf-8")
+    prepare("world_ner")
+    output = capsys.readouterr().out
+    assert "skipped: comment lines 2\n" in output
+    assert "comment-or-token: 1 (warning)\n" in output
+    assert "train.conll:2: '#x\\tO' is skipped as a comment" in output
 
 
 def test_all_errors_in_a_corpus_are_reported_at_once(place: Path) -> None:

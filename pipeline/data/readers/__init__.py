@@ -17,7 +17,9 @@ from pipeline.data.readers.hub import ToRow
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row, RowKeys
 
-ChunkBoundary = Literal["lines", "blank lines"] | None
+ChunkBoundary = Literal["lines"] | tuple[str, ...] | None
+"""Where a file can be split: between any two lines; or after blank lines and lines that begin with
+one of these texts; or nowhere."""
 
 
 def _always(*keys: str) -> Callable[[Any], frozenset[str]]:
@@ -36,6 +38,10 @@ def _no_auto(options: Any, files: Iterable[Source]) -> tuple[Any, dict[str, Any]
     return options, {}
 
 
+def _nothing_to_check(options: Any, where: str, problems: Problems) -> None:
+    pass
+
+
 class Reader(NamedTuple):
     """A format.
 
@@ -52,6 +58,8 @@ class Reader(NamedTuple):
     - `companion_files(path, options)` are the other files that belong to a file.
     - `resolve_auto(options, files)` replaces each auto in the options by the value detected in all
       files of a corpus. It returns the options and the detected values by name.
+    - `check_options(options, where, problems)` adds a problem for each option that matches nothing
+      in all files of a corpus. `problems` has what `read` skipped and found there.
     """
 
     options: type
@@ -62,6 +70,7 @@ class Reader(NamedTuple):
     companion_files: Callable[[Path, Any], list[Path]] = lambda path, options: []
     resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
     for_task: Callable[[Any, RowKeys], Any] = _for_any_task
+    check_options: Callable[[Any, str, Problems], None] = _nothing_to_check
 
 
 READERS: dict[str, Reader] = {
@@ -70,16 +79,18 @@ READERS: dict[str, Reader] = {
         _always("tokens", "tags"),
         conll_columns.read,
         None,
-        _at("blank lines"),
+        lambda path, options: options.layout.boundaries,
         resolve_auto=conll_columns.resolve_auto,
+        check_options=conll_columns.check_options,
     ),
     "conll_props": Reader(
         conll_props.Options,
         _always("tokens", "predicate", "tags"),
         conll_props.read,
         None,
-        lambda path, options: None if options.words else "blank lines",
+        lambda path, options: None if options.words else options.layout.boundaries,
         conll_props.companion_files,
+        check_options=conll_props.check_options,
     ),
     "mrqa_jsonl": Reader(
         mrqa_jsonl.Options,
@@ -96,6 +107,7 @@ READERS: dict[str, Reader] = {
         records.chunk_boundary,
         resolve_auto=records.resolve_auto,
         for_task=records.for_task,
+        check_options=records.check_options,
     ),
     "squad_json": Reader(
         squad_json.Options, _always("id", "question", "context", "answers"), squad_json.read

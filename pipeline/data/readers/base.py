@@ -5,8 +5,9 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -15,6 +16,10 @@ import pyarrow as pa
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.tasks.base.row import SPLITS
 
+DOCUMENT_BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
+COMMENT_LINES = "comment lines"  # their name in `Problems.skipped`
+DOCUMENT_MARK = "document_mark"  # its name in `Problems.found`
+BYTE_ORDER_MARK = "\ufeff"
 _SPACES = re.compile(r"[ \t]+")  # str.split() would also split at a no-break space inside a token
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -131,8 +136,9 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
     r"""The lines of a UTF-8 file, with or without a byte order mark.
 
     Only \n and \r\n end a line; U+0085 and U+2028 are text. Each line with bytes that are not UTF-8
-    adds a problem; these bytes become U+FFFD so that the rest of the file can be checked. With
-    `keep_ends`, lines keep their line endings.
+    adds a problem; these bytes become U+FFFD so that the rest of the file can be checked. A byte
+    order mark at the start of a later line is removed, and adds a warning. With `keep_ends`, lines
+    keep their line endings.
     """
     path, first = (source.path, source.first_line) if isinstance(source, Slice) else (source, 1)
     number = first - 1
@@ -146,6 +152,14 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
                 except UnicodeDecodeError as error:
                     problems.add(where, not_utf8_message(error), UNDECODABLE)
                     text = raw.decode(errors="replace")
+                if text.startswith(BYTE_ORDER_MARK):
+                    problems.add(
+                        where,
+                        "a byte-order mark (U+FEFF) is inside the file, as if two files were "
+                        "joined; it is ignored: remove it",
+                        "byte-order-mark",
+                    )
+                    text = text.lstrip(BYTE_ORDER_MARK)
                 if not keep_ends:
                     text = text.removesuffix("\n").removesuffix("\r")
                 yield SourceLine(where, text)
@@ -153,23 +167,110 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
         problems.add(f"{path}:{number + 1}", damaged_message(error), "damaged-file", hides=True)
 
 
-def blocks(
-    source: Source, boundaries: tuple[str, ...], problems: Problems, comments: tuple[str, ...] = ()
-) -> Iterator[list[SourceLine]]:
-    """Runs of lines between separators: blank lines, and lines that begin with a boundary.
+class Layout(NamedTuple):
+    """How the lines of a file form sentences.
 
-    Lines that begin with one of `comments` are skipped; they do not separate blocks.
+    `separator` separates the columns of a line (see `split_columns`). A line has `columns` columns;
+    None: as many as the first line of its sentence. Lines that begin with `comment` are comments,
+    except a line inside a sentence with the number of columns of a token. Lines that begin with
+    `document_mark` end a sentence, as blank lines and DOCUMENT_BOUNDARIES do.
     """
-    block: list[SourceLine] = []
-    for line in lines(source, problems):
+
+    separator: str | None
+    comment: str | None
+    document_mark: str | None = None
+    columns: int | None = None
+
+    @property
+    def boundaries(self) -> tuple[str, ...]:
+        """The beginnings of lines that end a sentence. Blank lines end one too."""
+        mark = (self.document_mark,) if self.document_mark else ()
+        return (*DOCUMENT_BOUNDARIES, *mark)
+
+    def num_columns(self, line: SourceLine) -> int:
+        """The number of columns of a line."""
+        return len(split_columns(line, self.separator))
+
+    def num_token_columns(self, block: Sequence[SourceLine]) -> int | None:
+        """The number of columns of a token in a block; None if it is not known."""
+        return self.columns or (self.num_columns(block[0]) if block else None)
+
+    def is_comment(self, line: SourceLine, block: Sequence[SourceLine]) -> bool:
+        """Whether a line after the lines of `block` is a comment."""
+        if self.comment is None or not line.text.startswith(self.comment):
+            return False
+        return not block or self.num_columns(line) != self.num_token_columns(block)
+
+    def check_options(self, where: str, problems: Problems) -> None:
+        """Add a warning for a comment sign or a document mark that no line begins with.
+
+        `problems` are those of the whole corpus. `where` is the recipe.
+        """
+        options = (
+            ("comment", self.comment, problems.skipped[COMMENT_LINES]),
+            ("document_mark", self.document_mark, problems.found[DOCUMENT_MARK]),
+        )
+        for name, text, count in options:
+            if text is not None and not count:
+                problems.add(
+                    where,
+                    f"{name}: no line is skipped because it begins with {text!r}; "
+                    "correct it, or remove the key",
+                    "unmatched-option",
+                )
+
+
+class _Comment(NamedTuple):
+    """A comment line after `num_tokens` lines of its block."""
+
+    line: SourceLine
+    num_tokens: int
+
+
+def blocks(source: Source, layout: Layout, problems: Problems) -> Iterator[list[SourceLine]]:
+    """Runs of lines between separators: blank lines, document boundaries and document marks.
+
+    Comments are skipped and counted, and do not separate blocks. A comment inside a sentence, or
+    with the number of columns of a token, adds a warning.
+    """
+    mark, boundaries = layout.document_mark, layout.boundaries
+    block, comments = list[SourceLine](), list[_Comment]()
+    for line in chain(lines(source, problems), [SourceLine("", "")]):
         if not line.text.strip() or line.text.startswith(boundaries):
+            problems.found[DOCUMENT_MARK] += mark is not None and line.text.startswith(mark)
+            _check_comments(comments, block, layout, problems)
             if block:
                 yield block
-            block = []
-        elif not line.text.startswith(comments):
+            block, comments = [], []
+        elif layout.is_comment(line, block):
+            comments.append(_Comment(line, len(block)))
+        else:
             block.append(line)
-    if block:
-        yield block
+
+
+def _check_comments(
+    comments: Sequence[_Comment], block: Sequence[SourceLine], layout: Layout, problems: Problems
+) -> None:
+    """Count the comments of a block, and warn of those that may be tokens or end a sentence."""
+    problems.skipped[COMMENT_LINES] += len(comments)
+    num_columns = layout.num_token_columns(block) if comments else None
+    for line, num_tokens in comments:
+        if layout.num_columns(line) == num_columns:
+            problems.add(
+                line.where,
+                f"{abbreviate(line.text)} is skipped as a comment, but it has {num_columns} "
+                "columns as a token has; if it is a token, correct comment in the recipe's "
+                f"options, e.g. {f'{str(layout.comment).rstrip()} '!r}",
+                "comment-or-token",
+            )
+        elif 0 < num_tokens < len(block):
+            problems.add(
+                line.where,
+                f"the comment {abbreviate(line.text)} is inside a sentence and does not end it; "
+                "if it should, put a blank line before it, or set document_mark in the recipe's "
+                "options",
+                "comment-in-sentence",
+            )
 
 
 def split_columns(line: SourceLine, separator: str | None) -> list[str]:

@@ -5,18 +5,28 @@ CoNLL-2003, WNUT, CoNLL-U and the named entities of OntoNotes have this format.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, cast
 
-from pipeline.data.readers.base import Source, SourceLine, abbreviate, blocks, split_columns
+from pipeline.data.readers.base import (
+    Layout,
+    Source,
+    SourceLine,
+    abbreviate,
+    blocks,
+    split_columns,
+)
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 
-BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
-_NOT_A_WORD_ID = re.compile(r"\d+[-.]\d+")  # CoNLL-U's multiword ranges (1-2), empty nodes (1.1)
+_NOT_A_WORD_ID = re.compile(r"\d+([-.])\d+")  # CoNLL-U's multiword ranges, empty nodes
+_SKIPPED_IDS = {"-": "multiword ranges (1-2)", ".": "empty nodes (1.1)"}
+_NO_TAG = ("O", "_", "-", "*")  # in a line of a multiword range or an empty node
+_FEATURE = "feature"  # its name in `Problems.found`; also the prefix of the names of features
+MAX_FEATURE_NAMES = 20  # names to keep for a message
 
 
 @dataclass(frozen=True)
@@ -30,9 +40,11 @@ class Options:
     number of columns (the tab if they are equal). All files of a corpus have the same value of
     `auto`.
 
-    Lines that begin with `comment` are skipped. `token_id` is the column of CoNLL-U's ids;
-    multiword ranges (1-2) and empty nodes (1.1) are skipped. `feature` is the tag's name in a
-    column of features (NER in `Gloss=x|NER=B-PER`); a token without it has the tag O.
+    Lines that begin with `comment` are skipped, except a line inside a sentence with all columns.
+    Lines that begin with `document_mark` are skipped, and end a sentence. `token_id` is the column
+    of CoNLL-U's ids; multiword ranges (1-2) and empty nodes (1.1) are skipped. `feature` is the
+    tag's name in a column of features (NER in `Gloss=x|NER=B-PER`); a token without it has the tag
+    O.
     """
 
     columns: int | Literal["auto"]
@@ -43,6 +55,7 @@ class Options:
     comment: str | None = None
     token_id: int | None = None
     feature: str | None = None
+    document_mark: str | None = None
 
     def __post_init__(self) -> None:
         for name, column in (("token", self.token), ("tag", self.tag), ("token_id", self.token_id)):
@@ -54,10 +67,18 @@ class Options:
                 raise ValueError(
                     f"{name}: there is no column {column} of {self.columns}; count columns from 0"
                 )
-        if "" in (self.separator, self.comment, self.feature):
+        if "" in (self.separator, self.comment, self.feature, self.document_mark):
             raise ValueError(
-                "separator, comment and feature must not be empty; remove the empty key"
+                "separator, comment, feature and document_mark must not be empty; "
+                "remove the empty key"
             )
+
+    @property
+    def layout(self) -> Layout:
+        """How lines form sentences. A separator or columns with auto are None."""
+        separator = None if self.separator == "auto" else self.separator
+        columns = None if self.columns == "auto" else self.columns
+        return Layout(separator, self.comment, self.document_mark, columns)
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
@@ -100,9 +121,8 @@ def _detect_layout(options: Options, files: Iterable[Source]) -> dict[str, Any]:
     )
     # For each separator, the number of lines by their number of columns.
     widths: dict[str | None, Counter[int]] = {separator: Counter() for separator in separators}
-    comments = (options.comment,) if options.comment else ()
     for source in files:
-        for line in chain.from_iterable(blocks(source, BOUNDARIES, Problems(), comments)):
+        for line in chain.from_iterable(blocks(source, options.layout, Problems())):
             for separator, counts in widths.items():
                 counts[len(split_columns(line, separator))] += 1
     usual = {
@@ -132,21 +152,61 @@ def _sentences(
     source: Source, options: Options, problems: Problems
 ) -> Iterator[tuple[list[SourceLine], list[str], list[str]]]:
     """The token lines, the tokens and the raw tags of each sentence without problems."""
-    comments = (options.comment,) if options.comment else ()
-    for block in blocks(source, BOUNDARIES, problems, comments):
+    for block in blocks(source, options.layout, problems):
         num_problems = len(problems)
         rows = [(line, row) for line in block if (row := _columns(line, options, problems))]
-        word_rows = [
-            (line, row)
-            for line, row in rows
-            if options.token_id is None or not _NOT_A_WORD_ID.fullmatch(row[options.token_id])
-        ]
+        word_rows = [(line, row) for line, row in rows if _is_word(line, row, options, problems)]
         if len(problems) == num_problems and word_rows:
-            tags = [row[options.tag] for _, row in word_rows]
-            if options.feature is not None:
-                tags = [_feature(options.feature, cell) for cell in tags]
+            _check_ids(word_rows, options, problems)
+            tags = [_tag(row, options, problems) for _, row in word_rows]
             tokens = [row[options.token] for _, row in word_rows]
             yield [line for line, _ in word_rows], tokens, tags
+
+
+def _check_ids(
+    word_rows: Sequence[tuple[SourceLine, list[str]]], options: Options, problems: Problems
+) -> None:
+    """Warn of a sentence whose ids begin again at 1, as if two sentences were joined."""
+    if options.token_id is None:
+        return
+    for line, row in word_rows[1:]:
+        if row[options.token_id] == "1":
+            problems.add(
+                line.where,
+                "the ids begin again at 1 inside a sentence; if another sentence begins here, put "
+                "a blank line before it",
+                "repeated-token-id",
+            )
+
+
+def _is_word(line: SourceLine, row: list[str], options: Options, problems: Problems) -> bool:
+    """Whether a line is not a multiword range or an empty node.
+
+    These are skipped and counted. One with a tag adds a warning.
+    """
+    if options.token_id is None:
+        return True
+    number = row[options.token_id]
+    match = _NOT_A_WORD_ID.fullmatch(number)
+    problems.found["token_id"] += match is not None or number.isdigit()
+    if match is None:
+        return True
+    kind, tag = _SKIPPED_IDS[match[1]], _tag(row, options, problems)
+    problems.skipped[kind] += 1
+    if tag not in _NO_TAG:
+        problems.add(
+            line.where,
+            f"{number} has the tag {tag!r}, but {kind} are skipped with their tags; "
+            "move the tag to a word",
+            "skipped-tag",
+        )
+    return False
+
+
+def _tag(row: list[str], options: Options, problems: Problems) -> str:
+    """The raw tag in a row."""
+    cell = row[options.tag]
+    return cell if options.feature is None else _feature(options.feature, cell, problems)
 
 
 def _columns(line: SourceLine, options: Options, problems: Problems) -> list[str] | None:
@@ -171,10 +231,39 @@ def _columns(line: SourceLine, options: Options, problems: Problems) -> list[str
     return row
 
 
-def _feature(name: str, cell: str) -> str:
+def _feature(name: str, cell: str, problems: Problems) -> str:
     """The value of a feature in a cell of NAME=VALUE pairs, separated by |; O if it is absent."""
     for feature in cell.split("|"):
         key, _, value = feature.partition("=")
         if key == name:
+            problems.found[_FEATURE] += 1
             return value
+        if value and not problems.found[_FEATURE] and len(problems.found) < MAX_FEATURE_NAMES:
+            problems.found[f"{_FEATURE} {key}"] += 1
     return "O"
+
+
+def check_options(options: Options, where: str, problems: Problems) -> None:
+    """Add a problem for each option that matches nothing in the whole corpus.
+
+    `problems` are those of all files. `where` is the recipe.
+    """
+    found = problems.found
+    if options.feature is not None and not found[_FEATURE]:
+        prefix = f"{_FEATURE} "
+        names = sorted(name.removeprefix(prefix) for name in found if name.startswith(prefix))
+        problems.add(
+            where,
+            f"feature: no token has the feature {options.feature!r} in column {options.tag}, which "
+            f"has {', '.join(names[:MAX_FEATURE_NAMES]) or 'no features'}; correct feature or tag",
+            "absent-feature",
+            hides=True,
+        )
+    if options.token_id is not None and not found["token_id"]:
+        problems.add(
+            where,
+            f"token_id: no line has an id (1, 1-2 or 1.1) in column {options.token_id}; "
+            "correct token_id, or remove it",
+            "unmatched-option",
+        )
+    options.layout.check_options(where, problems)

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.data.readers.base import (
+    Layout,
     Source,
     SourceLine,
     abbreviate,
@@ -18,7 +19,6 @@ from pipeline.data.readers.base import (
     lines,
     split_columns,
 )
-from pipeline.data.readers.conll_columns import BOUNDARIES
 from pipeline.data.readers.tags import to_iob2
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
@@ -32,8 +32,10 @@ class Options:
     `marks` is a column with a lemma or roleset at each predicate and - elsewhere; its number of
     predicates must equal that of the predicate columns. `id_columns` together identify a sentence
     (document and sentence number); without them rows have no id. Lines that begin with `comment`
-    are skipped. `words: {props: words}` reads the tokens of a/props/x.props from a/words/x.words,
-    and inserts the columns of that file before those of the props.
+    are skipped, except a line inside a sentence with as many columns as its other lines. Lines that
+    begin with `document_mark` are skipped, and end a sentence. `words: {props: words}` reads the
+    tokens of a/props/x.props from a/words/x.words, and inserts the columns of that file before
+    those of the props.
     """
 
     token: int
@@ -43,6 +45,7 @@ class Options:
     id_columns: tuple[int, ...] = ()
     separator: str | None = None
     comment: str | None = None
+    document_mark: str | None = None
     words: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,29 +61,36 @@ class Options:
             raise ValueError(
                 f"trailing: {self.trailing} is a negative number of columns; write 0 or more"
             )
-        if self.words and self.comment:
+        if self.words and (self.comment or self.document_mark):
             raise ValueError(
-                "comment: files of words and props cannot have comments; remove the key"
+                "comment, document_mark: files of words and props cannot have comments and "
+                "document marks; remove the key"
             )
-        if len(self.words) > 1 or "" in self.words or "" in (self.separator, self.comment):
+        texts = (self.separator, self.comment, self.document_mark)
+        if len(self.words) > 1 or "" in self.words or "" in texts:
             raise ValueError(
                 "words needs exactly one pair, the text in a path and its replacement; "
-                "words, separator and comment must not be empty"
+                "words, separator, comment and document_mark must not be empty"
             )
+
+    @property
+    def layout(self) -> Layout:
+        """How lines form sentences."""
+        return Layout(self.separator, self.comment, self.document_mark)
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`.
 
-    `predicate` is the position of B-V. Sentences without predicates have no rows. The id joins the
-    sentence's id columns and the number of the predicate's column with "/".
+    `predicate` is the position of B-V. Sentences without predicates have no rows, and are counted.
+    The id joins the sentence's id columns and the number of the predicate's column with "/".
     """
     for sentence in _sentences(source, options, problems):
+        _warn_of_skipped_predicates(sentence, options, problems)
         tokens = [row[options.token] for _, row in sentence]
-        num_columns = len(sentence[0][1])
-        for number, column in enumerate(
-            range(options.first_predicate, num_columns - options.trailing)
-        ):
+        columns = range(options.first_predicate, len(sentence[0][1]) - options.trailing)
+        problems.skipped["sentences without predicates"] += not columns
+        for number, column in enumerate(columns):
             tags, errors = to_iob2([row[column] for _, row in sentence], "brackets")
             for position, message, kind in errors:
                 problems.add(sentence[position][0].where, message, kind)
@@ -108,20 +118,56 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
             yield row
 
 
+def check_options(options: Options, where: str, problems: Problems) -> None:
+    """Add a problem for each option that matches nothing in the whole corpus.
+
+    `problems` are those of all files. `where` is the recipe.
+    """
+    options.layout.check_options(where, problems)
+
+
 Sentence = list[tuple[SourceLine, list[str]]]
 """For each token its line and the columns of the line."""
 
 
+def _warn_of_skipped_predicates(sentence: Sentence, options: Options, problems: Problems) -> None:
+    """Warn of a predicate's column before `first_predicate` or among the `trailing` columns."""
+    num_columns = len(sentence[0][1])
+    used = {options.token, options.marks, *options.id_columns}
+    before = (column for column in range(options.first_predicate) if column not in used)
+    after = range(num_columns - options.trailing, num_columns)
+    for column in (*before, *after):
+        if _is_predicate([row[column] for _, row in sentence]):
+            option = (
+                f"before first_predicate ({options.first_predicate})"
+                if column < options.first_predicate
+                else f"among the trailing columns ({options.trailing})"
+            )
+            problems.add(
+                sentence[0][0].where,
+                f"column {column} has one span (V*), as a predicate's column has, but it is "
+                f"{option}, so this predicate is skipped; correct first_predicate or trailing",
+                "skipped-predicate",
+            )
+
+
+def _is_predicate(cells: list[str]) -> bool:
+    """Whether the cells of a column are brackets with exactly one span V."""
+    if not any(cell.startswith("(V") for cell in cells):
+        return False
+    tags, errors = to_iob2(cells, "brackets")
+    return not errors and tags.count("B-V") == 1
+
+
 def _sentences(source: Source, options: Options, problems: Problems) -> Iterator[Sentence]:
     """Each sentence without problems; all its lines have the same number of columns."""
-    comments = (options.comment,) if options.comment else ()
     if options.words:
         assert isinstance(source, Path), "slices of two files do not match"
         sentences = _with_words(source, options, problems)
     else:
         sentences = (
             [(line, split_columns(line, options.separator)) for line in block]
-            for block in blocks(source, BOUNDARIES, problems, comments)
+            for block in blocks(source, options.layout, problems)
         )
     for sentence in sentences:
         if _is_valid(sentence, options, problems):

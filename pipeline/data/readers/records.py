@@ -172,10 +172,46 @@ def chunk_boundary(path: Any, mapping: FieldMapping) -> Literal["lines"] | None:
 
 def read(source: Source, mapping: FieldMapping, problems: Problems) -> Iterator[Row]:
     """Rows with the keys of `fields`. The tag scheme must not be auto: see `resolve_auto`."""
+    unmatched = set(mapping.options.names)
     for where, record in _records(source, mapping, problems):
         result = row(record, mapping, where, problems)
         if result is not None:
+            if unmatched:
+                unmatched -= _original_names(record, mapping)
             yield result
+    problems.found.update(
+        _found_name(name) for name in mapping.options.names if name not in unmatched
+    )
+
+
+def _original_names(record: dict[str, Any], mapping: FieldMapping) -> set[str]:
+    """The labels and tags of a record in the forms that `names` may have: see `_rename`."""
+    values = (
+        _value_at(record, mapping.options.fields[key] or key)
+        for key in mapping.keys_of("label", "tags")
+    )
+    items = (item for value in values for item in (value if isinstance(value, list) else [value]))
+    return {form for item in items for form in (str(item), str(_name(item)))}
+
+
+def _found_name(name: str) -> str:
+    """The key of an entry of `names` in `Problems.found`."""
+    return f"names {name}"
+
+
+def check_options(mapping: FieldMapping, where: str, problems: Problems) -> None:
+    """Add a warning for the names that match no label or tag in the whole corpus.
+
+    `problems` are those of all files. `where` is the recipe.
+    """
+    names = [name for name in mapping.options.names if not problems.found[_found_name(name)]]
+    if names:
+        problems.add(
+            where,
+            f"names: no label or tag is {', '.join(map(repr, names))}; "
+            "correct the names, or remove them",
+            "unmatched-option",
+        )
 
 
 def row(

@@ -46,6 +46,7 @@ class Task(ABC, Generic[E, P, R]):
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
+    - `min_train_labels` is the number of different labels without which nothing can be learned.
     - `glossary` explains terms in the report that are specific to this kind.
     - `pipeline_tag` is the name of the kind on the Hugging Face hub.
     """
@@ -58,6 +59,7 @@ class Task(ABC, Generic[E, P, R]):
     head: ClassVar[HeadKind]
     metric_names: ClassVar[tuple[str, ...]]
     metric_titles: ClassVar[Mapping[str, str]] = {}
+    min_train_labels: ClassVar[int] = 1
     glossary: ClassVar[Mapping[str, str]] = {}
     pipeline_tag: ClassVar[str] = "other"
 
@@ -178,6 +180,13 @@ class Task(ABC, Generic[E, P, R]):
         training split contains them.
         """
         return iter(())
+
+    def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The labels of annotations without which a split has nothing to learn or to score.
+
+        `labels` are those of the recipe. By default, there are none, so no split is checked.
+        """
+        return ()
 
     def fit_thresholds(self, examples: Sequence[E], decoded: Sequence[Any]) -> dict[str, float]:
         """The thresholds with the best score on decoded *validation* examples.

@@ -18,7 +18,7 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
-from pipeline.tasks.shared.validation import check_words
+from pipeline.tasks.shared.validation import check_sentence_length, check_words
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -94,6 +94,10 @@ class TaggingTask(
     def labels(self, example: E) -> Iterator[str]:
         """The label of each span."""
         return (tag[2:] for tag in example.tags if tag.startswith("B-"))
+
+    def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The recipe's labels."""
+        return tuple(labels)
 
     def text(self, example: E) -> str:
         """The sentence."""
@@ -227,6 +231,7 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
     if not check_tokens(row, problems) or not check_words(tokens, where, problems):
         return False
+    check_sentence_length(tokens, where, problems)
     if not is_text_list(tags) or len(tokens) != len(tags):
         count = len(tags) if isinstance(tags, list | tuple) else "no list of"
         problems.add(

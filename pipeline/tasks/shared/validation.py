@@ -15,14 +15,24 @@ from pipeline.errors import Problems
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # JSON can contain half of a surrogate pair, UTF-8 cannot.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+# Characters without width. The joiners U+200C and U+200D are part of words in Persian and Hindi and
+# of emoji, but not next to ASCII or at the end of a token.
+_INVISIBLE = re.compile(
+    "[\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
+PLACEHOLDER = "[WORD]"  # of corpora that are distributed without their words
+MAX_SENTENCE_WORDS = 200  # a longer sentence adds a warning
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
-    """Whether no token is empty or has a control character.
+    """Whether no token is empty or has a control character, and not all are placeholders.
 
-    A token without a visible character adds a warning.
+    A token with an invisible character, or without a visible one, adds a warning.
     """
+    if not _check_placeholders(tokens, where, problems):
+        return False
     joined = " ".join(tokens)
     if joined.isprintable() and all(map(str.strip, tokens)):
         return True
@@ -51,7 +61,41 @@ def check_words(tokens: Sequence[str], where: str, problems: Problems) -> bool:
                 "an unknown token; remove it with its tag, or fill it in",
                 "invisible-token",
             )
+        elif match := _INVISIBLE.search(token):
+            problems.add(
+                where,
+                f"token {position} {token!r} has the invisible character U+{ord(match[0]):04X}, so "
+                "a model reads it as another word than the same token without it; remove it",
+                "invisible-character",
+            )
     return len(problems) == before
+
+
+def _check_placeholders(tokens: Sequence[str], where: str, problems: Problems) -> bool:
+    """Whether a sentence has words. Placeholders between words add a warning."""
+    count = tokens.count(PLACEHOLDER)
+    if not count:
+        return True
+    message = (
+        f"{count} of {len(tokens)} tokens are {PLACEHOLDER}, which stands for a word that is "
+        "distributed separately; add the words with the tool of the corpus"
+    )
+    if count == len(tokens):
+        problems.add(where, message, "missing-words")
+        return False
+    problems.add(where, message, "placeholder-token")
+    return True
+
+
+def check_sentence_length(tokens: Sequence[str], where: str, problems: Problems) -> None:
+    """Warn of a sentence that is so long that its file may lack boundaries of sentences."""
+    if len(tokens) > MAX_SENTENCE_WORDS:
+        problems.add(
+            where,
+            f"the sentence has {len(tokens)} words; if these are several sentences, separate them, "
+            "e.g. by blank lines",
+            "long-sentence",
+        )
 
 
 def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:

@@ -246,3 +246,48 @@ def test_check_without_a_backbone_does_not_import_torch(folder: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert process.stdout.endswith("set()\n")
+
+
+COLUMNS = """task: token_classification
+license: CC0
+source: made here
+reader: conll_columns
+options: {columns: 2, token: 0, tag: 1, tag_scheme: iob2, comment: "#"}
+files: {train: train.conll, validation: validation.conll, test: test.conll}
+labels: [PER]
+"""
+
+
+@pytest.mark.parametrize(
+    ("comment", "tag", "code", "texts"),
+    [
+        (
+            "# 1 en\n",
+            "B-PER",
+            0,
+            ["There are no problems and no warnings. Skipped: comment lines 3."],
+        ),
+        ("#Expo O\n", "B-PER", 0, ["Skipped: comment lines 3.", "comment-or-token: 3 (warning)"]),
+        ("", "B-PER", 0, ["unmatched-option: 1 (warning)"]),
+        ("# 1 en\n", "O", 1, ["nothing-to-learn: 1\n", "nothing-to-score: 2\n"]),
+    ],
+)
+def test_skipped_lines_and_the_recipe_are_checked(
+    comment: str,
+    tag: str,
+    code: int,
+    texts: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "ours.yaml").write_text(COLUMNS, encoding="utf-8")
+    (tmp_path / "raw").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = "".join(f"{split}{n} {tag}\n\n" for n in range(MIN_LABEL_COUNT))
+        (tmp_path / "raw" / f"{split}.conll").write_text(comment + rows, encoding="utf-8")
+    status, output = check(tmp_path, capsys, "--html", tmp_path / "page.html")
+    assert status == code
+    assert all(text in output for text in texts), output
+    assert ("There are no problems" in output) == (len(texts) == 1 and "no problems" in texts[0])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ("Skipped: comment lines 3." in page) == bool(comment)

@@ -99,7 +99,10 @@ def examples_of(recipe: Recipe, folder: Path) -> list[Any]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.text("ab \t\r\n-é", max_size=200), size=st.integers(1, 40))
+@given(
+    text=st.lists(st.sampled_from([*"ab \t\r\n-é", "\n%\n", "\na O\n"])).map("".join),
+    size=st.integers(1, 40),
+)
 def test_chunks_of_a_file_have_its_rows_and_problems(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -107,11 +110,13 @@ def test_chunks_of_a_file_have_its_rows_and_problems(
     folder = tmp_path_factory.mktemp("chunks")
     write(folder, train=text, validation="", test="")
     path, reader = folder / "train.conll", READERS["conll_columns"]
+    options = replace(NER.options, document_mark="%")
     file_problems, chunk_problems = Problems(1000), Problems(1000)
-    rows = list(reader.read(path, NER.options, file_problems))
+    rows = list(reader.read(path, options, file_problems))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_BYTES", size)
-        train = [chunk for chunk in split_into_chunks(NER, folder) if chunk.split == "train"]
+        recipe = replace(NER, options=options)
+        train = [chunk for chunk in split_into_chunks(recipe, folder) if chunk.split == "train"]
     stops = [chunk.stop for chunk in train]
     assert [chunk.start for chunk in train] == [0, *stops[:-1]][: len(train)]
     assert stops[-1] in (None, path.stat().st_size)
@@ -120,9 +125,21 @@ def test_chunks_of_a_file_have_its_rows_and_problems(
         source = (
             path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
         )
-        chunk_rows += reader.read(source, NER.options, chunk_problems)
+        chunk_rows += reader.read(source, options, chunk_problems)
     assert chunk_rows == rows
     assert chunk_problems.kept == file_problems.kept
+    assert chunk_problems.found == file_problems.found
+
+
+def test_document_marks_are_boundaries_of_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without blank lines is not one chunk."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 20)
+    write(tmp_path, train="#doc\na O\n" * 50, validation="", test="")
+    marked = replace(NER, options=replace(NER.options, document_mark="#doc"))
+    assert len(split_into_chunks(marked, tmp_path)) > 10
+    assert len(split_into_chunks(NER, tmp_path)) == 3
 
 
 @pytest.mark.parametrize(

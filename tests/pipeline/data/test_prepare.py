@@ -141,7 +141,7 @@ def test_corpus_of_token_classification_is_prepared(ner: Path, tmp_path: Path) -
                 "validation": {"PER": 1},
                 "test": {"LOC": 1},
             },
-            "problems": {},
+            "problems": {"unused-label": 1},  # test has no PER
             "dropped": 0,
             "detected": {},
         }

@@ -66,6 +66,21 @@ def props(**files: str) -> Corpus:
     return Corpus("semantic_role_labeling", "conll_props", options, contents)
 
 
+def columns(text: str, **options: object) -> Corpus:
+    """Tokens and tags, with ids in the first column if `token_id` is set."""
+    token = len(options.keys() & {"token_id"})
+    layout = {"columns": token + 2, "token": token, "tag": token + 1, "tag_scheme": "iob2"}
+    files = {"a.conll": text.encode()}
+    return Corpus("token_classification", "conll_columns", layout | options, files)
+
+
+def skipped_predicate() -> Corpus:
+    """`first_predicate` is the second of two predicates' columns."""
+    options = {"token": 0, "first_predicate": 2}
+    text = b"went (V*) (yes*)\nran * (V*)\n"
+    return Corpus("semantic_role_labeling", "conll_props", options, {"a.conll": text})
+
+
 def copa(**changes: object) -> Corpus:
     record = {
         "premise": "Ada ran.",
@@ -135,6 +150,9 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     File("ner", SENTENCE + SENTENCE.replace("B-PER", "O")),  # the same tokens with other tags
     File("ner", SENTENCE + "a\x00b\tO\n"),
     File("ner", SENTENCE + "\u200b\tO\n"),
+    File("ner", SENTENCE + "\ufeffBo\tB-PER\n"),  # two files joined
+    File("ner", SENTENCE.replace("B-PER", "O").replace("B-LOC", "O")),
+    File("ner", "went\tO\n" * 300),  # a sentence of hundreds of words
     File("qa", "{'id': 1}\n"),
     File("qa", "[" * 100_000 + "\n"),
     File("qa", "[1]\n"),
@@ -148,6 +166,7 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     File("srl", predicate("(ARG0*)", "V", "*")),
     File("srl", predicate("(ARG0*)", "(V*)", "*")[:-3] + "\n"),
     File("srl", predicate("(ARG0*)", "(V*)", "*", mark="-")),
+    File("srl", predicate("*", "(V*)", "*")),
     File("srl", predicate("(ARG0*", "(V*)", "*)")),
     File("srl", predicate("(ARG0*", "*", "*")),
     File("srl", predicate("*)", "(V*)", "*")),
@@ -168,6 +187,13 @@ INVALID: tuple[File | Row | Corpus, ...] = (
         {"columns": 2, "token": 0, "tag": 1, "tag_scheme": "bioes"},
         {"a.conll": b"Ada B-yes\n"},
     ),
+    columns("# new document\nAda B-yes\n# new sentence\nBo B-no\n", comment="#"),
+    columns("in O\n\n#Oslo B-yes\nand O\n", comment="#"),
+    columns("Ada B-yes\n", comment="%"),
+    columns("Ada B-yes\n\n" + "".join(f"went{n} O\n\n" for n in range(20))),
+    columns("1 Ada B-yes\n1-2 Ada-Bo B-no\n2 Bo B-no\n1 Cy B-no\n", token_id=0),
+    columns("1 Ada ner=B-yes\n", token_id=0, feature="NER"),
+    skipped_predicate(),
     copa(question="why"),
     tags_row(tokens="Ada ran"),
     tags_row(tags=["O"]),
@@ -177,6 +203,9 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     tags_row(tokens=["Ada", "a\x00b"]),
     tags_row(tokens=["Ada", "\u200b"]),
     tags_row(tokens=["Ada", "\ud800"]),
+    tags_row(tokens=["A\u200bda", "ran"]),
+    tags_row(tokens=["[WORD]", "ran"]),
+    tags_row(tokens=["[WORD]", "[WORD]"]),
     predicate_row(predicate=0),
     predicate_row(tags=["B-V", "B-V"]),
     question_row(question=""),

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import WARNINGS, Problems, UserError
-from pipeline.tasks.shared.validation import check_nfc, check_text, check_words
+from pipeline.tasks import task_named
+from pipeline.tasks.shared.validation import (
+    MAX_SENTENCE_WORDS,
+    check_nfc,
+    check_text,
+    check_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +22,11 @@ from pipeline.tasks.shared.validation import check_nfc, check_text, check_words
         (["a", ""], ["empty-token"]),
         (["a", " \u3000"], ["empty-token"]),
         (["a\x00b", "\x80"], ["control-character", "control-character"]),
-        (["\u200b", "a\u200bb"], ["invisible-token"]),
+        (["\u200b", "a\u200bb"], ["invisible-token", "invisible-character"]),
+        (["a\ufeffb", "\u00adb", "a\u200c", "a\u200db"], ["invisible-character"] * 4),
+        (["می\u200cخواهم", "क\u094d\u200dष", "👩\u200d🚀"], []),  # joiners that join
+        (["[WORD]", "ran"], ["placeholder-token"]),
+        (["[WORD]", "[WORD]"], ["missing-words"]),
     ],
 )
 def test_problems_of_tokens(tokens: list[str], kinds: list[str]) -> None:
@@ -31,6 +41,17 @@ def test_tokens_are_valid_if_each_token_is_valid(tokens: list[str]) -> None:
     assert check_words(tokens, "f:1", Problems()) == all(
         check_words([token], "f:1", Problems()) for token in tokens
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "warnings"), [(MAX_SENTENCE_WORDS, 0), (MAX_SENTENCE_WORDS + 1, 1)]
+)
+def test_a_sentence_of_hundreds_of_words_adds_a_warning(size: int, warnings: int) -> None:
+    problems, words = Problems(), ["a"] * size
+    row = {"id": "1", "where": "f:1", "tokens": words, "tags": ["O"] * size}
+    assert task_named("token_classification").example(row, ["X"], problems) is not None
+    assert problems.counts.get("long-sentence", 0) == warnings
+    assert not len(problems)
 
 
 @pytest.mark.parametrize(
