@@ -5,6 +5,7 @@ neither a model nor a forward pass per task.
 """
 
 import dataclasses
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ MIN_WINDOW = 8
 # Maximum number of padding tokens per batch on a CPU. They take about as long as the fixed cost of
 # a forward pass (MiniLM). On a GPU they are almost free.
 MAX_PADDING = 64
+_counts_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _window_sizes(
 class Predictor:
     """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
 
-    `counts` counts the effects of the maximum window length, such as truncation, by kind.
+    `counts` counts the effects of the maximum window length, such as truncation, by kind. Several
+    threads may call `predict` at the same time.
     """
 
     def __init__(
@@ -258,7 +261,10 @@ class Predictor:
 
     def _predictions(self, queries: Sequence[_Query], batch_tokens: int) -> Iterator[Prediction]:
         query_logits: list[list[WindowLogits]] = [[] for _ in queries]
-        windows = list(self._windows(queries))
+        counts: Counter[str] = Counter()
+        windows = list(self._windows(queries, counts))
+        with _counts_lock:
+            self.counts.update(counts)
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
             query_logits[window.query].append(WindowLogits(begins, ends, logits))
@@ -270,14 +276,14 @@ class Predictor:
             )
             yield Prediction(query.id, names[query.task], result)
 
-    def _windows(self, queries: Sequence[_Query]) -> Iterator[_Window]:
+    def _windows(self, queries: Sequence[_Query], counts: Counter[str]) -> Iterator[_Window]:
         for task, (kind, head, window) in enumerate(
             zip(self._kinds, self._heads, self.windows.values(), strict=True)
         ):
             indices = [index for index, query in enumerate(queries) if query.task == task]
             examples = [queries[index].example for index in indices]
             for feature in kind.featurize(
-                examples, 0, self.tokenizer, head.classes, *window, self.counts
+                examples, 0, self.tokenizer, head.classes, *window, counts
             ):
                 yield _Window(indices[feature.example], task, feature)
 

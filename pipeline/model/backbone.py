@@ -14,12 +14,14 @@ from transformers.utils import logging as _logging
 from pipeline.errors import UserError
 from pipeline.model.attention import (
     ATTENTION,
+    PromptArguments,
     PromptAttention,
     RecordedKeyValues,
+    call_model,
     checkpoint_layers,
     install,
     layers_of,
-    run_only_layers,
+    only_layers,
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.params import Precision
@@ -52,7 +54,7 @@ class Backbone(nn.Module):
         self.hidden_size = int(self.config.hidden_size)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.token_types = int(getattr(self.config, "type_vocab_size", 0) or 0)
-        self._context = install(self.model, self.family)
+        install(self.model, self.family)
         self._check_prompts_work()
 
     @classmethod
@@ -121,7 +123,7 @@ class Backbone(nn.Module):
 
     def checkpoint_layers(self) -> None:
         """Turn on gradient checkpointing: less memory, about a third more time, equal gradients."""
-        checkpoint_layers(self.model, self.family, self._context)
+        checkpoint_layers(self.model, self.family)
 
     def forward(
         self,
@@ -150,10 +152,10 @@ class Backbone(nn.Module):
         }
         if cached_hidden is not None:
             assert prompt is not None
-            with run_only_layers(
+            upper, _ = only_layers(
                 self.model, self.family, range(prompt.first_layer, self.num_layers), cached_hidden
-            ):
-                return self._hidden(prompt, prompt_attention=prompt_attention, **inputs)
+            )
+            return self._hidden(prompt, prompt_attention=prompt_attention, model=upper, **inputs)
         if prompt is not None and prompt.key_values.shape[4] == 0:
             prompt = None
         return self._hidden(prompt, prompt_attention=prompt_attention, **inputs)
@@ -165,11 +167,10 @@ class Backbone(nn.Module):
 
         They do not depend on the prompt, only on the text and the position offset.
         """
-        with (
-            torch.no_grad(),
-            run_only_layers(self.model, self.family, range(prompt.first_layer)) as skipped_inputs,
-        ):
+        lower, skipped_inputs = only_layers(self.model, self.family, range(prompt.first_layer))
+        with torch.no_grad():
             self._hidden(
+                model=lower,
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 **self._extra(input_ids, token_types, prompt),
@@ -266,21 +267,18 @@ class Backbone(nn.Module):
         prompt: LayerPrompts | None = None,
         recorded_key_values: RecordedKeyValues | None = None,
         prompt_attention: PromptAttention | None = None,
+        model: Any = None,
         **inputs: Any,
     ) -> Tensor:
-        if self._context is None:
-            arguments = {
-                "deep_prompt": prompt,
-                "recorded_key_values": recorded_key_values,
-                "prompt_attention": prompt_attention,
-            }
-            inputs |= {name: value for name, value in arguments.items() if value is not None}
-        else:
-            self._context.deep_prompt = prompt
-            self._context.recorded_key_values = recorded_key_values
-            self._context.prompt_attention = prompt_attention
+        """The output of `model` (None: the whole model)."""
         cache = {"use_cache": False} if self.family.causal else {}
-        hidden: Tensor = self.model(**cache, **inputs).last_hidden_state
+        hidden: Tensor = call_model(
+            self.model if model is None else model,
+            self.family,
+            PromptArguments(prompt, recorded_key_values, prompt_attention),
+            **cache,
+            **inputs,
+        ).last_hidden_state
         return hidden
 
     def _with_soft_prompt(

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -456,6 +457,20 @@ def test_only_bad_rows_give_no_predictions(predictor: Predictor) -> None:
 def test_truncated_questions_are_counted(predictor: Predictor) -> None:
     list(predictor.predict([{"task": "qa", "question": "a " * 60, "context": "b"}]))
     assert predictor.counts["questions cut"] == 1
+
+
+def test_threads_share_a_predictor(predictor: Predictor, place: Place) -> None:
+    """Each request has the predictions that it has alone, and every effect is counted."""
+    requests = [place.rows(task, 20, seed=seed) for seed in range(2) for task in HEADS]
+    long = {"task": "qa", "question": "a " * 60, "context": "b"}
+    expected = [list(predictor.predict([*rows, long])) for rows in requests]
+    counts = {name: 3 * count for name, count in predictor.counts.items()}
+    predictor.counts.clear()
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda rows: list(predictor.predict([*rows, long])), requests * 3)
+        assert list(answers) == expected * 3
+    assert counts["questions cut"] >= 3 * len(requests)
+    assert predictor.counts == counts
 
 
 def test_a_shared_prompt_is_stored_once(place: Place) -> None:

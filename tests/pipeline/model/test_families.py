@@ -4,11 +4,14 @@
 test is the title of its column.
 """
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.model import attention
@@ -173,6 +176,75 @@ def test_mixed_batch(family: str) -> None:
             prompt = prompts[index]
             single = backbone(*row_inputs, prompt and prompt())
             assert_close(mixed[row, :length], single[0], torch.ones(length))
+
+
+@ALL_FAMILIES
+def test_threads(family: str) -> None:
+    """4 threads with one backbone get the states and gradients of their prompts"""
+    backbone = tiny.backbone(family).requires_grad_(False)
+    backbone.checkpoint_layers()
+    inputs = texts(backbone, [9, 4])
+    key_values = [tiny.prompt_for("deep", backbone, seed=seed).key_values for seed in range(3)]
+    prompts = [DeepPrompt(values) for values in key_values]
+    upper = DeepPrompt(key_values[0][1:], first_layer=1)
+    cacheable = backbone.supports_lower_cache(upper())
+    start = Barrier(4)
+
+    def results(prompt: DeepPrompt | None) -> list[Tensor]:
+        hidden = backbone(*inputs, prompt and prompt())
+        if prompt is None:
+            return [hidden]
+        found = [hidden, prompt_gradient(hidden, inputs[1], prompt)]
+        if cacheable:
+            lower = backbone.lower_hidden_states(*inputs, upper())
+            found.append(backbone(*inputs, upper(), cached_hidden=lower))
+        return found
+
+    def run(prompt: DeepPrompt | None) -> list[list[Tensor]]:
+        start.wait()
+        return [results(prompt) for _ in range(8)]
+
+    requests = [*prompts, None]
+    expected = [results(prompt) for prompt in requests]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(run, requests), expected, strict=True):
+            torch.testing.assert_close(found, [alone] * 8)
+
+
+def replica_of(module: nn.Module) -> nn.Module:
+    """A replica as `torch.nn.parallel.replicate` makes it, with other weights."""
+    replica = module._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+    for name, child in module.named_children():
+        setattr(replica, name, replica_of(child))
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, None if parameter is None else parameter * 1.1)
+    assert isinstance(replica, nn.Module)
+    return replica
+
+
+@ALL_FAMILIES
+def test_copies(family: str) -> None:
+    """a copy, a replica, a second backbone and the inner model are independent of the first"""
+    backbone = tiny.backbone(family).requires_grad_(False)
+    backbone.checkpoint_layers()
+    prompt, other = tiny.prompt_for("deep", backbone), tiny.prompt_for("deep", backbone, seed=9)
+    inputs = texts(backbone, [9, 4])
+    plain, prompted, under_other = (
+        backbone(*inputs, *rest).detach() for rest in ((), (prompt(),), (other(),))
+    )
+    second, clone, replica = Backbone(backbone.model), copy.deepcopy(backbone), replica_of(backbone)
+    with torch.no_grad():
+        for parameter in clone.parameters():
+            parameter *= 1.1
+    for _ in range(2):
+        assert torch.equal(backbone(*inputs, prompt()), prompted)
+        extra = {"token_type_ids": inputs[2]} if backbone.token_types > 1 else {}
+        inner = backbone.model(input_ids=inputs[0], attention_mask=inputs[1], **extra)
+        assert torch.equal(inner.last_hidden_state, plain)
+        assert torch.equal(second(*inputs, other()), under_other)
+        changed = clone(*inputs, other())
+        assert not torch.allclose(changed, under_other, atol=1e-2)
+        assert_close(replica(*inputs, other()), changed, inputs[1])
 
 
 @ALL_FAMILIES
