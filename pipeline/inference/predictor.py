@@ -176,7 +176,8 @@ class Predictor:
         soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
         deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]
         prompt = PromptBank(deep) if soft is None else soft
-        model = PromptedModel(backbone.to(self.device, dtype), prompt, heads, train_backbone=False)
+        converted = backbone.to(self.device).convert(dtype)
+        model = PromptedModel(converted, prompt, heads, train_backbone=False)
         self.model = model.to(self.device).eval()
 
     def predict(

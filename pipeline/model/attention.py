@@ -375,8 +375,10 @@ def _deberta(
     The content-to-content term covers prompt and text; the two position terms cover the text only.
     """
     query, key, value = module.transpose_for_scores(module.in_proj(hidden_states)).chunk(3, dim=-1)
-    query = query + module.transpose_for_scores(module.q_bias[None, None, :])
-    value = value + module.transpose_for_scores(module.v_bias[None, None, :])
+    # transformers makes these biases in float32, also if it loads the other weights as bfloat16.
+    q_bias, v_bias = module.q_bias.to(query.dtype), module.v_bias.to(query.dtype)
+    query = query + module.transpose_for_scores(q_bias[None, None, :])
+    value = value + module.transpose_for_scores(v_bias[None, None, :])
     factor = 1 + len(module.pos_att_type)
     bias = None
     if module.relative_attention:

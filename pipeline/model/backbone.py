@@ -111,6 +111,15 @@ class Backbone(nn.Module):
         """Ignore `mode`: dropout stays off."""
         return super().train(False)
 
+    def convert(self, dtype: torch.dtype) -> "Backbone":
+        """Convert the weights to `dtype`, with the same result as `load` with this precision.
+
+        Buffers keep their type: the frequencies of rotary positions need float32.
+        """
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return self
+
     @property
     def embedding_size(self) -> int:
         """E, the size of the input embeddings; equal to C in most families."""

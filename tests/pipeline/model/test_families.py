@@ -6,6 +6,7 @@ test is the title of its column.
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.model import attention
-from pipeline.model.backbone import Backbone
+from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, stack_prompts
 from pipeline.pretrained.families import FAMILIES, family_of
 from tests.support import tiny
@@ -141,19 +142,23 @@ def test_compile(family: str) -> None:
 
 
 @ALL_FAMILIES
-def test_bfloat16(family: str) -> None:
-    """runs in bfloat16"""
-    backbone = tiny.backbone(family)
+def test_bfloat16(family: str, tmp_path: Path) -> None:
+    """loads and runs in bfloat16"""
+    with quiet_transformers():
+        tiny.model(family).save_pretrained(tmp_path)
+    backbone = Backbone.load(tmp_path, precision="bfloat16")
     prompt = tiny.prompt_for("deep", backbone)
-    inputs = texts(backbone, [9, 4])
+    inputs = texts(backbone, [40, 4])
     mask = inputs[1].bool()
-    exact = backbone(*inputs, prompt()).detach()[mask]
-    hidden = backbone.to(torch.bfloat16)(*inputs, prompt())[mask]
+    exact = tiny.backbone(family)(*inputs, prompt()).detach()[mask]
+    hidden = backbone(*inputs, prompt())[mask]
     assert hidden.dtype == torch.bfloat16
     assert float((hidden.detach().float() - exact).norm() / exact.norm()) < 0.3
     (gradient,) = torch.autograd.grad(hidden.float().square().sum(), prompt.key_values)
     assert gradient.dtype == torch.float32
     assert gradient.isfinite().all()
+    converted = tiny.backbone(family).convert(torch.bfloat16)
+    assert torch.equal(converted(*inputs, prompt())[mask], hidden)
 
 
 @ALL_FAMILIES
@@ -235,7 +240,7 @@ def test_copies(family: str) -> None:
     second, clone, replica = Backbone(backbone.model), copy.deepcopy(backbone), replica_of(backbone)
     with torch.no_grad():
         for parameter in clone.parameters():
-            parameter *= 1.1
+            parameter.mul_(1.1)
     for _ in range(2):
         assert torch.equal(backbone(*inputs, prompt()), prompted)
         extra = {"token_type_ids": inputs[2]} if backbone.token_types > 1 else {}
