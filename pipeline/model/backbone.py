@@ -258,12 +258,15 @@ class Backbone(nn.Module):
         They are the token types, if the model has any, and the positions, if a prompt shifts them.
         """
         extra = {"token_type_ids": token_types} if self.token_types > 1 else {}
-        if prompt is not None and prompt.position_offsets is not None:
-            offsets = (
-                prompt.position_offsets
-                if prompt.prompt_index is None
-                else prompt.position_offsets[prompt.prompt_index]
-            )
+        if prompt is None:
+            return extra
+        zero_types, offsets = (
+            values if values is None or prompt.prompt_index is None else values[prompt.prompt_index]
+            for values in (prompt.zero_token_types, prompt.position_offsets)
+        )
+        if extra and zero_types is not None:
+            extra["token_type_ids"] = token_types.masked_fill(zero_types[:, None], 0)
+        if offsets is not None:
             positions = (
                 torch.arange(input_ids.shape[1], device=input_ids.device)
                 + self.family.first_position

@@ -25,6 +25,7 @@ from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.config import load_json
 from pipeline.files import sha256
+from pipeline.interop.peft import to_peft
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
@@ -656,6 +657,37 @@ def test_import_makes_an_artifact(
         done = command("predict", "--artifact", output, stdin=NER)
         assert "heads is empty" in done.err
         assert "none" not in command("inspect", output).err
+
+
+def test_an_imported_adapter_keeps_its_base_model_and_its_token_types(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    backbone = Backbone.load(artifacts.folder / "backbone")
+    prompt = DeepPrompt(torch.ones(backbone.prompt_shape(3)), position_offset=3)
+    to_peft(tmp_path / "a", prompt, backbone, "owner/other")
+    path = tmp_path / "a/adapter_config.json"
+    arguments = ("import", "--from", "peft", "--input", tmp_path / "a")
+    arguments += ("--backbone", artifacts.params.source, "--sha256", artifacts.params.sha256)
+    names = {"owner/other": 1, "owner/backbone": 0, None: 0}
+    for number, (name, expected) in enumerate(names.items()):
+        values = json.loads(path.read_text()) | {"base_model_name_or_path": name, "scale": number}
+        path.write_text(json.dumps(values | {"task_type": "QUESTION_ANS"}))
+        done = command(*arguments, "--output", tmp_path / f"b{number}")
+        assert done.code == 0
+        first, *others = done.err.splitlines()
+        assert first.startswith(f"warning: {path}: unknown key 'scale' is '{number}'")
+        assert (
+            others
+            == [
+                f"warning: {path}: base_model_name_or_path is {name!r}, but --backbone is "
+                f"{artifacts.params.source!r}; check that both have the same weights"
+            ]
+            * expected
+        )
+        config = load_config(tmp_path / f"b{number}")
+        assert config.zero_token_types
+        assert config.provenance.get("base_model_name_or_path") == name
+        assert "sets all token types to 0" in command("inspect", tmp_path / f"b{number}").out
 
 
 def test_import_needs_the_hash_of_the_backbone(
