@@ -25,6 +25,7 @@ from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.config import load_json
 from pipeline.files import sha256
+from pipeline.inference.predictor import Predictor
 from pipeline.interop.peft import to_peft
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -402,6 +403,33 @@ def test_help_loads_no_torch() -> None:
     assert done.stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["_logits", "_windows", "__init__"])
+def test_a_signal_does_not_interrupt_the_library(
+    number: signal.Signals,
+    place: str,
+    artifacts: Artifacts,
+    command: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception out of a signal handler in the code of a library may end in SIGABRT."""
+    inner, calls = getattr(Predictor, place), []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(number)
+        calls.append(number)
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(Predictor, place, interrupted)
+    output = tmp_path / "out.jsonl"
+    arguments = ("--artifact", artifacts.ner, "--chunk-rows", 1, "--output", output)
+    done = command("predict", *arguments, stdin=NER * 3)
+    assert calls == [number]
+    assert (done.code, done.out, done.err) == (128 + number, "", "")
+    assert os.listdir(tmp_path) == []
+
+
 # Tests that need a process
 
 
@@ -464,6 +492,26 @@ def test_a_signal_leaves_no_files(
         assert running.wait(180) == 128 + number
         assert os.listdir(tmp_path) == []
         assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_while_it_waits(
+    number: signal.Signals, artifacts: Artifacts
+) -> None:
+    """It waits for rows, and then for the reader of its predictions."""
+    for rows in (1, 1500):
+        arguments = ("predict", "--artifact", artifacts.ner, "--chunk-rows", rows)
+        with process(artifacts, *arguments) as running:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdin.write(NER.encode() * rows)
+            running.stdin.flush()
+            assert running.stdout.read(1) == b"{"
+            time.sleep(0.5)
+            running.send_signal(number)
+            assert running.wait(60) == 128 + number
+            assert running.stderr.read() == b""
 
 
 # The other commands
