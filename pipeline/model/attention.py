@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -212,7 +213,19 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
 
 @cache
 def _subclass(base: type, forward: Callable[..., Any]) -> type:
-    return type(f"Prompted{base.__name__}", (base,), {"forward": forward})
+    body = {"forward": forward, "replaced_class": base}
+    return type(f"Prompted{base.__name__}", (base,), body)
+
+
+def with_own_attention(model: Any, family: Family) -> Any:
+    """A copy of `model` with the attention of transformers; it shares the weights."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    own = copy.deepcopy(model, shared)
+    for module in own.modules():
+        while hasattr(type(module), "replaced_class"):
+            module.__class__ = type(module).replaced_class
+    own.config._attn_implementation = "eager" if family.route == "patched" else "sdpa"
+    return own
 
 
 def layers_of(model: Any, family: Family) -> Iterator[Any]:
@@ -381,13 +394,17 @@ def _deberta(
     value = value + module.transpose_for_scores(v_bias[None, None, :])
     factor = 1 + len(module.pos_att_type)
     bias = None
-    if module.relative_attention:
+    if _has_position_terms(module):
         bias = _position_terms(module, query, key, relative_pos, rel_embeddings) / math.sqrt(
             query.shape[-1] * factor
         )
     return _attend_with_bias(
         module, query, key, value, attention_mask, bias, query.shape[-1] * factor
     ), None
+
+
+def _has_position_terms(module: Any) -> bool:
+    return module.relative_attention and not {"c2p", "p2c"}.isdisjoint(module.pos_att_type)
 
 
 def _position_terms(
@@ -430,7 +447,7 @@ def _deberta_v2(
     )
     factor = 1 + len(set(module.pos_att_type) & {"c2p", "p2c"})
     bias = None
-    if module.relative_attention:
+    if _has_position_terms(module):
         flat = module.disentangled_attention_bias(
             query.flatten(0, 1), key.flatten(0, 1), relative_pos, rel_embeddings, factor
         )

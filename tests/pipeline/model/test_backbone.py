@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional
 
@@ -402,6 +403,42 @@ def test_a_prompt_without_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         UserError,
         match=r"no effect in layers \[0, 1, 2\] of this 'bert' model, so it cannot be trained",
     ):
+        Backbone(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [("bert", {"is_decoder": True}), ("llama", {"is_causal": False})]
+)
+def test_a_model_with_another_mask_than_its_family_is_refused(
+    family: str, changes: dict[str, bool]
+) -> None:
+    config = tiny.config(family)
+    config.update(changes)
+    model = transformers.AutoModel.from_config(config, attn_implementation=ATTENTION)
+    kind = "causal" if FAMILIES[family].causal else "bidirectional"
+    with pytest.raises(UserError, match=f"does not compute the {kind} attention .* is_causal"):
+        Backbone(model)
+
+
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
+@pytest.mark.parametrize("changes", [{"pos_att_type": []}, {"relative_attention": False}])
+def test_deberta_without_position_terms_equals_the_plain_model(
+    family: str, changes: dict[str, Any]
+) -> None:
+    config = tiny.config(family)
+    config.update(changes)
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config, attn_implementation=ATTENTION).eval()
+    ids, mask, types = tiny.texts([9, 4])
+    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert_close(Backbone(model)(ids, mask, types), expected, mask)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = tiny.model()
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[1] = float("nan")
+    with pytest.raises(UserError, match=r"not finite in torch.float32; download the weights again"):
         Backbone(model)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -330,6 +331,55 @@ def test_attach_checks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
         with pytest.raises(UserError, match=message):
             tiny.backbone(family)
+
+
+@ALL_FAMILIES
+def test_attach_equalities(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fails to load if hidden states differ from its own attention, with padding, or from text"""
+    inner, record = attention.attend, FAMILIES[family]
+
+    def other_scale(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return inner(module, 1.5 * query, *args, **kwargs)
+
+    def no_padding(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
+        module, query, key, value, mask = args
+        if deep_prompt is not None and mask is not None and not record.causal:
+            mask = torch.zeros_like(mask) if mask.dtype != torch.bool else torch.ones_like(mask)
+        return inner(module, query, key, value, mask, deep_prompt=deep_prompt, **kwargs)
+
+    def other_keys(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
+        if deep_prompt is not None:
+            deep_prompt = deep_prompt._replace(key_values=1.5 * deep_prompt.key_values)
+        return inner(*args, deep_prompt=deep_prompt, **kwargs)
+
+    messages = {
+        other_scale: "without a prompt, the hidden states differ from those of its own attention",
+        other_keys: "a text as a prompt differs from the text itself"
+        if record.causal
+        else "a prompt with the keys of the text itself has an effect",
+    }
+    if not record.causal:
+        messages[no_padding] = "under a prompt, a padded text differs from the text alone"
+    for broken_attend, message in messages.items():
+        if record.route == "patched":
+            monkeypatch.setattr(attention, "attend", broken_attend)
+        else:
+            interface = attention.AttentionInterface._global_mapping
+            monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
+        with pytest.raises(UserError, match=message):
+            tiny.backbone(family)
+
+
+@ALL_FAMILIES
+def test_hooks_of_accelerate_are_refused(family: str) -> None:
+    model = tiny.model(family)
+    accelerate.hooks.add_hook_to_module(
+        model.get_input_embeddings(), accelerate.hooks.AlignDevicesHook()
+    )
+    with pytest.raises(UserError, match=r"hooks of accelerate .* load it without device_map"):
+        Backbone(model)
+    accelerate.hooks.remove_hook_from_module(model, recurse=True)
+    Backbone(model)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart", "bloom", "nomic_bert"])
