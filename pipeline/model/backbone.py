@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils import logging as _logging
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 from pipeline.model.attention import (
     ATTENTION,
     PromptArguments,
@@ -74,8 +74,13 @@ class Backbone(nn.Module):
         """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
         With `lm_head`, the folder must contain the weights of the language modeling head too.
-        Raises UserError if the folder is unreadable or incomplete, or its model type unsupported.
+        Raises UserError if the folder is unreadable or incomplete, its model type unsupported, or
+        `precision` unknown.
         """
+        if precision not in get_args(Precision):
+            raise UserError(
+                f"precision is {precision!r}{did_you_mean(precision, get_args(Precision))}"
+            )
         with quiet_transformers():
             try:
                 family = family_of(

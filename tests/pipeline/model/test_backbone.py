@@ -452,6 +452,11 @@ def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
     Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION))
 
 
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"precision is 'bfloat'; did you mean 'bfloat16'"):
+        Backbone.load(tmp_path, precision="bfloat")  # type: ignore[arg-type]
+
+
 def test_an_unreadable_folder_is_refused_by_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot load a backbone") as caught:
         Backbone.load(tmp_path / "nothing")
