@@ -207,8 +207,9 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
     The module becomes an instance of a subclass. A function in the module's `__dict__` would be
     bound to this module, and replicas of it would compute with its weights.
     """
-    if type(module).forward is not forward:
-        module.__class__ = _subclass(type(module), forward)
+    base: Any = type(module)
+    if base.forward is not forward:
+        module.__class__ = _subclass(base, forward)
 
 
 @cache
