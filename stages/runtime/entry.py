@@ -118,7 +118,8 @@ class StopSignals(list[int]):
 def stops() -> Iterator[StopSignals]:
     """Collect stop signals in the block instead of ending the process.
 
-    Yields the signals received so far. A second Ctrl-C ends the process at once.
+    Yields the signals received so far. A second Ctrl-C ends the process at once. Under `nohup`,
+    SIGHUP stays ignored.
     """
     received = StopSignals()
 
@@ -128,7 +129,9 @@ def stops() -> Iterator[StopSignals]:
             signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in STOP_SIGNALS:
+    if previous[signal.SIGHUP] is signal.SIG_IGN:
+        del previous[signal.SIGHUP]
+    for number in previous:
         signal.signal(number, receive)
     try:
         yield received
