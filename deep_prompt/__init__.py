@@ -52,7 +52,9 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
     Raises UserError if the folder has no artifact, or an artifact of another format version.
     """
     from pipeline.artifacts import config
+    from pipeline.inference.arguments import check_path
 
+    check_path("artifact", artifact)
     return config.load_config(Path(artifact))
 
 

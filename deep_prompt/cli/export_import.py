@@ -1,11 +1,14 @@
 """deep-prompt export and import: exchange prompts with other libraries."""
 
+import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at
 from pipeline.arms import DEEP_PROMPT
+from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.files import sha256
 from stages.runtime.entry import log, log_wrote
@@ -125,7 +128,8 @@ def import_(arguments: Namespace) -> None:
     """Make an artifact from a prefix-tuning adapter of peft or a checkpoint of P-tuning v2.
 
     The artifact has no heads. Write it to artifacts/imported/NAME, and set `init_from:
-    imported/NAME` for a task in params.yaml.
+    imported/NAME` for a task in params.yaml. Warnings name unknown keys of the adapter, and another
+    base model than --backbone.
     """
     from pipeline.artifacts.artifact import save_artifact
     from pipeline.artifacts.config import ArtifactConfig
@@ -138,9 +142,13 @@ def import_(arguments: Namespace) -> None:
 
     params = backbone_at(arguments.backbone, arguments.sha256)
     backbone = Backbone.load(locate(params))
-    prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
-        arguments.input, backbone
-    )
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
+            arguments.input, backbone
+        )
+        base_model = _adapter_base_model(arguments) if arguments.origin == "peft" else {}
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[
         arguments.origin
     ]
@@ -154,9 +162,11 @@ def import_(arguments: Namespace) -> None:
         prompt_shape=prompt.shape,
         first_layer=prompt.first_layer,
         position_offset=prompt.position_offset,
+        zero_token_types=prompt.zero_token_types,
         provenance={
             "imported_from": arguments.origin,
             "files": {file.name: sha256(file) for file in files},
+            **base_model,
         },
     )
     heads = Heads(["classes"], [1], backbone.hidden_size, 0)
@@ -164,3 +174,23 @@ def import_(arguments: Namespace) -> None:
         arguments.output, PromptedModel(backbone, prompt, heads, train_backbone=False), config
     )
     log_wrote(arguments.output)
+
+
+def _adapter_base_model(arguments: Namespace) -> dict[str, str]:
+    """The base model in the config of an adapter of peft, if any.
+
+    Warns if it has another name than the backbone. It may be the same model in another folder, so
+    only the last part of the name counts.
+    """
+    path = arguments.input / "adapter_config.json"
+    name = load_json(path).get("base_model_name_or_path")
+    if not name:
+        return {}
+    source = arguments.backbone.split("@")[0]
+    if Path(name).name != Path(source.split(":", 1)[1]).name:
+        warnings.warn(
+            f"{path}: base_model_name_or_path is {name!r}, but --backbone is "
+            f"{arguments.backbone!r}; check that both have the same weights",
+            stacklevel=1,
+        )
+    return {"base_model_name_or_path": name}

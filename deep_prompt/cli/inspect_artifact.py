@@ -92,6 +92,7 @@ def _describe_prompt(config: "ArtifactConfig") -> str:
     ]
     optional = {
         "shifts the text by {} positions": config.position_offset,
+        "sets all token types to 0": config.zero_token_types,
         "computed by an MLP of {} units": config.projection_size,
         "factors of rank {} for each task": config.factor_rank,
     }

@@ -4,7 +4,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipeline.data.readers.base import not_utf8_message
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_stream
 from pipeline.tasks.base.row import Row
+from stages.runtime.entry import StopSignals, stops
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -86,7 +87,8 @@ def predict(arguments: Namespace) -> None:
 
     The output has one line per row, in the same order: its id (or its number, from 0), task and
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
-    open. An output file appears only when it is complete. A malformed row ends the command with
+    open. An output file appears only when it is complete. Ctrl-C and SIGTERM end the command when
+    it next reads or writes a row. A malformed row ends the command with
     exit code 1 and a message with the line and the remedy; --skip-bad skips the row.
     """
     skipped: Counter[str] = Counter()
@@ -96,7 +98,11 @@ def predict(arguments: Namespace) -> None:
         for problem in error.problems:
             print(f"skipped: {problem}", file=sys.stderr)
 
-    with _open_input(arguments.input) as (stream, name), _open_output(arguments.output) as write:
+    with (
+        stops() as stop_signals,
+        _open_input(arguments.input) as (stream, name),
+        _open_output(arguments.output) as write,
+    ):
         import torch
 
         from pipeline.inference.predictor import load
@@ -112,12 +118,16 @@ def predict(arguments: Namespace) -> None:
                 f"--task: the artifacts have no task {arguments.task!r}"
                 f"{did_you_mean(arguments.task, predictor.tasks)}"
             )
-        rows = _rows(stream, name, {"task": arguments.task} if arguments.task else {})
+        rows = _rows(
+            _lines(stream, stop_signals), name, {"task": arguments.task} if arguments.task else {}
+        )
         on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
         for prediction in predictor.predict(
             rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
         ):
-            write(json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n")
+            line = json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n"
+            with stop_signals.waiting():
+                write(line)
     for event, count in (skipped + predictor.counts).items():
         print(f"{event}: {count}", file=sys.stderr)
 
@@ -149,9 +159,19 @@ def _open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
         yield stream, name
 
 
-def _rows(stream: BinaryIO, name: str, default: Row) -> Iterator[Row | UserError]:
+def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
+    """Yield the lines of a stream. Raises SystemExit on a stop signal, also while it waits."""
+    while True:
+        with stop_signals.waiting():
+            line = stream.readline()
+        if not line:
+            return
+        yield line
+
+
+def _rows(lines: Iterable[bytes], name: str, default: Row) -> Iterator[Row | UserError]:
     """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
-    for line, raw in enumerate(stream, start=1):
+    for line, raw in enumerate(lines, start=1):
         where = f"{name}:{line}"
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()

@@ -119,6 +119,7 @@ def load_prompt(
         projection=mlp,
         dropout=dropout,
         position_offset=config.position_offset,
+        zero_token_types=config.zero_token_types,
     )
 
 

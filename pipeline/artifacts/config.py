@@ -41,8 +41,9 @@ class ArtifactConfig:
 
     `prompt_shape` is the shape of the prompt's tensor, for layers from `first_layer` on. The prompt
     shifts the text by `position_offset` positions: 0 for prompts of this project, P for prompts of
-    peft and P-tuning v2. `projection_size` is the hidden size of the prompt's MLP. `lora_rank` and
-    `lora_alpha` describe LoRA's factors (0: none).
+    peft and P-tuning v2. With `zero_token_types`, all token types of the text are 0 under the
+    prompt, as in most classes of peft. `projection_size` is the hidden size of the prompt's MLP.
+    `lora_rank` and `lora_alpha` describe LoRA's factors (0: none).
     """
 
     arm: ArmName
@@ -53,6 +54,7 @@ class ArtifactConfig:
     prompt_shape: tuple[int, ...] | None = None
     first_layer: int = 0
     position_offset: int = 0
+    zero_token_types: bool = False
     projection_size: int = 0
     factor_rank: int = 0
     lora_rank: int = 0

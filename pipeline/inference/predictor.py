@@ -5,6 +5,7 @@ neither a model nor a forward pass per task.
 """
 
 import dataclasses
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pipeline.artifacts.artifact import load_into_backbone
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features.table import FeatureList
+from pipeline.inference.arguments import check_load_arguments, check_predict_arguments, plain
 from pipeline.inference.artifact_set import check_compatible, merge_heads, read_artifacts
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
@@ -40,6 +42,7 @@ MIN_WINDOW = 8
 # Maximum number of padding tokens per batch on a CPU. They take about as long as the fixed cost of
 # a forward pass (MiniLM). On a GPU they are almost free.
 MAX_PADDING = 64
+_counts_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,10 @@ def load(
     the new name of an artifact's head, if it has only one head. `backbone` is another location of
     the backbone, with the same hash. Windows have at most `max_length` tokens and overlap by
     `stride`; by default, these are the values that each head was trained with. Raises UserError if
-    an artifact is broken, does not fit the backbone, or is not compatible with another artifact.
+    an argument has a wrong type, or if an artifact is broken, does not fit the backbone, or is not
+    compatible with another artifact.
     """
+    check_load_arguments(artifacts, backbone, device, dtype, max_length=max_length, stride=stride)
     served = read_artifacts(artifacts)
     params = backbone or served[0].config.backbone
     check_compatible(served, None if backbone else params)
@@ -126,9 +131,9 @@ def _window_sizes(
     if max_length is None:
         length = min(max_tokens, head.max_length or DEFAULT_WINDOW)
     else:
-        length = max_length
+        length = int(max_length)
     if stride is not None:
-        overlap = stride
+        overlap = int(stride)
     elif length == head.max_length and head.stride is not None:
         overlap = head.stride
     else:
@@ -145,7 +150,8 @@ def _window_sizes(
 class Predictor:
     """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
 
-    `counts` counts the effects of the maximum window length, such as truncation, by kind.
+    `counts` counts the effects of the maximum window length, such as truncation, by kind. Several
+    threads may call `predict` at the same time.
     """
 
     def __init__(
@@ -173,7 +179,8 @@ class Predictor:
         soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
         deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]
         prompt = PromptBank(deep) if soft is None else soft
-        model = PromptedModel(backbone.to(self.device, dtype), prompt, heads, train_backbone=False)
+        converted = backbone.to(self.device).convert(dtype)
+        model = PromptedModel(converted, prompt, heads, train_backbone=False)
         self.model = model.to(self.device).eval()
 
     def predict(
@@ -189,12 +196,24 @@ class Predictor:
         The rows are processed in chunks of `chunk` rows, and in batches of at most `batch_tokens`
         tokens. A row is a mapping with the keys in `query_keys` of its task. The key `task` names
         the task; it is optional if there is only one task. `id` and `where` are optional. A
-        UserError in place of a row means that the row could not be read.
+        UserError in place of a row means that the row could not be read. Values may be arrays and
+        numbers of numpy.
 
-        Raises UserError with all problems of a chunk before the first prediction of the chunk. With
-        `on_bad="skip"`, bad rows are left out instead. `problems` is called with the error of each
-        bad row.
+        Raises UserError at once for a wrong argument, and with all problems of a chunk before the
+        first prediction of the chunk. With `on_bad="skip"`, bad rows are left out instead.
+        `problems` is called with the error of each bad row.
         """
+        check_predict_arguments(rows, on_bad, problems, batch_tokens=batch_tokens, chunk=chunk)
+        return self._predict(rows, batch_tokens, on_bad, problems, chunk)
+
+    def _predict(
+        self,
+        rows: Iterable[Row | UserError],
+        batch_tokens: int,
+        on_bad: str,
+        problems: Callable[[UserError], None] | None,
+        chunk: int,
+    ) -> Iterator[Prediction]:
         numbered_rows = enumerate(rows)
         while numbered_chunk := list(islice(numbered_rows, chunk)):
             queries, errors = [], list[UserError]()
@@ -219,6 +238,7 @@ class Predictor:
                 f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping "
                 "of keys to values"
             )
+        row = plain(row)
         where = row.get("where", f"rows[{number}]")
         id_ = number if row.get("id") is None else row["id"]
         task = self._task(row, where)
@@ -258,7 +278,10 @@ class Predictor:
 
     def _predictions(self, queries: Sequence[_Query], batch_tokens: int) -> Iterator[Prediction]:
         query_logits: list[list[WindowLogits]] = [[] for _ in queries]
-        windows = list(self._windows(queries))
+        counts: Counter[str] = Counter()
+        windows = list(self._windows(queries, counts))
+        with _counts_lock:
+            self.counts.update(counts)
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
             query_logits[window.query].append(WindowLogits(begins, ends, logits))
@@ -270,14 +293,14 @@ class Predictor:
             )
             yield Prediction(query.id, names[query.task], result)
 
-    def _windows(self, queries: Sequence[_Query]) -> Iterator[_Window]:
+    def _windows(self, queries: Sequence[_Query], counts: Counter[str]) -> Iterator[_Window]:
         for task, (kind, head, window) in enumerate(
             zip(self._kinds, self._heads, self.windows.values(), strict=True)
         ):
             indices = [index for index, query in enumerate(queries) if query.task == task]
             examples = [queries[index].example for index in indices]
             for feature in kind.featurize(
-                examples, 0, self.tokenizer, head.classes, *window, self.counts
+                examples, 0, self.tokenizer, head.classes, *window, counts
             ):
                 yield _Window(indices[feature.example], task, feature)
 

@@ -100,6 +100,8 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
             if config.position_offset
             else "It takes no positions of the backbone."
         )
+        if config.zero_token_types:
+            text += " All token types of the text are 0."
     return text
 
 

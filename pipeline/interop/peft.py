@@ -2,7 +2,8 @@
 
 peft, like P-tuning v2, stores a prompt as a table [P, 2 L H D] (see `unfold_table`) and passes it
 to the model as a key/value cache. So the positions of the text start at P: this is the
-`position_offset` of a prompt. No file is unpickled.
+`position_offset` of a prompt. Most of its classes ignore token types: this is `zero_token_types`.
+No file is unpickled.
 """
 
 import dataclasses
@@ -39,6 +40,17 @@ UNSUPPORTED_BY_PEFT = dict.fromkeys(
 Measured with peft 0.21.2; tests/pipeline/interop/test_interop.py checks it.
 """
 _UNSHIFTED = ("eurobert",)  # the model counts positions from 0, also with a cache
+_USES_TOKEN_TYPES = {
+    "SEQ_CLS": True,
+    "TOKEN_CLS": True,
+    "QUESTION_ANS": False,
+    "FEATURE_EXTRACTION": False,
+    "CAUSAL_LM": False,
+}
+"""`task_type` -> whether the class of peft for it passes token types to the model.
+
+Read from peft 0.21.2; tests/pipeline/interop/test_interop.py checks it.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,10 @@ class _PeftConfig:
 def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
     """Read the prompt [L, 2, H, P, D] of a prefix tuning adapter of peft, without its head.
 
-    Raises UserError if files are missing, unreadable or pickles, if the adapter is of another
-    method, includes backbone weights or does not fit the backbone, or if the prompt does not work
-    the same under peft on this backbone.
+    Warns of each unknown key in adapter_config.json (UserWarning). Raises UserError if files are
+    missing, unreadable or pickles, if the adapter is of another method, includes backbone weights
+    or does not fit the backbone, or if the prompt does not work the same under peft on this
+    backbone.
     """
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not path.is_file():
@@ -83,7 +96,7 @@ def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
             f"{path}: peft_type is {values.get('peft_type')!r}, and only PREFIX_TUNING is a deep "
             "prompt; give a prefix tuning adapter"
         )
-    config = parse(_PeftConfig, values, str(path))
+    config = _parse_config(values, path)
     names, tensors = read_tensors(weights, "prompt_embeddings")
     shape = backbone.prompt_shape(config.num_virtual_tokens)
     expected = {
@@ -113,7 +126,23 @@ def from_peft(folder: Path, backbone: Backbone) -> DeepPrompt:
     return DeepPrompt(
         unfold_table(tensors["prompt_embeddings"].float(), shape),
         position_offset=_peft_offset(backbone, shape[3]),
+        zero_token_types=backbone.token_types > 1
+        and not _USES_TOKEN_TYPES.get(str(config.task_type), True),
     )
+
+
+def _parse_config(values: Any, path: Path) -> _PeftConfig:
+    """Parse the content of adapter_config.json; an unknown key causes a warning."""
+    if isinstance(values, dict):
+        known = {field.name for field in dataclasses.fields(_PeftConfig)}
+        for key in sorted(values.keys() - known):
+            warnings.warn(
+                f"{path}: unknown key {key!r} is {str(values[key])[:40]!r}, and the import ignores "
+                "it; correct its spelling, or compare the predictions with those of peft",
+                stacklevel=3,
+            )
+        values = {key: values[key] for key in values if key in known}
+    return parse(_PeftConfig, values, str(path))
 
 
 def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_name: str) -> None:

@@ -5,13 +5,18 @@ concatenates the prompt's keys and values with those of the text, widens the mas
 replaces no module and shifts no position, so gradient checkpointing and `torch.compile` see an
 ordinary model. MPNet and DeBERTa implement their own attention, which takes no extra keyword
 arguments. Functions of this module replace it; they pass the relative bias to `attend` as a mask.
+
+No forward pass leaves a trace in the model. So several threads, or several `Backbone`s, may use one
+model at the same time, and copies of a model are independent of it.
 """
 
+import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -143,32 +148,85 @@ AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, _build_mask)
 
 
-class ForwardContext:
-    """Arguments of the last forward pass for a patched attention.
-
-    The model of a patched attention passes it no keyword arguments.
-    """
+class PromptArguments(NamedTuple):
+    """The arguments of a forward pass that concern prompts (see `attend`)."""
 
     deep_prompt: LayerPrompts | None = None
     recorded_key_values: RecordedKeyValues | None = None
     prompt_attention: PromptAttention | None = None
 
 
-def install(model: Any, family: Family) -> ForwardContext | None:
+class _CurrentForward(threading.local):
+    """The arguments of the forward pass that runs in this thread.
+
+    The models of a patched attention pass it no keyword arguments.
+    """
+
+    arguments = PromptArguments()
+
+
+_current = _CurrentForward()
+
+
+def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
+    """Call a model that `install` has prepared, under the prompts in `arguments`."""
+    if family.route != "patched":
+        given = {name: value for name, value in arguments._asdict().items() if value is not None}
+        return model(**inputs, **given)
+    return _call_with(arguments, model, **inputs)
+
+
+def _call_with(
+    arguments: PromptArguments, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    """Call `function` while `arguments` are those of the current forward pass."""
+    previous, _current.arguments = _current.arguments, arguments
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _current.arguments = previous
+
+
+def install(model: Any, family: Family) -> None:
     """Make the attention of `model` accept prompts, by the route of its family.
 
-    Returns the context of a patched attention, None for the other routes. Raises UserError for
-    DeBERTa with talking heads.
+    A second call changes nothing. Raises UserError for DeBERTa with talking heads.
     """
-    layers = list(layers_of(model, family))
-    if family.route == "numbered":
-        for layer_index, layer in enumerate(layers):
+    if family.route == "shared":
+        _replace_forward(model.encoder, _albert_encoder)
+    for layer_index, layer in enumerate(layers_of(model, family)):
+        if family.route == "numbered":
             layer.attention.layer_idx = layer_index
-    elif family.route == "shared":
-        model.encoder.forward = partial(_albert_encoder, model.encoder)
-    elif family.route == "patched":
-        return _patch(model, layers)
-    return None
+        elif family.route == "patched":
+            _patch(layer, layer_index, model.config)
+
+
+def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Replace the method `forward` of one module.
+
+    The module becomes an instance of a subclass. A function in the module's `__dict__` would be
+    bound to this module, and replicas of it would compute with its weights.
+    """
+    base: Any = type(module)
+    if base.forward is not forward:
+        module.__class__ = _subclass(base, forward)
+
+
+@cache
+def _subclass(base: type, forward: Callable[..., Any]) -> type:
+    body = {"forward": forward, "replaced_class": base}
+    return type(f"Prompted{base.__name__}", (base,), body)
+
+
+def with_own_attention(model: Any, family: Family) -> Any:
+    """A copy of `model` with the attention of transformers; it shares the weights."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    own = copy.deepcopy(model, shared)
+    for module in own.modules():
+        while hasattr(type(module), "replaced_class"):
+            module.__class__ = type(module).replaced_class
+    own.config._attn_implementation = "eager" if family.route == "patched" else "sdpa"
+    return own
 
 
 def layers_of(model: Any, family: Family) -> Iterator[Any]:
@@ -177,63 +235,92 @@ def layers_of(model: Any, family: Family) -> Iterator[Any]:
         yield from entry.albert_layers if family.route == "shared" else [entry]
 
 
-@contextmanager
-def run_only_layers(
+def only_layers(
     model: Any, family: Family, layer_indices: range, first_input: Tensor | None = None
-) -> Iterator[list[Tensor]]:
-    """Context manager: run only the layers `layer_indices`; the other layers return their input.
+) -> tuple[Any, list[Tensor]]:
+    """A copy of `model` that runs only some layers; the other layers return their input.
 
-    The first of these layers gets `first_input` [B, T, C] in place of its input, if it is not None.
-    Yields a list that collects the inputs [B, T, C] of the skipped layers, in order.
+    It shares the weights of `model` and the layers `layer_indices`. The first of these layers gets
+    `first_input` [B, T, C] in place of its input, if it is not None. Returns the copy, and a list
+    that collects the inputs [B, T, C] of the skipped layers, in order.
     """
-    layers, skipped_inputs = list(layers_of(model, family)), list[Tensor]()
-    previous_forwards = [vars(layer).get("forward") for layer in layers]
+    skipped_inputs = list[Tensor]()
 
     def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         skipped_inputs.append(hidden_states)
         return (hidden_states, None) if family.route == "patched" else hidden_states
 
-    for layer_index, layer in enumerate(layers):
+    replacements = {}
+    for layer_index, (name, layer) in enumerate(_named_layers(model, family)):
         if layer_index not in layer_indices:
-            layer.forward = skip
+            forward: Callable[..., Any] = skip
         elif layer_index == layer_indices.start and first_input is not None:
-            layer.forward = partial(_forward_from, layer.forward, first_input)
-    try:
-        yield skipped_inputs
-    finally:
-        for layer, forward in zip(layers, previous_forwards, strict=True):
-            vars(layer).pop("forward", None)
-            if forward is not None:
-                layer.forward = forward
+            forward = partial(_forward_from, layer, first_input)
+        else:
+            continue
+        replacements[name] = copy.copy(layer)  # The model reads attributes of its layers.
+        replacements[name].forward = forward
+    return _with_modules(model, replacements), skipped_inputs
+
+
+def _named_layers(model: Any, family: Family) -> Iterator[tuple[str, Any]]:
+    """The modules of the layers and their names in the model, in order."""
+    for name, entry in model.get_submodule(family.layers).named_children():
+        path = f"{family.layers}.{name}"
+        if family.route != "shared":
+            yield path, entry
+            continue
+        for inner, layer in entry.albert_layers.named_children():
+            yield f"{path}.albert_layers.{inner}", layer
+
+
+def _with_modules(model: Any, replacements: Mapping[str, nn.Module]) -> Any:
+    """A copy of `model` with other modules under some names; it shares everything else."""
+    copies = {"": _copy_of_module(model)}
+    for name, replacement in replacements.items():
+        parent, path = copies[""], ""
+        *parts, last = name.split(".")
+        for part in parts:
+            path += f".{part}"
+            if path not in copies:
+                copies[path] = _copy_of_module(parent.get_submodule(part))
+                vars(parent)["_modules"][part] = copies[path]
+            parent = copies[path]
+        vars(parent)["_modules"][last] = replacement
+    return copies[""]
+
+
+def _copy_of_module(module: nn.Module) -> nn.Module:
+    """A copy that has the same parameters and submodules; the submodules may be replaced."""
+    result = copy.copy(module)
+    vars(result)["_modules"] = dict(vars(module)["_modules"])
+    return result
 
 
 def _forward_from(
-    forward: Callable[..., Any], first_input: Tensor, _: Tensor, *args: Any, **kwargs: Any
+    layer: nn.Module, first_input: Tensor, _: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
-    return forward(first_input, *args, **kwargs)
+    return layer.forward(first_input, *args, **kwargs)
 
 
-def checkpoint_layers(model: Any, family: Family, context: ForwardContext | None) -> None:
+def checkpoint_layers(model: Any, family: Family) -> None:
     """Recompute the activations of each layer in the backward pass (gradient checkpointing).
 
     This saves memory and takes about a third more time. The implementation of transformers works
     in training mode only, hence with dropout, and some families do not support it.
     """
     for layer in layers_of(model, family):
-        layer.forward = partial(_checkpointed, layer.forward, context)
+        _replace_forward(layer, _checkpointed(type(layer).forward))
 
 
-def _checkpointed(
-    forward: Callable[..., Any], context: ForwardContext | None, *args: Any, **kwargs: Any
-) -> Any:
-    deep_prompt = None if context is None else context.deep_prompt
+@cache
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def checkpointed_forward(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        # The backward pass may run in another thread, or after another forward pass.
+        recompute = partial(_call_with, _current.arguments, forward, module)
+        return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
 
-    def recompute(*args: Any, **kwargs: Any) -> Any:
-        if context is not None:
-            context.deep_prompt = deep_prompt  # a later forward pass may have replaced it
-        return forward(*args, **kwargs)
-
-    return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
+    return checkpointed_forward
 
 
 def _albert_encoder(
@@ -252,29 +339,26 @@ def _albert_encoder(
     return BaseModelOutput(last_hidden_state=hidden_states)
 
 
-def _patch(model: Any, layers: list[Any]) -> ForwardContext:
-    context = ForwardContext()
+def _patch(layer: Any, layer_index: int, config: Any) -> None:
+    """Replace the self-attention of a layer of MPNet or DeBERTa."""
     attentions: dict[str, tuple[str, Callable[..., Any]]] = {
         "mpnet": ("attention.attn", _mpnet),
         "deberta": ("attention.self", _deberta),
         "deberta-v2": ("attention.self", _deberta_v2),
     }
-    submodule, forward = attentions[model.config.model_type]
-    if getattr(model.config, "talking_head", False):
+    submodule, forward = attentions[config.model_type]
+    if getattr(config, "talking_head", False):
         raise UserError(
             "backbone: talking_head is set, and DeBERTa with talking heads also mixes the heads of "
             "a prompt; use a model without talking heads, as all released models are"
         )
-    for layer_index, layer in enumerate(layers):
-        module = layer.get_submodule(submodule)
-        module.forward = partial(forward, module, layer_index, context)
-    return context
+    module = layer.get_submodule(submodule)
+    module.layer_idx = layer_index
+    _replace_forward(module, forward)
 
 
 def _mpnet(
     module: Any,
-    layer: int,
-    context: ForwardContext,
     hidden_states: Tensor,
     attention_mask: Tensor | None = None,
     position_bias: Tensor | None = None,
@@ -286,15 +370,13 @@ def _mpnet(
         for part in (module.q, module.k, module.v)
     )
     mixed = _attend_with_bias(
-        module, query, key, value, attention_mask, position_bias, query.shape[-1], layer, context
+        module, query, key, value, attention_mask, position_bias, query.shape[-1]
     )
     return (module.o(mixed),)
 
 
 def _deberta(
     module: Any,
-    layer: int,
-    context: ForwardContext,
     hidden_states: Tensor,
     attention_mask: Tensor,
     output_attentions: bool = False,
@@ -307,17 +389,23 @@ def _deberta(
     The content-to-content term covers prompt and text; the two position terms cover the text only.
     """
     query, key, value = module.transpose_for_scores(module.in_proj(hidden_states)).chunk(3, dim=-1)
-    query = query + module.transpose_for_scores(module.q_bias[None, None, :])
-    value = value + module.transpose_for_scores(module.v_bias[None, None, :])
+    # transformers makes these biases in float32, also if it loads the other weights as bfloat16.
+    q_bias, v_bias = module.q_bias.to(query.dtype), module.v_bias.to(query.dtype)
+    query = query + module.transpose_for_scores(q_bias[None, None, :])
+    value = value + module.transpose_for_scores(v_bias[None, None, :])
     factor = 1 + len(module.pos_att_type)
     bias = None
-    if module.relative_attention:
+    if _has_position_terms(module):
         bias = _position_terms(module, query, key, relative_pos, rel_embeddings) / math.sqrt(
             query.shape[-1] * factor
         )
     return _attend_with_bias(
-        module, query, key, value, attention_mask, bias, query.shape[-1] * factor, layer, context
+        module, query, key, value, attention_mask, bias, query.shape[-1] * factor
     ), None
+
+
+def _has_position_terms(module: Any) -> bool:
+    return module.relative_attention and not {"c2p", "p2c"}.isdisjoint(module.pos_att_type)
 
 
 def _position_terms(
@@ -346,8 +434,6 @@ def _position_terms(
 
 def _deberta_v2(
     module: Any,
-    layer: int,
-    context: ForwardContext,
     hidden_states: Tensor,
     attention_mask: Tensor,
     output_attentions: bool = False,
@@ -362,13 +448,13 @@ def _deberta_v2(
     )
     factor = 1 + len(set(module.pos_att_type) & {"c2p", "p2c"})
     bias = None
-    if module.relative_attention:
+    if _has_position_terms(module):
         flat = module.disentangled_attention_bias(
             query.flatten(0, 1), key.flatten(0, 1), relative_pos, rel_embeddings, factor
         )
         bias = flat.view(*query.shape[:2], *flat.shape[1:])
     return _attend_with_bias(
-        module, query, key, value, attention_mask, bias, query.shape[-1] * factor, layer, context
+        module, query, key, value, attention_mask, bias, query.shape[-1] * factor
     ), None
 
 
@@ -386,8 +472,6 @@ def _attend_with_bias(
     mask: Tensor | None,
     bias: Tensor | None,
     scale: float,
-    layer: int,
-    context: ForwardContext,
 ) -> Tensor:
     """`attend` with the scores divided by sqrt(`scale`); returns [B, T, heads * D].
 
@@ -404,10 +488,7 @@ def _attend_with_bias(
         key,
         value,
         mask,
-        layer=layer,
-        deep_prompt=context.deep_prompt,
-        recorded_key_values=context.recorded_key_values,
-        prompt_attention=context.prompt_attention,
+        **_current.arguments._asdict(),
         scaling=scale**-0.5,
         is_causal=False,
     )

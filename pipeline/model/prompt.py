@@ -18,7 +18,8 @@ class LayerPrompts(NamedTuple):
     no prompt. `prompt_index` [B] selects the prompt of each row (None: S = 1, all rows share it).
     `token_mask` [S, L', P] is False at padding; prompts that differ in length or layers are padded
     (None: no padding). `position_offsets` [S] is the number of positions by which each prompt
-    shifts the text (None: 0).
+    shifts the text (None: 0). `zero_token_types` [S] is True for prompts under which all token
+    types of the text are 0 (None: False).
     """
 
     key_values: Tensor
@@ -26,6 +27,7 @@ class LayerPrompts(NamedTuple):
     prompt_index: Tensor | None = None
     token_mask: Tensor | None = None
     position_offsets: Tensor | None = None
+    zero_token_types: Tensor | None = None
 
 
 class Projection(nn.Module):
@@ -83,7 +85,8 @@ class DeepPrompt(nn.Module):
     key/value heads, virtual tokens, head size. With a `projection`, an MLP computes them. `factors`
     derive a prompt for each task. `dropout` is the dropout rate of the keys and values in training.
     Layers below `first_layer` get no backward pass. `position_offset` is the number of positions by
-    which the prompt shifts the text: 0, or P as in peft and P-tuning v2.
+    which the prompt shifts the text: 0, or P as in peft and P-tuning v2. With `zero_token_types`,
+    all token types of the text are 0, as for prompts that peft trained for question answering.
     """
 
     def __init__(
@@ -95,11 +98,13 @@ class DeepPrompt(nn.Module):
         factors: TaskFactors | None = None,
         dropout: float = 0.0,
         position_offset: int = 0,
+        zero_token_types: bool = False,
     ) -> None:
         """With a `projection`, only the shape of `key_values` is used."""
         super().__init__()
         self.shape = tuple(key_values.shape)
         self.first_layer, self.position_offset = first_layer, position_offset
+        self.zero_token_types = zero_token_types
         self.projection, self.factors = projection, factors
         self.dropout = nn.Dropout(dropout)
         if projection is None:
@@ -127,12 +132,13 @@ class DeepPrompt(nn.Module):
     def forward(self, task: int | None = None) -> LayerPrompts:
         """The prompt, with dropout in training, for a batch whose rows all share it."""
         dropped = self.dropout(self.materialize(task)).unsqueeze(0)
-        offsets = (
-            torch.tensor([self.position_offset], device=dropped.device)
-            if self.position_offset
-            else None
+        offset, zero_types = (
+            torch.tensor([value], device=dropped.device) if value else None
+            for value in (self.position_offset, self.zero_token_types)
         )
-        return LayerPrompts(dropped, self.first_layer, position_offsets=offsets)
+        return LayerPrompts(
+            dropped, self.first_layer, position_offsets=offset, zero_token_types=zero_types
+        )
 
 
 def unfold_table(table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -169,8 +175,8 @@ def stack_prompts(
 ) -> LayerPrompts | None:
     """Combine different prompts for one batch: row i gets `prompts[prompt_index[i]]`.
 
-    `prompt_index` is [B]. The prompts may differ in length, layers and `position_offset`. None
-    means no prompt, as does a prompt of length 0. Returns None if all prompts are empty.
+    `prompt_index` is [B]. The prompts may differ in length, layers and options. None means no
+    prompt, as does a prompt of length 0. Returns None if all prompts are empty.
     """
     deep = [prompt for prompt in prompts if prompt is not None and prompt.num_virtual_tokens]
     if not deep:
@@ -190,9 +196,9 @@ def stack_prompts(
             layers = slice(prompt.first_layer - first, prompt.first_layer - first + prompt.shape[0])
             key_values[index, layers, :, :, : prompt.num_virtual_tokens] = prompt.materialize()
             token_mask[index, layers, : prompt.num_virtual_tokens] = True
-    offsets = torch.tensor(
-        [0 if prompt is None else prompt.position_offset for prompt in prompts],
-        device=reference.device,
+    offsets, zero_types = (
+        torch.tensor([getattr(prompt, name, 0) for prompt in prompts], device=reference.device)
+        for name in ("position_offset", "zero_token_types")
     )
     return LayerPrompts(
         key_values,
@@ -200,6 +206,7 @@ def stack_prompts(
         prompt_index,
         None if bool(token_mask.all()) else token_mask,
         offsets if bool(offsets.any()) else None,
+        zero_types.bool() if bool(zero_types.any()) else None,
     )
 
 
@@ -213,6 +220,7 @@ class PromptBank(nn.Module):
     prompt_of_task: Tensor
     token_mask: Tensor | None
     position_offsets: Tensor | None
+    zero_token_types: Tensor | None
 
     def __init__(self, prompts: Sequence[DeepPrompt | None]) -> None:
         super().__init__()
@@ -222,7 +230,7 @@ class PromptBank(nn.Module):
             stacked = stack_prompts(distinct, prompt_of_task)
         self.first_layer = stacked.first_layer if stacked else 0
         self.register_buffer("prompt_of_task", prompt_of_task)
-        for name in ("key_values", "token_mask", "position_offsets"):
+        for name in ("key_values", "token_mask", "position_offsets", "zero_token_types"):
             self.register_buffer(name, stacked and getattr(stacked, name))
 
     def forward(self, tasks: Tensor) -> LayerPrompts | None:
@@ -235,7 +243,12 @@ class PromptBank(nn.Module):
         # Without an index for a single prompt, the attention does not copy it for each row.
         index = None if len(self.key_values) == 1 else self.prompt_of_task[tasks]
         return LayerPrompts(
-            self.key_values, self.first_layer, index, self.token_mask, self.position_offsets
+            self.key_values,
+            self.first_layer,
+            index,
+            self.token_mask,
+            self.position_offsets,
+            self.zero_token_types,
         )
 
 

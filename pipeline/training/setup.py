@@ -264,6 +264,7 @@ def artifact_config(
             "prompt_shape": prompt.shape,
             "first_layer": prompt.first_layer,
             "position_offset": prompt.position_offset,
+            "zero_token_types": prompt.zero_token_types,
             "projection_size": training.projection_size if prompt.projection is not None else 0,
             "factor_rank": training.factor_rank if prompt.factors is not None else 0,
         }

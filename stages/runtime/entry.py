@@ -83,21 +83,55 @@ def report_errors(prefix: str = "") -> Iterator[None]:
         raise
 
 
+class StopSignals(list[int]):
+    """The stop signals received so far.
+
+    A signal must not interrupt the code of a library: an exception out of a signal handler may end
+    the process with SIGABRT. So the code asks for signals where it can end.
+    """
+
+    _waiting = False
+
+    def receive(self, number: int) -> None:
+        """Add a signal. Raises SystemExit in a block of `waiting`."""
+        self.append(number)
+        if self._waiting:
+            self.exit_if_any()
+
+    def exit_if_any(self) -> None:
+        """Raise SystemExit with status 128 + N if signal N was received first."""
+        if self:
+            raise SystemExit(128 + self[0])
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Raise SystemExit in the block as soon as there is a signal, for code that may block."""
+        self._waiting = True
+        try:
+            self.exit_if_any()
+            yield
+        finally:
+            self._waiting = False
+
+
 @contextmanager
-def stops() -> Iterator[list[int]]:
+def stops() -> Iterator[StopSignals]:
     """Collect stop signals in the block instead of ending the process.
 
-    Yields the list of the signals received so far. A second Ctrl-C ends the process at once.
+    Yields the signals received so far. A second Ctrl-C ends the process at once. Under `nohup`,
+    SIGHUP stays ignored.
     """
-    received: list[int] = []
+    received = StopSignals()
 
     def receive(number: int, _: object) -> None:
-        received.append(number)
+        received.receive(number)
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in STOP_SIGNALS:
+    if previous[signal.SIGHUP] is signal.SIG_IGN:
+        del previous[signal.SIGHUP]
+    for number in previous:
         signal.signal(number, receive)
     try:
         yield received

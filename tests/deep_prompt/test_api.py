@@ -74,6 +74,13 @@ def test_a_missing_artifact_is_a_user_error(tmp_path: Path) -> None:
             call(tmp_path)
 
 
+def test_another_type_than_a_path_is_a_user_error() -> None:
+    with pytest.raises(UserError, match=r"artifact is list '\[\]'; give the path of a folder"):
+        deep_prompt.load_config([])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="artifacts is int '3'; give a list of folders"):
+        deep_prompt.load(3)  # type: ignore[arg-type]
+
+
 def test_only_public_names_exist() -> None:
     assert all(hasattr(deep_prompt, name) for name in deep_prompt.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Trainer'"):

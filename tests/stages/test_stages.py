@@ -1073,6 +1073,21 @@ def test_a_second_sigint_stops_immediately() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_nohup_keeps_its_meaning() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stops() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stops() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 # Progress
 
 

@@ -25,6 +25,8 @@ from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.config import load_json
 from pipeline.files import sha256
+from pipeline.inference.predictor import Predictor
+from pipeline.interop.peft import to_peft
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
@@ -401,6 +403,33 @@ def test_help_loads_no_torch() -> None:
     assert done.stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["_logits", "_windows", "__init__"])
+def test_a_signal_does_not_interrupt_the_library(
+    number: signal.Signals,
+    place: str,
+    artifacts: Artifacts,
+    command: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception out of a signal handler in the code of a library may end in SIGABRT."""
+    inner, calls = getattr(Predictor, place), []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(number)
+        calls.append(number)
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(Predictor, place, interrupted)
+    output = tmp_path / "out.jsonl"
+    arguments = ("--artifact", artifacts.ner, "--chunk-rows", 1, "--output", output)
+    done = command("predict", *arguments, stdin=NER * 3)
+    assert calls == [number]
+    assert (done.code, done.out, done.err) == (128 + number, "", "")
+    assert os.listdir(tmp_path) == []
+
+
 # Tests that need a process
 
 
@@ -463,6 +492,26 @@ def test_a_signal_leaves_no_files(
         assert running.wait(180) == 128 + number
         assert os.listdir(tmp_path) == []
         assert running.stderr.read() == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_while_it_waits(
+    number: signal.Signals, artifacts: Artifacts
+) -> None:
+    """It waits for rows, and then for the reader of its predictions."""
+    for rows in (1, 1500):
+        arguments = ("predict", "--artifact", artifacts.ner, "--chunk-rows", rows)
+        with process(artifacts, *arguments) as running:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdin.write(NER.encode() * rows)
+            running.stdin.flush()
+            assert running.stdout.read(1) == b"{"
+            time.sleep(0.5)
+            running.send_signal(number)
+            assert running.wait(60) == 128 + number
+            assert running.stderr.read() == b""
 
 
 # The other commands
@@ -656,6 +705,37 @@ def test_import_makes_an_artifact(
         done = command("predict", "--artifact", output, stdin=NER)
         assert "heads is empty" in done.err
         assert "none" not in command("inspect", output).err
+
+
+def test_an_imported_adapter_keeps_its_base_model_and_its_token_types(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    backbone = Backbone.load(artifacts.folder / "backbone")
+    prompt = DeepPrompt(torch.ones(backbone.prompt_shape(3)), position_offset=3)
+    to_peft(tmp_path / "a", prompt, backbone, "owner/other")
+    path = tmp_path / "a/adapter_config.json"
+    arguments = ("import", "--from", "peft", "--input", tmp_path / "a")
+    arguments += ("--backbone", artifacts.params.source, "--sha256", artifacts.params.sha256)
+    names = {"owner/other": 1, "owner/backbone": 0, None: 0}
+    for number, (name, expected) in enumerate(names.items()):
+        values = json.loads(path.read_text()) | {"base_model_name_or_path": name, "scale": number}
+        path.write_text(json.dumps(values | {"task_type": "QUESTION_ANS"}))
+        done = command(*arguments, "--output", tmp_path / f"b{number}")
+        assert done.code == 0
+        first, *others = done.err.splitlines()
+        assert first.startswith(f"warning: {path}: unknown key 'scale' is '{number}'")
+        assert (
+            others
+            == [
+                f"warning: {path}: base_model_name_or_path is {name!r}, but --backbone is "
+                f"{artifacts.params.source!r}; check that both have the same weights"
+            ]
+            * expected
+        )
+        config = load_config(tmp_path / f"b{number}")
+        assert config.zero_token_types
+        assert config.provenance.get("base_model_name_or_path") == name
+        assert "sets all token types to 0" in command("inspect", tmp_path / f"b{number}").out
 
 
 def test_import_needs_the_hash_of_the_backbone(

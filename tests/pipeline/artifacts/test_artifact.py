@@ -165,16 +165,16 @@ def test_a_different_backbone_is_refused(
         assert part in problem
 
 
-def test_first_layer_offset_and_dropout_are_restored(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_options_of_a_prompt_are_restored(backbone: Backbone, tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     values = torch.randn(2, 2, 4, 3, 4)
-    model.prompt = DeepPrompt(values, first_layer=1, position_offset=3)
-    save_artifact(
-        tmp_path / "a", model, config(model, "deep_prompt", first_layer=1, position_offset=3)
-    )
+    options: dict[str, Any] = {"first_layer": 1, "position_offset": 3, "zero_token_types": True}
+    model.prompt = DeepPrompt(values, **options)
+    save_artifact(tmp_path / "a", model, config(model, "deep_prompt", **options))
     loaded = load_prompt(tmp_path / "a", load_config(tmp_path / "a"), SOURCE, backbone, dropout=0.2)
     assert isinstance(loaded, DeepPrompt)
-    assert (loaded.first_layer, loaded.position_offset, loaded.dropout.p) == (1, 3, 0.2)
+    assert {name: getattr(loaded, name) for name in options} == options
+    assert loaded.dropout.p == 0.2
     assert torch.equal(loaded.materialize(), values)
 
 

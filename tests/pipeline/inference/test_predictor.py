@@ -5,6 +5,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -440,6 +441,83 @@ def test_a_bad_row_is_reported_or_skipped(row: Any, parts: list[str], predictor:
     assert [error.problems for error in reported] == [caught.value.problems]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": "Ada met Bo"}, "rows is str 'Ada met Bo'; give a list (or another iterable)"),
+        ({"rows": GOOD}, "rows is dict \"{'task': 'ner', 'tokens': ['a']}\"; give a list"),
+        ({"rows": None}, "rows is NoneType 'None'; give a list"),
+        ({"chunk": 0}, "chunk is int '0'; give a whole number above 0"),
+        ({"chunk": 2.0}, "chunk is float '2.0'; give a whole number above 0"),
+        ({"batch_tokens": -1}, "batch_tokens is int '-1'; give a whole number above 0"),
+        ({"batch_tokens": True}, "batch_tokens is bool 'True'; give a whole number above 0"),
+        ({"on_bad": "skipp"}, "on_bad is str 'skipp'; did you mean 'skip'?"),
+        ({"on_bad": None}, "on_bad is NoneType 'None'; use one of raise, skip"),
+        ({"problems": []}, "problems is list '[]'; give a function that takes a UserError"),
+    ],
+)
+def test_wrong_arguments_of_predict_are_refused_at_once(
+    arguments: dict[str, Any], message: str, predictor: Predictor
+) -> None:
+    with pytest.raises(UserError) as caught:
+        predictor.predict(**{"rows": [GOOD], **arguments})
+    assert caught.value.problems[0].startswith(message)
+    with pytest.raises(UserError) as caught:
+        predictor.predict(rows=None, chunk=0, on_bad="x")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"artifacts": "models"},
+            "artifacts is str 'models'; give a list of folders, or a mapping",
+        ),
+        ({"artifacts": None}, "artifacts is NoneType 'None'; give a list of folders"),
+        ({"artifacts": [3]}, "artifacts[0] is int '3'; give the path of a folder"),
+        ({"artifacts": {"ner": None}}, "artifacts['ner'] is NoneType 'None'; give the path"),
+        ({"backbone": "folder:x"}, "backbone is str 'folder:x'; give pipeline.params.Backbone"),
+        ({"device": "gpu"}, "device is str 'gpu': Expected one of cpu, cuda"),
+        ({"device": "meta"}, "device is str 'meta': "),
+        ({"device": 1.5}, "device is float '1.5': "),
+        ({"dtype": "bfloat16"}, "dtype is str 'bfloat16'; give one of torch.float32, "),
+        ({"dtype": torch.int8}, "dtype is dtype 'torch.int8'; give one of torch.float32, "),
+        ({"max_length": "40"}, "max_length is str '40'; give a whole number"),
+        ({"stride": 4.0}, "stride is float '4.0'; give a whole number"),
+    ],
+)
+def test_wrong_arguments_of_load_are_refused(
+    arguments: dict[str, Any], message: str, artifacts: list[Path]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load(**{"artifacts": artifacts, **arguments})
+    assert [problem.startswith(message) for problem in caught.value.problems] == [True]
+    with pytest.raises(UserError) as caught:
+        load([], dtype=None, device="gpu", stride="")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 3
+
+
+def test_values_of_numpy_are_accepted(predictor: Predictor, artifacts: list[Path]) -> None:
+    rows = [
+        {"task": "ner", "tokens": ["Ada", "in"], "id": 4},
+        {"task": "srl", "tokens": ["Ada", "in"], "predicate": 1},
+        {"task": "qa", "question": "who", "context": "Ada"},
+    ]
+    arrays = [
+        {"task": np.str_("ner"), "tokens": np.array(["Ada", "in"]), "id": np.int64(4)},
+        {"task": "srl", "tokens": np.array(["Ada", "in"], object), "predicate": np.int32(1)},
+        {"task": "qa", "question": np.str_("who"), "context": "Ada"},
+    ]
+    expected = list(predictor.predict(rows))
+    found = list(predictor.predict(np.array(arrays), chunk=np.int64(2), batch_tokens=np.int16(99)))
+    assert found == expected
+    assert [type(one.id) for one in found] == [int, int, int]
+    json.dumps([one.asdict() for one in found])
+    sized = load(artifacts, max_length=np.int64(20), stride=np.int64(3), device=torch.device("cpu"))
+    assert set(sized.windows.values()) == {(20, 3)}
+
+
 def test_all_bad_rows_of_a_chunk_are_reported_before_its_predictions(predictor: Predictor) -> None:
     rows = [GOOD, GOOD, GOOD, {"task": "nre"}, GOOD, {"task": "qa"}, {"task": "later"}]
     answered: list[Any] = []
@@ -456,6 +534,20 @@ def test_only_bad_rows_give_no_predictions(predictor: Predictor) -> None:
 def test_truncated_questions_are_counted(predictor: Predictor) -> None:
     list(predictor.predict([{"task": "qa", "question": "a " * 60, "context": "b"}]))
     assert predictor.counts["questions cut"] == 1
+
+
+def test_threads_share_a_predictor(predictor: Predictor, place: Place) -> None:
+    """Each request has the predictions that it has alone, and every effect is counted."""
+    requests = [place.rows(task, 20, seed=seed) for seed in range(2) for task in HEADS]
+    long = {"task": "qa", "question": "a " * 60, "context": "b"}
+    expected = [list(predictor.predict([*rows, long])) for rows in requests]
+    counts = {name: 3 * count for name, count in predictor.counts.items()}
+    predictor.counts.clear()
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda rows: list(predictor.predict([*rows, long])), requests * 3)
+        assert list(answers) == expected * 3
+    assert counts["questions cut"] >= 3 * len(requests)
+    assert predictor.counts == counts
 
 
 def test_a_shared_prompt_is_stored_once(place: Place) -> None:

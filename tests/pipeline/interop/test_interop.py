@@ -23,7 +23,7 @@ from pipeline.interop.peft import UNSUPPORTED_BY_PEFT, from_peft, lora_to_peft, 
 from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.model.backbone import Backbone
 from pipeline.model.lora import add_lora, lora_factors
-from pipeline.model.prompt import DeepPrompt, Projection
+from pipeline.model.prompt import DeepPrompt, Projection, stack_prompts
 from pipeline.pretrained.families import FAMILIES
 from tests.support import tiny
 
@@ -129,6 +129,48 @@ def test_a_prompt_of_peft_survives_import_and_export(
         json.loads((tmp_path / folder / "adapter_config.json").read_text()) for folder in "ab"
     ]
     assert configs[1] == {**configs[0], "base_model_name_or_path": "some/model"}
+
+
+HEADS = {
+    "SEQ_CLS": transformers.AutoModelForSequenceClassification,
+    "TOKEN_CLS": transformers.AutoModelForTokenClassification,
+    "QUESTION_ANS": transformers.AutoModelForQuestionAnswering,
+    "FEATURE_EXTRACTION": transformers.AutoModel,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        (family, task)
+        for family in ("bert", "electra", "ernie", "roberta")
+        for task in HEADS
+        if task != "SEQ_CLS" or family in ("bert", "ernie")  # peft fails on the other two
+    ],
+)
+def test_token_types_are_those_that_the_class_of_peft_reads(
+    family: str, task: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = tiny.config(family)
+    model = HEADS[task].from_config(config).eval()
+    peft_config = peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=COUNT)
+    peft_model = peft.get_peft_model(model, peft_config).eval()
+    peft_model.save_pretrained(tmp_path / "a")
+    (model if task == "FEATURE_EXTRACTION" else model.base_model).save_pretrained(tmp_path / "b")
+    backbone = Backbone.load(tmp_path / "b")
+    prompt = from_peft(tmp_path / "a", backbone)
+    ids, mask, types = tiny.texts([9, 4], pad_token_id=config.pad_token_id)
+    types = types if backbone.token_types > 1 else torch.zeros_like(types)
+    expected = peft_model(
+        input_ids=ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True
+    )
+    for other in (None, DeepPrompt(torch.zeros(backbone.prompt_shape(1)))):
+        prompts = stack_prompts([prompt, other], torch.zeros(2, dtype=torch.long))
+        for hidden in (backbone(ids, mask, types, prompt()), backbone(ids, mask, types, prompts)):
+            assert max_difference(hidden, expected.hidden_states[-1], mask) < 1e-5
+    ignores = task in ("QUESTION_ANS", "FEATURE_EXTRACTION")
+    assert prompt.zero_token_types == (ignores and family != "roberta")
 
 
 @pytest.mark.parametrize("family", sorted(UNSUPPORTED_BY_PEFT))
@@ -436,7 +478,6 @@ def test_an_adapter_of_another_shape_is_refused(adapter: Path) -> None:
             {"num_transformer_submodules": 2},
             "num_transformer_submodules: 2 is not one of the allowed values",
         ),
-        ({"prefix_length": 3}, "unknown key 'prefix_length'"),
     ],
 )
 def test_an_invalid_config_is_refused_by_key(
@@ -444,6 +485,20 @@ def test_an_invalid_config_is_refused_by_key(
 ) -> None:
     (problem,) = with_config(adapter, **changes)
     assert problem.startswith(f"{adapter}/adapter_config.json: {message}")
+
+
+def test_an_unknown_key_is_a_warning(adapter: Path) -> None:
+    path, backbone = adapter / "adapter_config.json", tiny.backbone()
+    expected = from_peft(adapter, backbone)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prefix_scale": 3, "other": None}))
+    with pytest.warns(UserWarning, match="unknown key") as caught:
+        prompt = from_peft(adapter, backbone)
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: unknown key {key!r} is {value!r}, and the import ignores it; correct its "
+        "spelling, or compare the predictions with those of peft"
+        for key, value in (("other", "None"), ("prefix_scale", "3"))
+    ]
+    assert torch.equal(prompt.materialize(), expected.materialize())
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,11 @@ def test_the_card_names_a_local_backbone_with_its_hash() -> None:
     )
 
 
-def test_the_card_states_the_position_offset() -> None:
-    assert (
-        "shifts the text by 8 positions"
-        in card(dataclasses.replace(CONFIG, position_offset=8)).text
-    )
+def test_the_card_states_the_options_of_the_prompt() -> None:
+    assert "token types" not in card(CONFIG).text
+    config = dataclasses.replace(CONFIG, position_offset=8, zero_token_types=True)
+    text = " ".join(card(config).text.split())
+    assert "shifts the text by 8 positions. All token types of the text are 0." in text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional
 
@@ -405,6 +406,42 @@ def test_a_prompt_without_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         Backbone(model)
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"), [("bert", {"is_decoder": True}), ("llama", {"is_causal": False})]
+)
+def test_a_model_with_another_mask_than_its_family_is_refused(
+    family: str, changes: dict[str, bool]
+) -> None:
+    config = tiny.config(family)
+    config.update(changes)
+    model = transformers.AutoModel.from_config(config, attn_implementation=ATTENTION)
+    kind = "causal" if FAMILIES[family].causal else "bidirectional"
+    with pytest.raises(UserError, match=f"does not compute the {kind} attention .* is_causal"):
+        Backbone(model)
+
+
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
+@pytest.mark.parametrize("changes", [{"pos_att_type": []}, {"relative_attention": False}])
+def test_deberta_without_position_terms_equals_the_plain_model(
+    family: str, changes: dict[str, Any]
+) -> None:
+    config = tiny.config(family)
+    config.update(changes)
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config, attn_implementation=ATTENTION).eval()
+    ids, mask, types = tiny.texts([9, 4])
+    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert_close(Backbone(model)(ids, mask, types), expected, mask)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = tiny.model()
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[1] = float("nan")
+    with pytest.raises(UserError, match=r"not finite in torch.float32; download the weights again"):
+        Backbone(model)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
     """Small weights cause small effects. The check must tell them from rounding errors."""
@@ -413,6 +450,11 @@ def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
     torch.manual_seed(seed)
     config = transformers.BertConfig(**{**tiny.SIZES, "initializer_range": 0.02})
     Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION))
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"precision is 'bfloat'; did you mean 'bfloat16'"):
+        Backbone.load(tmp_path, precision="bfloat")  # type: ignore[arg-type]
 
 
 def test_an_unreadable_folder_is_refused_by_path(tmp_path: Path) -> None:

@@ -4,15 +4,20 @@
 test is the title of its column.
 """
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 from typing import Any
 
+import accelerate
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.model import attention
-from pipeline.model.backbone import Backbone
+from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, stack_prompts
 from pipeline.pretrained.families import FAMILIES, family_of
 from tests.support import tiny
@@ -138,19 +143,23 @@ def test_compile(family: str) -> None:
 
 
 @ALL_FAMILIES
-def test_bfloat16(family: str) -> None:
-    """runs in bfloat16"""
-    backbone = tiny.backbone(family)
+def test_bfloat16(family: str, tmp_path: Path) -> None:
+    """loads and runs in bfloat16"""
+    with quiet_transformers():
+        tiny.model(family).save_pretrained(tmp_path)
+    backbone = Backbone.load(tmp_path, precision="bfloat16")
     prompt = tiny.prompt_for("deep", backbone)
-    inputs = texts(backbone, [9, 4])
+    inputs = texts(backbone, [40, 4])
     mask = inputs[1].bool()
-    exact = backbone(*inputs, prompt()).detach()[mask]
-    hidden = backbone.to(torch.bfloat16)(*inputs, prompt())[mask]
+    exact = tiny.backbone(family)(*inputs, prompt()).detach()[mask]
+    hidden = backbone(*inputs, prompt())[mask]
     assert hidden.dtype == torch.bfloat16
     assert float((hidden.detach().float() - exact).norm() / exact.norm()) < 0.3
     (gradient,) = torch.autograd.grad(hidden.float().square().sum(), prompt.key_values)
     assert gradient.dtype == torch.float32
     assert gradient.isfinite().all()
+    converted = tiny.backbone(family).convert(torch.bfloat16)
+    assert torch.equal(converted(*inputs, prompt())[mask], hidden)
 
 
 @ALL_FAMILIES
@@ -173,6 +182,75 @@ def test_mixed_batch(family: str) -> None:
             prompt = prompts[index]
             single = backbone(*row_inputs, prompt and prompt())
             assert_close(mixed[row, :length], single[0], torch.ones(length))
+
+
+@ALL_FAMILIES
+def test_threads(family: str) -> None:
+    """4 threads with one backbone get the states and gradients of their prompts"""
+    backbone = tiny.backbone(family).requires_grad_(False)
+    backbone.checkpoint_layers()
+    inputs = texts(backbone, [9, 4])
+    key_values = [tiny.prompt_for("deep", backbone, seed=seed).key_values for seed in range(3)]
+    prompts = [DeepPrompt(values) for values in key_values]
+    upper = DeepPrompt(key_values[0][1:], first_layer=1)
+    cacheable = backbone.supports_lower_cache(upper())
+    start = Barrier(4)
+
+    def results(prompt: DeepPrompt | None) -> list[Tensor]:
+        hidden = backbone(*inputs, prompt and prompt())
+        if prompt is None:
+            return [hidden]
+        found = [hidden, prompt_gradient(hidden, inputs[1], prompt)]
+        if cacheable:
+            lower = backbone.lower_hidden_states(*inputs, upper())
+            found.append(backbone(*inputs, upper(), cached_hidden=lower))
+        return found
+
+    def run(prompt: DeepPrompt | None) -> list[list[Tensor]]:
+        start.wait()
+        return [results(prompt) for _ in range(8)]
+
+    requests = [*prompts, None]
+    expected = [results(prompt) for prompt in requests]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(run, requests), expected, strict=True):
+            torch.testing.assert_close(found, [alone] * 8)
+
+
+def replica_of(module: nn.Module) -> nn.Module:
+    """A replica as `torch.nn.parallel.replicate` makes it, with other weights."""
+    replica = module._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+    for name, child in module.named_children():
+        setattr(replica, name, replica_of(child))
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, None if parameter is None else parameter * 1.1)
+    assert isinstance(replica, nn.Module)
+    return replica
+
+
+@ALL_FAMILIES
+def test_copies(family: str) -> None:
+    """a copy, a replica, a second backbone and the inner model are independent of the first"""
+    backbone = tiny.backbone(family).requires_grad_(False)
+    backbone.checkpoint_layers()
+    prompt, other = tiny.prompt_for("deep", backbone), tiny.prompt_for("deep", backbone, seed=9)
+    inputs = texts(backbone, [9, 4])
+    plain, prompted, under_other = (
+        backbone(*inputs, *rest).detach() for rest in ((), (prompt(),), (other(),))
+    )
+    second, clone, replica = Backbone(backbone.model), copy.deepcopy(backbone), replica_of(backbone)
+    with torch.no_grad():
+        for parameter in clone.parameters():
+            parameter.mul_(1.1)
+    for _ in range(2):
+        assert torch.equal(backbone(*inputs, prompt()), prompted)
+        extra = {"token_type_ids": inputs[2]} if backbone.token_types > 1 else {}
+        inner = backbone.model(input_ids=inputs[0], attention_mask=inputs[1], **extra)
+        assert torch.equal(inner.last_hidden_state, plain)
+        assert torch.equal(second(*inputs, other()), under_other)
+        changed = clone(*inputs, other())
+        assert not torch.allclose(changed, under_other, atol=1e-2)
+        assert_close(replica(*inputs, other()), changed, inputs[1])
 
 
 @ALL_FAMILIES
@@ -253,6 +331,55 @@ def test_attach_checks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
         with pytest.raises(UserError, match=message):
             tiny.backbone(family)
+
+
+@ALL_FAMILIES
+def test_attach_equalities(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fails to load if hidden states differ from its own attention, with padding, or from text"""
+    inner, record = attention.attend, FAMILIES[family]
+
+    def other_scale(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return inner(module, 1.5 * query, *args, **kwargs)
+
+    def no_padding(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
+        module, query, key, value, mask = args
+        if deep_prompt is not None and mask is not None and not record.causal:
+            mask = torch.zeros_like(mask) if mask.dtype != torch.bool else torch.ones_like(mask)
+        return inner(module, query, key, value, mask, deep_prompt=deep_prompt, **kwargs)
+
+    def other_keys(*args: Any, deep_prompt: LayerPrompts | None = None, **kwargs: Any) -> Any:
+        if deep_prompt is not None:
+            deep_prompt = deep_prompt._replace(key_values=1.5 * deep_prompt.key_values)
+        return inner(*args, deep_prompt=deep_prompt, **kwargs)
+
+    messages = {
+        other_scale: "without a prompt, the hidden states differ from those of its own attention",
+        other_keys: "a text as a prompt differs from the text itself"
+        if record.causal
+        else "a prompt with the keys of the text itself has an effect",
+    }
+    if not record.causal:
+        messages[no_padding] = "under a prompt, a padded text differs from the text alone"
+    for broken_attend, message in messages.items():
+        if record.route == "patched":
+            monkeypatch.setattr(attention, "attend", broken_attend)
+        else:
+            interface = attention.AttentionInterface._global_mapping
+            monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
+        with pytest.raises(UserError, match=message):
+            tiny.backbone(family)
+
+
+@ALL_FAMILIES
+def test_hooks_of_accelerate_are_refused(family: str) -> None:
+    model = tiny.model(family)
+    accelerate.hooks.add_hook_to_module(
+        model.get_input_embeddings(), accelerate.hooks.AlignDevicesHook()
+    )
+    with pytest.raises(UserError, match=r"hooks of accelerate .* load it without device_map"):
+        Backbone(model)
+    accelerate.hooks.remove_hook_from_module(model, recurse=True)
+    Backbone(model)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart", "bloom", "nomic_bert"])

@@ -150,7 +150,9 @@ def test_dropout_applies_in_training_only() -> None:
 
 def test_prompts_of_different_shapes_are_stacked_with_a_mask() -> None:
     short = DeepPrompt(torch.randn(3, 2, 4, 2, 4))
-    upper = DeepPrompt(torch.randn(1, 2, 4, 3, 4), first_layer=2, position_offset=3)
+    upper = DeepPrompt(
+        torch.randn(1, 2, 4, 3, 4), first_layer=2, position_offset=3, zero_token_types=True
+    )
     prompt_index = torch.tensor([0, 2, 1])
     stacked = stack_prompts([short, None, upper], prompt_index)
     assert stacked is not None
@@ -166,6 +168,8 @@ def test_prompts_of_different_shapes_are_stacked_with_a_mask() -> None:
     ]
     assert stacked.position_offsets is not None
     assert stacked.position_offsets.tolist() == [0, 0, 3]
+    assert stacked.zero_token_types is not None
+    assert stacked.zero_token_types.tolist() == [False, False, True]
 
 
 def test_prompts_of_equal_shape_need_no_mask() -> None:
@@ -173,7 +177,7 @@ def test_prompts_of_equal_shape_need_no_mask() -> None:
         [DeepPrompt(torch.randn(SHAPE)), DeepPrompt(torch.randn(SHAPE))], torch.tensor([0, 1])
     )
     assert stacked is not None
-    assert (stacked.token_mask, stacked.position_offsets) == (None, None)
+    assert stacked[3:] == (None, None, None)
     assert (
         stack_prompts([None, DeepPrompt(torch.zeros(3, 2, 4, 0, 4))], torch.tensor([0, 1])) is None
     )
