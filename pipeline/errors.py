@@ -13,9 +13,13 @@ WARNINGS = frozenset(
     {
         "class-imbalance",
         "control-character-in-text",
+        "id-in-two-splits",
         "invisible-token",
+        "list-notation",
         "long-text",
+        "missing-id",
         "not-nfc",
+        "partial-word",
         "train-text-held-out",
     }
 )
