@@ -204,6 +204,41 @@ def test_class_numbers_become_names(folder: Path) -> None:
     assert not len(problems)
 
 
+@pytest.mark.parametrize("reader", ["records", "conll_columns"])
+@pytest.mark.parametrize("fields", [{}, {"tags": "ner"}])
+def test_class_names_are_found_by_the_fields_of_hub_and_options(
+    folder: Path, reader: str, fields: dict[str, str]
+) -> None:
+    if reader == "conll_columns" and not fields:
+        return
+    from datasets import ClassLabel, Dataset, List
+
+    data = Dataset.from_list([{"tokens": ["a", "b"], "ner": [1, 2]}])
+    data = data.cast_column("ner", List(ClassLabel(names=["O", "B-A", "I-A"])))
+    data.to_parquet(folder / "train.parquet")
+    hub, problems = Hub(str(folder), "0" * 40, SPLITS, fields=fields), Problems()
+    mapping = for_task(Records({"tokens": None, "tags": "ner"}), TAGS)
+    rows = list(read(hub, "train", TAGS, problems, READERS[reader].row, mapping))
+    assert ([row["tags"] for row in rows], len(problems)) == ([["B-A", "I-A"]], 0)
+    wrong = mapping.with_options(names={"1": "I-A", "2": "B-A"})
+    assert list(read(hub, "train", TAGS, problems, READERS["records"].row, wrong)) == []
+    assert problems.counts == {"class-name": 1}
+
+
+def test_column_that_only_hub_fields_name_must_exist(questions: Path) -> None:
+    hub, problems = Hub(str(questions), "0" * 40, SPLITS, fields={"id": "uid"}), Problems()
+    assert list(read(hub, "train", QUESTIONS, problems)) == []
+    assert "column 'uid' is missing" in messages_of(problems)[0]
+
+
+def test_null_ids_are_reported(folder: Path) -> None:
+    write(folder, [{"text": "a", "label": "x", "id": None}, {"text": "b", "label": "x", "id": 3}])
+    problems = Problems()
+    rows = list(read(Hub(str(folder), "0" * 40, SPLITS), "train", TEXTS, problems))
+    assert [row.get("id") for row in rows] == [None, "3"]
+    assert problems.counts == {"missing-id": 1}
+
+
 def test_optional_keys_are_read_only_if_fields_has_them(folder: Path) -> None:
     """A column may have the name of an optional key by accident; id and title are exceptions."""
     write(folder, [{"text": "a", "hypothesis": "b", "label": "x", "question": "q", "title": "t"}])
