@@ -30,6 +30,7 @@ _FOREIGN = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"%PDF-": "a PDF; convert it to text",
     b"version https://git-lfs": "a Git LFS pointer, not the file; get the file with git lfs pull",
+    b"<!DOCTYPE html": "a web page, not the file; download the file again",
     b"PAR1\x15": "Parquet; read it with the reader records and the option format: parquet",
     b"ARROW1\x00\x00": "Arrow; read it with the reader records and the option format: arrow",
     b"\xff\xff\xff\xff": "Arrow; read it with the reader records and the option format: arrow",
@@ -104,10 +105,13 @@ def open_text(path: Path) -> BinaryIO:
     To open and to read it may raise READ_ERRORS. One of them is ForeignFileError, if the first
     bytes are those of a file that is not text in UTF-8.
     """
+    with path.open("rb") as raw:  # also of a file that only has the extension of a compression
+        found = foreign_content(raw.read(64))
+    if found:
+        raise ForeignFileError(f"the file is {found}")
     file = open_file(path)
     try:
-        found = foreign_content(_head(file))
-        if found:
+        if found := foreign_content(_head(file)):
             raise ForeignFileError(f"the file is {found}")
     except BaseException:
         file.close()
@@ -132,6 +136,9 @@ def open_lines(path: Path) -> BinaryIO:
 
 def foreign_content(head: bytes) -> str | None:
     """What a file with these first bytes is and the remedy, if it is not text in UTF-8."""
+    for encoding, zeros in (("utf-16le", head[1:64:2]), ("utf-16be", head[0:64:2])):
+        if len(zeros) > 3 and not any(zeros):
+            return f"UTF-16 without a mark; convert it with iconv -f {encoding} -t utf-8"
     return next((found for magic, found in _FOREIGN.items() if head.startswith(magic)), None)
 
 

@@ -1,5 +1,6 @@
 """Records from JSON lines, tables and Parquet: the mapping to rows, and errors with remedies."""
 
+import bz2
 import gzip
 import io
 import json
@@ -484,6 +485,32 @@ def test_invalid_tables_are_reported(text: str, name: str, message: str, tmp_pat
     assert rows == []
     assert len(problems) == 1
     assert problems[0].startswith(f"corpus.{name}:{message}")
+
+
+@pytest.mark.parametrize("extension", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("text,label\na,b".encode("utf-16"), "UTF-16; convert it with iconv -f utf-16 -t utf-8"),
+        ("text,label\na,b".encode("utf-16-le"), "UTF-16 without a mark; convert it with iconv -f"),
+        ("text,label\na,b".encode("utf-16-be"), "UTF-16 without a mark; convert it with iconv -f"),
+        ("text,label\na,b".encode("utf-32"), "UTF-32; convert it with iconv -f utf-32 -t utf-8"),
+        (bz2.compress(b"text,label\na,b"), "compressed with bzip2; unpack it with bunzip2"),
+        (b"PK\x03\x04more", "a zip archive; unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer, not the file"),
+        (b"<!DOCTYPE html><html>", "a web page, not the file; download the file again"),
+    ],
+)
+def test_file_that_is_not_text_is_named_by_its_first_bytes(
+    content: bytes, found: str, extension: str, tmp_path: Path
+) -> None:
+    for name in ("a.csv", "a.jsonl", "a.json"):
+        for compressed in {content, compress(content, extension)}:
+            rows, problems = read(compressed, tmp_path, name=f"{name}{extension}")
+            assert (rows, len(problems)) == ([], 1)
+            assert f"the file is {found}" in problems[0]
+    rows, problems = read(content, tmp_path, name="a.parquet")
+    assert f"the file is {found}" in problems[0]
 
 
 def test_json_list_with_the_extension_of_json_lines_is_one_problem(tmp_path: Path) -> None:
