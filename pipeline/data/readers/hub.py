@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.data.readers import records
+from pipeline.data.readers import records, superglue
 from pipeline.data.readers.base import Splits
+from pipeline.data.readers.class_names import class_names
 from pipeline.data.readers.tables import has_columns
 from pipeline.data.readers.tags import SchemeEvidence, SchemeOrAuto
 from pipeline.errors import Problems
@@ -61,18 +62,37 @@ def read(
     for where, record, features in _records(hub, split, problems):
         if row_options is None:
             row_options = _options(hub, keys, record, options if to_row else None)
-            columns = list(hub.fields.values())
-            if isinstance(row_options, records.FieldMapping):
-                row_options = _with_class_names(hub, row_options, features, where, problems)
-                if row_options is None:
-                    return
-                fields = row_options.options.fields
-                columns += [(path or key).split(".")[0] for key, path in fields.items()]
-            if not has_columns(list(record), dict.fromkeys(columns), where, problems):
+            row_options = _checked(hub, row_options, record, features, where, problems)
+            if row_options is None:
                 return
         row = (to_row or records.row)(record, row_options, where, problems)
         if row is not None:
             yield row
+
+
+def _checked(
+    hub: Hub,
+    options: Any,
+    record: dict[str, Any],
+    features: Mapping[str, Any],
+    where: str,
+    problems: Problems,
+) -> Any:
+    """The options with the names of class numbers; adds problems and returns None if they conflict.
+
+    Columns that do not exist and names that contradict those of the data set are conflicts.
+    """
+    columns = list(hub.fields.values())
+    if isinstance(options, records.FieldMapping):
+        options = _with_class_names(hub, options, features, where, problems)
+        if options is None:
+            return None
+        columns += [(path or key).split(".")[0] for key, path in options.options.fields.items()]
+    elif isinstance(options, superglue.Options):
+        names = class_names(features, hub.fields.get("label", "label"))
+        if not superglue.has_class_names(options, names, where, problems):
+            return None
+    return options if has_columns(list(record), dict.fromkeys(columns), where, problems) else None
 
 
 def resolve_auto(

@@ -76,6 +76,17 @@ def test_superglue_is_read_from_the_hub(
     assert result == [{"where": f"hub:{folder}@00000000:train:0", **ROWS[corpus]}]
 
 
+def test_labels_of_superglue_in_another_order_are_an_error(folder: Path) -> None:
+    write(folder, [RECORDS["rte"]], ["not_entailment", "entailment"])
+    result, problems = rows(folder, "superglue", Options("rte"))
+    assert result == []
+    assert problems == [
+        "train:0: label: the class numbers have the names not_entailment, entailment, but the "
+        "labels of rte are entailment, not_entailment; correct corpus in the recipe's options, "
+        "or use another copy of the data set"
+    ]
+
+
 def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     write(
         folder, [RECORDS["rte"] | {"label": -1}, RECORDS["rte"]], ["entailment", "not_entailment"]
@@ -85,6 +96,7 @@ def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     assert [problem.split(";")[0] for problem in problems] == [
         "train:0: label: found int -1, expected entailment or not_entailment, or a number below 2"
     ]
+    write(folder, [RECORDS["cb"]])
     result, problems = rows(folder, "superglue", Options("cb"), fields={"hypothesis": "idx"})
     assert result == []
     assert problems[0].startswith("train:0: hypothesis: found int '0', expected text")
