@@ -16,7 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data.readers import READERS, ChunkBoundary, hub
-from pipeline.data.readers.base import Slice, compression, matching_files
+from pipeline.data.readers.base import (
+    READ_ERRORS,
+    Slice,
+    compression,
+    matching_files,
+    open_lines,
+)
 from pipeline.data.recipe import Recipe
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.files import sha256
@@ -74,8 +80,8 @@ def split_into_chunks(recipe: Recipe, folder: Path | None) -> list[Chunk]:
 
 def _split_file(split: str, path: Path, recipe: Recipe) -> Iterator[Chunk]:
     reader = READERS[recipe.reader]
-    compressed = compression(path) is not None
-    boundary = None if compressed else reader.chunk_boundary(path, recipe.options)
+    splittable = compression(path) is None and _is_readable(path)
+    boundary = reader.chunk_boundary(path, recipe.options) if splittable else None
     if boundary is None or not path.stat().st_size:
         companions = reader.companion_files(path, recipe.options)
         yield Chunk(split, str(path), digest=_file_digest(path, companions))
@@ -86,6 +92,15 @@ def _split_file(split: str, path: Path, recipe: Recipe) -> Iterator[Chunk]:
             stop, digest = start + len(block), hashlib.sha256(block).hexdigest()
             yield Chunk(split, str(path), start, stop, line, digest)
             start, line = stop, line + block.count(b"\n")
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file can be opened as text; the chunks of another file would repeat its problem."""
+    try:
+        open_lines(path).close()
+    except READ_ERRORS:
+        return False
+    return True
 
 
 def _file_digest(path: Path, companions: Iterable[Path]) -> str:
@@ -120,8 +135,9 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
     Returns values for JSON: `rows` is the number of rows from the reader; `kept`, `tokens` and
     `labels` count examples, tokens and labels by split; `dropped` counts rejected rows, and the
     problems of rows that the reader skipped; `with_id` counts examples whose raw row has an id;
-    `first_held_out` is the position of each label's first occurrence outside train; `problems` are
-    the arguments of `Problems.merge`.
+    `first_held_out` is the position of each label's first occurrence outside train; `groups` has
+    two of the groups of a training chunk that may be split, or the only one; `problems` are the
+    arguments of `Problems.merge`.
     """
     task = task_named(recipe.task)
     sink = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
@@ -138,7 +154,9 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
             elif not (problems.counts[UNDECODABLE] and "\ufffd" in str(row)):  # counted as dropped
                 split = chunk.split
                 if split == "train":
-                    split = recipe.assign_split(task.split_group(row))
+                    group = recipe.split_group(row)
+                    split = recipe.assign_split(group)
+                    tally.add_group(group)
                 tally.add(split, row["where"], example)
                 writer.write(example, row["where"], SPLITS.index(split), rows, "id" in row)
             rows += 1
@@ -151,6 +169,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
             "tokens": tally.tokens,
             "labels": tally.labels,
             "first_held_out": tally.first_held_out,
+            "groups": tally.groups,
             "problems": {
                 "kept": problems.kept,
                 "counts": problems.counts,
@@ -182,6 +201,11 @@ class _Tally:
         self.tokens = dict.fromkeys(SPLITS, 0)
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.first_held_out: dict[str, str] = {}
+        self.groups: list[str] = []
+
+    def add_group(self, group: str) -> None:
+        if len(self.groups) < 2 and group not in self.groups:
+            self.groups.append(group)
 
     def add(self, split: str, where: str, example: Any) -> None:
         self.rows[split] += 1

@@ -39,7 +39,7 @@ from pipeline.data.duplicates import (
     find_shared,
 )
 from pipeline.data.readers import READERS
-from pipeline.data.readers.base import matching_files
+from pipeline.data.readers.base import abbreviate, matching_files
 from pipeline.data.recipe import Recipe
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
@@ -110,7 +110,7 @@ def prepare(
             _check_splits(corpus, counts, problems)
             _check_files(corpus, problems)
             if folder is not None and corpus.rows:
-                READERS[recipe.reader].check_options(recipe.options, _path(recipe), problems)
+                READERS[recipe.reader].check_options(recipe.options, recipe.location, problems)
         dropped = corpus.dropped + int(duplicates.sum())
         error = _policy_error(recipe, problems, dropped, corpus.rows + corpus.dropped)
         if error and not write_anyway:
@@ -127,8 +127,7 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     if folder is None:
         if recipe.hub is None:
             raise UserError(
-                f"data_recipes/{recipe.name}.yaml: hub is missing; "
-                "add it, or set a folder as the corpus's source"
+                f"{recipe.location}: hub is missing; add it, or set a folder as the corpus's source"
             )
         return
     problems = Problems()
@@ -186,6 +185,7 @@ class _Corpus:
         self.rows = int(self.starts[-1])
         self.dropped = sum(result["dropped"] for result in results)
         self.with_id = sum(result["with_id"] for result in results)
+        self.ids_have_split = False  # see `_find_repeated_ids`
         self._first_numbers: list[int] = []
         rows_so_far = dict.fromkeys(SPLITS, 0)
         for chunk, result in zip(chunks, results, strict=True):
@@ -197,21 +197,28 @@ class _Corpus:
         return (np.arange(start, stop) for start, stop in pairwise(self.starts))
 
     def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Columns of a chunk; None reads all. Rows without an id get one, as in the output."""
+        """Columns of a chunk; None reads all. The ids are those of the output."""
         if columns is not None and "id" in columns:
             columns = list(dict.fromkeys([*columns, "_has_id", "_number"]))
         table = pq.read_table(self.folders[index] / "examples.parquet", columns=columns)
-        if "id" in table.column_names and not pc.all(table["_has_id"]).as_py():
-            number = pc.add(table["_number"], self._first_numbers[index])
-            new_ids = pc.binary_join_element_wise(
-                self.chunks[index].split, pc.cast(number, pa.string()), "-"
-            )
-            table = table.set_column(
-                table.schema.get_field_index("id"),
-                "id",
-                pc.if_else(table["_has_id"], table["id"], new_ids),
-            )
-        return table
+        return self._with_ids(table, index) if "id" in table.column_names else table
+
+    def _with_ids(self, table: pa.Table, index: int) -> pa.Table:
+        """The table with ids for rows without; other ids get the split if `ids_have_split`."""
+        if pc.all(table["_has_id"]).as_py() and not self.ids_have_split:
+            return table
+        number = pc.cast(pc.add(table["_number"], self._first_numbers[index]), pa.string())
+        ids, new_ids = (
+            pc.binary_join_element_wise(self.chunks[index].split, values, "-")
+            for values in (table["id"], number)
+        )
+        ids = pc.if_else(table["_has_id"], ids if self.ids_have_split else table["id"], new_ids)
+        return table.set_column(table.schema.get_field_index("id"), "id", ids)
+
+    def sources(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the split whose files have each row, before splits are carved."""
+        splits = np.array([SPLITS.index(chunk.split) for chunk in self.chunks])
+        return splits[np.searchsorted(self.starts, rows, side="right") - 1]
 
     def look_up(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
         """Columns of some rows, by row number."""
@@ -236,7 +243,8 @@ class _Check(NamedTuple):
 
 _REPEAT = _Check(
     "duplicate-id",
-    "id {id!r} is already the id of {other[_where]}; ids must be unique in a corpus: change one",
+    "id {id!r} is already the id of {other[_where]}; ids must be unique in a split: change one, or "
+    "remove id from the rows (or from fields in the recipe's options), so that they are numbered",
 )
 _CONFLICT = _Check(
     "conflicting-labels",
@@ -255,11 +263,8 @@ def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArr
     dropped = np.zeros(corpus.rows, bool)
     folder.mkdir()
     if corpus.with_id:
-        with Buckets(folder / "ids", corpus.rows) as ids:
-            for index, rows in enumerate(corpus.row_numbers()):
-                outputs, splits = np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1")
-                ids.add(_id_hashes(corpus, index), rows, outputs, splits)
-            _report(corpus, ids.search(find_repeats), _REPEAT, dropped, problems)
+        pairs = _find_repeated_ids(corpus, folder, problems)
+        _report(corpus, pairs, _REPEAT, dropped, problems)
     with Buckets(folder / "inputs", corpus.rows) as inputs:
         for index, rows in enumerate(corpus.row_numbers()):
             table, kept = corpus.read(index, ["_input", "_output", "_split"]), ~dropped[rows]
@@ -275,10 +280,40 @@ def _find_duplicates(corpus: _Corpus, folder: Path, problems: Problems) -> NDArr
     return dropped
 
 
+def _find_repeated_ids(corpus: _Corpus, folder: Path, problems: Problems) -> RowPairs:
+    """The rows whose id is that of an earlier row.
+
+    If two splits have the same id, all ids get the name of their split, and a warning is added.
+    """
+    pairs = _search_ids(corpus, folder / "ids")
+    is_in_two_splits = corpus.sources(pairs[:, 0]) != corpus.sources(pairs[:, 1])
+    if not is_in_two_splits.any():
+        return pairs
+    first = pairs[is_in_two_splits][0]
+    row, other = (corpus.look_up(first, ("id", "_where"))[number] for number in first.tolist())
+    problems.add(
+        row["_where"],
+        f"id {row['id']!r} is also the id of {other['_where']} in another split, so each id gets "
+        "its split as prefix (train-, validation-, test-); use ids that are unique in the corpus "
+        "to keep them",
+        "id-in-two-splits",
+    )
+    corpus.ids_have_split = True
+    return _search_ids(corpus, folder / "prefixed_ids")
+
+
+def _search_ids(corpus: _Corpus, folder: Path) -> RowPairs:
+    with Buckets(folder, corpus.rows) as ids:
+        for index, rows in enumerate(corpus.row_numbers()):
+            outputs, splits = np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1")
+            ids.add(_id_hashes(corpus, index), rows, outputs, splits)
+        return ids.search(find_repeats)
+
+
 def _id_hashes(corpus: _Corpus, index: int) -> Array:
-    """The hashes of a chunk's ids, including the ids of rows that had none."""
+    """The hashes of a chunk's ids, as in the output."""
     result = corpus.results[index]
-    if result["with_id"] == sum(result["kept"].values()):
+    if result["with_id"] == sum(result["kept"].values()) and not corpus.ids_have_split:
         return _hashes(corpus.read(index, ["_id"])["_id"])
     hashes = b"".join(blake2b(id) for id in corpus.read(index, ["id"])["id"].to_pylist())
     return np.frombuffer(hashes, "<u8").reshape(-1, 2)
@@ -381,23 +416,21 @@ def _check_splits(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
         if counts.rows[split]:
             _check_annotations(recipe, split, counts, problems)
         else:
-            _add_empty_split(recipe, split, problems)
+            _add_empty_split(corpus, split, counts, problems)
     if "train" in complete:
         _check_unseen_labels(corpus, counts, problems)
     if len(complete) == len(SPLITS):
         _check_unused_labels(recipe, counts, problems)
 
 
-def _add_empty_split(recipe: Recipe, split: str, problems: Problems) -> None:
-    names = recipe.files.of(split)
-    source = ", ".join(names) or f"{recipe.carved_fraction(split)} of the training split"
-    remedy = "files" if names else f"carve_{split} or seed"
-    problems.add(
-        _path(recipe),
-        f"split {split!r} ({source}) is empty; correct {remedy}",
-        "empty-split",
-        hides=True,
+def _add_empty_split(corpus: _Corpus, split: str, counts: _Counts, problems: Problems) -> None:
+    names = corpus.recipe.files.of(split)
+    message = (
+        f"split {split!r} ({', '.join(names)}) is empty; correct files"
+        if names
+        else _empty_carved_split_message(corpus, counts, split)
     )
+    problems.add(corpus.recipe.location, message, "empty-split", hides=True)
 
 
 def _check_annotations(recipe: Recipe, split: str, counts: _Counts, problems: Problems) -> None:
@@ -413,14 +446,14 @@ def _check_annotations(recipe: Recipe, split: str, counts: _Counts, problems: Pr
     remedy = "correct labels, options or files, or set allow:"
     if expected and split == "train" and num_found < task.min_train_labels:
         problems.add(
-            _path(recipe),
+            recipe.location,
             f"{fact} learned from it; {remedy} [nothing-to-learn]",
             "nothing-to-learn",
             hides="nothing-to-learn" not in recipe.allow,
         )
     elif expected and split != "train" and not num_found:
         problems.add(
-            _path(recipe),
+            recipe.location,
             f"{fact} scored on it; {remedy} [nothing-to-score]",
             "nothing-to-score",
             hides="nothing-to-score" not in recipe.allow,
@@ -458,14 +491,14 @@ def _check_unused_labels(recipe: Recipe, counts: _Counts, problems: Problems) ->
         train, test = counts.labels["train"][label], counts.labels["test"][label]
         if label not in found:
             problems.add(
-                _path(recipe),
+                recipe.location,
                 f"label {label!r} never occurs; the corpus has {_listed(found) or 'no label'}: "
                 "correct the label, or remove it from labels",
                 "unused-label",
             )
         elif train and not test and is_scored:
             problems.add(
-                _path(recipe),
+                recipe.location,
                 f"label {label!r} occurs {train} times in train but never in test, so its score is "
                 "unknown; add test rows with this label",
                 "unused-label",
@@ -497,8 +530,18 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _path(recipe: Recipe) -> str:
-    return f"data_recipes/{recipe.name}.yaml"
+def _empty_carved_split_message(corpus: _Corpus, counts: _Counts, split: str) -> str:
+    recipe, num_rows = corpus.recipe, counts.rows["train"]
+    groups = {group for result in corpus.results for group in result["groups"]}
+    message = f"split {split!r} ({recipe.carved_fraction(split)} of the training split) is empty"
+    if len(groups) > 1 or num_rows < 2:
+        return f"{message}; correct carve_{split} or seed"
+    keys, name = " or ".join(corpus.task.row_keys.inputs), "".join(groups)
+    return (
+        f"{message}, because all {num_rows} rows are one group, {abbreviate(name, 60)}, "
+        f"and a group stays in one split; set split_by in the recipe to another key ({keys}), "
+        f"or add a file of the {split} split"
+    )
 
 
 def _policy_error(
@@ -528,7 +571,7 @@ def _policy_error(
         )
         messages.insert(
             0,
-            f"data_recipes/{recipe.name}.yaml: {dropped} of {rows} rows would be dropped, "
+            f"{recipe.location}: {dropped} of {rows} rows would be dropped, "
             f"but {reason}: correct the corpus",
         )
     return CorpusError(_report_lines(problems), *messages, *([f"and {more} more"] if more else []))

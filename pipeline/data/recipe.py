@@ -1,4 +1,4 @@
-"""A recipe: the description of one corpus, as values in data_recipes/NAME.yaml."""
+"""A recipe: the description of one corpus, as values in a YAML file (data_recipes/NAME.yaml)."""
 
 import hashlib
 from collections import Counter
@@ -12,21 +12,22 @@ from pipeline.data.readers.base import Splits, matching_files
 from pipeline.data.readers.hub import Hub
 from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks import NAMES, task_named
-from pipeline.tasks.base.row import SPLITS
+from pipeline.tasks.base.row import SPLITS, Row
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One corpus.
 
-    - `name` is the name of the YAML file. `files` are relative to the corpus's folder, which is not
-      part of the recipe. `options` are the options of the `reader`.
+    - `name` is the name of the YAML file, `path` its path. `files` are relative to the corpus's
+      folder, which is not part of the recipe. `options` are the options of the `reader`.
     - `labels` are entity types or role names, without B- and I-, or the classes of texts. Tasks
       with answers from the text have none. `words` has, for each label, its word for the backbone's
       LM head (verbalized classification). `metric` is the primary metric; None is the task's.
     - `carve_validation` and `carve_test` are the fractions of the training split that become the
       validation and the test split, for a corpus without such a split (or whose only other public
-      split is the test set). `seed` determines these rows.
+      split is the test set). `seed` determines these rows. Rows with the same value of their key
+      `split_by` stay in one split; None is the choice of the task (title, context or text).
     - `on_problem: drop` drops rows with problems, at most `max_dropped` of all rows (a fraction, or
       text: 0.1%). `allow` names the kinds of problem that the corpus is known to have: they are
       reported, and the rows are kept.
@@ -45,6 +46,7 @@ class Recipe:
     carve_validation: float | None = None
     carve_test: float | None = None
     seed: int = 0
+    split_by: str | None = None
     on_problem: Literal["fail", "drop"] = "fail"
     max_dropped: float | str = "0.1%"
     allow: tuple[
@@ -58,6 +60,7 @@ class Recipe:
         ...,
     ] = ()
     hub: Hub | None = None
+    path: str = ""
 
     def __post_init__(self) -> None:
         problems = [*self._check_task(), *self._check_carving(), *self._check_policy()]
@@ -103,7 +106,14 @@ class Recipe:
                 )
         if self.carved_fraction("validation") + self.carved_fraction("test") >= 1:
             problems.append("carve_validation and carve_test leave no training rows; decrease them")
+        if self.split_by is not None and not (self.carve_validation or self.carve_test):
+            problems.append("split_by: no split is carved out of the training split; remove it")
         return problems
+
+    @property
+    def location(self) -> str:
+        """The file of the recipe, for messages."""
+        return self.path or f"data_recipes/{self.name}.yaml"
 
     def _carve_value(self, split: str) -> float | None:
         return {"validation": self.carve_validation, "test": self.carve_test}.get(split)
@@ -111,6 +121,11 @@ class Recipe:
     def carved_fraction(self, split: str) -> float:
         """The fraction of the training split that becomes part of `split`."""
         return self._carve_value(split) or 0.0
+
+    def split_group(self, row: Row) -> str:
+        """The group of a row: its `split_by`; the choice of the task if the row has none."""
+        value = None if self.split_by is None else row.get(self.split_by)
+        return task_named(self.task).split_group(row) if value is None else str(value)
 
     def assign_split(self, group: str) -> str:
         """The split of a training row, by a hash of the seed and the row's group.
@@ -183,6 +198,8 @@ def load_recipe(path: Path) -> Recipe:
             f"{path}: key 'name' is not allowed, because the file name gives the name "
             f"({path.stem!r}); remove it"
         )
+    if "path" in values:
+        problems.append(f"{path}: key 'path' is not allowed, because it is that file; remove it")
     task = values.get("task")
     if isinstance(task, str) and task not in NAMES:
         problems.append(f"{path}: task: {task!r} is unknown{did_you_mean(task, NAMES)}")
@@ -191,8 +208,9 @@ def load_recipe(path: Path) -> Recipe:
         options = _load_options(reader, values.get("options", {}), path, problems)
         if options is not None and task in NAMES:
             problems += _check_keys(reader, options, str(task), path)
+            problems += _check_split_by(reader, options, values.get("split_by"), path)
     try:
-        recipe = parse(Recipe, {**values, "name": path.stem}, str(path))
+        recipe = parse(Recipe, {**values, "name": path.stem, "path": str(path)}, str(path))
     except UserError as error:
         problems += error.problems
     if problems:
@@ -215,6 +233,13 @@ def _check_keys(reader: str, options: Any, task: str, path: Path) -> list[str]:
             "correct the reader, its options or the task"
         )
     return problems
+
+
+def _check_split_by(reader: str, options: Any, key: object, path: Path) -> list[str]:
+    keys = READERS[reader].keys(options)
+    if not isinstance(key, str) or key in keys:
+        return []
+    return [f"{path}: split_by: {key!r} is not a key of the rows{did_you_mean(key, keys)}"]
 
 
 def _load_options(reader: str, values: object, path: Path, problems: list[str]) -> Any:

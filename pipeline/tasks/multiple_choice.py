@@ -20,6 +20,7 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list
+from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
 from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -98,6 +99,14 @@ class MultipleChoice(
         example = self.example_for_prediction(row, problems)
         if example is None:
             return None
+        if not is_text_list(row["answers"]):
+            problems.add(
+                row["where"],
+                f"answers: found {type(row['answers']).__name__} {str(row['answers'])[:60]!r}, "
+                "expected a list of texts; correct it",
+                "wrong-type",
+            )
+            return None
         if not all(
             check_surrogates("answers", text, row["where"], problems) for text in row["answers"]
         ):
@@ -117,10 +126,11 @@ class MultipleChoice(
         where, before = row["where"], len(problems)
         for key in ("context", "question"):
             check_text(key, row[key], where, problems)
-        choices, starts = row["choices"], row.get("starts") or []
+        choices, starts = row["choices"], row.get("starts")
+        starts = [] if starts in (None, ()) else starts
         if (
             not is_text_list(choices)
-            or len(choices) < (1 if starts else 2)
+            or len(choices) < (2 if starts == [] else 1)
             or not all(choice.strip() for choice in choices)
         ):
             problems.add(
@@ -130,7 +140,7 @@ class MultipleChoice(
             )
         elif not all(check_surrogates("choices", text, where, problems) for text in choices):
             return None
-        elif starts and len(problems) == before:
+        elif starts != [] and len(problems) == before:
             _check_starts(row["context"], choices, starts, where, problems)
             check_nfc("context", row["context"], where, problems)
         if len(problems) > before:
@@ -315,14 +325,17 @@ def _check_starts(
         )
         return
     for choice, start in zip(choices, starts, strict=True):
-        if start < 0 or not context.startswith(choice, start):
-            problems.add(
-                where,
-                f"choice {choice!r} has start {start}, but the context has "
-                f"{context[max(start, 0) : max(start, 0) + len(choice)]!r} there; correct "
-                "starts or choices",
-                "choice-offset",
-            )
+        if start >= 0 and context.startswith(choice, start):
+            check_whole_words("choice", context, start, start + len(choice), where, problems)
+            continue
+        hint = text_mismatch_hint(context, choice, start)
+        problems.add(
+            where,
+            f"choice {choice!r} has start {start}, but the context has "
+            f"{context[max(start, 0) : max(start, 0) + len(choice)]!r} there; "
+            f"{hint or 'correct starts or choices'}",
+            "choice-offset",
+        )
 
 
 def _mention_features(

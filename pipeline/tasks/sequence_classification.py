@@ -21,7 +21,8 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import HeadKind, Task
-from pipeline.tasks.shared.validation import check_nfc, check_text
+from pipeline.tasks.shared.offsets import check_whole_words, span_hint
+from pipeline.tasks.shared.validation import check_name, check_nfc, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -109,10 +110,13 @@ class SequenceClassification(
         """The text. It must not be empty, its label must be in the recipe, and spans inside it."""
         before = len(problems)
         if row["label"] not in labels:
+            remedy = "add it there, or correct it"
+            if str(row["label"]).removesuffix(".0").isdecimal():
+                remedy += ", or name class numbers with names in the recipe's options"
             problems.add(
                 row["where"],
                 f"label {row['label']!r} is not in the recipe's labels "
-                f"({', '.join(labels)}); add it there, or correct it",
+                f"({', '.join(labels)}); {remedy}",
                 "unknown-label",
             )
         example = _example(row, row["label"], problems)
@@ -290,16 +294,19 @@ def _questions(examples: Sequence[Example]) -> list[str] | None:
 
 def _example(row: Row, label: str, problems: Problems) -> Example | None:
     where, before = row["where"], len(problems)
-    texts = [row["text"], row.get("text_pair") or ""]
+    pair, spans, question = (row.get(key) for key in ("text_pair", "spans", "question"))
+    texts = [row["text"], "" if pair is None else pair]
     for key, text in zip(("text", "text_pair"), texts, strict=True):
-        if key == "text" or text:
+        if key == "text" or text != "":
             check_text(key, text, where, problems)
-    spans = row.get("spans") or []
+    spans = [] if spans is None else spans
     marks = (
         [_check_mark(span, texts, where, problems) for span in spans]
         if isinstance(spans, list | tuple)
         else [None]
     )
+    if question is not None:
+        check_name("question", question, where, problems)
     if not isinstance(spans, list | tuple) or len(spans) > 2:
         problems.add(
             where, f"spans: found {str(spans)[:60]!r}, expected a list of at most two", "wrong-type"
@@ -314,7 +321,7 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
         texts[1],
         tuple(mark for mark in marks if mark),
         label,
-        str(row.get("question") or ""),
+        "" if question is None else str(question),
     )
 
 
@@ -339,13 +346,15 @@ def _check_mark(span: Any, texts: Sequence[Any], where: str, problems: Problems)
         or not 0 <= mark.start < mark.end <= len(text)
         or not text[mark.start : mark.end].strip()
     ):
+        hint = span_hint(text, mark.start, mark.end) if isinstance(text, str) else ""
         problems.add(
             where,
             f"spans: segment {mark.segment}, characters {mark.start} to {mark.end}, is not a span "
-            f"of words in {str(text)[:40]!r}; correct it",
+            f"of words in {str(text)[:40]!r}{hint or '; correct it'}",
             "span-offset",
         )
         return None
+    check_whole_words("span", text, mark.start, mark.end, where, problems)
     return mark
 
 

@@ -23,6 +23,7 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task
+from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -145,9 +146,12 @@ class SpanExtraction(
 
         Texts must not be empty, and each answer must be at its start in the context.
         """
-        if not (_check_texts(row, problems) and _check_answer_types(row, problems)):
+        before = len(problems)
+        _check_texts(row, problems)
+        has_answers = _check_answer_types(row, problems)
+        context = row["context"]
+        if not has_answers or not isinstance(context, str):
             return None
-        context, before = row["context"], len(problems)
         accepted = tuple(
             Answer(answer["text"], answer["answer_start"]) for answer in row["answers"]
         )
@@ -532,7 +536,8 @@ def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
 def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:
     """Add a problem if an answer is not at its start in the context.
 
-    The message gives the start of the nearest occurrence.
+    The message gives the start of the nearest occurrence, and the unit that the start fits. An
+    answer that begins or ends inside a word adds a warning.
     """
     text, start = answer
     if not text.strip():
@@ -543,6 +548,7 @@ def _check_offset(context: str, answer: Answer, where: str, problems: Problems) 
         )
         return
     if start >= 0 and context.startswith(text, start):
+        check_whole_words("answer", context, start, start + len(text), where, problems)
         return
     nearest, normal = _nearest(context, text, start), normalize("NFC", context)
     actual = context[max(start, 0) : max(start, 0) + len(text)]
@@ -559,7 +565,9 @@ def _check_offset(context: str, answer: Answer, where: str, problems: Problems) 
     remedy = (
         f"it starts at {nearest}" if nearest is not None else "it does not occur in the context"
     )
-    problems.add(where, f"{mismatch}; {remedy}: correct answer_start or text", "answer-offset")
+    hint = text_mismatch_hint(context, text, start)
+    remedy += f", {hint}" if hint else ": correct answer_start or text"
+    problems.add(where, f"{mismatch}; {remedy}", "answer-offset")
 
 
 def _nearest(context: str, text: str, start: int) -> int | None:

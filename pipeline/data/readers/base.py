@@ -25,6 +25,27 @@ _SPACES = re.compile(r"[ \t]+")  # str.split() would also split at a no-break sp
 _MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}  # by file extension
 
+# The first bytes of files that are not UTF-8 text, with what they are and the remedy.
+_FOREIGN = {
+    b"\xff\xfe\x00\x00": "UTF-32; convert it with iconv -f utf-32 -t utf-8",
+    b"\xff\xfe": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
+    b"\xfe\xff": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"BZh91AY&SY": "compressed with bzip2; unpack it with bunzip2",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"%PDF-": "a PDF; convert it to text",
+    b"version https://git-lfs": "a Git LFS pointer, not the file; get the file with git lfs pull",
+    b"<!DOCTYPE html": "a web page, not the file; download the file again",
+    b"PAR1\x15": "Parquet; read it with the reader records and the option format: parquet",
+    b"ARROW1\x00\x00": "Arrow; read it with the reader records and the option format: arrow",
+    b"\xff\xff\xff\xff": "Arrow; read it with the reader records and the option format: arrow",
+}
+
+
+class ForeignFileError(OSError):
+    """A file is not UTF-8 text, or has other line endings. The text has the remedy."""
+
+
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """The exceptions of a read from `open_file`: the file is damaged, truncated or not readable."""
 
@@ -83,6 +104,54 @@ def compression(path: Path) -> str | None:
     )
 
 
+def open_text(path: Path) -> BinaryIO:
+    """Open a file of text, and decompress it on the fly.
+
+    To open and to read it may raise READ_ERRORS. One of them is ForeignFileError, if the first
+    bytes are those of a file that is not text in UTF-8.
+    """
+    with path.open("rb") as raw:  # also of a file that only has the extension of a compression
+        found = foreign_content(raw.read(64))
+    if found:
+        raise ForeignFileError(f"the file is {found}")
+    file = open_file(path)
+    try:
+        if found := foreign_content(_head(file)):
+            raise ForeignFileError(f"the file is {found}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """As `open_text`, for a file that is read line by line.
+
+    ForeignFileError is also raised if its line endings seem to be lone carriage returns.
+    """
+    file = open_text(path)
+    head = _head(file)
+    if b"\n" not in head and re.search(rb"\r[^\r]", head):
+        file.close()
+        raise ForeignFileError(
+            "the lines end with a carriage return (CR) only; convert them with tr '\\r' '\\n'"
+        )
+    return file
+
+
+def foreign_content(head: bytes) -> str | None:
+    """What a file with these first bytes is and the remedy, if it is not text in UTF-8."""
+    for encoding, zeros in (("utf-16le", head[1:64:2]), ("utf-16be", head[0:64:2])):
+        if len(zeros) > 3 and not any(zeros):
+            return f"UTF-16 without a mark; convert it with iconv -f {encoding} -t utf-8"
+    return next((found for magic, found in _FOREIGN.items() if head.startswith(magic)), None)
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The first bytes of a file that was just opened, up to a few KB."""
+    return cast(io.BufferedReader, file).peek(1024)
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file, and decompress it on the fly. To open and to read it may raise READ_ERRORS."""
     kind = compression(path)
@@ -101,6 +170,8 @@ def open_file(path: Path) -> BinaryIO:
 
 def damaged_message(error: Exception) -> str:
     """The message for one of READ_ERRORS: what is wrong, and the remedy."""
+    if isinstance(error, ForeignFileError):
+        return str(error)
     return f"the rest of the file cannot be read: {error}; download it again, or try to unpack it"
 
 
@@ -143,7 +214,7 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
     path, first = (source.path, source.first_line) if isinstance(source, Slice) else (source, 1)
     number = first - 1
     try:
-        with open_file(path) as file:
+        with open_lines(path) as file:
             raw_lines = source.lines(file) if isinstance(source, Slice) else file
             for number, raw in enumerate(raw_lines, start=first):
                 where = f"{path}:{number}"
@@ -287,7 +358,9 @@ def abbreviate(value: object, length: int = 80) -> str:
 def not_utf8_message(error: UnicodeDecodeError, offset: int = 0) -> str:
     """The message for bytes that are not UTF-8: the byte, `offset` bytes later, and the remedy."""
     byte = error.object[error.start]
+    # In Latin-1, 0x80 to 0x9f are control characters; in Windows-1252 most are quotes and dashes.
+    encoding = "windows-1252" if 0x80 <= byte <= 0x9F else "latin1"
     return (
         f"byte {offset + error.start + 1}, 0x{byte:02x}, is not UTF-8; "
-        "convert the file, e.g. with iconv -f latin1 -t utf-8"
+        f"convert the file, e.g. with iconv -f {encoding} -t utf-8"
     )

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.data.readers import records
+from pipeline.data.readers import records, superglue
 from pipeline.data.readers.base import Splits
+from pipeline.data.readers.class_names import class_names
 from pipeline.data.readers.tables import has_columns
 from pipeline.data.readers.tags import SchemeEvidence, SchemeOrAuto
 from pipeline.errors import Problems
@@ -58,17 +59,40 @@ def read(
     labels and tags become names.
     """
     row_options: Any = None
-    for where, record, names in _records(hub, split, keys, problems):
+    for where, record, features in _records(hub, split, problems):
         if row_options is None:
-            row_options = _options(hub, keys, record, names, options if to_row else None)
-            if isinstance(row_options, records.FieldMapping):
-                fields = row_options.options.fields
-                columns = [(path or key).split(".")[0] for key, path in fields.items()]
-                if not has_columns(list(record), columns, where, problems):
-                    return
+            row_options = _options(hub, keys, record, options if to_row else None)
+            row_options = _checked(hub, row_options, record, features, where, problems)
+            if row_options is None:
+                return
         row = (to_row or records.row)(record, row_options, where, problems)
         if row is not None:
             yield row
+
+
+def _checked(
+    hub: Hub,
+    options: Any,
+    record: dict[str, Any],
+    features: Mapping[str, Any],
+    where: str,
+    problems: Problems,
+) -> Any:
+    """The options with the names of class numbers; adds problems and returns None if they conflict.
+
+    Columns that do not exist and names that contradict those of the data set are conflicts.
+    """
+    columns = list(hub.fields.values())
+    if isinstance(options, records.FieldMapping):
+        options = _with_class_names(hub, options, features, where, problems)
+        if options is None:
+            return None
+        columns += [(path or key).split(".")[0] for key, path in options.options.fields.items()]
+    elif isinstance(options, superglue.Options):
+        names = class_names(features, hub.fields.get("label", "label"))
+        if not superglue.has_class_names(options, names, where, problems):
+            return None
+    return options if has_columns(list(record), dict.fromkeys(columns), where, problems) else None
 
 
 def resolve_auto(
@@ -84,8 +108,12 @@ def resolve_auto(
         return hub, options, {}
     evidence = SchemeEvidence()
     for name in (name for split in SPLITS for name in hub.splits.of(split)):
-        for where, record, names in _records(hub, name, keys, Problems()):
-            row_options = _options(hub, keys, record, names, options if to_row else None)
+        row_options: Any = None
+        for where, record, features in _records(hub, name, Problems()):
+            if row_options is None:
+                row_options = _options(hub, keys, record, options if to_row else None)
+                named = _with_class_names(hub, row_options, features, where, Problems())
+                row_options = named or row_options
             for tags in records.raw_tags(record, row_options, where):
                 evidence.add(tags)
     scheme = evidence.scheme()
@@ -94,9 +122,9 @@ def resolve_auto(
 
 
 def _records(
-    hub: Hub, split: str, keys: RowKeys, problems: Problems
-) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
-    """For each record its position, its values, and the names of its class numbers.
+    hub: Hub, split: str, problems: Problems
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """For each record its position, its values, and the features of the data set in JSON's form.
 
     The values are also under the keys of a row, if `hub.fields` renames them.
     """
@@ -105,10 +133,10 @@ def _records(
     where = f"hub:{hub.id}@{hub.revision[:8]}:{split}"
     try:
         data = load_dataset(hub.id, hub.config, revision=hub.revision, split=split, streaming=True)
-        names = _class_names(hub, keys, data.features or {})
+        features = data.features.to_dict() if data.features else {}
         for number, record in enumerate(data):
             mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
-            yield f"{where}:{number}", record | mapped, names
+            yield f"{where}:{number}", record | mapped, features
     except (OSError, ValueError) as error:
         problems.add(
             where,
@@ -119,24 +147,23 @@ def _records(
         )
 
 
-def _class_names(hub: Hub, keys: RowKeys, features: Mapping[str, Any]) -> dict[str, str]:
-    for key in (key for key, kind in keys.kinds.items() if kind in ("tags", "label")):
-        feature = features.get(hub.fields.get(key, key))
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        if names:
-            return {str(number): name for number, name in enumerate(names)}
-    return {}
+def _with_class_names(
+    hub: Hub,
+    mapping: records.FieldMapping,
+    features: Mapping[str, Any],
+    where: str,
+    problems: Problems,
+) -> records.FieldMapping | None:
+    """As `records.with_class_names`; `hub.fields` may rename columns of the features."""
+    renamed = {key: features[name] for key, name in hub.fields.items() if name in features}
+    return records.with_class_names(mapping, {**features, **renamed}, where, problems)
 
 
-def _options(
-    hub: Hub, keys: RowKeys, record: dict[str, Any], names: dict[str, str], options: Any
-) -> Any:
+def _options(hub: Hub, keys: RowKeys, record: dict[str, Any], options: Any) -> Any:
     """The options of the conversion from a record to a row; `options` if not None."""
-    if options is None:
-        optional = [key for key in keys.optional if key in hub.fields]
-        common = [key for key in COMMON_KEYS if record.get(hub.fields.get(key, key)) is not None]
-        fields = {key: hub.fields.get(key) for key in (*keys.required, *optional, *common)}
-        options = records.for_task(records.Options(fields, tag_scheme=hub.tag_scheme), keys)
-    if isinstance(options, records.FieldMapping) and names and options.keys_of("label", "tags"):
-        return options.with_options(names=names | options.options.names)
-    return options
+    if options is not None:
+        return options
+    optional = [key for key in keys.optional if key in hub.fields]
+    common = [key for key in COMMON_KEYS if hub.fields.get(key, key) in record]
+    fields = {key: hub.fields.get(key) for key in (*keys.required, *optional, *common)}
+    return records.for_task(records.Options(fields, tag_scheme=hub.tag_scheme), keys)

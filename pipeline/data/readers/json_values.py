@@ -45,11 +45,23 @@ def has_lone_surrogate(text: str, value: Any) -> bool:
 def objects(source: Source, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     """The position ("file:line") and the mapping of each line of JSON lines.
 
-    Blank lines are skipped; any other line without a mapping adds a problem.
+    Blank lines are skipped; any other line without a mapping adds a problem. If the first line only
+    opens a list, the whole file is that list, and this is one problem.
     """
+    is_first = True
     for where, text in lines(source, problems):
         if not text.strip():
             continue
+        opens_list, is_first = is_first and text.strip() == "[", False
+        if opens_list:
+            problems.add(
+                where,
+                "the file is one JSON list, not JSON lines; convert it with jq -c '.[]', or, for "
+                "the reader records, set format: json",
+                "not-json",
+                hides=True,
+            )
+            return
         try:
             value = decode(text)
         except ValueError as error:
@@ -90,6 +102,36 @@ def check(
                 hides,
             )
     return valid
+
+
+def id_of(value: Mapping[str, Any], key: str, where: str, problems: Problems) -> dict[str, str]:
+    """The key `id` of a row, from the text or integer `value[key]`.
+
+    Without it, the result is empty, and a warning is added. An id of another type adds a problem.
+    """
+    id = value.get(key)
+    if isinstance(id, str | int) and not isinstance(id, bool):
+        return {"id": str(id)}
+    if id is None:
+        add_missing_id(key, where, problems)
+    else:
+        problems.add(
+            where,
+            f"{key}: found {type(id).__name__} {abbreviate(id, 40)}, expected text or an integer; "
+            "correct it, or remove it to number the rows",
+            "wrong-type",
+        )
+    return {}
+
+
+def add_missing_id(key: str, where: str, problems: Problems) -> None:
+    """Warn of a row without an id. `prepare` makes one of its split and position."""
+    problems.add(
+        where,
+        f"{key} is missing, so the row gets an id of its split and position; "
+        "add ids to keep them when rows are added or removed",
+        "missing-id",
+    )
 
 
 def check_answers(answers: list[Any], where: str, problems: Problems) -> bool:

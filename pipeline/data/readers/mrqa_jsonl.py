@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.readers.base import Source, abbreviate
-from pipeline.data.readers.json_values import check, objects
+from pipeline.data.readers.json_values import check, id_of, objects
+from pipeline.data.readers.offsets import offset_in_characters
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.shared.offsets import OffsetUnit, text_mismatch_hint
 
 
 @dataclass(frozen=True)
 class Options:
-    """The format has no options."""
+    """`offsets` is the unit of `char_spans`."""
+
+    offsets: OffsetUnit = "characters"
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `id` (MRQA's qid), `question`, `context` and `answers`.
 
-    Each detected answer and each of its char_spans is an answer. The char_spans are the positions
-    of the first and the last character, both included.
+    Questions without a qid have no id in their row. Each detected answer and each of its char_spans
+    is an answer. The char_spans are the positions of the first and the last character, both
+    included.
     """
     for where, value in objects(source, problems):
         if "header" in value:
@@ -27,22 +32,36 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
         if not check(value, where, {"context": str, "qas": list}, problems, hides=True):
             continue
         for q, qa in enumerate(value["qas"]):
-            qa_where = f"{where}: qas[{q}]"
-            keys = {"qid": str, "question": str, "detected_answers": list}
-            if check(qa, qa_where, keys, problems):
-                answers = _answers(qa["detected_answers"], value["context"], qa_where, problems)
-                if answers:
-                    yield {
-                        "where": f"{qa_where} ({qa['qid']})",
-                        "id": qa["qid"],
-                        "question": qa["question"],
-                        "context": value["context"],
-                        "answers": answers,
-                    }
+            row = _question(qa, value["context"], f"{where}: qas[{q}]", options, problems)
+            if row is not None:
+                yield row
+
+
+def _question(
+    qa: Any, context: str, where: str, options: Options, problems: Problems
+) -> Row | None:
+    """The row of a question; adds all problems and returns None if it is invalid."""
+    if not check(qa, where, {}, problems):
+        return None
+    before = len(problems)
+    id_key = id_of(qa, "qid", where, problems)
+    check(qa, where, {"question": str, "detected_answers": list}, problems)
+    detected, answers = qa.get("detected_answers"), list[dict[str, Any]]()
+    if isinstance(detected, list):
+        answers = _answers(detected, context, where, options.offsets, problems)
+    if len(problems) > before:
+        return None
+    return {
+        "where": f"{where} ({id_key['id']})" if id_key else where,
+        **id_key,
+        "question": qa["question"],
+        "context": context,
+        "answers": answers,
+    }
 
 
 def _answers(
-    detected: list[Any], context: str, where: str, problems: Problems
+    detected: list[Any], context: str, where: str, unit: OffsetUnit, problems: Problems
 ) -> list[dict[str, Any]]:
     """The distinct answers of a question.
 
@@ -62,16 +81,21 @@ def _answers(
                     "not-an-integer",
                 )
                 continue
-            text = context[span[0] : span[1] + 1] if 0 <= span[0] <= span[1] else ""
-            if not text or _letters(text) != _letters(answer["text"]):
+            start, end = (
+                offset_in_characters("char_spans", context, offset, unit, answer_where, problems)
+                for offset in (span[0], span[1] + 1)
+            )
+            text = context[start:end] if 0 <= start < end else ""
+            if not text or _normalize(text) != _normalize(answer["text"]):
+                hint = text_mismatch_hint(context, answer["text"], span[0])
                 problems.add(
                     answer_where,
                     f"answer {abbreviate(answer['text'], 40)} has the char_spans "
-                    f"{span[0]} to {span[1]}, but the context has {abbreviate(text, 40)} there; "
-                    "correct char_spans",
+                    f"{span[0]} to {span[1]}, but the context has {abbreviate(text, 40)} there"
+                    f"; {hint or 'correct char_spans'}",
                     "answer-offset",
                 )
-            answers[span[0], text] = None
+            answers[start, text] = None
     if not answers and len(problems) == num_problems:
         problems.add(
             where,
@@ -90,6 +114,6 @@ def _is_span(value: Any) -> bool:
     )
 
 
-def _letters(text: str) -> str:
-    """A text without case, spacing and punctuation; MRQA's answers differ in these."""
-    return "".join(char for char in text.casefold() if char.isalnum())
+def _normalize(text: str) -> str:
+    """A text without case and spacing; MRQA's answers differ from their spans in these."""
+    return "".join(text.casefold().split())

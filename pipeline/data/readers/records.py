@@ -1,34 +1,57 @@
-"""One record per row, for any task: JSON lines, CSV, TSV or Parquet.
+"""One record per row, for any task: JSON, CSV, TSV, Parquet or Arrow.
 
 The recipe maps the keys of a row to the keys or columns of the file.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from pipeline.data.readers.base import Source, abbreviate
-from pipeline.data.readers.json_values import check, check_answers, decode
-from pipeline.data.readers.tables import FORMATS, Dialect, Format, Quote, format_of, records
+from pipeline.data.readers.cells import parse_list
+from pipeline.data.readers.class_names import class_names
+from pipeline.data.readers.json_documents import is_document
+from pipeline.data.readers.json_values import add_missing_id, check, check_answers
+from pipeline.data.readers.offsets import convert_offsets
+from pipeline.data.readers.tables import (
+    FORMATS,
+    NESTED,
+    Dialect,
+    Format,
+    Quote,
+    Record,
+    features,
+    format_of,
+    records,
+)
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems, did_you_mean
-from pipeline.tasks.base.row import Row, RowKeys, ValueKind
+from pipeline.tasks.base.row import COMMON_KEYS, Row, RowKeys, ValueKind
+from pipeline.tasks.shared.offsets import OffsetUnit
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _name(value: Any) -> str | None:
-    """A label or an id as text; booleans as in JSON."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, str | int) else None
-
-
 def _integer(value: Any) -> int | None:
+    """An integer; pandas writes the integers of a column with missing values as 2.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _name(value: Any) -> str | None:
+    """Text, or an integer as text."""
+    number = _integer(value)
+    return _text(value) if number is None else str(number)
+
+
+def _label(value: Any) -> str | None:
+    """A label as text; booleans as in JSON."""
+    return str(value).lower() if isinstance(value, bool) else _name(value)
 
 
 def _list(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any] | None]:
@@ -45,7 +68,7 @@ def _span(value: Any) -> dict[str, int] | None:
         and value.keys() == _SPAN_KEYS
         and all(_integer(number) is not None for number in value.values())
     )
-    return value if valid else None
+    return {key: cast(int, _integer(number)) for key, number in value.items()} if valid else None
 
 
 _SPAN_KEYS = {"segment", "start", "end"}
@@ -64,8 +87,8 @@ class _Converter(NamedTuple):
 _CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of the kind answers
     "text": _Converter(_text, "text"),
     "name": _Converter(_name, "text or an integer"),
-    "label": _Converter(_name, "text, an integer, or true or false"),
-    "tags": _Converter(_list(_name), "a list of texts or integers"),
+    "label": _Converter(_label, "text, an integer, or true or false"),
+    "tags": _Converter(_list(_label), "a list of texts or integers"),
     "texts": _Converter(_list(_text), "a list of texts"),
     "integer": _Converter(_integer, "an integer"),
     "integers": _Converter(_list(_integer), "a list of integers"),
@@ -73,6 +96,7 @@ _CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of th
         _list(_span), "a list of mappings, each with the integers segment, start and end"
     ),
 }
+_match_integer = re.compile(r"-?[0-9]{1,18}(\.0)?").fullmatch  # pandas writes 2.0
 # Instead of a key `answers` of the kind answers, `fields` may have these two.
 _SINGLE_ANSWER: dict[str, ValueKind] = {"answer": "text", "answer_start": "integer"}
 
@@ -85,21 +109,27 @@ class Options:
     nested (`text: passage.text`), nothing if the names are equal (`{text, label}`). Every record
     must have all of them.
 
-    `names` renames labels and tags, e.g. {"0": no, "1": yes}; others keep their names. `tag_scheme`
-    is the scheme of the renamed tags. Answers with offsets are a list of {text, answer_start}, or
-    {text: [...], answer_start: [...]}. Instead of them, `answer` and `answer_start` have a single
-    answer; an empty `answer` means "no answer".
+    `names` renames labels and tags, e.g. {"0": no, "1": yes}; others keep their names. Names of
+    class numbers in the metadata of a Parquet or Arrow file apply first. `tag_scheme` is the scheme
+    of the renamed tags. Answers with offsets are a list of {text, answer_start}, or {text: [...],
+    answer_start: [...]}. Instead of them, `answer` and `answer_start` have a single answer; an
+    empty `answer` means "no answer". `offsets` is the unit of all offsets.
+
+    With `group_by`, a file has one token per record: adjacent records with the same value in this
+    column, or with none, are the tokens of one row.
 
     `format` is by default that of the file's extension (.jsonl, .ndjson, .json, .csv, .tsv,
-    .parquet). CSV and TSV have a `delimiter`, and `columns`, the column names if the file has no
-    header. `quote: double` accepts cells in double quotes, `none` reads quotes as text; `auto` is
-    double for CSV and none for TSV, but a TSV cell in quotes is a problem. A list in a cell is
-    JSON, or texts separated by `list_separator`.
+    .parquet, .arrow). CSV and TSV have a `delimiter`, and `columns`, the column names if the file
+    has no header. `quote: double` accepts cells in double quotes, `none` reads quotes as text;
+    `auto` is double for CSV and none for TSV, but a TSV cell in quotes is a problem. A list in a
+    cell is JSON, in Python's or numpy's notation, or texts separated by `list_separator`.
     """
 
     fields: dict[str, str | None] = field(default_factory=lambda: {"text": None, "label": None})
     names: dict[str, str] = field(default_factory=dict)
     tag_scheme: SchemeOrAuto = "iob2"
+    offsets: OffsetUnit = "characters"
+    group_by: str | None = None
     format: Format | None = None
     delimiter: str | None = None
     columns: tuple[str, ...] = ()
@@ -120,6 +150,8 @@ class Options:
             )
         if self.list_separator == "":
             problems.append("list_separator: it is empty; remove the key if lists are JSON")
+        if self.list_separator is not None and self.group_by is not None:
+            problems.append("list_separator: group_by already makes lists; remove one of the keys")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -140,6 +172,11 @@ class FieldMapping:
         if self.options.names and not self.keys_of("label", "tags"):
             problems.append(
                 "names: fields has no label or tags to rename; add label to fields, or remove names"
+            )
+        if self.options.group_by is not None and not self.keys_of("texts", "tags"):
+            problems.append(
+                "group_by: fields has no lists to make of the records of a group; add tokens to "
+                "fields, or remove group_by"
             )
         if problems:
             raise ValueError("; ".join(problems))
@@ -165,16 +202,26 @@ def keys(options: Options) -> frozenset[str]:
     return fields - {"answer", "answer_start"} | {"answers"} if "answer" in fields else fields
 
 
-def chunk_boundary(path: Any, mapping: FieldMapping) -> Literal["lines"] | None:
-    """JSON lines may be split between lines; tables may not: they have headers and line breaks."""
-    return "lines" if format_of(path, mapping.options.format) == "jsonl" else None
+def chunk_boundary(path: Path, mapping: FieldMapping) -> Literal["lines"] | None:
+    """JSON lines may be split between lines; tables may not: they have headers and line breaks.
+
+    Nor may a row of several records, or a single JSON value.
+    """
+    kind = format_of(path, mapping.options.format)
+    if kind not in ("jsonl", "json") or mapping.options.group_by is not None:
+        return None
+    return None if kind == "json" and is_document(path, _columns(mapping, kind)) else "lines"
 
 
 def read(source: Source, mapping: FieldMapping, problems: Problems) -> Iterator[Row]:
     """Rows with the keys of `fields`. The tag scheme must not be auto: see `resolve_auto`."""
-    unmatched = set(mapping.options.names)
-    for where, record in _records(source, mapping, problems):
-        result = row(record, mapping, where, problems)
+    metadata = _features_of(source, mapping)
+    named = with_class_names(mapping, metadata, str(source), problems)
+    if named is None:
+        return
+    unmatched = set(mapping.options.names) - _names_in(metadata, mapping)
+    for where, record in _records(source, named, problems):
+        result = row(record, named, where, problems)
         if result is not None:
             if unmatched:
                 unmatched -= _original_names(record, mapping)
@@ -214,6 +261,48 @@ def check_options(mapping: FieldMapping, where: str, problems: Problems) -> None
         )
 
 
+def with_class_names(
+    mapping: FieldMapping, metadata: Mapping[str, Any], where: str, problems: Problems
+) -> FieldMapping | None:
+    """The mapping with the names of class numbers in the features of `datasets`.
+
+    Adds a problem and returns None if the recipe gives a number another name. (A recipe may rename
+    the metadata's names.)
+    """
+    renamed, by_number = mapping.options.names, dict[str, str]()
+    for key in mapping.keys_of("label", "tags"):
+        names = class_names(metadata, mapping.options.fields[key] or key)
+        by_number |= {str(number): renamed.get(name, name) for number, name in enumerate(names)}
+    conflicts = [
+        f"{number} is {name!r} in the file and {renamed[number]!r} in the recipe"
+        for number, name in by_number.items()
+        if renamed.get(number, name) != name
+    ]
+    if conflicts:
+        problems.add(
+            where,
+            f"names: the class numbers have other names in the file's metadata: "
+            f"{', '.join(conflicts)[:300]}; remove these numbers from names in the recipe's "
+            "options, or rename the file's names instead of its numbers",
+            "class-name",
+            hides=True,
+        )
+        return None
+    return mapping.with_options(names=by_number | renamed) if by_number else mapping
+
+
+def _features_of(source: Source, mapping: FieldMapping) -> Mapping[str, Any]:
+    """The features of `datasets` in the metadata of a file; empty if it has none."""
+    kind = format_of(source, mapping.options.format)
+    return features(Path(str(source)), kind) if kind else {}
+
+
+def _names_in(metadata: Mapping[str, Any], mapping: FieldMapping) -> set[str]:
+    """The class names of labels and tags in the features of `datasets`."""
+    paths = (mapping.options.fields[key] or key for key in mapping.keys_of("label", "tags"))
+    return {name for path in paths for name in class_names(metadata, path)}
+
+
 def row(
     record: dict[str, Any], mapping: FieldMapping, where: str, problems: Problems
 ) -> Row | None:
@@ -226,6 +315,7 @@ def row(
         result[key], errors = to_iob2(result[key], cast(Scheme, mapping.options.tag_scheme))
         for position, message, kind in errors:
             problems.add(where, f"token {position}: {message}", kind)
+    convert_offsets(result, mapping.options.offsets, problems)
     return None if len(problems) > before else result
 
 
@@ -240,8 +330,9 @@ def resolve_auto(
         return mapping, {}
     evidence = SchemeEvidence()
     for source in files:
-        for where, record in _records(source, mapping, Problems()):
-            for tags in raw_tags(record, mapping, where):
+        named = _with_names_of_file(source, mapping, Problems()) or mapping
+        for where, record in _records(source, named, Problems()):
+            for tags in raw_tags(record, named, where):
                 evidence.add(tags)
     scheme = evidence.scheme()
     return mapping.with_options(tag_scheme=scheme), {"tag_scheme": scheme}
@@ -268,23 +359,64 @@ def _records(
             hides=True,
         )
         return
-    nested = kind in ("jsonl", "parquet")
-    columns = {
-        (path or key).split(".")[0] if nested else path or key
-        for key, path in options.fields.items()
-    }
     dialect = Dialect(options.delimiter, options.columns, options.quote)
-    for where, record in records(source, kind, sorted(columns), dialect, problems):
-        yield where, record if nested else _parse_cells(record, mapping)
+    result = records(source, kind, _columns(mapping, kind), dialect, problems)
+    if options.group_by is not None:
+        result = _grouped(result, options.group_by, mapping, problems)
+    for where, record in result:
+        yield where, record if kind in NESTED else _parse_cells(record, mapping, where, problems)
+
+
+def _columns(mapping: FieldMapping, kind: Format) -> list[str]:
+    """The columns of the file that rows need; for a nested key, its first part."""
+    paths = [path or key for key, path in mapping.options.fields.items()]
+    if kind in NESTED:
+        paths = [path.split(".")[0] for path in paths]
+    return sorted({*paths, *filter(None, [mapping.options.group_by])})
+
+
+def _grouped(
+    records: Iterator[tuple[str, Record]],
+    column: str,
+    mapping: FieldMapping,
+    problems: Problems,
+) -> Iterator[tuple[str, Record]]:
+    """One record per group of adjacent records, with a list of the values of texts and tags.
+
+    A record without a value in `column` belongs to the group before it. Other values are those of
+    the group's first record. A group is skipped if one of its records could not be read.
+    """
+    lists = [mapping.options.fields[key] or key for key in mapping.keys_of("texts", "tags")]
+    group: Record = {}
+    position, before = "", len(problems)
+    for where, record in records:
+        value = record.get(column)
+        starts_group = value not in (None, "") and value != group.get(column)
+        if not group and not starts_group:
+            problems.add(
+                where,
+                f"{column} is empty in the first record, so its group is unknown; fill it in, or "
+                "correct group_by in the recipe's options",
+                "missing-group",
+            )
+        if starts_group:
+            if group and len(problems) == before:
+                yield position, group
+            position, before = where, len(problems)
+            group = record | {name: [] for name in lists if name in record}
+        for name in lists:
+            if name in group:
+                group[name].append(record.get(name))
+    if group and len(problems) == before:
+        yield position, group
 
 
 def _raw_row(
     record: dict[str, Any], mapping: FieldMapping, where: str, problems: Problems
 ) -> Row | None:
     """The row with its tags before the conversion to IOB2."""
-    options = mapping.options
+    options, before = mapping.options, len(problems)
     result: Row = {"where": where}
-    invalid = False
     for key, field_path in options.fields.items():
         path = field_path or key
         try:
@@ -296,10 +428,13 @@ def _raw_row(
                 "add it, or set its name in the recipe's fields",
                 "missing-key",
             )
-            invalid = True
             continue
-        if key == "answer" or (key == "answer_start" and value is None):
-            result[key] = value or None
+        if value is None and key in COMMON_KEYS:
+            if key == "id":
+                add_missing_id(path, where, problems)
+            continue
+        if key in _SINGLE_ANSWER and (value is None or value == ""):  # no answer
+            result[key] = None
             continue
         kind = mapping.kinds[key]
         result[key] = (
@@ -307,8 +442,7 @@ def _raw_row(
             if kind == "answers"
             else _convert(kind, value, path, where, problems)
         )
-        invalid |= result[key] is None
-    if invalid:
+    if len(problems) > before:
         return None
     for key in mapping.keys_of("label", "tags"):
         value = _value_at(record, options.fields[key] or key)
@@ -324,21 +458,31 @@ def _convert(kind: ValueKind, value: Any, path: str, where: str, problems: Probl
         problems.add(
             where,
             f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
-            "correct it, or the recipe's fields",
+            f"correct it, or the recipe's fields{_group_by_hint(kind, value)}",
             "not-an-integer" if kind == "integer" else "wrong-type",
         )
     return result
+
+
+def _group_by_hint(kind: ValueKind, value: Any) -> str:
+    if kind not in ("texts", "tags") or not isinstance(value, str):
+        return ""
+    return (
+        "; if each record is one token, set group_by in the recipe's options to the column that "
+        "tells the sentences apart"
+    )
 
 
 def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:
     """The new name of a label, or a list of those of tags.
 
     `value` is the value in the file. str(value) is looked up too, because YAML's {true: yes} is
-    loaded as {"True": "yes"}.
+    loaded as {"True": "yes"}; and 2.0 is also looked up as 2.
     """
     if isinstance(name, list):
         return [_rename(tag, raw_tag, names) for tag, raw_tag in zip(name, value, strict=True)]
-    return names.get(str(value), names.get(name, name))
+    integer = name.removesuffix(".0") if _match_integer(name) else name
+    return names.get(str(value), names.get(name, names.get(integer, name)))
 
 
 def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]] | None:
@@ -378,36 +522,33 @@ def _with_single_answer(result: Row, problems: Problems) -> Row | None:
             "not-an-integer",
         )
         return None
-    if not isinstance(text, str):
-        problems.add(
-            result["where"],
-            f"answer: found {type(text).__name__} {abbreviate(text, 40)}, expected text; "
-            "correct it, or the recipe's fields",
-            "wrong-type",
-        )
-        return None
     return result | {"answers": [{"text": text, "answer_start": start}]}
 
 
-def _parse_cells(record: dict[str, Any], mapping: FieldMapping) -> dict[str, Any]:
-    """The record with integers and lists parsed from text; invalid ones stay text."""
-    separator = mapping.options.list_separator
-    return record | {
-        column or key: _parse_cell(mapping.kinds[key], record[column or key], separator)
-        for key, column in mapping.options.fields.items()
-    }
+def _parse_cells(record: Record, mapping: FieldMapping, where: str, problems: Problems) -> Record:
+    """The record with integers and lists parsed from text; invalid ones stay text.
+
+    An empty id is none. Lists in the notation of Python or numpy add a warning.
+    """
+    parsed: Record = {}
+    for key, column in mapping.options.fields.items():
+        name = column or key
+        cell = record[name]
+        if isinstance(cell, str):  # a list if records are grouped
+            parsed[name] = _parse_cell(key, cell, mapping, f"{where}: {name}", problems)
+    return record | parsed
 
 
-def _parse_cell(kind: ValueKind, cell: str, separator: str | None) -> Any:
+def _parse_cell(key: str, cell: str, mapping: FieldMapping, where: str, problems: Problems) -> Any:
+    kind, separator = mapping.kinds[key], mapping.options.list_separator
+    if key in COMMON_KEYS:
+        return cell or None
     if kind == "integer":
-        return int(cell) if re.fullmatch(r"-?[0-9]{1,18}", cell) else cell or None
+        return int(cell.removesuffix(".0")) if _match_integer(cell) else cell
     if kind in ("texts", "tags") and separator:
         return cell.split(separator) if cell else []
     if kind in ("texts", "tags", "integers", "spans", "answers"):
-        try:
-            return decode(cell)
-        except ValueError:
-            return cell
+        return parse_list(cell, where, problems)
     return cell
 
 

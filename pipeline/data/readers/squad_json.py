@@ -7,30 +7,45 @@ question's id. Memory holds one paragraph, or one article if its title comes aft
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.data.readers.base import READ_ERRORS, damaged_message, open_file
+from pipeline.data.readers.base import READ_ERRORS, abbreviate, damaged_message, open_text
 from pipeline.data.readers.json_stream import JsonStream, NotJsonError
-from pipeline.data.readers.json_values import check, check_answers
+from pipeline.data.readers.json_values import check, check_answers, id_of
+from pipeline.data.readers.offsets import convert_offsets
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.shared.offsets import OffsetUnit
 
 
 @dataclass(frozen=True)
 class Options:
-    """The format has no options: 2.0 has `is_impossible`, 1.1 does not."""
+    """`offsets` is the unit of `answer_start`. 2.0 has `is_impossible`, 1.1 does not."""
+
+    offsets: OffsetUnit = "characters"
+
+
+class _Paragraph(NamedTuple):
+    """A paragraph's position, its members without `qas`, and its questions with their positions."""
+
+    where: str
+    members: dict[str, Any]
+    questions: list[tuple[str, Any]]
 
 
 def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `id`, `title`, `question`, `context` and `answers`.
 
+    Questions without an id have none in their row, articles without a title none in their rows.
     `plausible_answers` are ignored, because they are not answers.
     """
     try:
-        with open_file(path) as file:
+        with open_text(path) as file:
             stream = JsonStream(file)
             for article in _items(stream, "data", str(path), {}, problems):
-                yield from _article(stream, path, f"data[{article}]", problems)
+                for row in _article(stream, path, f"data[{article}]", problems):
+                    if convert_offsets(row, options.offsets, problems):
+                        yield row
             stream.end()
     except NotJsonError as error:
         problems.add(f"{path}:{error.line}", str(error), error.kind, hides=True)
@@ -40,16 +55,34 @@ def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
 
 def _article(stream: JsonStream, path: Path, json_path: str, problems: Problems) -> Iterator[Row]:
     article: dict[str, Any] = {}
-    untitled: list[tuple[str, Any]] = []
+    untitled: list[_Paragraph] = []
     article_where = f"{path}:{stream.line}: {json_path}"
     for number in _items(stream, "paragraphs", article_where, article, problems):
-        where = f"{path}:{stream.line}: {json_path}.paragraphs[{number}]"
+        paragraph = _paragraph(stream, path, f"{json_path}.paragraphs[{number}]", problems)
+        if paragraph is None:
+            continue
         if "title" in article:
-            yield from _questions(stream.value(), where, article, problems)
+            yield from _questions(paragraph, article, problems)
         else:
-            untitled.append((where, stream.value()))
-    for where, paragraph in untitled:
-        yield from _questions(paragraph, where, article, problems)
+            untitled.append(paragraph)
+    for paragraph in untitled:
+        yield from _questions(paragraph, article, problems)
+
+
+def _paragraph(
+    stream: JsonStream, path: Path, json_path: str, problems: Problems
+) -> _Paragraph | None:
+    """The next paragraph; adds a problem and returns None if it is not a mapping."""
+    where = f"{path}:{stream.line}: {json_path}"
+    if stream.peek() != "{":
+        check(stream.value(), where, {}, problems, hides=True)
+        return None
+    members: dict[str, Any] = {}
+    questions = [
+        (f"{path}:{stream.line}: {json_path}.qas[{q}]", stream.value())
+        for q in _items(stream, "qas", where, members, problems)
+    ]
+    return _Paragraph(where, members, questions)
 
 
 def _items(
@@ -69,37 +102,70 @@ def _items(
             yield from stream.items()
         else:
             mapping[key] = stream.value()
-    if not has_list:
+    if not has_list and {"question", "context"} <= mapping.keys():
+        problems.add(
+            where,
+            "the item is one question, not an article with paragraphs; read the file with "
+            "reader: records and the options fields: {id, context, question, answers}",
+            "missing-key",
+            hides=True,
+        )
+    elif not has_list:
         check(mapping, where, {name: list}, problems, hides=True)
 
 
-def _questions(
-    paragraph: Any, paragraph_where: str, article: dict[str, Any], problems: Problems
-) -> Iterator[Row]:
-    keys = {"context": str, "qas": list}
-    if not check(paragraph, paragraph_where, keys, problems, hides=True):
-        return
-    title = {"title": str(article["title"])} if "title" in article else {}
-    for q, qa in enumerate(paragraph["qas"]):
-        where = f"{paragraph_where}.qas[{q}]"
-        if not check(qa, where, {"id": str, "question": str, "answers": list}, problems):
-            continue
-        row: Row = {
-            "where": f"{where} ({qa['id']})",
-            "id": qa["id"],
-            "question": qa["question"],
-            "context": paragraph["context"],
-            "answers": qa["answers"],
-            **title,
-        }
-        if bool(qa["answers"]) == bool(qa.get("is_impossible", False)):
-            conflict = (
-                "answers although is_impossible is true"
-                if qa["answers"]
-                else "no answer, and is_impossible is not true"
-            )
-            problems.add(
-                row["where"], f"the question has {conflict}; correct one of them", "missing-answers"
-            )
-        elif check_answers(row["answers"], row["where"], problems):
-            yield row
+def _questions(paragraph: _Paragraph, article: dict[str, Any], problems: Problems) -> Iterator[Row]:
+    title = _title(article, paragraph.where, problems)
+    has_context = check(paragraph.members, paragraph.where, {"context": str}, problems, hides=True)
+    for where, qa in paragraph.questions:
+        row = _question(qa, where, problems)
+        if row is not None and has_context and title is not None:
+            yield row | {"context": paragraph.members["context"]} | title
+
+
+def _title(article: dict[str, Any], where: str, problems: Problems) -> dict[str, str] | None:
+    """The title as a key of a row, none if it is null; adds a problem for another type."""
+    title = article.get("title")
+    if title is None:
+        return {}
+    if isinstance(title, str | int) and not isinstance(title, bool):
+        return {"title": str(title)}
+    problems.add(
+        where,
+        f"title: found {type(title).__name__} {abbreviate(title, 40)}, expected text; correct it, "
+        "or remove the title to split by context",
+        "wrong-type",
+        hides=True,
+    )
+    return None
+
+
+def _question(qa: Any, where: str, problems: Problems) -> Row | None:
+    """The row of a question without its context; adds all problems and returns None if invalid."""
+    if not check(qa, where, {}, problems):
+        return None
+    before = len(problems)
+    id_key = id_of(qa, "id", where, problems)
+    check(qa, where, {"question": str, "answers": list}, problems)
+    if id_key:
+        where += f" ({id_key['id']})"
+    impossible, answers = qa.get("is_impossible"), qa.get("answers")
+    if not isinstance(impossible, bool | None):
+        problems.add(
+            where,
+            f"is_impossible: found {type(impossible).__name__} {abbreviate(impossible, 40)}, "
+            "expected true or false; write it without quotes",
+            "wrong-type",
+        )
+    elif isinstance(answers, list) and bool(answers) == bool(impossible):
+        conflict = (
+            "answers although is_impossible is true"
+            if answers
+            else "no answer, and is_impossible is not true"
+        )
+        problems.add(where, f"the question has {conflict}; correct one of them", "missing-answers")
+    if isinstance(answers, list):
+        check_answers(answers, where, problems)
+    if len(problems) > before:
+        return None
+    return {"where": where, **id_key, "question": qa["question"], "answers": answers}

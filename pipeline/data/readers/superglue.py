@@ -7,7 +7,7 @@ official numbers restart in each split, and WiC's repeat.
 
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -67,6 +67,25 @@ def row(record: Record, options: Options, where: str, problems: Problems) -> Row
     label = _label(record, corpus.labels, where, problems) if corpus.labels else ""
     result = corpus.row(record, label, where, problems) if valid and label is not None else None
     return None if result is None else {"where": where, **result}
+
+
+def has_class_names(options: Options, names: Sequence[str], where: str, problems: Problems) -> bool:
+    """Whether the names of the hub's class numbers, if any, are the labels of the corpus in order.
+
+    Adds a problem if not. The names may differ in case: False is false.
+    """
+    labels = _FORMATS[options.corpus].labels
+    if not names or not labels or tuple(map(str.lower, names)) == labels:
+        return True
+    problems.add(
+        where,
+        f"label: the class numbers have the names {', '.join(names)[:200]}, but the labels of "
+        f"{options.corpus} are {', '.join(labels)}; correct corpus in the recipe's options, or use "
+        "another copy of the data set",
+        "class-name",
+        hides=True,
+    )
+    return False
 
 
 def _label(record: Record, labels: tuple[str, ...], where: str, problems: Problems) -> str | None:

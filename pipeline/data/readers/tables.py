@@ -1,9 +1,10 @@
-"""Files of records, each a mapping of keys to values: JSON lines, CSV, TSV and Parquet."""
+"""Files of records, each a mapping of keys to values: JSON, CSV, TSV, Parquet and Arrow."""
 
 import csv
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, get_args
@@ -18,26 +19,31 @@ from pipeline.data.readers.base import (
     abbreviate,
     compression,
     damaged_message,
+    foreign_content,
     lines,
     open_file,
 )
+from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
 from pipeline.errors import Problems, did_you_mean
 
 Quote = Literal["auto", "double", "none"]
-Format = Literal["jsonl", "csv", "tsv", "parquet"]
+Format = Literal["jsonl", "csv", "tsv", "parquet", "json", "arrow"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Record = dict[str, Any]
 
 _EXTENSIONS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+NESTED: tuple[Format, ...] = ("jsonl", "json", "parquet", "arrow")  # values are not only text
 PARQUET_BATCH_ROWS = 1024  # in memory at once
+_ARROW_FILE = b"ARROW1"  # an Arrow stream begins otherwise
 MAX_CELL_CHARACTERS = 1 << 24  # limits the cell of a quote that is never closed
 
 
@@ -61,18 +67,21 @@ def records(
 ) -> Iterator[tuple[str, Record]]:
     """The position and the values of each record; the values of CSV and TSV are text.
 
-    A table without all of `columns` adds a problem and has no records. JSON lines are not checked.
+    A table without all of `columns` adds a problem and has no records. JSON is not checked. Records
+    of `json` are the items of a list, those of the list `data` of a mapping, or JSON lines.
     """
-    if kind == "jsonl":
-        return objects(source, problems)
     path = Path(str(source))
-    if kind == "parquet":
-        return _parquet(path, columns, problems)
+    if kind == "json" and isinstance(source, Path) and is_document(source, columns):
+        return items(source, problems)
+    if kind in ("jsonl", "json"):
+        return objects(source, problems)
+    if kind in ("parquet", "arrow"):
+        return _columnar(path, kind, columns, problems)
     return _table(path, kind, columns, dialect, problems)
 
 
 def has_columns(
-    names: Sequence[str], required: Sequence[str], where: str, problems: Problems
+    names: Sequence[str], required: Iterable[str], where: str, problems: Problems
 ) -> bool:
     """Whether `names` contains all `required` columns; adds a problem for each missing one."""
     missing = [name for name in required if name not in names]
@@ -170,23 +179,41 @@ def _rows(
             yield positions[0], cells
 
 
-def _parquet(
-    path: Path, columns: Sequence[str], problems: Problems
+def features(path: Path, kind: Format) -> dict[str, Any]:
+    """The features that the library `datasets` wrote into a Parquet or Arrow file; {} if none.
+
+    They have the names of class numbers. A file that cannot be read has none.
+    """
+    if kind not in ("parquet", "arrow"):
+        return {}
+    try:
+        with _seekable(path) as file:
+            metadata = _schema(file, kind).metadata or {}
+            value = json.loads(metadata.get(b"huggingface", b"{}"))
+    except (pa.ArrowException, ValueError, *READ_ERRORS):
+        return {}
+    info = value.get("info") if isinstance(value, dict) else None
+    found = info.get("features") if isinstance(info, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _columnar(
+    path: Path, kind: Format, columns: Sequence[str], problems: Problems
 ) -> Iterator[tuple[str, Record]]:
     previous = number = 0
     try:
-        with _seekable(path) as file, pq.ParquetFile(file) as table:
-            if not has_columns(table.schema_arrow.names, columns, str(path), problems):
+        with _seekable(path) as file:
+            if not has_columns(_schema(file, kind).names, columns, str(path), problems):
                 return
-            for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=list(columns)):
+            for batch in _batches(file, kind, columns):
                 for number, record in enumerate(batch.to_pylist(), start=previous + 1):
                     yield f"{path}: row {number}", record
                 previous = number
     except (pa.ArrowException, UnicodeDecodeError) as error:
         problems.add(
             f"{path}: row {number + 1}",
-            f"not valid Parquet: {error}; download it again, or correct the recipe's format",
-            "not-parquet",
+            f"not valid {kind.capitalize()}: {error}; {_format_remedy(path)}",
+            "not-parquet" if kind == "parquet" else "not-arrow",
             hides=True,
         )
     except READ_ERRORS as error:
@@ -195,13 +222,55 @@ def _parquet(
         )
 
 
+def _format_remedy(path: Path) -> str:
+    """The remedy for a file that is not of its format, from its first bytes."""
+    with path.open("rb") as file:
+        found = foreign_content(file.read(64))
+    if found:
+        return f"the file is {found}"
+    return "download it again, or correct the recipe's format"
+
+
+def _schema(file: BinaryIO, kind: Format) -> pa.Schema:
+    """The schema of the open file, which is at its start again afterwards."""
+    schema = pq.read_schema(file) if kind == "parquet" else _open_arrow(file).schema
+    file.seek(0)
+    return schema
+
+
+def _batches(file: BinaryIO, kind: Format, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The columns of the open file, `PARQUET_BATCH_ROWS` rows at once."""
+    if kind == "parquet":
+        with pq.ParquetFile(file) as table:
+            yield from table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=list(columns))
+        return
+    reader = _open_arrow(file)
+    batches = (
+        (reader.get_batch(number) for number in range(reader.num_record_batches))
+        if isinstance(reader, pa.RecordBatchFileReader)
+        else reader
+    )
+    for batch in batches:
+        selected = batch.select(list(columns))
+        for start in range(0, len(selected), PARQUET_BATCH_ROWS):
+            yield selected.slice(start, PARQUET_BATCH_ROWS)
+
+
+def _open_arrow(file: BinaryIO) -> pa.RecordBatchStreamReader | pa.RecordBatchFileReader:
+    """The reader of an Arrow stream (as `datasets` writes it) or of an Arrow file (Feather)."""
+    is_file = file.read(len(_ARROW_FILE)) == _ARROW_FILE
+    file.seek(0)
+    return pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+
+
 @contextmanager
 def _seekable(path: Path) -> Iterator[BinaryIO]:
-    """The open file; a compressed file is unpacked on disk, because Parquet needs random access."""
+    """The open file, with random access; a compressed file is unpacked on disk."""
     if compression(path) is None:
         with path.open("rb") as file:
             yield file
         return
     with open_file(path) as packed, tempfile.TemporaryFile() as file:
         shutil.copyfileobj(packed, file)
+        file.seek(0)
         yield file

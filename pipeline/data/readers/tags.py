@@ -142,6 +142,11 @@ def _is_violation(scheme: Scheme, previous: str, tag: str) -> bool:
 
 def _ill_formed_message(tag: str, scheme: Scheme) -> str:
     allowed = ", ".join(f"{prefix}-TYPE" for prefix in _PREFIXES[scheme])
+    if tag.isdecimal():
+        return (
+            f"tag {tag!r} is a number, and {scheme.upper()} has O, {allowed}; give the tag of each "
+            f'class number with names in the recipe\'s options: {{"{tag}": B-TYPE}}'
+        )
     return (
         f"tag {tag!r} is not valid in {scheme.upper()}, which has O, {allowed}; "
         "correct the tag, or the recipe's tag_scheme or columns"

@@ -229,30 +229,30 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     """
     before = len(problems)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
-    if not check_tokens(row, problems) or not check_words(tokens, where, problems):
-        return False
-    check_sentence_length(tokens, where, problems)
-    if not is_text_list(tags) or len(tokens) != len(tags):
+    has_tokens = check_tokens(row, problems)
+    if has_tokens and check_words(tokens, where, problems):
+        check_sentence_length(tokens, where, problems)
+    if not is_text_list(tags) or (has_tokens and len(tokens) != len(tags)):
         count = len(tags) if isinstance(tags, list | tuple) else "no list of"
         problems.add(
             where,
-            f"{len(tokens)} tokens with {count} tags; each token needs one tag, and a "
-            "sentence needs at least one token",
+            f"{len(tokens) if has_tokens else 'no'} tokens with {count} tags; each token needs one "
+            "tag, and a sentence needs at least one token",
             "tag-count",
         )
         return False
-    invalid = [tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")]
-    if invalid:
+    for tag in dict.fromkeys(tag for tag in tags if tag != "O" and tag[:2] not in ("B-", "I-")):
         problems.add(
             where,
-            f"tag {invalid[0]!r} is not valid in IOB2, which has O, B-TYPE, I-TYPE; correct it",
+            f"tag {tag!r} is not valid in IOB2, which has O, B-TYPE, I-TYPE; correct it",
             "ill-formed-tag",
         )
+    if not has_tokens:
         return False
     unknown = {
         tag[2:]: position
         for position, tag in reversed(list(enumerate(tags)))
-        if tag != "O" and tag[2:] not in labels
+        if tag[:2] in ("B-", "I-") and tag[2:] not in labels
     }
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
         problems.add(

@@ -128,6 +128,17 @@ def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
     return True
 
 
+def check_name(key: str, value: Any, where: str, problems: Problems) -> None:
+    """Add a problem if the value of `key` is neither text nor an integer."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        problems.add(
+            where,
+            f"{key}: found {type(value).__name__} {str(value)[:40]!r}, expected text or an "
+            "integer; correct it",
+            "wrong-type",
+        )
+
+
 def check_surrogates(key: str, text: str, where: str, problems: Problems) -> bool:
     """Whether a text has no half of a surrogate pair. UTF-8 cannot encode such a half."""
     match = None if text.isascii() else _SURROGATE.search(text)

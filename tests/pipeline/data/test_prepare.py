@@ -274,6 +274,39 @@ def test_rows_keep_their_split_when_rows_are_added(
     assert len(splits[1]) == len(rows)
 
 
+def test_null_titles_are_split_by_context(tmp_path: Path) -> None:
+    rows = [question(n, f"A cat sat {n % 15}.", title=None) for n in range(30)]
+    folder = write(tmp_path / "raw", train=rows, test=[question("t", title="T")])
+    prepare(replace(QA, options=QUESTION_WITH_TITLE), folder, tmp_path / "out")
+    splits = splits_by_id(tmp_path / "out")
+    assert set(splits.values()) == set(SPLITS)
+    assert all(splits[str(n)] == splits[str(n + 15)] for n in range(15))
+
+
+def test_one_group_is_reported_and_split_by_chooses_another(tmp_path: Path) -> None:
+    rows = [question(n, f"A cat sat {n % 15}.", title="Document") for n in range(30)]
+    folder = write(tmp_path / "raw", train=rows, test=[question("t", title="T")])
+    recipe = replace(QA, options=QUESTION_WITH_TITLE, path="elsewhere/ours.yaml")
+    assert refuse(recipe, folder, tmp_path / "out") == [
+        "elsewhere/ours.yaml: split 'validation' (0.3 of the training split) is empty, because all "
+        "30 rows are one group, 'Document', and a group stays in one split; set split_by in the "
+        "recipe to another key (question or context), or add a file of the validation split"
+    ]
+    prepare(replace(recipe, split_by="context"), folder, tmp_path / "out")
+    splits = splits_by_id(tmp_path / "out")
+    assert set(splits.values()) == set(SPLITS)
+    assert all(splits[str(n)] == splits[str(n + 15)] for n in range(15))
+
+
+def test_file_that_is_not_text_is_one_problem(ner: Path, tmp_path: Path) -> None:
+    """Not one per chunk."""
+    content = "Ada B-PER\n\n" * 300_000
+    write(ner, train=content.encode("utf-16"))
+    assert refuse(NER, ner, tmp_path / "out") == [
+        "train.conll:1: the file is UTF-16; convert it with iconv -f utf-16 -t utf-8"
+    ]
+
+
 def test_contexts_stay_in_one_split_without_titles(tmp_path: Path) -> None:
     rows = [question(i, context=f"A cat sat {i % 15}.") for i in range(30)]
     prepare(QA, write(tmp_path / "raw", train=rows, test=[question("t")]), tmp_path / "out")
@@ -385,11 +418,55 @@ def test_ids_must_be_unique(tmp_path: Path) -> None:
         test=[question(2)],
     )
     assert refuse(recipe, folder, tmp_path / "out") == [
-        "train.jsonl:3: id '1' is already the id of train.jsonl:1; "
-        "ids must be unique in a corpus: change one",
-        "test.jsonl:1: id '2' is already the id of train.jsonl:2; "
-        "ids must be unique in a corpus: change one",
+        "train.jsonl:3: id 'train-1' is already the id of train.jsonl:1; "
+        "ids must be unique in a split: change one, or remove id from the rows (or from fields in "
+        "the recipe's options), so that they are numbered",
     ]
+
+
+def ids(output: Path, recipe: Recipe) -> dict[str, list[str]]:
+    """The ids of each split."""
+    task = task_named(recipe.task)
+    return {
+        split: [example.id for example in read_examples(output / f"{split}.parquet", task)]
+        for split in SPLITS
+    }
+
+
+def test_ids_that_are_unique_only_in_a_split_get_its_name(tmp_path: Path) -> None:
+    recipe = replace(
+        QA, carve_validation=None, files=Splits("train.jsonl", "test.jsonl", "validation.jsonl")
+    )
+    contents: dict[str, Any] = {
+        "train": [question(0), question(1, "A cat ran."), question(None, "A cat ate.")],
+        "validation": [question(5, "A cat sits.")],
+        "test": [question(0, "A cat lay.")],
+    }
+    summary, _ = prepare(recipe, write(tmp_path / "raw", **contents), tmp_path / "out")
+    assert summary["problems"] == {"missing-id": 1, "id-in-two-splits": 1}
+    assert ids(tmp_path / "out", recipe) == {
+        "train": ["train-0", "train-1", "train-2"],
+        "validation": ["validation-5"],
+        "test": ["test-0"],
+    }
+    contents["test"][0]["id"] = "t"
+    summary, _ = prepare(recipe, write(tmp_path / "raw", **contents), tmp_path / "out")
+    assert summary["problems"] == {"missing-id": 1}
+    assert ids(tmp_path / "out", recipe) == {
+        "train": ["0", "1", "train-2"],
+        "validation": ["5"],
+        "test": ["t"],
+    }
+
+
+def test_ids_of_a_carved_split_have_the_name_of_their_file(tmp_path: Path) -> None:
+    rows = [question(n, f"A cat sat {n}.") for n in range(20)]
+    folder = write(tmp_path / "raw", train=rows, test=[question(0, "A cat ran.")])
+    prepare(QA, folder, tmp_path / "out")
+    found = ids(tmp_path / "out", QA)
+    assert sorted(found["train"] + found["validation"]) == sorted(f"train-{n}" for n in range(20))
+    assert found["validation"]
+    assert found["test"] == ["test-0"]
 
 
 @pytest.mark.parametrize(

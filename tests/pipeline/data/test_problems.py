@@ -7,6 +7,7 @@ here causes.
 import ast
 import contextlib
 import gzip
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -57,6 +58,25 @@ class Corpus(NamedTuple):
 def texts(name: str, content: bytes) -> Corpus:
     options = {"fields": {"text": None, "label": None}}
     return Corpus("sequence_classification", "records", options, {name: content})
+
+
+def table_with_metadata() -> bytes:
+    """Parquet whose class numbers have other names than in `CLASSES`."""
+    feature = {"names": ["yes", "no"], "_type": "ClassLabel"}
+    metadata = json.dumps({"info": {"features": {"label": feature}}}).encode()
+    table = pa.table({"text": ["Ada ran"], "label": [0]})
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"huggingface": metadata}), file)
+    return file.getvalue()
+
+
+CLASSES = {"fields": {"text": None, "label": None}, "names": {"0": "no", "1": "yes"}}
+
+
+def tokens(content: bytes, **options: object) -> Corpus:
+    """Sentences in CSV."""
+    fields = {"fields": {"tokens": None, "tags": None}}
+    return Corpus("token_classification", "records", fields | options, {"a.csv": content})
 
 
 def props(**files: str) -> Corpus:
@@ -158,6 +178,8 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     File("qa", "[1]\n"),
     File("qa", question() + '{"id": "2"}\n'),
     File("qa", question() + question()),  # a repeated id
+    File("qa", question(id=None)),
+    File("qa", question(id="validation")),  # an id of two splits
     File("qa", question(question=["Who?"])),
     File("qa", question(answers=[{"text": "Ada", "answer_start": "0"}])),
     File("qa", question(answers=[{"text": "Ada", "answer_start": 3}])),
@@ -176,6 +198,13 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     texts("a.csv", b"text,label,text\nAda ran,yes,Ada\n"),
     texts("a.csv", b'text,label\n"Ada" ran,yes\n'),
     texts("a.parquet", b"PAR1"),
+    texts("a.arrow", b"Ada ran"),
+    texts("a.jsonl", b"[\n"),
+    texts("a.csv", b"PK\x03\x04"),
+    Corpus("sequence_classification", "records", CLASSES, {"a.parquet": table_with_metadata()}),
+    tokens(b"tokens,tags\n\"['Ada', 'ran']\",\"['B-yes' 'O']\"\n"),
+    tokens(b"n,tokens,tags\n,Ada,O\n", group_by="n"),
+    tokens(b"tokens,tags\n[],1\n"),
     texts("a.txt", b"Ada ran"),
     texts("a.jsonl.gz", gzip.compress(b'{"text": "Ada"}\n')[:-9]),
     props(props="- (V*)\n"),
@@ -194,6 +223,16 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     columns("1 Ada B-yes\n1-2 Ada-Bo B-no\n2 Bo B-no\n1 Cy B-no\n", token_id=0),
     columns("1 Ada ner=B-yes\n", token_id=0, feature="NER"),
     skipped_predicate(),
+    Corpus(
+        "span_extraction",
+        "records",
+        {"fields": dict.fromkeys(["question", "context", "answers"]), "offsets": "utf16"},
+        {
+            "a.jsonl": question(
+                context="\U0001f600 Ada", answers=[{"text": "Ada", "answer_start": 1}]
+            ).encode()
+        },
+    ),
     copa(question="why"),
     tags_row(tokens="Ada ran"),
     tags_row(tags=["O"]),
@@ -217,6 +256,7 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     question_row(answers=[{"text": "Ada", "answer_start": "0"}]),
     question_row(answers=[{"text": "Ada", "answer_start": 1}]),
     question_row(answers=[{"text": "", "answer_start": 1}]),
+    question_row(answers=[{"text": "nn", "answer_start": 12}]),
     question_row(context="Cafe\u0301 Roma", answers=[{"text": "Roma", "answer_start": 5}]),
     label_row(text=""),
     label_row(text_pair=" "),
@@ -283,7 +323,7 @@ def _write_corpus(corpus: Corpus, folder: Path) -> Recipe:
         "carve_validation": 0.2,
         "carve_test": 0.2,
     }
-    if corpus.task != "multiple_choice":
+    if corpus.task not in ("multiple_choice", "span_extraction"):
         values["labels"] = ["yes", "no"]
     path = folder.parent / "ours.yaml"
     path.write_text(json.dumps(values))

@@ -61,6 +61,24 @@ def test_recipes_of_the_project_load(path: Path) -> None:
     assert task_named(recipe.task).classes(recipe.labels)
 
 
+def test_split_by_is_a_key_of_the_rows_of_a_carved_corpus(tmp_path: Path) -> None:
+    recipe = load(tmp_path, QA | {"split_by": "context"})
+    assert recipe.split_group({"where": "", "context": 3, "question": "q"}) == "3"
+    assert refuse(tmp_path, QA | {"split_by": "titel"})[0].startswith(
+        "ours.yaml: split_by: 'titel' is not a key of the rows; use one of answers, context"
+    )
+    assert refuse(tmp_path, NER | {"split_by": "tokens"}) == [
+        "ours.yaml: split_by: no split is carved out of the training split; remove it"
+    ]
+
+
+def test_path_is_that_of_the_file(tmp_path: Path) -> None:
+    assert load(tmp_path, NER).location == str(tmp_path / "ours.yaml")
+    assert refuse(tmp_path, NER | {"path": "x"}) == [
+        "ours.yaml: key 'path' is not allowed, because it is that file; remove it"
+    ]
+
+
 def test_squad_recipes_carve_the_same_articles() -> None:
     first, second = (load_recipe(path) for path in RECIPES if path.stem in ("squad", "squad_v2"))
     assert (first.carve_validation, first.seed) == (second.carve_validation, second.seed)

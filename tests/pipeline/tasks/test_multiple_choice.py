@@ -225,6 +225,11 @@ def test_example_of_a_row_round_trips_through_its_record() -> None:
             ["choice 'Cy' has start 6, but the context has ' C' there", "correct"],
         ),
         ({"starts": [0, -2]}, ["choice 'Cy' has start -2"]),
+        ({"starts": 0}, ["starts: found 0, expected an integer for each"]),
+        ({"starts": False}, ["starts: found False, expected an integer for each"]),
+        ({"answers": [0]}, ["answers: found list '[0]', expected a list of texts"]),
+        ({"answers": "Bo"}, ["answers: found str 'Bo', expected a list of texts"]),
+        ({"answers": None}, ["answers: found NoneType 'None', expected a list of texts"]),
     ],
 )
 def test_invalid_row_is_reported(row: dict[str, Any], parts: list[str]) -> None:

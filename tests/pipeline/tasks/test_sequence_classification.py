@@ -230,11 +230,26 @@ def test_split_group_ignores_spacing_and_case() -> None:
             {"text": "abc", "spans": [{"segment": 0, "start": 0, "end": 1}] * 3, "label": "no"},
             ["at most two"],
         ),
+        ({"text": "a", "text_pair": 0, "label": "no"}, ["text_pair: found int '0', expected text"]),
+        ({"text": "a", "text_pair": False, "label": "no"}, ["text_pair: found bool 'False'"]),
+        ({"text": "a", "spans": 0, "label": "no"}, ["spans: found '0', expected a list"]),
+        ({"text": "a", "spans": "", "label": "no"}, ["spans: found '', expected a list"]),
+        ({"text": "a", "question": False, "label": "no"}, ["question: found bool 'False'"]),
+        ({"text": "a", "question": 0.5, "label": "no"}, ["question: found float '0.5'"]),
+        ({"text": "a", "label": "2"}, ["'2' is not in", "name class numbers with names in"]),
     ],
 )
 def test_invalid_row_is_reported(row: dict[str, Any], parts: list[str]) -> None:
     _, messages = check_row(row)
     assert any(all(part in problem for part in parts) for problem in messages), messages
+
+
+@pytest.mark.parametrize(("question", "expected"), [(0, "0"), ("", ""), (None, ""), ("q", "q")])
+def test_question_is_what_it_is(question: object, expected: str) -> None:
+    row = {"text": "a", "label": "no", "question": question, "text_pair": None, "spans": None}
+    example, messages = check_row(row)
+    assert messages == []
+    assert (example.question, example.text_pair, example.spans) == (expected, "", ())
 
 
 def test_at_least_two_labels_are_required() -> None:

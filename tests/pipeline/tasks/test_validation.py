@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.tasks import task_named
+from pipeline.tasks.shared.tagging import check_tags
 from pipeline.tasks.shared.validation import (
     MAX_SENTENCE_WORDS,
     check_nfc,
@@ -67,6 +68,27 @@ def test_problems_of_texts(value: object, kind: str | None) -> None:
     problems = Problems()
     assert check_text("text_pair", value, "f:1", problems) == (kind is None or kind in WARNINGS)
     assert list(problems.counts) == ([kind] if kind else [])
+
+
+def test_all_problems_of_tokens_and_tags_are_reported() -> None:
+    problems = Problems()
+    row = {"where": "f:1", "tokens": ["a", "", "c"], "tags": ["X", "Y-Z", "B-Q"]}
+    assert not check_tags(row, ("P",), problems)
+    assert problems.counts == {"empty-token": 1, "ill-formed-tag": 2, "unknown-label": 1}
+    problems = Problems()
+    assert not check_tags(row | {"tokens": "a"}, ("P",), problems)
+    assert problems.counts == {"wrong-type": 1, "ill-formed-tag": 2}
+
+
+def test_all_problems_of_a_question_are_reported() -> None:
+    problems = Problems()
+    answers = [{"text": "Ada", "answer_start": 1}, {"text": "ran", "answer_start": 9}]
+    row = {"id": "1", "where": "f:1", "question": "", "context": "Ada ran.", "answers": answers}
+    assert task_named("span_extraction").example(row, (), problems) is None
+    assert problems.counts == {"empty-question": 1, "answer-offset": 2}
+    problems = Problems()
+    assert task_named("span_extraction").example(row | {"answers": 0}, (), problems) is None
+    assert problems.counts == {"empty-question": 1, "missing-answers": 1}
 
 
 def test_a_text_that_is_not_nfc_adds_a_warning() -> None:

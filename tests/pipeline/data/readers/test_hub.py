@@ -76,6 +76,17 @@ def test_superglue_is_read_from_the_hub(
     assert result == [{"where": f"hub:{folder}@00000000:train:0", **ROWS[corpus]}]
 
 
+def test_labels_of_superglue_in_another_order_are_an_error(folder: Path) -> None:
+    write(folder, [RECORDS["rte"]], ["not_entailment", "entailment"])
+    result, problems = rows(folder, "superglue", Options("rte"))
+    assert result == []
+    assert problems == [
+        "train:0: label: the class numbers have the names not_entailment, entailment, but the "
+        "labels of rte are entailment, not_entailment; correct corpus in the recipe's options, "
+        "or use another copy of the data set"
+    ]
+
+
 def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     write(
         folder, [RECORDS["rte"] | {"label": -1}, RECORDS["rte"]], ["entailment", "not_entailment"]
@@ -85,6 +96,7 @@ def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     assert [problem.split(";")[0] for problem in problems] == [
         "train:0: label: found int -1, expected entailment or not_entailment, or a number below 2"
     ]
+    write(folder, [RECORDS["cb"]])
     result, problems = rows(folder, "superglue", Options("cb"), fields={"hypothesis": "idx"})
     assert result == []
     assert problems[0].startswith("train:0: hypothesis: found int '0', expected text")
@@ -202,6 +214,41 @@ def test_class_numbers_become_names(folder: Path) -> None:
     hub, keys = Hub(str(folder), "0" * 40, SPLITS), RowKeys({}, {"label": "label"})
     assert [row["label"] for row in read(hub, "train", keys, problems)] == ["yes"]
     assert not len(problems)
+
+
+@pytest.mark.parametrize("reader", ["records", "conll_columns"])
+@pytest.mark.parametrize("fields", [{}, {"tags": "ner"}])
+def test_class_names_are_found_by_the_fields_of_hub_and_options(
+    folder: Path, reader: str, fields: dict[str, str]
+) -> None:
+    if reader == "conll_columns" and not fields:
+        return
+    from datasets import ClassLabel, Dataset, List
+
+    data = Dataset.from_list([{"tokens": ["a", "b"], "ner": [1, 2]}])
+    data = data.cast_column("ner", List(ClassLabel(names=["O", "B-A", "I-A"])))
+    data.to_parquet(folder / "train.parquet")
+    hub, problems = Hub(str(folder), "0" * 40, SPLITS, fields=fields), Problems()
+    mapping = for_task(Records({"tokens": None, "tags": "ner"}), TAGS)
+    rows = list(read(hub, "train", TAGS, problems, READERS[reader].row, mapping))
+    assert ([row["tags"] for row in rows], len(problems)) == ([["B-A", "I-A"]], 0)
+    wrong = mapping.with_options(names={"1": "I-A", "2": "B-A"})
+    assert list(read(hub, "train", TAGS, problems, READERS["records"].row, wrong)) == []
+    assert problems.counts == {"class-name": 1}
+
+
+def test_column_that_only_hub_fields_name_must_exist(questions: Path) -> None:
+    hub, problems = Hub(str(questions), "0" * 40, SPLITS, fields={"id": "uid"}), Problems()
+    assert list(read(hub, "train", QUESTIONS, problems)) == []
+    assert "column 'uid' is missing" in messages_of(problems)[0]
+
+
+def test_null_ids_are_reported(folder: Path) -> None:
+    write(folder, [{"text": "a", "label": "x", "id": None}, {"text": "b", "label": "x", "id": 3}])
+    problems = Problems()
+    rows = list(read(Hub(str(folder), "0" * 40, SPLITS), "train", TEXTS, problems))
+    assert [row.get("id") for row in rows] == [None, "3"]
+    assert problems.counts == {"missing-id": 1}
 
 
 def test_optional_keys_are_read_only_if_fields_has_them(folder: Path) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.data.readers import READERS
 from pipeline.data.readers.json_stream import BUFFER_BYTES, JsonStream, NotJsonError
+from pipeline.data.readers.mrqa_jsonl import Options as MrqaOptions
+from pipeline.data.readers.squad_json import Options
 from pipeline.errors import Problems
 from tests.support.paths import DATA
 from tests.support.raw import EXTENSIONS, compress, read, without_where
@@ -101,7 +103,7 @@ def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
         ),
         (
             '{"data": [{"paragraphs": [{"context": "\\ud83d", "qas": []}]}]}',
-            "corpus:1: not valid JSON at column 27: an escape",
+            "corpus:1: not valid JSON at column 39: an escape",
         ),
         ('{"data": ' + "[" * 100_000, "corpus:1: not valid JSON at column 11: "),
         (
@@ -115,6 +117,114 @@ def test_invalid_squad_is_reported(tmp_path: Path, text: str, message: str) -> N
     rows, problems = read("squad_json", text, tmp_path)
     assert rows == []
     assert problems[0].startswith(message)
+
+
+def test_ids_are_text_or_integers_and_may_be_missing(tmp_path: Path) -> None:
+    unnumbered = {key: value for key, value in qa().items() if key != "id"}
+    questions = [qa(id=51), qa(id=0), unnumbered, qa(id=None), qa(id=True), qa(id=[1])]
+    rows, problems = read("squad_json", squad(*questions), tmp_path)
+    assert [row.get("id") for row in rows] == ["51", "0", None, None]
+    assert rows[0]["where"].endswith("qas[0] (51)")
+    assert [problem.split("; ")[0] for problem in problems] == [
+        f"corpus:1: data[0].paragraphs[0].qas[{number}]: id: found {found}, "
+        "expected text or an integer"
+        for number, found in ((4, "bool 'True'"), (5, "list '[1]'"))
+    ]
+    text = lines(mrqa(qid=7), mrqa(qid=None))
+    rows, problems = read("mrqa_jsonl", text, tmp_path)
+    assert ([row.get("id") for row in rows], problems) == (["7", None], [])
+    collected = Problems()
+    list(READERS["mrqa_jsonl"].read(tmp_path / "corpus", MrqaOptions(), collected))
+    assert collected.counts == {"missing-id": 1}
+
+
+@pytest.mark.parametrize(
+    ("title", "titles"), [(None, [None]), (0, ["0"]), ("", [""]), ("None", ["None"]), (False, [])]
+)
+def test_title_is_what_it_is(tmp_path: Path, title: object, titles: list[object]) -> None:
+    paragraph = {"context": "A cat.", "qas": [qa()]}
+    text = json.dumps({"data": [{"title": title, "paragraphs": [paragraph]}]})
+    rows, problems = read("squad_json", text, tmp_path)
+    assert [row.get("title") for row in rows] == titles
+    assert bool(problems) == (not titles)
+    if problems:
+        assert "title: found bool 'False', expected text; correct it" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("flag", "answers", "message"),
+    [
+        (None, True, ""),
+        (False, True, ""),
+        (True, False, ""),
+        ("False", True, "is_impossible: found str 'False', expected true or false; write it"),
+        ("", False, "is_impossible: found str '', expected true or false"),
+        (0, True, "is_impossible: found int '0', expected true or false"),
+    ],
+)
+def test_flag_is_checked_by_type(tmp_path: Path, flag: object, answers: bool, message: str) -> None:
+    question = qa(is_impossible=flag, answers=qa()["answers"] if answers else [])
+    rows, problems = read("squad_json", squad(question), tmp_path)
+    assert (len(rows), len(problems)) == ((0, 1) if message else (1, 0))
+    assert not message or message in problems[0]
+
+
+def test_line_is_that_of_the_question(tmp_path: Path) -> None:
+    text = json.dumps(json.loads(squad(qa(id="1"), qa(id="2"), qa(id="3", question=5))), indent=1)
+    rows, problems = read("squad_json", text, tmp_path)
+    lines = text.split("\n")
+    places = [*(row["where"] for row in rows), problems[0]]
+    assert [lines[int(place.split(":")[1])].strip() for place in places] == [
+        f'"id": "{number}",' for number in (1, 2, 3)
+    ]
+
+
+def test_all_problems_of_a_question_are_reported(tmp_path: Path) -> None:
+    answers = [{"text": "cat", "answer_start": "2"}, {"text": 3, "answer_start": 1}]
+    question = qa(id=[], question=None, is_impossible=1, answers=answers)
+    _, problems = read("squad_json", squad(question), tmp_path)
+    assert [problem.split(": ")[2] for problem in problems] == [
+        "id",
+        "question",
+        "is_impossible",
+        "answers[0]",
+        "answers[1]",
+    ]
+
+
+def test_question_instead_of_an_article_has_a_remedy(tmp_path: Path) -> None:
+    _, problems = read("squad_json", json.dumps({"data": [qa()]}), tmp_path)
+    assert problems[0].startswith("corpus:1: data[0]: the item is one question, not an article")
+    assert "reader: records" in problems[0]
+
+
+def test_offsets_are_converted(tmp_path: Path) -> None:
+    context, text = "😀 né: a cat.", {"text": "cat", "answer_start": 9}
+    paragraph = {"context": context, "qas": [qa(answers=[text])]}
+    content = json.dumps({"data": [{"title": "T", "paragraphs": [paragraph]}]})
+    rows, problems = read("squad_json", content, tmp_path, {"offsets": "utf16"})
+    assert (rows[0]["answers"], problems) == ([{"text": "cat", "answer_start": 8}], [])
+    content = content.replace('"answer_start": 9', '"answer_start": 1')
+    rows, problems = read("squad_json", content, tmp_path, {"offsets": "utf16"})
+    assert rows == []
+    assert "answers[0]: offset 1 is inside a character if it counts utf16" in problems[0]
+    detected = [{"text": "cat", "char_spans": [[12, 14]]}]
+    line = json.dumps({"context": context, "qas": [mrqa(detected_answers=detected)]})
+    rows, problems = read("mrqa_jsonl", line, tmp_path, {"offsets": "bytes"})
+    assert (rows[0]["answers"], problems) == ([{"text": "cat", "answer_start": 8}], [])
+
+
+@pytest.mark.parametrize(
+    ("context", "text", "span"), [("It is -5.", "5", [6, 7]), ("A 3.5 m", "35", [2, 4])]
+)
+def test_answer_must_equal_its_span_and_not_only_its_letters(
+    tmp_path: Path, context: str, text: str, span: list[int]
+) -> None:
+    detected = [{"text": text, "char_spans": [span]}]
+    line = json.dumps({"context": context, "qas": [mrqa(detected_answers=detected)]})
+    rows, problems = read("mrqa_jsonl", line, tmp_path)
+    assert rows == []
+    assert f"answer '{text}' has the char_spans" in problems[0]
 
 
 def test_questions_before_the_damage_are_read(tmp_path: Path) -> None:
@@ -199,7 +309,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             json.dumps({"data": json.loads(squad(qa(context="A cat." * 99)))["data"] * articles})
         )
         tracemalloc.start()
-        assert sum(1 for _ in READERS["squad_json"].read(path, None, Problems())) == articles
+        rows = READERS["squad_json"].read(path, Options(), Problems())
+        assert sum(1 for _ in rows) == articles
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert path.stat().st_size > articles * 100
@@ -294,7 +405,7 @@ def test_mrqa_has_each_span_of_an_answer_once(tmp_path: Path) -> None:
         (
             lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[3, 5]]}])),
             "2: qas[0].detected_answers[0]: answer 'cat' has the char_spans 3 to 5, "
-            "but the context has 'at,' there; correct char_spans",
+            "but the context has 'at,' there; off by one: count characters from 0",
         ),
         (
             lines(mrqa(detected_answers=[{"text": "cat", "char_spans": [[90, 95]]}])),

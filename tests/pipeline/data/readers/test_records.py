@@ -1,5 +1,6 @@
 """Records from JSON lines, tables and Parquet: the mapping to rows, and errors with remedies."""
 
+import bz2
 import gzip
 import io
 import json
@@ -13,8 +14,9 @@ import pytest
 
 from pipeline.config import parse
 from pipeline.data.readers import READERS
+from pipeline.data.readers.cells import parse_list
 from pipeline.data.readers.records import Options, for_task, keys
-from pipeline.errors import UserError
+from pipeline.errors import Problems, UserError
 from pipeline.tasks import task_named
 from pipeline.tasks.base.row import Row
 from tests.support import raw
@@ -347,7 +349,9 @@ def test_invalid_answers_are_reported(
     [
         ({"a": "cat", "s": None}, "answer 'cat' has no answer_start; correct it"),
         ({"a": "cat", "s": "2"}, "s: found str '2', expected an integer; correct it"),
-        ({"a": 7, "s": 2}, "answer: found int '7', expected text; correct it"),
+        ({"a": 7, "s": 2}, "a: found int '7', expected text; correct it"),
+        ({"a": 0, "s": 2}, "a: found int '0', expected text; correct it"),
+        ({"a": False, "s": None}, "a: found bool 'False', expected text; correct it"),
     ],
 )
 def test_invalid_single_answer_is_reported(
@@ -471,6 +475,9 @@ def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
             " the file extension is not that of a known format; "
             "set format in the recipe's options: jsonl, csv",
         ),
+        ("text,label\ra,b\rc,d\r", "csv", "1: the lines end with a carriage return (CR) only"),
+        ("PK\x03\x04", "csv", "1: the file is a zip archive; unpack it"),
+        ("text,label\na,b\n", "arrow", " row 1: not valid Arrow: "),
     ],
 )
 def test_invalid_tables_are_reported(text: str, name: str, message: str, tmp_path: Path) -> None:
@@ -478,6 +485,39 @@ def test_invalid_tables_are_reported(text: str, name: str, message: str, tmp_pat
     assert rows == []
     assert len(problems) == 1
     assert problems[0].startswith(f"corpus.{name}:{message}")
+
+
+@pytest.mark.parametrize("extension", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("text,label\na,b".encode("utf-16"), "UTF-16; convert it with iconv -f utf-16 -t utf-8"),
+        ("text,label\na,b".encode("utf-16-le"), "UTF-16 without a mark; convert it with iconv -f"),
+        ("text,label\na,b".encode("utf-16-be"), "UTF-16 without a mark; convert it with iconv -f"),
+        ("text,label\na,b".encode("utf-32"), "UTF-32; convert it with iconv -f utf-32 -t utf-8"),
+        (bz2.compress(b"text,label\na,b"), "compressed with bzip2; unpack it with bunzip2"),
+        (b"PK\x03\x04more", "a zip archive; unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer, not the file"),
+        (b"<!DOCTYPE html><html>", "a web page, not the file; download the file again"),
+    ],
+)
+def test_file_that_is_not_text_is_named_by_its_first_bytes(
+    content: bytes, found: str, extension: str, tmp_path: Path
+) -> None:
+    for name in ("a.csv", "a.jsonl", "a.json"):
+        for compressed in {content, compress(content, extension)}:
+            rows, problems = read(compressed, tmp_path, name=f"{name}{extension}")
+            assert (rows, len(problems)) == ([], 1)
+            assert f"the file is {found}" in problems[0]
+    rows, problems = read(content, tmp_path, name="a.parquet")
+    assert f"the file is {found}" in problems[0]
+
+
+def test_json_list_with_the_extension_of_json_lines_is_one_problem(tmp_path: Path) -> None:
+    rows, problems = read('[\n{"text": "a", "label": 1}\n]', tmp_path)
+    assert (rows, len(problems)) == ([], 1)
+    assert problems[0].startswith("corpus:1: the file is one JSON list, not JSON lines; convert it")
+    assert problems[0].endswith("set format: json")
 
 
 def test_valid_lines_of_a_table_are_kept(tmp_path: Path) -> None:
@@ -577,3 +617,263 @@ def test_only_json_lines_are_split_into_chunks() -> None:
     names = ("a.jsonl", "a.csv", "a.tsv", "a.parquet", "a")
     assert [boundary(name, Options()) for name in names] == ["lines", *[None] * 4]
     assert boundary("a", Options(format="jsonl")) == "lines"
+
+
+@pytest.mark.parametrize("extension", ["", ".gz"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("form", ["list", "data"])
+def test_one_json_value_is_read_as_records(
+    form: str, indent: int | None, extension: str, tmp_path: Path
+) -> None:
+    records: Any = [{"text": "a", "label": 1}, 5, {"text": "b", "label": 2}]
+    value = {"version": 1, "data": records, "more": {}} if form == "data" else records
+    text = json.dumps(value, indent=indent)
+    name = f"a.json{extension}"
+    rows, problems = read(compress(text.encode(), extension), tmp_path, name=name)
+    assert [(row["text"], row["label"]) for row in rows] == [("a", "1"), ("b", "2")]
+    assert len(problems) == 1
+    assert "found int '5', expected a mapping" in problems[0]
+    lines = text.split("\n")
+    for row in rows if indent else []:
+        number = int(row["where"].removeprefix(f"{name}:"))
+        assert f'"text": "{row["text"]}"' in lines[number]  # the line after the brace
+    mapping = raw.for_task("records", Options())
+    if not extension:
+        assert READERS["records"].chunk_boundary(tmp_path / name, mapping) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"text": "a", "label": 1, "data": [{}]}\n{"text": "b", "label": 2}\n',
+        '{"data": [1, 2], "text": "a", "label": 1}\n{"text": "b", "label": 2}\n',
+    ],
+)
+def test_json_lines_may_have_the_extension_json(text: str, tmp_path: Path) -> None:
+    rows, problems = read(text, tmp_path, name="a.json")
+    assert (len(rows), problems) == (2, [])
+    mapping = raw.for_task("records", Options())
+    assert READERS["records"].chunk_boundary(tmp_path / "a.json", mapping) == "lines"
+
+
+def test_damaged_json_list_is_reported_after_its_records(tmp_path: Path) -> None:
+    rows, problems = read('[{"text": "a", "label": 1},\n{"text": ', tmp_path, name="a.json")
+    assert [row["text"] for row in rows] == ["a"]
+    assert [problem[:24] for problem in problems] == ["a.json:2: not valid JSON"]
+
+
+TAGS = {"fields": {"tokens": None, "tags": "ner"}}
+
+
+def tagged(folder: Path, name: str, names: list[str] | None = None) -> None:
+    """Two tagged sentences, as the library `datasets` writes them."""
+    from datasets import ClassLabel, Dataset, List, disable_progress_bars
+
+    disable_progress_bars()
+    records = [{"tokens": ["Ada", "ran"], "ner": [1, 0]}, {"tokens": ["Bonn"], "ner": [2]}]
+    data = Dataset.from_list(records)
+    if names:
+        data = data.cast_column("ner", List(ClassLabel(names=names)))
+    if name.endswith(".parquet"):
+        data.to_parquet(folder / name)
+    else:
+        data.save_to_disk(folder / "saved")
+        (folder / "saved/data-00000-of-00001.arrow").rename(folder / name)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_class_names_come_from_the_metadata(name: str, tmp_path: Path) -> None:
+    tagged(tmp_path, name, ["O", "B-PER", "B-LOC"])
+    content = (tmp_path / name).read_bytes()
+    for options in (TAGS, TAGS | {"names": {"B-LOC": "B-GPE"}, "tag_scheme": "auto"}):
+        rows, problems = read(content, tmp_path, options, name)
+        expected = "B-GPE" if "names" in options else "B-LOC"
+        assert problems == []
+        assert [row["tags"] for row in rows] == [["B-PER", "O"], [expected]]
+        assert rows[1]["where"] == f"{name}: row 2"
+
+
+def test_names_that_contradict_the_metadata_are_an_error(tmp_path: Path) -> None:
+    tagged(tmp_path, "a.parquet", ["O", "B-PER", "B-LOC"])
+    content = (tmp_path / "a.parquet").read_bytes()
+    names = {"0": "O", "1": "B-LOC", "2": "B-PER"}
+    rows, problems = read(content, tmp_path, TAGS | {"names": names}, "a.parquet")
+    assert rows == []
+    assert problems == [
+        "a.parquet: names: the class numbers have other names in the file's metadata: "
+        "1 is 'B-PER' in the file and 'B-LOC' in the recipe, "
+        "2 is 'B-LOC' in the file and 'B-PER' in the recipe; "
+        "remove these numbers from names in the recipe's options, "
+        "or rename the file's names instead of its numbers"
+    ]
+    agreeing = {"0": "O", "1": "B-PER", "2": "B-LOC"}
+    assert read(content, tmp_path, TAGS | {"names": agreeing}, "a.parquet")[1] == []
+
+
+@pytest.mark.parametrize(
+    "metadata", [b"{", b"[]", b'{"info": 3}', b'{"info": {"features": [1]}}', b"\xff"]
+)
+def test_other_metadata_is_ignored(metadata: bytes, tmp_path: Path) -> None:
+    table = pa.table({"text": ["a"], "label": ["b"]})
+    content = parquet(table.replace_schema_metadata({b"huggingface": metadata}))
+    rows, problems = read(content, tmp_path, name="a.parquet")
+    assert (len(rows), problems) == (1, [])
+
+
+def test_arrow_files_are_read_in_both_forms_and_any_batch_size(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"t{n}" for n in range(2500)], "label": [1] * 2500, "x": [0] * 2500})
+    for open_writer in (pa.ipc.new_stream, pa.ipc.new_file):
+        file = io.BytesIO()
+        with open_writer(file, table.schema) as writer:
+            writer.write_table(table)
+        for content, name in (
+            (file.getvalue(), "a.arrow"),
+            (gzip.compress(file.getvalue()), "a.arrow.gz"),
+        ):
+            rows, problems = read(content, tmp_path, name=name)
+            assert (len(rows), problems) == (2500, [])
+            assert rows[-1]["text"] == "t2499"
+    rows, problems = read(file.getvalue(), tmp_path, {"format": "parquet"}, "a")
+    assert (
+        "the file is Arrow; read it with the reader records and the option format: arrow"
+        in (problems[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "tokens"),
+    [
+        ("['Ada', \"isn't\", 'here']", ["Ada", "isn't", "here"]),
+        ("('Ada', 'ran')", ["Ada", "ran"]),
+        ("['Ada' 'Lee'\n 'ran']", ["Ada", "Lee", "ran"]),
+        ("['a\\'b' \"c\"]", ["a'b", "c"]),
+        ("[ 1  2 10]", ["1", "2", "10"]),
+        ("[]", []),
+        ("['Ada' 'Lee', 'ran']", None),  # Python would join the first two
+        ("['a', f'{1+1}']", None),
+        ("[__import__('os')]", None),
+        ("['a' ... 'b']", None),
+        ("['a'", None),
+        ("[" * 500, None),
+    ],
+)
+def test_lists_in_the_notation_of_python_and_numpy_are_read(
+    cell: str, tokens: list[str] | None, tmp_path: Path
+) -> None:
+    quoted = cell.replace('"', '""')
+    options = {"fields": {"tags": None}, "tag_scheme": "brackets"}
+    _, problems = read(f'tags\n"{quoted}"\n', tmp_path, options, "a.csv")
+    raw_rows, found = cells(cell)
+    assert raw_rows == (cell if tokens is None else [str(item) for item in tokens])
+    assert found == ({} if tokens in (None, []) else {"list-notation": 1})
+    if tokens is None:
+        assert "expected a list of texts or integers" in problems[0]
+
+
+def cells(cell: str) -> tuple[Any, dict[str, int]]:
+    problems = Problems()
+    value = parse_list(cell, "a.csv:2", problems)
+    texts = [str(item) for item in value] if isinstance(value, list) else value
+    return texts, dict(problems.counts)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_integers_with_a_decimal_point_are_integers(name: str, tmp_path: Path) -> None:
+    """pandas writes the integers of a column with missing values as 2.0."""
+    options = {"fields": {"text": None, "label": None}, "names": {"2": "good"}}
+    text = "text,label\na,2.0\n" if name == "a.csv" else '{"text": "a", "label": 2.0}\n'
+    rows, problems = read(text, tmp_path, options, name)
+    assert ([row["label"] for row in rows], problems) == (["good"], [])
+    fields = {"fields": dict.fromkeys(["tokens", "tags", "predicate"])}
+    text = 'tokens,tags,predicate\n"[""a""]","[""O""]",0.0\n'
+    if name == "a.jsonl":
+        text = '{"tokens": ["a"], "tags": ["O"], "predicate": 0.0}'
+    rows, problems = read(text, tmp_path, fields, name)
+    assert ([row["predicate"] for row in rows], problems) == ([0], [])
+
+
+def test_one_token_per_record_is_grouped(tmp_path: Path) -> None:
+    options = {
+        "fields": {"id": "Sentence #", "tokens": "Word", "tags": "Tag"},
+        "group_by": "Sentence #",
+    }
+    text = (
+        'Sentence #,Word,Tag\nS 1,Ada,B-PER\n,"ran, too",O\nS 2,null,O\nS 2,sat,O\n'
+        "S 3,lost,O\n,damaged\nS 4,end,O\n"
+    )
+    rows, problems = read(text, tmp_path, options, "a.csv")
+    assert rows == [
+        {"where": "a.csv:2", "id": "S 1", "tokens": ["Ada", "ran, too"], "tags": ["B-PER", "O"]},
+        {"where": "a.csv:4", "id": "S 2", "tokens": ["null", "sat"], "tags": ["O", "O"]},
+        {"where": "a.csv:8", "id": "S 4", "tokens": ["end"], "tags": ["O"]},
+    ]
+    assert [problem.split(":")[1] for problem in problems] == ["7"]
+    rows, problems = read("Sentence #,Word,Tag\n,Ada,O\nS 2,a,O\n", tmp_path, options, "a.csv")
+    assert [row["tokens"] for row in rows] == [["a"]]
+    assert problems[0].startswith("a.csv:2: Sentence # is empty in the first record")
+    lines = [{"Sentence #": 1, "Word": "a", "Tag": "O"}, {"Word": "b", "Tag": "O"}]
+    content = "\n".join(map(json.dumps, lines))
+    rows, problems = read(content, tmp_path, options, "a.jsonl")
+    assert ([(row["id"], row["tokens"]) for row in rows], problems) == ([("1", ["a", "b"])], [])
+    mapping = raw.for_task("records", parse(Options, options, "r"))
+    assert READERS["records"].chunk_boundary(tmp_path / "a.jsonl", mapping) is None
+
+
+def test_token_instead_of_a_list_names_group_by(tmp_path: Path) -> None:
+    _, problems = read("tokens,tags\nAda,O\n", tmp_path, {"fields": {"tokens": None}}, "a.csv")
+    assert "if each record is one token, set group_by" in problems[0]
+
+
+def test_offsets_are_converted(tmp_path: Path) -> None:
+    context = "😀 né: a cat"
+    line = json.dumps(
+        {"context": context, "question": "q", "answers": [{"text": "cat", "answer_start": 9}]}
+    )
+    fields = dict.fromkeys(["context", "question", "answers"])
+    options = {"fields": fields, "offsets": "utf16"}
+    rows, problems = read(line, tmp_path, options)
+    assert (rows[0]["answers"], problems) == ([{"text": "cat", "answer_start": 8}], [])
+    line = json.dumps({"text": context, "spans": [{"segment": 0, "start": 12, "end": 15}]})
+    fields = dict.fromkeys(["text", "spans"])
+    rows, problems = read(line, tmp_path, {"fields": fields, "offsets": "bytes"})
+    assert (rows[0]["spans"], problems) == ([{"segment": 0, "start": 8, "end": 11}], [])
+    rows, problems = read(line.replace("12", "1"), tmp_path, {"fields": fields, "offsets": "bytes"})
+    assert rows == []
+    assert "spans[0].start: offset 1 is inside a character if it counts bytes" in problems[0]
+    choices = {"context": context, "question": "q", "choices": ["cat"], "starts": [9]}
+    options = {"fields": dict.fromkeys(choices), "offsets": "utf16"}
+    rows, problems = read(json.dumps(choices), tmp_path, options)
+    assert (rows[0]["starts"], problems) == ([8], [])
+
+
+def test_null_id_is_a_warning_and_null_title_is_none(tmp_path: Path) -> None:
+    fields = dict.fromkeys(["id", "title", "text", "label"])
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": null, "title": null, "text": "a", "label": 1}\n'
+        '{"id": 0, "title": 0, "text": "", "label": false}\n'
+        '{"id": false, "title": "", "text": "a", "label": 1}\n'
+    )
+    mapping = raw.for_task("records", Options(fields))
+    problems = Problems()
+    rows = without_where(list(READERS["records"].read(tmp_path / "a.jsonl", mapping, problems)))
+    assert rows == [
+        {"text": "a", "label": "1"},
+        {"id": "0", "title": "0", "text": "", "label": "false"},
+    ]
+    assert problems.counts == {"missing-id": 1, "wrong-type": 1}
+    assert "id: found bool 'False', expected text or an integer" in problems.kept[-1].message
+    rows, found = read("id,text,label\n,a,1\n", tmp_path, {"fields": {"id": None}}, "a.csv")
+    assert (without_where(rows), found) == ([{}], [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fields": {"text": None}, "group_by": "n"},
+        {"fields": {"tokens": None}, "group_by": "n", "list_separator": " "},
+        {"offsets": "utf8"},
+    ],
+)
+def test_options_of_groups_and_offsets_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises((UserError, ValueError)):
+        raw.for_task("records", parse(Options, options, "r"))

@@ -40,6 +40,13 @@ def test_tags_are_converted_to_iob2(scheme: Scheme, tags: str, expected: str) ->
             "correct the tag, or the recipe's tag_scheme",
         ),
         ("iob2", "PER", 0, "tag 'PER' is not valid in IOB2"),
+        (
+            "iob2",
+            "3",
+            0,
+            "tag '3' is a number, and IOB2 has O, B-TYPE, I-TYPE; give the tag of each class "
+            'number with names in the recipe\'s options: {"3": B-TYPE}',
+        ),
         ("iob1", "B-", 0, "tag 'B-' is not valid in IOB1"),
         ("iob2", "", 0, "tag '' is not valid in IOB2"),
         (
