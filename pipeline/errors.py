@@ -15,8 +15,11 @@ WARNINGS = frozenset(
         "control-character-in-text",
         "invisible-token",
         "long-text",
+        "low-ceiling",
         "not-nfc",
         "train-text-held-out",
+        "unknown-tokens",
+        "word-metric",
     }
 )
 """Kinds of problems that are counted and shown but raise no error: unusual but usable rows."""
