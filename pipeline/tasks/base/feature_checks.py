@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # prepare imports this package and needs no tokenizer
 
 MIN_CEILING = 99.0  # percent; a lower score of a perfect model adds a warning
 MAX_UNKNOWN = 0.02  # of the tokens; more unknown tokens add a warning
-MAX_WORST_ROWS = 10
+MAX_WORST_ROWS = 5
 MAX_NAMED_ROWS = 3  # in a message
 MAX_QUOTED = 60  # characters of a text in a message
 NOTHING = "nothing"  # in place of a missed annotation
