@@ -22,6 +22,7 @@ WARNINGS = frozenset(
         "list-notation",
         "long-sentence",
         "long-text",
+        "low-ceiling",
         "missing-id",
         "not-nfc",
         "partial-word",
@@ -30,8 +31,10 @@ WARNINGS = frozenset(
         "skipped-predicate",
         "skipped-tag",
         "train-text-held-out",
+        "unknown-tokens",
         "unmatched-option",
         "unused-label",
+        "word-metric",
     }
 )
 """Kinds of problems that are counted and shown but raise no error: unusual but usable rows."""

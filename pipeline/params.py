@@ -289,8 +289,10 @@ class TaskParams:
     `source` is the corpus's folder under `data_root`, or "hub". `init_from` is the artifact (a
     folder under artifacts/) whose prompt the arm multitask starts from: pretrain/MIXTURE,
     multitask/TASK or imported/NAME. Windows have at most `max_length` tokens and overlap by
-    `stride`. `test_rows` limits the test set to this many examples, selected by a hash (null: all).
-    In params.yaml, a key with the name of an arm overrides that arm's params for this task.
+    `stride`. Predicted answers have at most `max_answer_length` sub-words (null: 30; only for tasks
+    that extract answers). `test_rows` limits the test set to this many examples, selected by a hash
+    (null: all). In params.yaml, a key with the name of an arm overrides that arm's params for this
+    task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
@@ -301,6 +303,7 @@ class TaskParams:
     max_length: int
     stride: int
     test_rows: int | None
+    max_answer_length: int | None = None
     overrides: dict[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.calibration import temperature
-from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables, in_order
+from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
@@ -31,9 +31,10 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.tasks import task_named
+from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
+from pipeline.tasks.base.task import in_order
 from pipeline.training.engine import prepare_for_inference
 from stages.evaluation.load_model import load_model
 from stages.runtime.entry import log, log_read, log_wrote
@@ -63,7 +64,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
-    task, primary = task_named(summary["task"]), summary["primary"]
+    task, primary = task_of_summary(summary), summary["primary"]
     confidence = task if isinstance(task, HasConfidence) else None
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder

@@ -3,13 +3,16 @@
 from typing import Any
 
 from pipeline.config import load_json
-from pipeline.errors import UserError
+from pipeline.errors import Problems, UserError
+from pipeline.features.checks import check_table
 from pipeline.features.featurize import featurize as featurize_split
-from pipeline.features.table import INDEX
+from pipeline.features.table import INDEX, FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.params import task_of
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import check_answer_length, task_named
+from pipeline.tasks.base.feature_checks import add_warnings
 from pipeline.tasks.base.row import SPLITS
 from stages.runtime.code_hash import code_of_stage
 from stages.runtime.entry import log, log_read, log_wrote, run
@@ -25,6 +28,10 @@ def featurize(name: str) -> None:
     source = EXAMPLES / name
     corpus = load_json(source / "summary.json")
     classes, tokenizer = corpus["classes"], Tokenizer(locate(params.backbone))
+    check_answer_length(
+        f"params.yaml: tasks.{name}.max_answer_length", corpus["task"], task.max_answer_length
+    )
+    kind = task_named(corpus["task"]).configured(corpus["primary"], task.max_answer_length)
     if task.max_length > tokenizer.max_length:
         raise UserError(
             f"params.yaml: tasks.{name}.max_length is {task.max_length}, but the backbone has "
@@ -47,7 +54,9 @@ def featurize(name: str) -> None:
             "pad_token_id": tokenizer.pad_token_id,
             "splits": {},
             "windows": {"max_length": task.max_length, "stride": task.stride},
+            "max_answer_length": kind.max_answer_length,
         }
+        problems = Problems()
         for split in SPLITS:
             examples = source / f"{split}.parquet"
             digest = sha256(examples)
@@ -72,11 +81,22 @@ def featurize(name: str) -> None:
                 "sha256": sha256(folder / split / INDEX),
                 "examples_sha256": digest,
             }
+            report = check_table(
+                examples,
+                FeatureTable(folder / split),
+                kind,
+                classes,
+                corpus["primary"],
+                tokenizer,
+            )
+            add_warnings(f"{name}: {split}", report, kind, corpus["primary"], problems)
             log(
                 f"{split}: {corpus['rows'][split]} examples, {rows} features"
                 + "".join(f"; {event}: {count}" for event, count in nonzero.items())
             )
         write_json(folder / "summary.json", summary)
+    for line in problems.summary():
+        log(line)
     remove_shards(work)
     log_wrote(output)
 

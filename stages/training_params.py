@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pipeline.files import atomic_folder, write_json
 from stages.runtime.entry import log_wrote, run
 from stages.runtime.params import load_params
-from stages.runtime.paths import TRAINING_PARAMS
+from stages.runtime.paths import ANSWER_LENGTHS, TRAINING_PARAMS
 
 
 def training_params() -> None:
     """Write data/training_params/ARM/TASK.json for each arm on each of its tasks.
 
-    The files are dependencies for DVC. Stages read params.yaml itself.
+    It also writes data/answer_lengths/TASK.json for each task, because DVC cannot depend on a key
+    that params.yaml may lack. The files are dependencies for DVC. Stages read params.yaml itself.
     """
     params = load_params()
     with atomic_folder(TRAINING_PARAMS) as temporary:
@@ -23,7 +24,10 @@ def training_params() -> None:
             (temporary / arm).mkdir()
             for task in params.tasks_of(arm):
                 write_json(temporary / arm / f"{task}.json", asdict(params.training(arm, task)))
-    log_wrote(TRAINING_PARAMS)
+    with atomic_folder(ANSWER_LENGTHS) as temporary:
+        for name, values in params.tasks.items():
+            write_json(temporary / f"{name}.json", {"max_answer_length": values.max_answer_length})
+    log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="overlap of adjacent windows, in sub-words (default: %(default)s)",
     )
+    parser.add_argument(
+        "--max-answer-length",
+        type=int,
+        metavar="N",
+        help="maximum sub-words of a predicted answer (default: 30)",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
 
 
@@ -61,14 +67,15 @@ def check(arguments: Namespace) -> None:
     """Without RECIPE, check params.yaml and all recipes of the project.
 
     With RECIPE, check that corpus: list its problems by kind with examples, and describe its valid
-    rows: words, labels, lengths, and the number of rows longer than a window of the backbone's
-    tokenizer. No file is written except the page of --html. The exit code is 1 if `prepare` would
-    fail; warnings do not count.
+    rows: words, labels, lengths, and with --backbone the number of rows longer than a window, the
+    share of unknown tokens, and the score of a perfect model. No file is written except the page of
+    --html. The exit code is 1 if `prepare` would fail; warnings do not count.
     """
     if arguments.recipe is None:
         check_project()
         return
     from pipeline.data.recipe import load_recipe
+    from pipeline.tasks import check_answer_length
 
     max_length, stride = arguments.max_length, arguments.stride
     if max_length < 8 or not 0 <= stride < max_length // 2:
@@ -77,6 +84,7 @@ def check(arguments: Namespace) -> None:
             "8 and a --stride below half of it"
         )
     recipe = load_recipe(arguments.recipe)
+    check_answer_length("--max-answer-length", recipe.task, arguments.max_answer_length)
     problems = Problems(max_shown=0)
     statistics, is_valid = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems)
@@ -104,7 +112,13 @@ def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[St
         summary = load_json(examples / "summary.json")
         tokenizer = _load_tokenizer(arguments)
         statistics = compute_statistics(
-            examples, summary, tokenizer, arguments.max_length, arguments.stride, problems
+            examples,
+            summary,
+            tokenizer,
+            arguments.max_length,
+            arguments.stride,
+            problems,
+            arguments.max_answer_length,
         )
         return statistics, is_valid
 

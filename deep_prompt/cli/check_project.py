@@ -17,18 +17,21 @@ from pathlib import Path
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError
+from pipeline.tasks import check_answer_length
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, recipe_of
+from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
 
 
 def check_project() -> None:
     """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
     params = load_params()
     problems: list[str] = []
-    for name in params.tasks:
+    for name, task in params.tasks.items():
+        key = f"{PARAMS}: tasks.{name}.max_answer_length"
         try:
-            load_recipe(recipe_of(name))
+            recipe = load_recipe(recipe_of(name))
+            check_answer_length(key, recipe.task, task.max_answer_length)
         except UserError as error:
             problems += error.problems
     if problems:

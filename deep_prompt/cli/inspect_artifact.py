@@ -60,6 +60,8 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
     for name, head in config.heads.items():
         details = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
         details += f"; windows of {head.max_length} tokens" if head.max_length else ""
+        if head.max_answer_length:
+            details += f"; answers of at most {head.max_answer_length} tokens"
         lines.append(
             (
                 f"task {name}",

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.analysis.calibration import Decisions, temperature, top_two
-from pipeline.analysis.confidence_tables import CALIBRATED, RAW, in_order
+from pipeline.analysis.confidence_tables import CALIBRATED, RAW
 from pipeline.analysis.paraphrases import variants
 from pipeline.evaluation.evaluate import EvalSet
-from pipeline.metrics import answers
 from pipeline.seeding import Ints, permute
 from pipeline.tasks.base.capabilities import AnswersQuestions
 from pipeline.tasks.base.claims import Floats
+from pipeline.tasks.base.task import in_order
 
 SAMPLE_SIZE = 200  # examples
 SEED = 7  # fixed, not the seed of the run: all arms are compared on the same examples
@@ -35,9 +35,9 @@ def sample(split: EvalSet) -> Ints:
 def agreement(split: EvalSet, predictions: Any, indices: Ints, predict: Predict) -> Floats | None:
     """The agreement [N] of the examples at `indices` [N].
 
-    It is the mean word F1 between the answer to an example and the answers to its variants; 1
-    without variants. Returns None if no example has a variant, or if the task does not answer
-    questions.
+    It is the mean F1, by the rules of the metric, between the answer to an example and the answers
+    to its variants; 1 without variants. Returns None if no example has a variant, or if the task
+    does not answer questions.
     """
     if not isinstance(split.task, AnswersQuestions):
         return None
@@ -53,7 +53,7 @@ def agreement(split: EvalSet, predictions: Any, indices: Ints, predict: Predict)
     paraphrases = [variant for _, variant in pairs]
     other_answers = in_order(paraphrases, predict(paraphrases))
     scores = [
-        answers.f1(predicted[indices[position]], other)
+        split.task.similarity(predicted[indices[position]], other)
         for position, other in zip(positions, other_answers, strict=True)
     ]
     counts = np.bincount(positions, minlength=len(indices))

@@ -10,20 +10,9 @@ from pipeline.analysis.calibration import Decisions, gather
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.tasks.base.capabilities import HasConfidence
 from pipeline.tasks.base.claims import Claim, Floats
+from pipeline.tasks.base.task import in_order
 
 RAW, CALIBRATED = "raw", "calibrated"
-
-
-def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
-    """The predictions in the order of the examples.
-
-    `predictions` is the result of `Task.predictions`: a mapping from example id, or a list.
-    """
-    yield from (
-        (predictions[example.id] for example in examples)
-        if isinstance(predictions, Mapping)
-        else predictions
-    )
 
 
 def collect_decisions(

@@ -23,7 +23,8 @@ class TaskHead:
     `type` is the task type, `kind` the kind of head. `classes` are in the order of the logits.
     `label_token_ids` are the vocabulary ids of the classes' words (verbalizer only). `thresholds`
     were fitted on the validation set. `max_length` and `stride` are those of the training windows
-    (None: unknown).
+    (None: unknown). `max_answer_length` is the maximum length of a predicted answer in sub-words
+    (None: the default of the task type, or no answers).
     """
 
     type: str
@@ -33,6 +34,7 @@ class TaskHead:
     thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     max_length: int | None = None
     stride: int | None = None
+    max_answer_length: int | None = None
 
 
 @dataclass(frozen=True)

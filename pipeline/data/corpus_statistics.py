@@ -5,17 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.data.leakage import find_leaks
 from pipeline.errors import Problems
+from pipeline.metrics.base import UNSPACED
 from pipeline.seeding import Ints
-from pipeline.tasks import task_named
+from pipeline.tasks import task_of_summary
+from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.examples import read_examples
+from pipeline.tasks.base.feature_checks import FeatureChecks, FeatureReport, add_warnings
+from pipeline.tasks.base.features import Feature
 from pipeline.tasks.base.row import SPLITS
-from pipeline.tasks.base.task import Task
+from pipeline.tasks.base.task import Task, num_words
 
 if TYPE_CHECKING:  # transformers is slow to import, and only needed with a backbone
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -25,6 +29,7 @@ BLOCK_ROWS = 512
 UNLIMITED_LENGTH = 1 << 30
 LONG_TEXT_WINDOWS = 4  # a longer text adds a warning
 MIN_LABEL_COUNT = 5  # annotations of a label in the training split; fewer add a warning
+WORD_METRIC, CHARACTER_METRICS = "f1", ("mlqa_f1", "cmrc2018_f1")
 MAX_LABEL_FRACTION = 0.95  # of all annotations in the training split; more adds a warning
 
 
@@ -34,7 +39,8 @@ class SplitStatistics:
 
     `num_tokens` is by row [R]; `labels` are counts, the most frequent first. `num_subwords`
     (special tokens included) and `num_windows` are by tokenized row [S]. `truncations`
-    counts the tokenized rows that are truncated or split, by kind of effect.
+    counts the tokenized rows that are truncated or split, by kind of effect. `features` has the
+    score of a perfect model and the unknown tokens; None without a tokenizer.
     """
 
     num_tokens: Ints
@@ -42,19 +48,24 @@ class SplitStatistics:
     num_subwords: Ints
     num_windows: Ints
     truncations: Mapping[str, int]
+    features: FeatureReport | None
 
 
 @dataclass(frozen=True)
 class Statistics:
     """The statistics of a corpus by split.
 
-    `max_length` is the length of a window; None without a tokenizer.
+    `primary` is the name of the primary metric. `max_length` is the length of a window; None
+    without a tokenizer. `unit` is the unit of `num_tokens`: words, or characters in texts without
+    spaces.
     """
 
     name: str
     task: str
+    primary: str
     splits: Mapping[str, SplitStatistics]
     max_length: int | None
+    unit: Literal["words", "characters"]
 
 
 def compute_statistics(
@@ -64,12 +75,15 @@ def compute_statistics(
     max_length: int,
     stride: int,
     problems: Problems,
+    max_answer_length: int | None = None,
 ) -> Statistics:
     """The statistics of the examples in `folder`, an output of `prepare`; adds warnings.
 
-    `summary` is the content of its summary.json. `max_length` and `stride` are in sub-words.
+    `summary` is the content of its summary.json. `max_length`, `stride` and `max_answer_length`
+    (None: the default of the task) are in sub-words.
     """
-    task, name = task_named(summary["task"]), str(summary["name"])
+    task = task_of_summary({**summary, "max_answer_length": max_answer_length})
+    name = str(summary["name"])
     splits = {
         split: _split_statistics(
             folder / f"{split}.parquet",
@@ -85,7 +99,35 @@ def compute_statistics(
     }
     _warn_of_imbalance(name, splits["train"].labels, problems)
     _warn_of_leaks(name, folder, task, problems)
-    return Statistics(name, str(summary["task"]), splits, max_length if tokenizer else None)
+    primary, unit = _primary(task, summary), _unit(folder / "train.parquet", task)
+    if (
+        unit == "characters"
+        and primary == WORD_METRIC
+        and CHARACTER_METRICS[0] in task.metric_names
+    ):
+        problems.add(
+            name,
+            f"the texts are written without spaces, but the metric {primary} compares words "
+            "between spaces, so it is nearly exact match; set metric: "
+            f"{' or '.join(CHARACTER_METRICS)} in the recipe",
+            "word-metric",
+        )
+    return Statistics(
+        name, str(summary["task"]), primary, splits, max_length if tokenizer else None, unit
+    )
+
+
+def _unit(path: Path, task: Task[Any, Any, Any]) -> Literal["words", "characters"]:
+    """The unit of `Task.num_tokens`, by the first texts of the split."""
+    if isinstance(task, TagsWords):
+        return "words"
+    texts = [task.text(example) for example in islice(read_examples(path, task), BLOCK_ROWS)]
+    num_characters = sum(len(UNSPACED.findall(text)) for text in texts)
+    return "characters" if 2 * num_characters > sum(map(num_words, texts)) else "words"
+
+
+def _primary(task: Task[Any, Any, Any], summary: Mapping[str, Any]) -> str:
+    return str(summary.get("primary") or task.metric_names[0])
 
 
 def _split_statistics(
@@ -101,19 +143,24 @@ def _split_statistics(
     step = max(1, -(-int(summary["rows"][split]) // MAX_TOKENIZED_ROWS))
     num_tokens, num_subwords, num_windows = list[int](), list[int](), list[int]()
     truncations: Counter[str] = Counter()
+    classes, primary = summary["classes"], _primary(task, summary)
+    checks = FeatureChecks(task, classes, primary, tokenizer) if tokenizer else None
     examples = enumerate(read_examples(path, task))
     while block := list(islice(examples, BLOCK_ROWS)):
         num_tokens += [task.num_tokens(example) for _, example in block]
         sample = [example for number, example in block if number % step == 0]
-        if tokenizer is None or not sample:
+        if tokenizer is None or checks is None or not sample:
             continue
-        classes = summary["classes"]
         unlimited = task.featurize(sample, 0, tokenizer, classes, UNLIMITED_LENGTH, 0, Counter())
         lengths = [len(feature.input_ids) for feature in unlimited]
-        features = task.featurize(sample, 0, tokenizer, classes, max_length, stride, truncations)
-        windows = Counter(feature.example for feature in features)
+        windows: list[list[Feature]] = [[] for _ in sample]
+        for feature in task.featurize(
+            sample, 0, tokenizer, classes, max_length, stride, truncations
+        ):
+            windows[feature.example].append(feature)
+        checks.add(sample, windows)
         num_subwords += lengths
-        num_windows += [windows[number] for number in range(len(sample))]
+        num_windows += map(len, windows)
         for example, length in zip(sample, lengths, strict=True):
             if length > LONG_TEXT_WINDOWS * max_length:
                 problems.add(
@@ -122,13 +169,17 @@ def _split_statistics(
                     f"({max_length}); split it, or raise max_length",
                     "long-text",
                 )
-    counts = summary["label_counts"][split]
+    report = checks.report() if checks else None
+    if report:
+        add_warnings(f"{summary['name']}: {split}", report, task, primary, problems)
+    labels = summary["label_counts"][split]
     return SplitStatistics(
         np.array(num_tokens, np.int64),
-        dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        dict(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         np.array(num_subwords, np.int64),
         np.array(num_windows, np.int64),
         +truncations,
+        report,
     )
 
 

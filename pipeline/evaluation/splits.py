@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.evaluation.evaluate import EvalSet, make_eval_set
 from pipeline.features.table import FeatureTable
-from pipeline.tasks import task_named
+from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.examples import read_examples
 
 SUBSET_SEED = 7  # independent of the run's seed: all runs are scored on the same examples
@@ -20,7 +20,7 @@ def load_eval_set(
     `features` and `examples` are the folders of the task; `summary` is the content of the
     summary.json of `features`.
     """
-    task = task_named(summary["task"])
+    task = task_of_summary(summary)
     read = partial(read_examples, examples / f"{split}.parquet", task)
     return make_eval_set(
         read, FeatureTable(features / split), task, tuple(summary["classes"]), limit, SUBSET_SEED

@@ -174,7 +174,10 @@ class Predictor:
         self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
         self._heads = list(self.tasks.values())
-        self._kinds = [task_named(head.type) for head in self._heads]
+        self._kinds = [
+            task_named(head.type).configured(max_answer_length=head.max_answer_length)
+            for head in self._heads
+        ]
         moved = [prompt and prompt.to(self.device, dtype) for prompt in prompts]
         soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
         deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]

@@ -1,5 +1,6 @@
 """The result type of all metrics, F1 of counts, and counts per unit that add up to the metrics."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,12 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+UNSPACED = re.compile(
+    "[\u4e00-\u9fa5\u3040-\u30ff\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff]"
+)
+"""A character of a script that is written without spaces: Chinese (the range of the scripts of CMRC
+2018 and MLQA), Japanese, Thai, Lao, Burmese or Khmer."""
 
 Formula = tuple[tuple[str, ...], ...]
 """How to compute a metric from summed counts, as tuples of column names.

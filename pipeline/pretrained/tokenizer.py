@@ -2,15 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.pretrained.families import family_of
 
 MAX_CACHED_WORDS = 200_000  # enough for the vocabulary of most corpora
 WORDS_PER_LINE = 64  # tokenized as one sentence, at little more than the cost of one word
+
+
+class TokenCounts(NamedTuple):
+    """The number of tokens of a text without special tokens, and how many of them are unknown."""
+
+    text: int
+    unknown: int
 
 
 class Tokenizer:
@@ -58,6 +65,8 @@ class Tokenizer:
         self.second_type = second_type if (getattr(config, "type_vocab_size", 0) or 0) > 1 else 0
         unknown, end = pretrained.unk_token_id, pretrained.eos_token_id
         self.unk_token_id = int(unknown if unknown is not None else end)
+        # The unknown token of a byte-level tokenizer is its end-of-text token, and no text has it.
+        self._has_unknown = unknown is not None and unknown != end
         self.pad_token_id = int(pretrained.pad_token_id or 0)
         family = family_of(config.model_type)
         self.causal = family.causal
@@ -91,6 +100,12 @@ class Tokenizer:
         It is the first position, or the last in a causal backbone.
         """
         return length - 1 if self.causal else 0
+
+    def count_tokens(self, ids: Iterable[int]) -> TokenCounts:
+        """Count the tokens of one window of text."""
+        special = {*self.prefix, *self.middle, *self.suffix, self.mask_token_id}
+        text = [id for id in map(int, ids) if id not in special]
+        return TokenCounts(len(text), text.count(self.unk_token_id) if self._has_unknown else 0)
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Tokenize each word of each sentence into sub-word ids.

@@ -9,16 +9,23 @@ import numpy as np
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
 from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
 from pipeline.files import atomic_write
-from pipeline.report import plots
+from pipeline.report import kinds, plots
 from pipeline.report.render import Section, page
-from pipeline.report.tables import DASH, Cell, Table, count, percent
+from pipeline.report.tables import DASH, Cell, Table, count, percent, score
 
 GLOSSARY = {
     "words": "Words of the corpus: the tokens of a sentence, or pieces of text between spaces. A "
     "sentence counts once per predicate, a context once per question.",
+    "characters": "In texts without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer), each "
+    "character counts as a word.",
     "sub-words": "Tokens of the backbone's tokenizer, including the special tokens around a text.",
     "in several windows": "Rows with a text longer than one window. The model reads it in several "
     "overlapping windows, or its end is truncated, as the table below shows.",
+    "unknown": "The share of sub-words that are the tokenizer's unknown token, without special "
+    "tokens. A model cannot read them.",
+    "perfect model": "A model that outputs the labels of the features. Its score is below 100 if "
+    "windows, sub-words or decoding cannot express an annotation, such as an answer inside a word. "
+    "No training can exceed it.",
     "warning": "An unusual but valid row. All other problems prevent `prepare` from accepting the "
     "corpus.",
 }
@@ -28,7 +35,7 @@ NO_PROBLEMS = "There are no problems and no warnings."
 
 
 def sections(statistics: Statistics | None, problems: Problems) -> list[Section]:
-    """The problems by kind; if there are valid rows, also the sizes, lengths and labels."""
+    """The problems by kind; if there are valid rows, also their sizes, labels and highest score."""
     tables = (_problems(problems),) if problems.counts else ()
     skipped = problems.skipped_text()
     sentences = ("" if problems.counts else NO_PROBLEMS, skipped and f"Skipped: {skipped}.")
@@ -38,6 +45,8 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
     page_sections.append(_sizes(statistics))
     if any(split.labels for split in statistics.splits.values()):
         page_sections.append(_labels(statistics))
+    if any(split.features and split.features.ceiling for split in statistics.splits.values()):
+        page_sections.append(_perfect_model(statistics))
     return page_sections
 
 
@@ -84,7 +93,9 @@ def _truncate(text: str) -> str:
 def _sizes(statistics: Statistics) -> Section:
     splits, limit = statistics.splits, statistics.max_length
     words = {name: split.num_tokens for name, split in splits.items()}
-    tables, histograms = [_words_table(splits)], [plots.histogram("Words per row", "words", words)]
+    unit = statistics.unit
+    tables = [_words_table(splits, unit)]
+    histograms = [plots.histogram(f"{unit.capitalize()} per row", unit, words)]
     text = f"Task {statistics.task}."
     if limit is None:
         text += " To see lengths in sub-words, pass --backbone and --max-length."
@@ -96,13 +107,13 @@ def _sizes(statistics: Statistics) -> Section:
     return Section("Sizes", text, tuple(tables), tuple(histograms))
 
 
-def _words_table(splits: Mapping[str, SplitStatistics]) -> Table:
+def _words_table(splits: Mapping[str, SplitStatistics], unit: str) -> Table:
     rows = tuple(
         (Cell(name), Cell(count(len(split.num_tokens))), *_summary(split.num_tokens))
         for name, split in splits.items()
     )
-    head = _head("split", "rows", "words", "median", "95 %", "longest")
-    return Table("Rows and words", head, rows)
+    head = _head("split", "rows", unit, "median", "95 %", "longest")
+    return Table(f"Rows and {unit}", head, rows)
 
 
 def _subwords_table(splits: Mapping[str, SplitStatistics], limit: int) -> Table:
@@ -112,11 +123,12 @@ def _subwords_table(splits: Mapping[str, SplitStatistics], limit: int) -> Table:
             Cell(count(len(split.num_subwords))),
             *_summary(split.num_subwords),
             *_windows(split, limit),
+            Cell(_unknown(split)),
         )
         for name, split in splits.items()
     )
     names = ("split", "rows tokenized", "sub-words", "median", "95 %", "longest")
-    head = _head(*names, "in several windows", "windows")
+    head = _head(*names, "in several windows", "windows", "unknown")
     return Table("Sub-words of the backbone's tokenizer", head, rows)
 
 
@@ -137,6 +149,36 @@ def _windows(split: SplitStatistics, limit: int) -> tuple[Cell, ...]:
         return (Cell(DASH),) * 2
     share = float((split.num_subwords > limit).mean())
     return _head(percent(share), count(int(split.num_windows.sum())))
+
+
+def _unknown(split: SplitStatistics) -> str:
+    return percent(split.features.unknown_fraction) if split.features else DASH
+
+
+def _perfect_model(statistics: Statistics) -> Section:
+    reports = {name: split.features for name, split in statistics.splits.items() if split.features}
+    metrics = list(dict.fromkeys(name for report in reports.values() for name in report.ceiling))
+    titles = [kinds.title(statistics.task, name) for name in metrics]
+    rows = tuple(
+        (
+            Cell(split),
+            *_head(count(report.rows), count(report.num_missed)),
+            *(Cell(score(report.ceiling.get(name))) for name in metrics),
+        )
+        for split, report in reports.items()
+    )
+    tables = [Table("Score of a perfect model", _head("split", "rows", "wrong", *titles), rows)]
+    worst = tuple(
+        _head(split, row.id, score(row.score), _truncate(row.error))
+        for split, report in reports.items()
+        for row in report.worst
+    )
+    primary = kinds.title(statistics.task, statistics.primary)
+    if worst:
+        head = _head("split", "row", primary, "prediction")
+        tables.append(Table("Rows that a perfect model gets wrong", head, worst, prose=True))
+    text = f"Primary metric: {primary}. No training can exceed this score."
+    return Section("Perfect model", text, tuple(tables))
 
 
 def _truncations(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from pipeline.analysis.bootstrap import NUM_SAMPLES
 from pipeline.arms import ARMS
+from pipeline.metrics import answers
 from pipeline.report import kinds
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
@@ -32,6 +33,7 @@ RESOURCE_USAGE = (
     "deep-prompt show prints the seconds, the peak memory and the number of ranks of each run."
 )
 
+BY_CHARACTER = "F1 by character"
 GLOSSARY: dict[str, str] = {
     **{arm.name: arm.glossary for arm in ARMS.values()},
     "test, validation": (
@@ -74,9 +76,15 @@ GLOSSARY: dict[str, str] = {
     ),
     "measures of confidence": (
         "For questions. Raw and calibrated: the probability of the answer. Margin: its probability "
-        "against the next best answer only, with its own temperature. Agreement: the mean word F1 "
+        "against the next best answer only, with its own temperature. Agreement: the mean F1 "
         "between the answer and the answers to rule-based paraphrases of the question, or to a "
         "context cut to the neighborhood of the answer."
+    ),
+    BY_CHARACTER: (
+        "For answers in scripts without spaces; each character counts as a word. CMRC 2018: the "
+        "overlap of two answers is their longest common run of characters (Cui et al. 2019). MLQA: "
+        "the overlap is the number of common characters, without regard to their order (Lewis et "
+        "al. 2020)."
     ),
     "confusion": "Rows are gold labels, columns are predicted labels.",
     DASH: "Not run, or not measured.",
@@ -112,6 +120,7 @@ GLOSSARY_CONDITIONS: dict[str, Callable[[RunResult], bool]] = {
     "ECE, Brier": lambda run: run.confidences is not None,
     "AURC": lambda run: run.confidences is not None,
     "measures of confidence": lambda run: run.measures is not None,
+    BY_CHARACTER: lambda run: run.metrics is not None and run.metrics.primary in answers.TITLES,
     "confusion": lambda run: run.claims is not None,
 }
 """A term is in the glossary if its condition holds for at least one run."""

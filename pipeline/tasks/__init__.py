@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -20,6 +20,26 @@ def task_named(name: str) -> Task[Any, Any, Any]:
         raise UserError(f"no task {name!r}{did_you_mean(name, NAMES)}")
     task: Task[Any, Any, Any] = import_module(f"{__name__}.{name}").TASK
     return task
+
+
+def task_of_summary(summary: Mapping[str, Any]) -> Task[Any, Any, Any]:
+    """The task of a corpus, with its settings. `summary` is the content of a summary.json."""
+    return task_named(summary["task"]).configured(
+        summary.get("primary"), summary.get("max_answer_length")
+    )
+
+
+def check_answer_length(key: str, task: str, length: int | None) -> None:
+    """Raise UserError if a task cannot have this `max_answer_length`; `key` names it in messages.
+
+    None is always valid.
+    """
+    if length is None:
+        return
+    if task_named(task).max_answer_length is None:
+        raise UserError(f"{key} is {length}, but {task} does not extract answers; remove it")
+    if length < 1:
+        raise UserError(f"{key} is {length}; give a number of sub-words of at least 1")
 
 
 def code_of(name: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row, RowKeys
-from pipeline.tasks.base.task import Task, is_text_list
+from pipeline.tasks.base.task import Task, is_text_list, num_words
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
 from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
@@ -166,7 +166,7 @@ class MultipleChoice(
 
     def num_tokens(self, example: Example) -> int:
         """The number of words of the question and of `text`."""
-        return len(example.question.split()) + len(self.text(example).split())
+        return num_words(example.question) + num_words(self.text(example))
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
         """The example with edited question and context. Mentions keep track of the edits."""

@@ -154,10 +154,6 @@ class SequenceClassification(
         """The text and its pair."""
         return f"{example.text} {example.text_pair}".strip()
 
-    def num_tokens(self, example: Example) -> int:
-        """The number of words of both texts."""
-        return len(self.text(example).split())
-
     def apply_edit(self, example: Example, edit: Edit) -> Example:
         """The example with both texts edited. Marks stay on their words."""
         texts, marks = [example.text, example.text_pair], list(example.spans)

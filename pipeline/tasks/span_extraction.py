@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row, RowKeys
-from pipeline.tasks.base.task import Task
+from pipeline.tasks.base.task import Task, num_words
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 NUM_CANDIDATES = 20  # as in BERT's run_squad
-MAX_ANSWER_SUBWORDS = 30  # as in BERT's run_squad
+MAX_ANSWER_LENGTH = 30  # the default, in sub-words, as in BERT's run_squad
 NO_ANSWER = "no answer"
 ANSWERABLE = "answerable"  # the label of a question with an answer
 
@@ -110,7 +110,10 @@ class SpanExtraction(
     Perturbable[Example],
     AnswersQuestions[Example],
 ):
-    """Predictions are a mapping from the examples' ids to texts; "" predicts "no answer"."""
+    """Predictions are a mapping from the examples' ids to texts; "" predicts "no answer".
+
+    `rules` compare answers. A predicted answer has at most `max_answer_length` sub-words.
+    """
 
     example_type = Example
     schema = pa.schema(
@@ -128,14 +131,30 @@ class SpanExtraction(
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("answers", "answers")
-    metric_names = ("f1", "exact_match")
+    metric_names = tuple(answers.RULES)
     metric_titles: ClassVar[Mapping[str, str]] = {
         "HasAns_exact_match": "exact, answerable",
         "HasAns_f1": "F1, answerable",
         "NoAns_exact_match": "exact, unanswerable",
         "NoAns_f1": "F1, unanswerable",
+        **answers.TITLES,
     }
     pipeline_tag = "question-answering"
+
+    def __init__(
+        self, rules: answers.Rules = answers.SQUAD, max_answer_length: int = MAX_ANSWER_LENGTH
+    ) -> None:
+        self.rules = rules
+        self.max_answer_length: int = max_answer_length
+
+    def configured(
+        self, metric: str | None = None, max_answer_length: int | None = None
+    ) -> "SpanExtraction":
+        """The task with the rules of `metric` and another maximum length of answers."""
+        return SpanExtraction(
+            self.rules if metric is None else answers.RULES[metric],
+            max_answer_length or self.max_answer_length,
+        )
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """The problems of a recipe's labels: the task has no labels."""
@@ -202,7 +221,7 @@ class SpanExtraction(
 
         A context counts once for each of its questions.
         """
-        return len(example.question.split()) + len(example.context.split())
+        return num_words(example.question) + num_words(example.context)
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
         """The example with edited question and context. Answers keep track of the edits."""
@@ -217,6 +236,10 @@ class SpanExtraction(
     def ask(self, id: str, question: str, context: str) -> Example:
         """A question without answers."""
         return Example(id, question, context, ())
+
+    def similarity(self, answer: str, other: str) -> float:
+        """The F1 by the rules of the metric."""
+        return self.rules.f1(answer, other)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The start and the end of the answer."""
@@ -254,8 +277,7 @@ class SpanExtraction(
         """The best spans over all windows, and the score of "no answer"."""
         return Decoded(
             tuple(
-                Candidate(text, score)
-                for text, (score, _) in _ranked(example.context, window_logits)
+                Candidate(text, score) for text, (score, _) in self._ranked(example, window_logits)
             ),
             _null_score(window_logits),
         )
@@ -273,7 +295,10 @@ class SpanExtraction(
         margins = {
             example.id: answer.margin for example, answer in zip(examples, decoded, strict=True)
         }
-        return {"null_margin": answers.best_threshold(_references(examples), best, margins).value}
+        threshold = answers.best_threshold(
+            _references(examples), best, margins, self.rules.f1, self.rules
+        )
+        return {"null_margin": threshold.value}
 
     def predictions(
         self,
@@ -290,14 +315,14 @@ class SpanExtraction(
     def score(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> Metrics:
-        """Exact match and word F1 as in the official SQuAD scripts: `pipeline.metrics.answers`."""
-        return answers.score(_references(examples), predictions)
+        """Exact match and F1 as in the official script: `pipeline.metrics.answers`."""
+        return answers.score(_references(examples), predictions, self.rules)
 
     def counts(
         self, examples: Sequence[Example], predictions: Mapping[str, str], classes: Sequence[str]
     ) -> UnitCounts:
         """The counts of each question."""
-        return answers.counts(_references(examples), predictions)
+        return answers.counts(_references(examples), predictions, self.rules)
 
     def decision_logits(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
@@ -307,7 +332,7 @@ class SpanExtraction(
             [
                 [
                     _null_score(window_logits),
-                    *(score for _, (score, _) in _ranked(example.context, window_logits)),
+                    *(score for _, (score, _) in self._ranked(example, window_logits)),
                 ]
             ]
         )
@@ -328,21 +353,21 @@ class SpanExtraction(
         self, example: Example, prediction: str, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
         """The index 0 for "no answer" or 1 for the best span, and whether it is right."""
-        right = _verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
+        right = self._verdict(example, prediction) == ("exact" if example.answers else NO_ANSWER)
         return [int(bool(prediction))], [right]
 
     def claims(self, example: Example, prediction: str) -> Iterator[Claim]:
         """One claim, the answer.
 
-        By SQuAD's rules, it matches an accepted answer (exact), shares words with it (partial) or
-        shares none (wrong).
+        By the rules of the metric, it matches an accepted answer (exact), shares words with it
+        (partial) or shares none (wrong).
         """
         (right,) = self.decisions(example, prediction, ())[1]
         gold = " / ".join(dict.fromkeys(text for text, _ in example.answers)) or NO_ANSWER
         yield Claim(
             (0,),
             "answerable" if example.answers else "unanswerable",
-            _verdict(example, prediction),
+            self._verdict(example, prediction),
             gold,
             prediction or NO_ANSWER,
             right,
@@ -356,7 +381,7 @@ class SpanExtraction(
         thresholds: Mapping[str, float],
     ) -> Extraction:
         """The answer, and the probabilities of the best spans and of "no answer"."""
-        ranked = _ranked(example.context, window_logits)
+        ranked = self._ranked(example, window_logits)
         options = self.apply_thresholds(
             self.decision_logits(example, window_logits, classes), thresholds
         )
@@ -371,25 +396,37 @@ class SpanExtraction(
             no_answer,
         )
 
+    def _verdict(self, example: Example, prediction: str) -> str:
+        """The quality of an answer: exact, partial, wrong or "no answer"."""
+        if not prediction:
+            return NO_ANSWER
+        texts = [text for text, _ in example.answers]
+        if any(self.rules.exact_match(text, prediction) for text in texts):
+            return "exact"
+        return "partial" if any(self.rules.f1(text, prediction) for text in texts) else "wrong"
+
+    def _ranked(
+        self, example: Example, window_logits: Sequence[WindowLogits]
+    ) -> list[tuple[str, tuple[float, int]]]:
+        """The best texts over all windows, best first: (text, (score, start)).
+
+        `score` is the greatest score of the text, `start` the first character of that occurrence.
+        """
+        best: dict[str, tuple[float, int]] = {}
+        for window in window_logits:
+            for first, last, score in _best_spans(window, self.max_answer_length):
+                begin, end = _with_marks(example.context, first, last)
+                text = example.context[begin:end]
+                if text not in best or score > best[text][0]:
+                    best[text] = score, begin
+        return sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:NUM_CANDIDATES]
+
 
 TASK = SpanExtraction()
 
 
 def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
     return {example.id: [text for text, _ in example.answers] for example in examples}
-
-
-def _verdict(example: Example, prediction: str) -> str:
-    """The quality of an answer: exact, partial, wrong or "no answer"."""
-    if not prediction:
-        return NO_ANSWER
-    if not example.answers:
-        return "wrong"
-    if any(answers.exact_match(text, prediction) for text, _ in example.answers):
-        return "exact"
-    return (
-        "partial" if any(answers.f1(text, prediction) for text, _ in example.answers) else "wrong"
-    )
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:
@@ -439,22 +476,6 @@ def _check_answer_types(row: Row, problems: Problems) -> bool:
 def _answer(decoded: Decoded, thresholds: Mapping[str, float]) -> str:
     limit = thresholds.get("null_margin", float("inf"))
     return decoded.candidates[0].text if decoded.candidates and decoded.margin <= limit else ""
-
-
-def _ranked(
-    context: str, window_logits: Sequence[WindowLogits]
-) -> list[tuple[str, tuple[float, int]]]:
-    """The best texts over all windows, best first: (text, (score, start)).
-
-    `score` is the greatest score of the text, `start` the first character of that occurrence.
-    """
-    best: dict[str, tuple[float, int]] = {}
-    for window in window_logits:
-        for begin, end, score in _best_spans(window):
-            text = context[begin:end]
-            if text not in best or score > best[text][0]:
-                best[text] = score, begin
-    return sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:NUM_CANDIDATES]
 
 
 def _null_score(window_logits: Sequence[WindowLogits]) -> float:
@@ -519,13 +540,29 @@ def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[in
     return (inside[0], inside[-1]) if inside else None
 
 
-def _best_spans(window: WindowLogits) -> Iterator[tuple[int, int, float]]:
+def _with_marks(context: str, begin: int, end: int) -> tuple[int, int]:
+    """The span [begin, end) extended to whole letters, that is with their combining marks.
+
+    A tokenizer that removes accents, or splits a letter from its mark, has offsets inside a letter.
+    """
+    while 0 < begin < len(context) and _is_mark(context[begin]):
+        begin -= 1
+    while end < len(context) and _is_mark(context[end]):
+        end += 1
+    return begin, end
+
+
+def _is_mark(character: str) -> bool:
+    return character > "\u02ff" and category(character).startswith("M")
+
+
+def _best_spans(window: WindowLogits, max_length: int) -> Iterator[tuple[int, int, float]]:
     """The best spans of a window as (start, end, score), without position 0, the summary."""
     starts = np.argsort(-window.logits[1:, 0], kind="stable")[:NUM_CANDIDATES] + 1
     ends = np.argsort(-window.logits[1:, 1], kind="stable")[:NUM_CANDIDATES] + 1
     for start in starts:
         for end in ends:
-            if start <= end < start + MAX_ANSWER_SUBWORDS:
+            if start <= end < start + max_length:
                 yield (
                     int(window.begins[start]),
                     int(window.ends[end]),

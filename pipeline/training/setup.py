@@ -273,7 +273,12 @@ def artifact_config(
     kinds, label_token_ids = model.heads.kinds, model.heads.label_token_ids
     heads = {
         task.name: TaskHead(
-            task.task, kinds[i], task.classes, tuple(label_token_ids[i]), **task.summary["windows"]
+            task.task,
+            kinds[i],
+            task.classes,
+            tuple(label_token_ids[i]),
+            **task.summary["windows"],
+            max_answer_length=task.summary.get("max_answer_length"),
         )
         for i, task in enumerate(tasks)
     }

@@ -26,6 +26,7 @@ FEATURES = Path("data/features")
 MIXTURE_CORPORA = Path("data/mixture_corpora")
 MIXTURES = Path("data/mixtures")
 TRAINING_PARAMS = Path("data/training_params")
+ANSWER_LENGTHS = Path("data/answer_lengths")
 
 ARTIFACTS = Path("artifacts")
 MODELS = Path("models")

@@ -40,6 +40,7 @@ from tests.support.small_project import (
     ROOT,
     contents,
     environment,
+    make_backbone,
     make_project,
     params,
     python,
@@ -1376,6 +1377,53 @@ def test_lora_runs_through_all_stages(copied: Path) -> None:
     assert "LoRA" in text
     (prediction,) = load([artifact]).predict([{"tokens": ["Ada", "left"]}])
     assert prediction.task == "world_ner"
+
+
+def test_featurize_records_the_maximum_length_of_answers_and_warns(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.evaluation.splits import load_eval_set
+    from stages.featurize import featurize
+    from stages.prepare import prepare
+    from stages.training_params import training_params
+
+    sha256 = make_backbone(place / "backbone", place / "data/world/qa")
+    edit(place, lambda values: values["backbone"].update(sha256=sha256))
+    prepare("world_qa")
+    for maximum, recorded in ((None, 30), (2, 2)):
+        edit(
+            place, lambda values, m=maximum: values["tasks"]["world_qa"].update(max_answer_length=m)
+        )
+        featurize("world_qa")
+        training_params()
+        output = capsys.readouterr().out
+        assert ("low-ceiling: 3 (warning)" in output) == (maximum == 2), "'cat' has 3 sub-words"
+        assert ("world_qa: train: a perfect model would score f1 0.0" in output) == (maximum == 2)
+        features = place / "data/features/world_qa"
+        summary = load_json(features / "summary.json")
+        assert summary["max_answer_length"] == recorded
+        examples = place / "data/examples/world_qa"
+        eval_set = load_eval_set(features, examples, summary, "test", None)
+        assert eval_set.task.max_answer_length == recorded
+        written = load_json(place / "data/answer_lengths/world_qa.json")
+        assert written == {"max_answer_length": maximum}
+
+
+@pytest.mark.parametrize(
+    ("task", "length", "message"),
+    [
+        ("world_ner", 30, "is 30, but token_classification does not extract answers; remove it"),
+        ("world_qa", 0, "is 0; give a number of sub-words of at least 1"),
+    ],
+)
+def test_an_invalid_maximum_length_of_answers_is_refused(
+    place: Path, task: str, length: int, message: str
+) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    edit(place, lambda values: values["tasks"][task].update(max_answer_length=length))
+    (problem,) = problems(check_project)
+    assert problem == f"params.yaml: tasks.{task}.max_answer_length {message}"
 
 
 def test_a_max_length_above_the_backbone_limit_is_refused(copied: Path) -> None:

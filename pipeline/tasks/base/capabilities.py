@@ -86,6 +86,10 @@ class AnswersQuestions(ABC, Generic[E]):
     def ask(self, id: str, question: str, context: str) -> E:
         """The example of a question without annotation."""
 
+    @abstractmethod
+    def similarity(self, answer: str, other: str) -> float:
+        """The similarity of two answers, from 0 to 1."""
+
 
 class TagsWords(ABC, Generic[E]):
     """Examples have `tokens` and `tags` in IOB2, and predictions are tags in IOB2.

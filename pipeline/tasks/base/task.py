@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import pyarrow as pa
 
 from pipeline.errors import Problems
-from pipeline.metrics.base import Metrics
+from pipeline.metrics.base import UNSPACED, Metrics
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
 
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class Task(ABC, Generic[E, P, R]):
-    """One kind of task, without state.
+    """One kind of task. Its only state is that of `configured`.
 
     A new kind is a file in pipeline/tasks. The file ends in `TASK = ...`, an instance of the class.
 
@@ -43,6 +43,8 @@ class Task(ABC, Generic[E, P, R]):
     - `example_type` is the class of the examples, `schema` their columns on disk.
     - `row_keys` are the keys of its rows.
     - `inputs` are the columns that the model reads, `outputs` those that it predicts.
+    - `max_answer_length` is the maximum length of a predicted answer in sub-words; None if
+      predictions are not spans of a context.
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
@@ -57,6 +59,7 @@ class Task(ABC, Generic[E, P, R]):
     inputs: ClassVar[tuple[str, ...]]
     outputs: ClassVar[tuple[str, ...]]
     head: ClassVar[HeadKind]
+    max_answer_length: int | None = None
     metric_names: ClassVar[tuple[str, ...]]
     metric_titles: ClassVar[Mapping[str, str]] = {}
     min_train_labels: ClassVar[int] = 1
@@ -127,6 +130,16 @@ class Task(ABC, Generic[E, P, R]):
         """The name in recipes: the name of the file."""
         return type(self).__module__.rpartition(".")[2]
 
+    def configured(
+        self, metric: str | None = None, max_answer_length: int | None = None
+    ) -> "Task[E, P, R]":
+        """The task with the settings of a corpus (None: the default of the kind).
+
+        `metric` is one of `metric_names`, the metric to compare runs by. `max_answer_length` is in
+        sub-words. By default, a kind has no settings.
+        """
+        return self
+
     @property
     def query_keys(self) -> tuple[str, ...]:
         """The keys that a row must have for a prediction."""
@@ -171,7 +184,7 @@ class Task(ABC, Generic[E, P, R]):
 
     def num_tokens(self, example: E) -> int:
         """The number of words (not of the backbone's sub-words). By default, those of `text`."""
-        return len(self.text(example).split())
+        return num_words(self.text(example))
 
     def labels(self, example: E) -> Iterator[str]:
         """The label of each annotation, repeated as often as it occurs.
@@ -194,6 +207,26 @@ class Task(ABC, Generic[E, P, R]):
         By default, there are none.
         """
         return {}
+
+
+def in_order(examples: Sequence[Any], predictions: Any) -> Iterator[Any]:
+    """The predictions in the order of the examples.
+
+    `predictions` is the result of `Task.predictions`: a mapping from example id, or a list.
+    """
+    yield from (
+        (predictions[example.id] for example in examples)
+        if isinstance(predictions, Mapping)
+        else predictions
+    )
+
+
+def num_words(text: str) -> int:
+    """The number of words between spaces.
+
+    Each character of a script that is written without spaces counts as a word.
+    """
+    return len((text if text.isascii() else UNSPACED.sub(r" \g<0> ", text)).split())
 
 
 def is_text_list(value: Any) -> bool:

@@ -175,6 +175,90 @@ def test_invalid_arguments_are_user_errors(
     assert message in output
 
 
+QUESTIONS = """task: span_extraction
+license: CC0
+source: made here
+reader: records
+options: {fields: {id, context, question, answers}}
+files: {train: train.jsonl, validation: validation.jsonl, test: test.jsonl}
+"""
+
+
+@pytest.fixture
+def questions(folder: Path) -> Path:
+    """The folder with a corpus of questions; one answer is inside a word, one has 12 words."""
+    (folder / "ours.yaml").write_text(QUESTIONS, encoding="utf-8")
+    context = "It lies in Newtownstreet, which is long and goes from the river up to the old gate."
+    for split in ("train", "validation", "test"):
+        texts = ["long", "own", "which is long and goes from the river up to the old"]
+        write_rows(
+            folder,
+            split,
+            [
+                {
+                    "id": f"{split}-{text[:5]}",
+                    "context": f"{context} {split}",
+                    "question": f"What is it, {number}?",
+                    "answers": [{"text": text, "answer_start": context.index(text)}],
+                }
+                for number, text in enumerate(texts[: 3 if split == "train" else 1])
+            ],
+        )
+    return folder
+
+
+def test_the_score_of_a_perfect_model_is_stated_by_split(
+    questions: Path, capsys: pytest.CaptureFixture[str], minilm_folder: Path
+) -> None:
+    backbone = ("--backbone", f"folder:{minilm_folder}", "--max-answer-length", 8)
+    code, output = check(questions, capsys, *backbone, "--html", questions / "page.html")
+    assert code == 0
+    assert "low-ceiling: 1 (warning)" in output
+    assert "it gets 2 of 3 rows wrong" in output
+    assert "raise max_answer_length (8)" in output
+    assert re.search(r"train +│ +3 │ +2 │ +\d\d\.\d │ +33\.3", output)
+    assert re.search(r"test +│ +1 │ +0 │ +100\.0 │ +100\.0", output)
+    assert "train-own" in output
+    html = (questions / "page.html").read_text(encoding="utf-8")
+    assert "Rows that a perfect model gets wrong" in html
+    assert "train-which" in html
+    code, output = check(questions, capsys, *backbone[:2])
+    assert "it gets 1 of 3 rows wrong" in output
+
+
+def test_a_task_without_answers_has_no_maximum_length(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output = check(folder, capsys, "--max-answer-length", 8)
+    assert code == 1
+    assert "--max-answer-length is 8, but sequence_classification does not extract" in output
+
+
+@pytest.mark.parametrize(
+    ("metric", "warned"), [("", True), ("metric: mlqa_f1", False), ("metric: exact_match", False)]
+)
+def test_chinese_has_characters_unknown_tokens_and_a_metric_by_character(
+    metric: str,
+    warned: bool,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    minilm_folder: Path,
+) -> None:
+    (folder / "ours.yaml").write_text(QUESTIONS + metric, encoding="utf-8")
+    for number, split in enumerate(("train", "validation", "test")):
+        context = f"艾达{'一二三'[number]}住在波恩的旧城区。"
+        row = {"id": split, "context": context, "question": "她住在哪里？"}
+        write_rows(folder, split, [{**row, "answers": [{"text": "波恩", "answer_start": 5}]}])
+    code, output = check(folder, capsys, "--backbone", f"folder:{minilm_folder}")
+    assert code == 0
+    assert "unknown-tokens: 3 (warning)" in output
+    assert "sub-words are unknown to the backbone's tokenizer" in output
+    assert "Rows and characters" in output
+    assert re.search(r"train +│ +1 │ +1[5-9] ", output)
+    assert ("word-metric: 1 (warning)" in output) == warned
+    assert ("F1 by character, MLQA" in output) == ("mlqa" in metric)
+
+
 def test_rare_labels_add_a_warning(folder: Path, tmp_path: Path) -> None:
     recipe = load_recipe(folder / "ours.yaml")
     write_rows(

@@ -24,6 +24,7 @@ from pipeline.data.recipe import Recipe, load_recipe
 from pipeline.errors import WARNINGS, Problem, Problems, UserError
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
+from pipeline.tasks.base.row import SPLITS
 from tests.support.paths import ROOT
 
 TABLE = ROOT / "docs/problems.md"
@@ -377,7 +378,35 @@ def _problems_of_statistics(folder: Path, tokenizer: Tokenizer) -> list[Problem]
         "rows": {split: len(values) for split, values in splits.items()},
     }
     compute_statistics(folder, summary, tokenizer, 16, 4, problems)
+    _compute_statistics_of_questions(folder, tokenizer, problems)
     return problems.kept
+
+
+def _compute_statistics_of_questions(
+    folder: Path, tokenizer: Tokenizer, problems: Problems
+) -> None:
+    """Add the warnings of a corpus in Chinese whose answer is inside a word of the tokenizer."""
+    task = task_named("span_extraction")
+    for split in SPLITS:
+        values = {
+            "id": f"{split}-1",
+            "where": "",
+            "question": "谁去了波恩？",
+            "context": "艾达xlovelace去了波恩。",
+            "answers": [{"text": "love", "answer_start": 3}],
+        }
+        example = task.example(values, (), Problems())
+        table = pa.Table.from_pylist([task.record(example)], schema=task.schema)
+        pq.write_table(table, folder / f"{split}.parquet")
+    summary = {
+        "task": "span_extraction",
+        "name": "ours",
+        "classes": ["start", "end"],
+        "primary": "f1",
+        "label_counts": {split: {} for split in SPLITS},
+        "rows": dict.fromkeys(SPLITS, 1),
+    }
+    compute_statistics(folder, summary, tokenizer, 32, 4, problems)
 
 
 # The kinds of problems in the code

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pipeline.arms import ArmName
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
+from pipeline.config import load_json
 from pipeline.errors import Problems, UserError
 from pipeline.evaluation.evaluate import EvalSet, decode
 from pipeline.features.table import FeatureTable, write_features
-from pipeline.files import sha256
+from pipeline.files import sha256, write_json
 from pipeline.inference import predictor as module
 from pipeline.inference.predictor import Prediction, Predictor, load
 from pipeline.mixing.batches import Batch
@@ -763,6 +764,26 @@ def test_windows_equal_those_of_training(place: Place, artifacts: list[Path]) ->
         )
     )
     assert sum(predictor.counts.values()) == 1
+
+
+def test_answers_are_as_long_as_the_artifact_allows(place: Place) -> None:
+    """An artifact without a maximum length uses 30 sub-words."""
+    lengths = {}
+    for maximum in (None, 2):
+        heads = {"qa": dataclasses.replace(HEADS["qa"], max_answer_length=maximum)}
+        folder = place.save(f"answers-{maximum}", "head_only", place.model(heads, None), heads)
+        if maximum is None:  # as an artifact of an earlier version
+            config = load_json(folder / "config.json")
+            del config["heads"]["qa"]["max_answer_length"]
+            write_json(folder / "config.json", config)
+        spans = [
+            span
+            for prediction in load([folder], max_length=64).predict(place.rows("qa", 20))
+            for span in prediction.result.spans
+        ]
+        encoded = place.tokenizer.encode_texts([span.text for span in spans])
+        lengths[maximum] = max(len(ids) for ids, _ in encoded)
+    assert lengths[2] == 2 < lengths[None] <= 30
 
 
 def test_a_moved_backbone_is_accepted(artifacts: list[Path], place: Place, tmp_path: Path) -> None:

@@ -487,6 +487,19 @@ def test_secondary_metrics_labels_mixture_and_leaks_are_shown(root: Path) -> Non
     assert r"| squad | qa | test | 12 | 10 | 2 | 9 | Who &lt;is&gt; \| it? |" in text
 
 
+def test_the_report_names_a_metric_by_character(root: Path) -> None:
+    html, text = write(root, tasks=("qa",))
+    assert "by character" not in html + text
+    for arm in ("multitask", "deep_prompt", "fine_tune"):
+        scores = {"mlqa_f1": 71.5, "mlqa_exact_match": 60.0}
+        values = {"primary": "mlqa_f1", "task": "span_extraction", "test": scores}
+        put(root / "results" / arm / "qa" / "metrics.json", values)
+    html, text = write(root, tasks=("qa",))
+    assert "F1 by character, MLQA" in text
+    assert "exact, MLQA" in text
+    assert "Lewis et al. 2020" in html
+
+
 def test_the_same_inputs_give_the_same_bytes(root: Path) -> None:
     assert write(root, "one") == write(root, "two")
 

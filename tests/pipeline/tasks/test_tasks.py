@@ -408,6 +408,58 @@ def test_candidates_equal_those_of_a_brute_force_search(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("length", [1, 5, 40])
+def test_the_maximum_length_of_answers_is_a_setting(length: int) -> None:
+    context = " ".join("x" * 40)
+    scores = {(2 * at, 2 * at + 1): (0.0, 0.0) for at in range(40)}
+    scores[0, 1], scores[78, 79] = (9.0, 1.0), (1.0, 9.0)
+    task = QA.configured(max_answer_length=length)
+    decoded = task.decode(ask(None, context), [spans(context, scores, 0.0)], ("start", "end"))
+    assert max(len(candidate.text.split()) for candidate in decoded.candidates) == length
+    assert (decoded.candidates[0].text == context) == (length == 40)
+    assert (task.max_answer_length, QA.max_answer_length, NER.max_answer_length) == (
+        length,
+        30,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "inner"),
+    [
+        ("वह दिल्ली में है", "दिल्ली में", "ल्ली म"),  # vowel signs and a nasal
+        ("كتبَ فهدٌ رسالةً", "فهدٌ", "فهد"),
+        ("le cafe\u0301 noir", "cafe\u0301", "cafe"),
+        ("เขาชอบที่นี่มาก", "ที่นี่", "ที่น"),
+    ],
+)
+def test_an_answer_keeps_the_marks_of_its_letters(context: str, answer: str, inner: str) -> None:
+    """A tokenizer without accents has offsets inside a letter: `inner` is what it points at."""
+    start = context.index(answer)
+    begin, end = start + answer.index(inner), start + answer.index(inner) + len(inner)
+    window = spans(context, {(begin, end): (5.0, 5.0)}, null=0.0)
+    decoded = QA.decode(ask(None, context), [window], ("start", "end"))
+    text = decoded.candidates[0].text
+    assert inner in text
+    assert answer.endswith(text)
+    (span,) = QA.result(ask(None, context), [window], ("start", "end"), {}).spans
+    assert context[span.start : span.end] == span.text == text
+
+
+def test_the_rules_of_the_metric_choose_the_threshold_and_the_verdicts() -> None:
+    question = ask("cat", "a cat")
+    chinese = Question("z", "?", "他在北京大学。", (Answer("北京大学", 2),))
+    impossible = Question("n", "?", "他在北京大学。", ())
+    for metric, verdict in (("f1", "wrong"), ("mlqa_f1", "partial"), ("cmrc2018_f1", "partial")):
+        task = QA.configured(metric)
+        (claim,) = task.claims(chinese, "北京")
+        assert claim.predicted_label == verdict
+        assert metric in task.score([question], {question.id: "cat"}, ()).overall
+        answers = [decoded("北京", -1.0), decoded("大", 1.0)]
+        threshold = task.fit_thresholds([chinese, impossible], answers)["null_margin"]
+        assert (threshold == -1.0) == (verdict == "partial")
+
+
 def test_window_without_context_predicts_no_answer() -> None:
     decoded = QA.decode(ask(None), [spans(CONTEXT, {}, 1.0)], ("start", "end"))
     assert (decoded.candidates, decoded.margin) == ((), float("inf"))
