@@ -330,7 +330,8 @@ def resolve_auto(
         return mapping, {}
     evidence = SchemeEvidence()
     for source in files:
-        named = _with_names_of_file(source, mapping, Problems()) or mapping
+        metadata = _features_of(source, mapping)
+        named = with_class_names(mapping, metadata, str(source), Problems()) or mapping
         for where, record in _records(source, named, Problems()):
             for tags in raw_tags(record, named, where):
                 evidence.add(tags)
