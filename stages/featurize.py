@@ -8,7 +8,7 @@ from pipeline.features.featurize import featurize as featurize_split
 from pipeline.features.table import INDEX
 from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.params import task_of
-from pipeline.pretrained.location import locate
+from pipeline.pretrained.location import backbone_files, locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.row import SPLITS
 from stages.runtime.code_hash import code_of_stage
@@ -24,7 +24,8 @@ def featurize(name: str) -> None:
     task = task_of(params, name)
     source = EXAMPLES / name
     corpus = load_json(source / "summary.json")
-    classes, tokenizer = corpus["classes"], Tokenizer(locate(params.backbone))
+    backbone = locate(params.backbone)
+    classes, tokenizer = corpus["classes"], Tokenizer(backbone)
     if task.max_length > tokenizer.max_length:
         raise UserError(
             f"params.yaml: tasks.{name}.max_length is {task.max_length}, but the backbone has "
@@ -45,6 +46,7 @@ def featurize(name: str) -> None:
         summary |= {
             "label_token_ids": label_token_ids,
             "pad_token_id": tokenizer.pad_token_id,
+            "backbone_files": backbone_files(backbone),
             "splits": {},
             "windows": {"max_length": task.max_length, "stride": task.stride},
         }

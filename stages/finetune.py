@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
-from pipeline.artifacts.config import load_config
+from pipeline.artifacts.config import load_config, missing_hashes
 from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.lora import add_lora
@@ -63,6 +63,8 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     if ARMS[arm].from_artifact:
         source = ARTIFACTS / task_of(params, name).init_from
         config = load_config(source)
+        for warning in missing_hashes(source, config):
+            log(f"warning: {warning}")
         prompt = load_prompt(
             source,
             config,

@@ -5,12 +5,13 @@ Results do not depend on these settings.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError
+from pipeline.files import in_project
 
 SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # variable: host:pid of the launching process
 MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it has finished
@@ -104,9 +105,16 @@ class Cluster:
 def load_cluster(path: Path) -> Cluster:
     """Load cluster.yaml; without the file, training runs in one process.
 
-    Raises UserError with all problems of the file.
+    In the folder of a DVC experiment, it is the project's file. Raises UserError with all problems
+    of the file.
     """
-    return parse(Cluster, load_yaml(path), str(path)) if path.exists() else Cluster()
+    path = in_project(path)
+    if not path.exists():
+        return Cluster()
+    cluster = parse(Cluster, load_yaml(path), str(path))
+    if cluster.hostfile is None:
+        return cluster
+    return replace(cluster, hostfile=str(in_project(Path(cluster.hostfile))))
 
 
 def read_hostfile(hostfile: Path) -> dict[str, int]:

@@ -20,7 +20,12 @@ from pipeline.artifacts.artifact import load_into_backbone
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features.table import FeatureList
-from pipeline.inference.artifact_set import check_compatible, merge_heads, read_artifacts
+from pipeline.inference.artifact_set import (
+    check_compatible,
+    merge_heads,
+    read_artifacts,
+    warnings_of,
+)
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -103,7 +108,7 @@ def load(
         for head in heads.values()
     ]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(
+    predictor = Predictor(
         loaded,
         tokenizer,
         heads,
@@ -113,6 +118,8 @@ def load(
         device,
         dtype,
     )
+    predictor.warnings = warnings_of(served)
+    return predictor
 
 
 def _window_sizes(
@@ -146,6 +153,8 @@ class Predictor:
     """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
 
     `counts` counts the effects of the maximum window length, such as truncation, by kind.
+    `warnings` has one line for each fact about the artifacts that a user must know, such as a head
+    without thresholds.
     """
 
     def __init__(
@@ -167,6 +176,7 @@ class Predictor:
         self.tokenizer, self.tasks, self.device = tokenizer, dict(tasks), torch.device(device)
         self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
+        self.warnings: list[str] = []
         self._heads = list(self.tasks.values())
         self._kinds = [task_named(head.type) for head in self._heads]
         moved = [prompt and prompt.to(self.device, dtype) for prompt in prompts]

@@ -282,6 +282,7 @@ def artifact_config(
         model_type=model.backbone.config.model_type,
         hidden_size=model.backbone.hidden_size,
         heads=heads,
+        backbone_files=model.backbone.files,
         **details,
         provenance={
             "seed": params.seed,

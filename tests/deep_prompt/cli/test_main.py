@@ -36,7 +36,9 @@ from tests.support.small_project import ROOT, environment, make_backbone, python
 
 torch.set_num_threads(1)
 HEADS = {
-    "ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
+    "ner": TaskHead(
+        "token_classification", "classes", ("O", "B-X", "I-X"), thresholds={"temperature": 1.5}
+    ),
     "qa": TaskHead(
         "span_extraction", "positions", ("start", "end"), thresholds={"null_margin": 1.23456}
     ),
@@ -78,7 +80,16 @@ class Artifacts:
         save_artifact(
             self.folder / name,
             model,
-            ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=fields),
+            ArtifactConfig(
+                arm,
+                self.params,
+                "bert",
+                32,
+                heads,
+                shape,
+                backbone_files=self.backbone.files,
+                provenance=fields,
+            ),
         )
         return self.folder / name
 
@@ -188,6 +199,42 @@ def test_predict_reads_and_writes_pipes(
     )
     assert (done.code, done.err) == (0, "")
     assert [line["task"] for line in done.lines] == ["ner", "qa", "ner"]
+
+
+def test_predict_says_which_heads_have_no_thresholds(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    shutil.copytree(artifacts.qa, tmp_path / "qa")
+    values = json.loads((tmp_path / "qa/config.json").read_text(encoding="utf-8"))
+    values["heads"]["qa"]["thresholds"] = {}
+    (tmp_path / "qa/config.json").write_text(json.dumps(values), encoding="utf-8")
+    folders = ("--artifact", artifacts.ner, "--artifact", tmp_path / "qa")
+    done = command("predict", *folders, stdin=QA)
+    assert (done.code, len(done.lines)) == (0, 1)
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"warning: {tmp_path}/qa: head 'qa' has no thresholds: ")
+    assert "such as 'no answer'; load the folder that the stage release writes" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_predict_refuses_another_config_or_tokenizer(
+    name: str, artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The weights are the same, but the predictions would differ."""
+    shutil.copytree(artifacts.folder / "backbone", tmp_path / "backbone")
+    path = tmp_path / "backbone" / name
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change = {
+        "config.json": {"hidden_act": "relu"},
+        "tokenizer_config.json": {"do_lower_case": False},
+        "tokenizer.json": {"normalizer": None},
+    }[name]
+    path.write_text(json.dumps(values | change), encoding="utf-8")
+    moved = ("--artifact", artifacts.ner, "--backbone", f"folder:{tmp_path}/backbone")
+    done = command("predict", *moved, stdin=NER)
+    assert done.code == 1
+    assert f"it was made with another {name} of the backbone, which changes" in done.err
+    assert "use the backbone it was made for, or make the artifact again" in done.err
 
 
 def test_text_is_not_changed_or_escaped(
