@@ -293,6 +293,26 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
         ("probe.out_of_domain: no task 'world_n'",),
     ),
+    "number as the name of a task": (
+        lambda v: v["tasks"].update({2005: v["tasks"].pop("world_srl")}),
+        ("tasks: the name 2005 is not text, and DVC would leave it out", 'quotes: "2005"'),
+    ),
+    "true as the name of a mixture": (
+        lambda v: v["mixtures"].update({True: v["mixtures"]["all"]}),
+        ("mixtures: the name True is not text",),
+    ),
+    "name with a dot": (
+        lambda v: v["tasks"].update({"a.b": v["tasks"]["world_ner"]}),
+        ("tasks: the name 'a.b' cannot be used in paths and commands; use only letters",),
+    ),
+    "name with a character of the shell": (
+        lambda v: v["mixtures"].update({"r&d": v["mixtures"]["all"]}),
+        ("mixtures: the name 'r&d' cannot be used",),
+    ),
+    "name like an option": (
+        lambda v: v["tasks"].update({"-x": v["tasks"]["world_ner"]}),
+        ("tasks: the name '-x' cannot be used", "no - at the beginning"),
+    ),
     "unpinned hub model": (
         lambda v: v["backbone"].update(source="hub:bert-base-cased"),
         ("pin the revision", "40 hexadecimal digits"),
@@ -333,6 +353,23 @@ def test_errors_between_sections_are_reported_at_once(place: Path) -> None:
 
     edit(place, corrupt)
     assert len(problems(load_params)) == 3
+
+
+def test_names_are_reported_with_other_errors(place: Path) -> None:
+    def corrupt(values: Values) -> None:
+        values["seed"] = "seven"
+        values["tasks"]["a b"] = values["tasks"]["world_ner"]
+
+    edit(place, corrupt)
+    name, seed = problems(load_params)
+    assert "'a b'" in name
+    assert "seed" in seed
+
+
+@pytest.mark.parametrize("name", ["conll-2005", "20newsgroups", "größe", "2005", "_x"])
+def test_names_of_letters_digits_and_dashes_are_accepted(name: str, place: Path) -> None:
+    edit(place, lambda v: v["tasks"].update({name: v["tasks"]["world_srl"]}))
+    assert name in load_params().tasks
 
 
 def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
