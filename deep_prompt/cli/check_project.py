@@ -14,12 +14,13 @@ import shutil
 import time
 from pathlib import Path
 
+from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, recipe_of
+from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
 
 
 def check_project() -> None:
@@ -33,12 +34,23 @@ def check_project() -> None:
             problems += error.problems
     if problems:
         raise UserError(*problems)
+    _warn_about_anchors(PARAMS)
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
             shutil.rmtree(folder)
             log(f"deleted {folder}: params.yaml has no such task")
+
+
+def _warn_about_anchors(path: Path) -> None:
+    """Log where params.yaml has values that several keys share."""
+    if lines := lines_of_anchors(path):
+        log(
+            f"warning: {path}:{lines[0]}: has anchors or aliases (lines "
+            f"{', '.join(map(str, lines))}); `dvc exp run -S` and `deep-prompt tune --apply` "
+            "cannot change a value that several keys share: write the values out"
+        )
 
 
 def _move_truncated_lock(path: Path) -> None:

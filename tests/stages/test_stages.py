@@ -1286,6 +1286,24 @@ def test_check_deletes_a_truncated_lock_of_dvc_processes(
     assert path.exists() == stays
 
 
+def test_check_warns_about_anchors_and_aliases(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    check_project()
+    assert "anchors" not in capsys.readouterr().out
+    text = (place / "params.yaml").read_text(encoding="utf-8")
+    line = text[: text.index("head_only:")].count("\n") + 1
+    text = text.replace("head_only:", "head_only: &base", 1)
+    (place / "params.yaml").write_text(f"{text}tracking: null # *none\n", encoding="utf-8")
+    check_project()
+    assert (
+        f"warning: params.yaml:{line}: has anchors or aliases (lines {line}); `dvc exp run -S` and "
+        "`deep-prompt tune --apply` cannot change"
+    ) in capsys.readouterr().out
+
+
 def test_check_reports_errors_and_deletes_features_of_removed_tasks(
     place: Path,
 ) -> None:
