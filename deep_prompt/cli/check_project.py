@@ -1,10 +1,12 @@
 """deep-prompt check, without a recipe: check the project before `dvc repro`.
 
 DVC reports only the first missing key of params.yaml, so this command checks params.yaml and all
-recipes first. It also repairs two states from which DVC does not recover:
+recipes first. It also repairs states from which DVC does not recover:
 
 - DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the
   features of a removed task, so this command deletes them. They stay in DVC's cache.
+- DVC refuses to run without git, so this command sets its option `core.no_scm` in a project without
+  a git repository.
 - A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
   these files it finds the outputs in its cache.
 """
@@ -35,6 +37,7 @@ def check_project() -> None:
     if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)
+    _run_without_git(Path.cwd())
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
@@ -51,6 +54,22 @@ def _warn_about_anchors(path: Path) -> None:
             f"{', '.join(map(str, lines))}); `dvc exp run -S` and `deep-prompt tune --apply` "
             "cannot change a value that several keys share: write the values out"
         )
+
+
+def _run_without_git(project: Path) -> None:
+    """Let DVC run in a project without git, such as a downloaded archive of it."""
+    if any((folder / ".git").exists() for folder in (project, *project.parents)):
+        return
+    from dvc.config import Config  # noqa: PLC0415  (see `_move_truncated_lock`)
+
+    if not (folder := project / ".dvc").is_dir() or Config(folder)["core"].get("no_scm"):
+        return
+    with Config(folder).edit("local") as config:
+        config.setdefault("core", {})["no_scm"] = True
+    log(
+        "this folder is not a git repository: set core.no_scm in .dvc/config.local, so that DVC "
+        "runs; after `git init`, undo it with `dvc config --local --unset core.no_scm`"
+    )
 
 
 def _move_truncated_lock(path: Path) -> None:

@@ -1304,6 +1304,27 @@ def test_check_warns_about_anchors_and_aliases(
     ) in capsys.readouterr().out
 
 
+def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A downloaded archive has the folder .dvc, but no .git."""
+    from deep_prompt.cli.check_project import check_project
+
+    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    (place / ".dvc/config.local").unlink(missing_ok=True)
+    shutil.copy(ROOT / "dvc.yaml", place)
+    list_stages = [sys.executable, "-m", "dvc", "stage", "list"]
+    env = environment(place, forks=False)
+    assert subprocess.run(list_stages, env=env, capture_output=True, check=False).returncode
+    message = "this folder is not a git repository: set core.no_scm in .dvc/config.local"
+    for times in (1, 0):
+        check_project()
+        assert capsys.readouterr().out.count(message) == times
+    subprocess.run(list_stages, env=env, capture_output=True, check=True)
+    (place / ".dvc/config.local").unlink()
+    (place / ".git").mkdir()
+    check_project()
+    assert not (place / ".dvc/config.local").exists()
+
+
 def test_check_reports_errors_and_deletes_features_of_removed_tasks(
     place: Path,
 ) -> None:
