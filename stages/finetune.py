@@ -58,6 +58,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     heads = heads_for([data], backbone.hidden_size, params.seed)
     inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     pretrained_on: list[str] = []
+    init_from: dict[str, Any] = {}
     if "lora" in ARMS[arm].parts:
         add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
     if ARMS[arm].from_artifact:
@@ -79,6 +80,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
+        init_from = {"artifact": task_of(params, name).init_from, **config.provenance}
         inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)
     else:
@@ -90,7 +92,9 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         [data],
         [RATE_SCALE],
         inputs,
+        ARMS[arm].params,
         pretrained_on,
+        init_from,
     )
 
 

@@ -646,6 +646,24 @@ def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
+def test_an_artifact_names_the_params_that_had_an_effect(trained: Path) -> None:
+    """Those of its shared prompt too. A prompt of 4 virtual tokens does not claim the default."""
+    shared = load_json(trained / "artifacts/pretrain/ner_only/config.json")["provenance"]
+    tuned = load_json(trained / "artifacts/multitask/world_ner/config.json")["provenance"]
+    assert shared["training"]["num_virtual_tokens"] == 4
+    assert shared["training"]["balance_losses"] is False
+    assert (
+        tuned["training"]
+        .keys()
+        .isdisjoint(
+            ("num_virtual_tokens", "init", "balance_losses", "lora_rank", "lora_lr", "backbone_lr")
+        )
+    )
+    assert tuned["training"]["prompt_lr"] == 0.02
+    assert tuned["init_from"] == {"artifact": "pretrain/ner_only", **shared}
+    assert "init_from" not in shared
+
+
 def edit_json(path: Path, change: Callable[[Values], object]) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
