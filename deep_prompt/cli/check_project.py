@@ -37,6 +37,11 @@ def check_project() -> None:
     if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)
+    if ".." in Path(params.data_root).parts:
+        log(
+            f"warning: {PARAMS}: data_root is {params.data_root!r}, which leads elsewhere in "
+            "`dvc exp run --temp` and --queue; write the absolute path"
+        )
     _run_without_git(Path.cwd())
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)

@@ -11,16 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_project import environment, make_project, python, write_params
+from tests.support.small_project import (
+    ROOT,
+    TRAINING,
+    environment,
+    make_project,
+    python,
+    write_params,
+)
 
-ARM = "baseline@head_only-world_srl"
+ARM = "baseline@deep_prompt-world_srl"
 STAGES_OF_ARM = {
     "backbone_files",
     "prepare@world_srl",
     "featurize@world_srl",
     "training_params",
     ARM,
-    "evaluate_baseline@head_only-world_srl",
+    f"evaluate_{ARM}",
 }
 
 
@@ -30,8 +37,9 @@ class Project:
     def __init__(self, home: Path) -> None:
         self.folder, self.env = home / "project", environment(home)
         self.values: dict[str, Any] = make_project(self.folder)
-        self.values["compare"]["tasks"] = ["world_srl"]
-        self.values["repeat"]["tasks"] = ["world_srl"]
+        self.values["arms"]["deep_prompt"] = dict(TRAINING)
+        self.values["compare"] = {"arms": ["deep_prompt"], "tasks": ["world_srl"]}
+        self.values["repeat"] = {"arms": [], "tasks": [], "seeds": []}
         self.values["probe"] = self.values["probe"] | {"tasks": [], "out_of_domain": []}
         self.values["backbone"]["source"] = "folder:../project/backbone"
         write_params(self.folder, self.values)
@@ -80,7 +88,7 @@ def test_other_files_of_the_backbone_rerun_the_stages_that_use_it(project: Proje
     before = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(before) | {"hidden_act": "relu"}), encoding="utf-8")
     assert project.repro() == STAGES_OF_ARM - {"prepare@world_srl", "training_params"}
-    artifact = project.folder / "artifacts/head_only/world_srl/config.json"
+    artifact = project.folder / "artifacts/deep_prompt/world_srl/config.json"
     changed = json.loads(artifact.read_text(encoding="utf-8"))["backbone_files"]
     path.write_text(before, encoding="utf-8")
     project.repro()
@@ -88,11 +96,28 @@ def test_other_files_of_the_backbone_rerun_the_stages_that_use_it(project: Proje
     assert {name for name in restored if restored[name] != changed[name]} == {"config.json"}
 
 
-def test_a_queued_sweep_runs_with_the_backbone_of_the_project(project: Project) -> None:
-    """The commands of the README. Each experiment runs in .dvc/tmp/exps."""
-    queue = ("exp", "run", "--queue", "-S", "arms.head_only.head_lr=0.002,0.004")
-    project.dvc(*queue, f"evaluate_{ARM}")
+def test_the_sweep_of_the_readme_runs_in_the_queue(project: Project) -> None:
+    """Each experiment runs in .dvc/tmp/exps and finds the backbone of the project."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    match = re.search(r"`dvc (exp run --queue -S) '([\w.]+)=([\d.]+),([\d.]+)'`", readme)
+    assert match, "the README has no sweep"
+    assert "then `dvc exp run --run-all`" in readme
+    command, param, *values = match.groups()
+    project.dvc(*command.split(), f"{param}={','.join(values)}", f"evaluate_{ARM}")
     project.dvc("exp", "run", "--run-all")
     shown = json.loads(project.dvc("exp", "show", "--json"))
-    experiments = [state for row in shown for state in row["experiments"] or []]
-    assert len(experiments) == 2, shown
+    revisions = [
+        revision["data"]
+        for row in shown
+        for experiment in row["experiments"] or []
+        for revision in experiment["revs"]
+    ]
+    rates = [data["params"]["params.yaml"]["data"]["arms"]["deep_prompt"] for data in revisions]
+    assert sorted(rate["prompt_lr"] for rate in rates) == sorted(map(float, values))
+    for data in revisions:
+        metrics = {
+            path: metric["data"] for path, metric in data["metrics"].items() if "data" in metric
+        }
+        assert metrics.keys() == {"results/deep_prompt/world_srl/score.json"}
+        (scores,) = metrics.values()
+        assert scores["deep_prompt"]["world_srl"].keys() == {"validation", "test"}

@@ -1040,6 +1040,12 @@ def test_a_preset_replaces_params_with_the_data_root(
     load_params()
 
 
+def test_a_preset_writes_an_absolute_path_to_corpora_beside_the_project(switch: Path) -> None:
+    (switch.parent / "beside").mkdir()
+    switch_preset("real_small", "../beside")
+    assert load_yaml(switch / "params.yaml")["data_root"] == str((switch / "../beside").resolve())
+
+
 def test_a_preset_keeps_its_data_root_by_default(switch: Path) -> None:
     switch_preset("real_small")
     assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
@@ -1320,6 +1326,19 @@ def test_check_warns_about_anchors_and_aliases(
         f"warning: params.yaml:{line}: has anchors or aliases (lines {line}); `dvc exp run -S` and "
         "`deep-prompt tune --apply` cannot change"
     ) in capsys.readouterr().out
+
+
+def test_check_warns_about_a_data_root_beside_the_project(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path leads elsewhere in the folder of an experiment."""
+    from deep_prompt.cli.check_project import check_project
+
+    for root, warned in (("data", False), ("../corpora", True), ("/corpora", False)):
+        edit(place, lambda values, root=root: values.update(data_root=root))  # type: ignore[misc]
+        check_project()
+        message = f"warning: params.yaml: data_root is '{root}', which leads elsewhere"
+        assert (message in capsys.readouterr().out) == warned
 
 
 def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
