@@ -59,4 +59,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/mixture_corpora \
-	    data/mixtures data/problems data/training_params data/answer_lengths artifacts models predictions report resource_usage
+	    data/mixtures data/problems data/training_params data/answer_lengths data/backbone_files.json artifacts models predictions report \
+	    resource_usage

@@ -37,13 +37,19 @@ def load(
     `Predictor.predict(rows)` yields a `Prediction` for each row, in order.
 
     Raises UserError if an artifact is incomplete, does not fit its backbone, or cannot be loaded
-    together with the others.
+    together with the others. Warns (`warnings.warn`) about heads without thresholds, and about
+    artifacts that do not record the backbone's config and tokenizer files.
     """
+    import warnings
+
     from pipeline.inference import predictor
 
     if isinstance(artifacts, str | Path):
         artifacts = [artifacts]
-    return predictor.load(artifacts, **options)
+    model = predictor.load(artifacts, **options)
+    for warning in model.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return model
 
 
 def load_config(artifact: str | Path) -> "ArtifactConfig":

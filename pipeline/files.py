@@ -71,6 +71,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def in_project(path: Path) -> Path:
+    """Return the path of a file of the project, also in an experiment's folder.
+
+    `dvc exp run --temp` and `--queue` run in PROJECT/.dvc/tmp/exps/..., which lacks the files that
+    git ignores, and where a relative path such as ../models leads elsewhere. A relative path that
+    does not exist there is therefore taken from PROJECT.
+    """
+    if not path.exists():
+        for folder in Path.cwd().parents:
+            if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+                return folder.parents[2] / path
+    return path
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

@@ -1,5 +1,6 @@
 """params.yaml as checked dataclasses: backbone, training, mixtures, and the whole project."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -170,6 +171,14 @@ class TrainParams:
         if missing or unused:
             raise ValueError("; ".join(missing + unused))
         return {part: rate for part, rate in rates.items() if rate is not None}
+
+    def used(self, arm_params: Collection[str]) -> dict[str, Any]:
+        """The params that have an effect. `arm_params` is `Arm.params`, or PRETRAIN_PARAMS."""
+        values = dataclasses.asdict(self)
+        unused = unused_keys(arm_params, values)
+        return {
+            key: value for key, value in values.items() if key not in unused and value is not None
+        }
 
 
 _SPECIAL_PARAMS = {*PRETRAIN_PARAMS, *(key for arm in ARMS.values() for key in arm.params)}

@@ -54,10 +54,10 @@ from stages.runtime.paths import (
 def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     """Write the scores to results/ARM/TASK and the predictions to predictions/ARM/TASK.
 
-    The scores are metrics.json and labels.tsv. The predictions are test.jsonl and Parquet files for
-    the report: counts per unit, confidence of decisions and claims, the claims themselves, and for
-    questions other measures of confidence. A file is absent if the kind of task does not support
-    it.
+    The scores are metrics.json, labels.tsv, and score.json, the primary scores for `dvc exp show`.
+    The predictions are test.jsonl and Parquet files for the report: counts per unit, confidence of
+    decisions and claims, the claims themselves, and for questions other measures of confidence. A
+    file is absent if the kind of task does not support it.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -121,11 +121,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         **{split: score.overall for split, score in scores.items()},
     }
     output, predictions = RESULTS / folder, PREDICTIONS / folder
-    with atomic_folder(output) as temporary:
-        write_json(temporary / "metrics.json", metrics)
-        _label_table(scores["test"]).to_csv(
-            temporary / "labels.tsv", sep="\t", index=False, float_format="%.4f"
-        )
+    _write_scores(output, metrics, scores, _headline(folder, scores, primary))
     with atomic_folder(predictions) as temporary:
         _write_predictions(temporary / "test.jsonl", test.examples, predicted["test"])
         if isinstance(task, HasUnits):
@@ -145,6 +141,30 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     if off := unsupported_features(task):
         log(off)
     log_wrote(output, predictions)
+
+
+def _write_scores(
+    output: Path, metrics: Mapping[str, Any], scores: Mapping[str, Metrics], headline: Any
+) -> None:
+    with atomic_folder(output) as temporary:
+        write_json(temporary / "metrics.json", metrics)
+        write_json(temporary / "score.json", headline)
+        _label_table(scores["test"]).to_csv(
+            temporary / "labels.tsv", sep="\t", index=False, float_format="%.4f"
+        )
+
+
+def _headline(folder: Path, scores: Mapping[str, Metrics], primary: str) -> dict[str, Any]:
+    """The primary score of each split, below the parts of the run's folder.
+
+    `dvc exp show` then has short and unique columns, such as multitask.world_ner.test.
+    """
+    value: dict[str, Any] = {
+        split: round(score.overall[primary], 2) for split, score in scores.items()
+    }
+    for part in reversed(folder.parts):
+        value = {part: value}
+    return value
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pipeline.features.featurize import featurize as featurize_split
 from pipeline.features.table import INDEX, FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
 from pipeline.params import task_of
-from pipeline.pretrained.location import locate
+from pipeline.pretrained.location import backbone_files, locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import check_answer_length, task_named
 from pipeline.tasks.base.feature_checks import add_warnings
@@ -27,7 +27,8 @@ def featurize(name: str) -> None:
     task = task_of(params, name)
     source = EXAMPLES / name
     corpus = load_json(source / "summary.json")
-    classes, tokenizer = corpus["classes"], Tokenizer(locate(params.backbone))
+    backbone = locate(params.backbone)
+    classes, tokenizer = corpus["classes"], Tokenizer(backbone)
     check_answer_length(
         f"params.yaml: tasks.{name}.max_answer_length", corpus["task"], task.max_answer_length
     )
@@ -52,6 +53,7 @@ def featurize(name: str) -> None:
         summary |= {
             "label_token_ids": label_token_ids,
             "pad_token_id": tokenizer.pad_token_id,
+            "backbone_files": backbone_files(backbone),
             "splits": {},
             "windows": {"max_length": task.max_length, "stride": task.stride},
             "max_answer_length": kind.max_answer_length,

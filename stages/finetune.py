@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
-from pipeline.artifacts.config import load_config
+from pipeline.artifacts.config import load_config, missing_hashes
 from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.lora import add_lora
@@ -58,11 +58,14 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     heads = heads_for([data], backbone.hidden_size, params.seed)
     inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     pretrained_on: list[str] = []
+    init_from: dict[str, Any] = {}
     if "lora" in ARMS[arm].parts:
         add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
     if ARMS[arm].from_artifact:
         source = ARTIFACTS / task_of(params, name).init_from
         config = load_config(source)
+        for warning in missing_hashes(source, config):
+            log(f"warning: {warning}")
         prompt = load_prompt(
             source,
             config,
@@ -77,6 +80,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
+        init_from = {"artifact": task_of(params, name).init_from, **config.provenance}
         inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)
     else:
@@ -88,7 +92,9 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         [data],
         [RATE_SCALE],
         inputs,
+        ARMS[arm].params,
         pretrained_on,
+        init_from,
     )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.arms import MULTITASK
+from pipeline.arms import MULTITASK, PRETRAIN_PARAMS
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -86,6 +86,7 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
         tasks,
         [corpora[task.name]["rate"] for task in tasks],
         {"code": code, "dropped": dropped},
+        PRETRAIN_PARAMS,
     )
 
 

@@ -1,10 +1,12 @@
 """deep-prompt check, without a recipe: check the project before `dvc repro`.
 
 DVC reports only the first missing key of params.yaml, so this command checks params.yaml and all
-recipes first. It also repairs two states from which DVC does not recover:
+recipes first. It also repairs states from which DVC does not recover:
 
 - DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the
   features of a removed task, so this command deletes them. They stay in DVC's cache.
+- DVC refuses to run without git, so this command sets its option `core.no_scm` in a project without
+  a git repository.
 - A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
   these files it finds the outputs in its cache.
 """
@@ -14,6 +16,7 @@ import shutil
 import time
 from pathlib import Path
 
+from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError
@@ -36,12 +39,45 @@ def check_project() -> None:
             problems += error.problems
     if problems:
         raise UserError(*problems)
+    _warn_about_anchors(PARAMS)
+    if ".." in Path(params.data_root).parts:
+        log(
+            f"warning: {PARAMS}: data_root is {params.data_root!r}, which leads elsewhere in "
+            "`dvc exp run --temp` and --queue; write the absolute path"
+        )
+    _run_without_git(Path.cwd())
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
         if folder.is_dir() and folder.name not in params.tasks:
             shutil.rmtree(folder)
             log(f"deleted {folder}: params.yaml has no such task")
+
+
+def _warn_about_anchors(path: Path) -> None:
+    """Log where params.yaml has values that several keys share."""
+    if lines := lines_of_anchors(path):
+        log(
+            f"warning: {path}:{lines[0]}: has anchors or aliases (lines "
+            f"{', '.join(map(str, lines))}); `dvc exp run -S` and `deep-prompt tune --apply` "
+            "cannot change a value that several keys share: write the values out"
+        )
+
+
+def _run_without_git(project: Path) -> None:
+    """Let DVC run in a project without git, such as a downloaded archive of it."""
+    if any((folder / ".git").exists() for folder in (project, *project.parents)):
+        return
+    from dvc.config import Config  # noqa: PLC0415  (see `_move_truncated_lock`)
+
+    if not (folder := project / ".dvc").is_dir() or Config(folder)["core"].get("no_scm"):
+        return
+    with Config(folder).edit("local") as config:
+        config.setdefault("core", {})["no_scm"] = True
+    log(
+        "this folder is not a git repository: set core.no_scm in .dvc/config.local, so that DVC "
+        "runs; after `git init`, undo it with `dvc config --local --unset core.no_scm`"
+    )
 
 
 def _move_truncated_lock(path: Path) -> None:

@@ -159,6 +159,7 @@ def import_(arguments: Namespace) -> None:
         backbone.config.model_type,
         backbone.hidden_size,
         heads={},
+        backbone_files=backbone.files,
         prompt_shape=prompt.shape,
         first_layer=prompt.first_layer,
         position_offset=prompt.position_offset,

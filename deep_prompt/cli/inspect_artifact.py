@@ -52,6 +52,10 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
             f"{config.backbone.source}: {config.model_type}, hidden size {config.hidden_size}",
         ),
         ("sha256", config.backbone.sha256 or "none; the hub revision identifies the weights"),
+        (
+            "config and tokenizer",
+            f"hashes of {', '.join(config.backbone_files) or 'no file (not compared)'}",
+        ),
         ("prompt", _describe_prompt(config)),
         ("trained", _describe_trained(folder, config)),
     ]

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from types import MappingProxyType
@@ -42,8 +42,8 @@ def parallel(arguments: Namespace) -> None:
     gpus: int = arguments.gpus
     check_project()
     params, dvc = load_params(), _Dvc()
-    free_gpus: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for gpu in visible_gpus(gpus, os.environ) or range(gpus):
+    free_gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for gpu in _gpus_of_jobs(gpus, os.environ):
         free_gpus.put(gpu)
     futures: dict[Job, Future[bool]] = {}
     with stops() as stop_signals, ThreadPoolExecutor(gpus) as pool:
@@ -62,6 +62,13 @@ def parallel(arguments: Namespace) -> None:
             )
         if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stop_signals):
             raise UserError("a stage after the tasks failed; see the first error above")
+
+
+def _gpus_of_jobs(count: int, environment: Mapping[str, str]) -> Sequence[str]:
+    """The value of CUDA_VISIBLE_DEVICES for each of `count` jobs that run at the same time."""
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return [str(number) for number in range(count)]
+    return visible_gpus(count, environment) or [""] * count  # "" hides all GPUs
 
 
 def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stop_signals: list[int]) -> bool:
@@ -105,7 +112,7 @@ def _jobs(params: Params) -> dict[Job, Job | None]:
 def _train(
     job: Job,
     parent_future: "Future[bool] | None",
-    free_gpus: "queue.SimpleQueue[int]",
+    free_gpus: "queue.SimpleQueue[str]",
     dvc: "_Dvc",
 ) -> bool:
     """Train and evaluate a job on a free GPU. Returns whether both stages succeeded."""
@@ -122,7 +129,7 @@ def _train(
     gpu = free_gpus.get()
     # These variables mark the process as the only rank of a launch.
     variables = {
-        "CUDA_VISIBLE_DEVICES": str(gpu),
+        "CUDA_VISIBLE_DEVICES": gpu,
         "RANK": "0",
         "WORLD_SIZE": "1",
         "LOCAL_RANK": "0",

@@ -113,6 +113,8 @@ def predict(arguments: Namespace) -> None:
             dtype=getattr(torch, arguments.dtype),
             max_length=arguments.max_length,
         )
+        for warning in predictor.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         if arguments.task not in (None, *predictor.tasks):
             raise UserError(
                 f"--task: the artifacts have no task {arguments.task!r}"

@@ -45,6 +45,8 @@ def preset(arguments: Namespace) -> None:
             f"DATA_ROOT: {root!r} is not a folder; give the folder that contains the folders of "
             "the corpora"
         )
+    if ".." in Path(root).parts:  # A relative path outside does not hold in `dvc exp run --temp`.
+        root = str(Path(root).resolve())
     changes = {"data_root": root} if root else {}
     text = edited_text(source, lambda document: document.update(changes))
     if PARAMS.exists():

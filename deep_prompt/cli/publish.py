@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 UPLOADED = ("*.json", "*.safetensors", "README.md")
-INPUTS = ("data_recipes", "dvc.yaml", "params.yaml", "pipeline", "stages")
+FILES = ("dvc.yaml", "params.yaml")
+INPUTS = (*FILES, "data_recipes", "pipeline", "stages")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -96,22 +97,34 @@ def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperation
 
 
 def _commit(artifact: Path) -> str | None:
-    """The git commit that produces the artifact, "with changes" if the inputs are not committed.
+    """The git commit that produces the artifact; None, with a line in the log, if there is none.
 
-    None if the artifact is not an up-to-date output of the project's stage `release`. The log then
-    has the reason.
+    The artifact must be an up-to-date output of the project's stage `release`, and all inputs of
+    the pipeline must be committed.
     """
-    stage = f"release@{artifact.name}"
-    status = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", stage]
-    if artifact.resolve().parent != MODELS.resolve() or _run(*status).returncode:
-        log(f"published without a commit: {artifact} is not an up-to-date output of `dvc repro`")
-        return None
     head = _run("git", "rev-parse", "--verify", "HEAD")
-    if head.returncode:
-        log("published without a commit: the project has no git commit")
-        return None
-    changed = _run("git", "diff", "--quiet", "HEAD", "--", *INPUTS).returncode
-    return head.stdout.strip() + (" with changes" if changed else "")
+    tracked = _run("git", "ls-files", "--error-unmatch", *FILES)
+    changed = _run("git", "status", "--porcelain", "--untracked-files=all", "--", *INPUTS)
+    if artifact.resolve().parent != MODELS.resolve() or not _is_up_to_date(artifact.name):
+        reason = f"{artifact} is not an up-to-date output of `dvc repro`"
+    elif head.returncode or tracked.returncode:
+        reason = "the project has no git commit"
+    elif changed.stdout:
+        reason = f"commit {', '.join(line[3:] for line in changed.stdout.splitlines()[:3])} first"
+    else:
+        return head.stdout.strip()
+    log(f"published without a commit: {reason}")
+    return None
+
+
+def _is_up_to_date(task: str) -> bool:
+    """Whether the stage `release` of a task, and the stages before it, have nothing to do."""
+    status = [sys.executable, "-m", "dvc", "status", "--json", "--with-deps", f"release@{task}"]
+    done = _run(*status)
+    if done.returncode:
+        return False
+    # A stage with `always_changed` is never up to date for DVC, even if its output is.
+    return all(changes == ["always changed"] for changes in json.loads(done.stdout).values())
 
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":

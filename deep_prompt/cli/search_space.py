@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from deep_prompt.cli.yaml_edit import edited_text, flow_mapping, set_keys
+from deep_prompt.cli.yaml_edit import edited_text, flow_mapping, lines_of_anchors, set_keys
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
@@ -171,7 +171,8 @@ def name_of(values: Any) -> str:
 def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
     """Write values to the target's params in params.yaml, and keep its comments.
 
-    Raises UserError if the edited file is invalid.
+    Raises UserError if the edited file is invalid, or if the edit would change other values too,
+    because the target's params have an anchor that others refer to.
     """
 
     def change(document: Any) -> None:
@@ -182,6 +183,25 @@ def apply(target: Target, values: Values, path: Path = PARAMS) -> None:
         else:
             set_keys(task, {target.arm: flow_mapping(values)})
 
+    expected = _with_values(load_yaml(path), target, values)
     text = edited_text(path, change)
-    check_params(YAML(typ="safe").load(text), str(path))
+    edited = YAML(typ="safe").load(text)
+    check_params(edited, str(path))
+    if edited != expected:
+        lines = ", ".join(map(str, lines_of_anchors(path)))
+        raise UserError(
+            f"{path}: not changed, because other params share the values of {target} (anchors and "
+            f"aliases in the lines {lines}); write the values out, then set "
+            + ", ".join(f"{key}: {value}" for key, value in values.items())
+        )
     atomic_write(path, text)
+
+
+def _with_values(document: Values, target: Target, values: Values) -> Values:
+    """The content of params.yaml with the values of only the target changed."""
+    if target.arm == "pretrain":
+        section, changed = "pretrain", document["pretrain"][target.name] | values
+    else:
+        section, task = "tasks", document["tasks"][target.name]
+        changed = task | {target.arm: task.get(target.arm, {}) | values}
+    return document | {section: document[section] | {target.name: changed}}

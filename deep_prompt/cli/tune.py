@@ -216,14 +216,14 @@ def _search(arguments: Namespace, target: search.Target) -> None:
 
 
 def _worker(
-    arguments: Namespace, target: search.Target, number: int, gpu: int | str | None, parent: int
+    arguments: Namespace, target: search.Target, number: int, gpu: str | None, parent: int
 ) -> None:
     from stages.runtime.parent_process import end_with
 
     end_with(parent)
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // arguments.workers))
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     with report_errors(f"worker {number}: "):
         _work(arguments, target, number)
 

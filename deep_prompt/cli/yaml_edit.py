@@ -34,6 +34,14 @@ def edited_text(path: Path, edit: Callable[[Any], None]) -> str:
     return text.getvalue()
 
 
+def lines_of_anchors(path: Path) -> list[int]:
+    """The lines of a YAML file that have an anchor (&) or an alias (*), from 1."""
+    events = YAML(typ="safe", pure=True).parse(path.read_text(encoding="utf-8"))
+    return [
+        event.start_mark.line + 1 for event in events if getattr(event, "anchor", None) is not None
+    ]
+
+
 def set_keys(mapping: Any, values: Mapping[str, Any]) -> None:
     """Set keys of a mapping in the document, in place.
 

@@ -140,6 +140,11 @@ def _check_fits(
             f"it was made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), "
             f"but params have {params.source} (sha256 {params.sha256})"
         )
+    if config.backbone_files and (files := differing_files(config, backbone.files)):
+        problems.append(
+            f"it was made with another {' and '.join(files)} of the backbone, which changes its "
+            "predictions"
+        )
     if config.prompt_shape is not None and (
         problem := _shape_problem(config, config.prompt_shape, backbone)
     ):
@@ -158,6 +163,19 @@ def _check_fits(
                 for problem in problems
             )
         )
+
+
+def differing_files(config: ArtifactConfig, files: Mapping[str, str]) -> list[str]:
+    """The names of the config and tokenizer files that differ from those of the artifact.
+
+    `files` are those of the loaded backbone (empty: unknown, nothing differs).
+    """
+    expected = config.backbone_files
+    return [
+        name
+        for name in sorted(expected.keys() | files.keys())
+        if files and expected.get(name) != files.get(name)
+    ]
 
 
 def _shape_problem(

@@ -44,8 +44,10 @@ class ArtifactConfig:
     `prompt_shape` is the shape of the prompt's tensor, for layers from `first_layer` on. The prompt
     shifts the text by `position_offset` positions: 0 for prompts of this project, P for prompts of
     peft and P-tuning v2. With `zero_token_types`, all token types of the text are 0 under the
-    prompt, as in most classes of peft. `projection_size` is the hidden size of the prompt's MLP.
-    `lora_rank` and `lora_alpha` describe LoRA's factors (0: none).
+    prompt, as in most classes of peft. `backbone_files` has the hashes of the backbone's config and
+    tokenizer files (see `pipeline.pretrained.location.backbone_files`); it is empty in artifacts of
+    earlier versions, and the files are then not compared. `projection_size` is the hidden size of
+    the prompt's MLP. `lora_rank` and `lora_alpha` describe LoRA's factors (0: none).
     """
 
     arm: ArmName
@@ -61,6 +63,7 @@ class ArtifactConfig:
     factor_rank: int = 0
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    backbone_files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -93,6 +96,16 @@ def load_config(folder: Path) -> ArtifactConfig:
             f"{FORMAT}; make the artifact again"
         )
     return parse(ArtifactConfig, values, str(folder / "config.json"))
+
+
+def missing_hashes(folder: Path, config: ArtifactConfig) -> list[str]:
+    """A warning if the artifact has no hashes of the backbone's files, and [] otherwise."""
+    if config.backbone_files:
+        return []
+    return [
+        f"{folder}: has no hashes of the backbone's config and tokenizer files, so they were not "
+        "compared; make the artifact again to record them"
+    ]
 
 
 def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:

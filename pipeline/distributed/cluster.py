@@ -5,14 +5,18 @@ Results do not depend on these settings.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError
+from pipeline.files import in_project
 
 SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # variable: host:pid of the launching process
+GPUS = "DEEP_PROMPT_GPUS"
+"""Variable: CUDA_VISIBLE_DEVICES for the ranks. DeepSpeed's launcher overwrites that variable, and
+accepts only numbers in it."""
 MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it has finished
 
 
@@ -28,16 +32,37 @@ class Ranks:
     def from_environment(cls, environment: Mapping[str, str]) -> "Ranks":
         """Read the variables of torchrun and DeepSpeed's launcher, or those of srun.
 
-        Without these variables, there is one process.
+        Without these variables, there is one process. Raises UserError if a variable is not a
+        number, or if several ranks have no address to meet at.
         """
+        names: tuple[str, ...] = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         if "RANK" not in environment and "SLURM_STEP_NUM_TASKS" in environment:
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-            return cls(*(int(environment[name]) for name in names))
-        return cls(
-            int(environment.get("RANK", 0)),
-            int(environment.get("WORLD_SIZE", 1)),
-            int(environment.get("LOCAL_RANK", 0)),
-        )
+        values = [
+            environment.get(name, default) for name, default in zip(names, "010", strict=True)
+        ]
+        problems = [
+            f"{name} is {value!r} in the environment; set it to a number, or unset it"
+            for name, value in zip(names, values, strict=True)
+            if not value.isdecimal()
+        ]
+        if problems:
+            raise UserError(*problems)
+        ranks = cls(*map(int, values))
+        needed = (names[0], "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in needed if name not in environment]
+        if ranks.world > 1 and missing:
+            raise UserError(
+                f"{names[1]} is {ranks.world} in the environment, so this process is one of "
+                f"{ranks.world} ranks; set {' and '.join(missing)} too, or unset {names[1]} to run "
+                "one process, or let cluster.yaml start the ranks (docs/cluster.md)"
+            )
+        if ranks.rank >= ranks.world:
+            raise UserError(
+                f"{names[0]} is {ranks.rank} in the environment, but {names[1]} is {ranks.world}; "
+                f"set {names[0]} to a number below {names[1]}, or unset both"
+            )
+        return ranks
 
 
 @dataclass(frozen=True)
@@ -104,9 +129,16 @@ class Cluster:
 def load_cluster(path: Path) -> Cluster:
     """Load cluster.yaml; without the file, training runs in one process.
 
-    Raises UserError with all problems of the file.
+    In the folder of a DVC experiment, it is the project's file. Raises UserError with all problems
+    of the file.
     """
-    return parse(Cluster, load_yaml(path), str(path)) if path.exists() else Cluster()
+    path = in_project(path)
+    if not path.exists():
+        return Cluster()
+    cluster = parse(Cluster, load_yaml(path), str(path))
+    if cluster.hostfile is None:
+        return cluster
+    return replace(cluster, hostfile=str(in_project(Path(cluster.hostfile))))
 
 
 def read_hostfile(hostfile: Path) -> dict[str, int]:
@@ -139,19 +171,46 @@ def read_hostfile(hostfile: Path) -> dict[str, int]:
     return hosts
 
 
-def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[int, ...]:
-    """Return the first `count` GPUs of CUDA_VISIBLE_DEVICES, or () if it is not set.
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 
-    Raises UserError if it has fewer GPUs, or names GPUs by anything other than numbers.
+
+def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the first `count` GPUs of CUDA_VISIBLE_DEVICES: numbers, UUIDs, or names of MIG parts.
+
+    It is () if the variable is not set, or hides all GPUs: CUDA ignores a -1 and all that follows.
+    Raises UserError if it has fewer GPUs, or something else than GPUs.
     """
-    values = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    gpus = [value.strip() for value in values if value.strip()]
-    if gpus and (len(gpus) < count or not all(gpu.isdecimal() for gpu in gpus)):
+    text = environment.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = [value.strip() for value in text.split(",") if value.strip()]
+    gpus = gpus[: gpus.index("-1")] if "-1" in gpus else gpus
+    if invalid := [gpu for gpu in gpus if not _GPU.fullmatch(gpu)]:
         raise UserError(
-            f"CUDA_VISIBLE_DEVICES is {','.join(gpus)!r}, but {count} GPUs are needed; "
-            f"set it to {count} GPU numbers, or unset it"
+            f"CUDA_VISIBLE_DEVICES is {text!r}, but {invalid[0]!r} is not a GPU; write numbers, "
+            "UUIDs (GPU-...) or names of MIG parts (MIG-...), or unset it"
         )
-    return tuple(map(int, gpus[:count]))
+    if gpus and len(set(gpus)) < count:
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES is {text!r}, but {count} GPUs are needed; name {count} "
+            "different GPUs, or unset it"
+        )
+    return tuple(dict.fromkeys(gpus))[:count]
+
+
+def gpu_variables(count: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that tells `count` ranks on this machine their GPUs, if any is needed.
+
+    Raises UserError if CUDA_VISIBLE_DEVICES does not name enough GPUs, or parts of GPUs (MIG),
+    which CUDA lets a process use only one at a time.
+    """
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return {}
+    gpus = visible_gpus(count, environment)
+    if parts := [gpu for gpu in gpus if gpu.startswith("MIG-")]:
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES has {parts[0]!r}, a MIG part of a GPU, and ranks cannot train "
+            "together on parts; name whole GPUs, or set ranks: 1 in cluster.yaml"
+        )
+    return {GPUS: ",".join(gpus)}
 
 
 def launch_command(
@@ -160,11 +219,10 @@ def launch_command(
     module: str,
     arguments: Sequence[str],
     port: int,
-    gpus: Sequence[int] = (),
 ) -> list[str]:
     """Return the command that starts `python -m MODULE ARGUMENTS` as every rank.
 
-    It is srun in a Slurm job, and DeepSpeed's launcher otherwise (on `gpus`, if not empty).
+    It is srun in a Slurm job, and DeepSpeed's launcher otherwise.
     """
     if cluster.slurm:
         # --wait=0: rank 0 may save files for a long time after the other ranks have ended.
@@ -172,9 +230,7 @@ def launch_command(
         return ["srun", *options, python, "-m", module, *arguments]
     launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
     launcher += ["--master_port", str(port)]
-    if gpus:  # the default is the first GPUs of the machine
-        launcher += ["--include", f"localhost:{','.join(map(str, gpus))}"]
-    elif cluster.hostfile is None:
+    if cluster.hostfile is None:
         launcher += ["--num_gpus", str(cluster.ranks)]  # the number of processes on a CPU, too
     else:
         launcher += ["--hostfile", cluster.hostfile, "--force_multi", "--launcher", "pdsh"]

@@ -8,12 +8,14 @@ import torch
 
 from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_heads, load_prompt
-from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
+from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.params import BackboneParams
+from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import HasConfidence
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,21 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
         folder_of_head |= dict.fromkeys(artifact.heads_by_name, folder)
     if problems:
         raise UserError(*problems)
+
+
+def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
+    """One line for each fact that a user must know before relying on the predictions."""
+    warnings: list[str] = []
+    for folder, config in ((artifact.folder, artifact.config) for artifact in artifacts):
+        warnings += missing_hashes(folder, config)
+        warnings += [
+            f"{folder}: head {name!r} has no thresholds: its probabilities are not calibrated, and "
+            "it makes no decision that needs a threshold, such as 'no answer'; load the folder "
+            "that the stage release writes (models/TASK)"
+            for name, head in config.heads.items()
+            if not head.thresholds and isinstance(task_named(head.type), HasConfidence)
+        ]
+    return warnings
 
 
 def _differ(first: BackboneParams, second: BackboneParams) -> bool:

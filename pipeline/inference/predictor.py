@@ -22,7 +22,12 @@ from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.features.table import FeatureList
 from pipeline.inference.arguments import check_load_arguments, check_predict_arguments, plain
-from pipeline.inference.artifact_set import check_compatible, merge_heads, read_artifacts
+from pipeline.inference.artifact_set import (
+    check_compatible,
+    merge_heads,
+    read_artifacts,
+    warnings_of,
+)
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -108,7 +113,7 @@ def load(
         for head in heads.values()
     ]
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(
+    predictor = Predictor(
         loaded,
         tokenizer,
         heads,
@@ -118,6 +123,8 @@ def load(
         device,
         dtype,
     )
+    predictor.warnings = warnings_of(served)
+    return predictor
 
 
 def _window_sizes(
@@ -150,8 +157,9 @@ def _window_sizes(
 class Predictor:
     """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
 
-    `counts` counts the effects of the maximum window length, such as truncation, by kind. Several
-    threads may call `predict` at the same time.
+    `counts` counts the effects of the maximum window length, such as truncation, by kind.
+    `warnings` has one line for each fact about the artifacts that a user must know, such as a head
+    without thresholds. Several threads may call `predict` at the same time.
     """
 
     def __init__(
@@ -173,6 +181,7 @@ class Predictor:
         self.tokenizer, self.tasks, self.device = tokenizer, dict(tasks), torch.device(device)
         self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
+        self.warnings: list[str] = []
         self._heads = list(self.tasks.values())
         self._kinds = [
             task_named(head.type).configured(max_answer_length=head.max_answer_length)

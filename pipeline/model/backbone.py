@@ -28,12 +28,15 @@ from pipeline.model.attention import (
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.params import Precision
 from pipeline.pretrained.families import family_of
+from pipeline.pretrained.location import backbone_files
 
 
 class Backbone(nn.Module):
     """Hidden states of a pretrained model, under a prompt or without.
 
     Dropout is always off, also when the backbone is trained. Weights are float32 by default.
+    `files` has the hashes of the config and the tokenizer files (see `backbone_files`); it is empty
+    if the model does not come from a folder.
     """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
@@ -60,6 +63,7 @@ class Backbone(nn.Module):
             )
         self.model = model.eval()
         self.lm_head = lm_head
+        self.files: dict[str, str] = {}
         self.hidden_size = int(self.config.hidden_size)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.token_types = int(getattr(self.config, "type_vocab_size", 0) or 0)
@@ -122,7 +126,9 @@ class Backbone(nn.Module):
                 f"{folder}: does not contain {contents}: {', '.join(sorted(missing)[:3])} missing; "
                 "use other weights"
             )
-        return cls(body, head)
+        backbone = cls(body, head)
+        backbone.files = backbone_files(folder)
+        return backbone
 
     def train(self, mode: bool = True) -> "Backbone":
         """Ignore `mode`: dropout stays off."""

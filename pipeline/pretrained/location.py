@@ -9,10 +9,24 @@ A source is a folder inside an installed package, a local folder, or a pinned hu
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
+from pipeline.config import load_json
 from pipeline.errors import UserError
+from pipeline.files import in_project, sha256
 from pipeline.params import _HUB, _SYNTAX, BackboneParams
+
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+_BOOKKEEPING_KEYS = {"_name_or_path", "name_or_path", "transformers_version"}
 
 
 def locate(params: BackboneParams) -> Path:
@@ -25,6 +39,28 @@ def locate(params: BackboneParams) -> Path:
     if params.sha256 is not None:
         _check_hash(folder / "model.safetensors", params)
     return folder
+
+
+def backbone_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the config and of each tokenizer file of a backbone, by file name.
+
+    They change predictions as much as the weights do, and `BackboneParams.sha256` covers only the
+    weights. The hashes of `config.json` and `tokenizer_config.json` depend on their values only,
+    not on formatting, the version of transformers or the name of the model.
+    """
+    files = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
+    return {
+        file.name: _hash_of_values(file) if file.name.endswith("config.json") else sha256(file)
+        for file in sorted([*files, *folder.glob("*.model")])
+        if file.is_file()
+    }
+
+
+def _hash_of_values(path: Path) -> str:
+    values = load_json(path)
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key not in _BOOKKEEPING_KEYS}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def tokenizer_folder(source: str) -> Path:
@@ -48,7 +84,7 @@ def _folder(source: str, patterns: tuple[str, ...]) -> Path:
     elif kind == "package":
         folder = _package_folder(name)
     else:
-        folder = Path(name)
+        folder = in_project(Path(name))
     if not (folder / "config.json").is_file():
         raise UserError(
             f"backbone {source}: {folder} has no config.json; "

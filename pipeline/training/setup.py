@@ -1,7 +1,7 @@
 """Set up a training run: the data of its tasks, the model, and the config of the artifact."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,18 @@ class TrainingSetup:
     """The model before training, and its tasks.
 
     `rates` has the sampling rate of each task. `start` identifies the initial state of the run by
-    plain values: its code, and the hashes of an artifact or of the dropped rows. `pretrained_on`
-    has the corpora of earlier training.
+    plain values: its code, and the hashes of an artifact or of the dropped rows. `arm_params` has
+    the keys of TrainParams that this training uses and some others do not. `pretrained_on` has the
+    corpora of earlier training, and `init_from` the name and the provenance of its artifact.
     """
 
     model: PromptedModel
     tasks: Sequence[TaskData]
     rates: Sequence[int]
     start: dict[str, Any]
+    arm_params: Sequence[str] = ()
     pretrained_on: Sequence[str] = ()
+    init_from: dict[str, Any] = field(default_factory=dict)
 
 
 def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
@@ -288,11 +291,13 @@ def artifact_config(
         model_type=model.backbone.config.model_type,
         hidden_size=model.backbone.hidden_size,
         heads=heads,
+        backbone_files=model.backbone.files,
         **details,
         provenance={
             "seed": params.seed,
-            "training": asdict(training),
+            "training": training.used(setup.arm_params),
             "pretrained_on": list(setup.pretrained_on),
             "data": {task.name: task.summary["splits"] for task in tasks},
-        },
+        }
+        | ({"init_from": setup.init_from} if setup.init_from else {}),
     )

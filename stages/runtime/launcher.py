@@ -21,11 +21,11 @@ from pipeline.distributed.cluster import (
     Cluster,
     Ranks,
     environment_file_text,
+    gpu_variables,
     launch_command,
     load_cluster,
     rank_environment,
     read_hostfile,
-    visible_gpus,
 )
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
@@ -41,12 +41,16 @@ def launch(stage: Callable[..., None]) -> None:
 
     In a process that a launcher has started, call the stage as one rank.
     """
-    ranks = Ranks.from_environment(os.environ)
+    with report_errors():
+        ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
     if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
+        if ranks.world == 1 and MARKER not in os.environ and not cluster.is_single_process:
+            log(
+                f"warning: {CLUSTER} is not used, because RANK and WORLD_SIZE in the environment "
+                "make this process the only rank; unset them to start the ranks of the file"
+            )
         _run_as_rank(stage, ranks)
         return
-    with report_errors():
-        cluster = load_cluster(CLUSTER)
     if cluster.is_single_process:
         run(stage)
         return
@@ -89,11 +93,9 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
     if cluster.slurm:
         environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     environment = rank_environment(cluster, os.environ) | environment
-    gpus = (
-        visible_gpus(cluster.ranks, os.environ)
-        if cluster.hostfile is None and not cluster.slurm
-        else ()
-    )
+    if cluster.hostfile is None and not cluster.slurm:
+        environment |= gpu_variables(cluster.ranks, os.environ)
+        environment.pop("CUDA_VISIBLE_DEVICES", None)  # DeepSpeed's launcher would print a warning
     marker.unlink(missing_ok=True)
     environment_file = marker.with_name(f"{marker.name}.env")
     try:
@@ -101,9 +103,7 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
             stops() as stop_signals,
             _environment_file(environment_file, cluster, environment) as file_variable,
         ):
-            command = launch_command(
-                cluster, sys.executable, f"stages.{stage}", arguments, port, gpus
-            )
+            command = launch_command(cluster, sys.executable, f"stages.{stage}", arguments, port)
             process = subprocess.Popen(
                 command, env=environment | file_variable, start_new_session=True
             )

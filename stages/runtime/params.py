@@ -1,5 +1,6 @@
 """Load params.yaml into dataclasses, and check that its keys are consistent."""
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -8,6 +9,8 @@ from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.params import MixtureParams, Params, Values, unused_keys
 from stages.runtime.paths import PARAMS
+
+NAME = re.compile(r"\w[\w-]*")  # of a task or mixture
 
 
 def load_params() -> Params:
@@ -23,9 +26,14 @@ def check_params(values: Values, where: str) -> Params:
 
     Raises UserError with all problems.
     """
-    params = parse(Params, values, where)
+    name_problems = _name_problems(values, where)
+    try:
+        params = parse(Params, values, where)
+    except UserError as error:
+        raise UserError(*name_problems, *error.problems) from None
     problems = [
-        *_name_problems(params, where),
+        *name_problems,
+        *_reference_problems(params, where),
         *_arm_problems(params, where),
         *_repeat_problems(params, where),
         *_probe_problems(params, where),
@@ -36,7 +44,26 @@ def check_params(values: Values, where: str) -> Params:
     return params
 
 
-def _name_problems(params: Params, where: str) -> list[str]:
+def _name_problems(values: Values, where: str) -> list[str]:
+    """The names of tasks and mixtures that DVC, a path or the shell would misread."""
+    problems = []
+    for section in ("tasks", "mixtures"):
+        names = values.get(section)
+        for name in names if isinstance(names, dict) else ():
+            if not isinstance(name, str):
+                problems.append(
+                    f"{where}: {section}: the name {name!r} is not text, and DVC would leave it "
+                    f'out; write it in quotes: "{name}"'
+                )
+            elif not NAME.fullmatch(name):
+                problems.append(
+                    f"{where}: {section}: the name {name!r} cannot be used in paths and commands; "
+                    "use only letters, digits, _ and -, and no - at the beginning"
+                )
+    return problems
+
+
+def _reference_problems(params: Params, where: str) -> list[str]:
     problems = []
     for name, task in params.tasks.items():
         kind, source = task.init_from.split("/")

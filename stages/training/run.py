@@ -90,7 +90,9 @@ def fit(
     with ExitStack() as stack:
         stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
         run_callbacks = (
-            stack.enter_context(_run_callbacks(stage, key, names, training, params.tracking))
+            stack.enter_context(
+                _run_callbacks(stage, key, names, training.used(setup.arm_params), params.tracking)
+            )
             if ranks.rank == 0
             else []
         )
@@ -128,14 +130,17 @@ def fit(
 
 @contextmanager
 def _run_callbacks(
-    stage: str, key: str, names: Sequence[str], training: TrainParams, tool: Tool | None
+    stage: str, key: str, names: Sequence[str], used: dict[str, Any], tool: Tool | None
 ) -> Iterator[list[TrainingCallback]]:
-    """The callbacks that report a run: progress, .work/STAGE/train.tsv and the tracking tool."""
+    """The callbacks that report a run: progress, .work/STAGE/train.tsv and the tracking tool.
+
+    `used` has the training params that have an effect.
+    """
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(stage, names))
         callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
         if tool is not None:
-            tracker = start_tracker(tool, stage, key, asdict(training))
+            tracker = start_tracker(tool, stage, key, used)
             callbacks.append(stack.enter_context(Tracking(tracker, progress.log)))
         yield callbacks
 

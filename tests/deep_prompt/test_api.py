@@ -1,5 +1,8 @@
 """`import deep_prompt`: the public API agrees with its page, and the import is fast."""
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +24,9 @@ from pipeline.world import write_corpus
 from tests.support.paths import ROOT
 from tests.support.small_project import make_backbone
 
-HEAD = TaskHead("token_classification", "classes", ("O", "B-X", "I-X"))
+HEAD = TaskHead(
+    "token_classification", "classes", ("O", "B-X", "I-X"), thresholds={"temperature": 1.5}
+)
 ROW = {"tokens": ["Ada", "in", "Bonn"]}
 
 
@@ -38,9 +43,31 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = PromptedModel(
         backbone, prompt, Heads(["classes"], [3], backbone.hidden_size, 0), train_backbone=False
     )
-    config = ArtifactConfig("deep_prompt", params, "bert", 32, {"ner": HEAD}, prompt.shape)
+    config = ArtifactConfig(
+        "deep_prompt",
+        params,
+        "bert",
+        32,
+        {"ner": HEAD},
+        prompt.shape,
+        backbone_files=backbone.files,
+    )
     save_artifact(folder / "ner", model, config)
     return folder / "ner"
+
+
+def test_load_warns_about_missing_thresholds_and_hashes(artifact: Path, tmp_path: Path) -> None:
+    """A folder of artifacts/ instead of models/ predicts without calibration."""
+    shutil.copytree(artifact, tmp_path / "raw")
+    values = json.loads((artifact / "config.json").read_text(encoding="utf-8"))
+    del values["backbone_files"], values["heads"]["ner"]["thresholds"]
+    (tmp_path / "raw/config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as caught:
+        deep_prompt.load(tmp_path / "raw")
+    hashes, thresholds = (str(warning.message) for warning in caught)
+    assert "has no hashes of the backbone's config and tokenizer files" in hashes
+    assert "head 'ner' has no thresholds: its probabilities are not calibrated" in thresholds
+    assert "load the folder that the stage release writes (models/TASK)" in thresholds
 
 
 @pytest.mark.parametrize(

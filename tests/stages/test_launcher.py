@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.config import load_json, load_yaml
+from stages.runtime.launcher import launch
 from tests.support.small_project import (
     IN_ONE_PROCESS,
     ROOT,
@@ -132,6 +133,51 @@ def two(place: Place) -> dict[str, bytes]:
     assert place.processes() == {}
     assert list((place.folder / ".work/launch").iterdir()) == []
     return place.made()
+
+
+def launched(
+    stage: Callable[[], None], monkeypatch: pytest.MonkeyPatch, **variables: str
+) -> SystemExit | None:
+    """Launch a stage in this process, with these variables for ranks and no others."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in (*names, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    try:
+        launch(stage)
+    except SystemExit as exit_:
+        return exit_
+    return None
+
+
+def test_a_single_rank_of_the_environment_says_that_cluster_yaml_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("ranks: 8\n", encoding="utf-8")
+    ran: list[str] = []
+    assert launched(lambda: ran.append("x"), monkeypatch, RANK="0", WORLD_SIZE="1") is None
+    assert ran == ["x"]
+    message = "warning: cluster.yaml is not used, because RANK and WORLD_SIZE in the environment"
+    assert message in capsys.readouterr().out
+    (tmp_path / "cluster.yaml").unlink()
+    launched(lambda: ran.append("x"), monkeypatch, RANK="0", WORLD_SIZE="1")
+    assert "cluster.yaml" not in capsys.readouterr().out
+
+
+def test_ranks_of_srun_without_an_address_are_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    exit_ = launched(lambda: None, monkeypatch, **step)
+    assert exit_ is not None
+    assert exit_.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: SLURM_STEP_NUM_TASKS is 2 in the environment")
+    assert len(error.splitlines()) == 1
 
 
 def test_two_ranks_train_like_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:

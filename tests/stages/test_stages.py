@@ -294,6 +294,26 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["probe"]["out_of_domain"][0].update(data="world_n"),
         ("probe.out_of_domain: no task 'world_n'",),
     ),
+    "number as the name of a task": (
+        lambda v: v["tasks"].update({2005: v["tasks"].pop("world_srl")}),
+        ("tasks: the name 2005 is not text, and DVC would leave it out", 'quotes: "2005"'),
+    ),
+    "true as the name of a mixture": (
+        lambda v: v["mixtures"].update({True: v["mixtures"]["all"]}),
+        ("mixtures: the name True is not text",),
+    ),
+    "name with a dot": (
+        lambda v: v["tasks"].update({"a.b": v["tasks"]["world_ner"]}),
+        ("tasks: the name 'a.b' cannot be used in paths and commands; use only letters",),
+    ),
+    "name with a character of the shell": (
+        lambda v: v["mixtures"].update({"r&d": v["mixtures"]["all"]}),
+        ("mixtures: the name 'r&d' cannot be used",),
+    ),
+    "name like an option": (
+        lambda v: v["tasks"].update({"-x": v["tasks"]["world_ner"]}),
+        ("tasks: the name '-x' cannot be used", "no - at the beginning"),
+    ),
     "unpinned hub model": (
         lambda v: v["backbone"].update(source="hub:bert-base-cased"),
         ("pin the revision", "40 hexadecimal digits"),
@@ -334,6 +354,23 @@ def test_errors_between_sections_are_reported_at_once(place: Path) -> None:
 
     edit(place, corrupt)
     assert len(problems(load_params)) == 3
+
+
+def test_names_are_reported_with_other_errors(place: Path) -> None:
+    def corrupt(values: Values) -> None:
+        values["seed"] = "seven"
+        values["tasks"]["a b"] = values["tasks"]["world_ner"]
+
+    edit(place, corrupt)
+    name, seed = problems(load_params)
+    assert "'a b'" in name
+    assert "seed" in seed
+
+
+@pytest.mark.parametrize("name", ["conll-2005", "20newsgroups", "größe", "2005", "_x"])
+def test_names_of_letters_digits_and_dashes_are_accepted(name: str, place: Path) -> None:
+    edit(place, lambda v: v["tasks"].update({name: v["tasks"]["world_srl"]}))
+    assert name in load_params().tasks
 
 
 def test_a_number_in_scientific_notation_is_a_number(place: Path) -> None:
@@ -622,6 +659,24 @@ def copied(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+def test_an_artifact_names_the_params_that_had_an_effect(trained: Path) -> None:
+    """Those of its shared prompt too. A prompt of 4 virtual tokens does not claim the default."""
+    shared = load_json(trained / "artifacts/pretrain/ner_only/config.json")["provenance"]
+    tuned = load_json(trained / "artifacts/multitask/world_ner/config.json")["provenance"]
+    assert shared["training"]["num_virtual_tokens"] == 4
+    assert shared["training"]["balance_losses"] is False
+    assert (
+        tuned["training"]
+        .keys()
+        .isdisjoint(
+            ("num_virtual_tokens", "init", "balance_losses", "lora_rank", "lora_lr", "backbone_lr")
+        )
+    )
+    assert tuned["training"]["prompt_lr"] == 0.02
+    assert tuned["init_from"] == {"artifact": "pretrain/ner_only", **shared}
+    assert "init_from" not in shared
 
 
 def edit_json(path: Path, change: Callable[[Values], object]) -> None:
@@ -1000,6 +1055,12 @@ def test_a_preset_replaces_params_with_the_data_root(
     load_params()
 
 
+def test_a_preset_writes_an_absolute_path_to_corpora_beside_the_project(switch: Path) -> None:
+    (switch.parent / "beside").mkdir()
+    switch_preset("real_small", "../beside")
+    assert load_yaml(switch / "params.yaml")["data_root"] == str((switch / "../beside").resolve())
+
+
 def test_a_preset_keeps_its_data_root_by_default(switch: Path) -> None:
     switch_preset("real_small")
     assert load_yaml(switch / "params.yaml") == load_yaml(switch / "presets/real_small.yaml")
@@ -1277,6 +1338,58 @@ def test_check_deletes_a_truncated_lock_of_dvc_processes(
     path.write_text(content)
     check_project()
     assert path.exists() == stays
+
+
+def test_check_warns_about_anchors_and_aliases(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    check_project()
+    assert "anchors" not in capsys.readouterr().out
+    text = (place / "params.yaml").read_text(encoding="utf-8")
+    line = text[: text.index("head_only:")].count("\n") + 1
+    text = text.replace("head_only:", "head_only: &base", 1)
+    (place / "params.yaml").write_text(f"{text}tracking: null # *none\n", encoding="utf-8")
+    check_project()
+    assert (
+        f"warning: params.yaml:{line}: has anchors or aliases (lines {line}); `dvc exp run -S` and "
+        "`deep-prompt tune --apply` cannot change"
+    ) in capsys.readouterr().out
+
+
+def test_check_warns_about_a_data_root_beside_the_project(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path leads elsewhere in the folder of an experiment."""
+    from deep_prompt.cli.check_project import check_project
+
+    for root, warned in (("data", False), ("../corpora", True), ("/corpora", False)):
+        edit(place, lambda values, root=root: values.update(data_root=root))  # type: ignore[misc]
+        check_project()
+        message = f"warning: params.yaml: data_root is '{root}', which leads elsewhere"
+        assert (message in capsys.readouterr().out) == warned
+
+
+def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A downloaded archive has the folder .dvc, but no .git."""
+    from deep_prompt.cli.check_project import check_project
+
+    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    (place / ".dvc/config.local").unlink(missing_ok=True)
+    shutil.copy(ROOT / "dvc.yaml", place)
+    list_stages = [sys.executable, "-m", "dvc", "stage", "list"]
+    env = environment(place, forks=False)
+    assert subprocess.run(list_stages, env=env, capture_output=True, check=False).returncode
+    message = "this folder is not a git repository: set core.no_scm in .dvc/config.local"
+    for times in (1, 0):
+        check_project()
+        assert capsys.readouterr().out.count(message) == times
+    subprocess.run(list_stages, env=env, capture_output=True, check=True)
+    (place / ".dvc/config.local").unlink()
+    (place / ".git").mkdir()
+    check_project()
+    assert not (place / ".dvc/config.local").exists()
 
 
 def test_check_reports_errors_and_deletes_features_of_removed_tasks(

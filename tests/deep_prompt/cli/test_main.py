@@ -38,7 +38,9 @@ from tests.support.small_project import ROOT, environment, make_backbone, python
 
 torch.set_num_threads(1)
 HEADS = {
-    "ner": TaskHead("token_classification", "classes", ("O", "B-X", "I-X")),
+    "ner": TaskHead(
+        "token_classification", "classes", ("O", "B-X", "I-X"), thresholds={"temperature": 1.5}
+    ),
     "qa": TaskHead(
         "span_extraction", "positions", ("start", "end"), thresholds={"null_margin": 1.23456}
     ),
@@ -80,7 +82,16 @@ class Artifacts:
         save_artifact(
             self.folder / name,
             model,
-            ArtifactConfig(arm, self.params, "bert", 32, heads, shape, provenance=fields),
+            ArtifactConfig(
+                arm,
+                self.params,
+                "bert",
+                32,
+                heads,
+                shape,
+                backbone_files=self.backbone.files,
+                provenance=fields,
+            ),
         )
         return self.folder / name
 
@@ -190,6 +201,42 @@ def test_predict_reads_and_writes_pipes(
     )
     assert (done.code, done.err) == (0, "")
     assert [line["task"] for line in done.lines] == ["ner", "qa", "ner"]
+
+
+def test_predict_says_which_heads_have_no_thresholds(
+    artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    shutil.copytree(artifacts.qa, tmp_path / "qa")
+    values = json.loads((tmp_path / "qa/config.json").read_text(encoding="utf-8"))
+    values["heads"]["qa"]["thresholds"] = {}
+    (tmp_path / "qa/config.json").write_text(json.dumps(values), encoding="utf-8")
+    folders = ("--artifact", artifacts.ner, "--artifact", tmp_path / "qa")
+    done = command("predict", *folders, stdin=QA)
+    assert (done.code, len(done.lines)) == (0, 1)
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"warning: {tmp_path}/qa: head 'qa' has no thresholds: ")
+    assert "such as 'no answer'; load the folder that the stage release writes" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_predict_refuses_another_config_or_tokenizer(
+    name: str, artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The weights are the same, but the predictions would differ."""
+    shutil.copytree(artifacts.folder / "backbone", tmp_path / "backbone")
+    path = tmp_path / "backbone" / name
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change = {
+        "config.json": {"hidden_act": "relu"},
+        "tokenizer_config.json": {"do_lower_case": False},
+        "tokenizer.json": {"normalizer": None},
+    }[name]
+    path.write_text(json.dumps(values | change), encoding="utf-8")
+    moved = ("--artifact", artifacts.ner, "--backbone", f"folder:{tmp_path}/backbone")
+    done = command("predict", *moved, stdin=NER)
+    assert done.code == 1
+    assert f"it was made with another {name} of the backbone, which changes" in done.err
+    assert "use the backbone it was made for, or make the artifact again" in done.err
 
 
 def test_text_is_not_changed_or_escaped(
@@ -825,28 +872,72 @@ def test_publish_uploads_the_files_of_an_artifact(
 
 
 @pytest.mark.parametrize(
-    ("failing", "commit", "message"),
+    ("change", "message"),
     [
-        ("", "abc", ""),
-        ("diff", "abc with changes", ""),
-        ("status", None, "models/ner is not an up-to-date output of `dvc repro`"),
-        ("rev-parse", None, "the project has no git commit"),
+        ("", ""),
+        ("git commit", "the project has no git commit"),
+        ("git add", "the project has no git commit"),
+        ("params.yaml", "commit params.yaml first"),
+        ("data_recipes/new.yaml", "commit data_recipes/new.yaml first"),
+        ("notes.txt", ""),
+        ("another repository", "the project has no git commit"),
     ],
 )
-def test_only_an_output_of_the_pipeline_is_published_with_a_commit(
-    failing: str,
-    commit: str | None,
+def test_only_committed_inputs_are_published_with_a_commit(
+    change: str,
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    def run(*command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.CompletedProcess(command, int(failing in command), "abc\n")
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    monkeypatch.setattr(publish, "_run", run)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(tmp_path if change == "another repository" else project)
+    git("init", "--quiet")
+    monkeypatch.chdir(project)
+    for name in publish.INPUTS:
+        path = project / name if name.endswith("yaml") else project / name / "file"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    if change == "another repository":  # It ignores the folder of the project.
+        (tmp_path / ".gitignore").write_text("project\n")
+        git("add", "--all", str(tmp_path))
+    elif change != "git add":
+        git("add", "--all")
+    if change != "git commit":
+        git("commit", "--quiet", "--allow-empty", "--message", "a")
+    if "." in change:
+        (project / change).write_text("y")
+    monkeypatch.setattr(publish, "_is_up_to_date", lambda task: task == "ner")
+    commit = None if message else git("rev-parse", "HEAD").strip()
     assert publish._commit(Path("models/ner")) == commit
     assert message in capsys.readouterr().out
-    assert publish._commit(Path("artifacts/multitask/ner")) is None
+    for folder in ("models/other", "artifacts/multitask/ner"):
+        assert publish._commit(Path(folder)) is None
+        reason = f"{folder} is not an up-to-date output of `dvc repro`"
+        assert reason in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "up_to_date"),
+    [
+        (0, "{}", True),
+        (0, '{"backbone_files": ["always changed"]}', True),
+        (0, '{"backbone_files": ["always changed", {"changed deps": {"a": "modified"}}]}', False),
+        (0, '{"release@ner": [{"changed deps": {"data/corpora": "modified"}}]}', False),
+        (1, "", False),
+    ],
+)
+def test_an_artifact_is_up_to_date_if_dvc_has_nothing_to_do(
+    code: int, status: str, up_to_date: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], code, status)
+    monkeypatch.setattr(publish, "_run", lambda *command: done)
+    assert publish._is_up_to_date("ner") == up_to_date
 
 
 def test_publish_checks_its_arguments_before_it_connects(

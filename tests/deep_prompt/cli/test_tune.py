@@ -275,6 +275,36 @@ def test_apply_keeps_the_comments_of_params_yaml(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").splitlines() == after
 
 
+def with_anchors(text: str) -> str:
+    """The default params, in which two tasks share the values of an arm, and two a merge key."""
+    shared = "    fine_tune: {backbone_lr: 1.0e-4}\n"
+    assert text.count(shared) == 1
+    text = text.replace(shared, "    fine_tune: &rates {backbone_lr: 1.0e-4}\n")
+    text = text.replace("  world_srl:\n", "  world_srl:\n    fine_tune: *rates\n", 1)
+    text = text.replace("  head_only:\n    head_lr: 0.01\n", "  head_only:\n    <<: *head\n")
+    return text.replace("arms:\n  multitask:", "arms:\n  multitask: &head", 1)
+
+
+def test_apply_changes_no_value_that_others_share(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = with_anchors((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    before = load_yaml(path)
+    for task in ("world_qa", "world_srl"):
+        with pytest.raises(UserError) as caught:
+            search.apply(Target("fine_tune", task), {"head_lr": 0.0456}, path)
+        (problem,) = caught.value.problems
+        assert f"{path}: not changed, because other params share the values of" in problem
+        assert f"fine_tune-{task} (anchors and aliases in the lines" in problem
+        assert problem.endswith("write the values out, then set head_lr: 0.0456")
+        assert path.read_text(encoding="utf-8") == text
+    # The anchors of other keys do not matter.
+    search.apply(Target("multitask", "world_ner"), {"head_lr": 0.0456}, path)
+    after = load_yaml(path)
+    assert after["tasks"]["world_ner"].pop("multitask") == {"head_lr": 0.0456}
+    assert after == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

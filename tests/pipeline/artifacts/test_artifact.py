@@ -165,6 +165,29 @@ def test_a_different_backbone_is_refused(
         assert part in problem
 
 
+def test_an_artifact_of_another_config_or_tokenizer_is_refused(tmp_path: Path) -> None:
+    """An artifact of an earlier version, without hashes, still loads."""
+    files = {"config.json": "1" * 64, "vocab.txt": "2" * 64}
+    body = tiny.backbone()
+    for number, (recorded, loaded, differing) in enumerate(
+        [
+            (files, files, ""),
+            ({}, files, ""),
+            (files, {}, ""),
+            (files, files | {"vocab.txt": "3" * 64}, "vocab.txt"),
+            (files, files | {"added_tokens.json": "4" * 64}, "added_tokens.json"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        saved(folder, backbone_files=recorded)
+        body.files = loaded
+        if not differing:
+            assert load_prompt(folder, load_config(folder), SOURCE, body) is not None
+            continue
+        (problem,) = refuse(lambda: load_prompt(folder, load_config(folder), SOURCE, body))  # noqa: B023
+        assert f"it was made with another {differing} of the backbone" in problem
+
+
 def test_the_options_of_a_prompt_are_restored(backbone: Backbone, tmp_path: Path) -> None:
     model = tiny.prompted("deep_prompt")
     values = torch.randn(2, 2, 4, 3, 4)

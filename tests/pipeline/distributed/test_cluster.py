@@ -1,13 +1,19 @@
 """Tests of cluster.yaml, and of the commands and environments that result from it."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.distributed.cluster import (
+    GPUS,
     Cluster,
     Ranks,
     environment_file_text,
+    gpu_variables,
     launch_command,
     load_cluster,
     rank_environment,
@@ -15,20 +21,62 @@ from pipeline.distributed.cluster import (
     visible_gpus,
 )
 from pipeline.errors import UserError
+from tests.support.paths import ROOT
+
+ADDRESS = {"MASTER_ADDR": "node0", "MASTER_PORT": "1234"}
 
 
 def test_ranks_are_read_from_the_environment() -> None:
     assert Ranks.from_environment({}) == Ranks(0, 1, 0)
-    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **ADDRESS}
     assert Ranks.from_environment(torchrun) == Ranks(5, 8, 1)
 
 
 def test_srun_sets_the_rank_unless_torchrun_does() -> None:
     batch_script = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"}
     assert Ranks.from_environment(batch_script) == Ranks(0, 1, 0)
-    step = batch_script | {"SLURM_STEP_NUM_TASKS": "4"}
+    step = batch_script | ADDRESS | {"SLURM_STEP_NUM_TASKS": "4"}
     assert Ranks.from_environment(step) == Ranks(3, 4, 1)
     assert Ranks.from_environment(step | {"RANK": "7", "WORLD_SIZE": "9"}) == Ranks(7, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"},
+            "SLURM_STEP_NUM_TASKS is 4 in the environment, so this process is one of 4 ranks; set "
+            "MASTER_ADDR and MASTER_PORT too, or unset SLURM_STEP_NUM_TASKS to run one process",
+        ),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "set MASTER_PORT too, or unset"),
+        ({"WORLD_SIZE": "8", **ADDRESS}, "one of 8 ranks; set RANK too, or unset WORLD_SIZE"),
+        ({"RANK": "one"}, "RANK is 'one' in the environment; set it to a number, or unset it"),
+        ({"SLURM_STEP_NUM_TASKS": ""}, "SLURM_STEP_NUM_TASKS is ''"),
+        ({"RANK": "2", "WORLD_SIZE": "2", **ADDRESS}, "RANK is 2 .* but WORLD_SIZE is 2; set RANK"),
+    ],
+)
+def test_ranks_that_cannot_train_together_are_reported(
+    environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        Ranks.from_environment(environment)
+    assert len(caught.value.problems) == 1
+
+
+def test_an_experiment_of_dvc_has_the_cluster_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cluster.yaml").write_text("hostfile: hosts\n")
+    (tmp_path / "hosts").write_text("node0 slots=4\n")
+    for folder in (".dvc/tmp/exps/tmpa", ".dvc/tmp/exps/standalone/tmpb"):
+        (tmp_path / folder).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / folder)
+        cluster = load_cluster(Path("cluster.yaml"))
+        assert cluster == Cluster(hostfile=str(tmp_path / "hosts"))
+    Path("cluster.yaml").write_text("ranks: 2\n")
+    assert load_cluster(Path("cluster.yaml")) == Cluster(ranks=2)
+    monkeypatch.chdir(tmp_path)
+    assert load_cluster(Path("cluster.yaml")) == Cluster(hostfile="hosts")
 
 
 def test_training_runs_in_one_process_without_a_file(tmp_path: Path) -> None:
@@ -115,17 +163,53 @@ def test_command_in_a_slurm_job_uses_srun() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "gpus"),
+    [
+        ("", ()),
+        ("4, 5,6", ("4", "5")),
+        ("GPU-8932f937-d72c,GPU-1b,GPU-2c", ("GPU-8932f937-d72c", "GPU-1b")),
+        ("MIG-GPU-8932f937/1/0,MIG-5b1c", ("MIG-GPU-8932f937/1/0", "MIG-5b1c")),
+        ("-1", ()),
+        ("3,2,-1,x", ("3", "2")),
+    ],
+)
+def test_gpus_of_the_environment_have_numbers_or_names(value: str, gpus: tuple[str, ...]) -> None:
+    assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": value}) == gpus
+    assert visible_gpus(2, {}) == ()
+
+
 def test_ranks_use_the_gpus_of_the_environment() -> None:
-    assert visible_gpus(2, {}) == visible_gpus(2, {"CUDA_VISIBLE_DEVICES": ""}) == ()
-    assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "4, 5,6"}) == (4, 5)
-    command = launch_command(Cluster(ranks=2), "python", "stages.pretrain", ["all"], 1234, (4, 5))
-    assert "--master_port 1234 --include localhost:4,5 --no_local_rank" in " ".join(command)
+    """An empty value hides the GPUs from the ranks too."""
+    assert gpu_variables(2, {}) == {}
+    for value, gpus in {"4,5,6": "4,5", "GPU-1b,GPU-0a": "GPU-1b,GPU-0a", "-1": "", "": ""}.items():
+        assert gpu_variables(2, {"CUDA_VISIBLE_DEVICES": value}) == {GPUS: gpus}
+    with pytest.raises(UserError, match=r"'MIG-a', a MIG part of a GPU, .* name whole GPUs"):
+        gpu_variables(2, {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"})
 
 
-@pytest.mark.parametrize("value", ["4", "GPU-0a,GPU-1b"])
-def test_too_few_or_unnumbered_gpus_are_reported(value: str) -> None:
-    message = f"CUDA_VISIBLE_DEVICES is '{value}', but 2 GPUs are needed; set it to 2 GPU numbers"
-    with pytest.raises(UserError, match=message):
+def test_a_rank_has_its_gpus_before_torch_is_imported() -> None:
+    """DeepSpeed's launcher overwrites CUDA_VISIBLE_DEVICES."""
+    check = (
+        "import os, sys, stages; print(os.environ['CUDA_VISIBLE_DEVICES'], 'torch' in sys.modules)"
+    )
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1", GPUS: "GPU-1b,GPU-0a"}
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, env=env, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "GPU-1b,GPU-0a False\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("4", "is '4', but 2 GPUs are needed; name 2 different GPUs, or unset it"),
+        ("4,4", "is '4,4', but 2 GPUs are needed"),
+        ("0,all", "is '0,all', but 'all' is not a GPU; write numbers, UUIDs"),
+    ],
+)
+def test_too_few_or_unknown_gpus_are_reported(value: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"CUDA_VISIBLE_DEVICES {message}")):
         visible_gpus(2, {"CUDA_VISIBLE_DEVICES": value})
 
 

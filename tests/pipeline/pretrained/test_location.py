@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.params import BackboneParams
-from pipeline.pretrained.location import locate
+from pipeline.pretrained.location import backbone_files, locate
 
 REVISION = "722cf37b1afa9454edce342e7895e588b6ff1d59"
 WEIGHTS = b"weights"
@@ -121,6 +121,26 @@ def test_different_weights_are_rejected_with_both_hashes(tmp_path: Path) -> None
         "get the right weights, or correct backbone.sha256",
     ):
         assert part in message
+
+
+def test_config_and_tokenizer_files_are_hashed_by_their_content(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "a")
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_act": "gelu"}')
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    for name in ("vocab.txt", "spiece.model", "README.md", "modules.json"):
+        (folder / name).write_text(name)
+    before = backbone_files(folder)
+    assert list(before) == ["config.json", "spiece.model", "tokenizer_config.json", "vocab.txt"]
+    # save_pretrained of another version writes the same values in another way.
+    (folder / "config.json").write_text(
+        '{"transformers_version": "9",\n"hidden_act": "gelu", "model_type": "bert"}'
+    )
+    assert backbone_files(folder) == before
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    (folder / "added_tokens.json").write_text("{}")
+    after = backbone_files(folder)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {"tokenizer_config.json", "added_tokens.json"}
 
 
 def test_missing_weights_are_reported(tmp_path: Path) -> None:
