@@ -25,9 +25,13 @@ from pipeline.metrics.base import UNSPACED, Formula, Metrics, UnitCounts, sum_by
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CMRC_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-# The script calls nltk.word_tokenize here. This pattern agrees with it on words, numbers and
-# punctuation; it does not split "n't".
-_CMRC_TOKEN = re.compile(r"\w+(?:\.\w+|,\d+)*|'(?:s|m|d|ll|re|ve)\b|[^\w\s]")
+# The script splits other text by nltk.word_tokenize. These patterns do the same for words, numbers,
+# punctuation and contractions, but not for "n't" and "cannot".
+_CMRC_TOKEN = re.compile(
+    r"""'(?:s|m|d|ll|re|ve)\b|(?<!\w)'|'(?!\w)|[][;@#$%&?!(){}<>"–—‘’“”«»]|,(?!\d)"""
+    r"""|(?:(?!'(?:s|m|d|ll|re|ve)\b|'(?!\w))[^][\s;@#$%&?!(){}<>"–—‘’“”«»,]|,(?=\d))+"""
+)
+_FINAL_PERIOD = re.compile(r"""(?<=[^.])\.(?=[])}>"'»”’\s]*$)""")
 
 References = Mapping[str, Sequence[str]]
 """Question id -> its accepted answers; an empty list if the context does not answer it."""
@@ -61,7 +65,10 @@ def _normalize_cmrc(text: str) -> str:
 
 
 def _split_cmrc(text: str) -> list[str]:
-    return _CMRC_TOKEN.findall(UNSPACED.sub(r" \g<0> ", text))
+    pieces = re.split(f"({UNSPACED.pattern})", text)  # single characters, and the text between them
+    return [
+        token for piece in pieces for token in _CMRC_TOKEN.findall(_FINAL_PERIOD.sub(" .", piece))
+    ]
 
 
 def _longest_common_run(first: Sequence[str], second: Sequence[str]) -> int:

@@ -545,7 +545,7 @@ def _with_marks(context: str, begin: int, end: int) -> tuple[int, int]:
 
     A tokenizer that removes accents, or splits a letter from its mark, has offsets inside a letter.
     """
-    while 0 < begin < len(context) and _is_mark(context[begin]):
+    while 0 < begin < end and _is_mark(context[begin]) and not context[begin - 1].isspace():
         begin -= 1
     while end < len(context) and _is_mark(context[end]):
         end += 1

@@ -125,7 +125,7 @@ class FeatureChecks:
             assert isinstance(task, HasConfidence)
             if not all(task.decisions(example, prediction, classes)[1]):
                 single = task.predictions([example], [answer], thresholds)
-                score = task.score([example], single, classes).overall[self._primary]
+                score = task.score([example], single, classes).overall.get(self._primary, 0.0)
                 self._add_missed(
                     MissedRow(score, str(example.id), _error(task, example, prediction))
                 )
@@ -157,13 +157,15 @@ def add_warnings(
     where: str, report: FeatureReport, task: Task[Any, Any, Any], primary: str, problems: Problems
 ) -> None:
     """Warn of a low score of a perfect model, and of many unknown tokens."""
-    if report.num_missed and report.ceiling[primary] < MIN_CEILING:
-        worst = "; ".join(f"{row.id}: {row.error}" for row in report.worst[:MAX_NAMED_ROWS])
+    score = report.ceiling.get(primary, 100.0)
+    if report.num_missed and score < MIN_CEILING:
+        rows = report.worst[:MAX_NAMED_ROWS]
+        worst = "; ".join(f"{row.id}: {row.error}" if row.error else row.id for row in rows)
         length = task.max_answer_length
         lengths = f"max_answer_length ({length}) or max_length" if length else "max_length"
         problems.add(
             where,
-            f"a perfect model would score {primary} {report.ceiling[primary]:.1f}, because it gets "
+            f"a perfect model would score {primary} {score:.1f}, because it gets "
             f"{report.num_missed} of {report.rows} rows wrong ({worst}); correct these rows, or "
             f"raise {lengths}",
             "low-ceiling",
