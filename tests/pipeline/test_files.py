@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import atomic_folder, atomic_stream, atomic_write, write_json
+from pipeline.files import atomic_folder, atomic_stream, atomic_write, in_project, write_json
 
 
 def test_write_creates_folders_and_replaces_files(tmp_path: Path) -> None:
@@ -122,6 +122,20 @@ def test_failed_rename_restores_the_old_folder(
     with pytest.raises(OSError, match="no"), atomic_folder(target) as folder:
         (folder / "a").write_text("new")
     assert (target / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("folder", [".dvc/tmp/exps/tmpa", ".dvc/tmp/exps/standalone/tmpb"])
+def test_a_file_is_taken_from_the_project_of_an_experiment(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_project(Path("models/a")) == Path("models/a")
+    (tmp_path / folder / "there").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    assert in_project(Path("models/a")) == tmp_path / "models/a"
+    assert in_project(Path("../models/a")) == tmp_path / "../models/a"
+    assert in_project(Path("there")) == Path("there")
+    assert in_project(Path("/models/a")) == Path("/models/a")
 
 
 def test_next_write_removes_the_folder_of_a_killed_writer(tmp_path: Path) -> None:

@@ -1365,7 +1365,7 @@ def test_check_warns_about_a_data_root_beside_the_project(
     from deep_prompt.cli.check_project import check_project
 
     for root, warned in (("data", False), ("../corpora", True), ("/corpora", False)):
-        edit(place, lambda values, root=root: values.update(data_root=root))  # type: ignore[misc]
+        edit(place, lambda values, root=root: values.update(data_root=root))
         check_project()
         message = f"warning: params.yaml: data_root is '{root}', which leads elsewhere"
         assert (message in capsys.readouterr().out) == warned
