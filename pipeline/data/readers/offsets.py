@@ -1,23 +1,36 @@
 """The offsets of a row in characters, for files that count UTF-16 code units or bytes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.offsets import OffsetUnit, to_characters
 
 
+class _Offset(NamedTuple):
+    """An offset `values[key]` in `text`; `expected` is the text there, if the row has it."""
+
+    name: str
+    text: str
+    values: Any
+    key: Any
+    expected: str | None
+
+
 def convert_offsets(row: Row, unit: OffsetUnit, problems: Problems) -> bool:
     """Replace the offsets of answers, spans and choices in `unit` by offsets in characters.
 
-    Returns False, and adds a problem for each offset that is inside a character.
+    An offset stays as it is if the text that belongs to it is not at the converted offset; the task
+    reports it. Returns False, and adds a problem for each offset that is inside a character.
     """
     if unit == "characters":
         return True
     before = len(problems)
-    for name, text, mapping, key in list(_offsets(row)):
-        mapping[key] = offset_in_characters(name, text, mapping[key], unit, row["where"], problems)
+    for name, text, values, key, expected in list(_offsets(row)):
+        offset = offset_in_characters(name, text, values[key], unit, row["where"], problems)
+        if expected is None or (offset >= 0 and text.startswith(expected, offset)):
+            values[key] = offset
     return len(problems) == before
 
 
@@ -36,14 +49,15 @@ def offset_in_characters(
     return offset if converted is None else converted
 
 
-def _offsets(row: Row) -> Iterator[tuple[str, str, Any, Any]]:
-    """For each offset its name, its text, and the mapping or list that has it under a key."""
+def _offsets(row: Row) -> Iterator[_Offset]:
     for number, answer in enumerate(row.get("answers", [])):
         if isinstance(answer, dict):
-            yield f"answers[{number}]", row["context"], answer, "answer_start"
-    for number in range(len(row.get("starts", []))):
-        yield f"starts[{number}]", row["context"], row["starts"], number
+            name = f"answers[{number}]"
+            yield _Offset(name, row["context"], answer, "answer_start", answer["text"])
+    for number, choice in enumerate(row["choices"] if row.get("starts") else []):
+        if number < len(row["starts"]):
+            yield _Offset(f"starts[{number}]", row["context"], row["starts"], number, choice)
     for number, span in enumerate(row.get("spans", [])):
         text = row["text"] if span["segment"] == 0 else row.get("text_pair", "")
         for key in ("start", "end"):
-            yield f"spans[{number}].{key}", text, span, key
+            yield _Offset(f"spans[{number}].{key}", text, span, key, None)

@@ -44,6 +44,8 @@ _EXTENSIONS: dict[str, Format] = {
 NESTED: tuple[Format, ...] = ("jsonl", "json", "parquet", "arrow")  # values are not only text
 PARQUET_BATCH_ROWS = 1024  # in memory at once
 _ARROW_FILE = b"ARROW1"  # an Arrow stream begins otherwise
+# A damaged file may have the length of a value beyond the memory of the machine.
+_FORMAT_ERRORS = (pa.ArrowException, UnicodeDecodeError, MemoryError)
 MAX_CELL_CHARACTERS = 1 << 24  # limits the cell of a quote that is never closed
 
 
@@ -190,7 +192,7 @@ def features(path: Path, kind: Format) -> dict[str, Any]:
         with _seekable(path) as file:
             metadata = _schema(file, kind).metadata or {}
             value = json.loads(metadata.get(b"huggingface", b"{}"))
-    except (pa.ArrowException, ValueError, *READ_ERRORS):
+    except (ValueError, *_FORMAT_ERRORS, *READ_ERRORS):
         return {}
     info = value.get("info") if isinstance(value, dict) else None
     found = info.get("features") if isinstance(info, dict) else None
@@ -209,7 +211,7 @@ def _columnar(
                 for number, record in enumerate(batch.to_pylist(), start=previous + 1):
                     yield f"{path}: row {number}", record
                 previous = number
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except _FORMAT_ERRORS as error:
         problems.add(
             f"{path}: row {number + 1}",
             f"not valid {kind.capitalize()}: {error}; {_format_remedy(path)}",
@@ -252,6 +254,7 @@ def _batches(file: BinaryIO, kind: Format, columns: Sequence[str]) -> Iterator[p
     )
     for batch in batches:
         selected = batch.select(list(columns))
+        selected.validate(full=True)  # pyarrow does not check offsets when it reads a batch
         for start in range(0, len(selected), PARQUET_BATCH_ROWS):
             yield selected.slice(start, PARQUET_BATCH_ROWS)
 

@@ -208,6 +208,9 @@ def test_offsets_are_converted(tmp_path: Path) -> None:
     rows, problems = read("squad_json", content, tmp_path, {"offsets": "utf16"})
     assert rows == []
     assert "answers[0]: offset 1 is inside a character if it counts utf16" in problems[0]
+    content = content.replace('"answer_start": 1', '"answer_start": 10')
+    rows, problems = read("squad_json", content, tmp_path, {"offsets": "bytes"})
+    assert rows[0]["answers"][0]["answer_start"] == 10  # the task reports the offset of the file
     detected = [{"text": "cat", "char_spans": [[12, 14]]}]
     line = json.dumps({"context": context, "qas": [mrqa(detected_answers=detected)]})
     rows, problems = read("mrqa_jsonl", line, tmp_path, {"offsets": "bytes"})

@@ -720,6 +720,21 @@ def test_other_metadata_is_ignored(metadata: bytes, tmp_path: Path) -> None:
     assert (len(rows), problems) == (1, [])
 
 
+def test_damaged_arrow_is_reported(tmp_path: Path) -> None:
+    """pyarrow does not check the offsets of texts; they would point outside the buffer."""
+    file, size = io.BytesIO(), 40
+    table = pa.table({"text": [f"text {n}" for n in range(size)], "label": ["x"] * size})
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    offset = (len("text 10") * 5 + len("text 1") * 10).to_bytes(4, "little")
+    content = file.getvalue()
+    assert content.count(offset)
+    damaged = content.replace(offset, (1 << 30).to_bytes(4, "little"))
+    rows, problems = read(damaged, tmp_path, name="a.arrow")
+    assert (rows, len(problems)) == ([], 1)
+    assert problems[0].startswith("a.arrow: row 1: not valid Arrow: ")
+
+
 def test_arrow_files_are_read_in_both_forms_and_any_batch_size(tmp_path: Path) -> None:
     table = pa.table({"text": [f"t{n}" for n in range(2500)], "label": [1] * 2500, "x": [0] * 2500})
     for open_writer in (pa.ipc.new_stream, pa.ipc.new_file):
