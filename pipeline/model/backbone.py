@@ -356,35 +356,52 @@ class Backbone(nn.Module):
         return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
 
     def _check_prompts_work(self, own_model: Any) -> None:
-        """Raise UserError if a prompt does not reach every layer or does not act as it should.
+        """Raise UserError if prompts do not act as they should.
 
-        A model may accept the name of the attention and the prompt, and ignore both.
+        A model may accept the name of the attention and the prompt, and ignore both. `own_model` is
+        the model with its own attention.
         """
         tokens = [token for token in range(1, 7) if token != self.config.pad_token_id]
-        recorded_key_values: RecordedKeyValues = {}
-        with torch.no_grad():
-            (plain,) = self._run([tokens[:3]], None, recorded_key_values)
-        family = self.config.model_type
         self.num_layers = int(self.config.num_hidden_layers) * int(
             getattr(self.config, "inner_group_num", 1)
         )
+        key_values, plain = self._check_reach(tokens[:3])
+        self._key_value_shape = (key_values.shape[3], key_values.shape[5])
+        # Only the first token: a copy of all keys and values would not change the attention.
+        prompt = LayerPrompts(key_values[..., :1, :].requires_grad_())
+        self._check_effect(tokens[:3], prompt, plain)
+        with torch.no_grad():
+            self._check_equalities(own_model, tokens, prompt)
+
+    def _check_reach(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Raise UserError if a prompt does not reach every layer.
+
+        Returns the keys and values [1, L, 2, H, T, D] and hidden states [T, C] of a text.
+        """
+        recorded_key_values: RecordedKeyValues = {}
+        with torch.no_grad():
+            (hidden,) = self._run([tokens], None, recorded_key_values)
+        family = self.config.model_type
         if sorted(recorded_key_values) != list(range(self.num_layers)):
             raise UserError(
                 f"backbone: a deep prompt reaches layers {sorted(recorded_key_values)} of this "
                 f"{family!r} model, not all {self.num_layers}; the other layers do not use the "
                 "attention interface, so use another backbone"
             )
-        if not bool(plain.isfinite().all()):
+        if not bool(hidden.isfinite().all()):
             raise UserError(
-                f"backbone: hidden states of this {family!r} model are not finite in {plain.dtype};"
-                " download the weights again, or load them in float32"
+                f"backbone: hidden states of this {family!r} model are not finite in "
+                f"{hidden.dtype}; download the weights again, or load them in float32"
             )
-        # Only the first token: a copy of all keys and values would not change the attention.
-        key_values = _as_prompt(recorded_key_values)[..., :1, :].requires_grad_()
-        self._key_value_shape = (key_values.shape[3], key_values.shape[5])
-        (hidden,) = self._run([tokens[:3]], LayerPrompts(key_values))
+        return _as_prompt(recorded_key_values), hidden
+
+    def _check_effect(self, tokens: Sequence[int], prompt: LayerPrompts, plain: Tensor) -> None:
+        """Raise UserError if a prompt has no effect in some layer. `plain` is without prompt."""
+        (hidden,) = self._run([tokens], prompt)
         # Only one channel: a final norm fixes the sum and the sum of squares over channels.
-        (gradient,) = torch.autograd.grad(hidden[..., 0].sum(), key_values, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            hidden[..., 0].sum(), prompt.key_values, allow_unused=True
+        )
         ineffective = [
             layer
             for layer in range(self.num_layers)
@@ -392,57 +409,51 @@ class Backbone(nn.Module):
         ]
         if ineffective or torch.equal(hidden, plain):
             raise UserError(
-                f"backbone: a deep prompt has no effect in layers {ineffective} of this {family!r} "
-                "model, so it cannot be trained; use another backbone"
+                f"backbone: a deep prompt has no effect in layers {ineffective} of this "
+                f"{self.config.model_type!r} model, so it cannot be trained; use another backbone"
             )
-        with torch.no_grad():
-            self._check_equalities(own_model, tokens, LayerPrompts(key_values.detach()))
 
     def _check_equalities(self, own_model: Any, tokens: list[int], prompt: LayerPrompts) -> None:
         """Raise UserError with all pairs of computations that must be equal and are not."""
-        pairs = dict[str, tuple[list[Tensor], list[Tensor]]]()
+        kind = "causal" if self.family.causal else "bidirectional"
+        problems = []
+        for statement, actual, expected in self._equal_pairs(own_model, tokens, prompt):
+            difference, tolerance = _relative_difference(torch.cat(actual), torch.cat(expected))
+            if not difference <= tolerance:  # also True for NaN
+                problems.append(
+                    f"backbone: {statement} by {difference:.2g} of the largest value: this "
+                    f"{self.config.model_type!r} model does not compute the {kind} attention of "
+                    "its family; reset is_decoder and is_causal in its config.json if they are "
+                    "set, or use another backbone"
+                )
+        if problems:
+            raise UserError(*problems)
+
+    def _equal_pairs(
+        self, own_model: Any, tokens: list[int], prompt: LayerPrompts
+    ) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
+        """Hidden states that must be equal, and the statement that they are not."""
         rows, first, rest = [tokens[:5], tokens[:2]], tokens[:2], tokens[2:4]
         # Some models cannot run with weights of several types, but run here.
         if len({parameter.dtype for parameter in own_model.parameters()}) == 1:
-            pairs["without a prompt, the hidden states differ from those of its own attention"] = (
-                self._run(rows),
-                self._run(rows, model=own_model),
-            )
+            statement = "without a prompt, the hidden states differ from those of its own attention"
+            yield statement, self._run(rows), self._run(rows, model=own_model)
         for kind, value in (("without a prompt", None), ("under a prompt", prompt)):
             alone = [self._run([row], value)[0] for row in rows]
-            pairs[f"{kind}, a padded text differs from the text alone"] = (
-                self._run(rows, value),
-                alone,
-            )
+            statement = f"{kind}, a padded text differs from the text alone"
+            yield statement, self._run(rows, value), alone
         # A copy of all keys and values keeps the average, except with a bias or a causal mask.
         exact = not self.family.causal and self.family.route != "patched"
         text = first if exact else first[:1]
         copied = self._run([text], LayerPrompts(self._keys_of(text)))
-        pairs["a prompt with the keys of the text itself has an effect"] = copied, self._run([text])
+        yield "a prompt with the keys of the text itself has an effect", copied, self._run([text])
         window = getattr(self.config, "sliding_window", None)
         if self.family.causal and (window is None or window >= len(first + rest)):
             offset = torch.tensor([len(first)], device=prompt.key_values.device)
             keys = LayerPrompts(self._keys_of(first), position_offsets=offset)
             whole = self._run([first + rest])[0][len(first) :]
-            pairs["a text as a prompt differs from the text itself"] = (
-                self._run([rest], keys),
-                [whole],
-            )
-        problems = []
-        for statement, (actual, expected) in pairs.items():
-            difference, tolerance = _relative_difference(torch.cat(actual), torch.cat(expected))
-            if not difference <= tolerance:  # also True for NaN
-                problems.append(f"{statement} by {difference:.2g} of the largest value")
-        if problems:
-            kind = "causal" if self.family.causal else "bidirectional"
-            raise UserError(
-                *(
-                    f"backbone: {problem}: this {self.config.model_type!r} model does not compute "
-                    f"the {kind} attention of its family; reset is_decoder and is_causal in its "
-                    "config.json if they are set, or use another backbone"
-                    for problem in problems
-                )
-            )
+            statement = "a text as a prompt differs from the text itself"
+            yield statement, self._run([rest], keys), [whole]
 
     def _keys_of(self, tokens: Sequence[int]) -> Tensor:
         """Keys and values [1, L, 2, H, T, D] of a text without a prompt."""
