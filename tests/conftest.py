@@ -22,6 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SLOW = (
     "pipeline",
     "chaos",
+    "experiments",
     "parallel",
     "launcher",
     "ranks",

@@ -679,6 +679,25 @@ def test_an_artifact_names_the_params_that_had_an_effect(trained: Path) -> None:
     assert "init_from" not in shared
 
 
+def test_finetune_compares_the_files_of_the_backbone_with_the_shared_prompt(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prompt of an earlier version, without hashes, still loads, and the log says so."""
+    from stages.finetune import set_up
+
+    loaded = load_params()
+    arguments: Any = ("multitask", "world_ner", loaded.training("multitask", "world_ner"), loaded)
+    config = copied / "artifacts/pretrain/ner_only/config.json"
+    edit_json(copied / "backbone/config.json", lambda v: v.update(hidden_act="relu"))
+    (problem,) = problems(set_up, *arguments)
+    assert "artifacts/pretrain/ner_only: it was made with another config.json" in problem
+    capsys.readouterr()
+    edit_json(config, lambda v: v.pop("backbone_files"))
+    set_up(*arguments)
+    out = capsys.readouterr().out
+    assert "warning: artifacts/pretrain/ner_only: has no hashes of the backbone's config" in out
+
+
 def edit_json(path: Path, change: Callable[[Values], object]) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
