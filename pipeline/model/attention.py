@@ -208,14 +208,27 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
     bound to this module, and replicas of it would compute with its weights.
     """
     base: Any = type(module)
-    if base.forward is not forward:
+    if getattr(base, "new_forward", None) is not forward:
         module.__class__ = _subclass(base, forward)
 
 
 @cache
 def _subclass(base: type, forward: Callable[..., Any]) -> type:
-    body = {"forward": forward, "replaced_class": base}
+    body: dict[str, Any] = {"forward": forward, "__reduce__": _reduce}
+    # The base class may wrap `forward` in each subclass, so the function is kept too.
+    body |= {"replaced_class": base, "new_forward": forward}
     return type(f"Prompted{base.__name__}", (base,), body)
+
+
+def _reduce(module: Any) -> tuple[Any, ...]:
+    """How to copy or pickle a module of `_subclass`; no module has the class under its name."""
+    replaced = type(module)
+    return _new_module, (replaced.replaced_class, replaced.new_forward), vars(module)
+
+
+def _new_module(base: type, forward: Callable[..., Any]) -> Any:
+    result_class: Any = _subclass(base, forward)
+    return result_class.__new__(result_class)
 
 
 def with_own_attention(model: Any, family: Family) -> Any:
@@ -310,17 +323,14 @@ def checkpoint_layers(model: Any, family: Family) -> None:
     in training mode only, hence with dropout, and some families do not support it.
     """
     for layer in layers_of(model, family):
-        _replace_forward(layer, _checkpointed(type(layer).forward))
+        _replace_forward(layer, _checkpointed)
 
 
-@cache
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def checkpointed_forward(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-        # The backward pass may run in another thread, or after another forward pass.
-        recompute = partial(_call_with, _current.arguments, forward, module)
-        return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
-
-    return checkpointed_forward
+def _checkpointed(module: Any, /, *args: Any, **kwargs: Any) -> Any:
+    forward = type(module).replaced_class.forward
+    # The backward pass may run in another thread, or after another forward pass.
+    recompute = partial(_call_with, _current.arguments, forward, module)
+    return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
 
 
 def _albert_encoder(

@@ -5,6 +5,7 @@ test is the title of its column.
 """
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -112,6 +113,7 @@ def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
     backbone.checkpoint_layers()
+    backbone.checkpoint_layers()  # The second call changes nothing.
     actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     torch.testing.assert_close(actual, expected)
     assert num_calls == 2 * backbone.num_layers, "the backward pass computes each layer again"
@@ -239,6 +241,7 @@ def test_copies(family: str) -> None:
         backbone(*inputs, *rest).detach() for rest in ((), (prompt(),), (other(),))
     )
     second, clone, replica = Backbone(backbone.model), copy.deepcopy(backbone), replica_of(backbone)
+    restored = pickle.loads(pickle.dumps(backbone))
     with torch.no_grad():
         for parameter in clone.parameters():
             parameter.mul_(1.1)
@@ -248,6 +251,7 @@ def test_copies(family: str) -> None:
         inner = backbone.model(input_ids=inputs[0], attention_mask=inputs[1], **extra)
         assert torch.equal(inner.last_hidden_state, plain)
         assert torch.equal(second(*inputs, other()), under_other)
+        assert torch.equal(restored(*inputs, prompt()), prompted)
         changed = clone(*inputs, other())
         assert not torch.allclose(changed, under_other, atol=1e-2)
         assert_close(replica(*inputs, other()), changed, inputs[1])
