@@ -208,7 +208,7 @@ def test_two_ranks_evaluate_like_one(place: Place) -> None:
             place.folder, place.env, "-m", f"stages.{words}", "head_only", "world_ner"
         ).check_returncode()
     expected = contents(place.folder / "results", place.folder / "predictions")
-    assert len(expected) == 7
+    assert len(expected) == 8
     for zero in (0, 3):
         shutil.rmtree(place.folder / "results")
         shutil.rmtree(place.folder / "predictions")
