@@ -30,7 +30,8 @@ def stage():
 try:
     run(stage)
 except SystemExit as end:
-    Path("ended").write_text(str(end.code))
+    Path("code").write_text(str(end.code))
+    Path("code").rename("ended")
 """
 DVC = """
 import subprocess, sys, time

@@ -55,7 +55,7 @@ def config(family: str) -> Any:
         "distilbert": lambda: transformers.DistilBertConfig(
             vocab_size=VOCABULARY,
             dim=16,
-            n_layers=3,
+            n_layers=SIZES["num_hidden_layers"],
             n_heads=4,
             hidden_dim=24,
             max_position_embeddings=64,
@@ -70,7 +70,7 @@ def config(family: str) -> Any:
         "gpt2": lambda: transformers.GPT2Config(
             vocab_size=VOCABULARY,
             n_embd=16,
-            n_layer=3,
+            n_layer=SIZES["num_hidden_layers"],
             n_head=4,
             n_positions=64,
             initializer_range=0.3,

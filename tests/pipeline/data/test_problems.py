@@ -332,13 +332,14 @@ def _write_corpus(corpus: Corpus, folder: Path) -> Recipe:
 
 
 def _problems_of_recipe(recipe: Recipe, folder: Path) -> list[Problem]:
+    """The problems, without the folders in their paths."""
     problems = Problems()
     with contextlib.suppress(CorpusError):
         prepare(recipe, folder, folder / "out", problems=problems)
+    folders = re.compile("|".join(f"{re.escape(str(f))}/" for f in (folder, folder.parent, ROOT)))
     return [
         problem._replace(
-            where=problem.where.replace(f"{folder}/", ""),
-            message=problem.message.replace(f"{folder}/", ""),
+            where=folders.sub("", problem.where), message=folders.sub("", problem.message)
         )
         for problem in problems.kept
     ]
