@@ -3,7 +3,8 @@
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, TextIO
 
 EXAMPLES_PER_KIND = 3  # problems of each kind to keep, even beyond the limit of a report
@@ -109,7 +110,7 @@ class Problems:
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
-        self.hiding = self._total = 0
+        self.hiding = self._total = self._repeated = 0
 
     def add(self, where: str, message: str, kind: str, hides: bool = False) -> None:
         """Add a problem at `where` ("file:line" or the closest equivalent).
@@ -141,6 +142,18 @@ class Problems:
         self.hiding += hiding
         self.skipped.update(skipped)
         self.found.update(found)
+
+    @contextmanager
+    def in_one_row(self) -> Iterator[None]:
+        """Count all errors that are added in the block as one rejected row."""
+        before = len(self)
+        yield
+        self._repeated += max(0, len(self) - before - 1)
+
+    @property
+    def rejected(self) -> int:
+        """The number of errors, with one for all errors of a row (see `in_one_row`)."""
+        return len(self) - self._repeated
 
     def _keep(self, problem: Problem) -> None:
         num_same_kind = sum(other.kind == problem.kind for other in self.kept)

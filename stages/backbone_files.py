@@ -14,14 +14,15 @@ from stages.runtime.paths import BACKBONE_FILES
 
 
 def backbone_files() -> None:
-    """Write data/backbone_files.json. It is a dependency for DVC; stages read the files themselves.
-
-    It is empty for a hub revision, whose files cannot change.
-    """
-    source = load_params().backbone.source
-    pinned = source.startswith("hub:")
-    write_json(BACKBONE_FILES, {} if pinned else hashes_of(tokenizer_folder(source)))
+    """Write data/backbone_files.json, a dependency for DVC. Stages read the files themselves."""
+    write_json(BACKBONE_FILES, hashes())
     log_wrote(BACKBONE_FILES)
+
+
+def hashes() -> dict[str, str]:
+    """The hashes by file name; empty for a hub revision, whose files cannot change."""
+    source = load_params().backbone.source
+    return {} if source.startswith("hub:") else hashes_of(tokenizer_folder(source))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,13 +144,11 @@ def import_(arguments: Namespace) -> None:
 
     params = backbone_at(arguments.backbone, arguments.sha256)
     backbone = Backbone.load(locate(params))
-    with warnings.catch_warnings(record=True, action="always") as caught:
+    with _printed_warnings():
         prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
             arguments.input, backbone
         )
         base_model = _adapter_base_model(arguments) if arguments.origin == "peft" else {}
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
     names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[
         arguments.origin
     ]
@@ -177,6 +177,17 @@ def import_(arguments: Namespace) -> None:
     log_wrote(arguments.output)
 
 
+@contextmanager
+def _printed_warnings() -> Iterator[None]:
+    """Print the warnings of the block on stderr, also if it fails: they may explain why."""
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        try:
+            yield
+        finally:
+            for warning in caught:
+                print(f"warning: {warning.message}", file=sys.stderr)
+
+
 def _adapter_base_model(arguments: Namespace) -> dict[str, str]:
     """The base model in the config of an adapter of peft, if any.
 
@@ -187,7 +198,9 @@ def _adapter_base_model(arguments: Namespace) -> dict[str, str]:
     name = load_json(path).get("base_model_name_or_path")
     if not name:
         return {}
-    source = arguments.backbone.split("@")[0]
+    source = arguments.backbone
+    if source.startswith("hub:"):
+        source = source.split("@")[0]
     if Path(name).name != Path(source.split(":", 1)[1]).name:
         warnings.warn(
             f"{path}: base_model_name_or_path is {name!r}, but --backbone is "

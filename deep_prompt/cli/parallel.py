@@ -17,7 +17,7 @@ from types import MappingProxyType
 from deep_prompt.cli.arguments import positive_integer
 from deep_prompt.cli.check_project import check_project
 from pipeline.arms import ARMS, MULTITASK
-from pipeline.distributed.cluster import visible_gpus
+from pipeline.distributed.cluster import PARALLEL, visible_gpus
 from pipeline.errors import UserError
 from pipeline.params import Params
 from stages.runtime.entry import log, stops
@@ -133,6 +133,7 @@ def _train(
         "RANK": "0",
         "WORLD_SIZE": "1",
         "LOCAL_RANK": "0",
+        PARALLEL: "1",
     }
     try:
         return all(dvc(name, ["repro", "--single-item", name], variables) for name in names)

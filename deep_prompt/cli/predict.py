@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         metavar="SOURCE",
-        help=f"location of the backbone, if it has moved: {SOURCE}; the weights must be the same",
+        help=f"location of the backbone, if it has moved: {SOURCE}; its files must be the same",
     )
     parser.add_argument(
         "--batch-tokens",
@@ -88,8 +88,8 @@ def predict(arguments: Namespace) -> None:
     The output has one line per row, in the same order: its id (or its number, from 0), task and
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
     open. An output file appears only when it is complete. Ctrl-C and SIGTERM end the command when
-    it next reads or writes a row. A malformed row ends the command with
-    exit code 1 and a message with the line and the remedy; --skip-bad skips the row.
+    it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
+    with the line and the remedy; --skip-bad skips the row.
     """
     skipped: Counter[str] = Counter()
 
@@ -99,8 +99,8 @@ def predict(arguments: Namespace) -> None:
             print(f"skipped: {problem}", file=sys.stderr)
 
     with (
+        _open_input(arguments.input) as (stream, name),  # a signal ends it at once
         stops() as stop_signals,
-        _open_input(arguments.input) as (stream, name),
         _open_output(arguments.output) as write,
     ):
         import torch

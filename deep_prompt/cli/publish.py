@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_prompt.cli.arguments import add_artifact_argument
+from pipeline.config import load_json
 from pipeline.errors import UserError
+from stages.backbone_files import hashes
 from stages.runtime.entry import log
-from stages.runtime.paths import MODELS
+from stages.runtime.paths import BACKBONE_FILES, MODELS
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -124,7 +126,10 @@ def _is_up_to_date(task: str) -> bool:
     if done.returncode:
         return False
     # A stage with `always_changed` is never up to date for DVC, even if its output is.
-    return all(changes == ["always changed"] for changes in json.loads(done.stdout).values())
+    if any(changes != ["always changed"] for changes in json.loads(done.stdout).values()):
+        return False
+    # `dvc status` does not run this stage.
+    return bool(load_json(BACKBONE_FILES) == hashes())
 
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":

@@ -142,8 +142,8 @@ def _check_fits(
         )
     if config.backbone_files and (files := differing_files(config, backbone.files)):
         problems.append(
-            f"it was made with another {' and '.join(files)} of the backbone, which changes its "
-            "predictions"
+            f"it was made with another {' and '.join(files)} of the backbone, which may change "
+            "its predictions"
         )
     if config.prompt_shape is not None and (
         problem := _shape_problem(config, config.prompt_shape, backbone)
@@ -168,14 +168,17 @@ def _check_fits(
 def differing_files(config: ArtifactConfig, files: Mapping[str, str]) -> list[str]:
     """The names of the config and tokenizer files that differ from those of the artifact.
 
-    `files` are those of the loaded backbone (empty: unknown, nothing differs).
+    `files` are those of the loaded backbone (empty: unknown, nothing differs). With an equal
+    tokenizer.json, the vocabulary may also be in other files, or not: they are not used.
     """
     expected = config.backbone_files
-    return [
+    fast = "tokenizer.json" in files and files["tokenizer.json"] == expected.get("tokenizer.json")
+    compared = {
         name
-        for name in sorted(expected.keys() | files.keys())
-        if files and expected.get(name) != files.get(name)
-    ]
+        for name in expected.keys() | files.keys()
+        if name.endswith("config.json") or not fast or (name in expected and name in files)
+    }
+    return [name for name in sorted(compared) if files and expected.get(name) != files.get(name)]
 
 
 def _shape_problem(

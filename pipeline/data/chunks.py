@@ -82,6 +82,8 @@ def _split_file(split: str, path: Path, recipe: Recipe) -> Iterator[Chunk]:
     reader = READERS[recipe.reader]
     splittable = compression(path) is None and _is_readable(path)
     boundary = reader.chunk_boundary(path, recipe.options) if splittable else None
+    if boundary == "lines" and _opens_list(path):
+        boundary = None
     if boundary is None or not path.stat().st_size:
         companions = reader.companion_files(path, recipe.options)
         yield Chunk(split, str(path), digest=_file_digest(path, companions))
@@ -101,6 +103,14 @@ def _is_readable(path: Path) -> bool:
     except READ_ERRORS:
         return False
     return True
+
+
+def _opens_list(path: Path) -> bool:
+    """Whether the first line only opens a JSON list: a reader of lines reports this once."""
+    with path.open("rb") as file:
+        return (
+            next((line for line in file if line.strip()), b"").strip(b"\xef\xbb\xbf \t\r\n") == b"["
+        )
 
 
 def _file_digest(path: Path, companions: Iterable[Path]) -> str:
@@ -144,11 +154,11 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
     with sink, _Writer(target / "examples.parquet", task) as writer:
         problems = Problems(sink=sink)
         tally = _Tally(task)
-        rows = dropped = num_problems = 0
+        rows = dropped = rejected = 0
         for row in _rows(recipe, chunk, task, problems):
-            dropped += len(problems) - num_problems
+            dropped += problems.rejected - rejected
             example = task.example({"id": f"{chunk.split}-{rows}", **row}, recipe.labels, problems)
-            num_problems = len(problems)
+            rejected = problems.rejected
             if example is None:
                 dropped += 1
             elif not (problems.counts[UNDECODABLE] and "\ufffd" in str(row)):  # counted as dropped
@@ -160,7 +170,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
                 tally.add(split, row["where"], example)
                 writer.write(example, row["where"], SPLITS.index(split), rows, "id" in row)
             rows += 1
-        dropped += len(problems) - num_problems
+        dropped += problems.rejected - rejected
         return {
             "rows": rows,
             "kept": tally.rows,

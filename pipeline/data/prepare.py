@@ -48,6 +48,7 @@ from pipeline.tasks import code_of, task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS
 from pipeline.tasks.base.task import Task
+from pipeline.tasks.shared.validation import MAX_SENTENCE_WORDS
 
 MAX_LISTED_NAMES = 8  # in a message
 MAX_WORDS_OF_SINGLE_SENTENCE = 30  # of a file; a longer one adds a warning
@@ -506,15 +507,19 @@ def _check_unused_labels(recipe: Recipe, counts: _Counts, problems: Problems) ->
 
 
 def _check_files(corpus: _Corpus, problems: Problems) -> None:
-    """Warn of files with a single, long sentence, which may lack boundaries of sentences."""
+    """Warn of files with a single, long sentence, which may lack boundaries of sentences.
+
+    The check of rows warns of even longer sentences. A file with skipped sentences has several.
+    """
     if not isinstance(corpus.task, TagsWords):
         return
     rows, tokens = Counter[str](), Counter[str]()
     for chunk, result in zip(corpus.chunks, corpus.results, strict=True):
-        rows[chunk.name] += result["rows"]
+        skipped = result["problems"]["skipped"].get("sentences without predicates", 0)
+        rows[chunk.name] += result["rows"] + result["dropped"] + skipped
         tokens[chunk.name] += sum(result["tokens"].values())
     for name, count in rows.items():
-        if count == 1 and tokens[name] > MAX_WORDS_OF_SINGLE_SENTENCE:
+        if count == 1 and MAX_WORDS_OF_SINGLE_SENTENCE < tokens[name] <= MAX_SENTENCE_WORDS:
             problems.add(
                 name,
                 f"the whole file is one sentence of {tokens[name]} words; if these are several "

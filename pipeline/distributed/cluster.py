@@ -18,6 +18,7 @@ GPUS = "DEEP_PROMPT_GPUS"
 """Variable: CUDA_VISIBLE_DEVICES for the ranks. DeepSpeed's launcher overwrites that variable, and
 accepts only numbers in it."""
 MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it has finished
+PARALLEL = "DEEP_PROMPT_PARALLEL"  # variable: set by `deep-prompt parallel`, one rank per job
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ranks:
             environment.get(name, default) for name, default in zip(names, "010", strict=True)
         ]
         problems = [
-            f"{name} is {value!r} in the environment; set it to a number, or unset it"
+            f"{name} is {value!r} in the environment; set it to a whole number, or unset it"
             for name, value in zip(names, values, strict=True)
             if not value.isdecimal()
         ]
@@ -54,8 +55,12 @@ class Ranks:
         if ranks.world > 1 and missing:
             raise UserError(
                 f"{names[1]} is {ranks.world} in the environment, so this process is one of "
-                f"{ranks.world} ranks; set {' and '.join(missing)} too, or unset {names[1]} to run "
+                f"{ranks.world} ranks; set {', '.join(missing)} too, or unset {names[1]} to run "
                 "one process, or let cluster.yaml start the ranks (docs/cluster.md)"
+            )
+        if ranks.world == 0:
+            raise UserError(
+                f"{names[1]} is 0 in the environment; set it to the number of ranks, or unset it"
             )
         if ranks.rank >= ranks.world:
             raise UserError(

@@ -76,7 +76,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {
+            key.item() if isinstance(key, np.generic) else key: plain(item)
+            for key, item in value.items()
+        }
     return value
 
 

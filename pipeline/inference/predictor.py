@@ -91,7 +91,7 @@ def load(
 
     `artifacts` are folders. The name of a task is the name of its head. In a mapping, the key is
     the new name of an artifact's head, if it has only one head. `backbone` is another location of
-    the backbone, with the same hash. Windows have at most `max_length` tokens and overlap by
+    the backbone, with the same files. Windows have at most `max_length` tokens and overlap by
     `stride`; by default, these are the values that each head was trained with. Raises UserError if
     an argument has a wrong type, or if an artifact is broken, does not fit the backbone, or is not
     compatible with another artifact.

@@ -7,8 +7,9 @@
 - `MLQA`: mlqa_evaluation_v1.py with the language zh (Lewis et al. 2020, arXiv 1910.07475). It
   compares characters without regard to their order.
 
-Both scripts split Chinese characters only. Here they also split Japanese kana, Thai, Lao, Burmese
-and Khmer (`UNSPACED`), and they follow SQuAD 2.0 for questions without an answer.
+The scripts of CMRC 2018 and MLQA split Chinese characters only. Here they also split Japanese kana,
+Thai, Lao, Burmese and Khmer (`UNSPACED`), and they follow SQuAD 2.0 for questions without an
+answer.
 """
 
 import math

@@ -343,7 +343,8 @@ class Backbone(nn.Module):
         """The hidden states [T, C] of the tokens of each row, padded to one batch."""
         device = self.model.get_input_embeddings().weight.device
         ids = [torch.tensor(row, device=device) for row in rows]
-        input_ids = pad_sequence(ids, True, int(getattr(self.config, "pad_token_id", 0) or 0))
+        # Any id of the vocabulary does, because the mask hides it: pad_token_id may be -1.
+        input_ids = pad_sequence(ids, True, rows[0][0])
         mask = pad_sequence([torch.ones_like(row) for row in ids], True)
         hidden = self._hidden(
             prompt,
@@ -361,7 +362,8 @@ class Backbone(nn.Module):
         A model may accept the name of the attention and the prompt, and ignore both. `own_model` is
         the model with its own attention.
         """
-        tokens = [token for token in range(1, 7) if token != self.config.pad_token_id]
+        pad_token_id = getattr(self.config, "pad_token_id", None)
+        tokens = [token for token in range(1, 7) if token != pad_token_id]
         self.num_layers = int(self.config.num_hidden_layers) * int(
             getattr(self.config, "inner_group_num", 1)
         )

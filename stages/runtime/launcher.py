@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pipeline.distributed.cluster import (
     MARKER,
+    PARALLEL,
     SUPERVISOR,
     Cluster,
     Ranks,
@@ -44,10 +45,11 @@ def launch(stage: Callable[..., None]) -> None:
     with report_errors():
         ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
     if ranks.world > 1 or "RANK" in os.environ or MARKER in os.environ:
-        if ranks.world == 1 and MARKER not in os.environ and not cluster.is_single_process:
+        is_launched = MARKER in os.environ or PARALLEL in os.environ
+        if ranks.world == 1 and not is_launched and not cluster.is_single_process:
             log(
-                f"warning: {CLUSTER} is not used, because RANK and WORLD_SIZE in the environment "
-                "make this process the only rank; unset them to start the ranks of the file"
+                f"warning: the ranks of {CLUSTER} are not started, because RANK and WORLD_SIZE in "
+                "the environment make this process the only rank; unset them to start the ranks"
             )
         _run_as_rank(stage, ranks)
         return

@@ -160,7 +160,7 @@ def test_a_single_rank_of_the_environment_says_that_cluster_yaml_is_not_used(
     ran: list[str] = []
     assert launched(lambda: ran.append("x"), monkeypatch, RANK="0", WORLD_SIZE="1") is None
     assert ran == ["x"]
-    message = "warning: cluster.yaml is not used, because RANK and WORLD_SIZE in the environment"
+    message = "warning: the ranks of cluster.yaml are not started, because RANK and WORLD_SIZE in"
     assert message in capsys.readouterr().out
     (tmp_path / "cluster.yaml").unlink()
     launched(lambda: ran.append("x"), monkeypatch, RANK="0", WORLD_SIZE="1")

@@ -217,12 +217,12 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
         with open_lines(path) as file:
             raw_lines = source.lines(file) if isinstance(source, Slice) else file
             for number, raw in enumerate(raw_lines, start=first):
-                where = f"{path}:{number}"
+                where, encoding = f"{path}:{number}", "utf-8-sig" if number == 1 else "utf-8"
                 try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = raw.decode(encoding)
                 except UnicodeDecodeError as error:
                     problems.add(where, not_utf8_message(error), UNDECODABLE)
-                    text = raw.decode(errors="replace")
+                    text = raw.decode(encoding, errors="replace")
                 if text.startswith(BYTE_ORDER_MARK):
                     problems.add(
                         where,
@@ -325,8 +325,11 @@ def _check_comments(
     """Count the comments of a block, and warn of those that may be tokens or end a sentence."""
     problems.skipped[COMMENT_LINES] += len(comments)
     num_columns = layout.num_token_columns(block) if comments else None
+    sign = str(layout.comment).strip()
     for line, num_tokens in comments:
-        if layout.num_columns(line) == num_columns:
+        # A sign alone in the first column, as in "# id 7", begins a comment of several words.
+        first_column = split_columns(line, layout.separator)[0]
+        if layout.num_columns(line) == num_columns and first_column != sign:
             problems.add(
                 line.where,
                 f"{abbreviate(line.text)} is skipped as a comment, but it has {num_columns} "

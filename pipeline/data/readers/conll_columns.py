@@ -89,8 +89,9 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     scheme = cast(Scheme, options.tag_scheme)
     for block, tokens, raw_tags in _sentences(source, options, problems):
         tags, errors = to_iob2(raw_tags, scheme)
-        for position, message, kind in errors:
-            problems.add(block[position].where, message, kind)
+        with problems.in_one_row():
+            for position, message, kind in errors:
+                problems.add(block[position].where, message, kind)
         if not errors:
             yield {"where": block[0].where, "tokens": tokens, "tags": tags}
 
@@ -154,7 +155,8 @@ def _sentences(
     """The token lines, the tokens and the raw tags of each sentence without problems."""
     for block in blocks(source, options.layout, problems):
         num_problems = len(problems)
-        rows = [(line, row) for line in block if (row := _columns(line, options, problems))]
+        with problems.in_one_row():
+            rows = [(line, row) for line in block if (row := _columns(line, options, problems))]
         word_rows = [(line, row) for line, row in rows if _is_word(line, row, options, problems)]
         if len(problems) == num_problems and word_rows:
             _check_ids(word_rows, options, problems)

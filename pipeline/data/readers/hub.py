@@ -87,7 +87,8 @@ def _checked(
         options = _with_class_names(hub, options, features, where, problems)
         if options is None:
             return None
-        columns += [(path or key).split(".")[0] for key, path in options.options.fields.items()]
+        paths = [path or key for key, path in options.options.fields.items()]
+        columns += [path if path in record else path.split(".")[0] for path in paths]
     elif isinstance(options, superglue.Options):
         names = class_names(features, hub.fields.get("label", "label"))
         if not superglue.has_class_names(options, names, where, problems):

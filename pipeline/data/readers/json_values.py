@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.data.readers.base import Source, abbreviate, lines
+from pipeline.data.readers.base import Slice, Source, abbreviate, lines
 from pipeline.errors import Problems
 
 TYPE_NAMES: dict[type, str] = {
@@ -48,7 +48,7 @@ def objects(source: Source, problems: Problems) -> Iterator[tuple[str, dict[str,
     Blank lines are skipped; any other line without a mapping adds a problem. If the first line only
     opens a list, the whole file is that list, and this is one problem.
     """
-    is_first = True
+    is_first = not isinstance(source, Slice) or source.first_line == 1
     for where, text in lines(source, problems):
         if not text.strip():
             continue

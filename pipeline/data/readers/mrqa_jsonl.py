@@ -32,7 +32,8 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
         if not check(value, where, {"context": str, "qas": list}, problems, hides=True):
             continue
         for q, qa in enumerate(value["qas"]):
-            row = _question(qa, value["context"], f"{where}: qas[{q}]", options, problems)
+            with problems.in_one_row():
+                row = _question(qa, value["context"], f"{where}: qas[{q}]", options, problems)
             if row is not None:
                 yield row
 

@@ -237,8 +237,11 @@ def _original_names(record: dict[str, Any], mapping: FieldMapping) -> set[str]:
         _value_at(record, mapping.options.fields[key] or key)
         for key in mapping.keys_of("label", "tags")
     )
-    items = (item for value in values for item in (value if isinstance(value, list) else [value]))
-    return {form for item in items for form in (str(item), str(_name(item)))}
+    forms = set[str]()
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            forms |= {str(item), *_forms(str(_label(item)))}
+    return forms
 
 
 def _found_name(name: str) -> str:
@@ -307,16 +310,17 @@ def row(
     record: dict[str, Any], mapping: FieldMapping, where: str, problems: Problems
 ) -> Row | None:
     """The row of a record; adds problems and returns None if a value is missing or wrong."""
-    result = _raw_row(record, mapping, where, problems)
-    if result is None:
-        return None
-    before = len(problems)
-    for key in mapping.keys_of("tags"):
-        result[key], errors = to_iob2(result[key], cast(Scheme, mapping.options.tag_scheme))
-        for position, message, kind in errors:
-            problems.add(where, f"token {position}: {message}", kind)
-    convert_offsets(result, mapping.options.offsets, problems)
-    return None if len(problems) > before else result
+    with problems.in_one_row():
+        result = _raw_row(record, mapping, where, problems)
+        if result is None:
+            return None
+        before = len(problems)
+        for key in mapping.keys_of("tags"):
+            result[key], errors = to_iob2(result[key], cast(Scheme, mapping.options.tag_scheme))
+            for position, message, kind in errors:
+                problems.add(where, f"token {position}: {message}", kind)
+        convert_offsets(result, mapping.options.offsets, problems)
+        return None if len(problems) > before else result
 
 
 def resolve_auto(
@@ -385,12 +389,15 @@ def _grouped(
     """One record per group of adjacent records, with a list of the values of texts and tags.
 
     A record without a value in `column` belongs to the group before it. Other values are those of
-    the group's first record. A group is skipped if one of its records could not be read.
+    the group's first record. A group is skipped if a record that could not be read belongs to it,
+    or may belong to it: both groups beside such a record are skipped.
     """
     lists = [mapping.options.fields[key] or key for key in mapping.keys_of("texts", "tags")]
     group: Record = {}
-    position, before = "", len(problems)
+    position, valid, num_problems = "", True, len(problems)
     for where, record in records:
+        damaged = len(problems) > num_problems  # before this record
+        valid = valid and not damaged
         value = record.get(column)
         starts_group = value not in (None, "") and value != group.get(column)
         if not group and not starts_group:
@@ -401,14 +408,15 @@ def _grouped(
                 "missing-group",
             )
         if starts_group:
-            if group and len(problems) == before:
+            if group and valid:
                 yield position, group
-            position, before = where, len(problems)
+            position, valid = where, not damaged
             group = record | {name: [] for name in lists if name in record}
         for name in lists:
             if name in group:
                 group[name].append(record.get(name))
-    if group and len(problems) == before:
+        num_problems = len(problems)
+    if group and valid and len(problems) == num_problems:
         yield position, group
 
 
@@ -482,8 +490,12 @@ def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:
     """
     if isinstance(name, list):
         return [_rename(tag, raw_tag, names) for tag, raw_tag in zip(name, value, strict=True)]
-    integer = name.removesuffix(".0") if _match_integer(name) else name
-    return names.get(str(value), names.get(name, names.get(integer, name)))
+    return next((names[form] for form in (str(value), *_forms(name)) if form in names), name)
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """The forms of a label that `names` may have: 2.0 is also 2."""
+    return (name, name.removesuffix(".0")) if _match_integer(name) else (name,)
 
 
 def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]] | None:

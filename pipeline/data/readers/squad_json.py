@@ -44,7 +44,9 @@ def read(path: Path, options: Options, problems: Problems) -> Iterator[Row]:
             stream = JsonStream(file)
             for article in _items(stream, "data", str(path), {}, problems):
                 for row in _article(stream, path, f"data[{article}]", problems):
-                    if convert_offsets(row, options.offsets, problems):
+                    with problems.in_one_row():
+                        is_valid = convert_offsets(row, options.offsets, problems)
+                    if is_valid:
                         yield row
             stream.end()
     except NotJsonError as error:
@@ -118,7 +120,8 @@ def _questions(paragraph: _Paragraph, article: dict[str, Any], problems: Problem
     title = _title(article, paragraph.where, problems)
     has_context = check(paragraph.members, paragraph.where, {"context": str}, problems, hides=True)
     for where, qa in paragraph.questions:
-        row = _question(qa, where, problems)
+        with problems.in_one_row():
+            row = _question(qa, where, problems)
         if row is not None and has_context and title is not None:
             yield row | {"context": paragraph.members["context"]} | title
 

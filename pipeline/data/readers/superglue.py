@@ -55,7 +55,8 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     flatten = _FORMATS[options.corpus].flatten
     for line, value in objects(source, problems):
         for where, record in flatten(value, line, problems) if flatten else [(line, value)]:
-            result = row(record, options, where, problems)
+            with problems.in_one_row():
+                result = row(record, options, where, problems)
             if result is not None:
                 yield result
 

@@ -45,7 +45,7 @@ NESTED: tuple[Format, ...] = ("jsonl", "json", "parquet", "arrow")  # values are
 PARQUET_BATCH_ROWS = 1024  # in memory at once
 _ARROW_FILE = b"ARROW1"  # an Arrow stream begins otherwise
 # A damaged file may have the length of a value beyond the memory of the machine.
-_FORMAT_ERRORS = (pa.ArrowException, UnicodeDecodeError, MemoryError)
+_FORMAT_ERRORS = (pa.ArrowException, ValueError, KeyError, OverflowError, MemoryError)
 MAX_CELL_CHARACTERS = 1 << 24  # limits the cell of a quote that is never closed
 
 
@@ -109,15 +109,8 @@ def _table(
         header_where, names = next(rows, (str(path), []))
     if not names:  # an empty file
         return
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        problems.add(
-            header_where,
-            f"two columns have the name {', '.join(duplicates)}; rename one",
-            "duplicate-column",
-            hides=True,
-        )
-    if duplicates or not has_columns(names, required, header_where, problems):
+    is_valid = _are_unique(names, header_where, problems)
+    if not is_valid or not has_columns(names, required, header_where, problems):
         return
     check_quotes = kind == "tsv" and dialect.quote == "auto"
     for where, cells in rows:
@@ -137,6 +130,19 @@ def _table(
             )
         else:
             yield where, dict(zip(names, cells, strict=True))
+
+
+def _are_unique(names: Sequence[str], where: str, problems: Problems) -> bool:
+    """Whether all names of columns differ; adds a problem if not."""
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        problems.add(
+            where,
+            f"two columns have the name {', '.join(duplicates)}; rename one",
+            "duplicate-column",
+            hides=True,
+        )
+    return not duplicates
 
 
 def _is_quoted(cell: str) -> bool:
@@ -192,7 +198,7 @@ def features(path: Path, kind: Format) -> dict[str, Any]:
         with _seekable(path) as file:
             metadata = _schema(file, kind).metadata or {}
             value = json.loads(metadata.get(b"huggingface", b"{}"))
-    except (ValueError, *_FORMAT_ERRORS, *READ_ERRORS):
+    except (*_FORMAT_ERRORS, *READ_ERRORS):
         return {}
     info = value.get("info") if isinstance(value, dict) else None
     found = info.get("features") if isinstance(info, dict) else None
@@ -205,7 +211,10 @@ def _columnar(
     previous = number = 0
     try:
         with _seekable(path) as file:
-            if not has_columns(_schema(file, kind).names, columns, str(path), problems):
+            names = _schema(file, kind).names
+            if not has_columns(names, columns, str(path), problems):
+                return
+            if not _are_unique([name for name in names if name in columns], str(path), problems):
                 return
             for batch in _batches(file, kind, columns):
                 for number, record in enumerate(batch.to_pylist(), start=previous + 1):

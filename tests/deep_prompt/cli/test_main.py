@@ -235,7 +235,7 @@ def test_predict_refuses_another_config_or_tokenizer(
     moved = ("--artifact", artifacts.ner, "--backbone", f"folder:{tmp_path}/backbone")
     done = command("predict", *moved, stdin=NER)
     assert done.code == 1
-    assert f"it was made with another {name} of the backbone, which changes" in done.err
+    assert f"it was made with another {name} of the backbone, which may change" in done.err
     assert "use the backbone it was made for, or make the artifact again" in done.err
 
 
@@ -923,20 +923,32 @@ def test_only_committed_inputs_are_published_with_a_commit(
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "up_to_date"),
+    ("code", "status", "files", "up_to_date"),
     [
-        (0, "{}", True),
-        (0, '{"backbone_files": ["always changed"]}', True),
-        (0, '{"backbone_files": ["always changed", {"changed deps": {"a": "modified"}}]}', False),
-        (0, '{"release@ner": [{"changed deps": {"data/corpora": "modified"}}]}', False),
-        (1, "", False),
+        (0, "{}", {"config.json": "1"}, True),
+        (0, '{"backbone_files": ["always changed"]}', {"config.json": "1"}, True),
+        (0, '{"backbone_files": ["always changed"]}', {"config.json": "2"}, False),
+        (
+            0,
+            '{"backbone_files": ["always changed", {"changed deps": {"a": "modified"}}]}',
+            {"config.json": "1"},
+            False,
+        ),
+        (0, '{"release@ner": [{"changed deps": {"data/corpora": "modified"}}]}', {}, False),
+        (1, "", {}, False),
     ],
 )
 def test_an_artifact_is_up_to_date_if_dvc_has_nothing_to_do(
-    code: int, status: str, up_to_date: bool, monkeypatch: pytest.MonkeyPatch
+    code: int,
+    status: str,
+    files: dict[str, str],
+    up_to_date: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done = subprocess.CompletedProcess([], code, status)
     monkeypatch.setattr(publish, "_run", lambda *command: done)
+    monkeypatch.setattr(publish, "load_json", lambda path: {"config.json": "1"})
+    monkeypatch.setattr(publish, "hashes", lambda: files)
     assert publish._is_up_to_date("ner") == up_to_date
 
 

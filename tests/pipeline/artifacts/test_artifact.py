@@ -168,6 +168,7 @@ def test_a_different_backbone_is_refused(
 def test_an_artifact_of_another_config_or_tokenizer_is_refused(tmp_path: Path) -> None:
     """An artifact of an earlier version, without hashes, still loads."""
     files = {"config.json": "1" * 64, "vocab.txt": "2" * 64}
+    fast = {"config.json": "1" * 64, "tokenizer.json": "5" * 64}
     body = tiny.backbone()
     for number, (recorded, loaded, differing) in enumerate(
         [
@@ -176,6 +177,10 @@ def test_an_artifact_of_another_config_or_tokenizer_is_refused(tmp_path: Path) -
             (files, {}, ""),
             (files, files | {"vocab.txt": "3" * 64}, "vocab.txt"),
             (files, files | {"added_tokens.json": "4" * 64}, "added_tokens.json"),
+            (fast | files, fast, ""),
+            (fast, fast | files, ""),
+            (fast | files, fast | {"vocab.txt": "3" * 64}, "vocab.txt"),
+            (fast, fast | {"tokenizer_config.json": "6" * 64}, "tokenizer_config.json"),
         ]
     ):
         folder = tmp_path / str(number)

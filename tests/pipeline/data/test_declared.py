@@ -203,6 +203,39 @@ def test_names_that_match_no_label_add_a_warning(tmp_path: Path) -> None:
     assert any("names: no label or tag is '2'; correct" in message for message in messages)
 
 
+def test_names_match_labels_in_all_their_forms(tmp_path: Path) -> None:
+    """As the renaming does: booleans as in JSON, and 1.0 as 1."""
+    for number, (names, labels) in enumerate(
+        [({"true": "yes", "false": "no"}, [True, False]), ({"1": "yes", "0": "no"}, ["1.0", 0])]
+    ):
+        ours = replace(CLASSES, options=records.Options(names=names))
+        rows = [{"text": f"@ {n}", "label": value} for n, value in enumerate(labels)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        problems, _ = check(ours, folder, text, text, text)
+        assert not problems.counts["unmatched-option"]
+
+
+def test_a_row_with_several_errors_is_one_dropped_row(tmp_path: Path) -> None:
+    answers = [{"text": "x", "answer_start": start} for start in ("a", "b", "c")]
+    rows = [
+        {"question": f"Who {n}?", "context": "Ada ran. @", "answers": answers if n == 9 else []}
+        for n in range(10)
+    ]
+    rows[0]["answers"] = [{"text": "Ada", "answer_start": 0}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    ours = replace(QA, on_problem="drop", max_dropped="10%")
+    _, lines = check(ours, tmp_path, text, text, text)
+    assert not any("would be dropped" in line for line in lines)
+
+
+def test_a_long_sentence_is_warned_of_once(tmp_path: Path) -> None:
+    long = "".join(f"word{n} O\n" for n in range(300)) + "Ada@ B-PER\n\n"
+    problems, _ = check(NER, tmp_path, long, ADA + OSLO, ADA + OSLO)
+    assert problems.counts["long-sentence"] == 1
+
+
 def test_options_are_compared_with_all_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,11 +46,12 @@ def test_srun_sets_the_rank_unless_torchrun_does() -> None:
         (
             {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"},
             "SLURM_STEP_NUM_TASKS is 4 in the environment, so this process is one of 4 ranks; set "
-            "MASTER_ADDR and MASTER_PORT too, or unset SLURM_STEP_NUM_TASKS to run one process",
+            "MASTER_ADDR, MASTER_PORT too, or unset SLURM_STEP_NUM_TASKS to run one process",
         ),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "set MASTER_PORT too, or unset"),
         ({"WORLD_SIZE": "8", **ADDRESS}, "one of 8 ranks; set RANK too, or unset WORLD_SIZE"),
-        ({"RANK": "one"}, "RANK is 'one' in the environment; set it to a number, or unset it"),
+        ({"RANK": "one"}, "RANK is 'one' in the environment; set it to a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0 in the environment; set it to the number of ranks"),
         ({"SLURM_STEP_NUM_TASKS": ""}, "SLURM_STEP_NUM_TASKS is ''"),
         ({"RANK": "2", "WORLD_SIZE": "2", **ADDRESS}, "RANK is 2 .* but WORLD_SIZE is 2; set RANK"),
     ],

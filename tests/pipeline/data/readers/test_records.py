@@ -808,19 +808,20 @@ def test_integers_with_a_decimal_point_are_integers(name: str, tmp_path: Path) -
 
 
 def test_one_token_per_record_is_grouped(tmp_path: Path) -> None:
+    """A record that could not be read may belong to the group before it or after it."""
     options = {
         "fields": {"id": "Sentence #", "tokens": "Word", "tags": "Tag"},
         "group_by": "Sentence #",
     }
     text = (
         'Sentence #,Word,Tag\nS 1,Ada,B-PER\n,"ran, too",O\nS 2,null,O\nS 2,sat,O\n'
-        "S 3,lost,O\n,damaged\nS 4,end,O\n"
+        "S 3,lost,O\n,damaged\nS 4,lost,O\nS 5,end,O\n"
     )
     rows, problems = read(text, tmp_path, options, "a.csv")
     assert rows == [
         {"where": "a.csv:2", "id": "S 1", "tokens": ["Ada", "ran, too"], "tags": ["B-PER", "O"]},
         {"where": "a.csv:4", "id": "S 2", "tokens": ["null", "sat"], "tags": ["O", "O"]},
-        {"where": "a.csv:8", "id": "S 4", "tokens": ["end"], "tags": ["O"]},
+        {"where": "a.csv:9", "id": "S 5", "tokens": ["end"], "tags": ["O"]},
     ]
     assert [problem.split(":")[1] for problem in problems] == ["7"]
     rows, problems = read("Sentence #,Word,Tag\n,Ada,O\nS 2,a,O\n", tmp_path, options, "a.csv")

@@ -172,3 +172,20 @@ def test_byte_order_marks_inside_json_lines_are_removed(reader: str, tmp_path: P
     list(READERS[reader].read(path, options, problems))
     assert problems.counts["byte-order-mark"] == 1
     assert "not-json" not in problems.counts
+
+
+def test_comments_with_a_sign_alone_are_no_tokens(tmp_path: Path) -> None:
+    """Comments of four words, in a file of four columns."""
+    options = TWO_COLUMNS | {"columns": 4, "tag": 3}
+    text = "# id 7 en\nAda _ _ B-PER\n\n#Oslo _ _ B-LOC\nis _ _ O\n"
+    rows, problems = read(text, tmp_path, options)
+    assert [row["tokens"] for row in rows] == [["Ada"], ["is"]]
+    assert warnings(problems) == [("comment-or-token", "corpus:4")]
+
+
+def test_mark_of_a_damaged_first_line_is_not_inside_the_file(tmp_path: Path) -> None:
+    path, problems = tmp_path / "corpus", Problems()
+    path.write_bytes(b"\xef\xbb\xbfA\xff\tO\n")
+    parsed = parse(READERS["conll_columns"].options, TWO_COLUMNS, "recipe")
+    list(READERS["conll_columns"].read(path, parsed, problems))
+    assert dict(problems.counts) == {"undecodable-bytes": 1}
