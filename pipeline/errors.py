@@ -100,7 +100,7 @@ class Problems:
     that hide rows (see `add`). Warnings are kept and counted too, but they raise no error and do
     not count in `len`.
 
-    `skipped` counts, by name, what a reader skips because the recipe or the format says so, such as
+    `skipped` counts, by name, what a reader skips according to the recipe or the format, such as
     comment lines. `found` counts what a reader finds of the options of a recipe.
     """
 

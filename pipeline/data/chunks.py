@@ -108,9 +108,8 @@ def _is_readable(path: Path) -> bool:
 def _opens_list(path: Path) -> bool:
     """Whether the first line only opens a JSON list: a reader of lines reports this once."""
     with path.open("rb") as file:
-        return (
-            next((line for line in file if line.strip()), b"").strip(b"\xef\xbb\xbf \t\r\n") == b"["
-        )
+        first_line = next((line for line in file if line.strip()), b"")
+    return first_line.strip(b"\xef\xbb\xbf \t\r\n") == b"["
 
 
 def _file_digest(path: Path, companions: Iterable[Path]) -> str:

@@ -40,6 +40,7 @@ from pipeline.data.duplicates import (
 )
 from pipeline.data.readers import READERS
 from pipeline.data.readers.base import abbreviate, matching_files
+from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
 from pipeline.data.recipe import Recipe
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
@@ -515,7 +516,7 @@ def _check_files(corpus: _Corpus, problems: Problems) -> None:
         return
     rows, tokens = Counter[str](), Counter[str]()
     for chunk, result in zip(corpus.chunks, corpus.results, strict=True):
-        skipped = result["problems"]["skipped"].get("sentences without predicates", 0)
+        skipped = result["problems"]["skipped"].get(WITHOUT_PREDICATES, 0)
         rows[chunk.name] += result["rows"] + result["dropped"] + skipped
         tokens[chunk.name] += sum(result["tokens"].values())
     for name, count in rows.items():

@@ -236,7 +236,7 @@ def _check_keys(reader: str, options: Any, task: str, path: Path) -> list[str]:
 
 
 def _check_split_by(reader: str, options: Any, key: object, path: Path) -> list[str]:
-    keys = READERS[reader].keys(options) | ({"title"} if reader == "squad_json" else set())
+    keys = READERS[reader].keys(options) | READERS[reader].optional_keys
     if not isinstance(key, str) or key in keys:
         return []
     return [f"{path}: split_by: {key!r} is not a key of the rows{did_you_mean(key, keys)}"]

@@ -171,8 +171,8 @@ _current = _CurrentForward()
 def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
     """Call a model that `install` has prepared, under the prompts in `arguments`."""
     if family.route != "patched":
-        given = {name: value for name, value in arguments._asdict().items() if value is not None}
-        return model(**inputs, **given)
+        keywords = {name: value for name, value in arguments._asdict().items() if value is not None}
+        return model(**inputs, **keywords)
     return _call_with(arguments, model, **inputs)
 
 
@@ -244,8 +244,7 @@ def with_own_attention(model: Any, family: Family) -> Any:
 
 def layers_of(model: Any, family: Family) -> Iterator[Any]:
     """The modules of the layers, in order. ALBERT calls each of them several times."""
-    for entry in model.get_submodule(family.layers):
-        yield from entry.albert_layers if family.route == "shared" else [entry]
+    return (layer for _, layer in _named_layers(model, family))
 
 
 def only_layers(

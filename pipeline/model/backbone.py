@@ -436,14 +436,18 @@ class Backbone(nn.Module):
     ) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
         """Hidden states that must be equal, and the statement that they are not."""
         rows, first, rest = [tokens[:5], tokens[:2]], tokens[:2], tokens[2:4]
+        plain = self._run(rows)
         # Some models cannot run with weights of several types, but run here.
         if len({parameter.dtype for parameter in own_model.parameters()}) == 1:
             statement = "without a prompt, the hidden states differ from those of its own attention"
-            yield statement, self._run(rows), self._run(rows, model=own_model)
-        for kind, value in (("without a prompt", None), ("under a prompt", prompt)):
+            yield statement, plain, self._run(rows, model=own_model)
+        for kind, value, padded in (
+            ("without a prompt", None, plain),
+            ("under a prompt", prompt, self._run(rows, prompt)),
+        ):
             alone = [self._run([row], value)[0] for row in rows]
             statement = f"{kind}, a padded text differs from the text alone"
-            yield statement, self._run(rows, value), alone
+            yield statement, padded, alone
         # A copy of all keys and values keeps the average, except with a bias or a causal mask.
         exact = not self.family.causal and self.family.route != "patched"
         text = first if exact else first[:1]

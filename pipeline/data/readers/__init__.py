@@ -46,7 +46,7 @@ class Reader(NamedTuple):
     """A format.
 
     - `options` is the frozen dataclass of its options.
-    - `keys(options)` are the keys of all its rows.
+    - `keys(options)` are the keys of all its rows, `optional_keys` those of only some rows.
     - `for_task(options, keys)` returns the options for a task with these keys, for a format whose
       keys depend on the task; it raises ValueError if they do not fit. The functions below take
       these options.
@@ -71,6 +71,7 @@ class Reader(NamedTuple):
     resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
     for_task: Callable[[Any, RowKeys], Any] = _for_any_task
     check_options: Callable[[Any, str, Problems], None] = _nothing_to_check
+    optional_keys: frozenset[str] = frozenset()
 
 
 READERS: dict[str, Reader] = {
@@ -110,7 +111,10 @@ READERS: dict[str, Reader] = {
         check_options=records.check_options,
     ),
     "squad_json": Reader(
-        squad_json.Options, _always("id", "question", "context", "answers"), squad_json.read
+        squad_json.Options,
+        _always("id", "question", "context", "answers"),
+        squad_json.read,
+        optional_keys=frozenset({"title"}),
     ),
     "superglue": Reader(
         superglue.Options, superglue.keys, superglue.read, superglue.row, _at("lines")

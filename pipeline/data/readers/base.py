@@ -328,8 +328,8 @@ def _check_comments(
     sign = str(layout.comment).strip()
     for line, num_tokens in comments:
         # A sign alone in the first column, as in "# id 7", begins a comment of several words.
-        first_column = split_columns(line, layout.separator)[0]
-        if layout.num_columns(line) == num_columns and first_column != sign:
+        columns = split_columns(line, layout.separator)
+        if len(columns) == num_columns and columns[0] != sign:
             problems.add(
                 line.where,
                 f"{abbreviate(line.text)} is skipped as a comment, but it has {num_columns} "

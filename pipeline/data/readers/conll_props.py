@@ -23,6 +23,8 @@ from pipeline.data.readers.tags import to_iob2
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 
+WITHOUT_PREDICATES = "sentences without predicates"  # their name in `Problems.skipped`
+
 
 @dataclass(frozen=True)
 class Options:
@@ -89,7 +91,7 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
         _warn_of_skipped_predicates(sentence, options, problems)
         tokens = [row[options.token] for _, row in sentence]
         columns = range(options.first_predicate, len(sentence[0][1]) - options.trailing)
-        problems.skipped["sentences without predicates"] += not columns
+        problems.skipped[WITHOUT_PREDICATES] += not columns
         for number, column in enumerate(columns):
             tags, errors = to_iob2([row[column] for _, row in sentence], "brackets")
             for position, message, kind in errors:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from unicodedata import category
 
 from pipeline.errors import Problems
+from pipeline.metrics.base import UNSPACED
 
 OffsetUnit = Literal["characters", "utf16", "bytes"]
 """The unit of a corpus's offsets: characters (code points), UTF-16 code units (JavaScript, Java,
@@ -14,10 +15,9 @@ C#), or bytes of UTF-8 (Go, Rust, C)."""
 _ENCODINGS = {"utf16": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
 _UNIT_NAMES: dict[OffsetUnit, str] = {"utf16": "UTF-16", "bytes": "byte"}
 
-# Scripts whose words have no spaces between them (Thai to Khmer, Chinese, Japanese), and Hangul,
-# whose particles have no space before them.
+# Also rare Chinese characters, and Hangul, whose particles have no space before them.
 _match_unspaced = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    f"{UNSPACED.pattern}|[\u3400-\u4dff\u9fa6-\u9fff\uac00-\ud7af\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
 ).match
 
