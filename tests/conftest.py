@@ -133,7 +133,8 @@ COLUMNS: dict[str, str] = {}
 
 def pytest_configure(config: pytest.Config) -> None:
     """With several test processes, start the fork server that they share."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+    is_controller = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if is_controller and fork_server.SUPPORTED:
         fork_server.start_server()
 
 

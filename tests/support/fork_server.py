@@ -33,6 +33,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+SUPPORTED = not Path("/dev/nvidiactl").exists()  # forks cannot use CUDA
 FOLDER = "FORK_SERVER_FOLDER"
 """The variable with the folder of the running server."""
 READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
@@ -75,10 +76,9 @@ LIBRARIES = (
 def start() -> dict[str, str]:
     """Environment variables for clients of the server. Start the server if there is none.
 
-    On a machine with a GPU the result is empty and all commands run in new processes, because forks
-    cannot use CUDA.
+    On a machine with a GPU the result is empty, and all commands run in new processes.
     """
-    if Path("/dev/nvidiactl").exists():
+    if not SUPPORTED:
         return {}
     folder = Path(os.environ[FOLDER]) if FOLDER in os.environ else start_server()
     deadline = time.monotonic() + 300

@@ -62,6 +62,8 @@ def test_recipes_of_the_project_load(path: Path) -> None:
 
 
 def test_split_by_is_a_key_of_the_rows_of_a_carved_corpus(tmp_path: Path) -> None:
+    squad = QA | {"reader": "squad_json", "options": {}, "split_by": "title"}
+    assert load(tmp_path, squad).split_by == "title"  # only some rows have it
     recipe = load(tmp_path, QA | {"split_by": "context"})
     assert recipe.split_group({"where": "", "context": 3, "question": "q"}) == "3"
     assert refuse(tmp_path, QA | {"split_by": "titel"})[0].startswith(
