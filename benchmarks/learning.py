@@ -2,35 +2,45 @@
 
     python -m benchmarks.learning OUT full TASK[,TASK] ARM[,ARM] SEED[,SEED] [KEY=VALUE ...]
     python -m benchmarks.learning OUT few  TASK:ROWS[,...] ARM[,ARM] SEED[,SEED] [KEY=VALUE ...]
+    python -m benchmarks.learning OUT new CORPUS[,CORPUS] ARM[,ARM] SEED[,SEED]
     python -m benchmarks.learning OUT table
+    python -m benchmarks.learning OUT means
 
 Run it in a project with features and, for `multitask`, shared prompts (`dvc repro featurize
-pretrain`). All arms train on the same rows in the same number of steps. The first seed runs every
-learning rate of an arm's grid; the other seeds run the best of them by validation. Every run is
-also scored on the test set.
+pretrain`). All arms train on the same rows in the same number of steps. The first seed searches the
+learning rates of an arm by validation (see `search_rate`); the other seeds run the best of them.
+The best runs are also scored on the test set.
 
-`few` trains on a subset of the training rows, selected by a hash. OUT is a JSON lines file with one
-line per run; runs in it are not repeated. KEY=VALUE overrides a param of every arm, and
-`init_from=imported/NAME` sets the initialization of `multitask`. `table` prints Markdown.
+`few` trains on a subset of the training rows, selected by a hash. `new` does so with 50, 200 and
+1,000 rows (or all, if a corpus has fewer), the first seed only at 50 and 1,000; the project is
+`presets/left_one_out.yaml`, whose shared prompts have not seen the corpus.
+
+OUT is a JSON lines file with one line per run; runs in it are not repeated. KEY=VALUE overrides a
+param of every arm, and `init_from=imported/NAME` sets the initialization of `multitask`. `table`
+prints Markdown: each arm and task. `means` prints the means over tasks, and the number of tasks
+that each arm wins.
 """
 
 import dataclasses
 import json
+import math
 import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.peft_models import Adapted, PeftModel
 from pipeline.arms import ARMS, FINE_TUNE, Arm
-from pipeline.config import load_yaml
+from pipeline.config import load_json, load_yaml
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.features.subset import FeatureSubset
@@ -44,6 +54,8 @@ from stages.runtime.paths import EXAMPLES, FEATURES
 from stages.training import run as stage_run
 
 LEARNING_RATES = load_yaml(Path(__file__).with_name("learning_rates.yaml"))
+EPOCHS = {50: 20.0, 200: 10.0, 1000: 3.0}
+"""Training rows of a new corpus -> passes over them."""
 COLUMNS = (
     "task",
     "train rows",
@@ -60,9 +72,18 @@ Run = dict[str, Any]
 
 
 def run(
-    arm: str, task: str, rows: int | None, rate: float, seed: int, changes: dict[str, Any]
+    arm: str,
+    task: str,
+    rows: int | None,
+    rate: float,
+    seed: int,
+    changes: dict[str, Any],
+    best: float,
 ) -> Run:
-    """Train an arm once; return its scores in percent and its cost."""
+    """Train an arm once; return its scores in percent and its cost.
+
+    It is scored on the test set if its validation score is above `best`.
+    """
     params = dataclasses.replace(load_params(), seed=seed)
     if init_from := changes.pop("init_from", None):
         task_params = dataclasses.replace(params.tasks[task], init_from=init_from)
@@ -86,7 +107,7 @@ def run(
         "seed": seed,
         "changes": changes,
         "validation": result.best_score,
-        "test": _test_score(setup, params),
+        "test": _test_score(setup, params) if result.best_score > best else None,
         "rows_seen": result.rows,
         "steps": result.steps,
         "trained": trained,
@@ -146,13 +167,47 @@ def measure(
     first_seed, *other_seeds = map(int, seeds.split(","))
     for task, rows in _tasks_and_rows(tasks, few):
         for arm in arms.split(","):
-            validation = {
-                rate: _run_once(out, arm, task, rows, rate, first_seed, changes)["validation"]
-                for rate in LEARNING_RATES[arm]
-            }
-            best = max(validation, key=lambda rate: validation[rate])
+            once = partial(_run_once, out, arm, task, rows, changes)
+            rate = search_rate(LEARNING_RATES[arm], partial(once, first_seed))
             for seed in other_seeds:
-                _run_once(out, arm, task, rows, best, seed, changes)
+                once(seed, rate)
+
+
+def measure_new(out: Path, tasks: str, arms: str, seeds: str) -> None:
+    """Train each arm on few rows of each corpus."""
+    sizes = {
+        task: int(load_json(FEATURES / task / "summary.json")["splits"]["train"]["examples"])
+        for task in tasks.split(",")
+    }
+    for rows in (200, 50, 1000):
+        for task, size in sizes.items():
+            if rows == 1000 and size <= 200:
+                continue  # the same rows as at 200
+            changes = [f"epochs={EPOCHS[rows]}"]
+            few = f"{task}:{min(rows, size)}"
+            measure(out, few, arms, seeds if rows == 200 else seeds.split(",", 1)[0], changes, True)
+
+
+def search_rate(rates: Sequence[float], validate: Callable[[float, float], float]) -> float:
+    """The learning rate with the best validation score.
+
+    `rates` ascend. The three in the middle are tried first. While the best of the tried rates is at
+    an end of them, the next rate beyond that end is tried. `validate` gets the rate and the best
+    score so far.
+    """
+    scores: dict[float, float] = {}
+    first, last = (len(rates) - 3) // 2, (len(rates) - 3) // 2 + 2
+    while True:
+        for rate in rates[first : last + 1]:
+            if rate not in scores:
+                scores[rate] = validate(rate, max(scores.values(), default=-math.inf))
+        best = rates.index(max(scores, key=lambda rate: scores[rate]))
+        if best == first > 0:
+            first -= 1
+        elif best == last < len(rates) - 1:
+            last += 1
+        else:
+            return rates[best]
 
 
 def _tasks_and_rows(tasks: str, few: bool) -> Iterator[tuple[str, int | None]]:
@@ -166,18 +221,20 @@ def _run_once(
     arm: str,
     task: str,
     rows: int | None,
-    rate: float,
-    seed: int,
     changes: dict[str, Any],
-) -> Run:
+    seed: int,
+    rate: float,
+    best: float = -math.inf,
+) -> float:
+    """The validation score of a run, which is made if `out` does not contain it."""
     key = {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes}
     for previous in _read_runs(out):
         if all(previous[name] == value for name, value in key.items()):
-            return previous
-    result = {**run(arm, task, rows, rate, seed, dict(changes)), **key}
+            return float(previous["validation"])
+    result = {**run(arm, task, rows, rate, seed, dict(changes), best), **key}
     with out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
-    return result
+    return float(result["validation"])
 
 
 def _read_runs(out: Path) -> list[Run]:
@@ -197,12 +254,17 @@ def table(out: Path) -> None:
         print(f"| {' | '.join(_table_row(runs))} |")
 
 
-def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
+def _best(runs: Sequence[Run]) -> list[Run]:
+    """The runs at the best rate of the first seed, by seed."""
     first_seed = min(run["seed"] for run in runs)
     of_first_seed = [run for run in runs if run["seed"] == first_seed]
     rate = max(of_first_seed, key=lambda run: run["validation"])["rate"]
-    best = sorted((run for run in runs if run["rate"] == rate), key=lambda run: run["seed"])
-    first = best[0]
+    return sorted((run for run in runs if run["rate"] == rate), key=lambda run: run["seed"])
+
+
+def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
+    best = _best(runs)
+    first, rate = best[0], best[0]["rate"]
     tests = [run["test"] for run in best]
     init_from = first["changes"].get("init_from")
     return (
@@ -219,8 +281,38 @@ def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
+def means(out: Path) -> None:
+    """Print the test scores of each arm by task and number of rows, their mean, and the wins."""
+    groups: dict[int, dict[str, dict[str, list[Run]]]] = {}
+    for run in _read_runs(out):
+        rows = min(size for size in EPOCHS if size >= run["rows"])
+        by_task = groups.setdefault(rows, {}).setdefault(run["task"], {})
+        by_task.setdefault(run["arm"], []).append(run)
+    for rows, tasks in sorted(groups.items()):
+        arms = list(dict.fromkeys(arm for by_arm in tasks.values() for arm in by_arm))
+        complete = {task: by_arm for task, by_arm in tasks.items() if len(by_arm) == len(arms)}
+        scores = pd.DataFrame(
+            {
+                arm: {
+                    task: statistics.fmean(run["test"] for run in _best(by_arm[arm]))
+                    for task, by_arm in complete.items()
+                }
+                for arm in arms
+            }
+        )
+        wins = scores.eq(scores.max(axis=1), axis=0).sum()
+        scores.loc["mean"] = scores.mean()
+        print(f"\n{rows} training rows\n\n| corpus | {' | '.join(arms)} |")
+        print(f"|{'---|' * (len(arms) + 1)}")
+        for task, values in scores.iterrows():
+            print(f"| {task} | {' | '.join(f'{value:.1f}' for value in values)} |")
+        print(f"\nbest on: {', '.join(f'{arm} {count}' for arm, count in wins.items())}")
+
+
 if __name__ == "__main__":
-    if sys.argv[2] == "table":
-        table(Path(sys.argv[1]))
+    if sys.argv[2] in ("table", "means"):
+        (table if sys.argv[2] == "table" else means)(Path(sys.argv[1]))
+    elif sys.argv[2] == "new":
+        measure_new(Path(sys.argv[1]), *sys.argv[3:6])
     else:
         measure(Path(sys.argv[1]), *sys.argv[3:6], overrides=sys.argv[6:], few=sys.argv[2] == "few")

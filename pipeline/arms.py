@@ -10,7 +10,7 @@ from typing import Literal
 ArmName = Literal["multitask", "deep_prompt", "soft_prompt", "fine_tune", "head_only", "lora"]
 Part = Literal["prompt", "head", "backbone", "lora"]
 
-_NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions")
+_NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions", "scale_shift")
 _DEEP_PROMPT = ("projection_size", "prompt_dropout", "hidden_state_cache_mb")
 
 

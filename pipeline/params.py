@@ -32,15 +32,17 @@ class TrainParams:
     prompt (0: train the prompt itself). `prompt_dropout` drops single values in training.
     `factor_rank` adds low-rank factors per task to a shared prompt (0: none). With
     `shift_positions` the prompt shifts the text by P positions, as peft does; this is only needed
-    for exports to peft.
+    for exports to peft. `scale_shift` also trains a scale and a shift of the output of each linear
+    layer and norm in the prompt's layers (SSF: Lian et al. 2022).
 
     With `balance_losses`, training minimizes the logarithm of each micro-batch's loss, so all tasks
     of a mixture have gradients of similar size (geometric mean of the losses: Chennupati et al.
     2019, eq. 2). Without it, a task with a high loss dominates Adam's second moments.
 
-    `precision` is the type of a frozen backbone's weights and computation. Trained values are
-    always float32. LoRA: `lora_rank` is the rank of the factors; `lora_alpha` / `lora_rank` scales
-    their product.
+    `precision` is the type of a frozen backbone's weights and of the backbone's computation.
+    Trained values are always float32: a trained backbone computes with rounded copies of its
+    weights (autocast). LoRA: `lora_rank` is the rank of the factors; `lora_alpha` / `lora_rank`
+    scales their product.
 
     `hidden_state_cache_mb`: cache the output of the frozen layers below the prompt, once per
     training row, if all rows fit into this many megabytes (0: never). Each rank has its copy in
@@ -73,6 +75,7 @@ class TrainParams:
     factor_rank: int = 0
     balance_losses: bool = False
     shift_positions: bool = False
+    scale_shift: bool = False
     lora_rank: int = 8
     lora_alpha: float = 8.0
     precision: Precision = "float32"
@@ -122,11 +125,6 @@ class TrainParams:
         ]
         if not 0 <= self.prompt_dropout < 1:
             problems.append(f"prompt_dropout is {self.prompt_dropout}; give a share from 0 up to 1")
-        if self.precision != "float32" and self.backbone_lr is not None:
-            problems.append(
-                f"precision is {self.precision}, but most updates of a trained backbone's weights "
-                "are too small for it; remove it"
-            )
         if problems:
             raise ValueError("; ".join(problems))
 

@@ -101,6 +101,7 @@ def _describe_prompt(config: "ArtifactConfig") -> str:
         "sets all token types to 0": config.zero_token_types,
         "computed by an MLP of {} units": config.projection_size,
         "factors of rank {} for each task": config.factor_rank,
+        "scales and shifts of the layers' outputs": config.scale_shift,
     }
     return "; ".join(facts + [text.format(value) for text, value in optional.items() if value])
 
@@ -109,7 +110,7 @@ def _describe_trained(folder: Path, config: "ArtifactConfig") -> str:
     """The number of trained values, without the projection, which only computes the prompt."""
     counts = {
         part: _num_values(folder / f"{part}.safetensors")
-        for part in ("prompt", "factors", "lora", "heads", "backbone")
+        for part in ("prompt", "scale_shift", "factors", "lora", "heads", "backbone")
     }
     total, backbone = sum(counts.values()), _num_backbone_values(config.backbone)
     share = f", {100 * total / backbone:.2f} % of the backbone's {backbone:,}" if backbone else ""

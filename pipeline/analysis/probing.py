@@ -59,13 +59,16 @@ def without_layer(prompt: DeepPrompt, layer: int) -> Iterator[None]:
 
 
 def _hide(prompts: LayerPrompts, layer: int) -> LayerPrompts:
-    """The prompts with all virtual tokens masked in one layer."""
+    """The prompts with all virtual tokens masked in one layer, without its scales and shifts."""
     count, layers, _, _, tokens, _ = prompts.key_values.shape
     mask = prompts.token_mask
     if mask is None:
         mask = prompts.key_values.new_ones(count, layers, tokens, dtype=torch.bool)
     visible = torch.arange(layers, device=mask.device) != layer - prompts.first_layer
-    return prompts._replace(token_mask=mask & visible[:, None])
+    scale_shift = prompts.scale_shift
+    if scale_shift is not None:
+        scale_shift = scale_shift * visible[:, None, None]
+    return prompts._replace(token_mask=mask & visible[:, None], scale_shift=scale_shift)
 
 
 def attention_mass(

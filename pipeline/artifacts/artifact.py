@@ -2,6 +2,8 @@
 
 - config.json: a description of the artifact (see `ArtifactConfig`).
 - prompt.safetensors: `key_values` [L', 2, H, P, D], or `vectors` [P, E] of a soft prompt.
+- scale_shift.safetensors: `LAYER.MODULE` [2, size], the scale and shift of a module's output, if
+  the prompt has them.
 - heads.safetensors: `TASK.weight` [K, C] and `TASK.bias` [K], without padding.
 - factors.safetensors: `TASK.u` [P, R] and `TASK.v` [R, 2 L' H D], if the prompt has factors per
   task.
@@ -17,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.arms import ARMS
 from pipeline.artifacts.config import ArtifactConfig
@@ -28,6 +30,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, Projection, PromptBank, SoftPrompt, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.scale_shift import by_module, new_scale_shift
 from pipeline.params import BackboneParams
 
 
@@ -38,6 +41,8 @@ def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) ->
     )
     with atomic_folder(folder) as new_folder:
         _save_prompt(new_folder, model.prompt, list(config.heads))
+        if config.scale_shift:
+            _save(_scale_shift_of(model), new_folder / "scale_shift.safetensors")
         _save(_unpadded_heads(model.heads, config), new_folder / "heads.safetensors")
         if config.lora_rank:
             _save(lora_factors(model.backbone), new_folder / "lora.safetensors")
@@ -62,6 +67,13 @@ def _save_prompt(
                 for name in ("u", "v")
             }
             _save(factors, folder / "factors.safetensors")
+
+
+def _scale_shift_of(model: PromptedModel) -> dict[str, Tensor]:
+    assert isinstance(model.prompt, DeepPrompt)
+    values = model.prompt.scale_shift()
+    assert values is not None
+    return by_module(values, model.backbone.scaled_modules(), model.prompt.first_layer)
 
 
 def _unpadded_heads(heads: Heads, config: ArtifactConfig) -> dict[str, Tensor]:
@@ -120,7 +132,18 @@ def load_prompt(
         dropout=dropout,
         position_offset=config.position_offset,
         zero_token_types=config.zero_token_types,
+        scale_shift=_load_scale_shift(folder, config, backbone) if config.scale_shift else None,
     )
+
+
+def _load_scale_shift(folder: Path, config: ArtifactConfig, backbone: Backbone) -> Tensor:
+    """The scales and shifts [L', 2, W] of an artifact."""
+    assert config.prompt_shape is not None
+    scaled, first = backbone.scaled_modules(), config.first_layer
+    values = new_scale_shift(scaled, range(first, first + config.prompt_shape[0]))
+    views = by_module(values, scaled, first)  # each shares the memory of `values`
+    _load_into(views, folder / "scale_shift.safetensors")
+    return values
 
 
 def _check_fits(
@@ -302,7 +325,7 @@ def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone)
         _load_into(dict(backbone.named_parameters()), folder / "backbone.safetensors")
 
 
-def _load_into(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
+def _load_into(parameters: Mapping[str, Tensor], path: Path) -> None:
     tensors = _load(path)
     differing = sorted(
         name

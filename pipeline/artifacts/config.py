@@ -47,7 +47,8 @@ class ArtifactConfig:
     prompt, as in most classes of peft. `backbone_files` has the hashes of the backbone's config and
     tokenizer files (see `pipeline.pretrained.location.backbone_files`); it is empty in artifacts of
     earlier versions, and the files are then not compared. `projection_size` is the hidden size of
-    the prompt's MLP. `lora_rank` and `lora_alpha` describe LoRA's factors (0: none).
+    the prompt's MLP. With `scale_shift`, the prompt has scales and shifts. `lora_rank` and
+    `lora_alpha` describe LoRA's factors (0: none).
     """
 
     arm: ArmName
@@ -61,6 +62,7 @@ class ArtifactConfig:
     zero_token_types: bool = False
     projection_size: int = 0
     factor_rank: int = 0
+    scale_shift: bool = False
     lora_rank: int = 0
     lora_alpha: float = 0.0
     backbone_files: dict[str, str] = dataclasses.field(default_factory=dict)

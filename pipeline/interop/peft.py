@@ -167,6 +167,11 @@ def to_peft(folder: Path, prompt: DeepPrompt, backbone: Backbone, base_model_nam
             f"prompt: its shape is {prompt.shape}, but the backbone needs {shape}; "
             "use the backbone it was made for"
         )
+    if prompt.scale_shift_units is not None:
+        problems.append(
+            "prompt: has scales and shifts, and prefix tuning of peft has none; train a prompt "
+            "with scale_shift: false"
+        )
     if problems:
         raise UserError(*problems)
     with torch.no_grad():

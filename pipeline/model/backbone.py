@@ -26,6 +26,7 @@ from pipeline.model.attention import (
     with_own_attention,
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
+from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.params import Precision
 from pipeline.pretrained.families import family_of
 from pipeline.pretrained.location import backbone_files
@@ -64,6 +65,8 @@ class Backbone(nn.Module):
         self.model = model.eval()
         self.lm_head = lm_head
         self.files: dict[str, str] = {}
+        self.autocast: torch.dtype | None = None
+        self._scaled_modules: ScaledModules | None = None
         self.hidden_size = int(self.config.hidden_size)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.token_types = int(getattr(self.config, "type_vocab_size", 0) or 0)
@@ -73,11 +76,16 @@ class Backbone(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, lm_head: bool = False, precision: Precision = "float32"
+        cls,
+        folder: Path,
+        lm_head: bool = False,
+        precision: Precision = "float32",
+        trained: bool = False,
     ) -> "Backbone":
         """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
-        With `lm_head`, the folder must contain the weights of the language modeling head too.
+        With `lm_head`, the folder must contain the weights of the language modeling head too. The
+        weights of a `trained` backbone are float32; it computes in `precision` by autocast.
         Raises UserError if the folder is unreadable or incomplete, its model type unsupported, or
         `precision` unknown.
         """
@@ -85,6 +93,7 @@ class Backbone(nn.Module):
             raise UserError(
                 f"precision is {precision!r}{did_you_mean(precision, get_args(Precision))}"
             )
+        dtype = torch.float32 if trained else getattr(torch, precision)
         with quiet_transformers():
             try:
                 family = family_of(
@@ -102,7 +111,7 @@ class Backbone(nn.Module):
                     attn_implementation=ATTENTION,
                     local_files_only=True,
                     use_safetensors=True,
-                    dtype=getattr(torch, precision),
+                    dtype=dtype,
                     output_loading_info=True,
                 )
             except (OSError, ValueError, KeyError) as error:
@@ -111,7 +120,7 @@ class Backbone(nn.Module):
                     "give a folder that save_pretrained wrote, with safetensors"
                 ) from error
         # Some models make parameters of their own type, whatever `dtype` is.
-        _convert(model, getattr(torch, precision))
+        _convert(model, dtype)
         body, head = _split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge.
         body.pooler = None
@@ -128,6 +137,8 @@ class Backbone(nn.Module):
             )
         backbone = cls(body, head)
         backbone.files = backbone_files(folder)
+        if dtype != getattr(torch, precision):
+            backbone.autocast = getattr(torch, precision)
         return backbone
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -151,6 +162,16 @@ class Backbone(nn.Module):
     def max_positions(self) -> int:
         """Maximum number of tokens of a text."""
         return int(self.config.max_position_embeddings) - self.family.first_position
+
+    def scaled_modules(self) -> ScaledModules:
+        """The modules whose outputs a prompt may scale and shift.
+
+        The first call makes the modules do so. Raises UserError if the layers share their modules.
+        """
+        if self._scaled_modules is None:
+            with torch.no_grad():
+                self._scaled_modules = install_scale_shift(self.model, self.family, self._run)
+        return self._scaled_modules
 
     def checkpoint_layers(self) -> None:
         """Turn on gradient checkpointing: less memory, about a third more time, equal gradients."""
@@ -229,7 +250,8 @@ class Backbone(nn.Module):
     def word_logits(self, hidden: Tensor, label_token_ids: Sequence[int]) -> Tensor:
         """LM head logits [B, N, len(label_token_ids)] of `hidden` [B, N, C], in float32."""
         assert self.lm_head is not None, "load the backbone with its LM head"
-        logits: Tensor = self.lm_head(inputs_embeds=hidden).logits
+        dtype = next(self.lm_head.parameters()).dtype  # `hidden` may be that of autocast
+        logits: Tensor = self.lm_head(inputs_embeds=hidden.to(dtype)).logits
         return logits[..., list(label_token_ids)].float()
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
@@ -306,13 +328,12 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """The output of `model` (None: the whole model)."""
         cache = {"use_cache": False} if self.family.causal else {}
-        hidden: Tensor = call_model(
-            self.model if model is None else model,
-            self.family,
-            PromptArguments(prompt, recorded_key_values, prompt_attention),
-            **cache,
-            **inputs,
-        ).last_hidden_state
+        arguments = PromptArguments(prompt, recorded_key_values, prompt_attention)
+        device = inputs["attention_mask"].device.type
+        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+            hidden: Tensor = call_model(
+                self.model if model is None else model, self.family, arguments, **cache, **inputs
+            ).last_hidden_state
         return hidden
 
     def _with_soft_prompt(

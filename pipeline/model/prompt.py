@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from pipeline.params import PromptInit
 
 NORMAL_STD = 0.02
+# The scales and shifts are trained as multiples of it, so that they have the learning rate of the
+# keys and values. It is a power of two, so that no digit is lost.
+SCALE_SHIFT_UNIT = 2.0**-4
 
 
 class LayerPrompts(NamedTuple):
@@ -19,7 +22,8 @@ class LayerPrompts(NamedTuple):
     `token_mask` [S, L', P] is False at padding; prompts that differ in length or layers are padded
     (None: no padding). `position_offsets` [S] is the number of positions by which each prompt
     shifts the text (None: 0). `zero_token_types` [S] is True for prompts under which all token
-    types of the text are 0 (None: False).
+    types of the text are 0 (None: False). `scale_shift` [S, L', 2, W] has the scales and shifts of
+    the modules of each layer (see `pipeline.model.scale_shift`; None: no prompt has any).
     """
 
     key_values: Tensor
@@ -28,6 +32,7 @@ class LayerPrompts(NamedTuple):
     token_mask: Tensor | None = None
     position_offsets: Tensor | None = None
     zero_token_types: Tensor | None = None
+    scale_shift: Tensor | None = None
 
 
 class Projection(nn.Module):
@@ -87,6 +92,8 @@ class DeepPrompt(nn.Module):
     Layers below `first_layer` get no backward pass. `position_offset` is the number of positions by
     which the prompt shifts the text: 0, or P as in peft and P-tuning v2. With `zero_token_types`,
     all token types of the text are 0, as for prompts that peft trained for question answering.
+    `scale_shift` [L', 2, W] has the initial scales and shifts of the modules of these layers (None:
+    the prompt has none).
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class DeepPrompt(nn.Module):
         dropout: float = 0.0,
         position_offset: int = 0,
         zero_token_types: bool = False,
+        scale_shift: Tensor | None = None,
     ) -> None:
         """With a `projection`, only the shape of `key_values` is used."""
         super().__init__()
@@ -109,11 +117,20 @@ class DeepPrompt(nn.Module):
         self.dropout = nn.Dropout(dropout)
         if projection is None:
             self.key_values = nn.Parameter(key_values.detach().clone().contiguous())
+        self.scale_shift_units = (
+            None
+            if scale_shift is None
+            else nn.Parameter(scale_shift.detach().clone().contiguous() / SCALE_SHIFT_UNIT)
+        )
 
     @property
     def num_virtual_tokens(self) -> int:
         """P, the number of virtual tokens."""
         return self.shape[3]
+
+    def scale_shift(self) -> Tensor | None:
+        """Compute the scales and shifts [L', 2, W]."""
+        return None if self.scale_shift_units is None else self.scale_shift_units * SCALE_SHIFT_UNIT
 
     def materialize(self, task: int | None = None) -> Tensor:
         """Compute the keys and values [L', 2, H, P, D], without dropout.
@@ -136,8 +153,13 @@ class DeepPrompt(nn.Module):
             torch.tensor([value], device=dropped.device) if value else None
             for value in (self.position_offset, self.zero_token_types)
         )
+        scale_shift = self.scale_shift()
         return LayerPrompts(
-            dropped, self.first_layer, position_offsets=offset, zero_token_types=zero_types
+            dropped,
+            self.first_layer,
+            position_offsets=offset,
+            zero_token_types=zero_types,
+            scale_shift=None if scale_shift is None else scale_shift.unsqueeze(0),
         )
 
 
@@ -191,11 +213,16 @@ def stack_prompts(
     token_mask = torch.zeros(
         len(prompts), last - first, count, dtype=torch.bool, device=reference.device
     )
+    scale_shift: Tensor | None = None
     for index, prompt in enumerate(prompts):
         if prompt is not None:
             layers = slice(prompt.first_layer - first, prompt.first_layer - first + prompt.shape[0])
             key_values[index, layers, :, :, : prompt.num_virtual_tokens] = prompt.materialize()
             token_mask[index, layers, : prompt.num_virtual_tokens] = True
+            if (values := prompt.scale_shift()) is not None:
+                if scale_shift is None:
+                    scale_shift = values.new_zeros(len(prompts), last - first, *values.shape[1:])
+                scale_shift[index, layers] = values
     offsets, zero_types = (
         torch.tensor([getattr(prompt, name, 0) for prompt in prompts], device=reference.device)
         for name in ("position_offset", "zero_token_types")
@@ -207,6 +234,7 @@ def stack_prompts(
         None if bool(token_mask.all()) else token_mask,
         offsets if bool(offsets.any()) else None,
         zero_types.bool() if bool(zero_types.any()) else None,
+        scale_shift,
     )
 
 
@@ -221,6 +249,7 @@ class PromptBank(nn.Module):
     token_mask: Tensor | None
     position_offsets: Tensor | None
     zero_token_types: Tensor | None
+    scale_shift: Tensor | None
 
     def __init__(self, prompts: Sequence[DeepPrompt | None]) -> None:
         super().__init__()
@@ -230,7 +259,13 @@ class PromptBank(nn.Module):
             stacked = stack_prompts(distinct, prompt_of_task)
         self.first_layer = stacked.first_layer if stacked else 0
         self.register_buffer("prompt_of_task", prompt_of_task)
-        for name in ("key_values", "token_mask", "position_offsets", "zero_token_types"):
+        for name in (
+            "key_values",
+            "token_mask",
+            "position_offsets",
+            "zero_token_types",
+            "scale_shift",
+        ):
             self.register_buffer(name, stacked and getattr(stacked, name))
 
     def forward(self, tasks: Tensor) -> LayerPrompts | None:
@@ -249,6 +284,7 @@ class PromptBank(nn.Module):
             self.token_mask,
             self.position_offsets,
             self.zero_token_types,
+            self.scale_shift,
         )
 
 

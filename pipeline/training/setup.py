@@ -29,6 +29,7 @@ from pipeline.model.prompt import (
     initial_key_values,
 )
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.scale_shift import new_scale_shift
 from pipeline.params import Params, TrainParams
 from pipeline.seeding import derive_seed
 from pipeline.tasks import task_named
@@ -156,6 +157,9 @@ def new_prompt(
         if training.projection_size
         else None,
         factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None,
+        scale_shift=new_scale_shift(backbone.scaled_modules(), layers)
+        if training.scale_shift
+        else None,
     )
 
 
@@ -270,6 +274,7 @@ def artifact_config(
             "zero_token_types": prompt.zero_token_types,
             "projection_size": training.projection_size if prompt.projection is not None else 0,
             "factor_rank": training.factor_rank if prompt.factors is not None else 0,
+            "scale_shift": prompt.scale_shift_units is not None,
         }
     if "lora" in ARMS[arm].parts:
         details |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}

@@ -31,7 +31,8 @@ def load_model(
     """
     config = load_config(artifact)
     token_ids = [config.heads[name].label_token_ids for name in classes if name in config.heads]
-    backbone = Backbone.load(locate(params.backbone), any(token_ids), precision)
+    trained = ARMS[config.arm].trains_backbone
+    backbone = Backbone.load(locate(params.backbone), any(token_ids), precision, trained)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
@@ -43,7 +44,7 @@ def load_model(
         token_ids,
     )
     load_heads(artifact, config, heads, classes)
-    return PromptedModel(backbone, prompt, heads, train_backbone=ARMS[config.arm].trains_backbone)
+    return PromptedModel(backbone, prompt, heads, train_backbone=trained)
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,19 @@ from stages.training.tracking import Tracking, start_tracker
 
 
 def load_backbone(
-    params: BackboneParams, label_token_ids: Iterable[Sequence[int]], precision: Precision
+    params: BackboneParams,
+    label_token_ids: Iterable[Sequence[int]],
+    precision: Precision,
+    trained: bool = False,
 ) -> Backbone:
     """Load the backbone, with its LM head if a task has `label_token_ids` (a verbalizer).
+
+    See `Backbone.load` for `precision` and `trained`.
 
     The environment variable GRADIENT_CHECKPOINTING=1 turns gradient checkpointing on. It is not a
     param: it saves memory at the cost of time and changes no result.
     """
-    backbone = Backbone.load(locate(params), any(label_token_ids), precision)
+    backbone = Backbone.load(locate(params), any(label_token_ids), precision, trained)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pipeline.errors import UserError
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone
+from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt
 from pipeline.pretrained.families import FAMILIES
 from tests.support import tiny
@@ -450,6 +450,23 @@ def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
     torch.manual_seed(seed)
     config = transformers.BertConfig(**{**tiny.SIZES, "initializer_range": 0.02})
     Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION))
+
+
+def test_a_trained_backbone_keeps_float32_weights_in_bfloat16(tmp_path: Path) -> None:
+    """It computes with rounded copies of them, and its gradients are float32."""
+    with quiet_transformers():
+        tiny.model().save_pretrained(tmp_path)
+    trained = Backbone.load(tmp_path, precision="bfloat16", trained=True)
+    frozen = Backbone.load(tmp_path, precision="bfloat16")
+    exact = Backbone.load(tmp_path)
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    inputs = tiny.texts([5, 3])
+    hidden, rounded, expected = (model(*inputs) for model in (trained, frozen, exact))
+    difference = (hidden.float() - expected).detach().norm()
+    assert 0 < float(difference) < 2 * float((rounded.float() - expected).detach().norm())
+    hidden.float().square().sum().backward()
+    gradients = [parameter.grad for parameter in trained.parameters()]
+    assert {gradient.dtype for gradient in gradients if gradient is not None} == {torch.float32}
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:

@@ -528,11 +528,6 @@ def test_the_optimizer_has_one_group_per_part() -> None:
     ]
 
 
-def test_training_a_backbone_in_bfloat16_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"precision is bfloat16, but most updates .* remove it"):
-        params("fine_tune", precision="bfloat16")
-
-
 # Best values, patience and divergence
 
 
