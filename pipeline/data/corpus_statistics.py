@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.data.leakage import find_leaks
+from pipeline.data.word_rules import describe_words
 from pipeline.errors import Problems
 from pipeline.metrics.base import UNSPACED
 from pipeline.seeding import Ints
@@ -57,7 +58,7 @@ class Statistics:
 
     `primary` is the name of the primary metric. `max_length` is the length of a window; None
     without a tokenizer. `unit` is the unit of `num_tokens`: words, or characters in texts without
-    spaces.
+    spaces. `words` is a sentence on the rule that makes words of text; "" for tasks without tokens.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Statistics:
     splits: Mapping[str, SplitStatistics]
     max_length: int | None
     unit: Literal["words", "characters"]
+    words: str
 
 
 def compute_statistics(
@@ -113,7 +115,13 @@ def compute_statistics(
             "word-metric",
         )
     return Statistics(
-        name, str(summary["task"]), primary, splits, max_length if tokenizer else None, unit
+        name,
+        str(summary["task"]),
+        primary,
+        splits,
+        max_length if tokenizer else None,
+        unit,
+        describe_words(summary),
     )
 
 

@@ -104,6 +104,7 @@ def _sizes(statistics: Statistics) -> Section:
         tables += [_subwords_table(splits, limit), *_truncations(splits)]
         subwords = {name: split.num_subwords for name, split in splits.items()}
         histograms.append(plots.histogram("Sub-words per row", "sub-words", subwords, limit))
+    text = f"{text} {statistics.words}".strip()
     return Section("Sizes", text, tuple(tables), tuple(histograms))
 
 

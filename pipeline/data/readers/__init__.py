@@ -86,7 +86,7 @@ READERS: dict[str, Reader] = {
     ),
     "conll_props": Reader(
         conll_props.Options,
-        _always("tokens", "predicate", "tags"),
+        conll_props.keys,
         conll_props.read,
         None,
         lambda path, options: None if options.words else options.layout.boundaries,
