@@ -20,6 +20,7 @@ ORDER = (
         "pipeline.seeding",
         "pipeline.sharding",
         "pipeline.metrics",
+        "pipeline.words",
     ),
     ("pipeline.pretrained", "pipeline.distributed", "pipeline.world"),
     ("pipeline.tasks",),
