@@ -21,7 +21,8 @@ from pipeline.errors import UserError
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
-    from pipeline.inference.predictor import Prediction, Predictor
+    from pipeline.inference.prediction import Prediction
+    from pipeline.inference.predictor import Predictor
 
 __all__ = ["ArtifactConfig", "Prediction", "Predictor", "UserError", "load", "load_config"]
 
@@ -33,7 +34,7 @@ def load(
 
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
     name a task by its key in the mapping. `options` are those of
-    `pipeline.inference.predictor.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
+    `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
     `Predictor.predict(rows)` yields a `Prediction` for each row, in order.
 
     Raises UserError if an artifact is incomplete, does not fit its backbone, or cannot be loaded
@@ -42,11 +43,11 @@ def load(
     """
     import warnings
 
-    from pipeline.inference import predictor
+    from pipeline.inference import loading
 
     if isinstance(artifacts, str | Path):
         artifacts = [artifacts]
-    model = predictor.load(artifacts, **options)
+    model = loading.load(artifacts, **options)
     for warning in model.warnings:
         warnings.warn(warning, stacklevel=2)
     return model
@@ -65,10 +66,14 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Prediction", "Predictor"):
+    if name == "Predictor":
         from pipeline.inference import predictor
 
-        return getattr(predictor, name)
+        return predictor.Predictor
+    if name == "Prediction":
+        from pipeline.inference import prediction
+
+        return prediction.Prediction
     if name == "ArtifactConfig":
         from pipeline.artifacts import config
 

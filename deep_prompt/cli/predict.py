@@ -105,7 +105,7 @@ def predict(arguments: Namespace) -> None:
     ):
         import torch
 
-        from pipeline.inference.predictor import load
+        from pipeline.inference.loading import load
 
         predictor = load(
             arguments.artifact,

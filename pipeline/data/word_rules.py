@@ -5,7 +5,7 @@ joined as in English text: no space before closing punctuation and contractions,
 brackets, or between characters of scripts without spaces.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def measure_words(task: Task[Any, Any, Any], train: Path) -> dict[str, Any]:
     return {"word_rule": max(percent, key=lambda rule: percent[rule]), "word_agreement": percent}
 
 
-def describe_words(summary: dict[str, Any]) -> str:
+def describe_words(summary: Mapping[str, Any]) -> str:
     """A sentence on the rule of a corpus, from its summary; empty for a task without tokens."""
     rule, percent = summary["word_rule"], summary["word_agreement"]
     if rule is None:
@@ -52,8 +52,8 @@ def describe_words(summary: dict[str, Any]) -> str:
         return f"The rule {rule!r} makes words of text, as in the corpus."
     others = ", ".join(f"{name} {value:.1f}" for name, value in percent.items() if name != rule)
     return (
-        f"The rule {rule!r} makes words of text: if the training tokens are joined into text, it "
-        f"agrees with {percent[rule]:.1f} % of them ({others})."
+        f"The rule {rule!r} makes words of text. If the training tokens are joined into text, its "
+        f"words agree with them by {percent[rule]:.1f} % ({others})."
     )
 
 

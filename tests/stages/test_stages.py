@@ -1465,7 +1465,7 @@ def test_training_params_writes_a_file_per_run(place: Path) -> None:
 
 def test_lora_runs_through_all_stages(copied: Path) -> None:
     """A second training gives equal bytes; evaluation, report and prediction work."""
-    from pipeline.inference.predictor import load
+    from pipeline.inference.loading import load
     from stages.evaluate import evaluate
     from stages.finetune import finetune
     from stages.report import report

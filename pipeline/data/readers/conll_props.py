@@ -90,7 +90,9 @@ class Options:
 
 def keys(options: Options) -> frozenset[str]:
     """The keys of all rows."""
-    return frozenset({"tokens", "tags"} | ({"predicate"} if options.rows == "predicates" else set()))
+    return frozenset(
+        {"tokens", "tags"} | ({"predicate"} if options.rows == "predicates" else set())
+    )
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:

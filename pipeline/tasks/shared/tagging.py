@@ -5,14 +5,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Problems
 from pipeline.metrics.spans import spans
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, TagsWords
+from pipeline.tasks.base.capabilities import (
+    HasConfidence,
+    HasUnits,
+    Perturbable,
+    ShowsSpans,
+    TagsWords,
+)
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
@@ -42,8 +48,21 @@ class Tagged(Protocol):
         """T tags, one for each word."""
 
 
+class SpanOfWords(Protocol):
+    """Words [start, end) of a sentence."""
+
+    @property
+    def start(self) -> int:
+        """The index of the first word."""
+
+    @property
+    def end(self) -> int:
+        """One more than the index of the last word."""
+
+
 E = TypeVar("E", bound=Tagged)
 R = TypeVar("R")
+S = TypeVar("S", bound=SpanOfWords)
 
 
 class TaggedSpan(NamedTuple):
@@ -56,7 +75,12 @@ class TaggedSpan(NamedTuple):
 
 
 class TaggingTask(
-    Task[E, Tags, R], HasConfidence[E], HasUnits[E, Tags], Perturbable[E], TagsWords[E]
+    Task[E, Tags, R],
+    HasConfidence[E],
+    HasUnits[E, Tags],
+    Perturbable[E],
+    TagsWords[E],
+    ShowsSpans[E, R],
 ):
     """Predictions are tags in IOB2 (orphan I- tags allowed).
 
@@ -116,6 +140,10 @@ class TaggingTask(
         fields = {"tokens": tuple(tokens), "tags": tuple(tags)}
         changed: E = replace(example, **fields)  # type: ignore[type-var]
         return changed
+
+    def shown_texts(self, example: E) -> tuple[str, ...]:
+        """The tokens with spaces between them."""
+        return (" ".join(example.tokens),)
 
     def featurize(
         self,
@@ -357,6 +385,26 @@ def decode_spans(
         elif prefix == "I":
             decoded[-1] = decoded[-1]._replace(end=word + 1, score=min(decoded[-1].score, score))
     return decoded
+
+
+def token_bounds(tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """The characters [start, end) of each token, if spaces join the tokens."""
+    ends = accumulate(map(len, tokens))
+    return [
+        (end + number - len(token), end + number)
+        for number, (token, end) in enumerate(zip(tokens, ends, strict=True))
+    ]
+
+
+def in_text(span: S, text: str, bounds: Sequence[tuple[int, int]]) -> S:
+    """A span of words with positions in the text. `bounds` has the characters of each word.
+
+    `span` is a frozen dataclass with `start`, `end` and `text`.
+    """
+    start, end = bounds[span.start][0], bounds[span.end - 1][1]
+    fields: dict[str, Any] = {"start": start, "end": end, "text": text[start:end]}
+    placed: S = replace(span, **fields)  # type: ignore[type-var]
+    return placed
 
 
 def _label_without_match(extents: Extents, labels: Mapping[Extents, str]) -> str:
