@@ -56,6 +56,25 @@ def to_plain(texts: Sequence[MarkedText]) -> str:
     return "\n".join(line for text in texts for line in _plain_lines(text))
 
 
+def excerpt(marked: MarkedText, max_length: int) -> MarkedText:
+    """At most `max_length` characters of a text around its first span, with "…" where it is cut."""
+    length = len(marked.text)
+    if length <= max_length:
+        return marked
+    first = min((span.start for span in marked.spans), default=0)
+    start = min(max(0, first - max_length // 3), length - max_length)
+    end = start + max_length
+    before, after = "…" * (start > 0), "…" * (end < length)
+    shift = len(before) - start
+    spans = (
+        span._replace(start=max(span.start, start) + shift, end=min(span.end, end) + shift)
+        for span in marked.spans
+        if span.start < end and start < span.end
+    )
+    text = f"{before}{marked.text[start:end]}{after}"
+    return MarkedText(text, tuple(spans), marked.title)
+
+
 def _block(marked: MarkedText, colors: dict[str, str]) -> str:
     title = f'<div style="{_TITLE}">{escape(marked.title)}</div>' if marked.title else ""
     pieces = "".join(_piece_html(piece, colors) for piece in _pieces(marked))

@@ -17,7 +17,18 @@ from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parq
 FACTS = ("steps", "best_step", "rows_seen", "tokens_seen", "seed")
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
 MEASURES = ("raw", "calibrated", "margin", "agreement")  # confidence measures
-CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
+CLAIMS = (
+    "id",
+    "text",
+    "gold_label",
+    "predicted_label",
+    "gold",
+    "predicted",
+    "right",
+    "gold_spans",
+    "predicted_spans",
+    "calibrated",
+)
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Source -> arm -> task -> score."""
 

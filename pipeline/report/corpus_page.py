@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
 from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
 from pipeline.files import atomic_write
+from pipeline.highlighting import excerpt
 from pipeline.report import kinds, plots
 from pipeline.report.render import Section, page
 from pipeline.report.tables import DASH, Cell, Table, count, percent, score
@@ -31,6 +32,7 @@ GLOSSARY = {
 }
 
 MAX_EXAMPLE_LENGTH = 300  # in characters
+MAX_SHOWN_TEXT = 1500  # in characters, of an example
 NO_PROBLEMS = "There are no problems and no warnings."
 
 
@@ -47,6 +49,10 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
         page_sections.append(_labels(statistics))
     if any(split.features and split.features.ceiling for split in statistics.splits.values()):
         page_sections.append(_perfect_model(statistics))
+    if statistics.examples:
+        text = "The first training rows, as the reader gives them."
+        shown = tuple(excerpt(one, MAX_SHOWN_TEXT) for one in statistics.examples)
+        page_sections.append(Section("Examples", text, (), examples=shown))
     return page_sections
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import Problems
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
@@ -91,6 +91,7 @@ class MultipleChoice(
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("choices", "choices")
+    claim_input = "context"
     metric_names = ("accuracy", "exact_match", "f1")
     pipeline_tag = "multiple-choice"
 
@@ -290,6 +291,8 @@ class MultipleChoice(
             " / ".join(example.answers),
             prediction,
             right,
+            _mentions(example, example.answers),
+            _mentions(example, (prediction,)),
         )
 
     def result(
@@ -336,6 +339,12 @@ class MultipleChoice(
 
 
 TASK = MultipleChoice()
+
+
+def _mentions(example: Example, texts: Sequence[str]) -> CharacterSpans:
+    """The places of the mentions with one of these texts."""
+    pairs = zip(example.starts, example.choices, strict=False)
+    return tuple((start, start + len(choice)) for start, choice in pairs if choice in texts)
 
 
 def _best_mention(example: Example, choice: str, window_logits: Sequence[WindowLogits]) -> int:

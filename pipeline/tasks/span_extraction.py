@@ -19,7 +19,7 @@ from pipeline.tasks.base.capabilities import (
     Perturbable,
     ShowsSpans,
 )
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
@@ -137,6 +137,7 @@ class SpanExtraction(
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("answers", "answers")
+    claim_input = "context"
     metric_names = tuple(answers.RULES)
     metric_titles: ClassVar[Mapping[str, str]] = {
         "HasAns_exact_match": "exact, answerable",
@@ -377,6 +378,8 @@ class SpanExtraction(
             gold,
             prediction or NO_ANSWER,
             right,
+            tuple(dict.fromkeys((start, start + len(text)) for text, start in example.answers)),
+            _only_occurrence(example.context, prediction),
         )
 
     def result(
@@ -455,6 +458,14 @@ TASK = SpanExtraction()
 
 def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
     return {example.id: [text for text, _ in example.answers] for example in examples}
+
+
+def _only_occurrence(context: str, text: str) -> CharacterSpans:
+    """The place of a text; empty if it occurs never or more than once."""
+    start = context.find(text) if text else -1
+    if start < 0 or context.find(text, start + 1) >= 0:
+        return ()
+    return ((start, start + len(text)),)
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:

@@ -6,7 +6,7 @@ from html import unescape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.highlighting import COLORS, to_html, to_plain
+from pipeline.highlighting import COLORS, excerpt, to_html, to_plain
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 
 TEXT = MarkedText("Ada <b> went", (MarkedSpan(0, 3, "PER", 0.987), MarkedSpan(8, 12, "V")), "Q & A")
@@ -61,3 +61,16 @@ def test_text_is_complete_for_any_spans(data: st.DataObject) -> None:
     plain = to_plain([MarkedText(text, spans)])
     assert plain.count("[X: ") >= len(spans)
     assert len(plain) == len(text) + 5 * len(spans)
+
+
+@given(st.data())
+def test_excerpt_has_its_spans_at_the_same_words(data: st.DataObject) -> None:
+    text = data.draw(st.text("abcdefg ", min_size=1, max_size=90))
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    shown = excerpt(MarkedText(text, (MarkedSpan(start, end, "X"),), "t"), 30)
+    ((first, last, *_),) = shown.spans
+    assert len(shown.text.strip("…")) == min(len(text), 30)
+    assert text[start:end].startswith(shown.text[first:last])
+    assert shown.text[first:last] == text[start:end] or shown.text.endswith("…")
+    assert shown.title == "t"

@@ -42,10 +42,12 @@ class HasConfidence(ABC, Generic[E]):
 
     The report has calibration, risk by coverage, confusion and the most confident mistakes.
     `claim_and_decision_names` are the plural nouns of its two levels: claims, which a reader
-    judges, and the decisions that a claim consists of.
+    judges, and the decisions that a claim consists of. `claim_input` is the input that the spans of
+    claims are in; "" if claims have no spans.
     """
 
     claim_and_decision_names: ClassVar[tuple[str, str]]
+    claim_input: ClassVar[str] = ""
 
     @abstractmethod
     def decision_logits(

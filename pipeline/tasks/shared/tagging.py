@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -19,7 +19,7 @@ from pipeline.tasks.base.capabilities import (
     ShowsSpans,
     TagsWords,
 )
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row
@@ -89,6 +89,7 @@ class TaggingTask(
 
     head = "classes"
     claim_and_decision_names = ("spans", "tags")
+    claim_input = "tokens"
     metric_names = ("f1", "precision", "recall")
     glossary: ClassVar[Mapping[str, str]] = {
         f"{OTHER_BOUNDS}, {NO_SPAN}": "In a confusion table: the span overlaps a span with other "
@@ -206,11 +207,11 @@ class TaggingTask(
         annotated span, else NO_SPAN. Missed annotated spans follow.
         """
         gold, predicted = self.claimed_spans(example.tags), self.claimed_spans(prediction)
+        bounds = token_bounds(example.tokens)
         for extents, label in predicted.items():
             gold_label = gold.get(extents) or _label_without_match(extents, gold)
-            expected = " / ".join(
-                _span_text(example, gold, overlap) for overlap in _overlapping(extents, gold)
-            )
+            overlaps = _overlapping(extents, gold)
+            expected = " / ".join(_span_text(example, gold, overlap) for overlap in overlaps)
             words = tuple(chain.from_iterable(range(*extent) for extent in extents))
             yield Claim(
                 words,
@@ -219,6 +220,8 @@ class TaggingTask(
                 expected or NO_SPAN,
                 _span_text(example, predicted, extents),
                 gold_label == label,
+                _pieces_in_text(chain.from_iterable(overlaps), bounds),
+                _pieces_in_text(extents, bounds),
             )
         for extents in sorted(gold.keys() - predicted.keys()):
             yield Claim(
@@ -228,6 +231,7 @@ class TaggingTask(
                 _span_text(example, gold, extents),
                 "",
                 False,
+                _pieces_in_text(extents, bounds),
             )
 
 
@@ -405,6 +409,12 @@ def in_text(span: S, text: str, bounds: Sequence[tuple[int, int]]) -> S:
     fields: dict[str, Any] = {"start": start, "end": end, "text": text[start:end]}
     placed: S = replace(span, **fields)  # type: ignore[type-var]
     return placed
+
+
+def _pieces_in_text(
+    pieces: Iterable[tuple[int, int]], bounds: Sequence[tuple[int, int]]
+) -> CharacterSpans:
+    return tuple((bounds[start][0], bounds[end - 1][1]) for start, end in pieces)
 
 
 def _label_without_match(extents: Extents, labels: Mapping[Extents, str]) -> str:
