@@ -1,4 +1,4 @@
-"""Documents: texts with spans of characters, the form that all dialects of `offsets` are read to."""
+"""Documents: texts with spans of characters, to which all dialects of `offsets` are read."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
