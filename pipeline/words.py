@@ -14,7 +14,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 from unicodedata import category
 
-from pipeline.metrics.base import UNSPACED
+from pipeline.metrics.base import UNSPACED_OR_RARE
 
 RuleName = Literal["spaces", "punctuation", "treebank", "characters"]
 """The name of a rule, as recipes and artifacts have it."""
@@ -34,11 +34,6 @@ class Word(NamedTuple):
     start: int
     end: int
 
-
-match_unspaced = re.compile(
-    f"{UNSPACED.pattern}|[\u3400-\u4dff\u9fa6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-).match
-"""Matches a character of a script that is written without spaces, also a rare Chinese one."""
 
 # Classes of characters in a shape: letters and the like, unspaced scripts, punctuation and symbols.
 # These control characters never stand for themselves.
@@ -150,7 +145,7 @@ def _shape(character: str) -> str:
     character = _ASCII_EQUIVALENTS.get(character, character)
     if character.isascii():
         return character if character.isprintable() else _LETTER
-    if match_unspaced(character) and category(character)[0] == "L":
+    if UNSPACED_OR_RARE.match(character) and category(character)[0] == "L":
         return _UNSPACED
     kind = category(character)
     return "0" if kind == "Nd" else _MARK if kind[0] in "PS" else _LETTER

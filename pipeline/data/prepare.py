@@ -119,7 +119,8 @@ def prepare(
         if error and not write_anyway:
             raise error
         summary = _summary(recipe, counts, problems, dropped) | {"detected": detected}
-        summary |= measure_words(corpus.task, target / "train.parquet")
+        rule = detected.get("word_rule")
+        summary |= measure_words(corpus.task, target / "train.parquet", rule)
         write_json(target / "summary.json", summary)
     if error:
         raise error

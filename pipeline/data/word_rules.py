@@ -27,13 +27,18 @@ Bounds = list[tuple[int, int]]
 """The characters [start, end) of each word of a text."""
 
 
-def measure_words(task: Task[Any, Any, Any], train: Path) -> dict[str, Any]:
+def measure_words(
+    task: Task[Any, Any, Any], train: Path, rule_of_reader: str | None = None
+) -> dict[str, Any]:
     """The keys `word_rule` and `word_agreement` of a corpus's summary.
 
     `train` is the Parquet file of the training examples. `word_rule` is the rule with the highest
     agreement, `word_agreement` the agreement of every rule in percent (see `agreement`). They are
-    None and empty for a task without tokens, or a corpus without training examples.
+    None and empty for a task without tokens, or a corpus without training examples. If the reader
+    made the tokens of text by a rule, `word_rule` is that rule, and nothing is measured.
     """
+    if rule_of_reader in RULES:
+        return {"word_rule": rule_of_reader, "word_agreement": {}}
     total = count_examples(train)
     if not isinstance(task, TagsWords) or not total:
         return {"word_rule": None, "word_agreement": {}}

@@ -1,7 +1,7 @@
 """The model card: the README.md of an artifact, with metadata for the Hugging Face hub."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,10 +140,21 @@ def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) 
         [
             "## Training data\n",
             *table,
+            *_unseen(name, pretrained_on),
             "\nThe trained parameters may reproduce parts of the training data. Read the "
             "conditions of each license before you pass this artifact on.",
         ]
     )
+
+
+def _unseen(name: str, pretrained_on: Sequence[str]) -> list[str]:
+    """A sentence if the shared prompt was trained on other corpora only."""
+    if not pretrained_on or name in pretrained_on:
+        return []
+    return [
+        f"\nThe shared prompt has not seen {name}: multi-task pretraining did not use it. The rows "
+        f"of the other corpora were not compared with the test rows of {name}."
+    ]
 
 
 def _cell(text: str) -> str:

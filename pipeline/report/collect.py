@@ -51,6 +51,7 @@ class Training:
     """One training run: its curves and its `run.json`.
 
     `consumed_by_corpus` has the numbers of training rows and tokens by corpus of a mixture.
+    `pretrained_on` has the corpora that the initial prompt has seen.
     """
 
     train: pd.DataFrame | None
@@ -58,6 +59,7 @@ class Training:
     facts: Scores
     learning_rates: Scores
     consumed_by_corpus: dict[str, Scores] = dataclasses.field(default_factory=dict)
+    pretrained_on: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,6 +358,7 @@ def _training(folder: Path) -> Training:
         facts,
         rates,
         {corpus: numbers(consumed, corpus, path) for corpus in consumed},
+        tuple(map(str, typed(values, "pretrained_on", list, path))),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from unicodedata import category
 
 from pipeline.errors import Problems
-from pipeline.words import match_unspaced
+from pipeline.metrics.base import UNSPACED_OR_RARE
 
 OffsetUnit = Literal["characters", "utf16", "bytes"]
 """The unit of a corpus's offsets: characters (code points), UTF-16 code units (JavaScript, Java,
@@ -15,7 +15,8 @@ C#), or bytes of UTF-8 (Go, Rust, C)."""
 _ENCODINGS = {"utf16": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
 _UNIT_NAMES: dict[OffsetUnit, str] = {"utf16": "UTF-16", "bytes": "byte"}
 
-_match_hangul = re.compile("[\uac00-\ud7af]").match  # its particles have no space before them
+# Also Hangul, whose particles have no space before them.
+_match_unspaced = re.compile(f"{UNSPACED_OR_RARE.pattern}|[\uac00-\ud7af]").match
 
 
 def to_characters(text: str, offset: int, unit: OffsetUnit) -> int | None:
@@ -110,7 +111,7 @@ def _cuts_word(text: str, position: int) -> bool:
     if not 0 < position < len(text):
         return False
     before, after = text[position - 1], text[position]
-    if any(match_unspaced(side) or _match_hangul(side) for side in (before, after)):
+    if _match_unspaced(before) or _match_unspaced(after):
         return False
     kinds = {_character_kind(before), _character_kind(after)}
     return kinds in ({"letter"}, {"digit"}, {"letter", "mark"}, {"mark"})
