@@ -3,6 +3,7 @@
     import deep_prompt
 
     model = deep_prompt.load("models/world_ner")
+    print(model("Ada met Bo."))  # for example: [PER: Ada] met [PER: Bo].
     for prediction in model.predict([{"tokens": ["Ada", "met", "Bo"]}]):
         print(prediction.result)
 
@@ -35,11 +36,13 @@ def load(
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
     name a task by its key in the mapping. `options` are those of
     `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
-    `Predictor.predict(rows)` yields a `Prediction` for each row, in order.
+    `Predictor.predict(rows)` yields a `Prediction` for each row, in order. A call of the predictor
+    takes a text, a row, a list of these, or a pandas frame (see `Predictor.__call__`).
 
     Raises UserError if an artifact is incomplete, does not fit its backbone, or cannot be loaded
-    together with the others. Warns (`warnings.warn`) about heads without thresholds, and about
-    artifacts that do not record the backbone's config and tokenizer files.
+    together with the others. Warns (`warnings.warn`) about heads without thresholds, about heads
+    that record no rule for words, and about artifacts that do not record the backbone's config and
+    tokenizer files.
     """
     import warnings
 

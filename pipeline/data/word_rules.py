@@ -18,6 +18,7 @@ from pipeline.tasks.base.task import Task
 from pipeline.words import RULES, RuleName, split_words
 
 MAX_SENTENCES = 2000  # at equal distances in the training split
+PREFERRED: tuple[RuleName, ...] = ("treebank", "punctuation", "spaces", "characters")  # if equal
 _CLOSING = frozenset({*".,;:!?%)]}", "...", "…", "''", "”", "’", "。", "，", "、", "！", "？"})
 _CONTRACTIONS = frozenset({"n't", "'s", "'re", "'ve", "'ll", "'d", "'m"})
 _OPENING = frozenset({*"([{$#", "``", "“", "‘", "£", "€"})
@@ -44,7 +45,7 @@ def measure_words(
         return {"word_rule": None, "word_agreement": {}}
     rows = np.unique(np.linspace(0, total - 1, min(total, MAX_SENTENCES)).astype(np.int64))
     sentences = [example.tokens for example in read_examples(train, task, rows)]
-    percent = {rule: round(agreement(sentences, rule), 2) for rule in RULES}
+    percent = {rule: round(agreement(sentences, rule), 2) for rule in PREFERRED}
     return {"word_rule": max(percent, key=lambda rule: percent[rule]), "word_agreement": percent}
 
 

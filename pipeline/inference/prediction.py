@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from pipeline.highlighting import to_html, to_plain
+from pipeline.display.highlighting import to_html, to_plain
 from pipeline.tasks.base.marked_text import MarkedText
 
 

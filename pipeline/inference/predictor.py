@@ -51,9 +51,9 @@ class _Input(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """A window of an input. `input` is the index of the input."""
+    """A window of an input, which has the index `input_index`."""
 
-    input: int
+    input_index: int
     task: int
     feature: Feature
 
@@ -241,7 +241,7 @@ class Predictor:
             self.counts.update(counts)
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
-            logits_by_input[window.input].append(WindowLogits(begins, ends, logits))
+            logits_by_input[window.input_index].append(WindowLogits(begins, ends, logits))
         return logits_by_input
 
     def _windows(self, inputs: Sequence[_Input], counts: Counter[str]) -> Iterator[_Window]:

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.config import ArtifactConfig
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.tasks import task_named
 
 LIBRARY = "deep-prompt"
@@ -39,7 +39,7 @@ def model_card(
         f"---\n{_metadata(name, config, metrics, corpora).to_yaml()}\n---",
         f"# {name}: {ARMS[config.arm].model_card} for {head.type}",
         _backbone(config, metrics),
-        _use(name, config.arm, head.type),
+        _use(name, config.arm, head),
         _training(name, config, corpora),
         _scores(metrics),
         _provenance(config),
@@ -105,8 +105,10 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
     return text
 
 
-def _use(name: str, arm: ArmName, task: str) -> str:
-    row = {"task": name} | dict.fromkeys(task_named(task).query_keys, "...")
+def _use(name: str, arm: ArmName, head: TaskHead) -> str:
+    kind = task_named(head.type)
+    keys = ["text" if key == "tokens" else key for key in kind.query_keys]
+    row = {"task": name} | dict.fromkeys(keys, "...")
     return f"""## How to load it
 
 With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder at `{name}`:
@@ -117,7 +119,16 @@ With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder a
     for prediction in model.predict([{json.dumps(row)}]):
         print(prediction.result)
 
-or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_sharing(arm)}"""
+or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_words(head)}{_sharing(arm)}"""
+
+
+def _words(head: TaskHead) -> str:
+    if head.word_rule is None:
+        return ""
+    return (
+        f"The rule `{head.word_rule}` makes words of `text`; a row may have `tokens` instead. "
+        "Results count characters of the text, or tokens. "
+    )
 
 
 def _sharing(arm: ArmName) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.analysis.calibration import bins, brier, calibration_error, risk_area, risk_coverage
-from pipeline.highlighting import excerpt
+from pipeline.display.highlighting import excerpt
 from pipeline.report import plots
 from pipeline.report.collect import MEASURES, RunResult
 from pipeline.report.plots import Curve, Plot

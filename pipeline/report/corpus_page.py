@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
+from pipeline.display.highlighting import excerpt
 from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
 from pipeline.files import atomic_write
-from pipeline.highlighting import excerpt
 from pipeline.report import kinds, plots
 from pipeline.report.render import Section, page
 from pipeline.report.tables import DASH, Cell, Table, count, percent, score

@@ -12,8 +12,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline.display.highlighting import to_html
 from pipeline.files import atomic_write
-from pipeline.highlighting import to_html
 from pipeline.report import confidence, mixtures, plots, prose, tables
 from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult, collect
 from pipeline.report.plots import Curve, Plot

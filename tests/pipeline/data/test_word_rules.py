@@ -1,5 +1,6 @@
 """The rule for words that agrees most with the tokens of a corpus."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from pipeline.data.prepare import prepare
 from pipeline.data.readers.base import Splits
 from pipeline.data.readers.conll_columns import Options
-from pipeline.data.recipe import Recipe
-from pipeline.data.word_rules import agreement, describe_words, join_tokens
+from pipeline.data.recipe import Recipe, load_recipe
+from pipeline.data.word_rules import PREFERRED, agreement, describe_words, join_tokens
+from pipeline.words import RULES
 
 SENTENCES = {
     "treebank": ["They do n't like Bo 's state-of-the-art car .", "It cost $ 3.50 ( 2 % ) ."],
@@ -60,6 +62,12 @@ def test_summary_has_the_rule_of_the_corpus(rule: str, tmp_path: Path) -> None:
     assert f"by {percent[rule]:.1f} % (" in sentence
 
 
+def test_equal_rules_have_an_order(tmp_path: Path) -> None:
+    """A user's text has punctuation, also if the corpus has none."""
+    assert summary_of(["show me films"], tmp_path)["word_rule"] == "treebank"
+    assert sorted(PREFERRED) == sorted(RULES)
+
+
 @pytest.mark.parametrize("rule", SENTENCES)
 def test_tokens_of_each_rule_agree_with_it(rule: Any) -> None:
     assert agreement([sentence.split() for sentence in SENTENCES[rule]], rule) > 95
@@ -85,3 +93,24 @@ def test_every_token_is_at_its_bounds(tokens: list[str]) -> None:
     text, bounds = join_tokens(tokens)
     assert [text[start:end] for start, end in bounds] == tokens
     assert all(end <= start for (_, end), (start, _) in pairwise(bounds))
+
+
+@pytest.mark.parametrize("rule", ["spaces", "punctuation"])
+def test_rule_of_a_corpus_with_offsets_is_that_of_its_reader(rule: str, tmp_path: Path) -> None:
+    text = "Ada went to Bonn."
+    lines = [
+        {"text": f"{text} {number}", "spans": [{"start": 0, "end": 3, "label": "X"}]}
+        for number in range(3)
+    ]
+    for name, line in zip(("train", "validation", "test"), lines, strict=True):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    path = tmp_path / "ours.yaml"
+    path.write_text(
+        "task: token_classification\nlicense: CC0\nsource: ours\nreader: offsets\nlabels: [X]\n"
+        f"options: {{dialect: plain, word_rule: {rule}}}\n"
+        "files: {train: train.jsonl, validation: validation.jsonl, test: test.jsonl}\n",
+        encoding="utf-8",
+    )
+    summary, _ = prepare(load_recipe(path), tmp_path, tmp_path / "out")
+    assert (summary["word_rule"], summary["word_agreement"]) == (rule, {})
+    assert describe_words(summary) == f"The rule {rule!r} makes words of text, as in the corpus."

@@ -6,7 +6,7 @@ from html import unescape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.highlighting import COLORS, excerpt, to_html, to_plain
+from pipeline.display.highlighting import COLORS, excerpt, to_html, to_plain
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 
 TEXT = MarkedText("Ada <b> went", (MarkedSpan(0, 3, "PER", 0.987), MarkedSpan(8, 12, "V")), "Q & A")
