@@ -32,7 +32,8 @@ from pipeline.config import load_yaml, parse
 from pipeline.data.readers import READERS
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
-from pipeline.inference.predictor import Predictor, load
+from pipeline.inference.loading import load
+from pipeline.inference.predictor import Predictor
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt

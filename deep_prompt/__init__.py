@@ -3,6 +3,7 @@
     import deep_prompt
 
     model = deep_prompt.load("models/world_ner")
+    print(model("Ada met Bo."))  # for example: [PER: Ada] met [PER: Bo].
     for prediction in model.predict([{"tokens": ["Ada", "met", "Bo"]}]):
         print(prediction.result)
 
@@ -21,7 +22,8 @@ from pipeline.errors import UserError
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
-    from pipeline.inference.predictor import Prediction, Predictor
+    from pipeline.inference.prediction import Prediction
+    from pipeline.inference.predictor import Predictor
 
 __all__ = ["ArtifactConfig", "Prediction", "Predictor", "UserError", "load", "load_config"]
 
@@ -33,20 +35,22 @@ def load(
 
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
     name a task by its key in the mapping. `options` are those of
-    `pipeline.inference.predictor.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
-    `Predictor.predict(rows)` yields a `Prediction` for each row, in order.
+    `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
+    `Predictor.predict(rows)` yields a `Prediction` for each row, in order. A call of the predictor
+    takes a text, a row, a list of these, or a pandas frame (see `Predictor.__call__`).
 
     Raises UserError if an artifact is incomplete, does not fit its backbone, or cannot be loaded
-    together with the others. Warns (`warnings.warn`) about heads without thresholds, and about
-    artifacts that do not record the backbone's config and tokenizer files.
+    together with the others. Warns (`warnings.warn`) about heads without thresholds, about heads
+    that record no rule for words, and about artifacts that do not record the backbone's config and
+    tokenizer files.
     """
     import warnings
 
-    from pipeline.inference import predictor
+    from pipeline.inference import loading
 
     if isinstance(artifacts, str | Path):
         artifacts = [artifacts]
-    model = predictor.load(artifacts, **options)
+    model = loading.load(artifacts, **options)
     for warning in model.warnings:
         warnings.warn(warning, stacklevel=2)
     return model
@@ -65,10 +69,14 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Prediction", "Predictor"):
+    if name == "Predictor":
         from pipeline.inference import predictor
 
-        return getattr(predictor, name)
+        return predictor.Predictor
+    if name == "Prediction":
+        from pipeline.inference import prediction
+
+        return prediction.Prediction
     if name == "ArtifactConfig":
         from pipeline.artifacts import config
 

@@ -48,7 +48,7 @@ def featurize(name: str) -> None:
     output, work, workers = FEATURES / name, WORK / f"featurize-{name}", executor()
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {
-            key: corpus[key] for key in ("task", "code", "classes", "primary")
+            key: corpus[key] for key in ("task", "code", "classes", "primary", "word_rule")
         }
         summary |= {
             "label_token_ids": label_token_ids,

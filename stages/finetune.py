@@ -42,7 +42,7 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     if is_rank_0:
         artifact = ARTIFACTS / folder
         save_artifact(artifact, setup.model, artifact_config(arm, setup, training, params))
-        write_run(folder, result, arm, training, params.seed)
+        write_run(folder, result, arm, training, params.seed, pretrained_on=setup.pretrained_on)
         log(f"best validation {result.best_score:.2f} at step {result.best_step}")
         log_wrote(artifact, RUNS / folder)
 
@@ -82,6 +82,8 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
+        if pretrained_on and name not in pretrained_on:
+            log(f"the prompt has not seen {name}; it was trained on {', '.join(pretrained_on)}")
         init_from = {"artifact": task_of(params, name).init_from, **config.provenance}
         inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.data.prepare import CorpusError
 from pipeline.data.prepare import prepare as prepare_examples
 from pipeline.data.recipe import load_recipe
+from pipeline.data.word_rules import describe_words
 from pipeline.files import write_json
 from pipeline.params import task_of
 from stages.runtime.code_hash import code_of_stage
@@ -49,6 +50,8 @@ def prepare(name: str) -> None:
     if summary["detected"]:
         options = (f"{option}: {value!r}" for option, value in summary["detected"].items())
         log(f"detected {', '.join(options)}")
+    if words := describe_words(summary):
+        log(words)
     log(", ".join(f"{split} {count}" for split, count in summary["rows"].items()) + " examples")
     card_data = CORPORA / f"{name}.json"
     write_json(

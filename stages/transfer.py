@@ -67,7 +67,9 @@ def _load_deep_prompt(
     source: str, params: Params, backbone: Backbone, task: str | None = None
 ) -> DeepPrompt:
     folder = ARTIFACTS / source
-    prompt = load_prompt(folder, load_config(folder), params.backbone, backbone, task)
+    config = load_config(folder)
+    known = task if task in config.heads else None  # a mixture may not contain the task
+    prompt = load_prompt(folder, config, params.backbone, backbone, known)
     assert isinstance(prompt, DeepPrompt)
     return prompt
 

@@ -145,6 +145,8 @@ def _print(name: str, statistics: "Statistics", problems: Problems) -> None:
 
     console = Console(highlight=False)
     for section in sections(statistics, problems):
+        if section.examples:  # for the page only
+            continue
         console.print(f"\n{name}: {section.title}. {section.text}", markup=False)
         if section.title == "Problems":
             console.print("\n".join(problems.summary()), markup=False, soft_wrap=True)

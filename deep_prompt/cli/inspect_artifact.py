@@ -66,6 +66,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         details += f"; windows of {head.max_length} tokens" if head.max_length else ""
         if head.max_answer_length:
             details += f"; answers of at most {head.max_answer_length} tokens"
+        details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
         lines.append(
             (
                 f"task {name}",

@@ -82,8 +82,13 @@ def predict(arguments: Namespace) -> None:
     The key "task" is the name of a head; it may be missing if the artifacts have only one head. The
     key "id" is optional. For example:
 
+        {"task": "ner", "text": "Ada went to Bonn."}
         {"task": "ner", "tokens": ["Ada", "went", "to", "Bonn"]}
+        {"task": "srl", "text": "Ada went to Bonn.", "predicate": {"start": 4, "end": 8}}
         {"task": "qa", "question": "Who went to Bonn?", "context": "Ada went to Bonn.", "id": 17}
+
+    A predicate may also be the index of a word, or missing if an artifact that finds predicates is
+    loaded too. The start and end of a span count characters of a text, or words of tokens.
 
     The output has one line per row, in the same order: its id (or its number, from 0), task and
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
@@ -105,7 +110,7 @@ def predict(arguments: Namespace) -> None:
     ):
         import torch
 
-        from pipeline.inference.predictor import load
+        from pipeline.inference.loading import load
 
         predictor = load(
             arguments.artifact,

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.analysis.calibration import Decisions, gather
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.tasks.base.capabilities import HasConfidence
-from pipeline.tasks.base.claims import Claim, Floats
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats
 from pipeline.tasks.base.task import in_order
 
 RAW, CALIBRATED = "raw", "calibrated"
@@ -48,7 +48,8 @@ def confidence_tables(
 
     The first table has the columns `kind` (the task's name for claims or decisions), `raw`,
     `calibrated` and `right`. The confidence of a claim is the lowest among its decisions. The
-    second table has the claims, including missed ones (`calibrated` is NaN).
+    second table has the claims, including missed ones (`calibrated` is NaN). Its `gold_spans` and
+    `predicted_spans` are characters of its `text`.
     """
     claim_name, decision_name = task.claim_and_decision_names
     confidences = {
@@ -83,19 +84,30 @@ def _claims(
                 float(np.min(values[indices], initial=1.0)) if claim.predicted else np.nan
                 for values in confidences.values()
             ]
-            yield (example.id, _input_text(example, split.task.inputs), *claim[1:], *lowest)
+            text, starts = _input_text(example, split.task.inputs)
+            shift = starts.get(task.claim_input, 0)
+            placed = (_shifted(spans, shift) for spans in (claim.gold_spans, claim.predicted_spans))
+            yield (example.id, text, *claim[1:-2], *placed, *lowest)
         first += len(task.decisions(example, prediction, split.classes)[0])
 
 
-def _input_text(example: Any, inputs: Sequence[str]) -> str:
-    """The model's input on one line."""
-    parts = []
+def _shifted(spans: CharacterSpans, shift: int) -> list[list[int]]:
+    return [[start + shift, end + shift] for start, end in spans]
+
+
+def _input_text(example: Any, inputs: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """The model's input on one line, and the offset of each input in it."""
+    text, starts = "", dict[str, int]()
     for name in inputs:
         value = getattr(example, name)
         if isinstance(value, int):
-            parts.append(f"{name} {value}")
+            part = f"{name} {value}"
         elif isinstance(value, str):
-            parts.append(value)
-        elif all(isinstance(word, str) for word in value):
-            parts.append(" ".join(value))
-    return " · ".join(filter(None, parts))
+            part = value
+        else:
+            part = " ".join(value) if all(isinstance(word, str) for word in value) else ""
+        if part:
+            text += " · " if text else ""
+            starts[name] = len(text)
+            text += part
+    return text, starts

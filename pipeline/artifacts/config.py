@@ -24,7 +24,9 @@ class TaskHead:
     `label_token_ids` are the vocabulary ids of the classes' words (verbalizer only). `thresholds`
     were fitted on the validation set. `max_length` and `stride` are those of the training windows
     (None: unknown). `max_answer_length` is the maximum length of a predicted answer in sub-words
-    (None: the default of the task type, or no answers).
+    (None: the default of the task type, or no answers). `word_rule` is the name of the rule that
+    makes words of text (see `pipeline.words`; None: the task has no tokens, or the artifact is of
+    an earlier version).
     """
 
     type: str
@@ -35,6 +37,7 @@ class TaskHead:
     max_length: int | None = None
     stride: int | None = None
     max_answer_length: int | None = None
+    word_rule: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.data.leakage import find_leaks
+from pipeline.data.word_rules import describe_words
 from pipeline.errors import Problems
 from pipeline.metrics.base import UNSPACED
 from pipeline.seeding import Ints
 from pipeline.tasks import task_of_summary
-from pipeline.tasks.base.capabilities import TagsWords
+from pipeline.tasks.base.capabilities import ShowsSpans, TagsWords
 from pipeline.tasks.base.examples import read_examples
 from pipeline.tasks.base.feature_checks import FeatureChecks, FeatureReport, add_warnings
 from pipeline.tasks.base.features import Feature
+from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import SPLITS
 from pipeline.tasks.base.task import Task, num_words
 
@@ -28,6 +30,7 @@ MAX_TOKENIZED_ROWS = 20_000  # rows of a split to tokenize, at equal distances
 BLOCK_ROWS = 512
 UNLIMITED_LENGTH = 1 << 30
 LONG_TEXT_WINDOWS = 4  # a longer text adds a warning
+MAX_MARKED_EXAMPLES = 8
 MIN_LABEL_COUNT = 5  # annotations of a label in the training split; fewer add a warning
 WORD_METRIC, CHARACTER_METRICS = "f1", ("mlqa_f1", "cmrc2018_f1")
 MAX_LABEL_FRACTION = 0.95  # of all annotations in the training split; more adds a warning
@@ -57,7 +60,8 @@ class Statistics:
 
     `primary` is the name of the primary metric. `max_length` is the length of a window; None
     without a tokenizer. `unit` is the unit of `num_tokens`: words, or characters in texts without
-    spaces.
+    spaces. `words` is a sentence on the rule that makes words of text; "" for tasks without tokens.
+    `examples` are the first training examples with their annotation.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Statistics:
     splits: Mapping[str, SplitStatistics]
     max_length: int | None
     unit: Literal["words", "characters"]
+    words: str
+    examples: tuple[MarkedText, ...]
 
 
 def compute_statistics(
@@ -113,8 +119,25 @@ def compute_statistics(
             "word-metric",
         )
     return Statistics(
-        name, str(summary["task"]), primary, splits, max_length if tokenizer else None, unit
+        name,
+        str(summary["task"]),
+        primary,
+        splits,
+        max_length if tokenizer else None,
+        unit,
+        describe_words(summary),
+        tuple(_marked_examples(folder / "train.parquet", task)),
     )
+
+
+def _marked_examples(path: Path, task: Task[Any, Any, Any]) -> Iterator[MarkedText]:
+    """The first examples, each below its id; none for kinds of task without spans."""
+    if not isinstance(task, ShowsSpans):
+        return
+    for example in islice(read_examples(path, task), MAX_MARKED_EXAMPLES):
+        first, *others = task.marked_texts(task.shown_texts(example), task.annotation(example))
+        yield replace(first, title=f"{example.id}: {first.title}".removesuffix(": "))
+        yield from others
 
 
 def _unit(path: Path, task: Task[Any, Any, Any]) -> Literal["words", "characters"]:

@@ -42,6 +42,7 @@ from pipeline.data.readers import READERS
 from pipeline.data.readers.base import abbreviate, matching_files
 from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
 from pipeline.data.recipe import Recipe
+from pipeline.data.word_rules import measure_words
 from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
@@ -118,6 +119,8 @@ def prepare(
         if error and not write_anyway:
             raise error
         summary = _summary(recipe, counts, problems, dropped) | {"detected": detected}
+        rule = detected.get("word_rule")
+        summary |= measure_words(corpus.task, target / "train.parquet", rule)
         write_json(target / "summary.json", summary)
     if error:
         raise error

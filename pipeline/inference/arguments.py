@@ -48,7 +48,7 @@ def check_predict_arguments(
     `sizes` are the numbers that must be at least 1.
     """
     found = []
-    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+    if not _is_list(rows):
         found.append(f"rows is {_show(rows)}; give a list (or another iterable) of rows")
     if on_bad not in ON_BAD:
         found.append(f"on_bad is {_show(on_bad)}{did_you_mean(str(on_bad), ON_BAD)}")
@@ -61,6 +61,19 @@ def check_predict_arguments(
     ]
     if found:
         raise UserError(*found)
+
+
+def check_rows(name: str, rows: Any) -> None:
+    """Raise UserError if an argument is not an iterable of rows."""
+    if not _is_list(rows):
+        raise UserError(
+            f"{name} is {_show(rows)}; give a text, a row (a mapping), a list of these, or a "
+            "pandas frame"
+        )
+
+
+def _is_list(rows: Any) -> bool:
+    return isinstance(rows, Iterable) and not isinstance(rows, str | bytes | Mapping)
 
 
 def check_path(name: str, value: Any) -> None:

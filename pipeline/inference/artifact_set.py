@@ -9,13 +9,15 @@ import torch
 from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
+from pipeline.inference.sentences import DEFAULT_RULE
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.params import BackboneParams
 from pipeline.tasks import task_named
-from pipeline.tasks.base.capabilities import HasConfidence
+from pipeline.tasks.base.capabilities import HasConfidence, TagsWords
+from pipeline.words import RULES
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
     folder_of_head: dict[str, Path] = {}
     for artifact in artifacts:
         folder, config = artifact.folder, artifact.config
+        problems += _unknown_rules(folder, config)
         if not config.heads:
             problems.append(
                 f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; "
@@ -130,7 +133,23 @@ def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
             for name, head in config.heads.items()
             if not head.thresholds and isinstance(task_named(head.type), HasConfidence)
         ]
+        warnings += [
+            f"{folder}: head {name!r} records no rule for words, so {DEFAULT_RULE!r} makes words "
+            "of rows with text; give tokens, or make the artifact again to record the rule of its "
+            "corpus"
+            for name, head in config.heads.items()
+            if head.word_rule is None and isinstance(task_named(head.type), TagsWords)
+        ]
     return warnings
+
+
+def _unknown_rules(folder: Path, config: ArtifactConfig) -> list[str]:
+    return [
+        f"{folder}/config.json: head {name!r}: word_rule: {head.word_rule!r} is not a rule of this "
+        f"version{did_you_mean(head.word_rule, RULES)}"
+        for name, head in config.heads.items()
+        if head.word_rule is not None and head.word_rule not in RULES
+    ]
 
 
 def _differ(first: BackboneParams, second: BackboneParams) -> bool:

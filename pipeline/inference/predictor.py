@@ -1,161 +1,67 @@
 """Prediction for many tasks with one backbone; rows of different tasks share forward passes.
 
 The model applies the prompt and the head of its task to each row of a batch. So mixed tasks need
-neither a model nor a forward pass per task.
+neither a model nor a forward pass per task. Rows whose predicates must be found first take two
+rounds of passes: the predicates of all these rows, then the arguments of all predicates.
 """
 
-import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artifacts.artifact import load_into_backbone
 from pipeline.artifacts.config import TaskHead
-from pipeline.errors import Problems, UserError, did_you_mean
+from pipeline.errors import UserError
 from pipeline.features.table import FeatureList
-from pipeline.inference.arguments import check_load_arguments, check_predict_arguments, plain
-from pipeline.inference.artifact_set import (
-    check_compatible,
-    merge_heads,
-    read_artifacts,
-    warnings_of,
-)
+from pipeline.inference.arguments import check_predict_arguments
+from pipeline.inference.inputs import frame_of, frame_rows, rows_of
+from pipeline.inference.prediction import Prediction, Predictions
+from pipeline.inference.queries import Query, QueryReader
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import BackboneParams
-from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.seeding import Ints
 from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import MarksPredicate, ShowsSpans, TagsWords
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.shared.tagging import TaggedSpan, decode_spans, token_bounds
 
 CHUNK_ROWS = 512  # rows whose windows are sorted together
-DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
-MIN_WINDOW = 8
 # Maximum number of padding tokens per batch on a CPU. They take about as long as the fixed cost of
 # a forward pass (MiniLM). On a GPU they are almost free.
 MAX_PADDING = 64
 _counts_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The result of a task for one row. `id` is the row's `id`, or its number from 0."""
+class _Input(NamedTuple):
+    """An example for one of the tasks."""
 
-    id: str | int
-    task: str
-    result: Any
-
-    def asdict(self) -> dict[str, Any]:
-        """The prediction as plain values that JSON can represent."""
-        return dataclasses.asdict(self)
-
-
-class _Query(NamedTuple):
-    """A valid row. `task` is the index of its task."""
-
-    id: str | int
     task: int
     example: Any
 
 
 class _Window(NamedTuple):
-    """A window of a query. `query` is the index of the query in its chunk."""
+    """A window of an input, which has the index `input_index`."""
 
-    query: int
+    input_index: int
     task: int
     feature: Feature
 
 
-def load(
-    artifacts: Mapping[str, Path | str] | Sequence[Path | str],
-    backbone: BackboneParams | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-    max_length: int | None = None,
-    stride: int | None = None,
-) -> "Predictor":
-    """Load a predictor for all tasks of some artifacts, which were trained on the same backbone.
-
-    `artifacts` are folders. The name of a task is the name of its head. In a mapping, the key is
-    the new name of an artifact's head, if it has only one head. `backbone` is another location of
-    the backbone, with the same files. Windows have at most `max_length` tokens and overlap by
-    `stride`; by default, these are the values that each head was trained with. Raises UserError if
-    an argument has a wrong type, or if an artifact is broken, does not fit the backbone, or is not
-    compatible with another artifact.
-    """
-    check_load_arguments(artifacts, backbone, device, dtype, max_length=max_length, stride=stride)
-    served = read_artifacts(artifacts)
-    params = backbone or served[0].config.backbone
-    check_compatible(served, None if backbone else params)
-    folder = locate(params)
-    tokenizer = Tokenizer(folder)
-    heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
-    loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
-    prompts = [prompt for artifact in served for prompt in artifact.prompts(params, loaded)]
-    # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
-    load_into_backbone(served[0].folder, served[0].config, loaded)
-    offset = max(artifact.config.position_offset for artifact in served)
-    windows = [
-        _window_sizes(head, max_length, stride, tokenizer.max_length - offset)
-        for head in heads.values()
-    ]
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = Predictor(
-        loaded,
-        tokenizer,
-        heads,
-        prompts,
-        merge_heads(served, loaded.hidden_size),
-        windows,
-        device,
-        dtype,
-    )
-    predictor.warnings = warnings_of(served)
-    return predictor
-
-
-def _window_sizes(
-    head: TaskHead, max_length: int | None, stride: int | None, max_tokens: int
-) -> tuple[int, int]:
-    """Maximum length and overlap of the windows of a head.
-
-    The defaults (None) are the values of the head's training, if known. The backbone has positions
-    for `max_tokens` tokens of text. Raises UserError if the values are out of range.
-    """
-    if max_length is None:
-        length = min(max_tokens, head.max_length or DEFAULT_WINDOW)
-    else:
-        length = int(max_length)
-    if stride is not None:
-        overlap = int(stride)
-    elif length == head.max_length and head.stride is not None:
-        overlap = head.stride
-    else:
-        overlap = length // 4
-    if not MIN_WINDOW <= length <= max_tokens or not 0 <= overlap < max(1, length // 2):
-        raise UserError(
-            f"max_length is {length} and stride {overlap}, and the backbone has positions for "
-            f"{max_tokens} tokens of text; "
-            f"give a max_length of {MIN_WINDOW} to {max_tokens} and a stride below half of it"
-        )
-    return length, overlap
-
-
 class Predictor:
-    """A backbone with the prompts and heads of any number of tasks. Use `load` to create it.
+    """A backbone with the prompts and heads of any number of tasks.
+
+    Use `pipeline.inference.loading.load` to create it.
 
     `counts` counts the effects of the maximum window length, such as truncation, by kind.
     `warnings` has one line for each fact about the artifacts that a user must know, such as a head
@@ -187,6 +93,7 @@ class Predictor:
             task_named(head.type).configured(max_answer_length=head.max_answer_length)
             for head in self._heads
         ]
+        self._reader = QueryReader(self.tasks, self._kinds)
         moved = [prompt and prompt.to(self.device, dtype) for prompt in prompts]
         soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
         deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]
@@ -194,6 +101,33 @@ class Predictor:
         converted = backbone.to(self.device).convert(dtype)
         model = PromptedModel(converted, prompt, heads, train_backbone=False)
         self.model = model.to(self.device).eval()
+
+    def __call__(
+        self,
+        inputs: Any,
+        task: str | None = None,
+        on_bad: Literal["raise", "skip"] = "raise",
+        problems: Callable[[UserError], None] | None = None,
+    ) -> Any:
+        """Predict a text, a row, or any number of them.
+
+        - A text or a mapping gives a `Prediction`. A text is a row with the key `text` only.
+        - A list (or another iterable) of texts and mappings gives `Predictions`.
+        - A pandas frame gives a frame with the same index, the column `task`, and a column for each
+          field of the results. Its columns are the keys of the rows; missing values are left out.
+
+        `task` is the task of rows without one. `on_bad` and `problems` are those of `predict`; a
+        single text or row that is bad raises UserError.
+        """
+        default = {} if task is None else {"task": task}
+        if isinstance(inputs, pd.DataFrame):
+            rows = frame_rows(inputs, default)
+            return frame_of(inputs, self.predict(rows, on_bad=on_bad, problems=problems))
+        if isinstance(inputs, str | Mapping):
+            (prediction,) = self.predict(rows_of([inputs], default))
+            return prediction
+        rows = rows_of(inputs, default)
+        return Predictions(self.predict(rows, on_bad=on_bad, problems=problems))
 
     def predict(
         self,
@@ -209,7 +143,9 @@ class Predictor:
         tokens. A row is a mapping with the keys in `query_keys` of its task. The key `task` names
         the task; it is optional if there is only one task. `id` and `where` are optional. A
         UserError in place of a row means that the row could not be read. Values may be arrays and
-        numbers of numpy.
+        numbers of numpy. A row of a task with `tokens` may have `text` instead; the positions of
+        its result then count characters of the text. A row may leave out its `predicate` if there
+        is a task that finds predicates; its result then has all predicates.
 
         Raises UserError at once for a wrong argument, and with all problems of a chunk before the
         first prediction of the chunk. With `on_bad="skip"`, bad rows are left out instead.
@@ -231,7 +167,7 @@ class Predictor:
             queries, errors = [], list[UserError]()
             for number, row in numbered_chunk:
                 try:
-                    queries.append(self._query(number, row))
+                    queries.append(self._reader.read(number, row))
                 except UserError as error:
                     errors.append(error)
             if errors and on_bad == "raise":
@@ -241,76 +177,79 @@ class Predictor:
                     problems(invalid)
             yield from self._predictions(queries, batch_tokens)
 
-    def _query(self, number: int, row: Any) -> _Query:
-        """Check a row. Raises UserError with all problems of the row."""
-        if isinstance(row, UserError):
-            raise row
-        if not isinstance(row, Mapping):
-            raise UserError(
-                f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping "
-                "of keys to values"
-            )
-        row = plain(row)
-        where = row.get("where", f"rows[{number}]")
-        id_ = number if row.get("id") is None else row["id"]
-        task = self._task(row, where)
-        kind = self._kinds[task]
-        messages = []
-        if isinstance(id_, bool) or not isinstance(id_, str | int):
-            messages.append(
-                f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"
-            )
-        if missing := [key for key in kind.query_keys if key not in row]:
-            messages.append(
-                f"{where}: {' and '.join(map(repr, missing))} missing; rows of task "
-                f"{list(self.tasks)[task]!r} need {', '.join(kind.query_keys)}"
-            )
-        if messages:
-            raise UserError(*messages)
-        problems = Problems()
-        example = kind.example_for_prediction({**row, "id": str(id_), "where": where}, problems)
-        problems.raise_if_any()
-        if not _is_text([id_, *(row[key] for key in kind.query_keys)]):
-            raise UserError(
-                f"{where}: contains half a surrogate pair, which is not a character; correct the "
-                "program that wrote the row"
-            )
-        return _Query(id_, task, example)
+    def _predictions(self, queries: Sequence[Query], batch_tokens: int) -> Iterator[Prediction]:
+        inputs = [
+            _Input(query.task if query.finder is None else query.finder, query.example)
+            for query in queries
+        ]
+        logits = self._input_logits(inputs, batch_tokens)
+        found = {
+            number: self._spans(query.finder, logits[number])
+            for number, query in enumerate(queries)
+            if query.finder is not None
+        }
+        argument_inputs = [
+            _Input(queries[number].task, self._reader.with_predicate(queries[number], span.start))
+            for number, spans in found.items()
+            for span in spans
+        ]
+        argument_logits = self._input_logits(argument_inputs, batch_tokens)
+        results = iter(map(self._result, argument_inputs, argument_logits))
+        for number, query in enumerate(queries):
+            kind = self._kinds[query.task]
+            if number in found:
+                assert isinstance(kind, MarksPredicate)
+                scores = [span.score for span in found[number]]
+                result = kind.sentence_result(list(islice(results, len(scores))), scores)
+            else:
+                result = self._result(inputs[number], logits[number])
+            yield self._prediction(query, result)
 
-    def _task(self, row: Mapping[str, Any], where: str) -> int:
-        names = list(self.tasks)
-        name = row.get("task", names[0] if len(names) == 1 else None)
-        if name is None:
-            raise UserError(f"{where}: key 'task' is missing; give one of {', '.join(names)}")
-        if name not in names:
-            raise UserError(
-                f"{where}: task: no task {str(name)[:40]!r}{did_you_mean(str(name), names)}"
-            )
-        return names.index(name)
+    def _spans(self, task: int, logits: Sequence[WindowLogits]) -> list[TaggedSpan]:
+        head = self._heads[task]
+        return decode_spans(logits, head.classes, head.thresholds.get("temperature", 1.0))
 
-    def _predictions(self, queries: Sequence[_Query], batch_tokens: int) -> Iterator[Prediction]:
-        query_logits: list[list[WindowLogits]] = [[] for _ in queries]
+    def _result(self, given: _Input, logits: Sequence[WindowLogits]) -> Any:
+        head = self._heads[given.task]
+        return self._kinds[given.task].result(given.example, logits, head.classes, head.thresholds)
+
+    def _prediction(self, query: Query, result: Any) -> Prediction:
+        """The prediction with positions in the unit of the row, and its texts for display."""
+        kind, name = self._kinds[query.task], list(self.tasks)[query.task]
+        if not isinstance(kind, ShowsSpans):
+            return Prediction(query.id, name, result)
+        texts, shown = kind.shown_texts(query.example), result
+        if isinstance(kind, TagsWords):
+            sentence = query.sentence
+            texts = texts if sentence is None else (sentence.text,)
+            bounds = token_bounds(query.example.tokens) if sentence is None else sentence.bounds
+            shown = kind.in_characters(result, texts[0], bounds)
+            result = result if sentence is None else shown
+        labels = tuple(label.removeprefix("B-") for label in self._heads[query.task].classes)
+        return Prediction(query.id, name, result, kind.marked_texts(texts, shown), labels)
+
+    def _input_logits(
+        self, inputs: Sequence[_Input], batch_tokens: int
+    ) -> list[list[WindowLogits]]:
+        """The logits of all windows of each input."""
+        if not inputs:
+            return []
+        logits_by_input: list[list[WindowLogits]] = [[] for _ in inputs]
         counts: Counter[str] = Counter()
-        windows = list(self._windows(queries, counts))
+        windows = list(self._windows(inputs, counts))
         with _counts_lock:
             self.counts.update(counts)
         for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
-            query_logits[window.query].append(WindowLogits(begins, ends, logits))
-        names = list(self.tasks)
-        for query, window_logits in zip(queries, query_logits, strict=True):
-            head = self._heads[query.task]
-            result = self._kinds[query.task].result(
-                query.example, window_logits, head.classes, head.thresholds
-            )
-            yield Prediction(query.id, names[query.task], result)
+            logits_by_input[window.input_index].append(WindowLogits(begins, ends, logits))
+        return logits_by_input
 
-    def _windows(self, queries: Sequence[_Query], counts: Counter[str]) -> Iterator[_Window]:
+    def _windows(self, inputs: Sequence[_Input], counts: Counter[str]) -> Iterator[_Window]:
         for task, (kind, head, window) in enumerate(
             zip(self._kinds, self._heads, self.windows.values(), strict=True)
         ):
-            indices = [index for index, query in enumerate(queries) if query.task == task]
-            examples = [queries[index].example for index in indices]
+            indices = [index for index, given in enumerate(inputs) if given.task == task]
+            examples = [inputs[index].example for index in indices]
             for feature in kind.featurize(
                 examples, 0, self.tokenizer, head.classes, *window, counts
             ):
@@ -346,12 +285,3 @@ class Predictor:
                 batch = batch[np.cumsum(longest - lengths[batch]) <= MAX_PADDING]
             yield batch
             start += len(batch)
-
-
-def _is_text(value: Any) -> bool:
-    r"""Whether UTF-8 can encode all text in a value; it cannot encode "\ud800" from JSON."""
-    if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
-    if isinstance(value, Mapping):
-        return all(_is_text(inner) for pair in value.items() for inner in pair)
-    return not isinstance(value, Sequence) or all(map(_is_text, value))

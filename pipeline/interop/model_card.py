@@ -1,14 +1,14 @@
 """The model card: the README.md of an artifact, with metadata for the Hugging Face hub."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.config import ArtifactConfig
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.tasks import task_named
 
 LIBRARY = "deep-prompt"
@@ -39,7 +39,7 @@ def model_card(
         f"---\n{_metadata(name, config, metrics, corpora).to_yaml()}\n---",
         f"# {name}: {ARMS[config.arm].model_card} for {head.type}",
         _backbone(config, metrics),
-        _use(name, config.arm, head.type),
+        _use(name, config.arm, head),
         _training(name, config, corpora),
         _scores(metrics),
         _provenance(config),
@@ -105,8 +105,10 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
     return text
 
 
-def _use(name: str, arm: ArmName, task: str) -> str:
-    row = {"task": name} | dict.fromkeys(task_named(task).query_keys, "...")
+def _use(name: str, arm: ArmName, head: TaskHead) -> str:
+    kind = task_named(head.type)
+    keys = ["text" if key == "tokens" else key for key in kind.query_keys]
+    row = {"task": name} | dict.fromkeys(keys, "...")
     return f"""## How to load it
 
 With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder at `{name}`:
@@ -117,7 +119,16 @@ With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder a
     for prediction in model.predict([{json.dumps(row)}]):
         print(prediction.result)
 
-or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_sharing(arm)}"""
+or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_words(head)}{_sharing(arm)}"""
+
+
+def _words(head: TaskHead) -> str:
+    if head.word_rule is None:
+        return ""
+    return (
+        f"The rule `{head.word_rule}` makes words of `text`; a row may have `tokens` instead. "
+        "Results count characters of the text, or tokens. "
+    )
 
 
 def _sharing(arm: ArmName) -> str:
@@ -140,10 +151,21 @@ def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) 
         [
             "## Training data\n",
             *table,
+            *_unseen(name, pretrained_on),
             "\nThe trained parameters may reproduce parts of the training data. Read the "
             "conditions of each license before you pass this artifact on.",
         ]
     )
+
+
+def _unseen(name: str, pretrained_on: Sequence[str]) -> list[str]:
+    """A sentence if the shared prompt was trained on other corpora only."""
+    if not pretrained_on or name in pretrained_on:
+        return []
+    return [
+        f"\nThe shared prompt has not seen {name}: multi-task pretraining did not use it. The rows "
+        f"of the other corpora were not compared with the test rows of {name}."
+    ]
 
 
 def _cell(text: str) -> str:

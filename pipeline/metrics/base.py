@@ -15,6 +15,11 @@ UNSPACED = re.compile(
 """A character of a script that is written without spaces: Chinese (the range of the scripts of CMRC
 2018 and MLQA), Japanese, Thai, Lao, Burmese or Khmer."""
 
+UNSPACED_OR_RARE = re.compile(
+    f"{UNSPACED.pattern}|[\u3400-\u4dff\u9fa6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""The same with all other Chinese characters; the official metrics do not know these."""
+
 Formula = tuple[tuple[str, ...], ...]
 """How to compute a metric from summed counts, as tuples of column names.
 

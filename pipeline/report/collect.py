@@ -17,7 +17,18 @@ from pipeline.report.stage_outputs import RERUN, Scores, document, numbers, parq
 FACTS = ("steps", "best_step", "rows_seen", "tokens_seen", "seed")
 CONFIDENCES = ("kind", "raw", "calibrated", "right")
 MEASURES = ("raw", "calibrated", "margin", "agreement")  # confidence measures
-CLAIMS = ("id", "text", "gold_label", "predicted_label", "gold", "predicted", "right", "calibrated")
+CLAIMS = (
+    "id",
+    "text",
+    "gold_label",
+    "predicted_label",
+    "gold",
+    "predicted",
+    "right",
+    "gold_spans",
+    "predicted_spans",
+    "calibrated",
+)
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Source -> arm -> task -> score."""
 
@@ -40,6 +51,7 @@ class Training:
     """One training run: its curves and its `run.json`.
 
     `consumed_by_corpus` has the numbers of training rows and tokens by corpus of a mixture.
+    `pretrained_on` has the corpora that the initial prompt has seen.
     """
 
     train: pd.DataFrame | None
@@ -47,6 +59,7 @@ class Training:
     facts: Scores
     learning_rates: Scores
     consumed_by_corpus: dict[str, Scores] = dataclasses.field(default_factory=dict)
+    pretrained_on: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,6 +358,7 @@ def _training(folder: Path) -> Training:
         facts,
         rates,
         {corpus: numbers(consumed, corpus, path) for corpus in consumed},
+        tuple(map(str, typed(values, "pretrained_on", list, path))),
     )
 
 

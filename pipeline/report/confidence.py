@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.analysis.calibration import bins, brier, calibration_error, risk_area, risk_coverage
+from pipeline.display.highlighting import excerpt
 from pipeline.report import plots
 from pipeline.report.collect import MEASURES, RunResult
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import DASH, OURS, Cell, Table, arm_header, count, percent
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 
 MAX_MISTAKES = 20
 MAX_LABELS = 12  # of a confusion table; rarer labels are merged
@@ -177,7 +180,8 @@ def mistakes(runs: Sequence[RunResult]) -> Table | None:
     rows = tuple(
         (
             Cell(f"{row['calibrated']:.2f}"),
-            *(Cell(_truncate(str(row[name]))) for name in ("id", "gold", "predicted", "text")),
+            *(Cell(_truncate(str(row[name]))) for name in ("id", "gold", "predicted")),
+            _text_cell(row),
         )
         for _, row in worst.iterrows()
     )
@@ -187,6 +191,16 @@ def mistakes(runs: Sequence[RunResult]) -> Table | None:
         if rows
         else None
     )
+
+
+def _text_cell(row: "pd.Series[Any]") -> Cell:
+    """The text of a claim with its predicted and its gold spans, cut around the first span."""
+    text, marks = str(row["text"]), list[MarkedSpan]()
+    for name in ("predicted", "gold"):
+        label = f"{name} {row[f'{name}_label']}"
+        marks += (MarkedSpan(int(a), int(b), label) for a, b in row[f"{name}_spans"])
+    shown = excerpt(MarkedText(text, tuple(marks)), MAX_TEXT_LENGTH)
+    return Cell(shown.text, marked=shown if shown.spans else None)
 
 
 def _truncate(text: str) -> str:

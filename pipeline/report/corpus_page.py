@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
+from pipeline.display.highlighting import excerpt
 from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
 from pipeline.files import atomic_write
 from pipeline.report import kinds, plots
@@ -31,6 +32,7 @@ GLOSSARY = {
 }
 
 MAX_EXAMPLE_LENGTH = 300  # in characters
+MAX_SHOWN_TEXT = 1500  # in characters, of an example
 NO_PROBLEMS = "There are no problems and no warnings."
 
 
@@ -47,6 +49,10 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
         page_sections.append(_labels(statistics))
     if any(split.features and split.features.ceiling for split in statistics.splits.values()):
         page_sections.append(_perfect_model(statistics))
+    if statistics.examples:
+        text = "The first training rows, as the reader gives them."
+        shown = tuple(excerpt(one, MAX_SHOWN_TEXT) for one in statistics.examples)
+        page_sections.append(Section("Examples", text, (), examples=shown))
     return page_sections
 
 
@@ -104,6 +110,7 @@ def _sizes(statistics: Statistics) -> Section:
         tables += [_subwords_table(splits, limit), *_truncations(splits)]
         subwords = {name: split.num_subwords for name, split in splits.items()}
         histograms.append(plots.histogram("Sub-words per row", "sub-words", subwords, limit))
+    text = f"{text} {statistics.words}".strip()
     return Section("Sizes", text, tuple(tables), tuple(histograms))
 
 

@@ -195,9 +195,23 @@ def about_mixture(mixture: Mixture) -> str:
 
 
 def about_task(runs: Sequence[RunResult]) -> str:
-    """The best arm and its distance to multitask, and the unsupported features of the task type."""
+    """The best arm and its distance to multitask, and the unsupported features of the task type.
+
+    Also whether the shared prompt has not seen the task's corpus.
+    """
     features = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
-    return " ".join(filter(None, [_ranking(runs), features]))
+    return " ".join(filter(None, [_ranking(runs), *map(_unseen, runs), features]))
+
+
+def _unseen(run: RunResult) -> str:
+    """A sentence if the initial prompt of a run has not seen its corpus."""
+    corpora = run.training.pretrained_on
+    if not corpora or run.task in corpora:
+        return ""
+    return (
+        f"The shared prompt of {run.arm} has not seen {run.task}: it was trained on "
+        f"{_and(corpora)}, whose rows were not compared with the held-out rows of {run.task}."
+    )
 
 
 def _ranking(runs: Sequence[RunResult]) -> str:

@@ -10,25 +10,29 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
+from pipeline.display.highlighting import to_html
 from pipeline.files import atomic_write
 from pipeline.report import confidence, mixtures, plots, prose, tables
 from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult, collect
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import Table
+from pipeline.tasks.base.marked_text import MarkedText
 
 MAX_OPEN_ROWS = 12  # a longer table by label starts folded, below its plot
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading with its text, tables, plots and an optional collapsible table."""
+    """A heading with its text, tables, plots, an optional collapsible table, and marked texts."""
 
     title: str
     text: str
     tables: tuple[Table, ...]
     plots: tuple[Plot, ...] = ()
     folded: Table | None = None
+    examples: tuple[MarkedText, ...] = ()
 
     @property
     def starts_open(self) -> bool:
@@ -100,6 +104,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = markdown
+    environment.filters["spans"] = lambda texts: Markup(to_html(texts))  # it escapes all text
     environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title).strip("-").lower()
     return environment
 

@@ -13,6 +13,7 @@ from pipeline.report.collect import MetricsDocument, ReportInputs, RunResult
 from pipeline.report.intervals import gap, interval_of, tied_for_best
 from pipeline.report.plots import arm_color
 from pipeline.report.stage_outputs import Scores
+from pipeline.tasks.base.marked_text import MarkedText
 
 DASH = "—"
 OURS = MULTITASK.name
@@ -20,12 +21,16 @@ OURS = MULTITASK.name
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell. `note` is small, `best` is bold, `color` is that of a dot before it (HTML only)."""
+    """A cell. `note` is small, `best` is bold, `color` is that of a dot before it (HTML only).
+
+    `marked` is the text with colored spans, in place of `text` (HTML only).
+    """
 
     text: str
     note: str = ""
     best: bool = False
     color: str = ""
+    marked: MarkedText | None = None
 
 
 @dataclasses.dataclass(frozen=True)

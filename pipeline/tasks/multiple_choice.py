@@ -14,10 +14,11 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list, num_words
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
@@ -49,10 +50,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Choice:
-    """The most probable choice, and the probability of each choice."""
+    """The most probable choice, and the probability of each choice.
+
+    `start` and `end` are the characters of the choice in the context, None if the choices are not
+    mentions in it. Of several mentions with the same text, they are those of the most probable one.
+    """
 
     choice: str
     probabilities: dict[str, float]
+    start: int | None = None
+    end: int | None = None
 
 
 class MultipleChoice(
@@ -60,6 +67,7 @@ class MultipleChoice(
     HasConfidence[Example],
     HasUnits[Example, Mapping[str, str]],
     Perturbable[Example],
+    ShowsSpans[Example, Choice],
 ):
     """Predictions are a mapping from the examples' ids to choices."""
 
@@ -83,6 +91,7 @@ class MultipleChoice(
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("choices", "choices")
+    claim_input = "context"
     metric_names = ("accuracy", "exact_match", "f1")
     pipeline_tag = "multiple-choice"
 
@@ -282,6 +291,8 @@ class MultipleChoice(
             " / ".join(example.answers),
             prediction,
             right,
+            _mentions(example, example.answers),
+            _mentions(example, (prediction,)),
         )
 
     def result(
@@ -296,13 +307,63 @@ class MultipleChoice(
             self.decision_logits(example, window_logits, classes)[0],
             thresholds.get("temperature", 1.0),
         )
+        choice = self.decode(example, window_logits, classes)
         return Choice(
-            self.decode(example, window_logits, classes),
+            choice,
             dict(zip(_scores(example, window_logits), probabilities.tolist(), strict=True)),
+            *_bounds(example, _best_mention(example, choice, window_logits)),
+        )
+
+    def shown_texts(self, example: Example) -> tuple[str, ...]:
+        """The question, the context, and the choices that are not mentions in it."""
+        return example.question, example.context, *(() if example.starts else example.choices)
+
+    def annotation(self, example: Example) -> Choice:
+        """The first right choice."""
+        number = next(i for i, text in enumerate(example.choices) if text in example.answers)
+        choice = example.choices[number]
+        return Choice(choice, {choice: 1.0}, *_bounds(example, number))
+
+    def marked_texts(self, texts: Sequence[str], result: Choice) -> tuple[MarkedText, ...]:
+        """The context below the question, with the chosen mention; or with all choices below it."""
+        question, context, *choices = texts
+        score = result.probabilities[result.choice]
+        if result.start is not None and result.end is not None:
+            mark = MarkedSpan(result.start, result.end, "choice", score)
+            return (MarkedText(context, (mark,), question),)
+        chosen = (MarkedSpan(0, len(result.choice), "choice", score),)
+        return (
+            MarkedText(context, title=question),
+            *(MarkedText(text, chosen if text == result.choice else ()) for text in choices),
         )
 
 
 TASK = MultipleChoice()
+
+
+def _mentions(example: Example, texts: Sequence[str]) -> CharacterSpans:
+    """The places of the mentions with one of these texts."""
+    pairs = zip(example.starts, example.choices, strict=False)
+    return tuple((start, start + len(choice)) for start, choice in pairs if choice in texts)
+
+
+def _best_mention(example: Example, choice: str, window_logits: Sequence[WindowLogits]) -> int:
+    """The index of the choice with this text and the greatest logit in any window."""
+    logits = {
+        float(logit): int(number)
+        for window in window_logits
+        for number, logit in zip(window.begins, window.logits[:, 0], strict=True)
+        if number >= 0 and example.choices[int(number)] == choice
+    }
+    return logits[max(logits)] if logits else example.choices.index(choice)
+
+
+def _bounds(example: Example, number: int) -> tuple[int | None, int | None]:
+    """The characters of a choice in the context, if the choices are mentions in it."""
+    if not example.starts:
+        return None, None
+    start = example.starts[number]
+    return start, start + len(example.choices[number])
 
 
 def _references(examples: Sequence[Example]) -> dict[str, list[str]]:

@@ -1,10 +1,10 @@
 """Semantic role labeling: the arguments of a predicate in a sentence, and their roles (PropBank).
 
-The input names the predicate.
+The input names the predicate. `predict` finds the predicates of a sentence with another task.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -12,16 +12,22 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import roles
 from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.metrics.spans import spans
+from pipeline.tasks.base.capabilities import MarksPredicate
 from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.tagging import (
     Extents,
+    TaggedSpan,
     TaggingTask,
     Tags,
     bio_classes,
     check_tags,
     check_tokens,
     decode_spans,
+    in_text,
+    token_bounds,
 )
 
 
@@ -41,7 +47,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Argument:
-    """Words [start, end) in a role. `score` is the minimum probability of their tags."""
+    """Words [start, end) in a role. `score` is the minimum probability of their tags.
+
+    In the result of a row with `text`, `start` and `end` are characters of the text.
+    """
 
     role: str
     start: int
@@ -52,14 +61,28 @@ class Argument:
 
 @dataclass(frozen=True)
 class Structure:
-    """A predicate, the index `position` of its word, and its arguments in order."""
+    """A predicate, the index `position` of its word, and its arguments in order.
+
+    `start` and `end` are those of the predicate, in the unit of its arguments. `score` is the
+    probability of the predicate; None if the row names it.
+    """
 
     predicate: str
     position: int
+    start: int
+    end: int
     arguments: tuple[Argument, ...]
+    score: float | None = None
 
 
-class SemanticRoleLabeling(TaggingTask[Example, Structure]):
+@dataclass(frozen=True)
+class Structures:
+    """The predicates that were found in a sentence, in order, with their arguments."""
+
+    structures: tuple[Structure, ...]
+
+
+class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPredicate[Structure]):
     """Predictions are tags in IOB2 (orphan I- tags allowed).
 
     They are one list per example, in the examples' order.
@@ -79,6 +102,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
     outputs = ("tags",)
     claim_and_decision_names = ("arguments", "tags")
     metric_titles: ClassVar[Mapping[str, str]] = {"f1": "F1 without V", "f1_with_v": "F1 with V"}
+    finder_classes = bio_classes((roles.PREDICATE,))
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate and its sentence.
@@ -162,16 +186,71 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure]):
         thresholds: Mapping[str, float],
     ) -> Structure:
         """The predicate and its arguments. Spans V are not arguments."""
-        spans = decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
-        arguments = (
-            Argument(label, start, end, " ".join(example.tokens[start:end]), score)
-            for label, start, end, score in spans
-            if label != roles.PREDICATE
+        return _structure(
+            example, decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
         )
-        return Structure(example.tokens[example.predicate], example.predicate, tuple(arguments))
+
+    def sentence_result(self, results: Sequence[Structure], scores: Sequence[float]) -> Structures:
+        """The structures, each with the probability of its predicate."""
+        pairs = zip(results, scores, strict=True)
+        return Structures(tuple(replace(result, score=score) for result, score in pairs))
+
+    def in_characters(
+        self, result: Structure | Structures, text: str, bounds: Sequence[tuple[int, int]]
+    ) -> Structure | Structures:
+        """The predicates and arguments with positions in the text of the sentence."""
+        if isinstance(result, Structures):
+            placed = (_in_characters(structure, text, bounds) for structure in result.structures)
+            return Structures(tuple(placed))
+        return _in_characters(result, text, bounds)
+
+    def annotation(self, example: Example) -> Structure:
+        """The annotated arguments, with positions in the text of the tokens."""
+        tagged = (TaggedSpan(*span, score=1.0) for span in spans(example.tags))
+        (text,) = self.shown_texts(example)
+        return _in_characters(_structure(example, tagged), text, token_bounds(example.tokens))
+
+    def marked_texts(
+        self, texts: Sequence[str], result: Structure | Structures
+    ) -> tuple[MarkedText, ...]:
+        """The sentence with predicate and arguments, once per predicate."""
+        structures = result.structures if isinstance(result, Structures) else (result,)
+        marked = (MarkedText(texts[0], _marks(structure)) for structure in structures)
+        return tuple(marked) or (MarkedText(texts[0]),)
 
 
 TASK = SemanticRoleLabeling()
+
+
+def _structure(example: Example, tagged: Iterable[TaggedSpan]) -> Structure:
+    position = example.predicate
+    arguments = (
+        Argument(label, start, end, " ".join(example.tokens[start:end]), score)
+        for label, start, end, score in tagged
+        if label != roles.PREDICATE
+    )
+    return Structure(example.tokens[position], position, position, position + 1, tuple(arguments))
+
+
+def _in_characters(structure: Structure, text: str, bounds: Sequence[tuple[int, int]]) -> Structure:
+    start, end = bounds[structure.position]
+    return replace(
+        structure,
+        predicate=text[start:end],
+        start=start,
+        end=end,
+        arguments=tuple(in_text(argument, text, bounds) for argument in structure.arguments),
+    )
+
+
+def _marks(structure: Structure) -> tuple[MarkedSpan, ...]:
+    """The spans of a structure in the order of the text."""
+    marks = [
+        MarkedSpan(argument.start, argument.end, argument.role, argument.score)
+        for argument in structure.arguments
+    ]
+    predicate = MarkedSpan(structure.start, structure.end, roles.PREDICATE, structure.score)
+    return tuple(sorted([*marks, predicate], key=lambda mark: mark.start))
 
 
 def _with_predicate(labels: Sequence[str]) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import classification
 from pipeline.metrics.base import Metrics, UnitCounts
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import HeadKind, Task
 from pipeline.tasks.shared.offsets import check_whole_words, span_hint
@@ -54,11 +55,22 @@ class Example:
 
 
 @dataclass(frozen=True)
+class MarkedWords:
+    """The words of a mark: characters [start, end) of the text (segment 0) or of its pair (1)."""
+
+    segment: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Label:
-    """The most probable label, and the probability of each label."""
+    """The most probable label, the probability of each label, and the marked words of the row."""
 
     label: str
     probabilities: dict[str, float]
+    spans: tuple[MarkedWords, ...] = ()
 
 
 class SequenceClassification(
@@ -66,6 +78,7 @@ class SequenceClassification(
     HasConfidence[Example],
     HasUnits[Example, Sequence[str]],
     Perturbable[Example],
+    ShowsSpans[Example, Label],
 ):
     """Predictions are labels, one per example in the examples' order."""
 
@@ -277,10 +290,42 @@ class SequenceClassification(
             thresholds.get("temperature", 1.0),
         )
         probabilities = dict(zip(classes, scores.tolist(), strict=True))
-        return Label(self.decode(example, window_logits, classes), probabilities)
+        return Label(
+            self.decode(example, window_logits, classes), probabilities, _marked_words(example)
+        )
+
+    def shown_texts(self, example: Example) -> tuple[str, ...]:
+        """The text and its pair."""
+        return example.text, example.text_pair
+
+    def annotation(self, example: Example) -> Label:
+        """The annotated label."""
+        return Label(example.label, {example.label: 1.0}, _marked_words(example))
+
+    def marked_texts(self, texts: Sequence[str], result: Label) -> tuple[MarkedText, ...]:
+        """The texts with their marked words, below the label."""
+        title = f"{result.label} ({result.probabilities[result.label]:.2f})"
+        shown = []
+        for segment, text in enumerate(texts):
+            marks = sorted(
+                MarkedSpan(span.start, span.end, "")
+                for span in result.spans
+                if span.segment == segment
+            )
+            if text or not segment:
+                shown.append(MarkedText(text, tuple(marks), "" if segment else title))
+        return tuple(shown)
 
 
 TASK = SequenceClassification()
+
+
+def _marked_words(example: Example) -> tuple[MarkedWords, ...]:
+    texts = (example.text, example.text_pair)
+    return tuple(
+        MarkedWords(mark.segment, mark.start, mark.end, texts[mark.segment][mark.start : mark.end])
+        for mark in example.spans
+    )
 
 
 def _questions(examples: Sequence[Example]) -> list[str] | None:

@@ -17,10 +17,12 @@ from pipeline.tasks.base.capabilities import (
     HasConfidence,
     HasUnits,
     Perturbable,
+    ShowsSpans,
 )
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, num_words
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
@@ -85,10 +87,13 @@ class Span:
 class Extraction:
     """The predicted answer to a question ("": no answer), and the best spans, best first.
 
+    `start` and `end` are the characters of the answer in the context, None without answer.
     `no_answer` is the probability that the context has no answer.
     """
 
     answer: str
+    start: int | None
+    end: int | None
     spans: tuple[Span, ...]
     no_answer: float
 
@@ -109,6 +114,7 @@ class SpanExtraction(
     HasUnits[Example, Mapping[str, str]],
     Perturbable[Example],
     AnswersQuestions[Example],
+    ShowsSpans[Example, Extraction],
 ):
     """Predictions are a mapping from the examples' ids to texts; "" predicts "no answer".
 
@@ -131,6 +137,7 @@ class SpanExtraction(
     outputs = ("answers",)
     head = "positions"
     claim_and_decision_names = ("answers", "answers")
+    claim_input = "context"
     metric_names = tuple(answers.RULES)
     metric_titles: ClassVar[Mapping[str, str]] = {
         "HasAns_exact_match": "exact, answerable",
@@ -371,6 +378,8 @@ class SpanExtraction(
             gold,
             prediction or NO_ANSWER,
             right,
+            tuple(dict.fromkeys((start, start + len(text)) for text, start in example.answers)),
+            _only_occurrence(example.context, prediction),
         )
 
     def result(
@@ -386,15 +395,37 @@ class SpanExtraction(
             self.decision_logits(example, window_logits, classes), thresholds
         )
         no_answer, *probabilities = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
-        spans = (
+        spans = tuple(
             Span(text, start, start + len(text), probability)
             for (text, (_, start)), probability in zip(ranked, probabilities, strict=True)
         )
-        return Extraction(
-            _answer(self.decode(example, window_logits, classes), thresholds),
-            tuple(spans),
-            no_answer,
+        answer = _answer(self.decode(example, window_logits, classes), thresholds)
+        if not answer:
+            return Extraction("", None, None, spans, no_answer)
+        return Extraction(answer, spans[0].start, spans[0].end, spans, no_answer)
+
+    def shown_texts(self, example: Example) -> tuple[str, ...]:
+        """The question and the context."""
+        return example.question, example.context
+
+    def annotation(self, example: Example) -> Extraction:
+        """The first answer, and all of them."""
+        spans = tuple(
+            Span(text, start, start + len(text), 1.0)
+            for text, start in dict.fromkeys(example.answers)
         )
+        if not spans:
+            return Extraction("", None, None, (), 1.0)
+        return Extraction(spans[0].text, spans[0].start, spans[0].end, spans, 0.0)
+
+    def marked_texts(self, texts: Sequence[str], result: Extraction) -> tuple[MarkedText, ...]:
+        """The context with the answer, below the question."""
+        question, context = texts
+        if result.start is None or result.end is None:
+            title = f"{question} {NO_ANSWER} ({result.no_answer:.2f})"
+            return (MarkedText(context, title=title),)
+        mark = MarkedSpan(result.start, result.end, "answer", result.spans[0].probability)
+        return (MarkedText(context, (mark,), question),)
 
     def _verdict(self, example: Example, prediction: str) -> str:
         """The quality of an answer: exact, partial, wrong or "no answer"."""
@@ -427,6 +458,14 @@ TASK = SpanExtraction()
 
 def _references(examples: Sequence[Example]) -> dict[str, list[str]]:
     return {example.id: [text for text, _ in example.answers] for example in examples}
+
+
+def _only_occurrence(context: str, text: str) -> CharacterSpans:
+    """The place of a text; empty if it occurs never or more than once."""
+    start = context.find(text) if text else -1
+    if start < 0 or context.find(text, start + 1) >= 0:
+        return ()
+    return ((start, start + len(text)),)
 
 
 def _check_texts(row: Row, problems: Problems) -> bool:

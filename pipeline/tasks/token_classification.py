@@ -1,6 +1,6 @@
 """Token classification: labels of spans of tokens that do not overlap, such as named entities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,14 +9,18 @@ from pipeline.errors import Problems
 from pipeline.metrics import spans
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.tagging import (
+    TaggedSpan,
     TaggingTask,
     Tags,
     bio_classes,
     check_tags,
     check_tokens,
     decode_spans,
+    in_text,
+    token_bounds,
 )
 
 
@@ -31,7 +35,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Entity:
-    """Words [start, end) of a sentence. `score` is the minimum probability of its tags."""
+    """Words [start, end) of a sentence. `score` is the minimum probability of its tags.
+
+    In the result of a row with `text`, `start` and `end` are characters of the text.
+    """
 
     label: str
     start: int
@@ -105,14 +112,38 @@ class TokenClassification(TaggingTask[Example, Entities]):
         thresholds: Mapping[str, float],
     ) -> Entities:
         """The entities, each with its text."""
-        return Entities(
-            tuple(
-                Entity(label, start, end, " ".join(example.tokens[start:end]), score)
-                for label, start, end, score in decode_spans(
-                    window_logits, classes, thresholds.get("temperature", 1.0)
-                )
-            )
+        return _entities(
+            example, decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
         )
+
+    def in_characters(
+        self, result: Entities, text: str, bounds: Sequence[tuple[int, int]]
+    ) -> Entities:
+        """The entities with positions in the text of the sentence."""
+        return Entities(tuple(in_text(entity, text, bounds) for entity in result.entities))
+
+    def annotation(self, example: Example) -> Entities:
+        """The annotated entities, with positions in the text of the tokens."""
+        tagged = (TaggedSpan(*span, score=1.0) for span in spans.spans(example.tags))
+        (text,) = self.shown_texts(example)
+        return self.in_characters(_entities(example, tagged), text, token_bounds(example.tokens))
+
+    def marked_texts(self, texts: Sequence[str], result: Entities) -> tuple[MarkedText, ...]:
+        """The sentence with its entities."""
+        marks = (
+            MarkedSpan(entity.start, entity.end, entity.label, entity.score)
+            for entity in result.entities
+        )
+        return (MarkedText(texts[0], tuple(marks)),)
 
 
 TASK = TokenClassification()
+
+
+def _entities(example: Example, tagged: Iterable[TaggedSpan]) -> Entities:
+    return Entities(
+        tuple(
+            Entity(label, start, end, " ".join(example.tokens[start:end]), score)
+            for label, start, end, score in tagged
+        )
+    )

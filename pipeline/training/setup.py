@@ -287,6 +287,7 @@ def artifact_config(
             tuple(label_token_ids[i]),
             **task.summary["windows"],
             max_answer_length=task.summary.get("max_answer_length"),
+            word_rule=task.summary.get("word_rule"),
         )
         for i, task in enumerate(tasks)
     }

@@ -72,11 +72,6 @@ def _reference_problems(params: Params, where: str) -> list[str]:
                 f"{where}: tasks.{name}.init_from: no mixture "
                 f"{source!r}{did_you_mean(source, params.mixtures)}"
             )
-        elif kind == "pretrain" and name not in params.corpora_of(source):
-            problems.append(
-                f"{where}: tasks.{name}.init_from: {source!r} does not contain {name!r}; add it to "
-                "the mixture's corpora"
-            )
         elif kind == MULTITASK.name and (source == name or source not in params.tasks):
             hint = did_you_mean(source, set(params.tasks) - {name})
             problems.append(f"{where}: tasks.{name}.init_from: no other task {source!r}{hint}")

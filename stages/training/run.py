@@ -214,10 +214,12 @@ def write_run(
     training: TrainParams,
     seed: int,
     consumed: dict[str, Any] | None = None,
+    pretrained_on: Sequence[str] = (),
 ) -> None:
     """Write the curves and run.json of a run to RUNS/`folder`.
 
-    `consumed` is the output of `consumed_by_corpus`. The resource usage of the run is written to
+    `consumed` is the output of `consumed_by_corpus`. `pretrained_on` are the corpora that the
+    initial prompt has seen. The resource usage of the run is written to
     RESOURCE_USAGE/`folder`.
     """
     with atomic_folder(RUNS / folder) as temporary:
@@ -237,6 +239,7 @@ def write_run(
                 "seed": seed,
                 "learning_rates": training.learning_rates(arm),
                 "consumed_by_corpus": consumed or {},
+                "pretrained_on": list(pretrained_on),
             },
         )
     write_resource_usage(

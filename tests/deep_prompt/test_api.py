@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -25,7 +26,11 @@ from tests.support.paths import ROOT
 from tests.support.small_project import make_backbone
 
 HEAD = TaskHead(
-    "token_classification", "classes", ("O", "B-X", "I-X"), thresholds={"temperature": 1.5}
+    "token_classification",
+    "classes",
+    ("O", "B-X", "I-X"),
+    thresholds={"temperature": 1.5},
+    word_rule="punctuation",
 )
 ROW = {"tokens": ["Ada", "in", "Bonn"]}
 
@@ -61,13 +66,15 @@ def test_load_warns_about_missing_thresholds_and_hashes(artifact: Path, tmp_path
     shutil.copytree(artifact, tmp_path / "raw")
     values = json.loads((artifact / "config.json").read_text(encoding="utf-8"))
     del values["backbone_files"], values["heads"]["ner"]["thresholds"]
+    del values["heads"]["ner"]["word_rule"]
     (tmp_path / "raw/config.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as caught:
         deep_prompt.load(tmp_path / "raw")
-    hashes, thresholds = (str(warning.message) for warning in caught)
+    hashes, thresholds, rule = (str(warning.message) for warning in caught)
     assert "has no hashes of the backbone's config and tokenizer files" in hashes
     assert "head 'ner' has no thresholds: its probabilities are not calibrated" in thresholds
     assert "load the folder that the stage release writes (models/TASK)" in thresholds
+    assert "head 'ner' records no rule for words, so 'treebank' makes words of rows with" in rule
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,18 @@ def test_load_accepts_four_types_of_artifact_names(
     assert isinstance(model, deep_prompt.Predictor)
     assert isinstance(prediction, deep_prompt.Prediction)
     assert (prediction.task, prediction.id) == ("ner", 0)
+
+
+def test_text_rows_and_frames_are_predicted(artifact: Path) -> None:
+    model = deep_prompt.load(artifact)
+    text = "Ada, in Bonn"
+    prediction = model(text)
+    assert isinstance(prediction, deep_prompt.Prediction)
+    for entity in prediction.result.entities:
+        assert text[entity.start : entity.end] == entity.text
+    assert [one.id for one in model([text, {"text": text, "id": "x"}])] == [0, "x"]
+    frame = model(pd.DataFrame({"text": [text, "Bonn"]}, index=[7, 9]))
+    assert (list(frame.index), list(frame.columns)) == ([7, 9], ["task", "entities"])
 
 
 def test_options_reach_the_predictor(artifact: Path) -> None:

@@ -129,7 +129,7 @@ STAGES = (
     "report",
 )
 PREDICT = """
-from pipeline.inference.predictor import load
+from pipeline.inference.loading import load
 for prediction in load(["models/sizes"]).predict([{"word": "bo"}, {"word": "boooooooo"}]):
     print("predicted", prediction.result.size)
 """

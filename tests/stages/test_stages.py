@@ -190,10 +190,6 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["pretrain"]["all"].update(hidden_state_cache_mb=-1),
         ("hidden_state_cache_mb is -1; it cannot be",),
     ),
-    "mixture without the task": (
-        lambda v: v["tasks"]["world_srl"].update(init_from="pretrain/ner_only"),
-        ("does not contain",),
-    ),
     "unknown task in a mixture": (
         lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"),
         ("ner_only: no task 'x'",),
@@ -677,6 +673,51 @@ def test_an_artifact_names_the_params_that_had_an_effect(trained: Path) -> None:
     assert tuned["training"]["prompt_lr"] == 0.02
     assert tuned["init_from"] == {"artifact": "pretrain/ner_only", **shared}
     assert "init_from" not in shared
+
+
+UNSEEN = (
+    "prepare world_srl",
+    "featurize world_srl",
+    "finetune multitask world_srl",
+    "evaluate multitask world_srl",
+    "release world_srl",
+    "transfer world_srl",
+    "report",
+)
+
+
+def test_a_corpus_outside_the_mixture_starts_from_its_prompt(copied: Path, tmp_path: Path) -> None:
+    """It gets a head of its own; its model card and the report say what the prompt has seen.
+
+    The factors of the mixture's tasks on the shared prompt do not matter.
+    """
+
+    def change(values: Values) -> None:
+        values["tasks"]["world_srl"]["init_from"] = "pretrain/ner_only"
+        values["pretrain"]["ner_only"]["factor_rank"] = 1
+        del values["mixtures"]["all"], values["pretrain"]["all"]
+        values["compare"] |= {"arms": [], "tasks": []}
+        values["repeat"] = {"arms": [], "tasks": [], "seeds": []}
+        values["probe"] |= {"arms": [], "tasks": [], "out_of_domain": []}
+
+    edit(copied, change)
+    names = (*TRAINED[-3:], *UNSEEN)
+    done = python(copied, environment(tmp_path / "home"), "-c", IN_ONE_PROCESS, *names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the prompt has not seen world_srl; it was trained on world_ner" in done.stdout
+    artifact = copied / "artifacts/multitask/world_srl"
+    config = load_json(artifact / "config.json")
+    assert list(config["heads"]) == ["world_srl"]
+    assert config["provenance"]["pretrained_on"] == ["world_ner"]
+    shared = copied / "artifacts/pretrain/ner_only/prompt.safetensors"
+    shapes = [load_file(file)["key_values"].shape for file in (shared, artifact / shared.name)]
+    assert shapes[0] == shapes[1]
+    assert "The shared prompt has not seen world_srl" in (
+        copied / "models/world_srl/README.md"
+    ).read_text(encoding="utf-8")
+    report = (copied / "report/report.md").read_text(encoding="utf-8")
+    assert "The shared prompt of multitask has not seen world_srl: it was trained on" in report
+    assert "has not seen world_ner" not in report
 
 
 def test_finetune_compares_the_files_of_the_backbone_with_the_shared_prompt(
@@ -1465,7 +1506,7 @@ def test_training_params_writes_a_file_per_run(place: Path) -> None:
 
 def test_lora_runs_through_all_stages(copied: Path) -> None:
     """A second training gives equal bytes; evaluation, report and prediction work."""
-    from pipeline.inference.predictor import load
+    from pipeline.inference.loading import load
     from stages.evaluate import evaluate
     from stages.finetune import finetune
     from stages.report import report

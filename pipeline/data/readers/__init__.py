@@ -8,9 +8,11 @@ from pipeline.data.readers import (
     conll_columns,
     conll_props,
     mrqa_jsonl,
+    offsets,
     records,
     squad_json,
     superglue,
+    token_spans,
 )
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.hub import ToRow
@@ -46,7 +48,8 @@ class Reader(NamedTuple):
     """A format.
 
     - `options` is the frozen dataclass of its options.
-    - `keys(options)` are the keys of all its rows, `optional_keys` those of only some rows.
+    - `keys(options)` are the keys of all its rows, or of the rows of all tasks if they depend on
+      the task; `optional_keys` are the keys of only some rows.
     - `for_task(options, keys)` returns the options for a task with these keys, for a format whose
       keys depend on the task; it raises ValueError if they do not fit. The functions below take
       these options.
@@ -86,7 +89,7 @@ READERS: dict[str, Reader] = {
     ),
     "conll_props": Reader(
         conll_props.Options,
-        _always("tokens", "predicate", "tags"),
+        conll_props.keys,
         conll_props.read,
         None,
         lambda path, options: None if options.words else options.layout.boundaries,
@@ -99,6 +102,18 @@ READERS: dict[str, Reader] = {
         mrqa_jsonl.read,
         None,
         _at("lines"),
+    ),
+    "offsets": Reader(
+        offsets.Options,
+        offsets.keys,
+        offsets.read,
+        None,
+        offsets.chunk_boundary,
+        offsets.companion_files,
+        resolve_auto=offsets.resolve_auto,
+        for_task=offsets.for_task,
+        check_options=offsets.check_options,
+        optional_keys=frozenset({"id", "title"}),
     ),
     "records": Reader(
         records.Options,
@@ -118,5 +133,14 @@ READERS: dict[str, Reader] = {
     ),
     "superglue": Reader(
         superglue.Options, superglue.keys, superglue.read, superglue.row, _at("lines")
+    ),
+    "token_spans": Reader(
+        token_spans.Options,
+        _always("tokens", "tags"),
+        token_spans.read,
+        None,
+        token_spans.chunk_boundary,
+        check_options=token_spans.check_options,
+        optional_keys=frozenset({"id"}),
     ),
 }

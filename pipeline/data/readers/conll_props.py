@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 from pipeline.data.readers.base import (
     Layout,
@@ -23,12 +24,17 @@ from pipeline.data.readers.tags import to_iob2
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 
-WITHOUT_PREDICATES = "sentences without predicates"  # their name in `Problems.skipped`
+# Their names in `Problems.skipped`.
+WITHOUT_PREDICATES = "sentences without predicates"
+REPEATED_PREDICATES = "predicates at the token of another predicate"
 
 
 @dataclass(frozen=True)
 class Options:
     """The layout of the columns, which are counted from 0.
+
+    A row is a predicate of a sentence, or with `rows: sentences` a sentence with the tag B-V at the
+    first token of each predicate (a task that finds predicates).
 
     The columns from `first_predicate` on are predicates, except the last `trailing` columns.
     `marks` is a column with a lemma or roleset at each predicate and - elsewhere; its number of
@@ -49,6 +55,7 @@ class Options:
     comment: str | None = None
     document_mark: str | None = None
     words: dict[str, str] = field(default_factory=dict)
+    rows: Literal["predicates", "sentences"] = "predicates"
 
     def __post_init__(self) -> None:
         if not all(
@@ -81,43 +88,31 @@ class Options:
         return Layout(self.separator, self.comment, self.document_mark)
 
 
+def keys(options: Options) -> frozenset[str]:
+    """The keys of all rows."""
+    return frozenset(
+        {"tokens", "tags"} | ({"predicate"} if options.rows == "predicates" else set())
+    )
+
+
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
-    """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`.
+    """One row per predicate: `tokens`, `tags` (roles in IOB2) and `predicate`; or per sentence.
 
     `predicate` is the position of B-V. Sentences without predicates have no rows, and are counted.
     The id joins the sentence's id columns and the number of the predicate's column with "/".
+
+    With `rows: sentences`, a row has `tokens` and `tags`, all O in a sentence without predicates.
+    Its id has no number of a column. Two predicates at one token are one, and are counted.
     """
     for sentence in _sentences(source, options, problems):
         _warn_of_skipped_predicates(sentence, options, problems)
-        tokens = [row[options.token] for _, row in sentence]
         columns = range(options.first_predicate, len(sentence[0][1]) - options.trailing)
-        problems.skipped[WITHOUT_PREDICATES] += not columns
-        for number, column in enumerate(columns):
-            tags, errors = to_iob2([row[column] for _, row in sentence], "brackets")
-            for position, message, kind in errors:
-                problems.add(sentence[position][0].where, message, kind)
-            if errors:
-                continue
-            verbs = [position for position, tag in enumerate(tags) if tag == "B-V"]
-            if len(verbs) != 1:
-                problems.add(
-                    sentence[0][0].where,
-                    f"predicate column {column} has {len(verbs)} spans (V*), expected exactly 1; "
-                    "correct it, or remove the column",
-                    "not-one-predicate",
-                )
-                continue
-            row: Row = {
-                "where": sentence[verbs[0]][0].where,
-                "tokens": tokens,
-                "predicate": verbs[0],
-                "tags": tags,
-            }
-            if options.id_columns:
-                row["id"] = "/".join(
-                    [*(sentence[0][1][i] for i in options.id_columns), str(number)]
-                )
-            yield row
+        tags = [_tags(sentence, column, problems) for column in columns]
+        if options.rows == "sentences":
+            yield from _sentence_row(sentence, tags, options, problems)
+        else:
+            problems.skipped[WITHOUT_PREDICATES] += not columns
+            yield from _predicate_rows(sentence, tags, options)
 
 
 def check_options(options: Options, where: str, problems: Problems) -> None:
@@ -130,6 +125,68 @@ def check_options(options: Options, where: str, problems: Problems) -> None:
 
 Sentence = list[tuple[SourceLine, list[str]]]
 """For each token its line and the columns of the line."""
+
+
+def _tags(sentence: Sentence, column: int, problems: Problems) -> list[str] | None:
+    """The roles in a predicate's column in IOB2; None, and a problem, if it is malformed."""
+    tags, errors = to_iob2([row[column] for _, row in sentence], "brackets")
+    for position, message, kind in errors:
+        problems.add(sentence[position][0].where, message, kind)
+    if errors:
+        return None
+    count = tags.count("B-V")
+    if count != 1:
+        problems.add(
+            sentence[0][0].where,
+            f"predicate column {column} has {count} spans (V*), expected exactly 1; "
+            "correct it, or remove the column",
+            "not-one-predicate",
+        )
+    return tags if count == 1 else None
+
+
+def _predicate_rows(
+    sentence: Sentence, tags_by_column: list[list[str] | None], options: Options
+) -> Iterator[Row]:
+    tokens = [row[options.token] for _, row in sentence]
+    for number, tags in enumerate(tags_by_column):
+        if tags is None:
+            continue
+        predicate = tags.index("B-V")
+        row: Row = {
+            "where": sentence[predicate][0].where,
+            "tokens": tokens,
+            "predicate": predicate,
+            "tags": tags,
+        }
+        if options.id_columns:
+            row["id"] = "/".join([*_id_cells(sentence, options), str(number)])
+        yield row
+
+
+def _sentence_row(
+    sentence: Sentence,
+    tags_by_column: list[list[str] | None],
+    options: Options,
+    problems: Problems,
+) -> Iterator[Row]:
+    """The row of a sentence; none if one of its predicates is malformed."""
+    positions = [tags.index("B-V") for tags in tags_by_column if tags is not None]
+    if len(positions) < len(tags_by_column):
+        return
+    problems.skipped[REPEATED_PREDICATES] += len(positions) - len(set(positions))
+    row: Row = {
+        "where": sentence[0][0].where,
+        "tokens": [row[options.token] for _, row in sentence],
+        "tags": ["B-V" if number in positions else "O" for number in range(len(sentence))],
+    }
+    if options.id_columns:
+        row["id"] = "/".join(_id_cells(sentence, options))
+    yield row
+
+
+def _id_cells(sentence: Sentence, options: Options) -> list[str]:
+    return [sentence[0][1][column] for column in options.id_columns]
 
 
 def _warn_of_skipped_predicates(sentence: Sentence, options: Options, problems: Problems) -> None:

@@ -104,6 +104,24 @@ def check(
     return valid
 
 
+def value_at(record: Any, path: str) -> Any:
+    """The value at a path with dots, or of a key with dots in its name. Raises KeyError."""
+    if path in record:
+        return record[path]
+    for key in path.split("."):
+        if not isinstance(record, dict):
+            raise KeyError(key)
+        record = record[key]
+    return record
+
+
+def integer(value: Any) -> int | None:
+    """An integer; pandas writes the integers of a column with missing values as 2.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def id_of(value: Mapping[str, Any], key: str, where: str, problems: Problems) -> dict[str, str]:
     """The key `id` of a row, from the text or integer `value[key]`.
 

@@ -1,63 +1,173 @@
-"""The offsets of a row in characters, for files that count UTF-16 code units or bytes."""
+"""Texts with labeled spans of characters, as annotation tools export them.
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+For token classification, a rule splits the text into words, and spans become tags. For
+classification, each span is a row: the text with the span marked, and its label.
+"""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.data.readers import brat, docbin, json_dialects, record_keys
+from pipeline.data.readers.base import Source
+from pipeline.data.readers.brat import OnDiscontinuous
+from pipeline.data.readers.document_rows import TagPolicy, WordRule, marked_rows, tagged_rows
+from pipeline.data.readers.documents import Document
+from pipeline.data.readers.json_dialects import DIALECTS, JsonDialectName
+from pipeline.data.readers.label_names import add_found_names, check_names, rename_spans
+from pipeline.data.readers.record_keys import RecordFormat, RecordKeys, unknown_fields
+from pipeline.data.readers.spans import OnOverlap, OnPartial
 from pipeline.errors import Problems
-from pipeline.tasks.base.row import Row
-from pipeline.tasks.shared.offsets import OffsetUnit, to_characters
+from pipeline.tasks.base.row import Row, RowKeys
+from pipeline.tasks.shared.offsets import OffsetUnit
+
+DialectName = Literal[JsonDialectName, "brat", "spacy"]
+_FIELDS = {"brat": (), "spacy": ("spans",)}  # the others: text, spans, id
+_WITH_TOKENS = ("prodigy", "spacy")
+_FOR_TAGS = ("word_rule", "on_partial", "on_overlap", "lines")  # options
 
 
-class _Offset(NamedTuple):
-    """An offset `values[key]` in `text`; `expected` is the text there, if the row has it."""
+@dataclass(frozen=True)
+class Options:
+    """The form of the files, and what becomes of spans that do not fit.
 
-    name: str
-    text: str
-    values: Any
-    key: Any
-    expected: str | None
+    `dialect` is the tool that wrote the files. `fields` has the keys of text, spans and id if the
+    files have others than the dialect; for spaCy, `spans` is a span group instead of the entities.
+    `names` renames labels; spans with the new name O are ignored. `offsets` is the unit of the
+    offsets. `format` is by default that of the file's extension (.jsonl, .json, .parquet, .arrow).
 
-
-def convert_offsets(row: Row, unit: OffsetUnit, problems: Problems) -> bool:
-    """Replace the offsets of answers, spans and choices in `unit` by offsets in characters.
-
-    An offset stays as it is if the text that belongs to it is not at the converted offset; the task
-    reports it. Returns False, and adds a problem for each offset that is inside a character.
+    `word_rule` is the rule that splits a text into words (`pipeline.words`), or `tokens`: the
+    tokens in the file. It is by default `tokens` for spaCy, `punctuation` for others. With `lines`,
+    each line of a text is a row; a line break inside a span does not end a row.
     """
-    if unit == "characters":
-        return True
-    before = len(problems)
-    for name, text, values, key, expected in list(_offsets(row)):
-        offset = offset_in_characters(name, text, values[key], unit, row["where"], problems)
-        if expected is None or (offset >= 0 and text.startswith(expected, offset)):
-            values[key] = offset
-    return len(problems) == before
+
+    dialect: DialectName = "plain"
+    fields: dict[str, str | None] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    word_rule: WordRule | None = None
+    on_partial: OnPartial = "error"
+    on_overlap: OnOverlap = "error"
+    on_discontinuous: OnDiscontinuous = "error"
+    lines: bool = False
+    offsets: OffsetUnit = "characters"
+    format: RecordFormat | None = None
+
+    def __post_init__(self) -> None:
+        problems = unknown_fields(self.fields, _FIELDS.get(self.dialect, ("text", "spans", "id")))
+        if self.word_rule == "tokens" and self.dialect not in _WITH_TOKENS:
+            problems.append(
+                f"word_rule: files of the dialect {self.dialect} have no tokens; choose a rule, or "
+                "remove the key"
+            )
+        problems += [
+            f"{name}: the dialect {self.dialect} does not use it; remove the key"
+            for name in self._unused()
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _unused(self) -> list[str]:
+        """The options that are set, but that the dialect does not use."""
+        unused = [] if self.dialect == "brat" else ["on_discontinuous"]
+        unused += ["format"] if self.dialect in ("brat", "spacy") else []
+        unused += ["offsets"] if self.dialect == "spacy" else []
+        return [name for name in unused if getattr(self, name) != getattr(Options, name)]
+
+    @property
+    def record_keys(self) -> RecordKeys | None:
+        """Where the records of a file have their values; None if it has no records."""
+        if self.dialect == "brat" or self.dialect == "spacy":  # noqa: PLR1714  (narrows the type)
+            return None
+        dialect = DIALECTS[self.dialect]
+        defaults = {"text": dialect.text, "spans": dialect.spans, "id": ("id",)}
+        return RecordKeys(defaults, self.fields, self.format)
 
 
-def offset_in_characters(
-    name: str, text: str, offset: int, unit: OffsetUnit, where: str, problems: Problems
-) -> int:
-    """The offset in characters; adds a problem if it is inside a character."""
-    converted = to_characters(text, offset, unit)
-    if converted is None:
-        problems.add(
-            where,
-            f"{name}: offset {offset} is inside a character if it counts {unit}; correct it, or "
-            "offsets in the recipe's options",
-            "offset-unit",
+@dataclass(frozen=True)
+class TaskOptions:
+    """The options for a task whose rows are tagged words, or else texts with a marked span."""
+
+    options: Options
+    tags: bool
+
+    def __post_init__(self) -> None:
+        unused = [
+            name for name in _FOR_TAGS if getattr(self.options, name) != getattr(Options, name)
+        ]
+        if unused and not self.tags:
+            raise ValueError(
+                f"{', '.join(unused)}: only a task that tags words uses this; remove it"
+            )
+
+
+def keys(options: Options) -> frozenset[str]:
+    """The keys of rows of any task."""
+    return frozenset({"tokens", "tags", "text", "spans", "label"})
+
+
+def for_task(options: Options, keys: RowKeys) -> TaskOptions:
+    """The options for a task with these keys. Raises ValueError if an option does not fit."""
+    return TaskOptions(options, "tags" in keys.required)
+
+
+def resolve_auto(
+    task_options: TaskOptions, files: Iterable[Source]
+) -> tuple[TaskOptions, dict[str, Any]]:
+    """The options with the rule that makes words of texts, and that rule."""
+    options = task_options.options
+    if not task_options.tags:
+        return task_options, {}
+    rule = options.word_rule or ("tokens" if options.dialect == "spacy" else "punctuation")
+    options = replace(options, word_rule=rule)
+    return replace(task_options, options=options), {"word_rule": rule}
+
+
+def chunk_boundary(path: Path, task_options: TaskOptions) -> Literal["lines"] | None:
+    """JSON lines may be split between lines."""
+    keys = task_options.options.record_keys
+    return None if keys is None else record_keys.chunk_boundary(path, keys)
+
+
+def companion_files(path: Path, task_options: TaskOptions) -> list[Path]:
+    """The text of an annotation file of brat."""
+    text = brat.text_file(path)
+    is_brat = task_options.options.dialect == "brat"
+    return [text] if is_brat and text != path and text.is_file() else []
+
+
+def read(source: Source, task_options: TaskOptions, problems: Problems) -> Iterator[Row]:
+    """Rows with the keys tokens and tags, or text, spans and label; and id if the file has ids."""
+    options, unmatched = task_options.options, set(task_options.options.names)
+    for document in _documents(source, options, problems):
+        unmatched -= {span.label for span in document.spans}
+        spans = rename_spans(document.spans, options.names, problems)
+        renamed = document._replace(spans=tuple(spans))
+        yield from (
+            tagged_rows(renamed, _policy(options), problems)
+            if task_options.tags
+            else marked_rows(renamed, problems)
         )
-    return offset if converted is None else converted
+    add_found_names(options.names.keys() - unmatched, problems)
 
 
-def _offsets(row: Row) -> Iterator[_Offset]:
-    for number, answer in enumerate(row.get("answers", [])):
-        if isinstance(answer, dict):
-            name = f"answers[{number}]"
-            yield _Offset(name, row["context"], answer, "answer_start", answer["text"])
-    for number, choice in enumerate(row["choices"] if row.get("starts") else []):
-        if number < len(row["starts"]):
-            yield _Offset(f"starts[{number}]", row["context"], row["starts"], number, choice)
-    for number, span in enumerate(row.get("spans", [])):
-        text = row["text"] if span["segment"] == 0 else row.get("text_pair", "")
-        for key in ("start", "end"):
-            yield _Offset(f"spans[{number}].{key}", text, span, key, None)
+def _policy(options: Options) -> TagPolicy:
+    assert options.word_rule is not None
+    return TagPolicy(options.word_rule, options.on_partial, options.on_overlap, options.lines)
+
+
+def _documents(source: Source, options: Options, problems: Problems) -> Iterator[Document]:
+    if options.dialect == "brat":
+        return brat.documents(source, options.offsets, options.on_discontinuous, problems)
+    if options.dialect == "spacy":
+        return docbin.documents(source, options.fields.get("spans"), problems)
+    keys = options.record_keys
+    assert keys is not None
+    return json_dialects.documents(
+        source, DIALECTS[options.dialect], keys, options.offsets, problems
+    )
+
+
+def check_options(task_options: TaskOptions, where: str, problems: Problems) -> None:
+    """Add a warning for the names that match no label in the whole corpus."""
+    check_names(task_options.options.names, "label", where, problems)

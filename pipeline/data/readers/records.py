@@ -13,8 +13,15 @@ from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.cells import parse_list
 from pipeline.data.readers.class_names import class_names
 from pipeline.data.readers.json_documents import is_document
-from pipeline.data.readers.json_values import add_missing_id, check, check_answers
-from pipeline.data.readers.offsets import convert_offsets
+from pipeline.data.readers.json_values import (
+    add_missing_id,
+    check,
+    check_answers,
+    integer,
+    value_at,
+)
+from pipeline.data.readers.label_names import add_found_names, check_names
+from pipeline.data.readers.offset_units import convert_offsets
 from pipeline.data.readers.tables import (
     FORMATS,
     NESTED,
@@ -36,16 +43,9 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _integer(value: Any) -> int | None:
-    """An integer; pandas writes the integers of a column with missing values as 2.0."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _name(value: Any) -> str | None:
     """Text, or an integer as text."""
-    number = _integer(value)
+    number = integer(value)
     return _text(value) if number is None else str(number)
 
 
@@ -66,9 +66,9 @@ def _span(value: Any) -> dict[str, int] | None:
     valid = (
         isinstance(value, dict)
         and value.keys() == _SPAN_KEYS
-        and all(_integer(number) is not None for number in value.values())
+        and all(integer(number) is not None for number in value.values())
     )
-    return {key: cast(int, _integer(number)) for key, number in value.items()} if valid else None
+    return {key: cast(int, integer(number)) for key, number in value.items()} if valid else None
 
 
 _SPAN_KEYS = {"segment", "start", "end"}
@@ -90,8 +90,8 @@ _CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of th
     "label": _Converter(_label, "text, an integer, or true or false"),
     "tags": _Converter(_list(_label), "a list of texts or integers"),
     "texts": _Converter(_list(_text), "a list of texts"),
-    "integer": _Converter(_integer, "an integer"),
-    "integers": _Converter(_list(_integer), "a list of integers"),
+    "integer": _Converter(integer, "an integer"),
+    "integers": _Converter(_list(integer), "a list of integers"),
     "spans": _Converter(
         _list(_span), "a list of mappings, each with the integers segment, start and end"
     ),
@@ -226,15 +226,13 @@ def read(source: Source, mapping: FieldMapping, problems: Problems) -> Iterator[
             if unmatched:
                 unmatched -= _original_names(record, mapping)
             yield result
-    problems.found.update(
-        _found_name(name) for name in mapping.options.names if name not in unmatched
-    )
+    add_found_names(mapping.options.names.keys() - unmatched, problems)
 
 
 def _original_names(record: dict[str, Any], mapping: FieldMapping) -> set[str]:
     """The labels and tags of a record in the forms that `names` may have: see `_rename`."""
     values = (
-        _value_at(record, mapping.options.fields[key] or key)
+        value_at(record, mapping.options.fields[key] or key)
         for key in mapping.keys_of("label", "tags")
     )
     forms = set[str]()
@@ -244,24 +242,12 @@ def _original_names(record: dict[str, Any], mapping: FieldMapping) -> set[str]:
     return forms
 
 
-def _found_name(name: str) -> str:
-    """The key of an entry of `names` in `Problems.found`."""
-    return f"names {name}"
-
-
 def check_options(mapping: FieldMapping, where: str, problems: Problems) -> None:
     """Add a warning for the names that match no label or tag in the whole corpus.
 
     `problems` are those of all files. `where` is the recipe.
     """
-    names = [name for name in mapping.options.names if not problems.found[_found_name(name)]]
-    if names:
-        problems.add(
-            where,
-            f"names: no label or tag is {', '.join(map(repr, names))}; "
-            "correct the names, or remove them",
-            "unmatched-option",
-        )
+    check_names(mapping.options.names, "label or tag", where, problems)
 
 
 def with_class_names(
@@ -429,7 +415,7 @@ def _raw_row(
     for key, field_path in options.fields.items():
         path = field_path or key
         try:
-            value = _value_at(record, path)
+            value = value_at(record, path)
         except KeyError:
             problems.add(
                 where,
@@ -454,7 +440,7 @@ def _raw_row(
     if len(problems) > before:
         return None
     for key in mapping.keys_of("label", "tags"):
-        value = _value_at(record, options.fields[key] or key)
+        value = value_at(record, options.fields[key] or key)
         result[key] = _rename(result[key], value, options.names)
     return _with_single_answer(result, problems) if "answer" in result else result
 
@@ -563,14 +549,3 @@ def _parse_cell(key: str, cell: str, mapping: FieldMapping, where: str, problems
     if kind in ("texts", "tags", "integers", "spans", "answers"):
         return parse_list(cell, where, problems)
     return cell
-
-
-def _value_at(record: Any, path: str) -> Any:
-    """The value at a path with dots, or of a key with dots in its name. Raises KeyError."""
-    if path in record:
-        return record[path]
-    for key in path.split("."):
-        if not isinstance(record, dict):
-            raise KeyError(key)
-        record = record[key]
-    return record

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pipeline.data.readers.base import READ_ERRORS, abbreviate, damaged_message, open_text
 from pipeline.data.readers.json_stream import JsonStream, NotJsonError
 from pipeline.data.readers.json_values import check, check_answers, id_of
-from pipeline.data.readers.offsets import convert_offsets
+from pipeline.data.readers.offset_units import convert_offsets
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.offsets import OffsetUnit

@@ -12,12 +12,15 @@ from pipeline.metrics.base import UnitCounts
 from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.task import Task
 
 E = TypeVar("E")
 """The task's example."""
 P = TypeVar("P")
 """The predictions that `Task.score` takes."""
+R = TypeVar("R")
+"""The result for a row to predict."""
 
 
 class HasUnits(ABC, Generic[E, P]):
@@ -39,10 +42,12 @@ class HasConfidence(ABC, Generic[E]):
 
     The report has calibration, risk by coverage, confusion and the most confident mistakes.
     `claim_and_decision_names` are the plural nouns of its two levels: claims, which a reader
-    judges, and the decisions that a claim consists of.
+    judges, and the decisions that a claim consists of. `claim_input` is the input that the spans of
+    claims are in; "" if claims have no spans.
     """
 
     claim_and_decision_names: ClassVar[tuple[str, str]]
+    claim_input: ClassVar[str] = ""
 
     @abstractmethod
     def decision_logits(
@@ -95,12 +100,49 @@ class TagsWords(ABC, Generic[E]):
     """Examples have `tokens` and `tags` in IOB2, and predictions are tags in IOB2.
 
     The stage `out_of_domain` can map their labels; `probe` swaps entities if words are the only
-    input.
+    input. A row to predict may have `text` in place of `tokens`.
     """
 
     @abstractmethod
     def with_tags(self, example: E, tokens: Sequence[str], tags: Sequence[str]) -> E:
         """The example with other tokens and their tags."""
+
+    @abstractmethod
+    def in_characters(self, result: Any, text: str, bounds: Sequence[tuple[int, int]]) -> Any:
+        """The result of a sentence with positions in the text of the sentence.
+
+        The starts and ends of `result` count words. `bounds` has the characters [start, end) of
+        each word of `text`.
+        """
+
+
+class ShowsSpans(ABC, Generic[E, R]):
+    """Results are spans of texts: notebooks and pages show them in color."""
+
+    @abstractmethod
+    def shown_texts(self, example: E) -> tuple[str, ...]:
+        """The texts of an example that its results are about."""
+
+    @abstractmethod
+    def annotation(self, example: E) -> R:
+        """The annotation of an example as a result, with positions in `shown_texts`."""
+
+    @abstractmethod
+    def marked_texts(self, texts: Sequence[str], result: R) -> tuple[MarkedText, ...]:
+        """The texts with the spans of a result, which has positions in these texts."""
+
+
+class MarksPredicate(ABC, Generic[R]):
+    """The input names a word of the sentence, its `predicate`, which another task can find.
+
+    `finder_classes` are the classes of a head that finds predicates.
+    """
+
+    finder_classes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def sentence_result(self, results: Sequence[R], scores: Sequence[float]) -> Any:
+        """The result of a sentence from those of its predicates, which have these probabilities."""
 
 
 _FEATURES = (

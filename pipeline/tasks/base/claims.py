@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+CharacterSpans = tuple[tuple[int, int], ...]
+"""The characters [start, end) of each piece of a span."""
 
 
 class Claim(NamedTuple):
@@ -13,7 +15,8 @@ class Claim(NamedTuple):
 
     `decisions` are the indices of the decisions that make the claim. A missed annotation is a claim
     without decisions, and its `predicted` is "". `gold_label` and `predicted_label` are the row and
-    the column in a confusion table. `gold` and `predicted` are texts for display.
+    the column in a confusion table. `gold` and `predicted` are texts for display. `gold_spans` and
+    `predicted_spans` are their places in the text of the input `HasConfidence.claim_input`.
     """
 
     decisions: tuple[int, ...]
@@ -22,6 +25,8 @@ class Claim(NamedTuple):
     gold: str
     predicted: str
     right: bool
+    gold_spans: CharacterSpans = ()
+    predicted_spans: CharacterSpans = ()
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

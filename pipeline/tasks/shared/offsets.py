@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from unicodedata import category
 
 from pipeline.errors import Problems
-from pipeline.metrics.base import UNSPACED
+from pipeline.metrics.base import UNSPACED_OR_RARE
 
 OffsetUnit = Literal["characters", "utf16", "bytes"]
 """The unit of a corpus's offsets: characters (code points), UTF-16 code units (JavaScript, Java,
@@ -15,11 +15,8 @@ C#), or bytes of UTF-8 (Go, Rust, C)."""
 _ENCODINGS = {"utf16": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
 _UNIT_NAMES: dict[OffsetUnit, str] = {"utf16": "UTF-16", "bytes": "byte"}
 
-# Also rare Chinese characters, and Hangul, whose particles have no space before them.
-_match_unspaced = re.compile(
-    f"{UNSPACED.pattern}|[\u3400-\u4dff\u9fa6-\u9fff\uac00-\ud7af\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
-).match
+# Also Hangul, whose particles have no space before them.
+_match_unspaced = re.compile(f"{UNSPACED_OR_RARE.pattern}|[\uac00-\ud7af]").match
 
 
 def to_characters(text: str, offset: int, unit: OffsetUnit) -> int | None:

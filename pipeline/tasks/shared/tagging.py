@@ -2,18 +2,24 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Problems
 from pipeline.metrics.spans import spans
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, TagsWords
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.capabilities import (
+    HasConfidence,
+    HasUnits,
+    Perturbable,
+    ShowsSpans,
+    TagsWords,
+)
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row
@@ -42,8 +48,21 @@ class Tagged(Protocol):
         """T tags, one for each word."""
 
 
+class SpanOfWords(Protocol):
+    """Words [start, end) of a sentence."""
+
+    @property
+    def start(self) -> int:
+        """The index of the first word."""
+
+    @property
+    def end(self) -> int:
+        """One more than the index of the last word."""
+
+
 E = TypeVar("E", bound=Tagged)
 R = TypeVar("R")
+S = TypeVar("S", bound=SpanOfWords)
 
 
 class TaggedSpan(NamedTuple):
@@ -56,7 +75,12 @@ class TaggedSpan(NamedTuple):
 
 
 class TaggingTask(
-    Task[E, Tags, R], HasConfidence[E], HasUnits[E, Tags], Perturbable[E], TagsWords[E]
+    Task[E, Tags, R],
+    HasConfidence[E],
+    HasUnits[E, Tags],
+    Perturbable[E],
+    TagsWords[E],
+    ShowsSpans[E, R],
 ):
     """Predictions are tags in IOB2 (orphan I- tags allowed).
 
@@ -65,6 +89,7 @@ class TaggingTask(
 
     head = "classes"
     claim_and_decision_names = ("spans", "tags")
+    claim_input = "tokens"
     metric_names = ("f1", "precision", "recall")
     glossary: ClassVar[Mapping[str, str]] = {
         f"{OTHER_BOUNDS}, {NO_SPAN}": "In a confusion table: the span overlaps a span with other "
@@ -116,6 +141,10 @@ class TaggingTask(
         fields = {"tokens": tuple(tokens), "tags": tuple(tags)}
         changed: E = replace(example, **fields)  # type: ignore[type-var]
         return changed
+
+    def shown_texts(self, example: E) -> tuple[str, ...]:
+        """The tokens with spaces between them."""
+        return (" ".join(example.tokens),)
 
     def featurize(
         self,
@@ -178,11 +207,11 @@ class TaggingTask(
         annotated span, else NO_SPAN. Missed annotated spans follow.
         """
         gold, predicted = self.claimed_spans(example.tags), self.claimed_spans(prediction)
+        bounds = token_bounds(example.tokens)
         for extents, label in predicted.items():
             gold_label = gold.get(extents) or _label_without_match(extents, gold)
-            expected = " / ".join(
-                _span_text(example, gold, overlap) for overlap in _overlapping(extents, gold)
-            )
+            overlaps = _overlapping(extents, gold)
+            expected = " / ".join(_span_text(example, gold, overlap) for overlap in overlaps)
             words = tuple(chain.from_iterable(range(*extent) for extent in extents))
             yield Claim(
                 words,
@@ -191,6 +220,8 @@ class TaggingTask(
                 expected or NO_SPAN,
                 _span_text(example, predicted, extents),
                 gold_label == label,
+                _pieces_in_text(chain.from_iterable(overlaps), bounds),
+                _pieces_in_text(extents, bounds),
             )
         for extents in sorted(gold.keys() - predicted.keys()):
             yield Claim(
@@ -200,6 +231,7 @@ class TaggingTask(
                 _span_text(example, gold, extents),
                 "",
                 False,
+                _pieces_in_text(extents, bounds),
             )
 
 
@@ -357,6 +389,32 @@ def decode_spans(
         elif prefix == "I":
             decoded[-1] = decoded[-1]._replace(end=word + 1, score=min(decoded[-1].score, score))
     return decoded
+
+
+def token_bounds(tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """The characters [start, end) of each token, if spaces join the tokens."""
+    ends = accumulate(map(len, tokens))
+    return [
+        (end + number - len(token), end + number)
+        for number, (token, end) in enumerate(zip(tokens, ends, strict=True))
+    ]
+
+
+def in_text(span: S, text: str, bounds: Sequence[tuple[int, int]]) -> S:
+    """A span of words with positions in the text. `bounds` has the characters of each word.
+
+    `span` is a frozen dataclass with `start`, `end` and `text`.
+    """
+    start, end = bounds[span.start][0], bounds[span.end - 1][1]
+    fields: dict[str, Any] = {"start": start, "end": end, "text": text[start:end]}
+    placed: S = replace(span, **fields)  # type: ignore[type-var]
+    return placed
+
+
+def _pieces_in_text(
+    pieces: Iterable[tuple[int, int]], bounds: Sequence[tuple[int, int]]
+) -> CharacterSpans:
+    return tuple((bounds[start][0], bounds[end - 1][1]) for start, end in pieces)
 
 
 def _label_without_match(extents: Extents, labels: Mapping[Extents, str]) -> str:

@@ -1,6 +1,7 @@
 """Confidences of claims and decisions, also without any claim."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,12 @@ import pytest
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
+from pipeline.tasks import task_named
+from pipeline.tasks.multiple_choice import Example as Choices
+from pipeline.tasks.semantic_role_labeling import Example as Predicate
+from pipeline.tasks.shared.tagging import bio_classes
+from pipeline.tasks.span_extraction import Answer
+from pipeline.tasks.span_extraction import Example as Question
 from pipeline.tasks.token_classification import TASK, Example
 
 CLASSES = ("O", "B-X", "I-X")
@@ -48,6 +55,46 @@ def test_the_confidence_of_a_claim_is_the_minimum_of_its_decisions(split: EvalSe
         ["b", "Bo", "", False],
     ]
     assert np.isnan(claims["calibrated"][1])
+    assert claims[["gold_spans", "predicted_spans"]].to_numpy().tolist() == [
+        [[[0, 7]], [[0, 7]]],
+        [[[0, 2]], []],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "example", "prediction", "size"),
+    [
+        ("span_extraction", Question("q", "Who?", "Bo saw Ada", (Answer("Ada", 7),)), "Bo saw", 1),
+        (
+            "multiple_choice",
+            Choices("q", "Ada saw Bo", "Who?", ("Ada", "Bo"), (0, 8), ("Ada",)),
+            "Bo",
+            1,
+        ),
+        (
+            "semantic_role_labeling",
+            Predicate("q", ("Ada", "saw", "Bo"), 1, ("B-A0", "B-V", "B-A1")),
+            ["O", "B-V", "B-A2"],
+            3,
+        ),
+    ],
+)
+def test_spans_of_claims_are_in_their_text(
+    task: str, example: Any, prediction: Any, size: int, tmp_path: Path
+) -> None:
+    kind = task_named(task)
+    write_features([], tmp_path / "none")
+    table = FeatureTable(tmp_path / "none")
+    classes = bio_classes(("A0", "A1", "A2", "V"))
+    split = EvalSet(kind, classes, [example], table, np.empty(0, np.int64))
+    predictions = [prediction] if isinstance(prediction, list) else {"q": prediction}
+    decisions = collect_decisions(kind, split, predictions, [np.zeros((size, 9))], {})
+    _, claims = confidence_tables(kind, split, predictions, decisions, {})
+    assert len(claims) > 0
+    for _, claim in claims.iterrows():
+        for name in ("gold", "predicted"):
+            parts = [claim["text"][start:end] for start, end in claim[f"{name}_spans"]]
+            assert parts == [claim[name].split(": ")[-1]] * bool(claim[name] not in ("", "(none)"))
 
 
 def test_tables_without_claims_or_examples_are_written(split: EvalSet, tmp_path: Path) -> None:

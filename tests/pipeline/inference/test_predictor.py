@@ -24,7 +24,9 @@ from pipeline.evaluation.evaluate import EvalSet, decode
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.files import sha256, write_json
 from pipeline.inference import predictor as module
-from pipeline.inference.predictor import Prediction, Predictor, load
+from pipeline.inference.loading import load
+from pipeline.inference.prediction import Prediction
+from pipeline.inference.predictor import Predictor
 from pipeline.mixing.batches import Batch
 from pipeline.model import prompt as prompt_module
 from pipeline.model.backbone import Backbone

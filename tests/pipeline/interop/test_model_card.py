@@ -123,3 +123,12 @@ def test_the_card_of_a_trained_backbone_says_to_load_it_alone() -> None:
     assert "This artifact includes its trained weights" in text
     assert "Load it alone: its backbone differs from the others" in text
     assert "share forward passes" not in text
+
+
+def test_it_says_that_the_shared_prompt_has_not_seen_the_corpus() -> None:
+    sentence = "The shared prompt has not seen quiz"
+    unseen = {**CONFIG.provenance, "pretrained_on": ["other"]}
+    unknown = {**CONFIG.provenance, "pretrained_on": []}
+    assert sentence not in card().text
+    assert sentence in card(dataclasses.replace(CONFIG, provenance=unseen)).text
+    assert sentence not in card(dataclasses.replace(CONFIG, provenance=unknown)).text

@@ -342,6 +342,8 @@ def test_calibration_confusion_and_mistakes(root: Path) -> None:
             "gold": ["PER: Ada", "LOC: Ada", "PER: Ada", "PER: Bo"],
             "predicted": ["PER: Ada"] * 3 + [""],
             "right": [True, False, True, False],
+            "gold_spans": [[[0, 3]], [[0, 3]], [[0, 3]], [[6, 8]]],
+            "predicted_spans": [[[0, 3]], [[0, 3]], [[0, 3]], []],
             "calibrated": [0.75, 0.75, 0.5, None],
         }
     )
@@ -365,6 +367,8 @@ def test_calibration_confusion_and_mistakes(root: Path) -> None:
     )
     assert r"| 0.75 | b | LOC: Ada | PER: Ada | Ada \| Bo |" in text
     assert text.count("| c |") == 0, "a missed entity has no confidence"
+    assert len(re.findall(r"<mark [^>]*><mark [^>]*>Ada</mark></mark>", html)) == 1
+    assert all(f">{label}</span>" in html for label in ("predicted PER", "gold LOC"))
     assert html.count("<svg") == 9 + 2
     assert "Measures of confidence" not in text
     measures = pd.DataFrame(

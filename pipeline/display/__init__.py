@@ -1,0 +1,1 @@
+"""Texts with labeled spans as HTML and as plain text."""

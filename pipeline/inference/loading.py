@@ -1,0 +1,100 @@
+"""Load a predictor: the artifacts of one or many tasks on their common backbone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.artifacts.artifact import load_into_backbone
+from pipeline.artifacts.config import TaskHead
+from pipeline.errors import UserError
+from pipeline.inference.arguments import check_load_arguments
+from pipeline.inference.artifact_set import (
+    check_compatible,
+    merge_heads,
+    read_artifacts,
+    warnings_of,
+)
+from pipeline.inference.predictor import Predictor
+from pipeline.model.backbone import Backbone
+from pipeline.params import BackboneParams
+from pipeline.pretrained.location import locate
+from pipeline.pretrained.tokenizer import Tokenizer
+
+DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
+MIN_WINDOW = 8
+
+
+def load(
+    artifacts: Mapping[str, Path | str] | Sequence[Path | str],
+    backbone: BackboneParams | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_length: int | None = None,
+    stride: int | None = None,
+) -> Predictor:
+    """Load a predictor for all tasks of some artifacts, which were trained on the same backbone.
+
+    `artifacts` are folders. The name of a task is the name of its head. In a mapping, the key is
+    the new name of an artifact's head, if it has only one head. `backbone` is another location of
+    the backbone, with the same files. Windows have at most `max_length` tokens and overlap by
+    `stride`; by default, these are the values that each head was trained with. Raises UserError if
+    an argument has a wrong type, or if an artifact is broken, does not fit the backbone, or is not
+    compatible with another artifact.
+    """
+    check_load_arguments(artifacts, backbone, device, dtype, max_length=max_length, stride=stride)
+    served = read_artifacts(artifacts)
+    params = backbone or served[0].config.backbone
+    check_compatible(served, None if backbone else params)
+    folder = locate(params)
+    tokenizer = Tokenizer(folder)
+    heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
+    loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
+    prompts = [prompt for artifact in served for prompt in artifact.prompts(params, loaded)]
+    # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
+    load_into_backbone(served[0].folder, served[0].config, loaded)
+    offset = max(artifact.config.position_offset for artifact in served)
+    windows = [
+        _window_sizes(head, max_length, stride, tokenizer.max_length - offset)
+        for head in heads.values()
+    ]
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = Predictor(
+        loaded,
+        tokenizer,
+        heads,
+        prompts,
+        merge_heads(served, loaded.hidden_size),
+        windows,
+        device,
+        dtype,
+    )
+    predictor.warnings = warnings_of(served)
+    return predictor
+
+
+def _window_sizes(
+    head: TaskHead, max_length: int | None, stride: int | None, max_tokens: int
+) -> tuple[int, int]:
+    """Maximum length and overlap of the windows of a head.
+
+    The defaults (None) are the values of the head's training, if known. The backbone has positions
+    for `max_tokens` tokens of text. Raises UserError if the values are out of range.
+    """
+    if max_length is None:
+        length = min(max_tokens, head.max_length or DEFAULT_WINDOW)
+    else:
+        length = int(max_length)
+    if stride is not None:
+        overlap = int(stride)
+    elif length == head.max_length and head.stride is not None:
+        overlap = head.stride
+    else:
+        overlap = length // 4
+    if not MIN_WINDOW <= length <= max_tokens or not 0 <= overlap < max(1, length // 2):
+        raise UserError(
+            f"max_length is {length} and stride {overlap}, and the backbone has positions for "
+            f"{max_tokens} tokens of text; "
+            f"give a max_length of {MIN_WINDOW} to {max_tokens} and a stride below half of it"
+        )
+    return length, overlap

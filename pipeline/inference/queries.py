@@ -1,0 +1,172 @@
+"""Rows to predict: which task a row asks, and its checked example."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.artifacts.config import TaskHead
+from pipeline.errors import Problems, UserError, did_you_mean
+from pipeline.inference.arguments import plain
+from pipeline.inference.sentences import Sentence, predicate_index, split_sentence
+from pipeline.tasks.base.capabilities import MarksPredicate, TagsWords
+from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.task import Task
+from pipeline.tasks.shared.validation import check_text
+
+PREDICATE = "predicate"
+
+
+class Query(NamedTuple):
+    """A valid row. `task` is the index of its task.
+
+    `sentence` is the text of a row with `text` in place of tokens. If the row names no predicate,
+    `finder` is the index of the task that finds it, and `example` an example of that task.
+    """
+
+    id: str | int
+    task: int
+    example: Any
+    sentence: Sentence | None = None
+    finder: int | None = None
+
+
+class QueryReader:
+    """Checks rows for the tasks of a predictor. `kinds` are the kinds of task of `heads`."""
+
+    def __init__(self, heads: Mapping[str, TaskHead], kinds: Sequence[Task[Any, Any, Any]]) -> None:
+        self._heads, self._kinds, self._names = list(heads.values()), kinds, list(heads)
+        self._finders = [self._find_finders(task) for task in range(len(kinds))]
+        found_by = {finder for finders in self._finders for finder in finders}
+        asked = [task for task in range(len(kinds)) if task not in found_by] or range(len(kinds))
+        self._default = self._names[asked[0]] if len(asked) == 1 else None
+
+    def _find_finders(self, task: int) -> list[int]:
+        """The tasks that find predicates for a task; only the one named TASK_predicates, if any."""
+        kind = self._kinds[task]
+        if not isinstance(kind, MarksPredicate):
+            return []
+        finders = [
+            number
+            for number, (head, other) in enumerate(zip(self._heads, self._kinds, strict=True))
+            if head.classes == kind.finder_classes
+            and isinstance(other, TagsWords)
+            and not isinstance(other, MarksPredicate)
+        ]
+        named = [n for n in finders if self._names[n] == f"{self._names[task]}_predicates"]
+        return named or finders
+
+    def read(self, number: int, row: Any) -> Query:
+        """Check the row with this number. Raises UserError with all problems of the row."""
+        if isinstance(row, UserError):
+            raise row
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping "
+                "of keys to values"
+            )
+        row = plain(row)
+        where = row.get("where", f"rows[{number}]")
+        id_ = number if row.get("id") is None else row["id"]
+        task = self._task(row, where)
+        row, sentence = self._with_tokens(task, {**row, "where": where})
+        finder = self._finder(task, row)
+        problems = [*_id_problems(id_, where), *self._missing(task, row, finder)]
+        if problems:
+            raise UserError(*problems)
+        asked = task if finder is None else finder
+        example = self._example(asked, {**row, "id": str(id_)}, sentence)
+        if not _is_text([id_, *(row[key] for key in self._kinds[asked].query_keys)]):
+            raise UserError(
+                f"{where}: contains half a surrogate pair, which is not a character; correct the "
+                "program that wrote the row"
+            )
+        return Query(id_, task, example, sentence, finder)
+
+    def _task(self, row: Mapping[str, Any], where: str) -> int:
+        name = row.get("task", self._default)
+        if name is None:
+            raise UserError(f"{where}: key 'task' is missing; give one of {', '.join(self._names)}")
+        if name not in self._names:
+            raise UserError(
+                f"{where}: task: no task {str(name)[:40]!r}{did_you_mean(str(name), self._names)}"
+            )
+        return self._names.index(name)
+
+    def _with_tokens(self, task: int, row: Row) -> tuple[Row, Sentence | None]:
+        """The row with tokens made of its text, if it has text; and the sentence."""
+        text = row.get("text")
+        if not isinstance(self._kinds[task], TagsWords) or text is None:
+            return row, None
+        if row.get("tokens") is not None:
+            raise UserError(
+                f"{row['where']}: has text and tokens, which may differ; leave out one of them"
+            )
+        problems = Problems()
+        check_text("text", text, row["where"], problems)
+        problems.raise_if_any()
+        sentence = split_sentence(text, self._heads[task].word_rule)
+        return row | {"tokens": [word.text for word in sentence.words]}, sentence
+
+    def _finder(self, task: int, row: Row) -> int | None:
+        """The task that finds the predicate of a row without; None if the row needs none."""
+        if not isinstance(self._kinds[task], MarksPredicate) or row.get(PREDICATE) is not None:
+            return None
+        finders = self._finders[task]
+        if len(finders) > 1:
+            names = ", ".join(self._names[finder] for finder in finders)
+            raise UserError(
+                f"{row['where']}: 'predicate' is missing, and several tasks find predicates "
+                f"({names}); give the predicate, load only one of them, or rename one to "
+                f"{self._names[task]}_predicates by load({{NAME: FOLDER, ...}})"
+            )
+        return finders[0] if finders else None
+
+    def _missing(self, task: int, row: Row, finder: int | None) -> list[str]:
+        kind = self._kinds[task]
+        keys = [key for key in kind.query_keys if finder is None or key != PREDICATE]
+        missing = [key for key in keys if key not in row]
+        if not missing:
+            return []
+        needed = ["tokens (or text)" if key == "tokens" else key for key in keys]
+        message = (
+            f"{row['where']}: {' and '.join(map(repr, missing))} missing; rows of task "
+            f"{self._names[task]!r} need {', '.join(needed)}"
+        )
+        if PREDICATE in missing and isinstance(kind, MarksPredicate):
+            message += (
+                ". To find predicates, load also an artifact of a task with the classes "
+                f"{', '.join(kind.finder_classes)}"
+            )
+        return [message]
+
+    def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
+        problems = Problems()
+        if sentence and isinstance(self._kinds[task], MarksPredicate):
+            row |= {PREDICATE: predicate_index(row[PREDICATE], sentence, row["where"])}
+        example = self._kinds[task].example_for_prediction(row, problems)
+        problems.raise_if_any()
+        return example
+
+    def with_predicate(self, query: Query, predicate: int) -> Any:
+        """The example of a query's task for a predicate that its finder found."""
+        row = {
+            "id": str(query.id),
+            "tokens": query.example.tokens,
+            "where": "",
+            PREDICATE: predicate,
+        }
+        return self._example(query.task, row, None)
+
+
+def _id_problems(id_: Any, where: str) -> list[str]:
+    if isinstance(id_, str | int) and not isinstance(id_, bool):
+        return []
+    return [f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"]
+
+
+def _is_text(value: Any) -> bool:
+    r"""Whether UTF-8 can encode all text in a value; it cannot encode "\ud800" from JSON."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(_is_text(inner) for pair in value.items() for inner in pair)
+    return not isinstance(value, Sequence) or all(map(_is_text, value))
