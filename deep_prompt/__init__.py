@@ -62,10 +62,11 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
     Raises UserError if the folder has no artifact, or an artifact of another format version.
     """
     from pipeline.artifacts import config
+    from pipeline.artifacts.zoo import artifact_folder
     from pipeline.inference.arguments import check_path
 
     check_path("artifact", artifact)
-    return config.load_config(Path(artifact))
+    return config.load_config(artifact_folder(artifact))
 
 
 def __getattr__(name: str) -> Any:

@@ -295,11 +295,11 @@ class TaskParams:
 
     `source` is the corpus's folder under `data_root`, or "hub". `init_from` is the artifact (a
     folder under artifacts/) whose prompt the arm multitask starts from: pretrain/MIXTURE,
-    multitask/TASK or imported/NAME. Windows have at most `max_length` tokens and overlap by
-    `stride`. Predicted answers have at most `max_answer_length` sub-words (null: 30; only for tasks
-    that extract answers). `test_rows` limits the test set to this many examples, selected by a hash
-    (null: all). In params.yaml, a key with the name of an arm overrides that arm's params for this
-    task.
+    multitask/TASK, zoo/NAME or imported/NAME. Windows have at most `max_length` tokens and overlap
+    by `stride`. Predicted answers have at most `max_answer_length` sub-words (null: 30; only for
+    tasks that extract answers). `test_rows` limits the test set to this many examples, selected by
+    a hash (null: all). In params.yaml, a key with the name of an arm overrides that arm's params
+    for this task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
@@ -320,10 +320,10 @@ class TaskParams:
                 "give a max_length of at least 8 and a stride below half of it"
             )
         arms = [arm.name for arm in ARMS.values() if arm.prompt == "deep"]
-        if not re.fullmatch(rf"(pretrain|imported|{'|'.join(arms)})/\w[\w.-]*", self.init_from):
+        if not re.fullmatch(rf"(pretrain|imported|zoo|{'|'.join(arms)})/\w[\w.-]*", self.init_from):
             raise ValueError(
                 f"init_from is {self.init_from!r}; give pretrain/MIXTURE, "
-                f"{', '.join(f'{arm}/TASK' for arm in arms)} or imported/NAME"
+                f"{', '.join(f'{arm}/TASK' for arm in arms)}, zoo/NAME or imported/NAME"
             )
 
 

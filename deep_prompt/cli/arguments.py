@@ -15,8 +15,20 @@ SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
 
 def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
     """Add --artifact. `options` override those of `add_argument`."""
-    defaults = {"required": True, "type": Path, "metavar": "DIR", "help": "folder of the artifact"}
+    defaults = {
+        "required": True,
+        "type": artifact,
+        "metavar": "DIR",
+        "help": "folder of the artifact, or zoo:NAME",
+    }
     parser.add_argument("--artifact", **{**defaults, **options})
+
+
+def artifact(text: str) -> Path:
+    """The folder of an artifact, as an argparse type. Raises UserError for an unknown zoo:NAME."""
+    from pipeline.artifacts.zoo import artifact_folder
+
+    return artifact_folder(text)
 
 
 def positive_integer(text: str) -> int:

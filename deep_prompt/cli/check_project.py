@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 from deep_prompt.cli.yaml_edit import lines_of_anchors
+from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import load_yaml
 from pipeline.data.recipe import load_recipe
-from pipeline.errors import UserError
+from pipeline.errors import UserError, did_you_mean
 from pipeline.tasks import check_answer_length
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
@@ -37,6 +38,12 @@ def check_project() -> None:
             check_answer_length(key, recipe.task, task.max_answer_length)
         except UserError as error:
             problems += error.problems
+        kind, _, source = task.init_from.partition("/")
+        if kind == "zoo" and source not in zoo_names():
+            problems.append(
+                f"{PARAMS}: tasks.{name}.init_from: the zoo has no "
+                f"{source!r}{did_you_mean(source, zoo_names())}"
+            )
     if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)

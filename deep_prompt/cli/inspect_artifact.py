@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deep_prompt.cli.arguments import artifact
 from pipeline.arms import ARMS
 from pipeline.errors import UserError
 from stages.runtime.entry import size_of
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("artifact", type=Path, metavar="DIR", help="folder of the artifact")
+    parser.add_argument(
+        "artifact", type=artifact, metavar="DIR", help="folder of the artifact, or zoo:NAME"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print the config of the artifact as JSON"
     )

@@ -30,6 +30,7 @@ TRAINING_PARAMS = Path("data/training_params")
 ANSWER_LENGTHS = Path("data/answer_lengths")
 
 ARTIFACTS = Path("artifacts")
+ZOO_ARTIFACTS = ARTIFACTS / "zoo"
 MODELS = Path("models")
 RUNS = Path("runs")
 RESOURCE_USAGE = Path("resource_usage")  # ignored by git and DVC, because it varies between runs

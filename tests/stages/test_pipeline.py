@@ -44,6 +44,7 @@ ALL = (
         "generate@ner",
         "report",
         "training_params",
+        "zoo",
         "baseline@head_only-world_ner",
         "evaluate_baseline@head_only-world_ner",
     }

@@ -146,6 +146,8 @@ def make_project(folder: Path) -> dict[str, Any]:
 
     for name in ("pipeline", "stages", "deep_prompt", "data_recipes"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "zoo").mkdir()
+    (folder / "zoo" / "README.md").write_text("No artifacts.\n")
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     write_corpus("srl", folder / "data/raw/srl", 40, 7)

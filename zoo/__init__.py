@@ -1,0 +1,1 @@
+"""Artifacts that ship with the project, one folder each; `pipeline.artifacts.zoo` finds them."""
