@@ -87,6 +87,6 @@ def _document(doc: "Doc", where: str, group: str | None, problems: Problems) -> 
         for number, span in enumerate(doc.ents if group is None else doc.spans[group])
     )
     words = tuple(
-        Word(token.text, token.idx, token.idx + len(token)) for token in doc if not token.is_space
+        Word(token.text, token.idx, token.idx + len(token)) for token in doc if token.text.strip()
     )
     return Document(where, doc.text, spans, None, words)
