@@ -47,7 +47,7 @@ def documents(source: Source, group: str | None, problems: Problems) -> Iterator
     except _FORMAT_ERRORS as error:
         problems.add(
             str(path),
-            f"not valid DocBin of spaCy: {str(error)[:200]}; write it again with "
+            f"not valid DocBin of spaCy: {str(error)[:60]}; write it again with "
             "DocBin(docs=docs).to_disk(path)",
             "not-docbin",
             hides=True,
