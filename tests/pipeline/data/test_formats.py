@@ -3,9 +3,11 @@
 The page explains all options.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +41,7 @@ def examples() -> list[Example]:
     for kind, name, text in re.findall(r"^```(\w+) ?(.*)\n((?:.*\n)*?)^```$", PAGE, re.MULTILINE):
         if kind == "yaml":
             result.append(Example(text, {}, ""))
-        elif kind == "text":
+        elif kind in ("text", "python"):
             result[-1].files[name] = text
         else:
             result[-1] = result[-1]._replace(rows=text)
@@ -58,6 +60,8 @@ def test_example_reads_to_its_rows(example: Example, tmp_path: Path) -> None:
     for name, text in example.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(compress(text.encode(), Path(name).suffix))
+        if name.endswith(".py"):  # it writes binary files
+            run_python(tmp_path / name)
     recipe, _ = load_recipe(path).resolve_auto(tmp_path)
     problems = Problems()
     rows: list[Row] = []
@@ -66,6 +70,14 @@ def test_example_reads_to_its_rows(example: Example, tmp_path: Path) -> None:
             rows += READERS[recipe.reader].read(file, recipe.options, problems)
     assert messages_of(problems) == []
     assert without_where(rows) == json_values(example.rows)
+
+
+def run_python(path: Path) -> None:
+    """Run a program of the page in its folder; skips the test if spaCy is missing."""
+    if "spacy" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("spacy")
+    with contextlib.chdir(path.parent):
+        runpy.run_path(str(path))
 
 
 def json_values(text: str) -> list[Any]:
