@@ -19,7 +19,7 @@ from pipeline.data.readers import READERS
 from pipeline.data.readers.base import matching_files
 from pipeline.data.readers.hub import Hub
 from pipeline.data.recipe import load_recipe
-from pipeline.errors import Problems
+from pipeline.errors import Problems, UserError
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import COMMON_KEYS, Row
 from tests.support.paths import ROOT
@@ -93,6 +93,37 @@ def json_values(text: str) -> list[Any]:
 def test_page_has_examples() -> None:
     assert len(EXAMPLES) > 12
     assert sum(bool(example.rows) for example in EXAMPLES) >= len(EXAMPLES) - 2
+
+
+def exports() -> list[tuple[str, str]]:
+    """The table of exports: the tool, and the lines of its recipe."""
+    table = PAGE.split("| your tool's export | recipe |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) == len(table.splitlines()) > 12
+    return rows
+
+
+@pytest.mark.parametrize(("tool", "lines"), exports())
+def test_recipe_of_an_export_is_valid(tool: str, lines: str, tmp_path: Path) -> None:
+    """It is valid for at least one type of task."""
+    values = {"license": "CC0", "source": "ours", "files": {"train": "train.jsonl"}}
+    values |= {"carve_validation": 0.1, "carve_test": 0.1, "labels": ["a", "b"]}
+    for code in re.findall(r"`((?:reader|options|files): .*?)`", lines):
+        values |= YAML(typ="safe").load(code)
+    if "reader" not in values:
+        assert "hub:" in lines
+        return
+    problems = list[str]()
+    for name in NAMES:
+        path = tmp_path / f"{name}.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            labeled = values if task_named(name).check_labels(("a", "b")) == [] else {}
+            YAML(typ="safe").dump((labeled or values | {"labels": []}) | {"task": name}, file)
+        try:
+            load_recipe(path)
+        except UserError as error:
+            problems.append(str(error))
+    assert len(problems) < len(NAMES), problems
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -549,6 +549,18 @@ def test_spacy_without_annotation_groups_or_library(
     assert "install it with pip install 'deep-prompt[spacy]'" in messages(problems)[0]
 
 
+def test_json_min_of_label_studio_has_plain_fields(tmp_path: Path) -> None:
+    region = {"start": 0, "end": 7, "text": "Ada Lee", "labels": ["PER"]}
+    content = json_list([{"id": 3, "text": TEXT, "label": [region], "annotator": 1}])
+    options = {"fields": {"text": None, "spans": "label"}}
+    rows, problems = read(content, tmp_path, options, "a.json")
+    assert (tagged(rows[0]), rows[0]["id"], dict(problems.counts)) == (
+        [("PER", "Ada Lee")],
+        "3",
+        {},
+    )
+
+
 def test_tables_need_only_the_columns_of_text_and_spans(tmp_path: Path) -> None:
     content = parquet([exports.plain(TEXT, [ADA]) | {"n": 1}])
     rows, problems = read(content, tmp_path, {}, "a.parquet")
@@ -567,6 +579,9 @@ def test_lines_are_rows(tmp_path: Path) -> None:
     record = exports.plain(text, spans) | {"id": 3}
     rows, problems = read(json_lines([record]), tmp_path, {"lines": True})
     assert not problems.counts
+    assert [row["where"].removeprefix(f"{tmp_path}/") for row in rows] == [
+        f"a.jsonl:1, line {number}" for number in (1, 3, 5)
+    ]
     assert without_where(rows) == [
         {"tokens": ["Ada", "ran", "."], "tags": ["B-PER", "O", "O"], "id": "3-0", "title": "3"},
         {
