@@ -52,7 +52,10 @@ def _annotation(record: Record, value: Any, where: str, problems: Problems) -> A
         )
         return None
     result = chosen[0].get("result")
-    return _labels(result, problems) if isinstance(result, list) else result
+    if isinstance(result, list):
+        return _labels(result, problems)
+    add_wrong_type("annotations.result", result, "a list", where, problems)
+    return None
 
 
 def _labels(result: list[Any], problems: Problems) -> list[Any]:
