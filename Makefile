@@ -38,9 +38,12 @@ lint: $(INSTALLED)
 	ruff format --check
 	mypy
 
-# Write the table in docs/backbones.md from a run of the tests.
+# Write docs/backbones.md from tiny models of all types and from a run of the tests.
 backbones: $(INSTALLED)
-	python -m pytest tests/pipeline/model/test_families.py --backbone-table docs/backbones.md
+	mkdir -p .work
+	python -m tests.support.all_types .work/backbone_types.json
+	python -m pytest tests/pipeline/model/test_families.py \
+	    --backbone-table docs/backbones.md --backbone-types .work/backbone_types.json
 
 # Write the table in docs/problems.md from a run that provokes each kind of problem.
 problems: $(INSTALLED)

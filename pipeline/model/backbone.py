@@ -390,8 +390,9 @@ def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, F
         except (OSError, ValueError, KeyError) as error:
             if error.args == (ATTENTION,):
                 raise UserError(
-                    f"{folder}: deep prompts do not work on this {config.model_type!r} model: its classes "
-                    "do not use the attention interface of transformers; use another backbone"
+                    f"{folder}: deep prompts do not work on this {config.model_type!r} model: its "
+                    "classes do not use the attention interface of transformers; use another "
+                    "backbone"
                 ) from error
             raise UserError(
                 f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "

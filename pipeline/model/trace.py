@@ -58,7 +58,8 @@ def trace(model: Any, family: Family, run: Run) -> Family:
     """Return the complete record of the family of `model`, and number its attention modules.
 
     `run` makes a forward pass of one text, and adds the calls of the attention to the list `calls`;
-    `last_token` replaces the last token of the text. Raises UserError if the forward pass fails, or if prompts cannot enter every layer.
+    `last_token` replaces the last token of the text. Raises UserError if the forward pass fails, or
+    if prompts cannot enter every layer.
     """
     model_type, calls = model.config.model_type, list[AttentionCall]()
     if getattr(model.config, "is_encoder_decoder", False):

@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.files import atomic_folder, sha256, write_json
 
 SUFFIX = ".gguf"
-_RECORD = "converted.json"
+RECORD = "converted.json"  # hashes of the file and of the converted weights
 
 
 def converted_folder(file: Path, digest: str | None = None) -> Path:
@@ -36,7 +36,7 @@ def converted_folder(file: Path, digest: str | None = None) -> Path:
         with _lock(file):
             if not folder.exists():  # Another process may have made it in the meantime.
                 _convert(file, digest, folder)
-    if load_json(folder / _RECORD).get("weights") != sha256(folder / "model.safetensors"):
+    if load_json(folder / RECORD).get("weights") != sha256(folder / "model.safetensors"):
         raise UserError(
             f"{folder}: the weights have changed since {file.name} was converted; delete the folder"
         )
@@ -71,7 +71,7 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
                 "save_pretrained wrote"
             ) from error
         weights = sha256(new / "model.safetensors")
-        write_json(new / _RECORD, {"file": file.name, "sha256": digest, "weights": weights})
+        write_json(new / RECORD, {"file": file.name, "sha256": digest, "weights": weights})
 
 
 def _check_libraries(file: Path) -> None:

@@ -73,7 +73,8 @@ def _hash_of_values(path: Path) -> str:
 def tokenizer_folder(source: str) -> Path:
     """Return the local folder with the config and tokenizer of a backbone; weights are ignored.
 
-    A GGUF file is converted. Raises UserError if the folder is missing or the source has no valid syntax.
+    A GGUF file is converted. Raises UserError if the folder is missing or the source has no valid
+    syntax.
     """
     match = _SYNTAX.fullmatch(source)
     if not match or (match[1] == "hub" and not _HUB.fullmatch(match[2])):

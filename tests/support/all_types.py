@@ -1,6 +1,6 @@
 """Deep prompts on a tiny random model of every text type of transformers.
 
-`python -m tests.support.all_types FILE` writes the outcomes as JSON: model type -> "admitted" or the
+`python -m tests.support.all_types FILE` writes the outcomes as JSON: model type -> ADMITTED, or the
 reason why not. Each model gets a process with limits of memory and time, because the sizes of some
 configs have names of their own, and their models stay large.
 """
