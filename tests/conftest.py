@@ -125,7 +125,7 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
 
 
-# `make backbones` writes docs/backbones.md. The cells of its first table are the outcomes of tests in
+# `make backbones` writes docs/backbones.md. The cells of its first table are outcomes of tests in
 # tests/pipeline/model/test_families.py.
 
 CELLS: dict[str, dict[str, str]] = {}

@@ -137,7 +137,10 @@ def _check_causal(model_type: str, family: Family, run: Run) -> None:
 
     A change of the last token changes the states of the other tokens, except in a causal model.
     """
-    causal = _equal(run(last_token=11)[:-1], run()[:-1])
+    plain = run()
+    if not _equal(run(), plain):
+        raise _refusal(model_type, "two forward passes of the same text differ")
+    causal = _equal(run(last_token=11)[:-1], plain[:-1])
     if causal != family.causal:
         kinds = ("bidirectional", "causal")
         raise _refusal(

@@ -26,7 +26,7 @@ from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.pretrained.families import family_of
 
 MEMORY_BYTES, SECONDS = 6 << 30, 60
-LAYERS, HIDDEN, HEADS, HEAD, INNER = 3, 128, 2, 64, 96
+LAYERS, HIDDEN, HEADS, HEAD, INNER = 3, 256, 4, 64, 96
 # The names that the configs give to their sizes.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(
@@ -40,7 +40,7 @@ SIZES: dict[str, Any] = {
         ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), HEADS
     ),
     **dict.fromkeys(("decoder_attention_heads",), HEADS),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 1),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("head_dim", "d_kv"), HEAD),
     **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim", "n_inner", "hidden_dim"), INNER),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "moe_intermediate_size"), INNER),
@@ -50,7 +50,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "moe_num_shared_experts"), 1),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), 64),
     **dict.fromkeys(("max_position_embeddings", "n_positions"), 64),
-    **dict.fromkeys(("initializer_range", "init_std", "initializer_factor"), 0.1),
+    **dict.fromkeys(("initializer_range", "init_std", "initializer_factor"), 0.05),
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -85,7 +85,7 @@ def save_tiny_model(model_type: str, folder: Path) -> None:
     model = transformers.AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+            parameter.add_(torch.randn_like(parameter) * 0.03)
     model.save_pretrained(folder)
 
 

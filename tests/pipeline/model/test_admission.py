@@ -99,7 +99,7 @@ def test_an_admitted_backbone_has_the_facts_that_others_read(backbone: Backbone)
     assert family.causal == family_of(backbone.config.model_type).causal
     ids, mask, types = texts(backbone, [5])
     soft = tiny.prompt_for("soft", backbone)
-    assert backbone(ids, mask, types, soft()).shape == (1, 5, backbone.hidden_size)
+    assert backbone(ids, mask, types, soft).shape == (1, 5, backbone.hidden_size)
     if family.positions == "absolute":
         backbone(*texts(backbone, [backbone.max_positions]))
     upper = DeepPrompt(tiny.prompt_for("deep", backbone).key_values[2:], first_layer=2)
@@ -170,7 +170,7 @@ def broken(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if change == "scale":
             query = 1.01 * query
         if change == "padding" and prompt is None and mask is not None:
-            mask = torch.ones_like(mask).tril()
+            mask = torch.ones_like(mask)
         if change == "prompt" and prompt is not None:
             kwargs["deep_prompt"] = prompt._replace(key_values=1.01 * prompt.key_values)
         if change == "layer" and prompt is not None and module.layer_idx == 1:
@@ -183,30 +183,22 @@ def broken(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "model_type", "message"),
     [
-        ("scale", "without a prompt, the hidden states differ from those of its own attention"),
-        ("padding", "without a prompt, the hidden states differ from those of its own attention"),
-        ("prompt", "a text as a prompt differs from the text itself"),
-        ("layer", r"no effect in layers \[1\]"),
-        ("noise", "two forward passes of the same texts differ"),
+        ("scale", "phi3", "the hidden states differ from those of its own attention"),
+        ("padding", "nomic_bert", "without a prompt, a padded text differs from the text alone"),
+        ("prompt", "phi3", "a text as a prompt differs from the text itself"),
+        ("prompt", "nomic_bert", "a prompt with the keys of the text itself has an effect"),
+        ("layer", "phi3", r"no effect in layers \[1\]"),
+        ("noise", "phi3", "two forward passes of the same text differ"),
     ],
 )
 def test_small_errors_of_the_attention_are_detected(
-    change: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: str, model_type: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved("phi3", tmp_path)
+    folder = saved(model_type, tmp_path)
     broken(change, monkeypatch)
     with pytest.raises(UserError, match=message):
-        Backbone.load(folder)
-
-
-def test_a_wrong_prompt_is_detected_in_a_bidirectional_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = saved("nomic_bert", tmp_path)
-    broken("prompt", monkeypatch)
-    with pytest.raises(UserError, match="a prompt with the keys of the text itself has an effect"):
         Backbone.load(folder)
 
 
