@@ -110,9 +110,10 @@ class Backbone(nn.Module):
         model, family, missing = _load_model(folder, lm_head, getattr(torch, precision))
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = _split_lm_head(model) if lm_head else (model, None)
-        # The pooler is unused. Its parameters would get no gradient, and ranks would diverge.
+        # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
+        # models call it in any case.
         if getattr(body, "pooler", None) is not None:
-            body.pooler = _NoPooler()
+            body.pooler = nn.Identity()
         missing = [name for name in missing if not name.startswith("pooler.")]
         if missing:
             contents = (
@@ -439,13 +440,6 @@ class _IdentityBody(nn.Module):
         self, *_: Any, inputs_embeds: Tensor, **__: Any
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
-
-
-class _NoPooler(nn.Module):
-    """A replacement for the pooler of a model, which some models call in any case."""
-
-    def forward(self, *_: Any) -> None:
-        return None
 
 
 def _split_lm_head(model: Any) -> tuple[Any, nn.Module]:

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import re
 import resource
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +22,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone, quiet_transformers
-from pipeline.pretrained.families import family_of
+from pipeline.pretrained.families import FAMILIES, family_of
 
-MEMORY_BYTES, SECONDS = 6 << 30, 60
-LAYERS, HIDDEN, HEADS, HEAD, INNER = 3, 256, 4, 64, 96
+MEMORY_BYTES, SECONDS = 6 << 30, 15  # of CPU time
+LAYERS, HIDDEN, HEADS, KEY_HEADS, HEAD, INNER = 3, 256, 4, 2, 64, 96
 # The names that the configs give to their sizes.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(
@@ -40,7 +39,6 @@ SIZES: dict[str, Any] = {
         ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"), HEADS
     ),
     **dict.fromkeys(("decoder_attention_heads",), HEADS),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("head_dim", "d_kv"), HEAD),
     **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim", "n_inner", "hidden_dim"), INNER),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "moe_intermediate_size"), INNER),
@@ -58,9 +56,21 @@ SIZES: dict[str, Any] = {
 }
 
 
+OWN_SIZES: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
+}
+
+
 def text_types() -> list[str]:
-    """The model types whose base model takes the token ids of a text, and no images or sounds."""
-    return sorted(name for name, classes in MODEL_MAPPING_NAMES.items() if _takes_text(classes))
+    """The model types whose base model takes the token ids of a text, and no images or sounds.
+
+    Families with a reference test are not among them.
+    """
+    return sorted(
+        name
+        for name, classes in MODEL_MAPPING_NAMES.items()
+        if name not in FAMILIES and _takes_text(classes)
+    )
 
 
 def _takes_text(names: str | Sequence[str]) -> bool:
@@ -75,11 +85,14 @@ def _takes_text(names: str | Sequence[str]) -> bool:
         return False
 
 
-def save_tiny_model(model_type: str, folder: Path) -> None:
+def save_tiny_model(model_type: str, folder: Path, key_heads: int = KEY_HEADS) -> None:
     """Save a random model of few layers, with norms and biases that are not trivial."""
     config_class = CONFIG_MAPPING[model_type]
     known = {*config_class().to_dict(), *config_class.attribute_map}
-    sizes = SIZES | ({"pad_token_id": 1} if family_of(model_type).first_position else {})
+    sizes = SIZES | dict.fromkeys(("num_key_value_heads", "num_kv_heads"), key_heads)
+    if family_of(model_type).first_position:
+        sizes["pad_token_id"] = 1
+    sizes |= OWN_SIZES.get(model_type, {})
     config = config_class(**{name: size for name, size in sizes.items() if name in known})
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config)
@@ -95,14 +108,21 @@ NOT_RUN = "not run: "  # there is no tiny model
 
 def outcome(model_type: str) -> str:
     """ADMITTED, or the reason why not."""
+    result = _outcome(model_type, KEY_HEADS)
+    if NOT_RUN in result or "fails: RuntimeError" in result:
+        result = _outcome(model_type, HEADS)  # Some models have a key for each query.
+    return result
+
+
+def _outcome(model_type: str, key_heads: int) -> str:
     with TemporaryDirectory() as name:
         try:
             with quiet_transformers():
-                save_tiny_model(model_type, Path(name))
+                save_tiny_model(model_type, Path(name), key_heads)
         except UserError as error:
             return _reason(error)
         except Exception as error:  # of code that is not ours
-            return f"{NOT_RUN}{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            return f"{NOT_RUN}{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         try:
             Backbone.load(Path(name))
         except UserError as error:
@@ -121,7 +141,7 @@ def _reason(error: UserError) -> str:
 
 def _limited(model_type: str, results: Any) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     torch.set_num_threads(1)
     results.put(outcome(model_type))
 
@@ -134,7 +154,9 @@ def run(model_type: str) -> str:
     process.start()
     process.join()
     if results.empty():
-        return f"{NOT_RUN}the model needs more than {MEMORY_BYTES >> 30} GB or {SECONDS} seconds"
+        return (
+            f"{NOT_RUN}the model needs more than {MEMORY_BYTES >> 30} GB or {SECONDS} s of CPU time"
+        )
     return str(results.get())
 
 

@@ -117,7 +117,8 @@ def test_the_tokenizer_is_that_of_the_file(file: Path) -> None:
     assert (tokenizer.max_length, tokenizer.causal, tokenizer.pad_token_id) == (64, True, 2)
     words = ["the", "a", "Bonn."]
     expected = own(words, is_split_into_words=True, add_special_tokens=False).input_ids
-    assert sum(tokenizer.encode_words([words])[0], []) == expected
+    pieces = tokenizer.encode_words([words])[0]
+    assert [piece for word in pieces for piece in word] == expected
 
 
 def test_a_file_is_converted_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
