@@ -7,6 +7,7 @@ is up to date.
 """
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -488,7 +489,8 @@ def module_files(name: str) -> Iterator[Path]:
         )
 
 
-def imported(file: Path) -> set[Path]:
+@functools.cache
+def imported(file: Path) -> frozenset[Path]:
     """The project files that a file imports, also in functions and for type checking."""
     found: set[Path] = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
@@ -502,9 +504,10 @@ def imported(file: Path) -> set[Path]:
         else:
             continue
         found.update(path for name in names for path in module_files(name))
-    return found
+    return frozenset(found)
 
 
+@functools.cache
 def holds_code(file: Path) -> bool:
     """Whether a file has more than a docstring. A docstring changes no result."""
     return len(ast.parse((ROOT / file).read_text(encoding="utf-8")).body) > 1
