@@ -32,7 +32,3 @@ PARENT = os.getppid()
 # spin for a long time, and on a busy machine a training step then takes up to ten times as long
 # (benchmarks/RESULTS.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-# The GPUs of a rank: see GPUS in pipeline.distributed.cluster. CUDA reads the variable only once.
-if "DEEP_PROMPT_GPUS" in os.environ:
-    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["DEEP_PROMPT_GPUS"]

@@ -19,19 +19,23 @@ if TYPE_CHECKING:
 # A background job of a shell ignores SIGINT, and the processes of tests would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files that start processes or compile models, slowest first. `make test-fast` leaves them out.
+# Files that start processes, compile models or draw many plots, slowest first. `make test-fast`
+# leaves them out.
 SLOW = (
     "pipeline",
+    "launcher",
+    "families",
+    "parallel",
     "chaos",
     "experiments",
-    "parallel",
-    "launcher",
     "ranks",
-    "workers",
     "tune",
+    "report",
+    "interop",
+    "workers",
     "tracking",
-    "families",
     "fuzz",
+    "main",
     "stages",
     "new_kind",
     "code_hash",

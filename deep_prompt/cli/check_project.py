@@ -26,9 +26,13 @@ from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
 
+# Other imports are inside the functions: see deep_prompt.cli.main.
+# ruff: noqa: PLC0415
+
 
 def check_project() -> None:
     """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
+
     params = load_params()
     problems: list[str] = []
     for name, task in params.tasks.items():
@@ -75,7 +79,7 @@ def _run_without_git(project: Path) -> None:
     """Let DVC run in a project without git, such as a downloaded archive of it."""
     if any((folder / ".git").exists() for folder in (project, *project.parents)):
         return
-    from dvc.config import Config  # noqa: PLC0415  (see `_move_truncated_lock`)
+    from dvc.config import Config
 
     if not (folder := project / ".dvc").is_dir() or Config(folder)["core"].get("no_scm"):
         return
@@ -89,9 +93,8 @@ def _run_without_git(project: Path) -> None:
 
 def _move_truncated_lock(path: Path) -> None:
     """Rename dvc.lock if it is truncated."""
-    # DVC takes about a second to import, and `deep-prompt --help` must not wait for it.
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # noqa: PLC0415
-    from voluptuous import Invalid  # noqa: PLC0415
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
 
     try:
         COMPILED_LOCKFILE_SCHEMA(load_yaml(path) if path.exists() else {"schema": "2.0"})

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
-from pipeline.data.readers.base import not_utf8_message
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_stream
-from pipeline.tasks.base.row import Row
 from stages.runtime.entry import StopSignals, stops
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.params import BackboneParams
+    from pipeline.tasks.base.row import Row
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -177,8 +176,10 @@ def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
         yield line
 
 
-def _rows(lines: Iterable[bytes], name: str, default: Row) -> Iterator[Row | UserError]:
+def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
     """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
+    from pipeline.data.readers.base import not_utf8_message
+
     for line, raw in enumerate(lines, start=1):
         where = f"{name}:{line}"
         try:

@@ -18,7 +18,6 @@ from pipeline.arms import MULTITASK
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
-from pipeline.seeding import derive_seed
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.entry import log, log_wrote, report_errors, stops
 from stages.runtime.params import arm_of, load_params
@@ -152,6 +151,8 @@ def _study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise UserError("optuna is not installed; pip install 'deep-prompt[tune]'") from None
+    from pipeline.seeding import derive_seed
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.JournalStorage(
         JournalFileBackend(str(TUNING / str(target) / "study.jsonl"))

@@ -14,9 +14,6 @@ from pipeline.errors import UserError
 from pipeline.files import in_project
 
 SUPERVISOR = "DEEP_PROMPT_SUPERVISOR"  # variable: host:pid of the launching process
-GPUS = "DEEP_PROMPT_GPUS"
-"""Variable: CUDA_VISIBLE_DEVICES for the ranks. DeepSpeed's launcher overwrites that variable, and
-accepts only numbers in it."""
 MARKER = "DEEP_PROMPT_MARKER"  # variable: the file that rank 0 writes when it has finished
 PARALLEL = "DEEP_PROMPT_PARALLEL"  # variable: set by `deep-prompt parallel`, one rank per job
 
@@ -128,7 +125,12 @@ class Cluster:
     @property
     def is_single_process(self) -> bool:
         """Whether training runs in one process, without a launcher."""
-        return self.ranks == 1 and self.hostfile is None and not self.slurm
+        return self.ranks == 1 and self.is_one_machine
+
+    @property
+    def is_one_machine(self) -> bool:
+        """Whether all processes run on this machine."""
+        return self.hostfile is None and not self.slurm
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -202,7 +204,7 @@ def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def gpu_variables(count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that tells `count` ranks on this machine their GPUs, if any is needed.
+    """Return the variable that limits `count` ranks on this machine to their GPUs, if it is set.
 
     Raises UserError if CUDA_VISIBLE_DEVICES does not name enough GPUs, or parts of GPUs (MIG),
     which CUDA lets a process use only one at a time.
@@ -215,7 +217,18 @@ def gpu_variables(count: int, environment: Mapping[str, str]) -> dict[str, str]:
             f"CUDA_VISIBLE_DEVICES has {parts[0]!r}, a MIG part of a GPU, and ranks cannot train "
             "together on parts; name whole GPUs, or set ranks: 1 in cluster.yaml"
         )
-    return {GPUS: ",".join(gpus)}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+def local_rank_variables(rank: int, world: int, port: int) -> dict[str, str]:
+    """Return the variables of a rank if all ranks run on this machine (see `Ranks`)."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 def launch_command(
@@ -225,21 +238,17 @@ def launch_command(
     arguments: Sequence[str],
     port: int,
 ) -> list[str]:
-    """Return the command that starts `python -m MODULE ARGUMENTS` as every rank.
+    """Return the command that starts `python -m MODULE ARGUMENTS` as every rank on several hosts.
 
-    It is srun in a Slurm job, and DeepSpeed's launcher otherwise.
+    It is srun in a Slurm job, and DeepSpeed's launcher with a hostfile.
     """
     if cluster.slurm:
         # --wait=0: rank 0 may save files for a long time after the other ranks have ended.
         options = ["--kill-on-bad-exit=1", "--wait=0", f"--ntasks-per-node={cluster.ranks}"]
         return ["srun", *options, python, "-m", module, *arguments]
     launcher = [python, "-m", "deepspeed.launcher.runner", "--log_level", "error"]
-    launcher += ["--master_port", str(port)]
-    if cluster.hostfile is None:
-        launcher += ["--num_gpus", str(cluster.ranks)]  # the number of processes on a CPU, too
-    else:
-        launcher += ["--hostfile", cluster.hostfile, "--force_multi", "--launcher", "pdsh"]
-        launcher += ["--ssh_port", str(cluster.ssh_port)]
+    launcher += ["--master_port", str(port), "--hostfile", str(cluster.hostfile)]
+    launcher += ["--force_multi", "--launcher", "pdsh", "--ssh_port", str(cluster.ssh_port)]
     return [*launcher, "--no_local_rank", "--module", module, *arguments]
 
 

@@ -1,9 +1,11 @@
 """Launch a training stage as one process or as several ranks, and leave no process behind.
 
-The exit code of a launcher is not reliable: DeepSpeed's launcher returns 0 if its middle process
-was killed, although the ranks continue. A run is complete only if rank 0 has written its marker.
+On this machine, the ranks are child processes. DeepSpeed's launcher or srun starts those on other
+hosts, and its exit code is not reliable: DeepSpeed's launcher returns 0 if its middle process was
+killed, although the ranks continue. A run is complete only if rank 0 has written its marker.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from pipeline.distributed.cluster import (
     gpu_variables,
     launch_command,
     load_cluster,
+    local_rank_variables,
     rank_environment,
     read_hostfile,
 )
@@ -35,6 +38,9 @@ from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import CLUSTER, LAUNCHES
 
 GRACE_SECONDS = 60.0  # for a rank to write a checkpoint and exit, before it is killed
+FAILURE_GRACE_SECONDS = 15.0  # for the other ranks to report errors after a rank has failed
+
+Processes = list["subprocess.Popen[bytes]"]
 
 
 def launch(stage: Callable[..., None]) -> None:
@@ -63,7 +69,7 @@ def launch(stage: Callable[..., None]) -> None:
 
 
 def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
-    """Call the stage as a rank. While it runs, the rank has a file next to the marker."""
+    """Call the stage as a rank. While it runs, its process id is in a file next to the marker."""
     _end_with_supervisor()
     if ranks.rank:
         # Only rank 0 logs. Errors of all ranks go to stderr.
@@ -72,7 +78,7 @@ def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
     rank_file = marker and marker.with_name(f"{marker.name}.rank{ranks.rank}")
     try:
         if rank_file:
-            atomic_write(rank_file, "running\n")
+            atomic_write(rank_file, f"{os.getpid()}\n")
         run(stage, f"rank {ranks.rank} on {socket.gethostname()}: ")
         if marker and ranks.rank == 0:
             atomic_write(marker, "done\n")
@@ -95,9 +101,8 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
     if cluster.slurm:
         environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     environment = rank_environment(cluster, os.environ) | environment
-    if cluster.hostfile is None and not cluster.slurm:
+    if cluster.is_one_machine:
         environment |= gpu_variables(cluster.ranks, os.environ)
-        environment.pop("CUDA_VISIBLE_DEVICES", None)  # DeepSpeed's launcher would print a warning
     marker.unlink(missing_ok=True)
     environment_file = marker.with_name(f"{marker.name}.env")
     try:
@@ -105,18 +110,18 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
             stops() as stop_signals,
             _environment_file(environment_file, cluster, environment) as file_variable,
         ):
-            command = launch_command(cluster, sys.executable, f"stages.{stage}", arguments, port)
-            process = subprocess.Popen(
-                command, env=environment | file_variable, start_new_session=True
+            processes = _start(
+                cluster, f"stages.{stage}", arguments, port, environment | file_variable
             )
-            while process.poll() is None and not stop_signals:
+            while _is_running(processes) and not stop_signals:
                 time.sleep(0.1)
             if stop_signals:
                 log(f"received {signal.Signals(stop_signals[0]).name}; stopping the ranks")
-            _end_group(
-                process,
+            _end_groups(
+                processes,
                 signal.SIGUSR1 if cluster.slurm else signal.SIGTERM,
                 delay=0.0 if stop_signals else 2.0,
+                grace=GRACE_SECONDS if stop_signals else FAILURE_GRACE_SECONDS,
             )
             if hosts:
                 _wait_for_ranks(marker)
@@ -128,10 +133,35 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
         raise SystemExit(128 + stop_signals[0])
     if not complete:
         raise UserError(
-            f"{stage}: the ranks ended before rank 0 was done (the launcher's exit code is "
-            f"{process.returncode}); see the first error above, then run the stage again: it "
-            "resumes from its last checkpoint"
+            f"{stage}: the ranks ended before rank 0 was done (exit codes: "
+            f"{', '.join(str(process.returncode) for process in processes)}); see the first error "
+            "above, then run the stage again: it resumes from its last checkpoint"
         )
+
+
+def _start(
+    cluster: Cluster,
+    module: str,
+    arguments: Sequence[str],
+    port: int,
+    environment: Mapping[str, str],
+) -> Processes:
+    """Start the ranks of this machine, or one launcher of ranks. Each process leads a group."""
+    if cluster.is_one_machine:
+        command = [sys.executable, "-u", "-m", module, *arguments]
+        added = [local_rank_variables(rank, cluster.ranks, port) for rank in range(cluster.ranks)]
+    else:
+        command, added = launch_command(cluster, sys.executable, module, arguments, port), [{}]
+    return [
+        subprocess.Popen(command, env={**environment, **variables}, start_new_session=True)
+        for variables in added
+    ]
+
+
+def _is_running(processes: Processes) -> bool:
+    """Whether a process is running and none has failed."""
+    codes = [process.poll() for process in processes]
+    return None in codes and not any(codes)
 
 
 def _describe_ranks(cluster: Cluster, hosts: Mapping[str, int], this_host: str) -> str:
@@ -162,26 +192,28 @@ def _environment_file(
         path.unlink(missing_ok=True)
 
 
-def _end_group(
-    process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, delay: float
+def _end_groups(
+    processes: Processes, stop_signal: signal.Signals, delay: float, grace: float
 ) -> None:
-    """Wait until a process and all its children have ended.
+    """Wait until the processes and all their children have ended.
 
-    After `delay` seconds, send `stop_signal` to the running ones. After `GRACE_SECONDS` more, kill
-    them. (srun forwards SIGUSR1 to the ranks, but kills them on SIGTERM.)
+    After `delay` seconds, send `stop_signal` to the running ones. After `grace` more, kill them.
+    (srun forwards SIGUSR1 to the ranks, but kills them on SIGTERM.)
     """
     started, signaled = time.monotonic(), False
-    while _signal_group(process, 0):
+    while _signal_groups(processes, 0):
         waited = time.monotonic() - started - delay
-        if waited > GRACE_SECONDS + 10:  # the rest are zombies that their parent does not reap
+        if waited > grace + 10:  # the rest are zombies that their parent does not reap
             break
-        if waited > GRACE_SECONDS:
-            _signal_group(process, signal.SIGKILL)
+        if waited > grace:
+            _signal_groups(processes, signal.SIGKILL)
         elif waited >= 0 and not signaled:
-            signaled = _signal_group(process, stop_signal)
-        process.poll()
+            signaled = _signal_groups(processes, stop_signal)
+        for process in processes:
+            process.poll()
         time.sleep(0.1)
-    process.wait()
+    for process in processes:
+        process.wait()
 
 
 def _wait_for_ranks(marker: Path) -> None:
@@ -195,13 +227,17 @@ def _wait_for_ranks(marker: Path) -> None:
         time.sleep(0.1)
 
 
-def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> bool:
-    """Send a signal (0: none) to a process group. Returns whether the group has any process."""
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+def _signal_groups(processes: Processes, number: int) -> bool:
+    """Send a signal (0: none) to the groups of processes. Returns whether any group has a process.
+
+    The group of an ended process has its children.
+    """
+    found = False
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+            found = True
+    return found
 
 
 def _end_with_supervisor() -> None:

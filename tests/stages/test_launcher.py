@@ -4,6 +4,7 @@ No process remains after any of them is killed.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests.support.small_project import (
     environment,
     make_project,
     python,
+    python_of,
     write_params,
 )
 
@@ -49,7 +51,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 class Place:
     """A project with a mixture, ready for training.
 
-    `new` is an environment without forks, for commands whose processes are killed or looked up.
+    `new` is an environment without forks, for commands that need their parent process.
     """
 
     folder: Path
@@ -85,25 +87,9 @@ class Place:
 
     def rank(self, number: int) -> int | None:
         """The process id of a rank."""
-        for process in self.processes():
-            try:
-                words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"RANK={number}".encode() in words:
-                return process
+        for path in (self.folder / ".work/launch").glob(f"*.rank{number}"):
+            return int(path.read_text(encoding="utf-8"))
         return None
-
-    def launcher(self) -> int | None:
-        """The process id of DeepSpeed's launcher, the parent of the ranks."""
-        return next(
-            (
-                process
-                for process, words in self.processes().items()
-                if "deepspeed.launcher.launch" in words
-            ),
-            None,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +166,37 @@ def test_ranks_of_srun_without_an_address_are_a_user_error(
     assert len(error.splitlines()) == 1
 
 
+def test_an_exit_code_of_0_without_the_marker_of_rank_0_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DeepSpeed's launcher returns 0 if its middle process was killed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("slurm: true\n", encoding="utf-8")
+    (tmp_path / "srun").write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    (tmp_path / "srun").chmod(0o755)
+    exit_ = launched(lambda: None, monkeypatch, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert exit_ is not None
+    assert exit_.code == 1
+    assert "the ranks ended before rank 0 was done (exit codes: 0)" in capsys.readouterr().err
+
+
+def test_the_exit_codes_of_failed_ranks_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent_stage() -> None:
+        """A stage without a module in `stages`."""
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("ranks: 2\n", encoding="utf-8")
+    exit_ = launched(absent_stage, monkeypatch, PYTHONPATH=str(ROOT))
+    assert exit_ is not None
+    assert exit_.code == 1
+    assert re.search(
+        r"error: absent_stage: the ranks ended .* \(exit codes: (1|-15), (1|-15)\)",
+        capsys.readouterr().err,
+    )
+
+
 def test_two_ranks_train_like_one(place: Place, two: dict[str, bytes], tmp_path: Path) -> None:
     shutil.copytree(place.folder / "artifacts/pretrain/all", tmp_path / "two")
     curve = pd.read_csv(place.folder / "runs/pretrain/all/train.tsv", sep="\t")
@@ -249,13 +266,16 @@ def running(place: Place, two: object) -> Iterator[Start]:
     place.forget()
     started: list[subprocess.Popen[str]] = []
 
-    def start(ranks: int, *words: str, timeout_minutes: float = 10) -> "subprocess.Popen[str]":
+    def start(
+        ranks: int, *words: str, forks: bool = True, timeout_minutes: float = 10
+    ) -> "subprocess.Popen[str]":
         place.ranks(ranks, timeout_minutes)
+        env = place.env if forks else place.new
         started.append(
             subprocess.Popen(
-                [sys.executable, *(words or PRETRAIN)],
+                [python_of(env), *(words or PRETRAIN)],
                 cwd=place.folder,
-                env=place.new,
+                env=env,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -301,13 +321,13 @@ def test_a_stop_signal_writes_a_checkpoint_and_the_next_run_resumes(
         assert place.made() == two
 
 
-@pytest.mark.parametrize("who", ["rank", "launcher", "supervisor"])
+@pytest.mark.parametrize("who", ["rank", "supervisor"])
 def test_a_kill_of_any_process_ends_all_processes_and_fails_the_stage(
     who: str, place: Place, running: Start
 ) -> None:
     process = running(2)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
-    victim = {"rank": place.rank(1), "launcher": place.launcher(), "supervisor": process.pid}[who]
+    victim = {"rank": place.rank(1), "supervisor": process.pid}[who]
     assert victim is not None
     os.kill(victim, signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
@@ -322,7 +342,7 @@ def test_a_kill_of_any_process_ends_all_processes_and_fails_the_stage(
 
 
 def test_the_run_ends_if_a_rank_hangs(place: Place, running: Start) -> None:
-    """The other rank fails after the timeout; DeepSpeed's launcher kills the rest 30 s later."""
+    """The other rank fails after the timeout; then the supervisor kills the hanging rank."""
     process = running(2, timeout_minutes=0.1)
     wait_for(lambda: place.rank(0) and place.rank(1) and checkpoints(place))
     hung = place.rank(1)
@@ -330,7 +350,7 @@ def test_the_run_ends_if_a_rank_hangs(place: Place, running: Start) -> None:
     os.kill(hung, signal.SIGSTOP)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 1, output
-    assert place.processes() == {}
+    wait_for(lambda: not place.processes(), 60)
     assert "rank 0 on " in output
     assert "lost the connection to another rank" in output
     assert "Traceback" not in output
@@ -341,7 +361,7 @@ def test_the_run_ends_if_a_rank_hangs(place: Place, running: Start) -> None:
 def test_a_stage_stops_with_a_checkpoint_if_dvc_is_killed(
     ranks: int, number: signal.Signals, place: Place, running: Start
 ) -> None:
-    process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    process = running(ranks, "-m", "dvc", "repro", "--single-item", "pretrain@all", forks=False)
     wait_for(lambda: checkpoints(place))
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
@@ -353,7 +373,7 @@ def test_a_stage_stops_with_a_checkpoint_if_dvc_is_killed(
 
 
 def test_a_starting_stage_ends_if_dvc_is_killed(place: Place, running: Start) -> None:
-    process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all")
+    process = running(1, "-m", "dvc", "repro", "--single-item", "pretrain@all", forks=False)
     wait_for(lambda: any("stages.pretrain" in words for words in place.processes().values()))
     process.kill()
     process.communicate(timeout=60)
@@ -369,7 +389,11 @@ def test_a_terminated_pod_leaves_a_checkpoint(place: Place, running: Start) -> N
     assert container["command"] == ["bash", "-c"]
     script = container["args"][0].replace("source .venv/bin/activate\n", "")
     process = running(
-        1, "-c", "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])", script
+        1,
+        "-c",
+        "import os, sys; os.execvp('bash', ['bash', '-c', sys.argv[1]])",
+        script,
+        forks=False,
     )
     wait_for(lambda: checkpoints(place))
     process.send_signal(signal.SIGTERM)

