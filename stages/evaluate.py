@@ -35,7 +35,7 @@ from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
 from pipeline.tasks.base.task import in_order
-from pipeline.training.deepspeed_engine import prepare_for_inference
+from pipeline.training.engine import prepare_for_inference
 from stages.evaluation.load_model import load_model
 from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch

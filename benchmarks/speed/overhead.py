@@ -11,7 +11,7 @@ from pipeline.distributed.collectives import device
 from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import Batch, TrainBatches, collate
 from pipeline.mixing.rates import RATE_SCALE
-from pipeline.training.deepspeed_engine import DeepSpeedEngine
+from pipeline.training.engine import Engine
 
 PLAIN = "plain loop"
 
@@ -45,7 +45,7 @@ def make_engine_step(setting: Setting, corpus: Corpus, zero: int) -> Step:
     """Return the step of the plain loop with DeepSpeed."""
     model = deep_prompt_model(setting, corpus)
     rates = {part: LEARNING_RATES[part] for part in ("prompt", "head")}
-    engine = DeepSpeedEngine(model, rates, 0.0, 1, 1.0, Ranks(), Cluster(zero=zero))
+    engine = Engine(model, rates, 0.0, 1, 1.0, Ranks(), Cluster(zero=zero))
 
     def step(batch: Batch) -> None:
         engine.backward(model.heads.loss(engine(batch), batch))

@@ -38,8 +38,6 @@ def hosts(ranks: Ranks) -> list[str]:
 
 
 def _all_gather(tensor: Tensor, ranks: Ranks) -> list[Tensor]:
-    if ranks.world == 1:
-        return [tensor]
     on_device = tensor.to(device(ranks))
     gathered = [torch.empty_like(on_device) for _ in range(ranks.world)]
     torch.distributed.all_gather(gathered, on_device)

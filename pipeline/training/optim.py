@@ -1,13 +1,11 @@
-"""AdamW with a learning rate for each part of the model, the schedule, and gradient norms."""
+"""AdamW with a learning rate for each part of the model, and the learning rate schedule."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from pipeline.model.prompted_model import PromptedModel, part_of
-
-MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
+from pipeline.model.prompted_model import part_of
 
 
 def optimizer(
@@ -31,20 +29,6 @@ def optimizer(
         weight_decay=weight_decay,
         fused=True,
     )
-
-
-def set_learning_rates(
-    adam: torch.optim.Optimizer, learning_rates: dict[str, float], factor: float
-) -> None:
-    """Set the learning rate of each part to `factor` times its peak."""
-    for group in adam.param_groups:
-        group["lr"] = learning_rates[group["part"]] * factor
-
-
-def total_norm(model: PromptedModel) -> float:
-    """The norm of the gradient of all trained parameters."""
-    gradients = [p.grad for p in model.trainable_state().values() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def lr_multiplier(step: int, steps: int, warmup_ratio: float) -> float:

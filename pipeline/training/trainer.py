@@ -24,7 +24,7 @@ from pipeline.params import TrainParams
 from pipeline.seeding import derive_seed
 from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun
 from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
-from pipeline.training.engine import Engine, make_engine
+from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
 from pipeline.training.optim import lr_multiplier
 
@@ -75,7 +75,15 @@ def train(
     first, run, best, moments = _resume_or_start(
         model, steps_of(batches, params.epochs), checkpoints, callback
     )
-    engine = make_engine(model, params.learning_rates(arm), params, ranks, cluster)
+    engine = Engine(
+        model,
+        params.learning_rates(arm),
+        params.weight_decay,
+        params.micro_batches_per_step,
+        params.max_grad_norm,
+        ranks,
+        cluster,
+    )
     _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)

@@ -26,7 +26,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
 from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
-from pipeline.training.engine import micro_batches_per_rank, uses_deepspeed
+from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
 from pipeline.training.trainer import train
 from stages.runtime.entry import stops
@@ -93,8 +93,7 @@ def fit(
 
     names = [task.name for task in tasks]
     with ExitStack() as stack:
-        if uses_deepspeed(ranks, cluster):
-            stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
+        stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
         run_callbacks = (
             stack.enter_context(
                 _run_callbacks(stage, key, names, training.used(setup.arm_params), params.tracking)

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-import pipeline.training.deepspeed_engine
+import pipeline.training.engine
 import pipeline.training.trainer
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import parse
@@ -38,7 +38,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import Ints
 from pipeline.training.callbacks import Scores, TrainingRun
-from pipeline.training.deepspeed_engine import prepare_for_inference
+from pipeline.training.engine import prepare_for_inference
 from pipeline.training.trainer import train
 from tests.support import tiny
 
@@ -52,8 +52,7 @@ PARAMS = {
 }
 TOKENS = 52  # per batch of predictions
 SINGLE_PROCESS = Cluster()
-# ZeRO 3 partitions even the tiny weights.
-pipeline.training.deepspeed_engine.PERSISTENCE_THRESHOLD = 20
+pipeline.training.engine.PERSISTENCE_THRESHOLD = 20  # ZeRO 3 partitions even the tiny weights
 
 
 class Sums:

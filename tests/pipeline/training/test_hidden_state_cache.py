@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor
 
 from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.process_group import process_group
 from pipeline.errors import Stopped, UserError
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import Batch, collate
@@ -214,7 +215,7 @@ def test_a_model_is_unsupported_if_its_layers_ignore_the_cache(
 
 def test_caching_stops_between_batches_on_request(table: FeatureTable, tmp_path: Path) -> None:
     asked = iter([False, False, True])
-    with pytest.raises(Stopped, match="while caching"):
+    with process_group(Ranks(), 60.0), pytest.raises(Stopped, match="while caching"):
         HiddenStateCache(
             model_of("bert"),
             table,

@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.arms import ArmName
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.process_group import process_group
 from pipeline.mixing.batches import sorted_rows
 from pipeline.training.callbacks import TrainingRun
 from tests.support import one_rank
@@ -59,9 +60,10 @@ def run_ranks(folder: Path, world: int, *jobs: str) -> None:
 def train_single_process(
     folder: Path, arm: ArmName, precision: str = "float32", cache_mb: int = 0
 ) -> SingleProcess:
-    model, run = one_rank.run(folder, Ranks(), arm, precision=precision, cache_mb=cache_mb)
-    values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
-    return values, run, one_rank.predict_rows(model, folder, Ranks())
+    with process_group(Ranks(), 60):
+        model, run = one_rank.run(folder, Ranks(), arm, precision=precision, cache_mb=cache_mb)
+        values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
+        return values, run, one_rank.predict_rows(model, folder, Ranks())
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +100,9 @@ STAGES = ("0", "1", "2", "3", "3 offload")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the results of all jobs that the tests need from two ranks."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    (folder / "1-to-2").mkdir()
-    one_rank.run_job(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
+    with process_group(Ranks(), 60):
+        (folder / "1-to-2").mkdir()
+        one_rank.run_job(folder / "1-to-2", Ranks(), "multitask", "0", "until=4")
     run_ranks(
         folder,
         2,
@@ -162,7 +165,8 @@ def test_four_ranks_train_and_predict_like_a_single_process(
 
 
 def test_ranks_train_on_the_rows_of_a_single_process(two_ranks: Path, tmp_path: Path) -> None:
-    one_rank.run_job(tmp_path, Ranks(), "multitask", "0")
+    with process_group(Ranks(), 60):
+        one_rank.run_job(tmp_path, Ranks(), "multitask", "0")
     rows = load_json(tmp_path / "0.rows.json")
     first, second = (load_json(two_ranks / f"stage-0/{rank}.rows.json") for rank in range(2))
     assert [micro for pair in zip(first, second, strict=True) for micro in pair] == rows
@@ -234,7 +238,8 @@ def test_a_run_resumes_with_a_single_rank(
     name: str, single_process: SingleProcess, two_ranks: Path
 ) -> None:
     assert (two_ranks / name / "checkpoints/step-000000004").is_dir()
-    one_rank.run_job(two_ranks / name, Ranks(), "multitask", "0")
+    with process_group(Ranks(), 60):
+        one_rank.run_job(two_ranks / name, Ranks(), "multitask", "0")
     assert_same(two_ranks / name, 1, single_process)
 
 

@@ -1,7 +1,7 @@
 """Training through the real engine: a run is a function of its inputs, interrupted or not."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.distributed.cluster import Cluster, Ranks
+from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.features.table import FeatureTable
 from pipeline.mixing.batches import Batch, TrainBatches, collate
@@ -29,8 +30,9 @@ STEPS = 9
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Ranks:
-    return Ranks()
+def ranks() -> Iterator[Ranks]:
+    with process_group(Ranks(), 60):
+        yield Ranks()
 
 
 @pytest.fixture(scope="module")
