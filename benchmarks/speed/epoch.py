@@ -26,6 +26,7 @@ from benchmarks.speed.step import CACHED, first_top_layer
 from benchmarks.speed.timing import table
 from pipeline import arms
 from pipeline.distributed.cluster import Cluster, Ranks
+from pipeline.distributed.process_group import process_group
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.mixing.batches import IGNORE_INDEX, Batch, TrainBatches, collate
 from pipeline.mixing.rates import RATE_SCALE
@@ -180,21 +181,22 @@ def train_deep_prompt(
     def validate(trained: Any) -> dict[str, float]:
         return {"ner": log.validate(lambda: span_f1(trained, validation))}
 
-    log.start()
-    train(
-        model,
-        arms.DEEP_PROMPT.name,
-        batches,
-        params,
-        names=["ner"],
-        pad_token_id=pad_token_id,
-        validate=validate,
-        checkpoints=Path(mkdtemp(dir=setting.scratch)),
-        ranks=Ranks(),
-        callback=TrainingCallback(),
-        cluster=Cluster(),
-    )
-    log.pause()
+    with process_group(Ranks(), 600):
+        log.start()
+        train(
+            model,
+            arms.DEEP_PROMPT.name,
+            batches,
+            params,
+            names=["ner"],
+            pad_token_id=pad_token_id,
+            validate=validate,
+            checkpoints=Path(mkdtemp(dir=setting.scratch)),
+            ranks=Ranks(),
+            callback=TrainingCallback(),
+            cluster=Cluster(),
+        )
+        log.pause()
     return log
 
 

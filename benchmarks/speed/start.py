@@ -25,7 +25,7 @@ def run(setting: Setting) -> Iterator[str]:
     """Yield a table of the stages' modules, and lines about --help and DVC."""
     yield (
         f"CPU seconds to start Python and import a stage (median of {REPEATS}), and the heavy "
-        "libraries that the import loads. Only ranks and ZeRO load DeepSpeed, after the import."
+        "libraries that the import loads. A training loads DeepSpeed after the import."
     )
     yield ""
     rows = []
