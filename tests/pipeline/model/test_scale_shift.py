@@ -55,7 +55,8 @@ def folded(backbone: Backbone, prompt: DeepPrompt) -> Backbone:
             with torch.no_grad():
                 factor = 1 + scale
                 is_matrix = parameter.dim() == 2 and not transposed
-                parameter.mul_(factor[:, None] if is_matrix else factor)
+                origin = -1.0 if type(module).__name__ == "Gemma2RMSNorm" else 0.0
+                parameter.sub_(origin).mul_(factor[:, None] if is_matrix else factor).add_(origin)
                 if kind == "bias":
                     parameter.add_(shift)
         assert not shift.any() or module.bias is not None
