@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 UNANNOTATED = "documents without entity annotation"  # their name in `Problems.skipped`
-_FORMAT_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
+_FORMAT_ERRORS = (  # of spaCy for a file that is not a DocBin
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def documents(source: Source, group: str | None, problems: Problems) -> Iterator[Document]:

@@ -59,7 +59,8 @@ def _words(document: Document, rule: WordRule, problems: Problems) -> Sequence[W
     if document.words is None:
         problems.add(
             document.where,
-            "tokens are missing; add them, or set word_rule to another in the recipe's options",
+            "tokens are missing; add them, or set word_rule to another rule in the recipe's "
+            "options",
             "missing-key",
         )
     return document.words or ()

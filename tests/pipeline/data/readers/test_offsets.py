@@ -451,8 +451,7 @@ def test_prodigy_skips_rejected_records_and_may_give_its_tokens(tmp_path: Path) 
     options = {"dialect": "prodigy", "word_rule": "tokens"}
     rows, problems = read(json_lines([record, *rejected]), tmp_path, options)
     assert without_where(rows) == [{"tokens": ["New York", "-"], "tags": ["B-LOC", "O"]}]
-    assert problems.skipped["records with the answer reject"] == 1
-    assert problems.skipped["records with the answer ignore"] == 1
+    assert problems.skipped["records without the answer accept"] == 2
     for wrong in (tokens[::-1], [{**tokens[0], "text": "New"}], [{**tokens[0], "end": 99}]):
         _, problems = read(json_lines([record | {"tokens": wrong}]), tmp_path, options)
         assert set(problems.counts) == {"token-offset"}
