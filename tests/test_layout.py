@@ -62,6 +62,7 @@ LIBRARIES = {
     "peft": {"pipeline.model"},
     "datasets": {"pipeline.data"},
     "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
+    "spacy": {"pipeline.data"},
     "pyarrow": {"pipeline.data", "pipeline.features", "pipeline.tasks", "pipeline.training"},
 }
 FORBIDDEN = {

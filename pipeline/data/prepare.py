@@ -41,6 +41,7 @@ from pipeline.data.duplicates import (
 from pipeline.data.readers import READERS
 from pipeline.data.readers.base import abbreviate, matching_files
 from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
+from pipeline.data.readers.saved_datasets import folder_problem
 from pipeline.data.recipe import Recipe
 from pipeline.data.word_rules import measure_words
 from pipeline.errors import WARNINGS, Problems, UserError
@@ -144,13 +145,21 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
         )
     else:
         for name in (name for split in SPLITS for name in recipe.files.of(split)):
-            if not matching_files(folder, name):
-                problems.add(
-                    str(folder / name),
-                    f"no such file; download it ({recipe.source}), or correct files in the recipe",
-                    "missing-file",
-                )
+            _check_files_of(folder / name, matching_files(folder, name), recipe, problems)
     problems.raise_if_any()
+
+
+def _check_files_of(path: Path, files: Sequence[Path], recipe: Recipe, problems: Problems) -> None:
+    """Add the problems of a source of the recipe: a file, a pattern, or a folder of `datasets`."""
+    if path.is_dir() and (problem := folder_problem(path)):
+        problems.add(str(path), problem, "missing-file")
+        return
+    for missing in [file for file in files if not file.is_file()] if files else [path]:
+        problems.add(
+            str(missing),
+            f"no such file; download it ({recipe.source}), or correct files in the recipe",
+            "missing-file",
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -230,9 +231,15 @@ def _check_keys(reader: str, options: Any, task: str, path: Path) -> list[str]:
         problems.append(
             f"{path}: reader: the rows of {reader!r} have {', '.join(sorted(keys))}, "
             f"but {task} needs {', '.join(missing)} too; "
-            "correct the reader, its options or the task"
+            f"correct the reader, its options or the task{_spans_hint(missing, keys)}"
         )
     return problems
+
+
+def _spans_hint(missing: list[str], keys: Collection[str]) -> str:
+    """The remedy if the rows are texts, but the task needs words."""
+    is_text = "tokens" in missing and "text" in keys
+    return "; the reader offsets makes words of texts with spans" if is_text else ""
 
 
 def _check_split_by(reader: str, options: Any, key: object, path: Path) -> list[str]:

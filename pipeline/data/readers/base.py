@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
+from pipeline.data.readers.saved_datasets import data_files
 from pipeline.errors import UNDECODABLE, Problems
 from pipeline.tasks.base.row import SPLITS
 
@@ -54,6 +55,8 @@ READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 class Splits:
     """The sources of each split: a file, a pattern of files (`train-*.json`) or a hub split.
 
+    A source may also be the folder of a split that `datasets.save_to_disk` wrote.
+
     A tuple lists several sources; they are read in order.
     """
 
@@ -88,9 +91,15 @@ def _is_pattern(name: str) -> bool:
 
 
 def matching_files(folder: Path, name: str) -> list[Path]:
-    """The files in `folder` with the name or pattern `name`, in order; empty if there is none."""
-    if (folder / name).is_file():  # its name may contain [ or *
-        return [folder / name]
+    """The files in `folder` with the name or pattern `name`, in order; empty if there is none.
+
+    The name may be that of a folder of `datasets.save_to_disk`; its files are those that it lists.
+    """
+    path = folder / name
+    if path.is_file():  # its name may contain [ or *
+        return [path]
+    if path.is_dir():
+        return data_files(path)
     return sorted(path for path in folder.glob(name) if path.is_file())
 
 

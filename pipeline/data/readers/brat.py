@@ -54,7 +54,7 @@ def documents(
             elif line.text.strip():
                 _add_ill_formed(line, problems)
     if len(problems) == before:
-        yield Document(f"{text_file(path)}:1", text, tuple(spans))
+        yield Document(str(text_file(path)), text, tuple(spans), is_file=True)
 
 
 def _text(path: Path, problems: Problems) -> str | None:

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 UNANNOTATED = "documents without entity annotation"  # their name in `Problems.skipped`
-_FORMAT_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError)
+_FORMAT_ERRORS = (  # of spaCy for a file that is not a DocBin
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def documents(source: Source, group: str | None, problems: Problems) -> Iterator[Document]:
@@ -47,7 +56,7 @@ def documents(source: Source, group: str | None, problems: Problems) -> Iterator
     except _FORMAT_ERRORS as error:
         problems.add(
             str(path),
-            f"not valid DocBin of spaCy: {str(error)[:200]}; write it again with "
+            f"not valid DocBin of spaCy: {str(error)[:60]}; write it again with "
             "DocBin(docs=docs).to_disk(path)",
             "not-docbin",
             hides=True,
@@ -87,6 +96,6 @@ def _document(doc: "Doc", where: str, group: str | None, problems: Problems) -> 
         for number, span in enumerate(doc.ents if group is None else doc.spans[group])
     )
     words = tuple(
-        Word(token.text, token.idx, token.idx + len(token)) for token in doc if not token.is_space
+        Word(token.text, token.idx, token.idx + len(token)) for token in doc if token.text.strip()
     )
     return Document(where, doc.text, spans, None, words)

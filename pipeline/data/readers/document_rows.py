@@ -1,7 +1,7 @@
 """Documents to rows: words with tags, or the text with a marked span."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from pipeline.data.readers.documents import Document
@@ -32,9 +32,11 @@ class TagPolicy(NamedTuple):
 
 def tagged_rows(document: Document, policy: TagPolicy, problems: Problems) -> list[Row]:
     """The rows of a document: one, or one for each line."""
-    before, text, where = len(problems), document.text, document.where
+    before, text = len(problems), document.text
+    where = document.line(0) if document.is_file else document.where
     with problems.in_one_row():
-        check_nfc("text", text, where, problems)
+        if document.spans:
+            check_nfc("text", text, where, problems)
         words = _words(document, policy.word_rule, problems)
         words, spans = fit_to_words(document.spans, words, text, policy.on_partial, problems)
         tokens = [word.text for word in words]
@@ -43,10 +45,11 @@ def tagged_rows(document: Document, policy: TagPolicy, problems: Problems) -> li
             problems.add(where, f"text is empty: {text[:40]!r}; remove the row", "empty-text")
     if len(problems) > before:
         return []
-    row: Row = {"where": where, "tokens": tokens, "tags": to_tags(spans, len(words))}
-    if document.id is not None:
-        row["id"] = document.id
-    return _split_lines(row, words, text) if policy.lines else [row]
+    tags = to_tags(spans, len(words))
+    if policy.lines:
+        return _rows_of_lines(document, words, tags)
+    row: Row = {"where": where, "tokens": tokens, "tags": tags}
+    return [row if document.id is None else row | {"id": document.id}]
 
 
 def _words(document: Document, rule: WordRule, problems: Problems) -> Sequence[Word]:
@@ -56,32 +59,30 @@ def _words(document: Document, rule: WordRule, problems: Problems) -> Sequence[W
     if document.words is None:
         problems.add(
             document.where,
-            "tokens are missing; add them, or set word_rule to another in the recipe's options",
+            "tokens are missing; add them, or set word_rule to another rule in the recipe's "
+            "options",
             "missing-key",
         )
     return document.words or ()
 
 
-def _split_lines(row: Row, words: Sequence[Word], text: str) -> list[Row]:
-    """A row for each line of the text with words; a span is in one row."""
-    numbers, line = list[int](), 0
-    for tag, word, previous in zip(row["tags"], words, (None, *words), strict=False):
-        between = text[previous.end if previous else 0 : word.start]
-        if not tag.startswith("I-") and "\n" in between:
-            line += 1
-        numbers.append(line)
-    rows = []
-    for number, (_, group) in enumerate(groupby(range(len(words)), numbers.__getitem__)):
-        first, *rest = group
-        stop = (rest or [first])[-1] + 1
-        rows.append(
-            {
-                "where": f"{row['where']}, word {first}",
-                "tokens": row["tokens"][first:stop],
-                "tags": row["tags"][first:stop],
-                **({"id": f"{row['id']}-{number}", "title": row["id"]} if "id" in row else {}),
-            }
-        )
+def _rows_of_lines(document: Document, words: Sequence[Word], tags: Sequence[str]) -> list[Row]:
+    """A row for each line of the text with words; a line break inside a span ends no row."""
+    starts = [
+        number
+        for number, (previous, word) in enumerate(pairwise(words), start=1)
+        if "\n" in document.text[previous.end : word.start] and not tags[number].startswith("I-")
+    ]
+    rows = list[Row]()
+    for number, (start, stop) in enumerate(pairwise([0, *starts, len(words)])):
+        row: Row = {
+            "where": document.line(words[start].start),
+            "tokens": [word.text for word in words[start:stop]],
+            "tags": list(tags[start:stop]),
+        }
+        if document.id is not None:
+            row |= {"id": f"{document.id}-{number}", "title": document.id}
+        rows.append(row)
     return rows
 
 

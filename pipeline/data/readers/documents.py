@@ -16,13 +16,22 @@ _LABELS = ("label", "type", "labels")
 
 
 class Document(NamedTuple):
-    """A text with spans of its characters. `words` are its own words, if the file has them."""
+    """A text with spans of its characters. `words` are its own words, if the file has them.
+
+    `where` is the position of its record, or the file if the text is a whole file.
+    """
 
     where: str
     text: str
     spans: tuple[Span, ...]
     id: str | None = None
     words: tuple[Word, ...] | None = None
+    is_file: bool = False
+
+    def line(self, offset: int) -> str:
+        """The position of the line of a character of the text."""
+        number = self.text.count("\n", 0, offset) + 1
+        return f"{self.where}:{number}" if self.is_file else f"{self.where}, line {number}"
 
 
 class RawSpan(NamedTuple):

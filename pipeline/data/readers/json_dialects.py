@@ -52,7 +52,10 @@ def _annotation(record: Record, value: Any, where: str, problems: Problems) -> A
         )
         return None
     result = chosen[0].get("result")
-    return _labels(result, problems) if isinstance(result, list) else result
+    if isinstance(result, list):
+        return _labels(result, problems)
+    add_wrong_type("annotations.result", result, "a list", where, problems)
+    return None
 
 
 def _labels(result: list[Any], problems: Problems) -> list[Any]:
@@ -69,10 +72,9 @@ def _labels(result: list[Any], problems: Problems) -> list[Any]:
 
 def _accepted(record: Record, value: Any, where: str, problems: Problems) -> Any:
     """The spans of a Prodigy record, if its answer is `accept`."""
-    answer = record.get("answer", "accept")
-    if answer == "accept":
+    if record.get("answer", "accept") == "accept":
         return value
-    problems.skipped[f"records with the answer {answer}"] += 1
+    problems.skipped["records without the answer accept"] += 1
     return None
 
 

@@ -453,19 +453,23 @@ def _convert(kind: ValueKind, value: Any, path: str, where: str, problems: Probl
         problems.add(
             where,
             f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
-            f"correct it, or the recipe's fields{_group_by_hint(kind, value)}",
+            f"correct it, or the recipe's fields{_reader_hint(kind, value)}",
             "not-an-integer" if kind == "integer" else "wrong-type",
         )
     return result
 
 
-def _group_by_hint(kind: ValueKind, value: Any) -> str:
-    if kind not in ("texts", "tags") or not isinstance(value, str):
-        return ""
-    return (
-        "; if each record is one token, set group_by in the recipe's options to the column that "
-        "tells the sentences apart"
-    )
+def _reader_hint(kind: ValueKind, value: Any) -> str:
+    """The remedy for a text or spans where a list of tokens or tags is expected."""
+    if kind in ("texts", "tags") and isinstance(value, str):
+        return (
+            "; if each record is one token, set group_by in the recipe's options to the column "
+            "that tells the sentences apart; if it is a text with spans, use the reader offsets"
+        )
+    items = value if kind == "tags" and isinstance(value, list) else []
+    if any(isinstance(item, list | dict) for item in items):
+        return "; the readers offsets (characters) and token_spans (tokens) read spans"
+    return ""
 
 
 def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:

@@ -155,7 +155,9 @@ def resolve_overlaps(
     Repeated spans are counted and skipped. Spans that overlap are problems, or `on_overlap` changes
     or drops them, each with a warning.
     """
-    unique = {(span.start, span.end, span.label): span for span in reversed(spans)}
+    unique = dict[tuple[int, int, str], Span]()
+    for span in spans:
+        unique.setdefault((span.start, span.end, span.label), span)
     problems.skipped[REPEATED] += len(spans) - len(unique)
     sign = 1 if on_overlap == "split" else -1  # the shortest spans first, or the longest
     order = sorted(unique.values(), key=lambda span: (sign * (span.end - span.start), span.start))

@@ -56,7 +56,9 @@ def text_mismatch_hint(context: str, text: str, start: int) -> str:
                 f"consistent with offsets in a text with the line endings {endings}: "
                 "recompute the offsets, or give the text with these line endings"
             )
-    if any(context.startswith(text, position) for position in (start - 1, start + 1) if position):
+    if any(
+        context.startswith(text, position) for position in (start - 1, start + 1) if position >= 0
+    ):
         return "off by one: count characters from 0, and correct the offsets"
     return ""
 

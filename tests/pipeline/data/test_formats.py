@@ -3,9 +3,11 @@
 The page explains all options.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,7 @@ from pipeline.data.readers import READERS
 from pipeline.data.readers.base import matching_files
 from pipeline.data.readers.hub import Hub
 from pipeline.data.recipe import load_recipe
-from pipeline.errors import Problems
+from pipeline.errors import Problems, UserError
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import COMMON_KEYS, Row
 from tests.support.paths import ROOT
@@ -39,7 +41,7 @@ def examples() -> list[Example]:
     for kind, name, text in re.findall(r"^```(\w+) ?(.*)\n((?:.*\n)*?)^```$", PAGE, re.MULTILINE):
         if kind == "yaml":
             result.append(Example(text, {}, ""))
-        elif kind == "text":
+        elif kind in ("text", "python"):
             result[-1].files[name] = text
         else:
             result[-1] = result[-1]._replace(rows=text)
@@ -58,6 +60,8 @@ def test_example_reads_to_its_rows(example: Example, tmp_path: Path) -> None:
     for name, text in example.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(compress(text.encode(), Path(name).suffix))
+        if name.endswith(".py"):  # it writes binary files
+            run_python(tmp_path / name)
     recipe, _ = load_recipe(path).resolve_auto(tmp_path)
     problems = Problems()
     rows: list[Row] = []
@@ -66,6 +70,14 @@ def test_example_reads_to_its_rows(example: Example, tmp_path: Path) -> None:
             rows += READERS[recipe.reader].read(file, recipe.options, problems)
     assert messages_of(problems) == []
     assert without_where(rows) == json_values(example.rows)
+
+
+def run_python(path: Path) -> None:
+    """Run a program of the page in its folder; skips the test if spaCy is missing."""
+    if "spacy" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("spacy")
+    with contextlib.chdir(path.parent):
+        runpy.run_path(str(path))
 
 
 def json_values(text: str) -> list[Any]:
@@ -81,6 +93,37 @@ def json_values(text: str) -> list[Any]:
 def test_page_has_examples() -> None:
     assert len(EXAMPLES) > 12
     assert sum(bool(example.rows) for example in EXAMPLES) >= len(EXAMPLES) - 2
+
+
+def exports() -> list[tuple[str, str]]:
+    """The table of exports: the tool, and the lines of its recipe."""
+    table = PAGE.split("| your tool's export | recipe |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) == len(table.splitlines()) > 12
+    return rows
+
+
+@pytest.mark.parametrize(("tool", "lines"), exports())
+def test_recipe_of_an_export_is_valid(tool: str, lines: str, tmp_path: Path) -> None:
+    """It is valid for at least one type of task."""
+    values = {"license": "CC0", "source": "ours", "files": {"train": "train.jsonl"}}
+    values |= {"carve_validation": 0.1, "carve_test": 0.1, "labels": ["a", "b"]}
+    for code in re.findall(r"`((?:reader|options|files): .*?)`", lines):
+        values |= YAML(typ="safe").load(code)
+    if "reader" not in values:
+        assert "hub:" in lines
+        return
+    problems = list[str]()
+    for name in NAMES:
+        path = tmp_path / f"{name}.yaml"
+        with path.open("w", encoding="utf-8") as file:
+            labeled = values if task_named(name).check_labels(("a", "b")) == [] else {}
+            YAML(typ="safe").dump((labeled or values | {"labels": []}) | {"task": name}, file)
+        try:
+            load_recipe(path)
+        except UserError as error:
+            problems.append(str(error))
+    assert len(problems) < len(NAMES), problems
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -19,16 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.prepare import prepare
+from pipeline.data.readers import READERS, offsets, token_spans
+from pipeline.data.readers.base import Splits
 from pipeline.data.recipe import Recipe, load_recipe
 from pipeline.errors import WARNINGS, Problems, UserError
-from pipeline.tasks.base.row import SPLITS
+from pipeline.metrics.spans import spans
+from pipeline.tasks.base.row import SPLITS, Row
 from pipeline.world import write_corpus
+from tests.support.exports import brat, doccano, json_lines
 from tests.support.paths import ROOT
 
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data"))
@@ -48,6 +53,12 @@ Corpus = tuple[Recipe, str]
 WORLD: dict[str, Corpus] = {
     f"world_{kind}": (load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"), kind)
     for kind in ("ner", "qa", "srl")
+}
+# The corpus world_ner as exports of texts with spans.
+EXPORTS: dict[str, tuple[str, Any]] = {
+    "doccano": ("offsets", offsets.Options("doccano", word_rule="spaces")),
+    "brat": ("offsets", offsets.Options("brat", word_rule="spaces")),
+    "token_spans": ("token_spans", token_spans.Options()),
 }
 PUBLIC = {
     "conll2003": "ner/conll2003",
@@ -213,6 +224,8 @@ def count_units(recipe: Recipe, name: str, raw: bytes) -> int:
             for article in json.loads(text)["data"]
             for paragraph in article["paragraphs"]
         )
+    if name.endswith(".ann"):
+        return 1
     if name.endswith(".jsonl"):
         return sum(bool(line.strip()) for line in lines)
     sentences, predicates, at_start = 0, 0, True
@@ -247,6 +260,57 @@ def write_part(path: Path, target: Path) -> None:
         target.write_bytes(whole_sentences[0])
 
 
+def write_exports(root: Path) -> dict[str, tuple[Recipe, Path]]:
+    """Write the corpus world_ner in `root` as exports, and return their recipes and folders."""
+    recipe, result = WORLD["world_ner"][0], {}
+    extensions = {"brat": ".ann"}
+    for name, (reader, options) in EXPORTS.items():
+        (root / name).mkdir()
+        files = Splits(
+            *(
+                f"{split}{extensions.get(name, '.jsonl')}"
+                for split in ("train", "test", "validation")
+            )
+        )
+        result[name] = (
+            allow_problems(replace(recipe, name=name, reader=reader, options=options, files=files)),
+            root / name,
+        )
+    for split in SPLITS:
+        path = root / "world_ner" / recipe.files.of(split)[0]
+        rows = list(READERS[recipe.reader].read(path, recipe.options, Problems()))
+        write_split(root, split, rows)
+    return result
+
+
+def write_split(root: Path, split: str, rows: list[Row]) -> None:
+    """Write the rows of a split for each of EXPORTS."""
+    sentences = [(row["tokens"], spans(row["tags"])) for row in rows]
+    texts = [as_text(tokens, found) for tokens, found in sentences]
+    entities = [
+        {"tokens": tokens, "entities": [{"type": t, "start": s, "end": e} for t, s, e in found]}
+        for tokens, found in sentences
+    ]
+    (root / "doccano" / f"{split}.jsonl").write_bytes(
+        json_lines([doccano(*text) | {"id": n} for n, text in enumerate(texts)])
+    )
+    (root / "token_spans" / f"{split}.jsonl").write_bytes(json_lines(entities))
+    text, found = as_text(*sentences[0])
+    (root / "brat" / f"{split}.txt").write_text(text, encoding="utf-8")
+    (root / "brat" / f"{split}.ann").write_text(brat(text, found), encoding="utf-8")
+
+
+def as_text(
+    tokens: list[str], found: list[tuple[str, int, int]]
+) -> tuple[str, list[tuple[int, int, str]]]:
+    """The text of a sentence, and its spans in characters."""
+    starts = [len(" ".join([*tokens[:n], ""])) for n in range(len(tokens))]
+    return " ".join(tokens), [
+        (starts[start], starts[end - 1] + len(tokens[end - 1]), label)
+        for label, start, end in found
+    ]
+
+
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Recipe, Path]]:
     """Small parts of all available corpora; each is valid, with some problems allowed."""
@@ -254,6 +318,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Recipe,
     for name, (recipe, kind) in WORLD.items():
         write_corpus(kind, root / name, 12, 7)  # type: ignore[arg-type]
         result[name] = allow_problems(recipe), root / name
+    result |= write_exports(root)
     for name, folder in PUBLIC.items():
         if (DATA / folder).is_dir():
             recipe = allow_problems(load_recipe(ROOT / "data_recipes" / f"{name}.yaml"))
@@ -355,7 +420,7 @@ def test_mutants_have_all_outcomes() -> None:
     assert OUTCOMES["same rows"] + OUTCOMES["another corpus"] > 0.05 * total
 
 
-@pytest.mark.parametrize("name", sorted(WORLD))
+@pytest.mark.parametrize("name", sorted([*WORLD, *EXPORTS]))
 def test_count_of_units_equals_the_rows_of_valid_files(
     name: str, corpora: dict[str, tuple[Recipe, Path]], tmp_path: Path
 ) -> None:

@@ -102,6 +102,39 @@ def skipped_predicate() -> Corpus:
     return Corpus("semantic_role_labeling", "conll_props", options, {"a.conll": text})
 
 
+TEXT = "Ada Lee left New York-based Bo."
+
+
+def spans(*spans: tuple[int, int, str], **options: object) -> Corpus:
+    """A text with spans of characters."""
+    content = json.dumps({"text": TEXT, "spans": spans}).encode()
+    return Corpus("token_classification", "offsets", options, {"a.jsonl": content})
+
+
+def cut(on_partial: str) -> Corpus:
+    """A span that ends inside a word."""
+    return spans((13, 21, "yes"), word_rule="treebank", on_partial=on_partial)
+
+
+def overlap(on_overlap: str) -> Corpus:
+    """A span inside another one."""
+    return spans((0, 12, "yes"), (4, 7, "no"), on_overlap=on_overlap)
+
+
+def brat(annotation: str) -> Corpus:
+    files = {"a.ann": annotation.encode(), "a.txt": TEXT.encode()}
+    return Corpus("token_classification", "offsets", {"dialect": "brat"}, files)
+
+
+def export(dialect: str, record: dict[str, Any], **options: object) -> Corpus:
+    files = {"a.json": json.dumps([record]).encode()}
+    return Corpus("token_classification", "offsets", {"dialect": dialect, **options}, files)
+
+
+WRONG_TOKENS = {"text": "Ada", "spans": [], "tokens": [{"text": "Ada", "start": 1, "end": 3}]}
+TWO_ANNOTATIONS = {"data": {"text": "Ada"}, "annotations": [{"result": []}, {"result": []}]}
+
+
 def copa(**changes: object) -> Corpus:
     record = {
         "premise": "Ada ran.",
@@ -234,6 +267,19 @@ INVALID: tuple[File | Row | Corpus, ...] = (
             ).encode()
         },
     ),
+    cut("error"),
+    cut("trim"),
+    cut("expand"),
+    cut("split"),
+    overlap("error"),
+    overlap("split"),
+    overlap("drop"),
+    brat("T1\tyes 0 3\tBob\n"),
+    brat("T1\tyes 0 3;13 16\tAda New\n"),
+    brat("T1 yes 0 3 Ada\n"),
+    export("label_studio", TWO_ANNOTATIONS),
+    export("prodigy", WRONG_TOKENS, word_rule="tokens"),
+    Corpus("token_classification", "offsets", {"dialect": "spacy"}, {"a.spacy": b"Ada"}),
     copa(question="why"),
     tags_row(tokens="Ada ran"),
     tags_row(tags=["O"]),
