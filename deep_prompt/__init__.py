@@ -22,10 +22,18 @@ from pipeline.errors import UserError
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
-    from pipeline.inference.prediction import Prediction
+    from pipeline.inference.prediction import Prediction, Predictions
     from pipeline.inference.predictor import Predictor
 
-__all__ = ["ArtifactConfig", "Prediction", "Predictor", "UserError", "load", "load_config"]
+__all__ = [
+    "ArtifactConfig",
+    "Prediction",
+    "Predictions",
+    "Predictor",
+    "UserError",
+    "load",
+    "load_config",
+]
 
 
 def load(
@@ -74,10 +82,10 @@ def __getattr__(name: str) -> Any:
         from pipeline.inference import predictor
 
         return predictor.Predictor
-    if name == "Prediction":
+    if name in ("Prediction", "Predictions"):
         from pipeline.inference import prediction
 
-        return prediction.Prediction
+        return getattr(prediction, name)
     if name == "ArtifactConfig":
         from pipeline.artifacts import config
 

@@ -28,7 +28,10 @@ UNLABELED_COLOR = "#888888"
 _BLOCK = "margin:.35em 0;line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere"
 _TITLE = "font-weight:600"
 _MARK = "color:inherit;background:{0}44;border-bottom:2px solid {0};padding:.1em 0"
-_LABEL = "font-size:.72em;font-weight:600;opacity:.85;margin:0 .3em;vertical-align:.15em"
+_LABEL = (
+    "font-size:.72em;font-weight:600;opacity:.85;margin:0 .1em 0 .25em;vertical-align:.15em;"
+    "user-select:none"
+)
 
 
 class _Piece(NamedTuple):

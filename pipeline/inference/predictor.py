@@ -33,6 +33,7 @@ from pipeline.seeding import Ints
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import MarksPredicate, ShowsSpans, TagsWords
 from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.tagging import TaggedSpan, decode_spans, token_bounds
 
@@ -88,7 +89,10 @@ class Predictor:
         self.windows = dict(zip(self.tasks, windows, strict=True))
         self.counts: Counter[str] = Counter()
         self.warnings: list[str] = []
-        self._heads = list(self.tasks.values())
+        self._names, self._heads = list(self.tasks), list(self.tasks.values())
+        self._labels = [
+            tuple(label.removeprefix("B-") for label in head.classes) for head in self._heads
+        ]
         self._kinds = [
             task_named(head.type).configured(max_answer_length=head.max_answer_length)
             for head in self._heads
@@ -214,19 +218,25 @@ class Predictor:
         return self._kinds[given.task].result(given.example, logits, head.classes, head.thresholds)
 
     def _prediction(self, query: Query, result: Any) -> Prediction:
-        """The prediction with positions in the unit of the row, and its texts for display."""
-        kind, name = self._kinds[query.task], list(self.tasks)[query.task]
+        """The prediction; positions count characters of the row's text, or its tokens."""
+        kind, sentence = self._kinds[query.task], query.sentence
+        if sentence is not None:
+            assert isinstance(kind, TagsWords)
+            result = kind.in_characters(result, sentence.text, sentence.bounds)
+        name, labels = self._names[query.task], self._labels[query.task]
+        return Prediction(query.id, name, result, self._texts(query, result), labels)
+
+    def _texts(self, query: Query, result: Any) -> tuple[MarkedText, ...]:
+        """The texts of a row with the spans of its result, for display."""
+        kind = self._kinds[query.task]
         if not isinstance(kind, ShowsSpans):
-            return Prediction(query.id, name, result)
-        texts, shown = kind.shown_texts(query.example), result
+            return ()
+        if query.sentence is not None:
+            return kind.marked_texts((query.sentence.text,), result)
+        texts = kind.shown_texts(query.example)
         if isinstance(kind, TagsWords):
-            sentence = query.sentence
-            texts = texts if sentence is None else (sentence.text,)
-            bounds = token_bounds(query.example.tokens) if sentence is None else sentence.bounds
-            shown = kind.in_characters(result, texts[0], bounds)
-            result = result if sentence is None else shown
-        labels = tuple(label.removeprefix("B-") for label in self._heads[query.task].classes)
-        return Prediction(query.id, name, result, kind.marked_texts(texts, shown), labels)
+            result = kind.in_characters(result, texts[0], token_bounds(query.example.tokens))
+        return kind.marked_texts(texts, result)
 
     def _input_logits(
         self, inputs: Sequence[_Input], batch_tokens: int

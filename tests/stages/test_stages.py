@@ -1548,8 +1548,11 @@ def test_lora_runs_through_all_stages(copied: Path) -> None:
     text = (copied / "report/report.md").read_text(encoding="utf-8")
     assert "low-rank factors" in text
     assert "LoRA" in text
-    (prediction,) = load([artifact]).predict([{"tokens": ["Ada", "left"]}])
+    predictor = load([artifact])
+    (prediction,) = predictor.predict([{"text": "Ada left."}])
     assert prediction.task == "world_ner"
+    corpus = load_json(copied / "data/examples/world_ner/summary.json")
+    assert predictor.tasks["world_ner"].word_rule == corpus["word_rule"] == "treebank"
 
 
 def test_featurize_records_the_maximum_length_of_answers_and_warns(

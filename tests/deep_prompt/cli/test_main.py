@@ -39,7 +39,11 @@ from tests.support.small_project import ROOT, environment, make_backbone, python
 torch.set_num_threads(1)
 HEADS = {
     "ner": TaskHead(
-        "token_classification", "classes", ("O", "B-X", "I-X"), thresholds={"temperature": 1.5}
+        "token_classification",
+        "classes",
+        ("O", "B-X", "I-X"),
+        thresholds={"temperature": 1.5},
+        word_rule="treebank",
     ),
     "qa": TaskHead(
         "span_extraction", "positions", ("start", "end"), thresholds={"null_margin": 1.23456}
@@ -201,6 +205,23 @@ def test_predict_reads_and_writes_pipes(
     )
     assert (done.code, done.err) == (0, "")
     assert [line["task"] for line in done.lines] == ["ner", "qa", "ner"]
+
+
+def test_predict_reads_text_and_skips_bad_rows(
+    artifacts: Artifacts, command: Callable[..., Result]
+) -> None:
+    text = "Ada, in Bonn 👩‍👩‍👧 né"
+    rows = [{"text": text}, {"text": " "}, {"text": text, "tokens": ["a"]}, {"tokens": ["Ada"]}]
+    stdin = "".join(json.dumps(row) + "\n" for row in rows)
+    done = command("predict", "--artifact", artifacts.ner, "--skip-bad", stdin=stdin)
+    assert (done.code, [line["id"] for line in done.lines]) == (0, [0, 3])
+    for entity in done.lines[0]["result"]["entities"]:
+        assert text[entity["start"] : entity["end"]] == entity["text"]
+    assert done.err.splitlines() == [
+        "skipped: stdin:2: text is empty: ' '; fill it in, or remove the row",
+        "skipped: stdin:3: has text and tokens, which may differ; leave out one of them",
+        "rows skipped: 2",
+    ]
 
 
 def test_predict_says_which_heads_have_no_thresholds(
