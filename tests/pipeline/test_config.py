@@ -140,8 +140,7 @@ def test_one_error_reports_all_problems() -> None:
     ("content", "message"),
     [
         (b"a: 1\nb: caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
-        ("a: 1\nb: [1\n", ":3: not valid YAML: did not find expected ',' or ']'; correct"),
-        ("a: 1\nb: {c: d:e}\n", ":2: not valid YAML: found unexpected ':'; quote the value that"),
+        ("a: 1\nb: [1\n", ":3: not valid YAML: expected ',' or ']'"),
         ("a: 1\na: 2\n", ':2: not valid YAML: found duplicate key "a"'),
         (
             "a: 1\nb: !!python/object:os.system x\n",
