@@ -3,6 +3,7 @@
 Formulas are compared with manual calculations. No test asserts a time.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from benchmarks.learning import search_rate
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, start, step
 from benchmarks.speed.methods import peft_inputs
 from benchmarks.speed.setting import Setting, load_corpus
@@ -22,6 +24,23 @@ from tests.support.small_project import make_backbone
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
 )
+
+
+@pytest.mark.parametrize(
+    ("peak", "tried"),
+    [(3, [2, 3, 4]), (5, [2, 3, 4, 5, 6]), (6, [2, 3, 4, 5, 6]), (0, [2, 3, 4, 1, 0])],
+)
+def test_the_search_for_a_rate_goes_on_from_the_ends(peak: int, tried: list[int]) -> None:
+    rates, calls = [float(rate) for rate in range(7)], list[tuple[float, float]]()
+
+    def validate(rate: float, best: float) -> float:
+        calls.append((rate, best))
+        return -abs(rate - peak)
+
+    assert search_rate(rates, validate) == peak
+    assert [rate for rate, _ in calls] == tried
+    scores = [-abs(rate - peak) for rate, _ in calls]
+    assert [best for _, best in calls] == [max([-math.inf, *scores[:n]]) for n in range(len(tried))]
 
 
 @pytest.fixture(scope="module")
