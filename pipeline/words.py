@@ -17,14 +17,7 @@ from unicodedata import category
 from pipeline.metrics.base import UNSPACED_OR_RARE
 
 RuleName = Literal["spaces", "punctuation", "treebank", "characters"]
-"""The name of a rule, as recipes and artifacts have it."""
-
-
-class Rule(NamedTuple):
-    """A rule: its description, and the pattern of a word in a shape."""
-
-    description: str
-    pattern: re.Pattern[str]
+"""The name of a rule in recipes and artifacts."""
 
 
 class Word(NamedTuple):
@@ -66,25 +59,26 @@ _TREEBANK = "|".join(
     )
 )
 
-RULES: dict[RuleName, Rule] = {
-    "spaces": Rule("words between white space", re.compile(".+", re.DOTALL)),
-    "punctuation": Rule(
-        "words between white space; each punctuation mark, symbol and character of an unspaced "
-        "script is a word (as BERT's basic tokenizer, which keeps symbols with their word)",
-        re.compile(f"{_WORD}+|.", re.DOTALL),
-    ),
-    "treebank": Rule(
-        "words as in the Penn Treebank: n't and 's are words, and hyphens, decimals, abbreviations "
-        "and addresses stay whole; each character of an unspaced script is a word",
-        re.compile(_TREEBANK, re.DOTALL),
-    ),
-    "characters": Rule("each character with its marks is a word", re.compile(".", re.DOTALL)),
+RULES: dict[RuleName, re.Pattern[str]] = {
+    "spaces": re.compile(".+", re.DOTALL),
+    "punctuation": re.compile(f"{_WORD}+|.", re.DOTALL),
+    "treebank": re.compile(_TREEBANK, re.DOTALL),
+    "characters": re.compile(".", re.DOTALL),
 }
+"""The pattern of a word for each rule.
+
+- `spaces`: words between white space.
+- `punctuation`: also, each punctuation mark, symbol and character of an unspaced script is a word;
+  BERT's basic tokenizer does the same, except that it keeps symbols such as emoji with their word.
+- `treebank`: as the Penn Treebank for English: n't and 's are words; hyphens, decimals,
+  abbreviations and addresses stay whole. Each character of an unspaced script is a word.
+- `characters`: each character with its marks is a word.
+"""
 
 
 def split_words(text: str, rule: RuleName) -> list[Word]:
     """The words of a text in order, by a rule of RULES. They do not overlap."""
-    pattern = RULES[rule].pattern
+    pattern = RULES[rule]
     return [word for piece in _find_pieces(text) for word in _words(piece, pattern)]
 
 

@@ -22,6 +22,7 @@ from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems, UserError
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.row import COMMON_KEYS, Row
+from pipeline.words import RULES
 from tests.support.paths import ROOT
 from tests.support.raw import compress, messages_of, without_where
 
@@ -134,6 +135,11 @@ def test_reader_has_a_section_with_all_its_options(name: str) -> None:
         assert f"`{option.name}`" in section[1], (
             f"docs/formats.md: {name}: {option.name} is not explained"
         )
+
+
+def test_each_word_rule_is_explained() -> None:
+    (line,) = (line for line in PAGE.splitlines() if line.startswith("| `word_rule` |"))
+    assert all(f"`{rule}`" in line for rule in RULES)
 
 
 def test_table_of_keys_is_that_of_the_tasks() -> None:
