@@ -54,6 +54,18 @@ WORLD: dict[str, Corpus] = {
     f"world_{kind}": (load_recipe(ROOT / "data_recipes" / f"world_{kind}.yaml"), kind)
     for kind in ("ner", "qa", "srl")
 }
+_SRL = WORLD["world_srl"][0]
+_SENTENCES = replace(_SRL.options, rows="sentences")
+WORLD["world_predicates"] = (
+    replace(
+        _SRL,
+        name="world_predicates",
+        task="token_classification",
+        labels=("V",),
+        options=_SENTENCES,
+    ),
+    "srl",
+)
 # The corpus world_ner as exports of texts with spans.
 EXPORTS: dict[str, tuple[str, Any]] = {
     "doccano": ("offsets", offsets.Options("doccano", word_rule="spaces")),

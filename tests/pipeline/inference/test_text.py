@@ -1,6 +1,7 @@
 """Rows with text: words by the recorded rule, positions in characters, and found predicates."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,17 @@ def test_finder_is_named_after_its_task_or_the_only_one(artifacts: dict[str, Pat
         "'predicate' missing; rows of task 'srl' need tokens (or text), predicate. To find "
         in str(caught.value)
     )
+
+
+def test_threads_share_a_predictor(predictor: Predictor) -> None:
+    """Each thread has the predictions that it has alone."""
+    requests = [
+        [{"task": task, "text": f"{TEXT} {number}"} for task in ("srl", "ner", "loose")]
+        for number in range(6)
+    ]
+    expected = [predictor(rows) for rows in requests]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(predictor, requests * 2)) == expected * 2
 
 
 # Bad rows
