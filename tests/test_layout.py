@@ -58,6 +58,7 @@ LIBRARIES = {
     "deepspeed": {"pipeline.distributed"},
     "tokenizers": set[str](),
     "peft": {"pipeline.model"},
+    "torchao": {"pipeline.model"},
     "datasets": {"pipeline.data"},
     "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
     "pyarrow": {"pipeline.data", "pipeline.features", "pipeline.tasks", "pipeline.training"},
