@@ -12,7 +12,7 @@ from pipeline.config import parse
 from pipeline.errors import UserError, did_you_mean
 
 PromptInit = Literal["text", "normal", "zero_values"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8", "int4"]
 PARAMS_FILE = "params.yaml"  # the name in messages
 
 
@@ -39,10 +39,10 @@ class TrainParams:
     of a mixture have gradients of similar size (geometric mean of the losses: Chennupati et al.
     2019, eq. 2). Without it, a task with a high loss dominates Adam's second moments.
 
-    `precision` is the type of a frozen backbone's weights and of the backbone's computation.
-    Trained values are always float32: a trained backbone computes with rounded copies of its
-    weights (autocast). LoRA: `lora_rank` is the rank of the factors; `lora_alpha` / `lora_rank`
-    scales their product.
+    `precision` is the type of a frozen backbone's weights and of the backbone's computation; int8
+    weights compute in float32. Trained values are always float32: a trained backbone computes with
+    rounded copies of its weights (autocast). LoRA: `lora_rank` is the rank of the factors;
+    `lora_alpha` / `lora_rank` scales their product.
 
     `hidden_state_cache_mb`: cache the output of the frozen layers below the prompt, once per
     training row, if all rows fit into this many megabytes (0: never). Each rank has its copy in
@@ -125,6 +125,11 @@ class TrainParams:
         ]
         if not 0 <= self.prompt_dropout < 1:
             problems.append(f"prompt_dropout is {self.prompt_dropout}; give a share from 0 up to 1")
+        if self.precision == "int8" and (self.backbone_lr or self.lora_lr) is not None:
+            problems.append(
+                "precision is int8, but only frozen weights can be int8, without LoRA factors on "
+                "them; use float32 or bfloat16"
+            )
         if problems:
             raise ValueError("; ".join(problems))
 

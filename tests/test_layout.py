@@ -60,6 +60,7 @@ LIBRARIES = {
     "deepspeed": {"pipeline.distributed"},
     "tokenizers": set[str](),
     "peft": {"pipeline.model"},
+    "torchao": {"pipeline.model"},
     "datasets": {"pipeline.data"},
     "huggingface_hub": {"pipeline.interop", "pipeline.pretrained"},
     "spacy": {"pipeline.data"},

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from transformers.utils import logging as _logging
 
 from pipeline.errors import UserError, did_you_mean
-from pipeline.model.attach_checks import check_lm_head, check_prompts
+from pipeline.model.attach_checks import Check, check_lm_head, check_prompts
 from pipeline.model.attention import (
     ATTENTION,
     NO_ARGUMENTS,
@@ -36,6 +36,7 @@ from pipeline.model.attention import (
     with_own_attention,
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
+from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.tracing import trace
 from pipeline.params import Precision
@@ -115,7 +116,10 @@ class Backbone(nn.Module):
             raise UserError(
                 f"precision is {precision!r}{did_you_mean(precision, get_args(Precision))}"
             )
-        dtype = torch.float32 if trained else getattr(torch, precision)
+        if precision == "int4":
+            refuse_int4()
+        in_bfloat16 = precision == "bfloat16"
+        dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
         model, family, missing = _load_model(folder, lm_head, dtype)
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = _split_lm_head(model) if lm_head else (model, None)
@@ -138,8 +142,10 @@ class Backbone(nn.Module):
         if expected_logits is not None:
             backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
         backbone.files = backbone_files(folder)
-        if dtype != getattr(torch, precision):
-            backbone.autocast = getattr(torch, precision)
+        if in_bfloat16 and trained:
+            backbone.autocast = torch.bfloat16
+        if precision == "int8":
+            backbone.checks.append(backbone._quantize())
         return backbone.convert(dtype)
 
     def _trace(self) -> Family:
@@ -156,6 +162,23 @@ class Backbone(nn.Module):
                 return self.run_rows([[4, 5, 6, 7, 8, last_token]], **arguments)[0]
 
         return trace(self.model, self.family, run)
+
+    def _quantize(self) -> Check:
+        """Store the weights as int8, and compare the gradient of a prompt with the one before."""
+        recorded_key_values: RecordedKeyValues = {}
+        first, *rows = _random_texts(self.model.get_input_embeddings().weight.shape[0])
+        with torch.no_grad():
+            self.run_rows([first], recorded_key_values=recorded_key_values)
+        layers = [recorded_key_values[layer][:, 0] for layer in range(self.num_layers)]
+        prompt = LayerPrompts(torch.stack(layers)[None].requires_grad_())
+
+        def gradient() -> Tensor:
+            hidden = torch.cat(self.run_rows(rows, prompt))
+            direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0))
+            return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
+
+        change = quantize(self.model, gradient)
+        return Check("prompt gradients in float32", "", change, GRADIENT_BOUND)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Ignore `mode`: dropout stays off."""
@@ -440,6 +463,13 @@ def _auto_class(family: Family, lm_head: bool) -> Any:
     if not lm_head:
         return AutoModel
     return AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
+
+
+def _random_texts(num_embeddings: int) -> list[list[int]]:
+    """Token ids of 5 texts. Few or neighboring ids would be special tokens in some vocabularies."""
+    generator = torch.Generator().manual_seed(0)
+    texts: list[list[int]] = torch.randint(num_embeddings, (5, 16), generator=generator).tolist()
+    return texts
 
 
 _LM_HEAD_TEXT = range(4, 10)

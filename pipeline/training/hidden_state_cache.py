@@ -92,7 +92,7 @@ def make_hidden_state_cache(
     if not params.hidden_state_cache_mb:
         return lambda batch: batch
     num_elements = sum(table.tokens for table in tables) * model.backbone.hidden_size
-    megabytes = num_elements * getattr(torch, params.precision).itemsize / 1e6
+    megabytes = num_elements * (2 if params.precision == "bfloat16" else 4) / 1e6
     if megabytes > params.hidden_state_cache_mb:
         log(
             f"the output of the lower layers takes {megabytes:.1f} MB, but hidden_state_cache_mb "

@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.pretrained.families import FAMILIES, family_of
 
-MEMORY_BYTES, SECONDS = 6 << 30, 15  # of CPU time
+MEMORY_BYTES, SECONDS = 4 << 30, 5  # of CPU time
 LAYERS, HIDDEN, HEADS, KEY_HEADS, HEAD, INNER = 3, 256, 4, 2, 64, 96
 # The names that the configs give to their sizes.
 SIZES: dict[str, Any] = {
