@@ -56,8 +56,8 @@ def documents(source: Source, group: str | None, problems: Problems) -> Iterator
     except _FORMAT_ERRORS as error:
         problems.add(
             str(path),
-            f"not valid DocBin of spaCy: {str(error)[:60]}; write it again with "
-            "DocBin(docs=docs).to_disk(path)",
+            f"not valid DocBin of spaCy: {str(error).partition('. ')[0][:120]}; write it again "
+            "with DocBin(docs=docs).to_disk(path)",
             "not-docbin",
             hides=True,
         )
