@@ -12,7 +12,7 @@ from pipeline.tasks.shared.offsets import OffsetUnit, span_hint, text_mismatch_h
 from pipeline.words import Word
 
 _STARTS, _ENDS = ("start", "start_offset"), ("end", "end_offset")
-_LABELS = ("label", "type", "labels")
+LABEL_KEYS = ("label", "type", "labels")
 
 
 class Document(NamedTuple):
@@ -52,7 +52,7 @@ def raw_spans(value: Any, name: str, where: str, problems: Problems) -> list[Raw
     if isinstance(value, Mapping):
         start, end, labels = (
             next((value[key] for key in keys if key in value), None)
-            for keys in (_STARTS, _ENDS, _LABELS)
+            for keys in (_STARTS, _ENDS, LABEL_KEYS)
         )
         text = value.get("text")
     elif isinstance(value, list) and len(value) == 3:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.data.readers.class_names import add_class_names
 from pipeline.data.readers.spans import Span
 from pipeline.errors import Problems
 
@@ -9,12 +10,37 @@ _OUTSIDE = "O"  # the new name of a label whose spans are ignored
 _IGNORED = "spans named O"  # their name in `Problems.skipped`
 
 
-def rename_spans(spans: Sequence[Span], names: Mapping[str, str], problems: Problems) -> list[Span]:
-    """The spans with new names of labels. Spans that are named O are skipped and counted."""
-    renamed = [span._replace(label=names.get(span.label, span.label)) for span in spans]
-    kept = [span for span in renamed if span.label != _OUTSIDE]
-    problems.skipped[_IGNORED] += len(renamed) - len(kept)
-    return kept
+class LabelNames:
+    """The option `names` for the spans of a file, and which of the names the file has.
+
+    `classes` has the names of class numbers in the file's metadata. If the recipe gives a number
+    another name, a problem is added, and `is_valid` is False.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        classes: Sequence[list[str]],
+        where: str,
+        problems: Problems,
+    ) -> None:
+        merged = add_class_names(names, classes, where, problems)
+        self.is_valid = merged is not None
+        self._names, self._problems = merged or {}, problems
+        self._recipe_names = names.keys()
+        self._unmatched = set(names) - {name for column in classes for name in column}
+
+    def rename(self, spans: Sequence[Span]) -> list[Span]:
+        """The spans with new names of labels. Spans that are named O are skipped and counted."""
+        self._unmatched -= {span.label for span in spans}
+        renamed = [span._replace(label=self._names.get(span.label, span.label)) for span in spans]
+        kept = [span for span in renamed if span.label != _OUTSIDE]
+        self._problems.skipped[_IGNORED] += len(renamed) - len(kept)
+        return kept
+
+    def add_found(self) -> None:
+        """Record the names that the file has."""
+        add_found_names(self._recipe_names - self._unmatched, self._problems)
 
 
 def add_found_names(names: Iterable[str], problems: Problems) -> None:

@@ -15,7 +15,7 @@ from pipeline.data.readers.brat import OnDiscontinuous
 from pipeline.data.readers.document_rows import TagPolicy, WordRule, marked_rows, tagged_rows
 from pipeline.data.readers.documents import Document
 from pipeline.data.readers.json_dialects import DIALECTS, JsonDialectName
-from pipeline.data.readers.label_names import add_found_names, check_names, rename_spans
+from pipeline.data.readers.label_names import LabelNames, check_names
 from pipeline.data.readers.record_keys import RecordFormat, RecordKeys, unknown_fields
 from pipeline.data.readers.spans import OnOverlap, OnPartial
 from pipeline.errors import Problems
@@ -138,17 +138,17 @@ def companion_files(path: Path, task_options: TaskOptions) -> list[Path]:
 
 def read(source: Source, task_options: TaskOptions, problems: Problems) -> Iterator[Row]:
     """Rows with the keys tokens and tags, or text, spans and label; and id if the file has ids."""
-    options, unmatched = task_options.options, set(task_options.options.names)
-    for document in _documents(source, options, problems):
-        unmatched -= {span.label for span in document.spans}
-        spans = rename_spans(document.spans, options.names, problems)
-        renamed = document._replace(spans=tuple(spans))
+    options, keys = task_options.options, task_options.options.record_keys
+    classes = [] if keys is None else record_keys.classes_of_labels(source, keys)
+    names = LabelNames(options.names, classes, str(source), problems)
+    for document in _documents(source, options, problems) if names.is_valid else ():
+        renamed = document._replace(spans=tuple(names.rename(document.spans)))
         yield from (
             tagged_rows(renamed, _policy(options), problems)
             if task_options.tags
             else marked_rows(renamed, problems)
         )
-    add_found_names(options.names.keys() - unmatched, problems)
+    names.add_found()
 
 
 def _policy(options: Options) -> TagPolicy:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.class_names import class_names
+from pipeline.data.readers.documents import LABEL_KEYS
 from pipeline.data.readers.json_documents import is_document
 from pipeline.data.readers.json_values import add_missing_id, integer, value_at
-from pipeline.data.readers.tables import NESTED, Dialect, Record, format_of, records
+from pipeline.data.readers.tables import NESTED, Dialect, Record, features, format_of, records
 from pipeline.errors import Problems, did_you_mean
 
 RecordFormat = Literal["jsonl", "json", "parquet", "arrow"]
@@ -102,6 +104,14 @@ def read_records(
         )
         return
     yield from records(source, kind, keys.columns, Dialect(None, (), "auto"), problems)
+
+
+def classes_of_labels(source: Source, keys: RecordKeys) -> list[list[str]]:
+    """The names of the class numbers of spans in the metadata of a table, by key of the label."""
+    kind = format_of(source, keys.format)
+    metadata = features(Path(str(source)), kind) if kind else {}
+    paths = [f"{path}.{key}" for path in keys.paths("spans") for key in LABEL_KEYS]
+    return [class_names(metadata, path) for path in paths]
 
 
 def chunk_boundary(path: Path, keys: RecordKeys) -> Literal["lines"] | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.cells import parse_list
-from pipeline.data.readers.class_names import class_names
+from pipeline.data.readers.class_names import add_class_names, class_names
 from pipeline.data.readers.json_documents import is_document
 from pipeline.data.readers.json_values import (
     add_missing_id,
@@ -258,26 +258,10 @@ def with_class_names(
     Adds a problem and returns None if the recipe gives a number another name. (A recipe may rename
     the metadata's names.)
     """
-    renamed, by_number = mapping.options.names, dict[str, str]()
-    for key in mapping.keys_of("label", "tags"):
-        names = class_names(metadata, mapping.options.fields[key] or key)
-        by_number |= {str(number): renamed.get(name, name) for number, name in enumerate(names)}
-    conflicts = [
-        f"{number} is {name!r} in the file and {renamed[number]!r} in the recipe"
-        for number, name in by_number.items()
-        if renamed.get(number, name) != name
-    ]
-    if conflicts:
-        problems.add(
-            where,
-            f"names: the class numbers have other names in the file's metadata: "
-            f"{', '.join(conflicts)[:300]}; remove these numbers from names in the recipe's "
-            "options, or rename the file's names instead of its numbers",
-            "class-name",
-            hides=True,
-        )
-        return None
-    return mapping.with_options(names=by_number | renamed) if by_number else mapping
+    paths = [mapping.options.fields[key] or key for key in mapping.keys_of("label", "tags")]
+    classes = [class_names(metadata, path) for path in paths]
+    names = add_class_names(mapping.options.names, classes, where, problems)
+    return None if names is None else mapping.with_options(names=names)
 
 
 def _features_of(source: Source, mapping: FieldMapping) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.data.readers import record_keys
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.documents import raw_spans
-from pipeline.data.readers.label_names import add_found_names, check_names, rename_spans
+from pipeline.data.readers.label_names import LabelNames, check_names
 from pipeline.data.readers.record_keys import (
     RecordFormat,
     RecordKeys,
@@ -57,17 +57,19 @@ def chunk_boundary(path: Path, options: Options) -> Literal["lines"] | None:
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows with the keys tokens and tags, and id if the file has ids."""
-    unmatched = set(options.names)
-    for where, record in read_records(source, options.record_keys, problems):
+    keys = options.record_keys
+    classes = record_keys.classes_of_labels(source, keys)
+    names = LabelNames(options.names, classes, str(source), problems)
+    for where, record in read_records(source, keys, problems) if names.is_valid else ():
         with problems.in_one_row():
-            row = _row(record, options, unmatched, where, problems)
+            row = _row(record, options, names, where, problems)
         if row is not None:
             yield row
-    add_found_names(options.names.keys() - unmatched, problems)
+    names.add_found()
 
 
 def _row(
-    record: Record, options: Options, unmatched: set[str], where: str, problems: Problems
+    record: Record, options: Options, names: LabelNames, where: str, problems: Problems
 ) -> Row | None:
     before, keys = len(problems), options.record_keys
     tokens, values, id = (
@@ -83,9 +85,7 @@ def _row(
         add_wrong_type(keys.paths("spans")[0], values, "a list of spans", where, problems)
     if len(problems) > before:
         return None
-    spans = _spans(values, tokens, options, where, problems)
-    unmatched -= {span.label for span in spans}
-    spans = rename_spans(spans, options.names, problems)
+    spans = names.rename(_spans(values, tokens, options, where, problems))
     spans = resolve_overlaps(spans, tokens, options.on_overlap, problems)
     if len(problems) > before:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -411,6 +412,38 @@ def test_names_rename_labels_and_ignore_those_named_o(tmp_path: Path) -> None:
     )
     assert tagged(rows[0]) == [("Person", "Ada Lee")]
     assert problems.skipped["spans named O"] == 1
+
+
+def test_class_numbers_of_a_table_have_the_names_in_its_metadata(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "spans": datasets.List(
+                {
+                    "start": datasets.Value("int32"),
+                    "end": datasets.Value("int32"),
+                    "label": datasets.ClassLabel(names=["PER", "Loc"]),
+                }
+            ),
+        }
+    )
+    record = exports.plain(TEXT, [(0, 7, 0), (12, 15, 1)])  # type: ignore[list-item]
+    data = datasets.Dataset.from_list([record], features=features)
+    data.to_parquet(tmp_path / "b.parquet")
+    content = (tmp_path / "b.parquet").read_bytes()
+    rows, problems = read(content, tmp_path, {"names": {"Loc": "LOC"}}, "a.parquet")
+    assert tagged(rows[0]) == [("PER", "Ada Lee"), ("LOC", "New")]
+    READERS["offsets"].check_options(
+        READERS["offsets"].for_task(
+            parse(READERS["offsets"].options, {"names": {"Loc": "LOC"}}, "r"),
+            task_named("token_classification").row_keys,
+        ),
+        "ours.yaml",
+        problems,
+    )
+    assert not problems.counts
+    rows, problems = read(content, tmp_path, {"names": {"1": "PER"}}, "a.parquet")
+    assert (rows, dict(problems.counts)) == ([], {"class-name": 1})
 
 
 def test_a_label_studio_task_needs_one_annotation(tmp_path: Path) -> None:
