@@ -56,7 +56,8 @@ def to_html(texts: Sequence[MarkedText], labels: Sequence[str] = ()) -> str:
 
 def to_plain(texts: Sequence[MarkedText]) -> str:
     """Lines of plain text with spans as "[LABEL: words]"; titles are lines of their own."""
-    return "\n".join(line for text in texts for line in _plain_lines(text))
+    lines = [line for text in texts for line in (text.title, _with_brackets(text))]
+    return "\n".join(filter(None, lines))
 
 
 def excerpt(marked: MarkedText, max_length: int) -> MarkedText:
@@ -106,29 +107,17 @@ def _pieces(marked: MarkedText) -> Iterator[_Piece]:
         yield _Piece(marked.text[start:end], spans, [span for span in spans if span.end == end])
 
 
-def _plain_lines(marked: MarkedText) -> Iterator[str]:
-    if marked.title:
-        yield marked.title
-    line = ""
-    for start, end, label in _events(marked):
-        line += marked.text[start:end] if label is None else label
-    yield line
-
-
-def _events(marked: MarkedText) -> Iterator[tuple[int, int, str | None]]:
-    """Pieces of the text, and between them the brackets that open and close spans."""
-    opening: dict[int, str] = {}
-    closing: dict[int, str] = {}
+def _with_brackets(marked: MarkedText) -> str:
+    opening, closing = dict[int, str](), dict[int, str]()
     for span in sorted(marked.spans, key=lambda span: (span.start, -span.end)):
         label = f"{span.label}: " if span.label else ""
         opening[span.start] = opening.get(span.start, "") + f"[{label}"
         closing[span.end] = closing.get(span.end, "") + "]"
-    position = 0
+    text, position = "", 0
     for bound in sorted({*opening, *closing}):
-        yield position, bound, None
-        yield 0, 0, closing.get(bound, "") + opening.get(bound, "")
+        text += marked.text[position:bound] + closing.get(bound, "") + opening.get(bound, "")
         position = bound
-    yield position, len(marked.text), None
+    return text + marked.text[position:]
 
 
 def _base(label: str) -> str:

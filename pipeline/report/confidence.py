@@ -197,8 +197,7 @@ def _text_cell(row: "pd.Series[Any]") -> Cell:
     """The text of a claim with its predicted and its gold spans, cut around the first span."""
     text, marks = str(row["text"]), list[MarkedSpan]()
     for name in ("predicted", "gold"):
-        label = f"{name} {row[f'{name}_label']}"
-        marks += (MarkedSpan(int(a), int(b), label) for a, b in row[f"{name}_spans"])
+        marks += (MarkedSpan(int(a), int(b), name) for a, b in row[f"{name}_spans"])
     shown = excerpt(MarkedText(text, tuple(marks)), MAX_TEXT_LENGTH)
     return Cell(shown.text, marked=shown if shown.spans else None)
 

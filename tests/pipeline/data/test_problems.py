@@ -423,6 +423,8 @@ def _problems_of_statistics(folder: Path, tokenizer: Tokenizer) -> list[Problem]
         "classes": list(LABELS),
         "label_counts": counts,
         "rows": {split: len(values) for split, values in splits.items()},
+        "word_rule": None,
+        "word_agreement": {},
     }
     compute_statistics(folder, summary, tokenizer, 16, 4, problems)
     _compute_statistics_of_questions(folder, tokenizer, problems)
@@ -452,6 +454,8 @@ def _compute_statistics_of_questions(
         "primary": "f1",
         "label_counts": {split: {} for split in SPLITS},
         "rows": dict.fromkeys(SPLITS, 1),
+        "word_rule": None,
+        "word_agreement": {},
     }
     compute_statistics(folder, summary, tokenizer, 32, 4, problems)
 

@@ -3,7 +3,7 @@
 import re
 from html import unescape
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.display.highlighting import COLORS, excerpt, to_html, to_plain
@@ -48,6 +48,7 @@ def test_label_keeps_its_color_in_all_outputs() -> None:
     assert len(set(COLORS)) == len(COLORS)
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_text_is_complete_for_any_spans(data: st.DataObject) -> None:
     """Spans may nest and overlap."""
