@@ -1,11 +1,12 @@
 """Frozen weights in 8 bits, through torchao: less memory, and nearly the same gradients.
 
-Each linear module of the backbone stores its weight as int8 with one scale per output (Dettmers et
-al. 2022, section 2.1, without the outliers) and computes in float32. Embeddings, norms and heads
-stay float32. torchao is an optional dependency, so functions import it.
+torchao stores the weight of each linear module as int8 with one scale per output (Dettmers et al.
+2022, section 2.1, without the outliers). Embeddings, norms and heads stay float32, and all modules
+compute in float32. torchao is an optional dependency, so functions import it.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +16,32 @@ from pipeline.errors import UserError
 GRADIENT_BOUND = 0.2
 """The largest accepted relative difference between prompt gradients under int8 and float32.
 
-It is 0.05 for MiniLM and 0.08 for SmolLM2-135M, and 0.02 and 0.05 under bfloat16.
+It is 0.05 for MiniLM and 0.08 for SmolLM2-135M; under bfloat16 it is 0.02 and 0.05.
 """
+
+
+class Int8Linear(nn.Module):
+    """A frozen linear module with a weight of torchao.
+
+    Its tensors are buffers: DeepSpeed moves and shares parameters in ways that torchao's kind of
+    parameter does not support.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Any, bias: Tensor | None) -> None:
+        """Take the integers [outputs, inputs] and the scales [outputs, 1] of `weight`."""
+        super().__init__()
+        self.register_buffer("weight", weight.qdata.detach().clone())
+        self.register_buffer("scale", weight.scale.detach().clone().flatten())
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return [..., outputs] of `inputs` [..., inputs]."""
+        outputs = nn.functional.linear(inputs, self.weight.to(inputs.dtype)) * self.scale
+        return outputs if self.bias is None else outputs + self.bias
 
 
 def quantize(model: nn.Module, gradient: Callable[[], Tensor]) -> float:
@@ -27,13 +52,16 @@ def quantize(model: nn.Module, gradient: Callable[[], Tensor]) -> float:
     if the model has no linear modules, or if the change exceeds `GRADIENT_BOUND`.
     """
     torchao = _import_torchao()
-    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+    linear = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    if not linear:
         raise UserError(
             "precision is int8, but the backbone has no linear modules, and torchao stores only "
             "their weights in int8; use bfloat16"
         )
     expected = gradient()
     torchao.quantize_(model.requires_grad_(False), torchao.Int8WeightOnlyConfig())
+    for name, module in linear.items():
+        model.set_submodule(name, Int8Linear(module.weight, module.bias))
     change = float((gradient() - expected).norm() / expected.norm())
     if not change <= GRADIENT_BOUND:  # also True for NaN
         raise UserError(
@@ -45,14 +73,16 @@ def quantize(model: nn.Module, gradient: Callable[[], Tensor]) -> float:
 
 def weight_bytes(model: nn.Module) -> int:
     """The memory of all weights, in bytes."""
-    return sum(_size(parameter) for parameter in model.parameters())
+    tensors = chain(model.parameters(), model.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _size(parameter: Tensor) -> int:
-    names = getattr(parameter, "tensor_data_names", None)
-    if names is None:
-        return parameter.numel() * parameter.element_size()
-    return sum(_size(getattr(parameter, name)) for name in names)
+def refuse_int4() -> None:
+    """Raise UserError: no int4 weights of torchao were proven to work under prompts."""
+    raise UserError(
+        "precision is int4, but torchao packs int4 weights only on GPUs and in bfloat16, and "
+        "backbones are loaded and checked on the CPU; use int8"
+    )
 
 
 def _import_torchao() -> Any:
@@ -63,11 +93,3 @@ def _import_torchao() -> Any:
             "precision is int8, but torchao is not installed; run pip install 'deep-prompt[int8]'"
         ) from None
     return quantization
-
-
-def refuse_int4() -> None:
-    """Raise UserError: no int4 weights of torchao were proven to work under prompts."""
-    raise UserError(
-        "precision is int4, but torchao packs int4 weights only on GPUs and in bfloat16, and "
-        "backbones are loaded and checked on the CPU; use int8"
-    )

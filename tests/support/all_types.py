@@ -133,7 +133,7 @@ def _outcome(model_type: str, key_heads: int) -> str:
 def _reason(error: UserError) -> str:
     """The message without the beginning and the remedy, which are those of all types."""
     beginnings = r".*deep prompts do not work on \S+ models \(|.*deep prompts .* model: |backbone: "
-    endings = r"\); use .*|; use another backbone|: this .* model is not admitted.*"
+    endings = r"\); use one of .*|; use another backbone|: this .* model is not admitted.*"
     return "; ".join(
         re.sub(endings, "", re.sub(f"^({beginnings})", "", problem)) for problem in error.problems
     )

