@@ -58,7 +58,7 @@ LIBRARIES = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
     "safetensors.torch",
-    "deepspeed.launcher.runner",
+    "deepspeed",
     "deepspeed.module_inject.auto_ep_layer",
     "deepspeed.ops.op_builder.all_ops",
     "datasets",
