@@ -1,5 +1,6 @@
 """Strict YAML: one error reports all mistakes, each with file, line or key, value and remedy."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -140,14 +141,15 @@ def test_one_error_reports_all_problems() -> None:
     ("content", "message"),
     [
         (b"a: 1\nb: caf\xe9\n", ":2: byte 0xe9 is not UTF-8; save the file as UTF-8"),
-        ("a: 1\nb: [1\n", ":3: not valid YAML: expected ',' or ']'"),
+        # libyaml, if it is installed (ruamel.yaml.clib), begins with "did not find".
+        ("a: 1\nb: [1\n", r":3: not valid YAML: (did not find )?expected ',' or '\]'"),
         ("a: 1\na: 2\n", ':2: not valid YAML: found duplicate key "a"'),
         (
             "a: 1\nb: !!python/object:os.system x\n",
             ":2: not valid YAML: could not determine a constructor",
         ),
         ("a: 2001-13-45\n", ": not valid YAML: month must be in 1..12"),
-        ("- 1\n", ": found a list [1], expected a mapping"),
+        ("- 1\n", r": found a list \[1\], expected a mapping"),
         ("", ": found nothing, expected a mapping"),
     ],
 )
@@ -157,7 +159,7 @@ def test_invalid_file_is_reported_with_its_line(
     path = write(tmp_path, content)
     with pytest.raises(UserError) as caught:
         load_yaml(path)
-    assert str(caught.value).startswith(f"{path}{message}")
+    assert re.match(f"{re.escape(str(path))}{message}", str(caught.value))
 
 
 def test_missing_or_unreadable_file_is_reported(tmp_path: Path) -> None:
