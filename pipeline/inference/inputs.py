@@ -30,6 +30,9 @@ def _row(item: Any, default: Row) -> Any:
 def frame_rows(frame: pd.DataFrame, default: Row) -> Iterator[Row]:
     """The rows of a frame: its columns are keys, and missing values are left out.
 
+    Whole numbers in a column of floats, as pandas makes of integers with missing values, are
+    integers again.
+
     The `id` of a row is its position. Raises UserError if a column has no name or a repeated one.
     """
     names = list(frame.columns)
@@ -49,8 +52,12 @@ def frame_rows(frame: pd.DataFrame, default: Row) -> Iterator[Row]:
 
 def _frame_row(label: Any, position: int, columns: Mapping[str, list[Any]], default: Row) -> Row:
     cells = {name: values[position] for name, values in columns.items()}
-    row = {name: value for name, value in cells.items() if not _is_missing(value)}
+    row = {name: _whole(value) for name, value in cells.items() if not _is_missing(value)}
     return default | row | {"id": position, "where": f"row {label!r} of the frame"}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_missing(value: Any) -> bool:

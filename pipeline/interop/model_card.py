@@ -12,6 +12,7 @@ from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.tasks import task_named
 
 LIBRARY = "deep-prompt"
+_PLACEHOLDERS: dict[str, Any] = {"integer": 0, "texts": ["...", "..."]}  # by kind of value
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,12 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
 
 def _use(name: str, arm: ArmName, head: TaskHead) -> str:
     kind = task_named(head.type)
-    keys = ["text" if key == "tokens" else key for key in kind.query_keys]
-    row = {"task": name} | dict.fromkeys(keys, "...")
+    row: dict[str, Any] = {"task": name}
+    for key in kind.query_keys:
+        if key == "tokens":
+            row["text"] = "..."
+        else:
+            row[key] = _PLACEHOLDERS.get(kind.row_keys.inputs[key], "...")
     return f"""## How to load it
 
 With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder at `{name}`:

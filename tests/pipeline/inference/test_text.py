@@ -370,6 +370,16 @@ def rounded(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"score": round(values["score"], 4)}
 
 
+def test_integers_beside_missing_values_are_integers(predictor: Predictor) -> None:
+    frame = pd.DataFrame({"text": [TEXT, TEXT], "predicate": [3, None]})
+    assert frame["predicate"].dtype == float
+    found = predictor(frame, task="srl")
+    assert found["position"][0] == 3
+    assert len(found["structures"][1]) > 1
+    with pytest.raises(UserError, match=r"row 0 of the frame: predicate: found '3.5'"):
+        predictor(frame.replace(3, 3.5), task="srl")
+
+
 def test_rows_of_a_frame_are_named_and_skipped_by_index(predictor: Predictor) -> None:
     frame = pd.DataFrame({"text": ["Ada", " ", "Bo"], "id": ["x", "y", "z"]}, index=[5, 6, 7])
     with pytest.raises(UserError, match="row 6 of the frame: text is empty"):

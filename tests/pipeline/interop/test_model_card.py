@@ -132,3 +132,22 @@ def test_it_says_that_the_shared_prompt_has_not_seen_the_corpus() -> None:
     assert sentence not in card().text
     assert sentence in card(dataclasses.replace(CONFIG, provenance=unseen)).text
     assert sentence not in card(dataclasses.replace(CONFIG, provenance=unknown)).text
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("token_classification", '{"task": "quiz", "text": "..."}'),
+        ("semantic_role_labeling", '{"task": "quiz", "text": "...", "predicate": 0}'),
+        (
+            "multiple_choice",
+            '{"task": "quiz", "context": "...", "question": "...", "choices": ["...", "..."]}',
+        ),
+    ],
+)
+def test_card_has_a_row_and_the_rule_for_words(name: str, row: str) -> None:
+    rule = "treebank" if '"text"' in row else None
+    head = TaskHead(name, "classes", ("a",), word_rule=rule)
+    text = card(dataclasses.replace(CONFIG, heads={"quiz": head})).text
+    assert row in text
+    assert ("The rule `treebank` makes words of `text`" in text) == bool(rule)
