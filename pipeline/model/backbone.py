@@ -38,7 +38,7 @@ from pipeline.model.attention import (
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
-from pipeline.model.tracing import trace
+from pipeline.model.trace_family import trace
 from pipeline.params import Precision
 from pipeline.pretrained.families import Family, family_of
 from pipeline.pretrained.location import backbone_files
