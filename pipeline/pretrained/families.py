@@ -2,8 +2,8 @@
 
 The facts about a family are here; the code for it is in `pipeline.model.attention`. A family of
 `FAMILIES` is tested against a reference. Any other family on the attention interface of
-transformers is "traced": `pipeline.model.trace_family` finds its layers and positions in the loaded model,
-and `pipeline.model.attach_checks` admits it only if prompts are proven to work on that model.
+transformers is "traced": `pipeline.model.trace_family` finds its layers and positions in the loaded
+model, and `pipeline.model.attach_checks` admits it only if prompts work on that model.
 """
 
 from dataclasses import dataclass, replace
@@ -128,8 +128,8 @@ _REFUSED = {
 def family_of(model_type: str) -> Family:
     """Return the record of a family.
 
-    The record of a family without reference test is incomplete: see `pipeline.model.trace_family`. Raises
-    UserError if the family has no attention.
+    The record of a family without reference test is incomplete: see `pipeline.model.trace_family`.
+    Raises UserError if the family has no attention.
     """
     if model_type in _REFUSED:
         raise UserError(
