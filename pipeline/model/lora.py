@@ -30,6 +30,11 @@ def add_lora(backbone: Backbone, rank: int, alpha: float, seed: int) -> None:
     Raises UserError if peft is not installed, or if factors have no effect in this model family.
     """
     peft = import_peft()
+    if not backbone.family.query_value:
+        raise UserError(
+            f"backbone: the names of the projections of this {backbone.config.model_type!r} model "
+            "are not known, so LoRA cannot reach them; use another backbone or another arm"
+        )
     config = peft.LoraConfig(
         task_type="FEATURE_EXTRACTION",
         r=rank,

@@ -53,8 +53,8 @@ def without_window(model: Any) -> Any:
 
 def plain_model(family: str, attention: str = "sdpa") -> Any:
     """A tiny model of transformers, without our attention."""
-    patched = FAMILIES[family].route == "patched"
-    return without_window(tiny.model(family, attention="eager" if patched else attention))
+    only_eager = FAMILIES[family].route == "patched" or family == "gemma2"
+    return without_window(tiny.model(family, attention="eager" if only_eager else attention))
 
 
 def make_backbone(family: str) -> Backbone:

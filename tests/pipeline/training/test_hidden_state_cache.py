@@ -29,7 +29,9 @@ from pipeline.training.setup import check_hidden_state_cache
 from pipeline.training.trainer import _stop_caching
 from tests.support import tiny
 
-CACHEABLE_FAMILIES = sorted(set(FAMILIES) - {"albert"})
+# ALBERT calls one layer several times; the first layer of T5 hands a bias to the others.
+UNCACHEABLE_FAMILIES = ["albert", "mt5", "t5"]
+CACHEABLE_FAMILIES = sorted(FAMILIES.keys() - UNCACHEABLE_FAMILIES)
 CPU = torch.device("cpu")
 ROWS = [[3], [0, 1, 2, 3, 4], [20, 7, 11]]  # of the table; batches of several rows are padded
 
@@ -191,13 +193,14 @@ def test_cached_values_do_not_depend_on_the_requested_batch(
         assert not wide[row, len(single) :].any(), "padding is 0"
 
 
-def test_a_model_with_shared_layers_is_refused() -> None:
-    model = model_of("albert")
+@pytest.mark.parametrize("family", UNCACHEABLE_FAMILIES)
+def test_a_model_whose_upper_layers_need_more_is_refused(family: str) -> None:
+    model = model_of(family)
     params = TrainParams(epochs=1.0, head_lr=0.1, hidden_state_cache_mb=5)
     with pytest.raises(
         UserError,
         match=r"arms.multitask: hidden_state_cache_mb is 5, "
-        r"but the upper layers of this 'albert' model",
+        rf"but the upper layers of this '{family}' model",
     ):
         check_hidden_state_cache("arms.multitask", model.prompt, model.backbone, params)
 
