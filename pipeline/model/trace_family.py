@@ -48,7 +48,7 @@ _PROJECTIONS = (
     ("c_attn",),
 )
 _MAX_FIRST_POSITION = 4
-_EQUAL = 1e-5  # relative to the largest value; moved positions change tiny models by 1e-3 and more
+_EQUAL = 1e-4  # relative to the largest value; other tokens or positions change it by 1e-2 and more
 
 Run = Callable[..., Tensor]
 """A forward pass of one text: keyword arguments of the model -> hidden states [T, C]."""
