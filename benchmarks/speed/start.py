@@ -34,7 +34,7 @@ def run(setting: Setting) -> Iterator[str]:
         loaded = ["yes" if is_loaded else "" for is_loaded in loaded_libraries(name)]
         rows.append((name, f"{seconds:.2f}", *loaded))
     yield from table(("stage", "s", *HEAVY_LIBRARIES), rows)
-    seconds = median_seconds([sys.executable, "-m", "deep_prompt", "--help"])
+    seconds = median_seconds([str(Path(sys.executable).with_name("deep-prompt")), "--help"])
     yield f"`deep-prompt --help`: {seconds:.2f} s (goal: below {HELP_GOAL_SECONDS:g})."
     yield ""
     yield from nothing_to_do(setting.project)

@@ -19,9 +19,7 @@ from pathlib import Path
 from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import load_yaml
-from pipeline.data.recipe import load_recipe
 from pipeline.errors import UserError, did_you_mean
-from pipeline.tasks import check_answer_length
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
@@ -32,6 +30,8 @@ from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_
 
 def check_project() -> None:
     """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
+    from pipeline.data.recipe import load_recipe
+    from pipeline.tasks import check_answer_length
 
     params = load_params()
     problems: list[str] = []

@@ -291,7 +291,7 @@ class Backbone(nn.Module):
     def word_logits(self, hidden: Tensor, label_token_ids: Sequence[int]) -> Tensor:
         """LM head logits [B, N, len(label_token_ids)] of `hidden` [B, N, C], in float32."""
         assert self.lm_head is not None, "load the backbone with its LM head"
-        dtype = next(self.lm_head.parameters()).dtype  # `hidden` may be that of autocast
+        dtype = self.model.get_input_embeddings().weight.dtype  # autocast returns another
         logits: Tensor = self.lm_head(inputs_embeds=hidden.to(dtype)).logits
         return logits[..., list(label_token_ids)].float()
 

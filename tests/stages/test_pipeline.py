@@ -75,6 +75,7 @@ WITHOUT_DVC = (
     "prepare world_ner",
     "prepare world_srl",
     "backbone_files",
+    "zoo",
     "featurize world_ner",
     "featurize world_srl",
     "training_params",
@@ -170,7 +171,15 @@ def plain(
 ) -> Iterator[tuple[Project, "subprocess.Popen[str]"]]:
     """The same project in another folder; a process runs all its stages without DVC."""
     home = tmp_path_factory.mktemp("plain")
-    for name in ("pipeline", "stages", "deep_prompt", "data_recipes", "backbone", "data/raw"):
+    for name in (
+        "pipeline",
+        "stages",
+        "deep_prompt",
+        "data_recipes",
+        "zoo",
+        "backbone",
+        "data/raw",
+    ):
         shutil.copytree(project.folder / name, home / name)
     for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
         shutil.copy(project.folder / name, home)
