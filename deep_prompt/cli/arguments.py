@@ -25,10 +25,14 @@ def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
 
 
 def artifact(text: str) -> Path:
-    """The folder of an artifact, as an argparse type. Raises UserError for an unknown zoo:NAME."""
+    """Parse a folder or zoo:NAME as the folder of an artifact, as an argparse type."""
     from pipeline.artifacts.zoo import artifact_folder
+    from pipeline.errors import UserError
 
-    return artifact_folder(text)
+    try:
+        return artifact_folder(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive_integer(text: str) -> int:
