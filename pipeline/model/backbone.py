@@ -237,6 +237,8 @@ class Backbone(nn.Module):
             return self._with_soft_prompt(
                 prompt(), input_ids, attention_mask, self._extra(input_ids, token_types)
             )
+        if prompt is not None and prompt.scale_shift is not None:
+            self.scaled_modules()  # Otherwise, a model without them would ignore them.
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

@@ -18,6 +18,7 @@ from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.scale_shift import new_scale_shift
 from pipeline.params import TrainParams
 from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
 from pipeline.training.checkpoint import load_checkpoint
@@ -300,7 +301,17 @@ def prompt_with_factors() -> DeepPrompt:
     return DeepPrompt(shared, first_layer=1, factors=TaskFactors(2, 3, 2, 64, seed=1), dropout=0.3)
 
 
-@pytest.mark.parametrize("prompt", [prompt_with_projection, prompt_with_factors])
+def prompt_with_scale_shift() -> DeepPrompt:
+    scaled = tiny.backbone().scaled_modules()
+    key_values = torch.randn(2, 2, 4, 3, 4, generator=torch.Generator().manual_seed(0))
+    return DeepPrompt(
+        key_values, first_layer=1, dropout=0.3, scale_shift=new_scale_shift(scaled, range(1, 3))
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt", [prompt_with_projection, prompt_with_factors, prompt_with_scale_shift]
+)
 def test_prompts_of_other_kinds_are_resumed(
     prompt: Callable[[], DeepPrompt], tables: list[FeatureTable], ranks: Ranks, tmp_path: Path
 ) -> None:
