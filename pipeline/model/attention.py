@@ -340,11 +340,9 @@ def with_own_attention(model: Any, family: Family) -> Any:
             module.__class__ = type(module).replaced_class
     # Eager mode is the definition of an attention, if SDPA supports it at all.
     name = "sdpa" if model._supports_sdpa and family.route != "traced" else "eager"
-    own.config._attn_implementation = name
-    if family.route == "traced":  # Its parts may have configs of their own.
-        for module in own.modules():
-            if hasattr(getattr(module, "config", None), "_attn_implementation"):
-                module.config._attn_implementation = name
+    for module in own.modules():  # Parts may have configs of their own.
+        if hasattr(getattr(module, "config", None), "_attn_implementation"):
+            module.config._attn_implementation = name
     return own
 
 
