@@ -164,13 +164,8 @@ def measure(
     yaml = YAML(typ="safe")
     pairs = [override.split("=", 1) for override in overrides]
     changes = {key: yaml.load(value) for key, value in pairs}
-    first_seed, *other_seeds = map(int, seeds.split(","))
     for task, rows in _tasks_and_rows(tasks, few):
-        for arm in arms.split(","):
-            once = partial(_run_once, out, arm, task, rows, changes)
-            rate = search_rate(LEARNING_RATES[arm], partial(once, first_seed))
-            for seed in other_seeds:
-                once(seed, rate)
+        _measure_task(out, task, rows, arms, _seeds(seeds), changes)
 
 
 def measure_new(out: Path, tasks: str, arms: str, seeds: str) -> None:
@@ -183,9 +178,29 @@ def measure_new(out: Path, tasks: str, arms: str, seeds: str) -> None:
         for task, size in sizes.items():
             if rows == 1000 and size <= 200:
                 continue  # the same rows as at 200
-            changes = [f"epochs={EPOCHS[rows]}"]
-            few = f"{task}:{min(rows, size)}"
-            measure(out, few, arms, seeds if rows == 200 else seeds.split(",", 1)[0], changes, True)
+            used_seeds = _seeds(seeds) if rows == 200 else _seeds(seeds)[:1]
+            _measure_task(out, task, min(rows, size), arms, used_seeds, {"epochs": EPOCHS[rows]})
+
+
+def _seeds(argument: str) -> list[int]:
+    return [int(seed) for seed in argument.split(",")]
+
+
+def _measure_task(
+    out: Path,
+    task: str,
+    rows: int | None,
+    arms: str,
+    seeds: Sequence[int],
+    changes: dict[str, Any],
+) -> None:
+    """Search the rate of each arm with the first seed, and run the others with the best rate."""
+    first_seed, *other_seeds = seeds
+    for arm in arms.split(","):
+        once = partial(_run_once, out, arm, task, rows, changes)
+        rate = search_rate(LEARNING_RATES[arm], partial(once, first_seed))
+        for seed in other_seeds:
+            once(seed, rate)
 
 
 def search_rate(rates: Sequence[float], validate: Callable[[float, float], float]) -> float:
