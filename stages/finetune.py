@@ -5,13 +5,15 @@ another task. With a seed as the third argument, the training is repeated with t
 folder is then `repeat/SEED/ARM/TASK` instead of `ARM/TASK`.
 """
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.artifact import load_heads, load_prompt, save_artifact
-from pipeline.artifacts.config import load_config, missing_hashes
+from pipeline.artifacts.artifact import init_head, load_heads, load_prompt, save_artifact
+from pipeline.artifacts.config import ArtifactConfig, load_config, missing_hashes
 from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
+from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params, TrainParams, task_of
@@ -77,8 +79,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
             training.projection_size,
             training.prompt_dropout,
         )
-        if name in config.heads:
-            load_heads(source, config, heads, {name: data.classes})
+        _initialize_head(source, config, heads, data)
         pretrained_on = sorted(
             {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
         )
@@ -99,6 +100,18 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         ARMS[arm].params,
         pretrained_on,
         init_from,
+    )
+
+
+def _initialize_head(source: Path, config: ArtifactConfig, heads: Heads, data: TaskData) -> None:
+    """Load the task's head from an artifact, or initialize its classes from the other heads."""
+    if data.name in config.heads:
+        load_heads(source, config, heads, {data.name: data.classes})
+        return
+    shared = init_head(source, config, heads, data.task, data.classes)
+    log(
+        f"{source} has no head for {data.name}; {len(shared)} of its {len(data.classes)} classes "
+        f"start from other heads{': ' if shared else ''}{', '.join(shared)}"
     )
 
 

@@ -296,21 +296,49 @@ def load_heads(
             )
         if config.heads[name].kind == "verbalizer":
             continue
-        weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
         size, hidden_size = into.classes[index], into.weight.shape[2]
-        if (
-            weight is None
-            or bias is None
-            or weight.shape != (size, hidden_size)
-            or bias.shape != (size,)
-        ):
-            raise UserError(
-                f"{folder}/heads.safetensors: no head {name!r} of {size} classes; "
-                "make the artifact again"
-            )
+        weight, bias = _head(folder, tensors, name, (size, hidden_size))
         with torch.no_grad():
             into.weight[index, :size] = weight
             into.bias[index, :size] = bias
+
+
+def init_head(
+    folder: Path, config: ArtifactConfig, into: Heads, task_type: str, classes: Sequence[str]
+) -> list[str]:
+    """Initialize the only head of `into` from the artifact's heads of other tasks.
+
+    A class starts from the mean of the weights and biases of the classes with its name, in the
+    heads of the same task type. The other classes keep their random weights. Returns the classes
+    that the artifact has. Raises UserError if a tensor is missing or has another shape.
+    """
+    tensors, hidden_size = _load(folder / "heads.safetensors"), into.weight.shape[2]
+    rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, head in config.heads.items():
+        if head.type == task_type and head.kind != "verbalizer":
+            weight, bias = _head(folder, tensors, name, (len(head.classes), hidden_size))
+            for row, label in enumerate(head.classes):
+                rows.setdefault(label, []).append((weight[row], bias[row]))
+    with torch.no_grad():
+        for index, label in enumerate(classes):
+            if label in rows:
+                weights, biases = zip(*rows[label], strict=True)
+                into.weight[0, index] = torch.stack(weights).mean(dim=0)
+                into.bias[0, index] = torch.stack(biases).mean(dim=0)
+    return [label for label in classes if label in rows]
+
+
+def _head(
+    folder: Path, tensors: Mapping[str, Tensor], name: str, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The weight [K, C] and the bias [K] of a head, checked against `shape`."""
+    weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
+    if weight is None or bias is None or weight.shape != shape or bias.shape != shape[:1]:
+        raise UserError(
+            f"{folder}/heads.safetensors: no head {name!r} of {shape[0]} classes; "
+            "make the artifact again"
+        )
+    return weight, bias
 
 
 def load_into_backbone(folder: Path, config: ArtifactConfig, backbone: Backbone) -> None:

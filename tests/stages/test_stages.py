@@ -705,6 +705,7 @@ def test_a_corpus_outside_the_mixture_starts_from_its_prompt(copied: Path, tmp_p
     done = python(copied, environment(tmp_path / "home"), "-c", IN_ONE_PROCESS, *names)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the prompt has not seen world_srl; it was trained on world_ner" in done.stdout
+    assert "pretrain/ner_only has no head for world_srl; 0 of its" in done.stdout
     artifact = copied / "artifacts/multitask/world_srl"
     config = load_json(artifact / "config.json")
     assert list(config["heads"]) == ["world_srl"]

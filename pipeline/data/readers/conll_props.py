@@ -102,7 +102,8 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     The id joins the sentence's id columns and the number of the predicate's column with "/".
 
     With `rows: sentences`, a row has `tokens` and `tags`, all O in a sentence without predicates.
-    Its id has no number of a column. Two predicates at one token are one, and are counted.
+    Its id does not have the number of a predicate's column. Two predicates at one token are one,
+    and are counted.
     """
     for sentence in _sentences(source, options, problems):
         _warn_of_skipped_predicates(sentence, options, problems)

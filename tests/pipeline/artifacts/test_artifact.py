@@ -11,6 +11,7 @@ import torch
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import (
+    init_head,
     load_heads,
     load_into_backbone,
     load_prompt,
@@ -111,6 +112,38 @@ def test_load_heads_can_load_one_of_several_heads(tmp_path: Path) -> None:
         {"ner": load_config(tmp_path / "a").heads["ner"].classes},
     )
     assert torch.equal(heads.weight[0], model.heads.weight[0])
+
+
+def test_a_new_head_starts_from_the_heads_of_the_same_task_type(tmp_path: Path) -> None:
+    """A class has the mean of the classes with its name; an unknown class keeps its start."""
+    model = tiny.prompted("head_only")
+    model.heads = Heads(["classes", "positions", "classes"], [3, 2, 2], 16, seed=1)
+    model.heads.bias.data += torch.arange(9.0).view(3, 3)
+    made = config(tiny.prompted("head_only"), "head_only")
+    ner, qa = made.heads["ner"], made.heads["qa"]
+    other = dataclasses.replace(ner, classes=("O", "C"))
+    made = dataclasses.replace(made, heads={"ner": ner, "qa": qa, "other": other})
+    save_artifact(tmp_path / "a", model, made)
+    first, _, third = ner.classes
+    heads = Heads(["classes"], [4], 16, seed=9)
+    weight, bias = heads.weight[0].detach().clone(), model.heads.bias
+    classes = ("new", third, "C", first)
+    assert first == "O"
+    assert init_head(tmp_path / "a", made, heads, ner.type, classes) == [third, "C", "O"]
+    assert torch.equal(heads.weight[0, 0], weight[0])
+    assert torch.equal(heads.weight[0, 1], model.heads.weight[0, 2])
+    assert torch.equal(heads.weight[0, 2], model.heads.weight[2, 1])
+    assert torch.equal(
+        heads.weight[0, 3], (model.heads.weight[0, 0] + model.heads.weight[2, 0]) / 2
+    )
+    assert torch.equal(
+        heads.bias[0],
+        torch.stack([torch.zeros(()), bias[0, 2], bias[2, 1], bias[:, 0][[0, 2]].mean()]),
+    )
+    answers = Heads(["positions"], [2], 16, seed=9)
+    assert init_head(tmp_path / "a", made, answers, qa.type, qa.classes) == list(qa.classes)
+    assert torch.equal(answers.weight[0], model.heads.weight[1, :2])
+    assert init_head(tmp_path / "a", made, heads, "multiple_choice", classes) == []
 
 
 @pytest.mark.parametrize("arm", ["deep_prompt", "fine_tune", "lora"])
