@@ -225,7 +225,7 @@ def test_the_table_compares_each_method_with_the_temperature(tmp_path: Path) -> 
                 values = record(["x", "y"], [-9.0, float(best), 0.0], ["x"] if right else ["z"])
                 file.write(json.dumps(run | values) + "\n")
     assert [len(records) for records in read_records(path).values()] == [120, 120]
-    header, _, *lines = table(path, "qa", 7)
+    header, _, *lines = table(path, "qa", 7, 100)
     cells = {line.split(" | ")[2]: line.strip("| ").split(" | ") for line in lines}
     assert header.count("|") == lines[0].count("|")
     assert "tuned, margin" not in cells, "there are no answers of a tuned model"
@@ -236,8 +236,8 @@ def test_the_table_compares_each_method_with_the_temperature(tmp_path: Path) -> 
 
 def test_the_measures_by_hand() -> None:
     confidence, right = np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, True])
-    whole, samples = measured(confidence, right)
+    whole, samples = measured(confidence, right, 50)
     assert whole == pytest.approx(
         {"exact": 75.0, "ECE": (0.1 + 0.4) / 2, "Brier": (3 * 0.01 + 0.81) / 4, "AURC": 0.5 * 0.25}
     )
-    assert all(len(values) == 2000 for values in samples.values())
+    assert all(len(values) == 50 for values in samples.values())

@@ -1,16 +1,17 @@
 """Markdown: the calibration and accuracy of each method, with intervals."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.confidence import methods
 from benchmarks.confidence.answers import Answers, Record, answers_of, read_records
 from benchmarks.confidence.methods import Method, cross_validated
 from benchmarks.confidence.variants import merge_variants
-from pipeline.analysis.bootstrap import difference, interval, resample_rows
+from pipeline.analysis.bootstrap import NUM_SAMPLES, difference, interval, resample_rows
 from pipeline.analysis.calibration import brier, calibration_error, risk_area
 from pipeline.seeding import Ints
 from pipeline.tasks.base.claims import Floats
@@ -45,7 +46,8 @@ ROWS = (
     Row("tuned, margin", methods.scaled_probability, "margin"),
     Row("tuned, training loss (control)", methods.scaled_probability, "cross_entropy"),
 )
-MEASURES: dict[str, Callable[[Floats, Floats], float | None]] = {
+Right = NDArray[np.bool_]
+MEASURES: dict[str, Callable[[Floats, Right], float | None]] = {
     "exact": lambda confidence, right: 100 * float(right.mean()),
     "ECE": calibration_error,
     "Brier": brier,
@@ -53,61 +55,55 @@ MEASURES: dict[str, Callable[[Floats, Floats], float | None]] = {
 }
 
 
-def table(path: Path, task: str, seed: int) -> Iterator[str]:
+def table(path: Path, task: str, seed: int, num_samples: int = NUM_SAMPLES) -> Iterator[str]:
     """The lines of the table. Methods are fitted on the validation answers of `task`.
 
     The column "validation" has the Brier score by cross-validation. An asterisk marks a difference
     from the temperature whose interval excludes 0, on the same samples of the questions.
     """
     runs = read_records(path)
-    yield "| arm | test set | method | validation | exact | ECE | Brier | AURC |"
-    yield f"|{'---|' * 8}"
+    yield f"| arm | test set | method | validation | {' | '.join(MEASURES)} |"
+    yield f"|{'---|' * (4 + len(MEASURES))}"
     for arm in dict.fromkeys(arm for arm, *_ in runs):
-        tests = dict.fromkeys(data for _, _, data, split in runs if split == "test")
-        for data in tests:
-            yield from _rows_of(runs, arm, task, data, seed)
+        for data in dict.fromkeys(data for _, _, data, split in runs if split == "test"):
+            results = {
+                row.title: _result(row, *splits, seed, num_samples)
+                for row in ROWS
+                if (splits := _splits(runs, row, arm, task, data))
+            }
+            for title, result in results.items():
+                cells = " | ".join(_cells(result, results[REFERENCE]))
+                yield f"| {arm} | {data} | {title} | {result.validation:.3f} | {cells} |"
 
 
-def _rows_of(
-    runs: dict[tuple[str, ...], list[Record]], arm: str, task: str, data: str, seed: int
-) -> Iterator[str]:
-    samples: dict[str, dict[str, Floats]] = {}
-    cells: dict[str, dict[str, float]] = {}
-    scores: dict[str, float] = {}
-    for row in ROWS:
-        if (arm, row.model, data, "test") not in runs:
-            continue
-        validation = _answers(runs[arm, row.model, task, "validation"], row)
-        test = _answers(runs[arm, row.model, data, "test"], row)
-        confidence = row.method(validation, seed)(test)
-        scores[row.title] = selection_score(row.method, validation, seed)
-        cells[row.title], samples[row.title] = measured(confidence, test.decisions.right)
-    for title, values in cells.items():
-        texts = (
-            _cell(
-                name,
-                values[name],
-                samples[title][name],
-                cells[REFERENCE][name],
-                samples[REFERENCE][name],
-            )
-            for name in MEASURES
-        )
-        yield f"| {arm} | {data} | {title} | {scores[title]:.3f} | {' | '.join(texts)} |"
+def _splits(
+    runs: dict[tuple[str, ...], list[Record]], row: Row, arm: str, task: str, data: str
+) -> tuple[Answers, ...]:
+    """The validation and the test answers; empty if the model was not run on the test set."""
+    keys = (arm, row.model, task, "validation"), (arm, row.model, data, "test")
+    if not all(key in runs for key in keys):
+        return ()
+    return tuple(answers_of(row.change(record) for record in runs[key]) for key in keys)
 
 
-def _answers(records: Sequence[Record], row: Row) -> Answers:
-    return answers_of(row.change(record) for record in records)
+class Result(NamedTuple):
+    """The Brier score on validation, and each measure on test with its samples."""
+
+    validation: float
+    values: dict[str, float]
+    samples: dict[str, Floats]
 
 
-def selection_score(method: Method, validation: Answers, seed: int) -> float:
-    """The Brier score on validation by cross-validation."""
-    return float(
-        brier(cross_validated(method, validation, seed), validation.decisions.right) or 0.0
-    )
+def _result(row: Row, validation: Answers, test: Answers, seed: int, num_samples: int) -> Result:
+    confidence = row.method(validation, seed)(test)
+    score = brier(cross_validated(row.method, validation, seed), validation.decisions.right)
+    assert score is not None
+    return Result(score, *measured(confidence, test.decisions.right, num_samples))
 
 
-def measured(confidence: Floats, right: np.ndarray) -> tuple[dict[str, float], dict[str, Floats]]:
+def measured(
+    confidence: Floats, right: Right, num_samples: int = NUM_SAMPLES
+) -> tuple[dict[str, float], dict[str, Floats]]:
     """Each measure, and its values in samples of the questions."""
 
     def values(rows: Ints) -> list[float]:
@@ -116,15 +112,16 @@ def measured(confidence: Floats, right: np.ndarray) -> tuple[dict[str, float], d
         ]
 
     whole = dict(zip(MEASURES, values(np.arange(len(right))), strict=True))
-    samples = resample_rows(values, len(right))
+    samples = resample_rows(values, len(right), num_samples)
     return whole, dict(zip(MEASURES, samples.T, strict=True))
 
 
-def _cell(
-    name: str, value: float, samples: Floats, reference: float, reference_samples: Floats
-) -> str:
-    digits = 1 if name == "exact" else 3
-    low, high = interval(samples) or (value, value)
-    gap = difference(value - reference, samples, reference_samples)
-    star = "*" if gap.is_significant else ""
-    return f"{value:.{digits}f}{star} ({low:.{digits}f} to {high:.{digits}f})"
+def _cells(result: Result, reference: Result) -> Iterator[str]:
+    """Each measure with its interval."""
+    for name, value in result.values.items():
+        digits = 1 if name == "exact" else 3
+        samples = result.samples[name]
+        low, high = interval(samples) or (value, value)
+        gap = difference(value - reference.values[name], samples, reference.samples[name])
+        star = "*" if gap.is_significant else ""
+        yield f"{value:.{digits}f}{star} ({low:.{digits}f} to {high:.{digits}f})"

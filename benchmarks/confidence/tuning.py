@@ -5,7 +5,6 @@ is a span; its score is the sum of its start and end logits. The span (0, 0) is 
 """
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +87,7 @@ def tune(
         for micro in batches.step(step):
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
             loss = objective(model, model(batch), batch) * micro.weight
-            cast(Tensor, loss / batches.micro_batches_per_step).backward()
+            (loss / batches.micro_batches_per_step).backward()
         nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
         adam.step()
         adam.zero_grad()
