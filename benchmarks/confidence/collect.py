@@ -19,7 +19,7 @@ from pipeline.analysis.probing import make_eval_set
 from pipeline.arms import ArmName
 from pipeline.config import load_json
 from pipeline.evaluation.evaluate import EvalSet, decode, window_logits
-from pipeline.evaluation.splits import load_eval_set
+from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.mixing.batches import TrainBatches
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.backbone import Backbone
@@ -27,6 +27,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.seeding import permute
 from pipeline.tasks.base.examples import read_examples
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.span_extraction import Example, SpanExtraction
@@ -37,7 +38,10 @@ from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES
 TOKENS_PER_BATCH = 512  # in tuning
 RATE_FACTOR = 0.3  # the learning rate of tuning, relative to that of training
 EXTRA_LENGTH = 96  # tokens of a window for the text before the context
+MAX_CONTEXTS = 500  # to retrieve from
 NO_AGREEMENT = 1.0
+MODELS = ("plain", "augmented", *OBJECTIVES)
+"""The model as it is, with augmented input, and tuned."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ class Collector:
         self._summary = load_json(FEATURES / task / "summary.json")
         self._tokenizer = Tokenizer(locate(params.backbone))
 
-    def collect(self, out: Path, others: Sequence[str]) -> None:
-        """Append the answers that `out` does not have yet: plain, with other input, and tuned."""
+    def collect(self, out: Path, others: Sequence[str], models: Sequence[str]) -> None:
+        """Append the answers of `models` that `out` does not have yet."""
         splits = [(self._name, "validation"), *((name, "test") for name in (self._name, *others))]
         ways = {"plain": self._plain, "augmented": self._augmented}
-        for name in (*ways, *OBJECTIVES):
+        for name in models:
             done = read_records(out)
             missing = [split for split in splits if (self._arm, name, *split) not in done]
             if missing:
@@ -141,8 +145,9 @@ class Collector:
             locate(self._params.backbone), False, self._training.precision, False
         )
         path, task = EXAMPLES / self._name / "train.parquet", SpanExtraction()
-        contexts = [example.context for example in read_examples(path, task)]
-        return Retriever(contexts, backbone, self._tokenizer)
+        contexts = list(dict.fromkeys(example.context for example in read_examples(path, task)))
+        rows = permute(np.arange(min(MAX_CONTEXTS, len(contexts))), len(contexts), SUBSET_SEED)
+        return Retriever([contexts[row] for row in rows], backbone, self._tokenizer)
 
     def _records(self, model: PromptedModel, questions: EvalSet) -> Iterator[Record]:
         logits = window_logits(model, questions, 0, self._summary["pad_token_id"])
