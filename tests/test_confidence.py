@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.confidence import methods
-from benchmarks.confidence.answers import FEATURES, Answers, Record, answers_of, read_records
+from benchmarks.confidence.answers import (
+    FEATURES,
+    Answers,
+    Record,
+    answers_of,
+    read_records,
+    record_of,
+)
 from benchmarks.confidence.retrieval import Retriever, augment, own_positions
-from benchmarks.confidence.table import measured, table
+from benchmarks.confidence.table import MEASURES, measured, table
 from benchmarks.confidence.tuning import (
     OBJECTIVES,
     candidate_scores,
@@ -27,11 +34,12 @@ from pipeline.errors import UserError
 from pipeline.mixing.batches import Batch, TrainBatches
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks import task_named
 from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.multiple_choice import Example as Choices
 from pipeline.tasks.span_extraction import Answer, Example
-from pipeline.training.optim import part_of
 from tests.support import tiny
 from tests.support.small_project import make_backbone
 from tests.support.tiny_features import table as feature_table
@@ -236,8 +244,31 @@ def test_the_table_compares_each_method_with_the_temperature(tmp_path: Path) -> 
 
 def test_the_measures_by_hand() -> None:
     confidence, right = np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, True])
-    whole, samples = measured(confidence, right, 50)
-    assert whole == pytest.approx(
+    result = measured(MEASURES, confidence, right, 50)
+    assert result.values == pytest.approx(
         {"exact": 75.0, "ECE": (0.1 + 0.4) / 2, "Brier": (3 * 0.01 + 0.81) / 4, "AURC": 0.5 * 0.25}
     )
-    assert all(len(values) == 50 for values in samples.values())
+    assert all(len(values) == 50 for values in result.samples.values())
+
+
+def test_choices_are_candidates_without_no_answer() -> None:
+    example = Choices("c", "Bo ran .", "why ?", ("rain", "a dog", "rain"), (), ("a dog",))
+    numbers = np.arange(3)
+    windows = [WindowLogits(numbers, numbers + 1, np.array([[1.0], [3.0], [2.0]]))]
+    made = record_of(task_named("multiple_choice"), example, windows)
+    assert (made["texts"], made["logits"]) == (["a dog", "rain"], [-np.inf, 3.0, 2.0])
+    answers = answers_of([json.loads(json.dumps(made))])
+    assert answers.decisions.right.tolist() == [True]
+    assert answers.decisions.confidence() == pytest.approx([math.e / (1 + math.e)])
+    assert np.isfinite(answers.features).all()
+    assert merge_variants(made)["logits"] == [-np.inf, 3.0, 2.0]
+
+
+def test_spans_are_candidates_after_no_answer() -> None:
+    example = Example("a", "Who?", "Bo ran", (Answer("Bo", 0),))
+    window = WindowLogits(
+        np.array([0, 0, 3]), np.array([0, 2, 6]), np.array([[0.5, 0.0], [2.0, 1.0], [0.0, 0.0]])
+    )
+    made = record_of(task_named("span_extraction"), example, [window])
+    assert (made["texts"], made["gold"]) == (["Bo", "Bo ran", "ran"], ["Bo"])
+    assert made["logits"] == [0.5, 3.0, 2.0, 0.0]

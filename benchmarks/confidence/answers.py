@@ -11,6 +11,8 @@ import numpy as np
 from pipeline.analysis.calibration import Decisions, gather
 from pipeline.metrics.answers import exact_match
 from pipeline.tasks.base.claims import Floats, softmax
+from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.span_extraction import SpanExtraction
 
 Record = dict[str, Any]
 """The answers to one question: `texts` [K], best first, and `logits` [1 + K], "no answer" first.
@@ -19,6 +21,7 @@ Record = dict[str, Any]
 `question_words` and `context_words` count words.
 """
 RUN_KEYS = ("arm", "model", "data", "split")
+NO_AGREEMENT = 1.0  # of a model whose agreement is not measured
 FEATURES = (
     "log_probability",
     "margin",
@@ -58,6 +61,31 @@ def read_records(path: Path) -> dict[tuple[str, ...], list[Record]]:
             record = json.loads(line)
             runs.setdefault(tuple(record[key] for key in RUN_KEYS), []).append(record)
     return runs
+
+
+def record_of(task: Any, example: Any, windows: Sequence[WindowLogits]) -> Record:
+    """The record of a question of span extraction or multiple choice, without agreement.
+
+    A choice must be right, so "no answer" has the logit -inf.
+    """
+    if isinstance(task, SpanExtraction):
+        decoded = task.decode(example, windows, ())
+        ranked = [(candidate.score, candidate.text) for candidate in decoded.candidates]
+        no_answer, gold = decoded.null_score, [text for text, _ in example.answers]
+    else:
+        logits = task.decision_logits(example, windows, ())[0].tolist()
+        pairs = zip(logits, dict.fromkeys(example.choices), strict=True)
+        ranked = sorted(pairs, key=lambda pair: -pair[0])
+        no_answer, gold = -np.inf, list(example.answers)
+    return {
+        "id": example.id,
+        "texts": [text for _, text in ranked],
+        "logits": [no_answer, *(logit for logit, _ in ranked)],
+        "gold": gold,
+        "question_words": len(example.question.split()),
+        "context_words": len(example.context.split()),
+        "agreement": NO_AGREEMENT,
+    }
 
 
 def answers_of(records: Iterable[Record]) -> Answers:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
-from benchmarks.confidence.answers import RUN_KEYS, Record, read_records
+from benchmarks.confidence.answers import RUN_KEYS, Record, read_records, record_of
 from benchmarks.confidence.retrieval import Retriever, augment, own_positions
 from benchmarks.confidence.tuning import OBJECTIVES, tune
 from benchmarks.learning import with_train_rows
@@ -18,6 +17,7 @@ from pipeline.analysis.agreement import agreement
 from pipeline.analysis.probing import make_eval_set
 from pipeline.arms import ArmName
 from pipeline.config import load_json
+from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import EvalSet, decode, window_logits
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.mixing.batches import TrainBatches
@@ -29,8 +29,7 @@ from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.seeding import permute
 from pipeline.tasks.base.examples import read_examples
-from pipeline.tasks.base.features import WindowLogits
-from pipeline.tasks.span_extraction import Example, SpanExtraction
+from pipeline.tasks.span_extraction import TASK, Example
 from pipeline.training.setup import TaskData
 from stages.evaluation.load_model import load_model
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES
@@ -39,7 +38,6 @@ TOKENS_PER_BATCH = 512  # in tuning
 RATE_FACTOR = 0.3  # the learning rate of tuning, relative to that of training
 EXTRA_LENGTH = 96  # tokens of a window for the text before the context
 MAX_CONTEXTS = 500  # to retrieve from
-NO_AGREEMENT = 1.0
 MODELS = ("plain", "augmented", *OBJECTIVES)
 """The model as it is, with augmented input, and tuned."""
 
@@ -63,7 +61,11 @@ class Collector:
         self._tokenizer = Tokenizer(locate(params.backbone))
 
     def collect(self, out: Path, others: Sequence[str], models: Sequence[str]) -> None:
-        """Append the answers of `models` that `out` does not have yet."""
+        """Append the answers of `models` that `out` does not have yet.
+
+        Raises UserError if a model does not apply to the kind of the task.
+        """
+        self._check(models)
         splits = [(self._name, "validation"), *((name, "test") for name in (self._name, *others))]
         ways = {"plain": self._plain, "augmented": self._augmented}
         for name in models:
@@ -75,6 +77,16 @@ class Collector:
                     run = dict(zip(RUN_KEYS, (self._arm, name, data, split), strict=True))
                     records = ways.get(name, self._records)(model, self._split(data, split))
                     _append(out, (run | record for record in records))
+
+    def _check(self, models: Sequence[str]) -> None:
+        kind = self._summary["task"]
+        allowed = {"span_extraction": MODELS, "multiple_choice": ("plain",)}.get(kind, ())
+        wrong = [name for name in models if name not in allowed]
+        if wrong:
+            raise UserError(
+                f"{self._name} is {kind}, which has no {', '.join(wrong)}; "
+                f"choose {', '.join(allowed) or 'a task with questions'}"
+            )
 
     def _load(self) -> PromptedModel:
         artifact, classes = ARTIFACTS / self._arm / self._name, tuple(self._summary["classes"])
@@ -137,14 +149,14 @@ class Collector:
             new = self._new(questions, examples, Path(folder, "new"), EXTRA_LENGTH)
             logits = window_logits(model, new, 0, self._summary["pad_token_id"])
             for example, text, windows in zip(questions.examples, texts, logits, strict=True):
-                yield _record(questions, example, list(own_positions(windows, text)))
+                yield record_of(questions.task, example, list(own_positions(windows, text)))
 
     @cached_property
     def _retriever(self) -> Retriever:
         backbone = Backbone.load(
             locate(self._params.backbone), False, self._training.precision, False
         )
-        path, task = EXAMPLES / self._name / "train.parquet", SpanExtraction()
+        path, task = EXAMPLES / self._name / "train.parquet", TASK
         contexts = list(dict.fromkeys(example.context for example in read_examples(path, task)))
         rows = permute(np.arange(min(MAX_CONTEXTS, len(contexts))), len(contexts), SUBSET_SEED)
         return Retriever([contexts[row] for row in rows], backbone, self._tokenizer)
@@ -152,7 +164,7 @@ class Collector:
     def _records(self, model: PromptedModel, questions: EvalSet) -> Iterator[Record]:
         logits = window_logits(model, questions, 0, self._summary["pad_token_id"])
         for example, windows in zip(questions.examples, logits, strict=True):
-            yield _record(questions, example, windows)
+            yield record_of(questions.task, example, windows)
 
 
 def _append(out: Path, records: Iterable[Record]) -> None:
@@ -160,17 +172,3 @@ def _append(out: Path, records: Iterable[Record]) -> None:
     lines = "".join(f"{json.dumps(record)}\n" for record in records)
     with out.open("a", encoding="utf-8") as file:
         file.write(lines)
-
-
-def _record(questions: EvalSet, example: Example, windows: Sequence[WindowLogits]) -> Record:
-    task: Any = questions.task
-    decoded = task.decode(example, windows, questions.classes)
-    return {
-        "id": example.id,
-        "texts": [candidate.text for candidate in decoded.candidates],
-        "logits": [decoded.null_score, *(candidate.score for candidate in decoded.candidates)],
-        "gold": [text for text, _ in example.answers],
-        "question_words": len(example.question.split()),
-        "context_words": len(example.context.split()),
-        "agreement": NO_AGREEMENT,
-    }

@@ -1,6 +1,6 @@
 """Markdown: the calibration and accuracy of each method, with intervals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,8 @@ ROWS = (
     Row("tuned, training loss (control)", methods.scaled_probability, "cross_entropy"),
 )
 Right = NDArray[np.bool_]
-MEASURES: dict[str, Callable[[Floats, Right], float | None]] = {
+Measure = Callable[[Floats, Right], float | None]
+MEASURES: dict[str, Measure] = {
     "exact": lambda confidence, right: 100 * float(right.mean()),
     "ECE": calibration_error,
     "Brier": brier,
@@ -58,8 +59,9 @@ MEASURES: dict[str, Callable[[Floats, Right], float | None]] = {
 def table(path: Path, task: str, seed: int, num_samples: int = NUM_SAMPLES) -> Iterator[str]:
     """The lines of the table. Methods are fitted on the validation answers of `task`.
 
-    The column "validation" has the Brier score by cross-validation. An asterisk marks a difference
-    from the temperature whose interval excludes 0, on the same samples of the questions.
+    The column "validation" has the Brier score by cross-validation, which selects a method. An
+    asterisk marks a difference from the temperature whose interval excludes 0, on the same samples
+    of the questions.
     """
     runs = read_records(path)
     yield f"| arm | test set | method | validation | {' | '.join(MEASURES)} |"
@@ -73,7 +75,7 @@ def table(path: Path, task: str, seed: int, num_samples: int = NUM_SAMPLES) -> I
             }
             for title, result in results.items():
                 cells = " | ".join(_cells(result, results[REFERENCE]))
-                yield f"| {arm} | {data} | {title} | {result.validation:.3f} | {cells} |"
+                yield f"| {arm} | {data} | {title} | {cells} |"
 
 
 def _splits(
@@ -87,33 +89,38 @@ def _splits(
 
 
 class Result(NamedTuple):
-    """The Brier score on validation, and each measure on test with its samples."""
+    """Each measure, and its values in samples of the questions."""
 
-    validation: float
     values: dict[str, float]
     samples: dict[str, Floats]
 
 
 def _result(row: Row, validation: Answers, test: Answers, seed: int, num_samples: int) -> Result:
+    other_folds = cross_validated(row.method, validation, seed)
+    score = measured({"Brier": brier}, other_folds, validation.decisions.right, num_samples)
     confidence = row.method(validation, seed)(test)
-    score = brier(cross_validated(row.method, validation, seed), validation.decisions.right)
-    assert score is not None
-    return Result(score, *measured(confidence, test.decisions.right, num_samples))
+    on_test = measured(MEASURES, confidence, test.decisions.right, num_samples)
+    return Result(
+        {"validation": score.values["Brier"], **on_test.values},
+        {"validation": score.samples["Brier"], **on_test.samples},
+    )
 
 
 def measured(
-    confidence: Floats, right: Right, num_samples: int = NUM_SAMPLES
-) -> tuple[dict[str, float], dict[str, Floats]]:
-    """Each measure, and its values in samples of the questions."""
+    measures: Mapping[str, Measure], confidence: Floats, right: Right, num_samples: int
+) -> Result:
+    """The measures of confidences [N], with samples of the N questions."""
 
     def values(rows: Ints) -> list[float]:
         return [
-            float(measure(confidence[rows], right[rows]) or 0.0) for measure in MEASURES.values()
+            float(measure(confidence[rows], right[rows]) or 0.0) for measure in measures.values()
         ]
 
-    whole = dict(zip(MEASURES, values(np.arange(len(right))), strict=True))
+    whole = values(np.arange(len(right)))
     samples = resample_rows(values, len(right), num_samples)
-    return whole, dict(zip(MEASURES, samples.T, strict=True))
+    return Result(
+        dict(zip(measures, whole, strict=True)), dict(zip(measures, samples.T, strict=True))
+    )
 
 
 def _cells(result: Result, reference: Result) -> Iterator[str]:
