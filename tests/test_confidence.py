@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from benchmarks.confidence.answers import (
     read_records,
     record_of,
 )
+from benchmarks.confidence.collect import MODELS, Collector, Sizes
 from benchmarks.confidence.retrieval import Retriever, augment, own_positions
 from benchmarks.confidence.table import MEASURES, measured, table
 from benchmarks.confidence.tuning import (
@@ -40,8 +42,14 @@ from pipeline.tasks import task_named
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.multiple_choice import Example as Choices
 from pipeline.tasks.span_extraction import Answer, Example
+from pipeline.world import write_corpus
+from stages.featurize import featurize
+from stages.finetune import finetune
+from stages.prepare import prepare
+from stages.runtime.params import load_params
 from tests.support import tiny
-from tests.support.small_project import make_backbone
+from tests.support.paths import ROOT
+from tests.support.small_project import TRAINING, make_backbone, params, write_params
 from tests.support.tiny_features import table as feature_table
 
 FITTED = [
@@ -272,3 +280,47 @@ def test_spans_are_candidates_after_no_answer() -> None:
     made = record_of(task_named("span_extraction"), example, [window])
     assert (made["texts"], made["gold"]) == (["Bo", "Bo ran", "ran"], ["Bo"])
     assert made["logits"] == [0.5, 3.0, 2.0, 0.0]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a deep prompt for generated questions."""
+    write_corpus("qa", tmp_path / "data/world/qa", 60, 7)
+    values = params(make_backbone(tmp_path / "backbone", tmp_path / "data/world/qa"))
+    values["tasks"] = {"world_qa": values["tasks"]["world_ner"] | {"source": "world/qa"}}
+    values["mixtures"] = {"ner_only": values["mixtures"]["ner_only"] | {"corpora": ["world_qa"]}}
+    values["pretrain"] = {"ner_only": TRAINING}
+    values["arms"]["deep_prompt"] = TRAINING
+    nothing: dict[str, Any] = {"arms": [], "tasks": []}
+    values |= {"generate": {"corpora": []}, "compare": nothing, "repeat": nothing | {"seeds": []}}
+    values["probe"] |= nothing | {"out_of_domain": []}
+    write_params(tmp_path, values)
+    shutil.copytree(ROOT / "data_recipes", tmp_path / "data_recipes")
+    monkeypatch.chdir(tmp_path)
+    prepare("world_qa")
+    featurize("world_qa")
+    finetune("deep_prompt", "world_qa")
+    return tmp_path
+
+
+def test_all_models_answer_the_same_questions_once(project: Path) -> None:
+    out = project / "answers.jsonl"
+    collector = Collector("deep_prompt", "world_qa", load_params(), Sizes(6, 4, 8))
+    collector.collect(out, [], MODELS)
+    text = out.read_text()
+    collector.collect(out, [], MODELS)
+    assert out.read_text() == text
+    runs = read_records(out)
+    assert len(runs) == 2 * len(MODELS)
+    ids = {key[1:]: [one["id"] for one in records] for key, records in runs.items()}
+    for model in MODELS:
+        for split, size in (("validation", 6), ("test", 4)):
+            assert ids[model, "world_qa", split] == ids["plain", "world_qa", split]
+            assert len(ids[model, "world_qa", split]) == size
+    logits = {
+        model: [one["logits"] for one in runs["deep_prompt", model, "world_qa", "test"]]
+        for model in MODELS
+    }
+    assert len({str(values) for values in logits.values()}) == len(MODELS)
+    with pytest.raises(UserError, match="world_qa is span_extraction, which has no other; choose"):
+        collector.collect(out, [], ["other"])

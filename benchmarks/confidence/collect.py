@@ -137,7 +137,7 @@ class Collector:
             questions.task,
             questions.classes,
             self._tokenizer,
-            windows["max_length"] + extra_length,
+            min(windows["max_length"] + extra_length, self._tokenizer.max_length),
             windows["stride"],
             folder,
         )

@@ -49,8 +49,9 @@ class Retriever:
 
     def _mean_states(self, texts: Sequence[str]) -> NDArray[np.float32]:
         tokenizer = self._tokenizer
+        room = tokenizer.max_length - len(tokenizer.prefix) - len(tokenizer.suffix)
         features = [
-            _feature([*tokenizer.prefix, *ids, *tokenizer.suffix])
+            _feature([*tokenizer.prefix, *ids[:room], *tokenizer.suffix])
             for ids, _ in tokenizer.encode_texts(list(texts))
         ]
         batch = collate(FeatureList(features), np.arange(len(texts)), 0, tokenizer.pad_token_id)

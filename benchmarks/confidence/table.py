@@ -1,6 +1,6 @@
 """Markdown: the calibration and accuracy of each method, with intervals."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from benchmarks.confidence import methods
 from benchmarks.confidence.answers import Answers, Record, answers_of, read_records
-from benchmarks.confidence.methods import Method, cross_validated
+from benchmarks.confidence.methods import Confidence, Method, cross_validated
 from benchmarks.confidence.variants import merge_variants
-from pipeline.analysis.bootstrap import NUM_SAMPLES, difference, interval, resample_rows
+from pipeline.analysis.bootstrap import difference, interval, resample_rows
 from pipeline.analysis.calibration import brier, calibration_error, risk_area
 from pipeline.seeding import Ints
 from pipeline.tasks.base.claims import Floats
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     change: Callable[[Record], Record] = dict
 
 
+NUM_SAMPLES = 1000
 REFERENCE = "temperature"
 ROWS = (
     Row("base rate of validation", methods.base_rate),
@@ -67,25 +68,20 @@ def table(path: Path, task: str, seed: int, num_samples: int = NUM_SAMPLES) -> I
     yield f"| arm | test set | method | validation | {' | '.join(MEASURES)} |"
     yield f"|{'---|' * (4 + len(MEASURES))}"
     for arm in dict.fromkeys(arm for arm, *_ in runs):
+        fitted = {
+            row: _fit(row, runs[key], seed, num_samples)
+            for row in ROWS
+            if (key := (arm, row.model, task, "validation")) in runs
+        }
         for data in dict.fromkeys(data for _, _, data, split in runs if split == "test"):
             results = {
-                row.title: _result(row, *splits, seed, num_samples)
-                for row in ROWS
-                if (splits := _splits(runs, row, arm, task, data))
+                row.title: _on_test(row, fit, runs[key], num_samples)
+                for row, fit in fitted.items()
+                if (key := (arm, row.model, data, "test")) in runs
             }
             for title, result in results.items():
                 cells = " | ".join(_cells(result, results[REFERENCE]))
                 yield f"| {arm} | {data} | {title} | {cells} |"
-
-
-def _splits(
-    runs: dict[tuple[str, ...], list[Record]], row: Row, arm: str, task: str, data: str
-) -> tuple[Answers, ...]:
-    """The validation and the test answers; empty if the model was not run on the test set."""
-    keys = (arm, row.model, task, "validation"), (arm, row.model, data, "test")
-    if not all(key in runs for key in keys):
-        return ()
-    return tuple(answers_of(row.change(record) for record in runs[key]) for key in keys)
 
 
 class Result(NamedTuple):
@@ -95,15 +91,29 @@ class Result(NamedTuple):
     samples: dict[str, Floats]
 
 
-def _result(row: Row, validation: Answers, test: Answers, seed: int, num_samples: int) -> Result:
+class Fit(NamedTuple):
+    """A fitted method, and its Brier score on validation."""
+
+    confidence: Confidence
+    validation: Result
+
+
+def _fit(row: Row, records: Sequence[Record], seed: int, num_samples: int) -> Fit:
+    validation = _answers(row, records)
     other_folds = cross_validated(row.method, validation, seed)
-    score = measured({"Brier": brier}, other_folds, validation.decisions.right, num_samples)
-    confidence = row.method(validation, seed)(test)
-    on_test = measured(MEASURES, confidence, test.decisions.right, num_samples)
-    return Result(
-        {"validation": score.values["Brier"], **on_test.values},
-        {"validation": score.samples["Brier"], **on_test.samples},
-    )
+    measures = {"validation": brier}
+    result = measured(measures, other_folds, validation.decisions.right, num_samples)
+    return Fit(row.method(validation, seed), result)
+
+
+def _on_test(row: Row, fit: Fit, records: Sequence[Record], num_samples: int) -> Result:
+    test = _answers(row, records)
+    result = measured(MEASURES, fit.confidence(test), test.decisions.right, num_samples)
+    return Result(fit.validation.values | result.values, fit.validation.samples | result.samples)
+
+
+def _answers(row: Row, records: Sequence[Record]) -> Answers:
+    return answers_of(row.change(record) for record in records)
 
 
 def measured(
