@@ -92,7 +92,7 @@ def run(
     training = _training(params, record, task, rate, changes)
     setup = _set_up(arm, task, training, params, changes.get("num_virtual_tokens", 32))
     if rows is not None:
-        setup = dataclasses.replace(setup, tasks=[_with_train_rows(setup.tasks[0], rows)])
+        setup = dataclasses.replace(setup, tasks=[with_train_rows(setup.tasks[0], rows)])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         stage_run.WORK = Path(folder)
@@ -137,7 +137,7 @@ def _set_up(
     return TrainingSetup(PeftModel(backbone, heads), [data], [RATE_SCALE], {})
 
 
-def _with_train_rows(data: TaskData, rows: int) -> TaskData:
+def with_train_rows(data: TaskData, rows: int) -> TaskData:
     """Keep this many training examples, the same for every arm and seed."""
     num_examples = int(data.train.examples[-1]) + 1
     dropped = permute(np.arange(rows, num_examples), num_examples, SUBSET_SEED)

@@ -1,0 +1,1 @@
+"""Comparison of methods that give the confidence in an answer."""
