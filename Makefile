@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems decoder
+.PHONY: repro test test-fast chaos fuzz test-serve test-cluster lint clean preset backbones problems decoder
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -27,6 +27,10 @@ chaos: $(INSTALLED)
 # Read 20,000 mutants of real and generated files.
 fuzz: $(INSTALLED)
 	FUZZ_MUTANTS=20000 python -m pytest -s tests/pipeline/data/test_fuzz.py
+
+# Send 10,000 hostile requests to a server, and replace artifacts 100 times under load.
+test-serve: $(INSTALLED)
+	SERVE_HOSTILE=10000 SERVE_REPLACEMENTS=100 python -m pytest tests/deep_prompt/serve
 
 # Test two hosts over ssh, and Slurm, on this machine. It needs root, and installs Debian packages.
 test-cluster: $(INSTALLED)
