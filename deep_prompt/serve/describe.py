@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
 from pipeline.artifacts.scores import ArtifactScores, load_scores
+from pipeline.display.highlighting import label_colors
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.prompt_variants import prompt_numbers
 from pipeline.tasks import task_named
@@ -50,7 +51,8 @@ def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[di
     ]
     prompts = prompt_numbers(predictor)
     return [
-        _description(name, head, artifact, config, scores) | {"prompt": prompts.get(name)}
+        _description(name, head, artifact, config, scores)
+        | {"prompt": prompts.get(name), "needs_predicate": _needs_predicate(head, predictor)}
         for artifact, config, scores in artifacts
         for name, head in _heads(artifact, config).items()
     ]
@@ -75,6 +77,8 @@ def _description(
         "type": head.type,
         "artifact": artifact,
         "labels": _labels(head),
+        # In the order of `Prediction.labels`, so that they are the colors of its HTML.
+        "colors": label_colors([label.removeprefix("B-") for label in head.classes]),
         "keys": list(kind.query_keys),
         "accepts_text": isinstance(kind, TagsWords),
         "marks_predicate": isinstance(kind, MarksPredicate),
@@ -86,6 +90,14 @@ def _description(
         "test": None if score is None else vars(score),
         "calibrated": bool(head.thresholds) and isinstance(kind, HasConfidence),
     }
+
+
+def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
+    """Whether rows must name a predicate, because no served task finds it."""
+    kind = task_named(head.type)
+    return isinstance(kind, MarksPredicate) and not any(
+        other.classes == kind.finder_classes for other in predictor.tasks.values()
+    )
 
 
 def _labels(head: TaskHead) -> list[str]:

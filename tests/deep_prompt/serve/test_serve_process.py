@@ -109,12 +109,10 @@ def wrong_types(generator: random.Random) -> bytes:
     for row in generator.choices(ROWS, k=generator.randint(1, 4)):
         changed = {**row, generator.choice([*row, "id", "prompt", "tokens", "where"]): None}
         rows.append(
-            {key: generator.choice([v, wrong_value(generator)]) for key, v in changed.items()}
+            {key: generator.choice([v, generator.choice(WRONG)]) for key, v in changed.items()}
         )
-    body = {"rows": generator.choice([rows, rows, rows, wrong_value(generator)])}
-    path = generator.choice(
-        [b"/v1/predict", b"/v1/attention", b"/v1/tasks/ner", b"/v1/corrections"]
-    )
+    body = {"rows": generator.choice([rows, rows, rows, generator.choice(WRONG)])}
+    path = generator.choice(PATHS)
     value = body if path == b"/v1/predict" else rows[0]
     return post(json.dumps(value).encode(), path=path)
 
