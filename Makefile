@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems decoder
+.PHONY: repro test test-fast chaos fuzz test-serve test-page test-cluster lint clean preset backbones problems decoder
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -17,7 +17,7 @@ test: $(INSTALLED)
 
 # Run the tests without the slow files of tests/conftest.py.
 test-fast: $(INSTALLED)
-	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not cluster"
+	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not cluster and not page"
 
 # Kill the pipeline at 200 random moments, half of them with two ranks.
 chaos: $(INSTALLED)
@@ -27,6 +27,15 @@ chaos: $(INSTALLED)
 # Read 20,000 mutants of real and generated files.
 fuzz: $(INSTALLED)
 	FUZZ_MUTANTS=20000 python -m pytest -s tests/pipeline/data/test_fuzz.py
+
+# Send 10,000 hostile requests to a server, and replace artifacts 100 times under load.
+test-serve: $(INSTALLED)
+	SERVE_HOSTILE=10000 SERVE_REPLACEMENTS=100 python -m pytest tests/deep_prompt/serve
+
+# Test the page of `deep-prompt serve` in Chromium (Debian's package chromium).
+test-page: $(INSTALLED)
+	pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[page]'
+	python -m pytest -m page
 
 # Test two hosts over ssh, and Slurm, on this machine. It needs root, and installs Debian packages.
 test-cluster: $(INSTALLED)

@@ -5,6 +5,7 @@ import shutil
 
 from pipeline.arms import MULTITASK
 from pipeline.artifacts.config import load_config
+from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.model_card import Corpus, model_card
@@ -24,13 +25,18 @@ def release(name: str) -> None:
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
     config = dataclasses.replace(config, heads={name: head})
     training_corpora = sorted({name, *config.provenance["pretrained_on"]})
-    card = model_card(
-        name, config, metrics, {corpus: _corpus(corpus) for corpus in training_corpora}
+    corpora = {corpus: _corpus(corpus) for corpus in training_corpora}
+    card = model_card(name, config, metrics, corpora)
+    primary = metrics["primary"]
+    scores = ArtifactScores(
+        {name: TestScore(primary, metrics["test"][primary], metrics["rows"]["test"])},
+        {corpus: facts.license for corpus, facts in corpora.items()},
     )
     with atomic_folder(output) as temporary:
         for file in sorted(artifact.glob("*.safetensors")):
             shutil.copyfile(file, temporary / file.name)
         write_json(temporary / "config.json", dataclasses.asdict(config))
+        write_json(temporary / FILE, dataclasses.asdict(scores))
         (temporary / "README.md").write_text(card, encoding="utf-8")
     log_wrote(output)
 

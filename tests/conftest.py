@@ -37,6 +37,7 @@ SLOW = (
     "fuzz",
     "main",
     "stages",
+    "serve_process",
     "new_kind",
     "code_hash",
     "benchmarks",

@@ -18,6 +18,7 @@ from deep_prompt.cli import (
     predict,
     preset,
     publish,
+    serve,
     show,
     tune,
 )
@@ -66,6 +67,7 @@ COMMANDS = (
         predict.add_arguments,
         "predict rows of one or more tasks with one backbone",
     ),
+    Command("serve", serve.serve, serve.add_arguments, "serve the tasks of artifacts over HTTP"),
     Command(
         "inspect",
         inspect_artifact.inspect,

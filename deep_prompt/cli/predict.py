@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
 from pipeline.errors import UserError, did_you_mean
@@ -27,8 +27,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_artifact_argument(
         parser,
         action="append",
+        required=False,
         help="folder of an artifact, or zoo:NAME; repeat the option for several artifacts on one "
         "backbone",
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="in place of --artifact: ask a server, which `deep-prompt serve` starts",
     )
     parser.add_argument(
         "--input", default="-", metavar="FILE", help="file of rows (default: -, stdin)"
@@ -96,6 +102,8 @@ def predict(arguments: Namespace) -> None:
     it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
     with the line and the remedy; --skip-bad skips the row.
     """
+    if bool(arguments.artifact) == bool(arguments.server):
+        raise UserError("predict: give either --artifact or --server")
     skipped: Counter[str] = Counter()
 
     def skip(error: UserError) -> None:
@@ -108,35 +116,73 @@ def predict(arguments: Namespace) -> None:
         stops() as stop_signals,
         _open_output(arguments.output) as write,
     ):
-        import torch
-
-        from pipeline.inference.loading import load
-
-        predictor = load(
-            arguments.artifact,
-            _moved_backbone(arguments),
-            dtype=getattr(torch, arguments.dtype),
-            max_length=arguments.max_length,
-        )
-        for warning in predictor.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        if arguments.task not in (None, *predictor.tasks):
-            raise UserError(
-                f"--task: the artifacts have no task {arguments.task!r}"
-                f"{did_you_mean(arguments.task, predictor.tasks)}"
-            )
-        rows = _rows(
-            _lines(stream, stop_signals), name, {"task": arguments.task} if arguments.task else {}
-        )
-        on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
-        for prediction in predictor.predict(
-            rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
-        ):
-            line = json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n"
+        lines = _lines(stream, stop_signals)
+        counts: Counter[str] = Counter()
+        predictions = _remote if arguments.server else _local
+        for prediction in predictions(arguments, lines, name, skip, counts):
+            line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
             with stop_signals.waiting():
                 write(line)
-    for event, count in (skipped + predictor.counts).items():
+    for event, count in (skipped + counts).items():
         print(f"{event}: {count}", file=sys.stderr)
+
+
+def _local(
+    arguments: Namespace,
+    lines: Iterable[bytes],
+    name: str,
+    skip: Callable[[UserError], None],
+    counts: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    """The predictions of the artifacts."""
+    import torch
+
+    from pipeline.inference.loading import load
+
+    predictor = load(
+        arguments.artifact,
+        _moved_backbone(arguments),
+        dtype=getattr(torch, arguments.dtype),
+        max_length=arguments.max_length,
+    )
+    for warning in predictor.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments.task not in (None, *predictor.tasks):
+        raise UserError(
+            f"--task: the artifacts have no task {arguments.task!r}"
+            f"{did_you_mean(arguments.task, predictor.tasks)}"
+        )
+    rows = _rows(lines, name, _default(arguments))
+    on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
+    for prediction in predictor.predict(
+        rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
+    ):
+        yield prediction.asdict()
+    counts.update(predictor.counts)
+
+
+def _remote(
+    arguments: Namespace,
+    lines: Iterable[bytes],
+    name: str,
+    skip: Callable[[UserError], None],
+    counts: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    """The predictions of the server."""
+    from deep_prompt.serve.client import checked_url, predict_remotely
+
+    rows = _rows(lines, name, _default(arguments))
+    for answer in predict_remotely(checked_url(arguments.server), rows, arguments.chunk_rows):
+        if not isinstance(answer, UserError):
+            yield answer
+        elif arguments.skip_bad:
+            skip(answer)
+        else:
+            raise answer
+
+
+def _default(arguments: Namespace) -> "Row":
+    return {"task": arguments.task} if arguments.task else {}
 
 
 def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":

@@ -1,4 +1,4 @@
-"""deep-prompt publish: upload an artifact to the Hugging Face hub."""
+"""deep-prompt publish: upload an artifact to the Hugging Face hub, or write a Space."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_prompt.cli.arguments import add_artifact_argument
+from deep_prompt.cli.space import write_space
 from pipeline.config import load_json
 from pipeline.errors import UserError
 from stages.backbone_files import hashes
@@ -28,12 +29,22 @@ INPUTS = (*FILES, "data_recipes", "pipeline", "stages")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add_artifact_argument(parser)
-    parser.add_argument(
+    add_artifact_argument(
+        parser,
+        action="append",
+        help="folder of the artifact, or zoo:NAME; with --space, repeat it for several artifacts",
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
         "--repo",
-        required=True,
         metavar="OWNER/NAME",
         help="the repository on the hub; it is created if it does not exist",
+    )
+    target.add_argument(
+        "--space",
+        type=Path,
+        metavar="DIR",
+        help="in place of an upload: write the folder of a Space that serves the artifacts",
     )
     parser.add_argument(
         "--private", action="store_true", help="make the repository private if it is created"
@@ -47,30 +58,46 @@ def publish(arguments: Namespace) -> None:
     output of the project's stage `release`, the uploaded config.json and README.md also name the
     git commit that produces it. A prompt may reproduce parts of its training texts: read the
     licenses in README.md first.
+
+    With --space, write the folder of a Hugging Face Space (a Dockerfile, the code and the
+    artifacts), whose page is that of `deep-prompt serve`. It uploads nothing.
     """
+    if arguments.space:
+        write_space(arguments.space, arguments.artifact)
+        log(
+            f"wrote {arguments.space}; upload it: hf upload OWNER/NAME {arguments.space} "
+            "--repo-type space"
+        )
+        return
+    if len(arguments.artifact) > 1:
+        raise UserError("--artifact: one repository has one artifact; publish them one by one")
+    _upload(arguments.artifact[0], arguments)
+
+
+def _upload(artifact: Path, arguments: Namespace) -> None:
     from huggingface_hub import HfApi, get_token
 
     from pipeline.artifacts.config import load_config
 
-    load_config(arguments.artifact)
+    load_config(artifact)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.repo):
         raise UserError(f"--repo: found {arguments.repo!r}; write OWNER/NAME")
-    if not (arguments.artifact / "README.md").exists():
+    if not (artifact / "README.md").exists():
         raise UserError(
-            f"--artifact: {arguments.artifact} has no README.md, the model card with the training "
+            f"--artifact: {artifact} has no README.md, the model card with the training "
             "data; publish an output of the stage release (models/TASK), or write a README.md"
         )
     if get_token() is None:
         raise UserError(
             "publish: found no token for the hub; log in with `hf auth login`, or set HF_TOKEN"
         )
-    commit = _commit(arguments.artifact)
+    commit = _commit(artifact)
     api = HfApi()
     try:
         api.create_repo(arguments.repo, private=arguments.private, exist_ok=True)
         uploaded = api.create_commit(
             arguments.repo,
-            list(_operations(arguments.artifact, commit)),
+            list(_operations(artifact, commit)),
             commit_message="Upload a deep-prompt artifact",
         )
     except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
@@ -78,7 +105,7 @@ def publish(arguments: Namespace) -> None:
             f"publish: {arguments.repo}: {str(error).splitlines()[0]}; check the network, the "
             "token and the name of the repository"
         ) from error
-    log(f"published {arguments.artifact}: {uploaded.commit_url}")
+    log(f"published {artifact}: {uploaded.commit_url}")
 
 
 def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperationAdd]":

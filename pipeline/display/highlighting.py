@@ -49,9 +49,14 @@ def to_html(texts: Sequence[MarkedText], labels: Sequence[str] = ()) -> str:
     after theirs. Continuations and references (C-X, R-X) have the color of X.
     """
     names = [*labels, *(span.label for text in texts for span in text.spans)]
-    bases = list(dict.fromkeys(_base(name) for name in names if name))
-    colors = {base: COLORS[number % len(COLORS)] for number, base in enumerate(bases)}
+    colors = label_colors(names)
     return "".join(_block(text, colors) for text in texts)
+
+
+def label_colors(labels: Sequence[str]) -> dict[str, str]:
+    """The color of each label in `to_html`, by the label without C- and R-."""
+    bases = dict.fromkeys(_base(label) for label in labels if label)
+    return {base: COLORS[number % len(COLORS)] for number, base in enumerate(bases)}
 
 
 def to_plain(texts: Sequence[MarkedText]) -> str:

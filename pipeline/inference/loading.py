@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_into_backbone
-from pipeline.artifacts.config import TaskHead
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.errors import UserError
 from pipeline.inference.arguments import check_load_arguments
 from pipeline.inference.artifact_set import (
+    ServedArtifact,
     check_compatible,
     merge_heads,
     read_artifacts,
@@ -47,28 +49,66 @@ def load(
     params = backbone or served[0].config.backbone
     check_compatible(served, None if backbone else params)
     folder = locate(params)
-    tokenizer = Tokenizer(folder)
+    lm_head = any(
+        head.label_token_ids for artifact in served for head in artifact.heads_by_name.values()
+    )
+    loaded = Backbone.load(folder, lm_head=lm_head)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    windows = (max_length, stride)
+    return _assemble(served, params, loaded, Tokenizer(folder), windows, device, dtype)
+
+
+def load_beside(
+    predictor: Predictor,
+    artifacts: Mapping[str, Path | str] | Sequence[Path | str],
+    params: BackboneParams,
+    max_length: int | None = None,
+) -> Predictor:
+    """Load a predictor for other artifacts on the backbone of `predictor`; the two share it.
+
+    `params` is the backbone of `predictor`. The caller checks `shares_backbone` for the artifacts
+    of both. Raises the UserErrors of `load`.
+    """
+    served = read_artifacts(artifacts)
+    check_compatible(served, params)
+    backbone = predictor.model.backbone
+    dtype = next(backbone.parameters()).dtype
+    windows = (max_length, None)
+    return _assemble(
+        served, params, backbone, predictor.tokenizer, windows, predictor.device, dtype
+    )
+
+
+def shares_backbone(config: ArtifactConfig) -> bool:
+    """Whether a predictor of other artifacts can share its backbone with this artifact.
+
+    The artifact must leave the backbone as it is, and need no LM head.
+    """
+    return not ARMS[config.arm].served_alone and not any(
+        head.label_token_ids for head in config.heads.values()
+    )
+
+
+def _assemble(
+    served: Sequence[ServedArtifact],
+    params: BackboneParams,
+    backbone: Backbone,
+    tokenizer: Tokenizer,
+    window_sizes: tuple[int | None, int | None],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Predictor:
+    """The predictor of artifacts on a backbone. `window_sizes` are those of `_window_sizes`."""
     heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
-    loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
-    prompts = [prompt for artifact in served for prompt in artifact.prompts(params, loaded)]
+    prompts = [prompt for artifact in served for prompt in artifact.prompts(params, backbone)]
     # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
-    load_into_backbone(served[0].folder, served[0].config, loaded)
+    load_into_backbone(served[0].folder, served[0].config, backbone)
     offset = max(artifact.config.position_offset for artifact in served)
     windows = [
-        _window_sizes(head, max_length, stride, tokenizer.max_length - offset)
-        for head in heads.values()
+        _window_sizes(head, *window_sizes, tokenizer.max_length - offset) for head in heads.values()
     ]
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = Predictor(
-        loaded,
-        tokenizer,
-        heads,
-        prompts,
-        merge_heads(served, loaded.hidden_size),
-        windows,
-        device,
-        dtype,
-    )
+    merged = merge_heads(served, backbone.hidden_size)
+    predictor = Predictor(backbone, tokenizer, heads, prompts, merged, windows, device, dtype)
     predictor.warnings = warnings_of(served)
     return predictor
 

@@ -1,0 +1,107 @@
+"""The description of each served task: what its rows need, and what is known about its artifact."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
+from pipeline.artifacts.scores import ArtifactScores, load_scores
+from pipeline.display.highlighting import label_colors
+from pipeline.inference.predictor import Predictor
+from pipeline.inference.prompt_variants import prompt_numbers
+from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import HasConfidence, MarksPredicate, TagsWords
+from pipeline.tasks.base.row import ValueKind
+
+TEXT = "Ada Lovelace was born in London."
+# Values of the keys of an example row. `predicate` is the word "born".
+VALUES: Mapping[str, Any] = {
+    "text": TEXT,
+    "context": TEXT,
+    "question": "Where was Ada Lovelace born?",
+    "choices": ["London", "Paris"],
+    "predicate": {"start": 17, "end": 21},
+}
+VALUES_OF_KINDS: Mapping[ValueKind, Any] = {
+    "text": TEXT,
+    "name": TEXT,
+    "label": "yes",
+    "texts": TEXT.split(),
+    "integer": 0,
+    "integers": [0],
+}
+
+
+def example_row(name: str, head: TaskHead) -> dict[str, Any]:
+    """A row that the task with this name and head can answer."""
+    kind = task_named(head.type)
+    row: dict[str, Any] = {"task": name}
+    for key in kind.query_keys:
+        if key == "tokens" and isinstance(kind, TagsWords):
+            row["text"] = TEXT
+        else:
+            row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kind.row_keys.inputs[key], TEXT))
+    return row
+
+
+def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The description of each task of a predictor, whose artifacts are in `folders`."""
+    artifacts = [
+        (name, load_config(folder), load_scores(folder)) for name, folder in folders.items()
+    ]
+    prompts = prompt_numbers(predictor)
+    return [
+        _description(name, head, artifact, config, scores)
+        | {"prompt": prompts.get(name), "needs_predicate": _needs_predicate(head, predictor)}
+        for artifact, config, scores in artifacts
+        for name, head in _heads(artifact, config).items()
+    ]
+
+
+def _heads(artifact: str, config: ArtifactConfig) -> Mapping[str, TaskHead]:
+    """The heads of an artifact by the names of their tasks (see `read_artifacts`)."""
+    if len(config.heads) == 1:
+        return dict.fromkeys([artifact], next(iter(config.heads.values())))
+    return config.heads
+
+
+def _description(
+    name: str, head: TaskHead, artifact: str, config: ArtifactConfig, scores: ArtifactScores
+) -> dict[str, Any]:
+    kind = task_named(head.type)
+    trained_on = {*config.provenance.get("pretrained_on", ()), *config.provenance.get("data", ())}
+    recorded = next(iter(config.heads)) if len(config.heads) == 1 else name
+    score = scores.tasks.get(recorded)
+    return {
+        "name": name,
+        "type": head.type,
+        "artifact": artifact,
+        "labels": _labels(head),
+        # In the order of `Prediction.labels`, so that they are the colors of its HTML.
+        "colors": label_colors([label.removeprefix("B-") for label in head.classes]),
+        "keys": list(kind.query_keys),
+        "accepts_text": isinstance(kind, TagsWords),
+        "marks_predicate": isinstance(kind, MarksPredicate),
+        "example": example_row(name, head),
+        "corpora": [
+            {"name": corpus, "license": scores.licenses.get(corpus)}
+            for corpus in sorted(trained_on)
+        ],
+        "test": None if score is None else vars(score),
+        "calibrated": bool(head.thresholds) and isinstance(kind, HasConfidence),
+    }
+
+
+def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
+    """Whether rows must name a predicate, because no served task finds it."""
+    kind = task_named(head.type)
+    return isinstance(kind, MarksPredicate) and not any(
+        other.classes == kind.finder_classes for other in predictor.tasks.values()
+    )
+
+
+def _labels(head: TaskHead) -> list[str]:
+    """The labels of a head: X of the classes B-X and I-X, else the classes."""
+    if not isinstance(task_named(head.type), TagsWords):
+        return list(head.classes)
+    return [label.removeprefix("B-") for label in head.classes if label.startswith("B-")]

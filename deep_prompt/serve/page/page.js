@@ -1,0 +1,247 @@
+// The page: its state is in the URL's hash; one request answers all tasks that are shown.
+
+import { correctButton } from "./correct.js";
+import { attentionPlot, card } from "./results.js";
+import { make, request, words } from "./text.js";
+
+// Texts, and the tasks of the zoo that they suit; their cards come first.
+const EXAMPLES = [
+  {
+    name: "history",
+    text: "Ada Lovelace was born in London in 1815, and wrote the first program for Charles Babbage's Analytical Engine.",
+    question: "Where was Ada Lovelace born?", verb: "wrote", suits: ["wikigold", "propbank_ewt", "squad"],
+  },
+  {
+    name: "politics",
+    text: "Angela Merkel met Barack Obama in Berlin after the Bundestag had approved the treaty.",
+    question: "Who met Barack Obama?", verb: "met", suits: ["crossner_politics", "propbank_ewt", "squad"],
+  },
+  {
+    name: "medicine",
+    text: "Naloxone reverses the antihypertensive effect of clonidine in hypertensive rats.",
+    question: "What does naloxone reverse?", verb: "reverses", suits: ["bc5cdr", "propbank_ewt", "squad"],
+  },
+  {
+    name: "privacy",
+    text: "We share your email address with our partners. You may delete your account at any time.",
+    question: "Who receives my email address?", verb: "share", suits: ["policyqa", "propbank_ewt"],
+  },
+  {
+    name: "no answer",
+    text: "The committee will publish its report in spring.",
+    question: "Who is the mayor of Paris?", verb: "publish", suits: ["squad_v2", "propbank_ewt"],
+  },
+];
+const ALL = "all";
+const find = (id) => document.getElementById(id);
+const state = { text: "", question: "", predicate: "", task: ALL, prompt: "", fade: "0.4" };
+let tasks = [], corrections = false, running = null, shown = null;
+
+/** The row of a task for the text and question of the page; null if something is missing. */
+function rowOf(task) {
+  const row = { task: task.name };
+  if (state.prompt) row.prompt = state.prompt;
+  for (const key of task.accepts_text ? ["text", ...task.keys] : task.keys) {
+    if (key === "text" || key === "context") row[key] = state.text;
+    else if (key === "question") row[key] = state.question.trim();
+    else if (key !== "tokens" && key !== "predicate") row[key] = task.example[key];
+  }
+  if (task.marks_predicate) row.predicate = predicate(task);
+  return row.question === "" || row.predicate === null ? null : row;
+}
+
+/** The tasks; first those that suit the text, if it is one of the examples. */
+function inOrder() {
+  const suits = EXAMPLES.find((one) => one.text === state.text)?.suits ?? [];
+  const place = ({ name }) => (suits.includes(name) ? suits.indexOf(name) : suits.length);
+  return [...tasks].sort((one, other) => place(one) - place(other));
+}
+
+/** The chosen word; undefined if a task finds predicates, null if none is chosen. */
+function predicate(task) {
+  const [start, end] = state.predicate.split("-").map(Number);
+  const word = words(state.text).find((one) => one.start === start && one.end === end);
+  if (word) return { start, end };
+  return task.needs_predicate ? null : undefined;
+}
+
+async function predict() {
+  running?.abort();
+  running = new AbortController();
+  const asked = inOrder().filter((task) => state.task === ALL || task.name === state.task);
+  const rows = asked.map(rowOf);
+  const sent = rows.filter((row) => row !== null);
+  writeHash();
+  showCode(sent);
+  if (!state.text.trim()) return status("Write a text, or click an example.");
+  find("results").setAttribute("aria-busy", true);
+  try {
+    const body = { rows: sent, html: true };
+    const answer = sent.length ? await request("v1/predict", body, running.signal) : null;
+    const answers = [...(answer?.answers ?? [])];
+    shown = asked.map((task, number) => [task, rows[number], rows[number] && answers.shift()]);
+    status(answer ? `${count(answer.tasks, "task")}, ${count(answer.passes, "pass", "passes")}, ${Math.ceil(answer.milliseconds)} ms` : "");
+    draw();
+    if (find("attention").open) showAttention();
+  } catch (error) {
+    if (error.name === "AbortError") return; // another request has begun
+    status(error.message, true);
+  }
+  find("results").setAttribute("aria-busy", false);
+}
+
+const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
+
+function status(message, isError = false) {
+  find("status").textContent = message;
+  find("status").className = isError ? "error" : "";
+}
+
+function draw() {
+  const on = { predicate: (word) => update({ predicate: `${word.start}-${word.end}` }) };
+  const cards = (shown ?? []).map(([task, row, answer]) => {
+    const element = card(task, row ?? { text: state.text }, answer, Number(state.fade), on);
+    if (corrections && answer?.result) {
+      element.querySelector("header").append(correctButton(task, row, answer, element));
+    }
+    return element;
+  });
+  find("results").replaceChildren(...cards);
+}
+
+async function showAttention() {
+  const place = find("attention").querySelector("div");
+  const row = shown?.map(([, one]) => one).find((one) => one !== null);
+  if (!row) return;
+  try {
+    const { layers } = await request("v1/attention", row);
+    const note = layers.length ? `${row.task}: the mean over heads is a bar, each head a dot.`
+      : "This artifact has no deep prompt.";
+    place.replaceChildren(make("p", { class: "muted" }, note), ...(layers.length ? [attentionPlot(layers)] : []));
+  } catch (error) {
+    place.replaceChildren(make("p", { class: "error" }, error.message));
+  }
+}
+
+function codeOf(language, rows) {
+  const [url, body] = [new URL("v1/predict", location.href.split("#")[0]).href, JSON.stringify({ rows })];
+  if (language === "curl") {
+    return `curl ${url} -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}'`;
+  }
+  return [
+    "import json, urllib.request", "", `body = ${JSON.stringify(body)}`,
+    `request = urllib.request.Request(${JSON.stringify(url)}, body.encode(), {"Content-Type": "application/json"})`,
+    "for answer in json.load(urllib.request.urlopen(request))[\"answers\"]:", "    print(answer)",
+  ].join("\n");
+}
+
+function showCode(rows) {
+  const place = find("code").querySelector("pre");
+  place.textContent = codeOf("curl", rows);
+  for (const button of find("code").querySelectorAll("button")) {
+    button.onclick = () => {
+      place.textContent = codeOf(button.dataset.code, rows);
+      navigator.clipboard?.writeText(place.textContent).then(() => status("Copied."), () => {});
+    };
+  }
+}
+
+function readHash() {
+  const found = new URLSearchParams(location.hash.slice(1));
+  for (const key of Object.keys(state)) if (found.has(key)) state[key] = found.get(key);
+  if (state.task !== ALL && !tasks.some((task) => task.name === state.task)) state.task = ALL;
+  if (!(Number(state.fade) >= 0 && Number(state.fade) <= 1)) state.fade = "0.4";
+  return found.has("text");
+}
+
+const writeHash = () => history.replaceState(null, "", `#${new URLSearchParams(state)}`);
+
+function update(changes) {
+  Object.assign(state, changes);
+  showState();
+  return predict();
+}
+
+function showState() {
+  for (const id of ["text", "question", "prompt", "fade"]) find(id).value = state[id];
+  find("fade-value").textContent = Number(state.fade).toFixed(2);
+  for (const tab of find("tabs").children) {
+    const isShown = tab.dataset.task === state.task;
+    tab.setAttribute("aria-selected", isShown);
+    tab.tabIndex = isShown ? 0 : -1;
+  }
+  const asks = tasks.some((task) => task.keys.includes("question") && [ALL, task.name].includes(state.task));
+  find("asking").hidden = !asks;
+}
+
+function example({ text, question, verb }) {
+  const word = words(text).find((one) => one.text === verb);
+  return update({ text, question, predicate: `${word.start}-${word.end}` });
+}
+
+function makeTabs() {
+  const names = tasks.length > 1 ? [ALL, ...tasks.map((task) => task.name)] : [tasks[0].name];
+  if (tasks.length === 1) state.task = names[0];
+  find("tabs").replaceChildren(...names.map((name) => make("button", {
+    role: "tab", type: "button", "data-task": name, "aria-controls": "results",
+    onclick: () => update({ task: name }),
+  }, name)));
+  find("tabs").onkeydown = ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    if (!step) return;
+    const next = names[(names.indexOf(state.task) + step + names.length) % names.length];
+    update({ task: next });
+    find("tabs").querySelector("[aria-selected=true]").focus();
+  };
+}
+
+function makePrompts() {
+  const deep = tasks.filter((task) => task.prompt !== null);
+  const distinct = new Map(deep.map((task) => [task.prompt, task.name]));
+  const others = distinct.size > 1 ? [...distinct.values()].map((name) => [name, `of ${name}`]) : [];
+  const choices = [["", "of its own task"], ["none", "without the prompt"], ...others];
+  find("prompt").replaceChildren(...choices.map(([value, text]) => make("option", { value }, text)));
+  find("prompt").parentElement.hidden = deep.length === 0;
+}
+
+/** A button that asks about the selected words of a result. */
+function offerQuestion() {
+  const button = find("ask"), selected = getSelection().toString().trim();
+  const inResults = selected && find("results").contains(getSelection().anchorNode);
+  button.hidden = !inResults || find("asking").hidden || selected.length > 60;
+  button.textContent = `Ask about “${selected}”`;
+  button.onclick = () => {
+    update({ question: `What about ${selected}?` });
+    button.hidden = true;
+    find("question").focus();
+    find("question").select();
+  };
+}
+
+async function start() {
+  ({ tasks, corrections } = await request("v1/tasks"));
+  makeTabs();
+  makePrompts();
+  find("examples").append(...EXAMPLES.map((one) =>
+    make("button", { type: "button", onclick: () => example(one) }, one.name)));
+  find("form").onsubmit = (event) => {
+    event.preventDefault();
+    update({ text: find("text").value, question: find("question").value });
+  };
+  find("form").onkeydown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("form").requestSubmit();
+  };
+  find("prompt").onchange = (event) => update({ prompt: event.target.value });
+  find("fade").oninput = (event) => {
+    state.fade = event.target.value;
+    showState();
+    writeHash();
+    draw();
+  };
+  find("attention").ontoggle = () => find("attention").open && showAttention();
+  document.onselectionchange = offerQuestion;
+  window.onhashchange = () => { readHash(); update({}); };
+  return readHash() ? update({}) : example(EXAMPLES[0]);
+}
+
+start().catch((error) => status(error.message, true));

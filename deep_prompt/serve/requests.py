@@ -1,0 +1,119 @@
+"""Read the body of a request within the limits, and wait for the model's answers to its rows."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import HTTPException, Request
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+
+from deep_prompt.serve.batching import Answers, ModelThread, QueueFullError, num_characters
+from deep_prompt.serve.settings import Limits
+from pipeline.tasks.base.row import Row
+
+RETRY_SECONDS = 1
+CLIENT_LEFT = 499  # the status that nginx uses; only the metrics see it
+
+
+async def read_json(request: Request, limits: Limits) -> Any:
+    """The body of a request as JSON.
+
+    Raises HTTPException if it is too long (before it is read to its end), too slow, or not JSON.
+    """
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            body = await _read_body(request, limits.body_bytes)
+    except TimeoutError:
+        message = f"the body did not arrive within {limits.body_seconds:g} s; send it faster"
+        raise HTTPException(408, message, {"connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(CLIENT_LEFT, "the client left") from None
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not valid JSON: {error}; correct it") from None
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
+        raise _too_long(max_bytes)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_long(max_bytes)
+    return bytes(body)
+
+
+def _too_long(max_bytes: int) -> HTTPException:
+    message = f"the body has more than {max_bytes} bytes; send fewer rows at a time"
+    return HTTPException(413, message, {"connection": "close"})
+
+
+def checked_rows(rows: Any, limits: Limits) -> list[Row]:
+    """The rows of a request, each with its number in `where`.
+
+    Raises HTTPException if `rows` is not a list, or has too many rows or characters. What is wrong
+    within a row is an error of this row: see `row_problem`.
+    """
+    if not isinstance(rows, list):
+        raise HTTPException(422, f"rows: found {type(rows).__name__}, expected a list of rows")
+    if len(rows) > limits.rows:
+        message = f"rows: the request has {len(rows)} rows; send at most {limits.rows} at a time"
+        raise HTTPException(413, message)
+    for number, row in enumerate(rows):
+        if (count := num_characters(row)) > limits.characters:
+            message = f"rows[{number}]: has {count} characters; send at most {limits.characters}"
+            raise HTTPException(413, message)
+    return rows
+
+
+def row_problem(row: Any, number: int) -> str | None:
+    """What the server, not the model, finds wrong with a row."""
+    where = f"rows[{number}]"
+    if not isinstance(row, Mapping):
+        return f"{where}: found {type(row).__name__}, expected a mapping of keys to values"
+    id_ = row.get("id")
+    if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
+        return f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"
+    if not isinstance(row.get("prompt"), str | None):
+        return f"{where}: prompt is {str(row['prompt'])[:40]!r}; give a task's name, or none"
+    return None
+
+
+async def answers_of(
+    request: Request, thread: ModelThread, rows: Sequence[Row], limits: Limits
+) -> Answers:
+    """The model's answers to rows.
+
+    If the client leaves, its rows are removed from the queue. Raises HTTPException if the queue is
+    full, or if the answers take too long.
+    """
+    try:
+        answers = asyncio.wrap_future(thread.submit(rows))
+    except QueueFullError:
+        message = f"{thread.queued_rows} rows wait already; try again later"
+        raise HTTPException(503, message, {"retry-after": str(RETRY_SECONDS)}) from None
+    left = asyncio.ensure_future(_disconnected(request))
+    either: set[asyncio.Future[Any]] = {answers, left}
+    try:
+        done, _ = await asyncio.wait(
+            either, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        left.cancel()
+        if not answers.done():
+            answers.cancel()
+    if answers in done:
+        return answers.result()
+    if left in done:
+        raise HTTPException(CLIENT_LEFT, "the client left")
+    raise HTTPException(504, f"no answer within {limits.seconds:g} s; send fewer rows at a time")
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client closes the connection. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

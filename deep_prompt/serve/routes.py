@@ -1,0 +1,239 @@
+"""The routes of the server."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from deep_prompt.serve.batching import Answer, Answers
+from deep_prompt.serve.requests import answers_of, checked_rows, read_json, row_problem
+from deep_prompt.serve.state import ServerState
+from pipeline.errors import UserError
+from pipeline.inference.prediction import Prediction
+from pipeline.tasks.base.row import Row
+
+Json = dict[str, Any]
+_ROW = {"$ref": "#/components/schemas/Row"}
+_ANSWER = {
+    "type": "object",
+    "description": "a result, or the errors of this row",
+    "properties": {
+        "row": {"type": "integer"},
+        "id": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "task": {"type": "string"},
+        "result": {"$ref": "#/components/schemas/Result"},
+        "html": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["row"],
+}
+_ANSWERS = {
+    "type": "object",
+    "properties": {
+        "answers": {"type": "array", "items": _ANSWER},
+        "tasks": {"type": "integer", "description": "tasks of the answered rows"},
+        "passes": {"type": "integer", "description": "forward passes, shared with other requests"},
+        "milliseconds": {"type": "number"},
+    },
+    "required": ["answers", "tasks", "passes", "milliseconds"],
+}
+
+
+def _body(schema: Json) -> Json:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _returns(schema: Json) -> Any:
+    return {200: {"content": {"application/json": {"schema": schema}}}}
+
+
+_ROWS = {
+    "type": "object",
+    "properties": {
+        "rows": {"type": "array", "items": _ROW},
+        "html": {"type": "boolean", "description": "answers also have their spans as HTML"},
+    },
+    "required": ["rows"],
+}
+predicting = APIRouter(tags=["predict"])
+
+
+@predicting.post("/v1/predict", openapi_extra=_body(_ROWS), responses=_returns(_ANSWERS))
+async def predict(request: Request) -> Json:
+    """Predict rows of any tasks. Each answer is a result, or has the errors of its row."""
+    state: ServerState = request.app.state.server
+    body = await read_json(request, state.settings.limits)
+    if not isinstance(body, dict) or "rows" not in body:
+        raise HTTPException(422, 'the body has no rows; send {"rows": [...]}')
+    rows = checked_rows(body["rows"], state.settings.limits)
+    started = time.perf_counter()
+    result = await _answer_rows(request, state, rows)
+    return {
+        "answers": [
+            _answer(number, row, answer, body.get("html") is True)
+            for number, (row, answer) in enumerate(zip(rows, result.answers, strict=True))
+        ],
+        "tasks": len({one.task for one in result.answers if isinstance(one, Prediction)}),
+        "passes": len(result.passes),
+        "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+    }
+
+
+@predicting.post("/v1/tasks/{name}", openapi_extra=_body(_ROW), responses=_returns(_ANSWER))
+async def predict_one(name: str, request: Request) -> Json:
+    """Predict one row of a task; the row needs no key `task`."""
+    state: ServerState = request.app.state.server
+    if name not in state.task_names:
+        raise HTTPException(404, state.unknown_task(name))
+    body = await read_json(request, state.settings.limits)
+    row = {**body, "task": name} if isinstance(body, dict) else body
+    rows = checked_rows([row], state.settings.limits)
+    (answer,) = (await _answer_rows(request, state, rows)).answers
+    if isinstance(answer, UserError):
+        raise HTTPException(422, answer.problems)
+    return _answer(0, row, answer, html=False)
+
+
+@predicting.post("/v1/attention", openapi_extra=_body(_ROW))
+async def attention(request: Request) -> Json:
+    """The share of attention on the prompt, by layer and head, averaged over the row's tokens."""
+    state: ServerState = request.app.state.server
+    (row,) = checked_rows([await read_json(request, state.settings.limits)], state.settings.limits)
+    if problem := row_problem(row, 0):
+        raise HTTPException(422, problem)
+    asked = {key: value for key, value in row.items() if key not in ("id", "prompt")}
+    layers = await state.call(lambda: state.model.attention(asked | {"where": "rows[0]"}))
+    return {"layers": [{"layer": layer, "heads": heads} for layer, heads in layers.items()]}
+
+
+async def _answer_rows(request: Request, state: ServerState, rows: Sequence[Any]) -> Answers:
+    """The answers to all rows of a request, in order. Malformed rows do not reach the model."""
+    problems = [row_problem(row, number) for number, row in enumerate(rows)]
+    valid: list[Row] = [
+        {**row, "where": f"rows[{number}]"}
+        for number, row in enumerate(rows)
+        if problems[number] is None
+    ]
+    limits = state.settings.limits
+    result = Answers([], [])
+    if valid:
+        result = await answers_of(request, state.thread, valid, limits)
+    remaining = iter(result.answers)
+    answers = [next(remaining) if problem is None else UserError(problem) for problem in problems]
+    state.metrics.rows([_task_of(row, state) for row in rows], answers)
+    return Answers(answers, result.passes)
+
+
+def _task_of(row: Any, state: ServerState) -> str:
+    """The task that a row names, for the metrics: only names of served tasks."""
+    name = row.get("task") if isinstance(row, dict) else None
+    return name if isinstance(name, str) and name in state.task_names else "unknown"
+
+
+def _answer(number: int, row: Any, answer: Answer, html: bool) -> Json:
+    """The answer to a row as JSON. Its id is that of the row, if it has one."""
+    id_ = row.get("id") if isinstance(row, dict) else None
+    base: Json = {"row": number, "id": number if id_ is None else id_}
+    if isinstance(answer, UserError):
+        return base | {"errors": list(answer.problems)}
+    shown = {"html": answer._repr_html_()} if html else {}
+    return base | {key: value for key, value in answer.asdict().items() if key != "id"} | shown
+
+
+describing = APIRouter(tags=["describe"])
+
+
+@describing.get("/v1/tasks")
+async def tasks(request: Request) -> Json:
+    """The served tasks: type, labels, an example row, corpora, test score, calibration."""
+    state: ServerState = request.app.state.server
+    return {"tasks": state.tasks, "corrections": state.corrections is not None}
+
+
+@describing.get("/health/live")
+async def live() -> Json:
+    """Whether the process answers."""
+    return {"status": "live"}
+
+
+@describing.get("/health/ready")
+async def ready(request: Request, response: Response) -> Json:
+    """Whether the server answers requests: after the warm-up, until a stop signal."""
+    state: ServerState = request.app.state.server
+    response.status_code = 200 if state.status == "ready" else 503
+    return {"status": state.status}
+
+
+@describing.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """The metrics in the text format of Prometheus."""
+    state: ServerState = request.app.state.server
+    return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+correcting = APIRouter(tags=["corrections"])
+
+
+@correcting.post("/v1/corrections", openapi_extra=_body({"type": "object"}))
+async def correct(request: Request) -> Json:
+    """Append an annotated row to the corrections of its task.
+
+    The body is a row to predict with its annotation: `spans` of characters with labels for tasks
+    that tag words, else the keys of the annotation, such as `answers` or `label`.
+    """
+    state: ServerState = request.app.state.server
+    if state.corrections is None:
+        raise HTTPException(403, "corrections are off; start the server with --corrections DIR")
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        # Pages of other sites can send any other type without asking the browser's user.
+        raise HTTPException(415, "send the header Content-Type: application/json")
+    (body,) = checked_rows([await read_json(request, state.settings.limits)], state.settings.limits)
+    if problem := row_problem(body, 0):
+        raise HTTPException(422, problem)
+    task = str(body.get("task"))
+    head = state.model.predictor.tasks.get(task)
+    if head is None:
+        raise HTTPException(422, state.unknown_task(task))
+    return {"id": await asyncio.to_thread(state.corrections.add, task, head, body)}
+
+
+administering = APIRouter(tags=["artifacts"])
+_FOLDER = {
+    "type": "object",
+    "properties": {"folder": {"type": "string", "description": "a folder in --admin-folder"}},
+    "required": ["folder"],
+}
+
+
+@administering.put("/v1/artifacts/{name}", openapi_extra=_body(_FOLDER))
+async def put_artifact(name: str, request: Request) -> Json:
+    """Add an artifact, or replace the one with this name."""
+    state = _authorized(request)
+    body = await read_json(request, state.settings.limits)
+    if not isinstance(body, dict) or not isinstance(body.get("folder"), str):
+        raise HTTPException(422, 'the body names no folder; send {"folder": "..."}')
+    return {"artifacts": await state.put_artifact(name, body["folder"])}
+
+
+@administering.delete("/v1/artifacts/{name}")
+async def delete_artifact(name: str, request: Request) -> Json:
+    """Remove an artifact. Requests in the queue that ask its tasks get an error."""
+    state = _authorized(request)
+    return {"artifacts": await state.delete_artifact(name)}
+
+
+def _authorized(request: Request) -> ServerState:
+    """The state, if the request has the token of --admin-token."""
+    state: ServerState = request.app.state.server
+    token = state.settings.admin_token
+    if not token:
+        raise HTTPException(403, "artifacts cannot change; start the server with --admin-token")
+    sent = request.headers.get("authorization", "").encode()
+    if not hmac.compare_digest(sent, f"Bearer {token}".encode()):
+        message = "send the token of --admin-token: Authorization: Bearer TOKEN"
+        raise HTTPException(401, message, {"www-authenticate": "Bearer"})
+    return state

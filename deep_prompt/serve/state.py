@@ -1,0 +1,123 @@
+"""The state of a running server: the model, its thread, and the artifacts that it serves."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from deep_prompt.serve.batching import Answers, ModelThread
+from deep_prompt.serve.corrections import Corrections, is_safe_name
+from deep_prompt.serve.describe import describe_tasks
+from deep_prompt.serve.metrics import Metrics
+from deep_prompt.serve.model import ServedModel
+from deep_prompt.serve.settings import Settings
+from pipeline.errors import UserError, did_you_mean
+from pipeline.inference.predictor import Predictor
+from pipeline.tasks.base.row import Row
+
+T = TypeVar("T")
+
+
+class ServerState:
+    """What the routes share. `status` is "ready" after the warm-up and until a stop signal."""
+
+    def __init__(self, model: ServedModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.status: Literal["warming up", "ready", "stopping"] = "warming up"
+        self.thread = ModelThread(
+            self._answer,
+            settings.wait_ms / 1000,
+            settings.batch_tokens,
+            settings.limits.queued_rows,
+        )
+        self.metrics = Metrics(lambda: self.thread.queued_rows)
+        folder = settings.corrections
+        self.corrections = None if folder is None else Corrections(folder)
+        self._changes = asyncio.Lock()
+        self._describe()
+
+    def _answer(self, rows: Sequence[Row]) -> Answers:
+        answers = self.model.answer(rows)
+        self.metrics.passes(answers.passes)
+        return answers
+
+    def _describe(self) -> None:
+        self.tasks = describe_tasks(self.model.predictor, self.model.folders)
+        self.task_names = frozenset(task["name"] for task in self.tasks)
+
+    def unknown_task(self, name: str) -> str:
+        """The message for a task that is not served."""
+        return f"no task {name[:40]!r}{did_you_mean(name, self.task_names)}"
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call a function in the model's thread."""
+        result: T = await asyncio.wrap_future(self.thread.call(function))
+        return result
+
+    async def warm_up(self) -> None:
+        """Run each task once; then the server is ready."""
+        await self.call(lambda: self.model.warm_up([_example(task) for task in self.tasks]))
+        if self.status == "warming up":
+            self.status = "ready"
+
+    async def put_artifact(self, name: str, folder: str) -> list[str]:
+        """Add or replace an artifact. Raises UserError if it cannot be served with the others."""
+        if not is_safe_name(name):
+            raise UserError(f"name: found {name[:40]!r}; use letters, digits, '_', '-' and '.'")
+        path = self._inside(folder)
+        async with self._changes:
+            await self._change({**self.model.folders, name: path})
+            return sorted(self.model.folders)
+
+    async def delete_artifact(self, name: str) -> list[str]:
+        """Remove an artifact. Raises UserError if there is none, or no other."""
+        async with self._changes:
+            folders = dict(self.model.folders)
+            if name not in folders:
+                raise UserError(f"no artifact {name[:40]!r}{did_you_mean(name, folders)}")
+            del folders[name]
+            if not folders:
+                raise UserError(f"{name!r} is the only artifact; add another one before")
+            await self._change(folders)
+            return sorted(folders)
+
+    def _inside(self, folder: str) -> Path:
+        """The path of a folder in `admin_folder`; links are followed before the check."""
+        root = self.settings.admin_folder
+        if root is None:
+            raise UserError("artifacts cannot be added; start the server with --admin-folder")
+        if "\0" in folder:
+            raise UserError("folder: contains a null character; give the name of a folder")
+        path = Path(os.path.realpath(root / folder))
+        if not path.is_relative_to(root.resolve()):
+            raise UserError(f"folder: {folder[:80]!r} is not inside --admin-folder; move it there")
+        return path
+
+    async def _change(self, folders: Mapping[str, Path]) -> None:
+        """Serve other artifacts.
+
+        Artifacts on the backbone in memory load in the model's thread, in milliseconds. Others get
+        a backbone of their own, in another thread, while the old artifacts go on answering.
+        """
+        if await asyncio.to_thread(self.model.can_share, folders):
+            await self.call(lambda: self._replace(folders, self.model.load_beside(folders)))
+        else:
+            predictor = await asyncio.to_thread(self.model.load_alone, folders)
+            await self.call(lambda: self._replace(folders, predictor))
+
+    def _replace(self, folders: Mapping[str, Path], predictor: Predictor) -> None:
+        """Replace the artifacts. If an example row of the new ones fails, keep the old ones."""
+        before = dict(self.model.folders), self.model.predictor
+        self.model.replace(folders, predictor)
+        try:
+            self._describe()
+            self.model.warm_up([_example(task) for task in self.tasks])
+        except Exception:
+            self.model.replace(*before)
+            self._describe()
+            raise
+
+
+def _example(task: Mapping[str, Any]) -> Row:
+    return {**task["example"], "where": f"the example row of {task['name']}"}

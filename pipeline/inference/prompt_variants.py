@@ -1,0 +1,89 @@
+"""A predictor under other prompts, and the attention to its prompts: probes of single rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.inference.predictor import Predictor
+from pipeline.model.attention import PromptAttention
+from pipeline.model.prompt import PromptBank
+from pipeline.tasks.base.row import Row
+
+
+def prompt_numbers(predictor: Predictor) -> dict[str, int | None]:
+    """The number of the prompt of each task; equal numbers are the same prompt.
+
+    None for all tasks of a predictor without deep prompts.
+    """
+    bank = predictor.model.prompt
+    if not isinstance(bank, PromptBank) or bank.key_values is None:
+        return dict.fromkeys(predictor.tasks)
+    return dict(zip(predictor.tasks, bank.prompt_of_task.tolist(), strict=True))
+
+
+def with_prompt_of(predictor: Predictor, task: str | None) -> Predictor:
+    """A predictor whose tasks all have the prompt of `task` (None: no prompt).
+
+    It shares backbone and heads with `predictor`, which must have deep prompts.
+    """
+    bank = predictor.model.prompt
+    assert isinstance(bank, PromptBank)
+    variant = Predictor(
+        predictor.model.backbone,
+        predictor.tokenizer,
+        predictor.tasks,
+        [None] * len(predictor.tasks),
+        predictor.model.heads,
+        list(predictor.windows.values()),
+        predictor.device,
+        next(predictor.model.backbone.parameters()).dtype,
+    )
+    if task is not None:
+        variant.model.prompt = _only(bank, list(predictor.tasks).index(task))
+    return variant
+
+
+def _only(bank: PromptBank, task: int) -> PromptBank:
+    """A bank in which all tasks have the prompt of one of them."""
+    copy = PromptBank([])
+    copy.first_layer = bank.first_layer
+    for name, buffer in bank.named_buffers():
+        setattr(copy, name, buffer)
+    copy.prompt_of_task = torch.full_like(bank.prompt_of_task, int(bank.prompt_of_task[task]))
+    return copy
+
+
+def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]]:
+    """Layer -> for each head, the share of attention on the prompt, averaged over the row's tokens.
+
+    Empty without a deep prompt. Raises UserError if the row is not valid. No other thread may use
+    the backbone at the same time.
+    """
+    sums: dict[int, Tensor] = {}
+    num_tokens = 0.0
+    masses: PromptAttention = {}
+
+    def record(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        masses.clear()
+        return args, {**kwargs, "prompt_attention": masses}
+
+    def add(_module: Any, args: Any, _output: Any) -> None:
+        nonlocal num_tokens
+        real = args[1].double()
+        num_tokens += float(real.sum())
+        for layer, mass in masses.items():
+            total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
+            sums[layer] = sums.get(layer, torch.zeros_like(total)) + total
+
+    backbone = predictor.model.backbone
+    hooks = (
+        backbone.register_forward_pre_hook(record, with_kwargs=True),
+        backbone.register_forward_hook(add),
+    )
+    try:
+        list(predictor.predict([row]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: (total / num_tokens).tolist() for layer, total in sorted(sums.items())}

@@ -1,0 +1,241 @@
+"""The page in a real browser: `make test-page`. PAGE_SCREENSHOTS names a folder for screenshots."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.serving import Running
+
+pytestmark = pytest.mark.page
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+SCREENSHOTS = os.environ.get("PAGE_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        # The sandbox needs privileges that containers lack; only the tests' own page is loaded.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Page:
+    """The page in a tab. `problems` are the errors on the console, and requests to other hosts."""
+
+    def __init__(self, browser: Any, server: Running, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}} | options)
+        self.tab = self.context.new_page()
+        self.problems: list[str] = []
+        self.tab.on("console", self._console)
+        self.tab.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.tab.on("request", self._request)
+        self.server = server
+        self.open("")
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(message.text)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.server.url, "data:", "blob:")):
+            self.problems.append(request.url)
+
+    def open(self, fragment: str) -> None:
+        self.tab.goto("about:blank")
+        self.tab.goto(f"{self.server.url}/{fragment}")
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the answers to the last request."""
+        self.tab.wait_for_selector("#results[aria-busy=false]", state="attached")
+
+    def status(self) -> str:
+        return str(self.tab.inner_text("#status"))
+
+    def card(self, task: str) -> Any:
+        return self.tab.locator(f".card[data-task={task}]")
+
+    def screenshot(self, name: str) -> None:
+        if SCREENSHOTS:
+            self.tab.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def page(browser: Any, server: Running) -> Iterator[Page]:
+    page = Page(browser, server)
+    yield page
+    page.context.close()
+    assert not page.problems
+
+
+def test_all_tasks_answer_the_first_example_in_one_pass(page: Page) -> None:
+    assert page.status().startswith("3 tasks, 1 pass, ")
+    assert page.card("ner").locator("mark").count() > 0
+    assert page.card("srl").locator(".roles button").all_inner_texts()[:2] == ["Ada", "Lovelace"]
+    assert page.card("qa").locator(".options li").count() == 6
+    page.screenshot("light")
+
+
+def test_each_example_has_an_answer_of_each_task(page: Page) -> None:
+    buttons = page.tab.locator("#examples button")
+    assert buttons.count() == 5
+    for button in buttons.all():
+        button.click()
+        page.wait()
+        assert page.tab.input_value("#text")
+        assert page.tab.locator(".card").count() == 3
+        assert page.tab.locator(".card .error").count() == 0
+        assert page.tab.locator(".roles .predicate").count() == 1
+
+
+def test_a_click_on_a_word_asks_for_its_roles(page: Page) -> None:
+    page.card("srl").get_by_role("button", name="born").click()
+    page.wait()
+    assert page.card("srl").locator(".predicate").all_inner_texts() == ["born"]
+    assert page.card("srl").locator(".roles span", has_text="V").count() == 1
+
+
+def test_tabs_by_keyboard_and_the_state_in_the_hash(page: Page) -> None:
+    page.tab.focus("#tabs [aria-selected=true]")
+    page.tab.keyboard.press("ArrowRight")
+    page.wait()
+    assert page.tab.locator(".card").count() == 1
+    assert page.status().startswith("1 task, 1 pass, ")
+    assert not page.tab.is_visible("#question")
+    page.tab.fill("#text", "Bob lives in Paris. 😀 Zoe too.")
+    page.tab.keyboard.press("Control+Enter")
+    page.wait()
+    address = page.tab.url.partition("/#")[2]
+    page.open(f"#{address}")
+    assert page.tab.input_value("#text") == "Bob lives in Paris. 😀 Zoe too."
+    assert page.tab.locator("#tabs [aria-selected=true]").inner_text() == "ner"
+
+
+def test_the_slider_fades_spans(page: Page) -> None:
+    def faded() -> int:
+        return int(page.card("ner").locator("mark.faded").count())
+
+    page.tab.locator("#fade").fill("0")
+    assert faded() == 0
+    page.tab.locator("#fade").fill("1")
+    assert faded() == page.card("ner").locator("mark").count() > 0
+
+
+def test_the_prompt_can_be_removed_or_exchanged(page: Page) -> None:
+    texts = set()
+    for prompt in ("", "none", "srl"):
+        page.tab.select_option("#prompt", prompt)
+        page.wait()
+        texts.add(page.card("ner").inner_html())
+    assert len(texts) == 3
+
+
+def test_corrections_are_saved(page: Page, corrections: Path) -> None:
+    ner, qa = page.card("ner"), page.card("qa")
+    ner.get_by_text("wrong?").click()
+    for chip in ner.locator(".chips button").all()[::-1]:
+        chip.click()
+    _select(page, ".card[data-task=ner] .editor .text", 1, 6)  # "da Lo": whole words are taken
+    ner.get_by_label("Label").select_option("Y")
+    ner.get_by_text("Add the selection").click()
+    page.screenshot("correction")
+    ner.get_by_text("Send correction").click()
+    ner.get_by_text("Thank you").wait_for()
+    qa.get_by_text("wrong?").click()
+    qa.get_by_role("button", name="No answer").click()
+    qa.get_by_text("Send correction").click()
+    qa.get_by_text("Thank you").wait_for()
+    saved = [_last(corrections / task / "corrections.jsonl") for task in ("ner", "qa")]
+    assert saved[0]["tokens"][:3] == ["Ada", "Lovelace", "was"]
+    assert saved[0]["tags"][:3] == ["B-Y", "I-Y", "O"]
+    assert saved[1]["answers"] == []
+
+
+def _select(page: Page, selector: str, start: int, end: int) -> None:
+    page.tab.evaluate(
+        """([selector, start, end]) => getSelection().setBaseAndExtent(
+            document.querySelector(selector).firstChild, start,
+            document.querySelector(selector).firstChild, end)""",
+        [selector, start, end],
+    )
+
+
+def _last(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+
+
+def test_selected_text_becomes_a_question(page: Page) -> None:
+    _select(page, ".card[data-task=srl] .roles button", 0, 3)
+    page.tab.click("#ask")
+    page.wait()
+    assert page.tab.input_value("#question") == "What about Ada?"
+
+
+def test_code_and_attention(page: Page) -> None:
+    page.tab.click("#code summary")
+    assert "/v1/predict" in page.tab.inner_text("#code pre")
+    page.tab.click("[data-code=python]")
+    assert "urllib.request" in page.tab.inner_text("#code pre")
+    page.tab.click("#attention summary")
+    page.tab.wait_for_selector("#attention svg rect")
+    assert page.tab.locator("#attention rect").count() == 2
+
+
+def test_text_is_never_html(page: Page) -> None:
+    page.tab.fill("#text", "<img src=x onerror=alert(1)> met <b>Bo</b> & co.")
+    page.tab.fill("#question", "<script>alert(1)</script>?")
+    page.tab.click("text=Predict")
+    page.wait()
+    assert page.tab.locator("#results img, #results b, #results script").count() == 0
+    assert "onerror" in page.card("ner").inner_text()
+
+
+def test_errors_are_shown(page: Page) -> None:
+    page.tab.fill("#text", "a " * 400)
+    page.tab.click("text=Predict")
+    page.tab.wait_for_selector("#status.error")
+    assert "at most 500" in page.status()
+    page.problems.clear()  # the console names the refused request
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1100, 360])
+def test_it_fits_the_screen_and_is_legible(
+    browser: Any, server: Running, scheme: str, width: int
+) -> None:
+    page = Page(browser, server, color_scheme=scheme, viewport={"width": width, "height": 800})
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
+    colors = page.tab.evaluate(
+        "['color', 'backgroundColor'].map((name) => getComputedStyle(document.body)[name])"
+    )
+    light, dark = sorted((_luminance(color) for color in colors), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) > 7, "contrast of WCAG AAA"
+    assert (_luminance(colors[0]) > _luminance(colors[1])) == (scheme == "dark")
+    page.screenshot(f"{scheme}-{width}")
+    page.context.close()
+    assert not page.problems
+
+
+def _luminance(color: str) -> float:
+    """The relative luminance of "rgb(r, g, b)" by WCAG 2."""
+    values = [int(part) / 255 for part in color.removeprefix("rgb(").rstrip(")").split(",")]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_api_page_lists_requests(page: Page) -> None:
+    page.tab.goto(f"{page.server.url}/docs")
+    page.tab.wait_for_selector("text=POST /v1/predict")
+    assert page.tab.locator("summary", has_text="TokenClassificationRow").count() == 1
+    page.screenshot("docs")
