@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone
+from pipeline.model.backbone import Backbone, split_lm_head
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
@@ -140,6 +140,17 @@ def backbone(family: str = "bert", seed: int = 0) -> Backbone:
     body = model(family, seed)
     body.pooler = None
     return Backbone(body)
+
+
+def decoder(family: str = "llama", seed: int = 0) -> Backbone:
+    """A random decoder with its LM head."""
+    torch.manual_seed(seed)
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_config(config(family), attn_implementation=ATTENTION).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return Backbone(*split_lm_head(model))
 
 
 def prompt_for(

@@ -18,9 +18,13 @@ from pipeline.tasks.base.row import Row, RowKeys
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-HeadKind = Literal["classes", "positions", "verbalizer"]
+HeadKind = Literal["classes", "positions", "verbalizer", "language_model"]
 """A head predicts a class at every position ("classes"), a position for each class ("positions"),
-or, with the backbone's LM head, the word of a class ("verbalizer")."""
+or, with the backbone's LM head, the word of a class ("verbalizer") or the next token of a text
+("language_model")."""
+
+LM_HEADS: frozenset[HeadKind] = frozenset({"verbalizer", "language_model"})
+"""The heads without parameters of their own: they use the LM head of the backbone."""
 
 E = TypeVar("E")
 """The task's example: a frozen dataclass whose fields are the columns of `schema`."""
