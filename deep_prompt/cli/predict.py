@@ -18,6 +18,7 @@ from stages.runtime.entry import StopSignals, stops
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from pipeline.model.generation import Decoding
     from pipeline.params import BackboneParams
     from pipeline.tasks.base.row import Row
 
@@ -69,6 +70,31 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="number of rows to read and predict at a time (default: %(default)s)",
     )
     parser.add_argument(
+        "--num-beams",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="beams of the search for a generated text (default: 1, greedy decoding)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=positive_integer,
+        metavar="N",
+        help="maximum tokens of a generated text (default: the task's value in training)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=float,
+        metavar="TEMPERATURE",
+        help="draw the tokens of generated texts at this temperature",
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="with --sample: nucleus sampling"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="with --sample: the seed (default: 0)"
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
@@ -86,9 +112,12 @@ def predict(arguments: Namespace) -> None:
         {"task": "ner", "tokens": ["Ada", "went", "to", "Bonn"]}
         {"task": "srl", "text": "Ada went to Bonn.", "predicate": {"start": 4, "end": 8}}
         {"task": "qa", "question": "Who went to Bonn?", "context": "Ada went to Bonn.", "id": 17}
+        {"task": "e2e", "source": "name[Aromi], eatType[pub]"}
 
     A predicate may also be the index of a word, or missing if an artifact that finds predicates is
     loaded too. The start and end of a span count characters of a text, or words of tokens.
+    Generated texts have no confidence. If the output is a terminal, they appear on stderr token by
+    token (not with --num-beams).
 
     The output has one line per row, in the same order: its id (or its number, from 0), task and
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
@@ -129,14 +158,40 @@ def predict(arguments: Namespace) -> None:
             _lines(stream, stop_signals), name, {"task": arguments.task} if arguments.task else {}
         )
         on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
+        streams = arguments.output == "-" and sys.stdout.isatty() and arguments.num_beams == 1
         for prediction in predictor.predict(
-            rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
+            rows,
+            arguments.batch_tokens,
+            on_bad,
+            skip,
+            1 if streams else arguments.chunk_rows,
+            _decoding(arguments),
+            _show_piece if streams else None,
         ):
             line = json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n"
             with stop_signals.waiting():
                 write(line)
     for event, count in (skipped + predictor.counts).items():
         print(f"{event}: {count}", file=sys.stderr)
+
+
+def _decoding(arguments: Namespace) -> "Decoding":
+    from pipeline.model.generation import Decoding
+
+    return Decoding(
+        num_beams=arguments.num_beams,
+        do_sample=arguments.sample is not None,
+        temperature=1.0 if arguments.sample is None else arguments.sample,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+
+
+def _show_piece(piece: str) -> None:
+    """Show a piece of a text that is being generated."""
+    sys.stderr.write(piece)
+    sys.stderr.flush()
 
 
 def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":

@@ -20,6 +20,7 @@ from pipeline.model.backbone import Backbone
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks.base.task import LM_HEADS
 
 DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
 MIN_WINDOW = 8
@@ -49,7 +50,7 @@ def load(
     folder = locate(params)
     tokenizer = Tokenizer(folder)
     heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
-    loaded = Backbone.load(folder, lm_head=any(head.label_token_ids for head in heads.values()))
+    loaded = Backbone.load(folder, lm_head=any(head.kind in LM_HEADS for head in heads.values()))
     prompts = [prompt for artifact in served for prompt in artifact.prompts(params, loaded)]
     # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
     load_into_backbone(served[0].folder, served[0].config, loaded)

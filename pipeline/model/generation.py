@@ -5,7 +5,7 @@ the prompted backbone. The cache holds the keys and values of the text only. The
 prompt in front of them in every step, so the cache never contains the prompt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,7 @@ class Decoding:
 
 
 GREEDY = Decoding()
+_generation_config: Any = GenerationConfig  # transformers does not type it
 
 
 def generate(
@@ -73,19 +74,19 @@ def generate(
     max_new_tokens: int,
     decoding: Decoding = GREEDY,
     synced: bool = False,
-    streamer: BaseStreamer | None = None,
+    on_token: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
     """The token ids that follow each source, without the end token and what comes after it.
 
     `tasks` is the index of the task of all sources, or of each source [B]. A text ends at
     `end_token_id`, or after `max_new_tokens` tokens. The texts do not depend on the other sources
     of the batch, unless they are sampled. With `synced`, all ranks run equal numbers of forward
-    passes, as ZeRO 3 requires; they must call this function together. `streamer` gets the tokens
-    of a single source as they are chosen.
+    passes, as ZeRO 3 requires; they must call this function together. `on_token` is called with
+    each token of a single source, once it is chosen.
     """
     device = model.backbone.model.get_input_embeddings().weight.device
     input_ids, mask = (tensor.to(device) for tensor in _pad_left(sources, end_token_id))
-    config = GenerationConfig(
+    config = _generation_config(
         max_new_tokens=max_new_tokens,
         num_beams=decoding.num_beams,
         do_sample=decoding.do_sample,
@@ -101,9 +102,25 @@ def generate(
             attention_mask=mask,
             generation_config=config,
             synced_gpus=synced,
-            streamer=streamer,
+            streamer=_Stream(on_token, end_token_id) if on_token else None,
         )
     return [_until(row, end_token_id) for row in output[:, input_ids.shape[1] :].tolist()]
+
+
+class _Stream(BaseStreamer):
+    """Hands the tokens of a text over, without its source and the end token."""
+
+    def __init__(self, on_token: Callable[[int], object], end: int) -> None:
+        self._on_token, self._end, self._has_source = on_token, end, False
+
+    def put(self, value: Tensor) -> None:
+        """Take the source, and then one token at a time."""
+        if self._has_source and (token := int(value.item())) != self._end:
+            self._on_token(token)
+        self._has_source = True
+
+    def end(self) -> None:
+        """Nothing is left to hand over."""
 
 
 def _sampling(decoding: Decoding) -> dict[str, Any]:
@@ -149,7 +166,7 @@ def _language_model(model: PromptedModel, tasks: int | Tensor, num_beams: int) -
         body = _PromptedBody(backbone, _repeat(layer_prompts, num_beams))
     language_model = with_modules(lm_head, {lm_head.base_model_prefix: body})
     # The folder of the backbone may have defaults, such as sampling or a penalty of repetitions.
-    language_model.generation_config = GenerationConfig()
+    language_model.generation_config = _generation_config()
     return language_model.eval()
 
 

@@ -96,6 +96,24 @@ class AnswersQuestions(ABC, Generic[E]):
         """The similarity of two answers, from 0 to 1."""
 
 
+class GeneratesText(ABC, Generic[E]):
+    """The prediction of an example is a text that the LM head of a decoder generates.
+
+    Its source consists of the tokens up to the first position of its first window. The text has at
+    most `max_answer_length` tokens. The report shows texts beside their references.
+    """
+
+    max_answer_length: int
+
+    @abstractmethod
+    def source(self, example: E) -> str:
+        """The text to generate from."""
+
+    @abstractmethod
+    def references(self, example: E) -> tuple[str, ...]:
+        """The annotated texts."""
+
+
 class TagsWords(ABC, Generic[E]):
     """Examples have `tokens` and `tags` in IOB2, and predictions are tags in IOB2.
 

@@ -47,8 +47,8 @@ class Task(ABC, Generic[E, P, R]):
     - `example_type` is the class of the examples, `schema` their columns on disk.
     - `row_keys` are the keys of its rows.
     - `inputs` are the columns that the model reads, `outputs` those that it predicts.
-    - `max_answer_length` is the maximum length of a predicted answer in sub-words; None if
-      predictions are not spans of a context.
+    - `max_answer_length` is the maximum length of a predicted answer or text in sub-words; None if
+      predictions are neither spans of a context nor generated.
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
