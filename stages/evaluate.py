@@ -133,8 +133,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             )
             confidences.to_parquet(temporary / "confidences.parquet", index=False)
             claims.to_parquet(temporary / "claims.parquet", index=False)
-        texts = generated_samples(test, predicted["test"])
-        if texts is not None:
+        if (texts := generated_samples(test, predicted["test"])) is not None:
             texts.to_parquet(temporary / "texts.parquet", index=False)
         if agreements is not None:
             measures = confidence_measures(

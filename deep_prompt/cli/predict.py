@@ -158,7 +158,9 @@ def predict(arguments: Namespace) -> None:
             _lines(stream, stop_signals), name, {"task": arguments.task} if arguments.task else {}
         )
         on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
-        streams = arguments.output == "-" and sys.stdout.isatty() and arguments.num_beams == 1
+        generates = any(head.kind == "language_model" for head in predictor.tasks.values())
+        on_terminal = arguments.output == "-" and sys.stdout.isatty()
+        streams = generates and on_terminal and arguments.num_beams == 1
         for prediction in predictor.predict(
             rows,
             arguments.batch_tokens,
@@ -169,6 +171,8 @@ def predict(arguments: Namespace) -> None:
             _show_piece if streams else None,
         ):
             line = json.dumps(prediction.asdict(), ensure_ascii=False, allow_nan=False) + "\n"
+            if streams:
+                _show_piece("\n")
             with stop_signals.waiting():
                 write(line)
     for event, count in (skipped + predictor.counts).items():

@@ -75,6 +75,7 @@ class TextWriter:
         texts = [""] * len(windows)
         sources = [list(feature.input_ids[: feature.positions[0] + 1]) for _, feature in windows]
         for limit, indices in self._batches(windows, sources, batch_tokens):
+            pieces = _Pieces(self._tokenizer, self._on_text) if self._on_text else None
             generated = generate(
                 self._model,
                 [sources[index] for index in indices],
@@ -82,10 +83,12 @@ class TextWriter:
                 self._tokenizer.suffix[0],
                 limit,
                 self._decoding,
-                on_token=_Pieces(self._tokenizer, self._on_text) if self._on_text else None,
+                on_token=pieces,
             )
             for index, ids in zip(indices, generated, strict=True):
                 texts[index] = self._tokenizer.decode(ids)
+                if pieces:
+                    pieces.show(texts[index])
         return texts
 
     def _batches(
@@ -123,7 +126,11 @@ class _Pieces:
     def __call__(self, token: int) -> None:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
-        if text.endswith(_INCOMPLETE):  # The next token may complete the character.
-            return
-        self._on_text(text[self._shown :])
-        self._shown = len(text)
+        if not text.endswith(_INCOMPLETE):  # The next token may complete the character.
+            self.show(text)
+
+    def show(self, text: str) -> None:
+        """Call `on_text` with the part of the text so far that it does not know yet."""
+        if len(text) > self._shown:
+            self._on_text(text[self._shown :])
+            self._shown = len(text)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -84,10 +85,10 @@ def score(
 
 def bleu(predictions: Sequence[str], references: References) -> float:
     """BLEU-4 in percent, by sacrebleu: 13a tokens in lower case, any number of references."""
-    from sacrebleu.metrics import BLEU  # noqa: PLC0415  (slow, and only this function needs it)
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415  (slow, and only this function needs it)
 
     most = max(map(len, references))
-    streams = [
+    streams: Any = [  # its type is wrong: None stands for no reference
         [texts[number] if number < len(texts) else None for texts in references]
         for number in range(most)
     ]
@@ -98,7 +99,8 @@ def _mteval_words(text: str) -> list[str]:
     """The words of mteval-v13a, in lower case."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a  # noqa: PLC0415
 
-    words: str = Tokenizer13a()(text.lower())
+    tokenize: Any = Tokenizer13a  # it is not typed
+    words: str = tokenize()(text.lower())
     return words.split()
 
 
@@ -117,8 +119,8 @@ def nist(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[lis
     total = 0.0
     for order in range(1, _NIST_ORDER + 1):
         information = num_ngrams = 0.0
-        for text, texts in zip(predictions, references, strict=True):
-            found = _ngrams(text, order)
+        for prediction, texts in zip(predictions, references, strict=True):
+            found = _ngrams(prediction, order)
             allowed: Counter[_NGram] = Counter()
             for reference in texts:
                 allowed |= _ngrams(reference, order)
@@ -126,7 +128,7 @@ def nist(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[lis
                 count * math.log2(counts[ngram[:-1]] / counts[ngram])
                 for ngram, count in (found & allowed).items()
             )
-            num_ngrams += max(0, len(text) - order + 1)
+            num_ngrams += max(0, len(prediction) - order + 1)
         total += information / max(1.0, num_ngrams)
     length = sum(map(len, predictions))
     reference_length = sum(float(np.mean([len(text) for text in texts])) for texts in references)

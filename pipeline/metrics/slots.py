@@ -113,9 +113,9 @@ def slot_errors(sources: Sequence[str], texts: Sequence[str]) -> dict[str, float
 def _errors(slots: Mapping[str, str], text: str) -> dict[str, int]:
     missing = wrong = added = 0
     text = _normalize(text)
-    for value in (slots[name] for name in _VERBATIM if name in slots):
-        missing += _normalize(value) not in text
-        text = text.replace(_normalize(value), " ")  # "Café Brazil" is no coffee shop
+    for name in (_normalize(slots[slot]) for slot in _VERBATIM if slot in slots):
+        missing += name not in text
+        text = text.replace(name, " ")  # "Café Brazil" is no coffee shop
     for slot, patterns in _COMPILED.items():
         found = _values(slot, text)
         if slot not in slots:
