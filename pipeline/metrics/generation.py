@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.metrics.base import Metrics
-from pipeline.metrics.slots import slot_errors
+from pipeline.metrics.base import Formula, Metrics, UnitCounts, sum_by_unit
+from pipeline.metrics.slots import errors_by_text, slot_errors
 
 References = Sequence[Sequence[str]]
 """The references of each text."""
@@ -81,6 +81,30 @@ def score(
             [predictions[row] for row in rows], [references[row] for row in rows]
         )
     return Metrics(overall | slot_errors(sources, predictions), {})
+
+
+def counts(
+    ids: Sequence[str], sources: Sequence[str], references: References, predictions: Sequence[str]
+) -> UnitCounts:
+    """The counts of each text for ROUGE-L, and for the slot error rate if there are slots.
+
+    BLEU, NIST and CIDEr are not functions of sums over texts.
+    """
+    columns = {
+        "rouge_l": [
+            rouge_l(_caption_words(text), [_caption_words(reference) for reference in texts])
+            for text, texts in zip(predictions, references, strict=True)
+        ],
+        "texts": [1.0] * len(predictions),
+    }
+    formulas: dict[str, Formula] = {"rouge_l": (("rouge_l", "texts"),)}
+    if by_text := errors_by_text(sources, predictions):
+        slots = [float(errors["slots"]) for errors in by_text]
+        totals = [float(sum(errors.values())) for errors in by_text]
+        errors = [total - count for total, count in zip(totals, slots, strict=True)]
+        columns |= {"slot_errors": errors, "slots": slots}
+        formulas["slot_error_rate"] = (("slot_errors", "slots"),)
+    return sum_by_unit(ids, columns, formulas)
 
 
 def bleu(predictions: Sequence[str], references: References) -> float:

@@ -98,16 +98,27 @@ def slot_errors(sources: Sequence[str], texts: Sequence[str]) -> dict[str, float
 
     Empty unless all sources are meaning representations.
     """
-    representations = [parse_slots(source) for source in sources]
-    known = [slots for slots in representations if slots is not None]
-    if not known or len(known) < len(representations):
+    by_text = errors_by_text(sources, texts)
+    if not by_text:
         return {}
-    counts = dict.fromkeys(("slots_missing", "slots_wrong", "slots_added"), 0)
-    for slots, text in zip(known, texts, strict=True):
-        for name, count in _errors(slots, text).items():
-            counts[name] += count
-    rate = 100 * sum(counts.values()) / sum(map(len, known))
-    return {"slot_error_rate": rate, **counts, "slots": sum(map(len, known))}
+    counts = {name: sum(errors[name] for errors in by_text) for name in by_text[0]}
+    slots = counts.pop("slots")
+    return {"slot_error_rate": 100 * sum(counts.values()) / slots, **counts, "slots": slots}
+
+
+def errors_by_text(sources: Sequence[str], texts: Sequence[str]) -> list[dict[str, int]]:
+    """The counts of slots and of their errors for each text.
+
+    Empty unless all sources are meaning representations.
+    """
+    representations = [parse_slots(source) for source in sources]
+    if None in representations:
+        return []
+    return [
+        _errors(slots, text) | {"slots": len(slots)}
+        for slots, text in zip(representations, texts, strict=True)
+        if slots is not None
+    ]
 
 
 def _errors(slots: Mapping[str, str], text: str) -> dict[str, int]:

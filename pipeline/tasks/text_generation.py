@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pipeline.errors import Problems, UserError
 from pipeline.metrics import generation
-from pipeline.metrics.base import Metrics
-from pipeline.tasks.base.capabilities import GeneratesText, Perturbable
+from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks.base.capabilities import GeneratesText, HasUnits, Perturbable
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
@@ -48,7 +48,10 @@ class Generated:
 
 
 class TextGeneration(
-    Task[Example, Sequence[str], Generated], Perturbable[Example], GeneratesText[Example]
+    Task[Example, Sequence[str], Generated],
+    GeneratesText[Example],
+    HasUnits[Example, Sequence[str]],
+    Perturbable[Example],
 ):
     """Predictions are texts, one per example in the examples' order.
 
@@ -186,6 +189,17 @@ class TextGeneration(
             [example.references for example in examples],
             predictions,
             [example.subset for example in examples],
+        )
+
+    def counts(
+        self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
+    ) -> UnitCounts:
+        """The counts of each text for ROUGE-L and the slot error rate; BLEU has none."""
+        return generation.counts(
+            [example.id for example in examples],
+            [example.source for example in examples],
+            [example.references for example in examples],
+            predictions,
         )
 
     def result(

@@ -24,9 +24,10 @@ R = TypeVar("R")
 
 
 class HasUnits(ABC, Generic[E, P]):
-    """The score is a function of sums over units, such as sentences or questions.
+    """Scores are functions of sums over units, such as sentences or questions.
 
-    The report has intervals and tests of differences, by the bootstrap over units.
+    The report has their intervals, and tests of differences if the primary metric is one of them,
+    by the bootstrap over units.
     """
 
     @abstractmethod

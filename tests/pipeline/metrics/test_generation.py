@@ -5,6 +5,7 @@ import math
 import pytest
 
 from pipeline.metrics import generation
+from pipeline.metrics.base import apply_formula
 from pipeline.metrics.generation import cider, nist, rouge_l, score
 
 TEXTS = [
@@ -111,3 +112,17 @@ def test_nothing_to_score_is_no_error() -> None:
         "cider": 0.0,
         "texts": 0,
     }
+
+
+def test_counts_of_texts_add_up_to_the_scores() -> None:
+    sources = ["name[Blue Spice], eatType[coffee shop]", "name[The Mill], eatType[pub]"]
+    for texts in (sources, ["x", "y"]):
+        overall = score(texts, REFERENCES[:2], TEXTS[:2]).overall
+        counts = generation.counts(["a", "b"], texts, REFERENCES[:2], TEXTS[:2])
+        sums = {name: values.sum(keepdims=True) for name, values in counts.columns.items()}
+        computed = {
+            name: float(apply_formula(formula, sums)[0])
+            for name, formula in counts.formulas.items()
+        }
+        assert computed == pytest.approx({name: overall[name] for name in computed})
+        assert ("slot_error_rate" in computed) == (texts is sources)

@@ -1,6 +1,7 @@
 """Generated texts, compared token by token with full forward passes and with peft."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -268,3 +269,13 @@ def test_texts_are_those_of_prefix_tuning_of_peft(family: str, decoding: Decodin
         tokens = output[0, len(source) :].tolist()
         expected = tokens[: tokens.index(END)] if END in tokens else tokens
         assert texts(model_of(backbone, prompt), [source], decoding=decoding) == [expected]
+
+
+def test_a_decoder_without_the_weights_of_its_lm_head_is_refused(tmp_path: Path) -> None:
+    auto: Any = transformers.AutoModel
+    auto.from_config(tiny.config("llama")).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match="does not contain a language modeling head, which"
+    ) as error:
+        Backbone.load(tmp_path, lm_head=True)
+    assert "lm_head.weight missing; use other weights" in str(error.value)
