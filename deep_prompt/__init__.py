@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
     from pipeline.inference.prediction import Prediction, Predictions
     from pipeline.inference.predictor import Predictor
+    from pipeline.model.generation import Decoding
 
 __all__ = [
     "ArtifactConfig",
+    "Decoding",
     "Prediction",
     "Predictions",
     "Predictor",
@@ -82,6 +84,10 @@ def __getattr__(name: str) -> Any:
         from pipeline.inference import predictor
 
         return predictor.Predictor
+    if name == "Decoding":
+        from pipeline.model import generation
+
+        return generation.Decoding
     if name in ("Prediction", "Predictions"):
         from pipeline.inference import prediction
 

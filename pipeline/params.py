@@ -303,10 +303,10 @@ class TaskParams:
     `source` is the corpus's folder under `data_root`, or "hub". `init_from` is the artifact (a
     folder under artifacts/) whose prompt the arm multitask starts from: pretrain/MIXTURE,
     multitask/TASK, zoo/NAME or imported/NAME. Windows have at most `max_length` tokens and overlap
-    by `stride`. Predicted answers have at most `max_answer_length` sub-words (null: 30; only for
-    tasks that extract answers). `test_rows` limits the test set to this many examples, selected by
-    a hash (null: all). In params.yaml, a key with the name of an arm overrides that arm's params
-    for this task.
+    by `stride`. Predicted answers have at most `max_answer_length` sub-words (null: 30), generated
+    texts too (null: 64); other tasks have no such length. `test_rows` limits the test set to this
+    many examples, selected by a hash (null: all). In params.yaml, a key with the name of an arm
+    overrides that arm's params for this task.
     """
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}

@@ -74,6 +74,7 @@ def featurize(name: str) -> None:
                 work / split,
                 workers,
                 code,
+                task.max_answer_length,
             )
             nonzero = {event: count for event, count in counts.items() if count}
             summary["splits"][split] = {

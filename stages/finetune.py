@@ -56,9 +56,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     """
     data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
     log_read(data.train.path)
-    backbone = load_backbone(
-        params.backbone, [data.label_token_ids], training.precision, ARMS[arm].trains_backbone
-    )
+    backbone = load_backbone(params.backbone, [data], training.precision, ARMS[arm].trains_backbone)
     heads = heads_for([data], backbone.hidden_size, params.seed)
     inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     pretrained_on: list[str] = []

@@ -71,9 +71,7 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
             "run mixture_corpora and mix again"
         )
     log_read(source, *(task.train.path for task in tasks))
-    backbone = load_backbone(
-        params.backbone, [task.label_token_ids for task in tasks], training.precision
-    )
+    backbone = load_backbone(params.backbone, tasks, training.precision)
     prompt = new_prompt(MULTITASK.name, backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
     check_hidden_state_cache(f"pretrain.{mixture}", prompt, backbone, training)

@@ -70,12 +70,8 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         if head.max_answer_length:
             details += f"; answers of at most {head.max_answer_length} tokens"
         details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
-        lines.append(
-            (
-                f"task {name}",
-                f"{head.type}, {len(head.classes)} {head.kind}: {', '.join(head.classes)}{details}",
-            )
-        )
+        classes = f", {len(head.classes)} {head.kind}: {', '.join(head.classes)}"
+        lines.append((f"task {name}", f"{head.type}{classes if head.classes else ''}{details}"))
     lines += [
         (f"file {path.name}", size_of(path))
         for path in sorted(folder.glob("*.*"))

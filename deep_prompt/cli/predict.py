@@ -18,8 +18,22 @@ from stages.runtime.entry import StopSignals, stops
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from pipeline.model.generation import Decoding
     from pipeline.params import BackboneParams
     from pipeline.tasks.base.row import Row
+
+LOCAL_OPTIONS = {
+    "backbone": None,
+    "batch_tokens": 4096,
+    "max_length": None,
+    "num_beams": 1,
+    "max_new_tokens": None,
+    "sample": None,
+    "top_p": 1.0,
+    "seed": 0,
+    "dtype": "float32",
+}
+"""The options that a server does not take from a request -> their defaults."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--batch-tokens",
         type=positive_integer,
-        default=4096,
+        default=LOCAL_OPTIONS["batch_tokens"],
         metavar="N",
         help="maximum tokens per batch, padding included (default: %(default)s)",
     )
@@ -75,9 +89,42 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="number of rows to read and predict at a time (default: %(default)s)",
     )
     parser.add_argument(
+        "--num-beams",
+        type=positive_integer,
+        default=LOCAL_OPTIONS["num_beams"],
+        metavar="N",
+        help="beams of the search for a generated text (default: 1, greedy decoding)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=positive_integer,
+        metavar="N",
+        help="maximum tokens of a generated text (default: the task's value in training)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=float,
+        metavar="TEMPERATURE",
+        help="draw the tokens of generated texts at this temperature",
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=LOCAL_OPTIONS["top_p"],
+        metavar="P",
+        help="with --sample: nucleus sampling",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=LOCAL_OPTIONS["seed"],
+        metavar="N",
+        help="with --sample: the seed (default: 0)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        default="float32",
+        default=LOCAL_OPTIONS["dtype"],
         help="precision of the backbone (default: %(default)s); bfloat16 is for GPUs",
     )
 
@@ -92,9 +139,12 @@ def predict(arguments: Namespace) -> None:
         {"task": "ner", "tokens": ["Ada", "went", "to", "Bonn"]}
         {"task": "srl", "text": "Ada went to Bonn.", "predicate": {"start": 4, "end": 8}}
         {"task": "qa", "question": "Who went to Bonn?", "context": "Ada went to Bonn.", "id": 17}
+        {"task": "e2e", "source": "name[Aromi], eatType[pub]"}
 
     A predicate may also be the index of a word, or missing if an artifact that finds predicates is
     loaded too. The start and end of a span count characters of a text, or words of tokens.
+    Generated texts have no confidence. If the output is a terminal, they appear on stderr token by
+    token (not with --num-beams).
 
     The output has one line per row, in the same order: its id (or its number, from 0), task and
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
@@ -102,8 +152,7 @@ def predict(arguments: Namespace) -> None:
     it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
     with the line and the remedy; --skip-bad skips the row.
     """
-    if bool(arguments.artifact) == bool(arguments.server):
-        raise UserError("predict: give either --artifact or --server")
+    _check_source(arguments)
     skipped: Counter[str] = Counter()
 
     def skip(error: UserError) -> None:
@@ -125,6 +174,20 @@ def predict(arguments: Namespace) -> None:
                 write(line)
     for event, count in (skipped + counts).items():
         print(f"{event}: {count}", file=sys.stderr)
+
+
+def _check_source(arguments: Namespace) -> None:
+    """Check that there are artifacts or a server, and no options that a server cannot obey."""
+    if bool(arguments.artifact) == bool(arguments.server):
+        raise UserError("predict: give either --artifact or --server")
+    ignored = [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
+    if arguments.server and ignored:
+        raise UserError(
+            *(
+                f"--{name.replace('_', '-')}: applies only to --artifact; remove it"
+                for name in ignored
+            )
+        )
 
 
 def _local(
@@ -154,9 +217,20 @@ def _local(
         )
     rows = _rows(lines, name, _default(arguments))
     on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
+    generates = any(head.kind == "language_model" for head in predictor.tasks.values())
+    on_terminal = arguments.output == "-" and sys.stdout.isatty()
+    streams = generates and on_terminal and arguments.num_beams == 1
     for prediction in predictor.predict(
-        rows, arguments.batch_tokens, on_bad, skip, arguments.chunk_rows
+        rows,
+        arguments.batch_tokens,
+        on_bad,
+        skip,
+        1 if streams else arguments.chunk_rows,
+        _decoding(arguments),
+        _show_piece if streams else None,
     ):
+        if streams:
+            _show_piece("\n")
         yield prediction.asdict()
     counts.update(predictor.counts)
 
@@ -183,6 +257,25 @@ def _remote(
 
 def _default(arguments: Namespace) -> "Row":
     return {"task": arguments.task} if arguments.task else {}
+
+
+def _decoding(arguments: Namespace) -> "Decoding":
+    from pipeline.model.generation import Decoding
+
+    return Decoding(
+        num_beams=arguments.num_beams,
+        do_sample=arguments.sample is not None,
+        temperature=1.0 if arguments.sample is None else arguments.sample,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        max_new_tokens=arguments.max_new_tokens,
+    )
+
+
+def _show_piece(piece: str) -> None:
+    """Show a piece of a text that is being generated."""
+    sys.stderr.write(piece)
+    sys.stderr.flush()
 
 
 def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":

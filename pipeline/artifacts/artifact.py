@@ -32,6 +32,7 @@ from pipeline.model.prompt import DeepPrompt, Projection, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import by_module, new_scale_shift
 from pipeline.params import BackboneParams
+from pipeline.tasks.base.task import LM_HEADS
 
 
 def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) -> None:
@@ -79,7 +80,7 @@ def _scale_shift_of(model: PromptedModel) -> dict[str, Tensor]:
 def _unpadded_heads(heads: Heads, config: ArtifactConfig) -> dict[str, Tensor]:
     tensors = {}
     for index, (name, head) in enumerate(config.heads.items()):
-        if head.kind != "verbalizer":
+        if head.kind not in LM_HEADS:
             tensors[f"{name}.weight"] = heads.weight[index, : len(head.classes)]
             tensors[f"{name}.bias"] = heads.bias[index, : len(head.classes)]
     return tensors
@@ -294,7 +295,7 @@ def load_heads(
                 f"{folder}/config.json: the classes of {name!r} are {head_classes}, but those of "
                 f"the data are {', '.join(task_classes)}; make the artifact again"
             )
-        if config.heads[name].kind == "verbalizer":
+        if config.heads[name].kind in LM_HEADS:
             continue
         size, hidden_size = into.classes[index], into.weight.shape[2]
         weight, bias = _head(folder, tensors, name, (size, hidden_size))
@@ -315,7 +316,7 @@ def init_head(
     tensors, hidden_size = _load(folder / "heads.safetensors"), into.weight.shape[2]
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for name, head in config.heads.items():
-        if head.type == task_type and head.kind != "verbalizer":
+        if head.type == task_type and head.kind not in LM_HEADS:
             weight, bias = _head(folder, tensors, name, (len(head.classes), hidden_size))
             for row, label in enumerate(head.classes):
                 rows.setdefault(label, []).append((weight[row], bias[row]))

@@ -23,10 +23,10 @@ class TaskHead:
     `type` is the task type, `kind` the kind of head. `classes` are in the order of the logits.
     `label_token_ids` are the vocabulary ids of the classes' words (verbalizer only). `thresholds`
     were fitted on the validation set. `max_length` and `stride` are those of the training windows
-    (None: unknown). `max_answer_length` is the maximum length of a predicted answer in sub-words
-    (None: the default of the task type, or no answers). `word_rule` is the name of the rule that
-    makes words of text (see `pipeline.words`; None: the task has no tokens, or the artifact is of
-    an earlier version).
+    (None: unknown). `max_answer_length` is the maximum length of a predicted answer or text in
+    sub-words (None: the default of the task type, or neither). `word_rule` is the name of the rule
+    that makes words of text (see `pipeline.words`; None: the task has no tokens, or the artifact is
+    of an earlier version).
     """
 
     type: str

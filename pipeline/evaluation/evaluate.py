@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
+from pipeline.evaluation.generation import generated_texts
 from pipeline.features.table import Table
 from pipeline.metrics.base import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.seeding import Ints, permute
-from pipeline.tasks.base.features import WindowLogits
+from pipeline.tasks.base.capabilities import GeneratesText
+from pipeline.tasks.base.features import WindowLogits, generated_window
 from pipeline.tasks.base.task import Task
 
 SINGLE_PROCESS = Ranks()
@@ -88,10 +90,18 @@ def window_logits(
 ) -> Iterator[list[WindowLogits]]:
     """Logits of all windows of each example, in the order of `eval_set.examples`.
 
-    The ranks share the batches. Each rank gets the logits of all examples.
+    The ranks share the batches. Each rank gets the logits of all examples. An example of a task
+    that generates text has one window, with its text.
     """
-    table = eval_set.table
+    table, task = eval_set.table, eval_set.task
     for rows in _blocks(eval_set):
+        if isinstance(task, GeneratesText):
+            first = rows[np.diff(table.examples[rows], prepend=-1) > 0]  # of each example
+            for text in generated_texts(
+                model, table, first, head, task.max_answer_length, batch_tokens, ranks
+            ):
+                yield [generated_window(text)]
+            continue
         logits = _logits(model, table, rows, head, pad_token_id, batch_tokens, ranks)
         boundaries = np.flatnonzero(np.diff(table.examples[rows])) + 1
         for group in np.split(np.arange(len(rows)), boundaries):

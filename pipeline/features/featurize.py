@@ -29,19 +29,20 @@ def featurize(
     work: Path,
     run: Executor = in_this_process,
     code: str = "",
+    max_answer_length: int | None = None,
 ) -> tuple[int, Counter[str]]:
     """Write the feature table `output` of one split (see `Task.featurize`).
 
     `examples` is the Parquet file of the split and `digest` its hash. The folder `work` keeps the
     shards, so an interrupted call can resume. `code` identifies the version of the code; shards of
-    another version are made again. `run` makes the shards if there are several. Returns the number
-    of rows and the counters of `Task.featurize`.
+    another version are made again. `max_answer_length` is that of the task. `run` makes the shards
+    if there are several. Returns the number of rows and the counters of `Task.featurize`.
     """
     total = count_examples(examples)
     shards = []
     for number, first in enumerate(range(0, total, EXAMPLES_PER_SHARD)):
         last = min(first + EXAMPLES_PER_SHARD, total)
-        arguments = (task, list(classes), max_length, stride, first, last)
+        arguments = (task, list(classes), max_length, stride, first, last, max_answer_length)
         shards.append(
             Shard(
                 key_of(number, code, digest, tokenizer.digest, *arguments),
@@ -71,19 +72,19 @@ def featurize_shard(
     stride: int,
     first: int,
     last: int,
+    max_answer_length: int | None = None,
 ) -> dict[str, Any]:
     """Write the features of the examples [first, last) of a Parquet file to target/features.arrow.
 
     Returns the summary of the shard for `join_shards`, and the counters of `Task.featurize`.
     """
     counts: Counter[str] = Counter()
+    kind = task_named(task).configured(max_answer_length=max_answer_length)
 
     def features() -> Iterator[Feature]:
-        rows, number = read_examples(examples, task_named(task), range(first, last)), first
+        rows, number = read_examples(examples, kind, range(first, last)), first
         while block := list(islice(rows, EXAMPLES_PER_BLOCK)):
-            yield from task_named(task).featurize(
-                block, number, tokenizer, classes, max_length, stride, counts
-            )
+            yield from kind.featurize(block, number, tokenizer, classes, max_length, stride, counts)
             number += len(block)
 
     return {"features": write_shard(features(), target / "features.arrow"), "counts": counts}

@@ -22,6 +22,7 @@ from pipeline.model.backbone import Backbone
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
+from pipeline.tasks.base.task import LM_HEADS
 
 DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
 MIN_WINDOW = 8
@@ -50,7 +51,7 @@ def load(
     check_compatible(served, None if backbone else params)
     folder = locate(params)
     lm_head = any(
-        head.label_token_ids for artifact in served for head in artifact.heads_by_name.values()
+        head.kind in LM_HEADS for artifact in served for head in artifact.heads_by_name.values()
     )
     loaded = Backbone.load(folder, lm_head=lm_head)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,7 +86,7 @@ def shares_backbone(config: ArtifactConfig) -> bool:
     The artifact must leave the backbone as it is, and need no LM head.
     """
     return not ARMS[config.arm].served_alone and not any(
-        head.label_token_ids for head in config.heads.values()
+        head.kind in LM_HEADS for head in config.heads.values()
     )
 
 

@@ -20,11 +20,13 @@ from pipeline.artifacts.config import TaskHead
 from pipeline.errors import UserError
 from pipeline.features.table import FeatureList
 from pipeline.inference.arguments import check_predict_arguments
+from pipeline.inference.generation import TextWriter, check_decoding
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
 from pipeline.inference.queries import Query, QueryReader
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
+from pipeline.model.generation import GREEDY, Decoding
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
@@ -32,9 +34,10 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.seeding import Ints
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import MarksPredicate, ShowsSpans, TagsWords
-from pipeline.tasks.base.features import Feature, WindowLogits
+from pipeline.tasks.base.features import Feature, WindowLogits, generated_window
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.tagging import TaggedSpan, decode_spans, token_bounds
 
 CHUNK_ROWS = 512  # rows whose windows are sorted together
@@ -112,6 +115,7 @@ class Predictor:
         task: str | None = None,
         on_bad: Literal["raise", "skip"] = "raise",
         problems: Callable[[UserError], None] | None = None,
+        decoding: Decoding = GREEDY,
     ) -> Any:
         """Predict a text, a row, or any number of them.
 
@@ -120,18 +124,19 @@ class Predictor:
         - A pandas frame gives a frame with the same index, the column `task`, and a column for each
           field of the results. Its columns are the keys of the rows; missing values are left out.
 
-        `task` is the task of rows without one. `on_bad` and `problems` are those of `predict`; a
-        single text or row that is bad raises UserError.
+        `task` is the task of rows without one. `on_bad`, `problems` and `decoding` are those of
+        `predict`; a single text or row that is bad raises UserError.
         """
         default = {} if task is None else {"task": task}
         if isinstance(inputs, pd.DataFrame):
             rows = frame_rows(inputs, default)
-            return frame_of(inputs, self.predict(rows, on_bad=on_bad, problems=problems))
+            results = self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding)
+            return frame_of(inputs, results)
         if isinstance(inputs, str | Mapping):
-            (prediction,) = self.predict(rows_of([inputs], default))
+            (prediction,) = self.predict(rows_of([inputs], default), decoding=decoding)
             return prediction
         rows = rows_of(inputs, default)
-        return Predictions(self.predict(rows, on_bad=on_bad, problems=problems))
+        return Predictions(self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding))
 
     def predict(
         self,
@@ -140,6 +145,8 @@ class Predictor:
         on_bad: Literal["raise", "skip"] = "raise",
         problems: Callable[[UserError], None] | None = None,
         chunk: int = CHUNK_ROWS,
+        decoding: Decoding = GREEDY,
+        on_text: Callable[[str], object] | None = None,
     ) -> Iterator[Prediction]:
         """Yield predictions in the order of the rows.
 
@@ -149,14 +156,18 @@ class Predictor:
         UserError in place of a row means that the row could not be read. Values may be arrays and
         numbers of numpy. A row of a task with `tokens` may have `text` instead; the positions of
         its result then count characters of the text. A row may leave out its `predicate` if there
-        is a task that finds predicates; its result then has all predicates.
+        is a task that finds predicates; its result then has all predicates. `decoding` is how to
+        choose the tokens of generated texts. `on_text` is called with the pieces of generated texts
+        as they are chosen; then each text is a batch, and beam search is not possible.
 
         Raises UserError at once for a wrong argument, and with all problems of a chunk before the
         first prediction of the chunk. With `on_bad="skip"`, bad rows are left out instead.
         `problems` is called with the error of each bad row.
         """
         check_predict_arguments(rows, on_bad, problems, batch_tokens=batch_tokens, chunk=chunk)
-        return self._predict(rows, batch_tokens, on_bad, problems, chunk)
+        check_decoding(decoding, on_text, self._kinds, self.windows)
+        writer = TextWriter(self.model, self.tokenizer, self._kinds, decoding, on_text)
+        return self._predict(rows, batch_tokens, on_bad, problems, chunk, writer)
 
     def _predict(
         self,
@@ -165,6 +176,7 @@ class Predictor:
         on_bad: str,
         problems: Callable[[UserError], None] | None,
         chunk: int,
+        writer: TextWriter,
     ) -> Iterator[Prediction]:
         numbered_rows = enumerate(rows)
         while numbered_chunk := list(islice(numbered_rows, chunk)):
@@ -179,14 +191,16 @@ class Predictor:
             if problems is not None:
                 for invalid in errors:
                     problems(invalid)
-            yield from self._predictions(queries, batch_tokens)
+            yield from self._predictions(queries, batch_tokens, writer)
 
-    def _predictions(self, queries: Sequence[Query], batch_tokens: int) -> Iterator[Prediction]:
+    def _predictions(
+        self, queries: Sequence[Query], batch_tokens: int, writer: TextWriter
+    ) -> Iterator[Prediction]:
         inputs = [
             _Input(query.task if query.finder is None else query.finder, query.example)
             for query in queries
         ]
-        logits = self._input_logits(inputs, batch_tokens)
+        logits = self._input_logits(inputs, batch_tokens, writer)
         found = {
             number: self._spans(query.finder, logits[number])
             for number, query in enumerate(queries)
@@ -197,7 +211,7 @@ class Predictor:
             for number, spans in found.items()
             for span in spans
         ]
-        argument_logits = self._input_logits(argument_inputs, batch_tokens)
+        argument_logits = self._input_logits(argument_inputs, batch_tokens, writer)
         results = iter(map(self._result, argument_inputs, argument_logits))
         for number, query in enumerate(queries):
             kind = self._kinds[query.task]
@@ -239,24 +253,34 @@ class Predictor:
         return kind.marked_texts(texts, result)
 
     def _input_logits(
-        self, inputs: Sequence[_Input], batch_tokens: int
+        self, inputs: Sequence[_Input], batch_tokens: int, writer: TextWriter
     ) -> list[list[WindowLogits]]:
-        """The logits of all windows of each input."""
+        """The logits of all windows of each input, or its generated text."""
         if not inputs:
             return []
         logits_by_input: list[list[WindowLogits]] = [[] for _ in inputs]
         counts: Counter[str] = Counter()
-        windows = list(self._windows(inputs, counts))
+        windows = list(self._windows(inputs, writer.kinds, counts))
         with _counts_lock:
             self.counts.update(counts)
-        for window, logits in zip(windows, self._logits(windows, batch_tokens), strict=True):
+        read = [window for window in windows if not writer.generates(window.task)]
+        for window, logits in zip(read, self._logits(read, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
             logits_by_input[window.input_index].append(WindowLogits(begins, ends, logits))
+        written = [window for window in windows if writer.generates(window.task)]
+        texts = writer.texts([(window.task, window.feature) for window in written], batch_tokens)
+        for window, text in zip(written, texts, strict=True):
+            logits_by_input[window.input_index].append(generated_window(text))
         return logits_by_input
 
-    def _windows(self, inputs: Sequence[_Input], counts: Counter[str]) -> Iterator[_Window]:
+    def _windows(
+        self,
+        inputs: Sequence[_Input],
+        kinds: Sequence[Task[Any, Any, Any]],
+        counts: Counter[str],
+    ) -> Iterator[_Window]:
         for task, (kind, head, window) in enumerate(
-            zip(self._kinds, self._heads, self.windows.values(), strict=True)
+            zip(kinds, self._heads, self.windows.values(), strict=True)
         ):
             indices = [index for index, given in enumerate(inputs) if given.task == task]
             examples = [inputs[index].example for index in indices]

@@ -50,7 +50,7 @@ class CheckedModel(Protocol):
         """The hidden states [T, C] of each row (see Backbone.run_rows)."""
         ...
 
-    def word_logits(self, hidden: Tensor, label_token_ids: Sequence[int]) -> Tensor:
+    def word_logits(self, hidden: Tensor, token_ids: Sequence[int] | None) -> Tensor:
         """LM head logits (see Backbone.word_logits)."""
         ...
 
@@ -97,15 +97,16 @@ def check_lm_head(backbone: CheckedModel, expected: Tensor, tokens: Sequence[int
     try:
         with torch.no_grad():
             (hidden,) = backbone.run_rows([tokens])
-            logits = backbone.word_logits(hidden[None], range(expected.shape[1]))[0]
+            logits = backbone.word_logits(hidden[None], None)[0]
     except (AttributeError, TypeError):  # The head calls more of the body than its forward pass.
         logits = torch.full_like(expected, torch.nan)
     check = _compare(backbone, "the language modeling head", "", [logits], [expected])
     if not check.passed:
         raise UserError(
             f"backbone: the language modeling head of this {backbone.config.model_type!r} model, "
-            "which a verbalizer needs, gives other logits for the hidden states than the whole "
-            f"model (difference {check.difference:.2g}); use another backbone or another task"
+            "which verbalizers and text generation need, gives other logits for the hidden states "
+            f"than the whole model (difference {check.difference:.2g}); use another backbone or "
+            "another task"
         )
     return check
 

@@ -378,7 +378,7 @@ def only_layers(
             continue
         replacements[name] = copy.copy(layer)  # The model reads attributes of its layers.
         replacements[name].forward = forward
-    return _with_modules(model, replacements), skipped_inputs
+    return with_modules(model, replacements), skipped_inputs
 
 
 def _named_layers(model: Any, family: Family) -> Iterator[tuple[str, Any]]:
@@ -392,7 +392,7 @@ def _named_layers(model: Any, family: Family) -> Iterator[tuple[str, Any]]:
             yield f"{path}.albert_layers.{inner}", layer
 
 
-def _with_modules(model: Any, replacements: Mapping[str, nn.Module]) -> Any:
+def with_modules(model: Any, replacements: Mapping[str, nn.Module]) -> Any:
     """A copy of `model` with other modules under some names; it shares everything else."""
     copies = {"": _copy_of_module(model)}
     for name, replacement in replacements.items():

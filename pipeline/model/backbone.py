@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,21 +43,23 @@ from pipeline.model.trace_family import trace
 from pipeline.params import Precision
 from pipeline.pretrained.families import Family, family_of
 from pipeline.pretrained.location import backbone_files
+from pipeline.pretrained.tokenizer import Tokenizer
 
 
 class Backbone(nn.Module):
     """Hidden states of a pretrained model, under a prompt or without.
 
     Dropout is always off, also when the backbone is trained. Weights are float32 by default.
-    `files` has the hashes of the config and the tokenizer files (see `backbone_files`); it is empty
-    if the model does not come from a folder.
+    `folder` is the folder of the model, and `files` has the hashes of its config and tokenizer
+    files (see `backbone_files`); None and empty if the model does not come from a folder.
     """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
         """Install the prompt attention in `model` and check that prompts have an effect.
 
-        Load `model` with `attn_implementation=ATTENTION`. Verbalizers need `lm_head`: a module that
-        takes hidden states as `inputs_embeds` and returns the logits of the vocabulary. Raises
+        Load `model` with `attn_implementation=ATTENTION`. The heads in `LM_HEADS` need `lm_head`: a
+        module that takes hidden states as `inputs_embeds` and returns the logits of the vocabulary.
+        To generate text, it must be the language model of `split_lm_head`. Raises
         UserError if prompts do not work on `model`.
         """
         super().__init__()
@@ -77,6 +80,7 @@ class Backbone(nn.Module):
         self.model = model.eval()
         self.lm_head = lm_head
         self.files: dict[str, str] = {}
+        self.folder: Path | None = None
         self.autocast: torch.dtype | None = None
         self._scaled_modules: ScaledModules | None = None
         for name in ("hidden_size", "num_hidden_layers"):
@@ -122,7 +126,7 @@ class Backbone(nn.Module):
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
         model, family, missing = _load_model(folder, lm_head, dtype)
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
-        body, head = _split_lm_head(model) if lm_head else (model, None)
+        body, head = split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
         # models call it in any case.
         if getattr(body, "pooler", None) is not None:
@@ -130,7 +134,7 @@ class Backbone(nn.Module):
         missing = [name for name in missing if not name.startswith("pooler.")]
         if missing:
             contents = (
-                "a language modeling head, which a verbalizer needs"
+                "a language modeling head, which verbalizers and text generation need"
                 if lm_head
                 else "a complete backbone"
             )
@@ -141,7 +145,7 @@ class Backbone(nn.Module):
         backbone = cls(body, head)
         if expected_logits is not None:
             backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
-        backbone.files = backbone_files(folder)
+        backbone.folder, backbone.files = folder, backbone_files(folder)
         if in_bfloat16 and trained:
             backbone.autocast = torch.bfloat16
         if precision == "int8":
@@ -290,12 +294,21 @@ class Backbone(nn.Module):
             )[real]
         return torch.allclose(from_cache, plain, rtol=0.0, atol=0.01 * float(plain.abs().max()))
 
-    def word_logits(self, hidden: Tensor, label_token_ids: Sequence[int]) -> Tensor:
-        """LM head logits [B, N, len(label_token_ids)] of `hidden` [B, N, C], in float32."""
+    def word_logits(self, hidden: Tensor, token_ids: Sequence[int] | None) -> Tensor:
+        """LM head logits [B, N, len(token_ids)] of `hidden` [B, N, C], in float32.
+
+        They are [B, N, vocabulary] if `token_ids` is None.
+        """
         assert self.lm_head is not None, "load the backbone with its LM head"
         dtype = self.model.get_input_embeddings().weight.dtype  # autocast returns another
         logits: Tensor = self.lm_head(inputs_embeds=hidden.to(dtype)).logits
-        return logits[..., list(label_token_ids)].float()
+        return (logits if token_ids is None else logits[..., list(token_ids)]).float()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in the folder of the model."""
+        assert self.folder is not None, "the backbone has no folder"
+        return Tokenizer(self.folder)
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
         """Shape [L, 2, H, P, D] of a deep prompt with P = `count` virtual tokens in all layers."""
@@ -365,12 +378,19 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """The output of `model` (None: the whole model)."""
         cache = {"use_cache": False} if self.family.causal else {}
-        device = inputs["attention_mask"].device.type
-        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
-            hidden: Tensor = call_model(
-                self.model if model is None else model, self.family, arguments, **cache, **inputs
-            ).last_hidden_state
+        hidden: Tensor = self.call_model(arguments, model, **cache, **inputs).last_hidden_state
         return hidden
+
+    def call_model(self, arguments: PromptArguments, model: Any = None, **inputs: Any) -> Any:
+        """Call `model` (None: the whole model) with its own inputs, under the prompts.
+
+        Returns its own output.
+        """
+        device = self.model.get_input_embeddings().weight.device.type
+        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+            return call_model(
+                self.model if model is None else model, self.family, arguments, **inputs
+            )
 
     def _with_soft_prompt(
         self, vectors: Tensor, input_ids: Tensor, attention_mask: Tensor, extra: dict[str, Any]
@@ -457,8 +477,8 @@ def _auto_class(family: Family, lm_head: bool) -> Any:
     """The class of transformers that loads a family."""
     if family.encoder_only and lm_head:
         raise UserError(
-            "backbone: the encoder of an encoder-decoder has no language modeling head, which a "
-            "verbalizer needs; use another backbone or another task"
+            "backbone: the encoder of an encoder-decoder has no language modeling head, which "
+            "verbalizers and text generation need; use another backbone or another task"
         )
     if family.encoder_only:
         return AutoModelForTextEncoding
@@ -498,7 +518,7 @@ class _IdentityBody(nn.Module):
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
-def _split_lm_head(model: Any) -> tuple[Any, nn.Module]:
+def split_lm_head(model: Any) -> tuple[Any, nn.Module]:
     """Split a language model into its body and a module with only its head."""
     body = model.base_model
     setattr(model, model.base_model_prefix, _IdentityBody())

@@ -9,6 +9,7 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import is_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
+from pipeline.tasks.base.task import LM_HEADS
 
 _PARTS: dict[str, Part] = {"prompt": "prompt", "heads": "head", "backbone": "backbone"}
 
@@ -43,7 +44,8 @@ class PromptedModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, N, classes] at the positions of the batch.
 
-        See `Heads.forward` for the number of classes in a batch that mixes tasks.
+        The classes of a "language_model" head are the vocabulary. See `Heads.forward` for the
+        number of classes in a batch that mixes tasks.
         """
         prompt = self.prompt
         if isinstance(prompt, DeepPrompt | PromptBank):
@@ -56,16 +58,20 @@ class PromptedModel(nn.Module):
             cached_hidden=batch.cached_hidden,
         )
         hidden = hidden.gather(1, batch.positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        return self._apply_verbalizers(self.heads(hidden, batch.tasks), hidden, batch.tasks)
+        return self._apply_lm_head(self.heads(hidden, batch.tasks), hidden, batch.tasks)
 
-    def _apply_verbalizers(self, logits: Tensor, hidden: Tensor, tasks: int | Tensor) -> Tensor:
-        """Replace the logits [B, N, classes] of verbalizers by the logits of the LM head."""
+    def _apply_lm_head(self, logits: Tensor, hidden: Tensor, tasks: int | Tensor) -> Tensor:
+        """Replace the logits [B, N, classes] of heads that use the LM head of the backbone.
+
+        They are [B, N, vocabulary] for a "language_model". A batch that mixes tasks has none.
+        """
         kinds, label_token_ids = self.heads.kinds, self.heads.label_token_ids
         if isinstance(tasks, int):
-            if kinds[tasks] != "verbalizer":
+            if kinds[tasks] not in LM_HEADS:
                 return logits
+            words = label_token_ids[tasks] if kinds[tasks] == "verbalizer" else None
             # Add 0 * logits, so the parameters of the heads have a gradient in every micro-batch.
-            return logits * 0 + self.backbone.word_logits(hidden, label_token_ids[tasks])
+            return logits.sum(-1, keepdim=True) * 0 + self.backbone.word_logits(hidden, words)
         for task in (task for task, kind in enumerate(kinds) if kind == "verbalizer"):
             rows = tasks == task
             if bool(rows.any()):

@@ -154,6 +154,11 @@ class Tokenizer:
             raise UserError(*problems)
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, without special tokens and without space around it."""
+        text: str = self._fast.decode(list(ids), skip_special_tokens=True)
+        return text.strip()
+
     def encode_texts(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Tokenize each text into sub-word ids and their (start, end) offsets in characters."""
         encodings = self._fast.encode_batch(list(texts), add_special_tokens=False)

@@ -29,6 +29,7 @@ CLAIMS = (
     "predicted_spans",
     "calibrated",
 )
+TEXTS = ("id", "source", "references", "text")
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Source -> arm -> task -> score."""
 
@@ -78,7 +79,7 @@ class RunResult:
     `samples` are bootstrap samples of the metrics in `counts`. Arms with the same units share the
     resampled units. `mean_samples` are the samples of the mean over the seeds of `repeats`.
     `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and
-    `right`.
+    `right`, and `texts` (some generated texts) TEXTS.
     """
 
     arm: str
@@ -92,6 +93,7 @@ class RunResult:
     confidences: pd.DataFrame | None = None
     claims: pd.DataFrame | None = None
     measures: pd.DataFrame | None = None
+    texts: pd.DataFrame | None = None
     repeats: tuple[Repeat, ...] = ()
 
     def values(self, name: str) -> list[float]:
@@ -278,6 +280,7 @@ def _run(
         confidences=parquet(folder / "confidences.parquet", CONFIDENCES),
         claims=parquet(folder / "claims.parquet", CLAIMS),
         measures=parquet(folder / "measures.parquet", (*MEASURES, "right")),
+        texts=parquet(folder / "texts.parquet", TEXTS),
         repeats=repeats,
     )
 

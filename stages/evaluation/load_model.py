@@ -18,6 +18,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params, Precision
 from pipeline.pretrained.location import locate
+from pipeline.tasks.base.task import LM_HEADS
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RESULTS
 
 
@@ -31,11 +32,12 @@ def load_model(
     """
     config = load_config(artifact)
     token_ids = [config.heads[name].label_token_ids for name in classes if name in config.heads]
+    kinds = [config.heads[name].kind for name in classes if name in config.heads]
     trained = ARMS[config.arm].trains_backbone
-    backbone = Backbone.load(locate(params.backbone), any(token_ids), precision, trained)
+    lm_head = not LM_HEADS.isdisjoint(kinds)
+    backbone = Backbone.load(locate(params.backbone), lm_head, precision, trained)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
-    kinds = [config.heads[name].kind for name in classes if name in config.heads]
     heads = Heads(
         kinds,
         [len(names) for names in classes.values()],

@@ -25,6 +25,8 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
+from pipeline.tasks import task_named
+from pipeline.tasks.base.task import LM_HEADS
 from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
@@ -39,18 +41,19 @@ from stages.training.tracking import Tracking, start_tracker
 
 def load_backbone(
     params: BackboneParams,
-    label_token_ids: Iterable[Sequence[int]],
+    tasks: Iterable[TaskData],
     precision: Precision,
     trained: bool = False,
 ) -> Backbone:
-    """Load the backbone, with its LM head if a task has `label_token_ids` (a verbalizer).
+    """Load the backbone, with its LM head if the head of a task uses it.
 
     See `Backbone.load` for `precision` and `trained`.
 
     The environment variable GRADIENT_CHECKPOINTING=1 turns gradient checkpointing on. It is not a
     param: it saves memory at the cost of time and changes no result.
     """
-    backbone = Backbone.load(locate(params), any(label_token_ids), precision, trained)
+    lm_head = any(task_named(task.task).head in LM_HEADS for task in tasks)
+    backbone = Backbone.load(locate(params), lm_head, precision, trained)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone

@@ -3,11 +3,12 @@
 A rank runs several jobs, because its start takes longer than the training.
 
 Usage: python one_rank.py FOLDER "NAME ARM ZERO [offload] [until=STEP] [predict] [bfloat16]
-[separate] [cached]"...
+[separate] [cached] [text]"...
 
 Each job writes its parameters, curve, rows and predictions to FOLDER/NAME. The options of a job:
 
 - `predict`: write only the predictions of an untrained model.
+- `text`: the model is a decoder, its second task generates text, and its predictions are texts.
 - `separate`: each rank has a separate folder of checkpoints; write the resulting error message.
 - `cached`: the prompt is in the upper layers, and the output of the lower layers is cached.
 """
@@ -17,7 +18,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -29,6 +32,7 @@ from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.process_group import process_group
 from pipeline.errors import Stopped, UserError
 from pipeline.evaluation.evaluate import EvalSet, decode
+from pipeline.evaluation.generation import generated_texts
 from pipeline.features.table import FeatureTable
 from pipeline.files import write_json
 from pipeline.mixing.batches import Batch, TrainBatches
@@ -37,6 +41,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import Ints
+from pipeline.tasks.base.task import HeadKind
 from pipeline.training.callbacks import Scores, TrainingRun
 from pipeline.training.engine import prepare_for_inference
 from pipeline.training.trainer import train
@@ -51,6 +56,7 @@ PARAMS = {
     "max_grad_norm": 0.5,
 }
 TOKENS = 52  # per batch of predictions
+NEW_TOKENS = 6  # of a generated text
 SINGLE_PROCESS = Cluster()
 pipeline.training.engine.PERSISTENCE_THRESHOLD = 20  # ZeRO 3 partitions even the tiny weights
 
@@ -62,9 +68,18 @@ class Sums:
         return [float(window.logits.astype("float64").sum()) for window in window_logits]
 
 
-def batches(folder: Path) -> TrainBatches:
+def model_of(arm: ArmName, text: bool) -> PromptedModel:
+    """An untrained model of an arm. With `text`, its second task generates text."""
+    if not text:
+        return tiny.prompted(arm)
+    model = tiny.prompted(arm, "llama", second="language_model")
+    vars(model.backbone)["tokenizer"] = SimpleNamespace(suffix=[tiny.END], decode=list)
+    return model
+
+
+def batches(folder: Path, second: HeadKind = "positions") -> TrainBatches:
     """Micro-batches of two tasks. In a step, two ranks can have different tasks."""
-    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, "positions", 25, 2)]
+    tables = [tiny.table(folder, "classes", 40, 1), tiny.table(folder, second, 25, 2)]
     return TrainBatches(
         tables,
         [RATE_SCALE // 2, RATE_SCALE // 2],
@@ -79,6 +94,10 @@ def predict_rows(model: PromptedModel, folder: Path, ranks: Ranks) -> list[list[
 
     The number of batches is odd, so one of two ranks has an additional batch.
     """
+    if "language_model" in model.heads.kinds:  # texts as lists of ids
+        texts = tiny.table(folder, "language_model", 25, 2)
+        rows = np.arange(len(texts))
+        return generated_texts(model, texts, rows, 1, NEW_TOKENS, TOKENS, ranks)
     table = tiny.table(folder, "classes", 40, 1)
     eval_set = EvalSet(Sums(), ("a", "b", "c"), list(range(40)), table, table.examples)
     return decode(model, eval_set, 0, 0, batch_tokens=TOKENS, ranks=ranks)
@@ -93,6 +112,7 @@ def run(
     precision: str = "float32",
     checkpoints: str = "checkpoints",
     cache_mb: int = 0,
+    text: bool = False,
 ) -> tuple[PromptedModel, TrainingRun]:
     """Train a model; returns it with its run. Each rank has a separate folder of data.
 
@@ -100,7 +120,7 @@ def run(
     Raises Stopped after step `until`.
     """
     model, callback, data = (
-        tiny.prompted(arm),
+        model_of(arm, text),
         tiny.TrainingCallback(),
         folder / f"data-{ranks.rank}",
     )
@@ -120,7 +140,7 @@ def run(
     training_run = train(
         model,
         arm,
-        batches(data),
+        batches(data, "language_model" if text else "positions"),
         parse(TrainParams, values, "params"),
         names=["ner", "qa"],
         pad_token_id=0,
@@ -157,7 +177,7 @@ def run_job(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *options: str) 
     """Run a job and write its results to `folder`."""
     cluster = Cluster(zero=int(zero), offload="offload" in options)
     if "predict" in options:
-        model = prepare_for_inference(tiny.prompted(arm), ranks, cluster)
+        model = prepare_for_inference(model_of(arm, "text" in options), ranks, cluster)
     else:
         steps = [
             int(option.removeprefix("until=")) for option in options if option.startswith("until=")
@@ -176,6 +196,7 @@ def run_job(folder: Path, ranks: Ranks, arm: ArmName, zero: str, *options: str) 
                     precision,
                     checkpoints,
                     int("cached" in options),
+                    "text" in options,
                 )
         except Stopped:
             return

@@ -8,15 +8,21 @@ from torch import Tensor
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone
+from pipeline.model.backbone import Backbone, split_lm_head
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.families import family_of
+from pipeline.tasks.base.task import HeadKind
 from pipeline.training import callbacks
 from pipeline.training.callbacks import TrainingRun
-from tests.support.tiny_features import VOCABULARY, features, table  # noqa: F401 (for tiny.NAME)
+from tests.support.tiny_features import (  # noqa: F401 (for tiny.NAME)
+    END,
+    VOCABULARY,
+    features,
+    table,
+)
 
 torch.set_num_threads(1)  # faster than several threads for such small matrices
 
@@ -142,6 +148,17 @@ def backbone(family: str = "bert", seed: int = 0) -> Backbone:
     return Backbone(body)
 
 
+def decoder(family: str = "llama", seed: int = 0) -> Backbone:
+    """A random decoder with its LM head."""
+    torch.manual_seed(seed)
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_config(config(family), attn_implementation=ATTENTION).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return Backbone(*split_lm_head(model))
+
+
 def prompt_for(
     kind: str, backbone: Backbone, count: int = 3, seed: int = 1
 ) -> DeepPrompt | SoftPrompt:
@@ -164,14 +181,24 @@ def texts(
     return torch.where(mask.bool(), ids, pad_token_id), mask, types * mask
 
 
-def prompted(arm: ArmName, family: str = "bert", seed: int = 0, count: int = 3) -> PromptedModel:
-    """A model of an arm with a head of 3 classes and a span head."""
-    body = backbone(family, seed)
+def prompted(
+    arm: ArmName,
+    family: str = "bert",
+    seed: int = 0,
+    count: int = 3,
+    second: HeadKind = "positions",
+) -> PromptedModel:
+    """A model of an arm with a head of 3 classes and a second head (default: for spans).
+
+    With a "language_model", the backbone has its LM head, so `family` must be causal.
+    """
+    body = decoder(family, seed) if second == "language_model" else backbone(family, seed)
     record = ARMS[arm]
     if "lora" in record.parts:
         add_lora(body, rank=2, alpha=4.0, seed=seed)
     prompt = prompt_for(record.prompt, body, count) if record.prompt else None
-    heads = Heads(["classes", "positions"], [3, 2], body.hidden_size, seed)
+    size = 0 if second == "language_model" else 2
+    heads = Heads(["classes", second], [3, size], body.hidden_size, seed, [(), ()])
     return PromptedModel(body, prompt, heads, train_backbone=record.trains_backbone)
 
 

@@ -12,10 +12,14 @@ from pipeline.features.table import FeatureTable, write_features
 from pipeline.tasks.base.features import Feature
 
 VOCABULARY = 60
+END = 2  # the id of the end token
 
 
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
-    """Random windows of 5 to 14 tokens. The labels are a function of the tokens."""
+    """Random windows of 5 to 14 tokens. The labels are a function of the tokens.
+
+    Those of a "language_model" are the tokens after the first three.
+    """
     generator = np.random.default_rng(seed)
     windows = []
     for number in range(rows):
@@ -23,6 +27,8 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         ids = generator.integers(3, VOCABULARY, length).tolist()
         positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
         labels = [ids[position] % classes for position in positions]
+        if kind == "language_model":
+            positions, labels = list(range(2, length)), [*ids[3:], END]
         if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]
@@ -35,7 +41,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
                 labels,
                 positions,
                 [position + 1 for position in positions],
-                len(labels) if kind == "classes" else 1,
+                1 if kind == "positions" else len(labels),
             )
         )
     return windows

@@ -7,12 +7,14 @@ from typing import Any, Literal, NamedTuple
 from pipeline.data.readers import (
     conll_columns,
     conll_props,
+    e2e_csv,
     mrqa_jsonl,
     offsets,
     records,
     squad_json,
     superglue,
     token_spans,
+    webnlg_xml,
 )
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.hub import ToRow
@@ -96,6 +98,7 @@ READERS: dict[str, Reader] = {
         conll_props.companion_files,
         check_options=conll_props.check_options,
     ),
+    "e2e_csv": Reader(e2e_csv.Options, _always("source", "references"), e2e_csv.read),
     "mrqa_jsonl": Reader(
         mrqa_jsonl.Options,
         _always("id", "question", "context", "answers"),
@@ -142,5 +145,12 @@ READERS: dict[str, Reader] = {
         token_spans.chunk_boundary,
         check_options=token_spans.check_options,
         optional_keys=frozenset({"id"}),
+    ),
+    "webnlg_xml": Reader(
+        webnlg_xml.Options,
+        _always("source", "references"),
+        webnlg_xml.read,
+        check_options=webnlg_xml.check_options,
+        optional_keys=frozenset({"subset"}),
     ),
 }

@@ -62,6 +62,11 @@ def _list(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any] | Non
     return convert
 
 
+def _references(value: Any) -> list[str] | None:
+    """A list of texts, also for a single text."""
+    return [value] if isinstance(value, str) else _list(_text)(value)
+
+
 def _span(value: Any) -> dict[str, int] | None:
     valid = (
         isinstance(value, dict)
@@ -90,6 +95,7 @@ _CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of th
     "label": _Converter(_label, "text, an integer, or true or false"),
     "tags": _Converter(_list(_label), "a list of texts or integers"),
     "texts": _Converter(_list(_text), "a list of texts"),
+    "references": _Converter(_references, "text, or a list of texts"),
     "integer": _Converter(integer, "an integer"),
     "integers": _Converter(_list(integer), "a list of integers"),
     "spans": _Converter(
@@ -532,7 +538,7 @@ def _parse_cell(key: str, cell: str, mapping: FieldMapping, where: str, problems
         return cell or None
     if kind == "integer":
         return int(cell.removesuffix(".0")) if _match_integer(cell) else cell
-    if kind in ("texts", "tags") and separator:
+    if kind in ("texts", "tags", "references") and separator:
         return cell.split(separator) if cell else []
     if kind in ("texts", "tags", "integers", "spans", "answers"):
         return parse_list(cell, where, problems)

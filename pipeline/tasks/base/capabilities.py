@@ -24,9 +24,10 @@ R = TypeVar("R")
 
 
 class HasUnits(ABC, Generic[E, P]):
-    """The score is a function of sums over units, such as sentences or questions.
+    """Scores are functions of sums over units, such as sentences or questions.
 
-    The report has intervals and tests of differences, by the bootstrap over units.
+    The report has their intervals, and tests of differences if the primary metric is one of them,
+    by the bootstrap over units.
     """
 
     @abstractmethod
@@ -94,6 +95,24 @@ class AnswersQuestions(ABC, Generic[E]):
     @abstractmethod
     def similarity(self, answer: str, other: str) -> float:
         """The similarity of two answers, from 0 to 1."""
+
+
+class GeneratesText(ABC, Generic[E]):
+    """The prediction of an example is a text that the LM head of a decoder generates.
+
+    Its source consists of the tokens up to the first position of its first window. The text has at
+    most `max_answer_length` tokens. The report shows texts beside their references.
+    """
+
+    max_answer_length: int
+
+    @abstractmethod
+    def source(self, example: E) -> str:
+        """The text to generate from."""
+
+    @abstractmethod
+    def references(self, example: E) -> tuple[str, ...]:
+        """The annotated texts."""
 
 
 class TagsWords(ABC, Generic[E]):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -12,7 +13,8 @@ class Feature(NamedTuple):
     """The model's input for one window, with N positions to predict.
 
     `input_ids` and `token_types` are [T]. `positions` [N] are indices into them. `labels` are N
-    class numbers (tagging), or 2 indices into `positions` (spans). `begins` and `ends` [N] locate
+    class numbers (tagging), 2 indices into `positions` (spans), or the next tokens (a text to
+    generate, which follows the token at the first position). `begins` and `ends` [N] locate
     each position in the example: word numbers (tagging) or characters (spans). `example` is the
     number of the example in its split. `label_count` is the number of labels in the loss.
     """
@@ -30,12 +32,19 @@ class Feature(NamedTuple):
 class WindowLogits(NamedTuple):
     """The model's output for one window: `logits` [N, classes] at N positions.
 
-    `begins` and `ends` [N] locate each position in the example, as in `Feature`.
+    `begins` and `ends` [N] locate each position in the example, as in `Feature`. The output for a
+    task that generates text is only the `text`, and N is 0.
     """
 
     begins: NDArray[Any]
     ends: NDArray[Any]
     logits: NDArray[Any]
+    text: str = ""
+
+
+def generated_window(text: str) -> WindowLogits:
+    """The model's output for a window from which it generated a text."""
+    return WindowLogits(np.empty(0), np.empty(0), np.empty((0, 0)), text)
 
 
 @dataclass(frozen=True)

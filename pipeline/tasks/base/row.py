@@ -14,13 +14,22 @@ Row = dict[str, Any]
 the other keys (`RowKeys`)."""
 
 ValueKind = Literal[
-    "text", "name", "label", "tags", "texts", "integer", "integers", "spans", "answers"
+    "text",
+    "name",
+    "label",
+    "tags",
+    "texts",
+    "references",
+    "integer",
+    "integers",
+    "spans",
+    "answers",
 ]
 """The kind of a key's value.
 
 - A `name` is text; a file may write it as an integer. A `label` may also be true or false.
 - `tags` are the labels of words: any scheme in a file, IOB2 in a row.
-- `texts` and `integers` are lists.
+- `texts` and `integers` are lists. `references` are a list of texts; a file may have one text.
 - `spans` are a list of mappings, each with the integers segment, start and end.
 - `answers` are a list of mappings, each with text and the integer answer_start.
 """

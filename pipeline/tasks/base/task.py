@@ -18,9 +18,13 @@ from pipeline.tasks.base.row import Row, RowKeys
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-HeadKind = Literal["classes", "positions", "verbalizer"]
+HeadKind = Literal["classes", "positions", "verbalizer", "language_model"]
 """A head predicts a class at every position ("classes"), a position for each class ("positions"),
-or, with the backbone's LM head, the word of a class ("verbalizer")."""
+or, with the backbone's LM head, the word of a class ("verbalizer") or the next token of a text
+("language_model")."""
+
+LM_HEADS: frozenset[HeadKind] = frozenset({"verbalizer", "language_model"})
+"""The heads without parameters of their own: they use the LM head of the backbone."""
 
 E = TypeVar("E")
 """The task's example: a frozen dataclass whose fields are the columns of `schema`."""
@@ -43,8 +47,8 @@ class Task(ABC, Generic[E, P, R]):
     - `example_type` is the class of the examples, `schema` their columns on disk.
     - `row_keys` are the keys of its rows.
     - `inputs` are the columns that the model reads, `outputs` those that it predicts.
-    - `max_answer_length` is the maximum length of a predicted answer in sub-words; None if
-      predictions are not spans of a context.
+    - `max_answer_length` is the maximum length of a predicted answer or text in sub-words; None if
+      predictions are neither spans of a context nor generated.
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.

@@ -95,6 +95,14 @@ def columns(text: str, **options: object) -> Corpus:
     return Corpus("token_classification", "conll_columns", layout | options, files)
 
 
+def text_row(**changes: object) -> Row:
+    return Row("text_generation", {"source": "Ada", "references": ["Ada ran."]} | changes, ())
+
+
+def webnlg(content: bytes) -> Corpus:
+    return Corpus("text_generation", "webnlg_xml", {}, {"a.xml": content})
+
+
 def skipped_predicate() -> Corpus:
     """`first_predicate` is the second of two predicates' columns."""
     options = {"token": 0, "first_predicate": 2}
@@ -305,6 +313,10 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     question_row(answers=[{"text": "", "answer_start": 1}]),
     question_row(answers=[{"text": "nn", "answer_start": 12}]),
     question_row(context="Cafe\u0301 Roma", answers=[{"text": "Roma", "answer_start": 5}]),
+    text_row(source=" "),
+    text_row(references=[]),
+    webnlg(b"<benchmark>"),
+    webnlg(b"<!DOCTYPE a><benchmark/>"),
     label_row(text=""),
     label_row(text_pair=" "),
     label_row(label="maybe"),
@@ -370,7 +382,7 @@ def _write_corpus(corpus: Corpus, folder: Path) -> Recipe:
         "carve_validation": 0.2,
         "carve_test": 0.2,
     }
-    if corpus.task not in ("multiple_choice", "span_extraction"):
+    if corpus.task not in ("multiple_choice", "span_extraction", "text_generation"):
         values["labels"] = ["yes", "no"]
     path = folder.parent / "ours.yaml"
     path.write_text(json.dumps(values))

@@ -556,6 +556,7 @@ def test_word_logits_equal_those_of_the_language_model(
 def test_a_backbone_without_lm_head_is_refused(tmp_path: Path) -> None:
     tiny.model("bert").save_pretrained(tmp_path)
     with pytest.raises(
-        UserError, match="does not contain a language modeling head, which a verbalizer needs"
+        UserError,
+        match="does not contain a language modeling head, which verbalizers and text generation",
     ):
         Backbone.load(tmp_path, lm_head=True)

@@ -256,3 +256,27 @@ def test_a_verbalizer_reads_the_lm_head_and_trains_only_the_prompt(
     assert not heads.weight.grad.any(), "ranks average this gradient, so it exists; it is 0"
     assert model.prompt.key_values.grad is not None
     assert model.prompt.key_values.grad.any()
+
+
+@pytest.mark.parametrize("arm", ["multitask", "soft_prompt", "lora", "fine_tune"])
+def test_a_language_model_is_trained_on_the_tokens_at_its_positions(
+    arm: ArmName, tmp_path: Path
+) -> None:
+    model = tiny.prompted(arm, "gpt2", second="language_model")
+    task_batch = batch(tmp_path, "language_model", task=1)
+    logits = model(task_batch)
+    assert logits.shape == (*task_batch.positions.shape, tiny.VOCABULARY)
+    loss = model.heads.loss(logits, task_batch)
+    expected = 0.0
+    for row, ids in enumerate(task_batch.input_ids):
+        length = int(task_batch.attention_mask[row].sum())
+        target = [*ids[3:length].tolist(), tiny.END]
+        probabilities = logits[row].detach().log_softmax(-1)
+        expected -= sum(float(probabilities[i, token]) for i, token in enumerate(target))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    for name, parameter in model.trainable_state().items():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()) == (not name.startswith("heads.")), name
+    lm_head = {name for name in model.trainable_state() if ".lm_head." in name}
+    assert not lm_head, "GPT-2 ties its LM head to the embeddings"

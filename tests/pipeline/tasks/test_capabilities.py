@@ -126,7 +126,10 @@ def test_kind_is_named_by_its_file_and_has_a_column_per_field(name: str) -> None
 
 
 def test_kinds_of_this_project_have_all_capabilities() -> None:
-    """A kind added by a user need not have all capabilities."""
+    """A kind added by a user need not have all capabilities.
+
+    The probability of a text says little about its quality, so text_generation has no confidence.
+    """
     assert not any(
         unsupported_features(task_named(name))
         for name in (

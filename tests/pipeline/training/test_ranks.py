@@ -114,6 +114,8 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
             for stage in ("0", "3", "3 offload")
         ),
+        "text-0 multitask 0 text",
+        *(f"text-{stage}-predict multitask {stage} predict text" for stage in ("0", "3")),
         "separate multitask 0 separate",
         "2-to-1 multitask 0 until=4",
         "1-to-2 multitask 1",
@@ -241,6 +243,27 @@ def test_a_run_resumes_with_a_single_rank(
     with process_group(Ranks(), 60):
         one_rank.run_job(two_ranks / name, Ranks(), "multitask", "0")
     assert_same(two_ranks / name, 1, single_process)
+
+
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_generated_texts_equal_those_of_a_single_rank(
+    stage: str, two_ranks: Path, tmp_path: Path
+) -> None:
+    """The number of batches is odd, and texts end after different numbers of tokens."""
+    expected = one_rank.predict_rows(one_rank.model_of("multitask", True), tmp_path, Ranks())
+    assert len(expected) == 25
+    assert len({len(text) for text in expected}) > 1
+    for rank in range(2):
+        assert load_json(two_ranks / f"text-{stage}-predict/{rank}.predicted.json") == expected
+
+
+def test_two_ranks_train_a_mixture_with_generated_text_like_a_single_process(
+    two_ranks: Path, tmp_path: Path
+) -> None:
+    with process_group(Ranks(), 60):
+        model, run = one_rank.run(tmp_path, Ranks(), "multitask", text=True)
+    values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
+    assert_same(two_ranks / "text-0", 2, (values, run, []))
 
 
 @pytest.mark.parametrize("stage", ["0", "3", "3 offload"])

@@ -91,10 +91,11 @@ class Fit:
         seconds: float = 1e9,
         prompt: Callable[[], DeepPrompt] | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        model: PromptedModel | None = None,
         **changes: Any,
     ) -> None:
         chosen = params(arm, **changes)
-        self.model = tiny.prompted(arm)
+        self.model = model or tiny.prompted(arm)
         if prompt is not None:
             self.model.prompt = prompt()
         self.callback = callback or tiny.TrainingCallback()
@@ -200,6 +201,32 @@ def test_a_resumed_run_restores_lora_factors(
     assert resumed.callback.steps == list(range(4, STEPS + 1))
     assert resumed.values() == uninterrupted.values()
     assert run.train[0].keys() >= {"lora_lr", "head_lr"}
+
+
+def test_a_mixture_of_tags_and_generated_text_resumes(ranks: Ranks, tmp_path: Path) -> None:
+    """One prompt before a decoder learns both; the LM head stays frozen."""
+    tables = [
+        tiny.table(tmp_path, "classes", 40, 1),
+        tiny.table(tmp_path, "language_model", 25, 2),
+    ]
+
+    def fit(folder: str, **options: Any) -> Fit:
+        model = tiny.prompted("multitask", "llama", second="language_model")
+        return Fit(tables, tmp_path / folder, ranks, model=model, balance_losses=True, **options)
+
+    uninterrupted = fit("uninterrupted")
+    run = uninterrupted()
+    with pytest.raises(KeyboardInterrupt):
+        fit("a", callback=tiny.TrainingCallback(5))()
+    resumed = fit("a")
+    assert curves(resumed()) == curves(run)
+    assert resumed.callback.steps[0] == 4
+    assert resumed.values() == uninterrupted.values()
+    frozen = tiny.prompted("multitask", "llama", second="language_model").backbone.state_dict()
+    for name, value in resumed.model.backbone.state_dict().items():
+        assert torch.equal(value, frozen[name]), name
+    losses = {name: [row[f"loss_{name}"] for row in run.train] for name in ("ner", "qa")}
+    assert all(values[-1] < values[0] for values in losses.values()), losses
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])

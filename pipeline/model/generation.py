@@ -1,0 +1,289 @@
+"""Text generation with the prompt's keys and values in front of every layer.
+
+The loop over tokens is `generate` of transformers, on a copy of the language model whose body calls
+the prompted backbone. The cache holds the keys and values of the text only. The attention puts the
+prompt in front of them in every step, so the cache never contains the prompt.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+from transformers.generation.streamers import BaseStreamer
+
+from pipeline.errors import UserError
+from pipeline.model.attention import NO_ARGUMENTS, PromptArguments, with_modules
+from pipeline.model.backbone import Backbone
+from pipeline.model.prompt import DeepPrompt, LayerPrompts, PromptBank, SoftPrompt
+from pipeline.model.prompted_model import PromptedModel
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to choose the tokens of a text; the names are those of transformers.
+
+    The default is greedy decoding. `num_beams` above 1 is beam search. With `do_sample`, tokens are
+    drawn from the `top_p` most probable mass of the distribution at this `temperature`; `seed` and
+    the batch determine them. `max_new_tokens` limits the text (None: the limit of its task).
+    """
+
+    num_beams: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"decoding: {name} is {getattr(self, name)!r}; give {expected}"
+            for name, expected, valid in (
+                ("num_beams", "a number of at least 1", self.num_beams >= 1),
+                ("temperature", "a number above 0", self.temperature > 0),
+                ("top_p", "a number above 0 and at most 1", 0 < self.top_p <= 1),
+                (
+                    "max_new_tokens",
+                    "a number of at least 1",
+                    self.max_new_tokens is None or self.max_new_tokens >= 1,
+                ),
+            )
+            if not valid
+        ]
+        if not self.do_sample and (self.temperature, self.top_p) != (1.0, 1.0):
+            problems.append(
+                "decoding: temperature and top_p have no effect without do_sample; set it, or "
+                "remove them"
+            )
+        if problems:
+            raise UserError(*problems)
+
+
+GREEDY = Decoding()
+_generation_config: Any = GenerationConfig  # transformers does not type it
+
+
+def generate(
+    model: PromptedModel,
+    sources: Sequence[Sequence[int]],
+    tasks: int | Tensor,
+    end_token_id: int,
+    max_new_tokens: int,
+    decoding: Decoding = GREEDY,
+    synced: bool = False,
+    on_token: Callable[[int], object] | None = None,
+) -> list[list[int]]:
+    """The token ids that follow each source, without the end token and what comes after it.
+
+    `tasks` is the index of the task of all sources, or of each source [B]. A text ends at
+    `end_token_id`, or after `max_new_tokens` tokens. The texts do not depend on the other sources
+    of the batch, unless they are sampled. With `synced`, all ranks run equal numbers of forward
+    passes, as ZeRO 3 requires; they must call this function together. `on_token` is called with
+    each token of a single source, once it is chosen.
+    """
+    device = model.backbone.model.get_input_embeddings().weight.device
+    input_ids, mask = (tensor.to(device) for tensor in _pad_left(sources, end_token_id))
+    config = _generation_config(
+        max_new_tokens=max_new_tokens,
+        num_beams=decoding.num_beams,
+        do_sample=decoding.do_sample,
+        # Any id does for the padding, because the mask hides it and the texts end before it.
+        pad_token_id=end_token_id,
+        eos_token_id=end_token_id,
+        **_sampling(decoding),
+    )
+    with torch.no_grad(), _random_seed(decoding):
+        language_model = _language_model(model, tasks, decoding.num_beams)
+        output = language_model.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            generation_config=config,
+            synced_gpus=synced,
+            streamer=_Stream(on_token, end_token_id) if on_token else None,
+        )
+    return [_until(row, end_token_id) for row in output[:, input_ids.shape[1] :].tolist()]
+
+
+class _Stream(BaseStreamer):
+    """Hands the tokens of a text over, without its source and the end token."""
+
+    def __init__(self, on_token: Callable[[int], object], end: int) -> None:
+        self._on_token, self._end, self._has_source = on_token, end, False
+
+    def put(self, value: Tensor) -> None:
+        """Take the source, and then one token at a time."""
+        if self._has_source and (token := int(value.item())) != self._end:
+            self._on_token(token)
+        self._has_source = True
+
+    def end(self) -> None:
+        """Nothing is left to hand over."""
+
+
+def _sampling(decoding: Decoding) -> dict[str, Any]:
+    if not decoding.do_sample:
+        return {}
+    # transformers samples from the 50 most probable tokens only, unless top_k is 0.
+    return {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+
+
+@contextmanager
+def _random_seed(decoding: Decoding) -> Iterator[None]:
+    if not decoding.do_sample:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(decoding.seed)
+        yield
+
+
+def _pad_left(sources: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """The ids and the mask [B, T] of texts that end at the same position."""
+    length = max(map(len, sources))
+    ids = [[fill] * (length - len(source)) + list(source) for source in sources]
+    mask = [[0] * (length - len(source)) + [1] * len(source) for source in sources]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _until(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids
+
+
+def _language_model(model: PromptedModel, tasks: int | Tensor, num_beams: int) -> Any:
+    """The language model of the backbone with prompts; it shares all weights."""
+    backbone = model.backbone
+    lm_head: Any = backbone.lm_head
+    assert lm_head is not None, "load the backbone with its LM head"
+    prompt = model.prompt
+    if isinstance(prompt, SoftPrompt):
+        body: nn.Module = _SoftPromptedBody(backbone, prompt())
+    else:
+        assert prompt is None or isinstance(prompt, DeepPrompt | PromptBank)
+        layer_prompts = None if prompt is None else prompt(_on_device(tasks, backbone))
+        body = _PromptedBody(backbone, _repeat(layer_prompts, num_beams))
+    language_model = with_modules(lm_head, {lm_head.base_model_prefix: body})
+    # The folder of the backbone may have defaults, such as sampling or a penalty of repetitions.
+    language_model.generation_config = _generation_config()
+    return language_model.eval()
+
+
+def _on_device(tasks: int | Tensor, backbone: Backbone) -> int | Tensor:
+    if isinstance(tasks, int):
+        return tasks
+    return tasks.to(backbone.model.get_input_embeddings().weight.device)
+
+
+def _repeat(prompts: LayerPrompts | None, num_beams: int) -> LayerPrompts | None:
+    """The prompts for the beams of each row, which follow one another."""
+    if prompts is None or prompts.prompt_index is None:
+        return prompts
+    return prompts._replace(prompt_index=prompts.prompt_index.repeat_interleave(num_beams))
+
+
+class _Body(nn.Module):
+    """A body of a language model that `generate` calls in place of the backbone's."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        # Not a submodule: `eval` and the search for parameters must not see it twice.
+        self._backbone = (backbone,)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self._backbone[0]
+
+    def output(self, arguments: PromptArguments, inputs: dict[str, Any], skipped: int = 0) -> Any:
+        """The output of the backbone without its first `skipped` positions."""
+        result = self.backbone.call_model(arguments, **inputs)
+        dtype = self.backbone.model.get_input_embeddings().weight.dtype  # autocast gives another
+        result.last_hidden_state = result.last_hidden_state[:, skipped:].to(dtype)
+        return result
+
+
+class _PromptedBody(_Body):
+    """The backbone under deep prompts, or without a prompt."""
+
+    def __init__(self, backbone: Backbone, prompts: LayerPrompts | None) -> None:
+        super().__init__(backbone)
+        if prompts is not None and prompts.scale_shift is not None:
+            backbone.scaled_modules()
+        if prompts is not None and prompts.key_values.shape[4] == 0:
+            prompts = None
+        self.prompts = prompts
+
+    def forward(self, input_ids: Tensor, **inputs: Any) -> Any:
+        """The output for tokens [B, T] after those in the cache."""
+        prompts = self.prompts
+        if prompts is not None and prompts.position_offsets is not None:
+            offsets = prompts.position_offsets
+            if prompts.prompt_index is not None:
+                offsets = offsets[prompts.prompt_index]
+            inputs["position_ids"] = inputs["position_ids"] + offsets[:, None]
+        arguments = NO_ARGUMENTS if prompts is None else PromptArguments(prompts)
+        return self.output(arguments, {"input_ids": input_ids, **inputs})
+
+
+class _SoftPromptedBody(_Body):
+    """The backbone under a soft prompt, whose vectors precede the text in the first step.
+
+    The cache then contains them, which `generate` need not know. The text has the positions of
+    `Backbone.forward`: those of a text without prompt if they are learned, and shifted otherwise.
+    """
+
+    def __init__(self, backbone: Backbone, vectors: Tensor) -> None:
+        super().__init__(backbone)
+        self.vectors = vectors
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        past_key_values: Any,
+        position_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """The output for tokens [B, T] after those in the cache."""
+        count, is_first = len(self.vectors), past_key_values.get_seq_length() == 0
+        embedded = self.backbone.model.get_input_embeddings()(input_ids)
+        absolute = self.backbone.family.positions == "absolute"
+        if not absolute:
+            position_ids = position_ids + count
+        if is_first:
+            virtual = torch.zeros(count) if absolute else torch.arange(count)
+            order = _after_padding(attention_mask, len(input_ids), count, embedded)
+            embedded = _in_order(self.vectors.to(embedded.dtype), embedded, order)
+            position_ids = _in_order(virtual.to(position_ids), position_ids, order)
+        if attention_mask is not None:  # A row is zeros, then ones.
+            attention_mask = nn.functional.pad(attention_mask, (0, count), value=1)
+        inputs |= {
+            "inputs_embeds": embedded,
+            "past_key_values": past_key_values,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+        }
+        return self.output(NO_ARGUMENTS, inputs, count if is_first else 0)
+
+
+def _after_padding(mask: Tensor | None, rows: int, count: int, embedded: Tensor) -> Tensor:
+    """The order [B, P + T] that moves P virtual tokens from the front to the end of the padding.
+
+    They must be next to the text, because a sliding window may hide distant tokens.
+    """
+    index = torch.arange(count + embedded.shape[1], device=embedded.device).expand(rows, -1)
+    if mask is None:
+        return index
+    padding = (mask == 0).sum(dim=1, keepdim=True)
+    moved = torch.where(index < padding + count, index - padding, index)
+    return torch.where(index < padding, index + count, moved)
+
+
+def _in_order(virtual: Tensor, text: Tensor, order: Tensor) -> Tensor:
+    """Virtual values [P, ...] and those of the text [B, T, ...] in an order [B, P + T]."""
+    joined = torch.cat(
+        [virtual.expand(len(order), *virtual.shape), text.expand(len(order), *text.shape[1:])],
+        dim=1,
+    )
+    return joined[torch.arange(len(order), device=order.device)[:, None], order]
