@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from deep_prompt.serve.batching import Answer, Answers
-from deep_prompt.serve.requests import answers_of, checked_rows, read_json, row_problem
+from deep_prompt.serve.jobs import Answer, Answers
+from deep_prompt.serve.requests import checked_rows, read_json, row_problem, wait_for
 from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError
 from pipeline.inference.prediction import Prediction
@@ -106,7 +106,13 @@ async def attention(request: Request) -> Json:
     if problem := row_problem(row, 0):
         raise HTTPException(422, problem)
     asked = {key: value for key, value in row.items() if key not in ("id", "prompt")}
-    layers = await state.call(lambda: state.model.attention(asked | {"where": "rows[0]"}))
+    asked["where"] = "rows[0]"
+    layers = await wait_for(
+        request,
+        state.thread,
+        lambda: state.thread.call(lambda: state.model.attention(asked), [asked]),
+        state.settings.limits,
+    )
     return {"layers": [{"layer": layer, "heads": heads} for layer, heads in layers.items()]}
 
 
@@ -118,10 +124,11 @@ async def _answer_rows(request: Request, state: ServerState, rows: Sequence[Any]
         for number, row in enumerate(rows)
         if problems[number] is None
     ]
-    limits = state.settings.limits
     result = Answers([], [])
     if valid:
-        result = await answers_of(request, state.thread, valid, limits)
+        result = await wait_for(
+            request, state.thread, lambda: state.thread.submit(valid), state.settings.limits
+        )
     remaining = iter(result.answers)
     answers = [next(remaining) if problem is None else UserError(problem) for problem in problems]
     state.metrics.rows([_task_of(row, state) for row in rows], answers)
