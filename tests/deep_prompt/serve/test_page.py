@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.serving import Running
+from deep_prompt.serve.settings import Settings
+from tests.support.serving import Running, serving
 
 pytestmark = pytest.mark.page
 CHROMIUM = (
@@ -160,6 +161,24 @@ def test_corrections_are_saved(page: Page, corrections: Path) -> None:
     assert saved[0]["tokens"][:3] == ["Ada", "Lovelace", "was"]
     assert saved[0]["tags"][:3] == ["B-Y", "I-Y", "O"]
     assert saved[1]["answers"] == []
+
+
+def test_labels_of_texts_are_shown_and_corrected(browser: Any, root: Path, tmp_path: Path) -> None:
+    with serving(root, Settings(corrections=tmp_path), more=True) as running:
+        page = Page(browser, running)
+        topic = page.card("topic")
+        assert sorted(topic.locator(".options li span:first-child").all_inner_texts()) == [
+            "bad",
+            "good",
+        ]
+        topic.get_by_text("wrong?").click()
+        topic.get_by_label("Right answer").select_option("bad")
+        topic.get_by_text("Send correction").click()
+        topic.get_by_text("Thank you").wait_for()
+        page.context.close()
+        assert not page.problems
+    saved = _last(tmp_path / "topic/corrections.jsonl")
+    assert (saved["label"], saved["text"][:3]) == ("bad", "Ada")
 
 
 def _select(page: Page, selector: str, start: int, end: int) -> None:
