@@ -102,8 +102,7 @@ def predict(arguments: Namespace) -> None:
     it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
     with the line and the remedy; --skip-bad skips the row.
     """
-    if bool(arguments.artifact) == bool(arguments.server):
-        raise UserError("predict: give either --artifact or --server")
+    _check_source(arguments)
     skipped: Counter[str] = Counter()
 
     def skip(error: UserError) -> None:
@@ -125,6 +124,21 @@ def predict(arguments: Namespace) -> None:
                 write(line)
     for event, count in (skipped + counts).items():
         print(f"{event}: {count}", file=sys.stderr)
+
+
+def _check_source(arguments: Namespace) -> None:
+    """Raise UserError unless there are artifacts or a server, with options that apply."""
+    if bool(arguments.artifact) == bool(arguments.server):
+        raise UserError("predict: give either --artifact or --server")
+    defaults = {"backbone": None, "batch_tokens": 4096, "max_length": None, "dtype": "float32"}
+    if arguments.server:
+        problems = [
+            f"--{name.replace('_', '-')}: a server has its own; leave out the option"
+            for name, default in defaults.items()
+            if getattr(arguments, name) != default
+        ]
+        if problems:
+            raise UserError(*problems)
 
 
 def _local(

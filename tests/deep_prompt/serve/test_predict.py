@@ -231,6 +231,7 @@ def test_the_command_predict_asks_a_server(
     [
         ([], "give either --artifact or --server"),
         (["--server", "localhost:8000"], "give a URL such as"),
+        (["--server", "http://x", "--max-length", "9"], "--max-length: a server has its own"),
         (["--server", "http://127.0.0.1:1"], "no answer"),
     ],
 )
