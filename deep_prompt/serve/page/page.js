@@ -180,7 +180,8 @@ function makePrompts() {
 /** A button that asks about the selected words of a result. */
 function offerQuestion() {
   const button = find("ask"), selected = getSelection().toString().trim();
-  const inResults = selected && find("results").contains(getSelection().anchorNode);
+  const place = getSelection().anchorNode?.parentElement;
+  const inResults = selected && place?.closest("#results") && !place.closest(".editor");
   button.hidden = !inResults || find("asking").hidden || selected.length > 60;
   button.textContent = `Ask about “${selected}”`;
   button.onclick = () => {

@@ -150,6 +150,7 @@ def test_corrections_are_saved(page: Page, corrections: Path) -> None:
     _select(page, ".card[data-task=ner] .editor .text", 1, 6)  # "da Lo": whole words are taken
     ner.get_by_label("Label").select_option("Y")
     ner.get_by_text("Add the selection").click()
+    assert not page.tab.is_visible("#ask"), "this selection is for the correction"
     page.screenshot("correction")
     ner.get_by_text("Send correction").click()
     ner.get_by_text("Thank you").wait_for()
