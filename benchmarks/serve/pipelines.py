@@ -68,4 +68,9 @@ def create_app(folder: Path) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(create_app(Path(sys.argv[1])), port=int(sys.argv[2]), log_level="error")
+    uvicorn.run(
+        create_app(Path(sys.argv[1])),
+        port=int(sys.argv[2]),
+        log_level="error",
+        timeout_keep_alive=600,
+    )

@@ -184,7 +184,7 @@ def _check_source(arguments: Namespace) -> None:
     if arguments.server and ignored:
         raise UserError(
             *(
-                f"--{name.replace('_', '-')}: applies only to --artifact; remove it"
+                f"--{name.replace('_', '-')}: a server has its own; leave out the option"
                 for name in ignored
             )
         )

@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deep_prompt.serve.changing_routes import administering, correcting
 from deep_prompt.serve.metrics import Metrics
-from deep_prompt.serve.routes import administering, correcting, describing, predicting
+from deep_prompt.serve.routes import describing, predicting
 from deep_prompt.serve.schemas import add_task_types
 from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError

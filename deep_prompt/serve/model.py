@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from deep_prompt.serve.batching import Answer, Answers, Pass
+from deep_prompt.serve.jobs import Answer, Answers, Pass
 from pipeline.artifacts.config import load_config
 from pipeline.artifacts.zoo import artifact_folder
 from pipeline.errors import UserError, did_you_mean

@@ -1,17 +1,20 @@
 """Read the body of a request within the limits, and wait for the model's answers to its rows."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from deep_prompt.serve.batching import Answers, ModelThread, QueueFullError, num_characters
+from deep_prompt.serve.batching import ModelThread, QueueFullError
+from deep_prompt.serve.jobs import num_characters
 from deep_prompt.serve.settings import Limits
 from pipeline.tasks.base.row import Row
 
+T = TypeVar("T")
 RETRY_SECONDS = 1
 CLIENT_LEFT = 499  # the status that nginx uses; only the metrics see it
 
@@ -53,7 +56,7 @@ def _too_long(max_bytes: int) -> HTTPException:
 
 
 def checked_rows(rows: Any, limits: Limits) -> list[Row]:
-    """The rows of a request, each with its number in `where`.
+    """The rows of a request.
 
     Raises HTTPException if `rows` is not a list, or has too many rows or characters. What is wrong
     within a row is an error of this row: see `row_problem`.
@@ -64,8 +67,8 @@ def checked_rows(rows: Any, limits: Limits) -> list[Row]:
         message = f"rows: the request has {len(rows)} rows; send at most {limits.rows} at a time"
         raise HTTPException(413, message)
     for number, row in enumerate(rows):
-        if (count := num_characters(row)) > limits.characters:
-            message = f"rows[{number}]: has {count} characters; send at most {limits.characters}"
+        if num_characters(row, limits.characters) > limits.characters:
+            message = f"rows[{number}]: has more than {limits.characters} characters; send less"
             raise HTTPException(413, message)
     return rows
 
@@ -83,31 +86,31 @@ def row_problem(row: Any, number: int) -> str | None:
     return None
 
 
-async def answers_of(
-    request: Request, thread: ModelThread, rows: Sequence[Row], limits: Limits
-) -> Answers:
-    """The model's answers to rows.
+async def wait_for(
+    request: Request, thread: ModelThread, submit: Callable[[], "Future[T]"], limits: Limits
+) -> T:
+    """The result of what `submit` puts into the queue of the model's thread.
 
-    If the client leaves, its rows are removed from the queue. Raises HTTPException if the queue is
-    full, or if the answers take too long.
+    If the client leaves, it is removed from the queue. Raises HTTPException if the queue is full,
+    or if the result takes too long.
     """
     try:
-        answers = asyncio.wrap_future(thread.submit(rows))
+        result = asyncio.wrap_future(submit())
     except QueueFullError:
         message = f"{thread.queued_rows} rows wait already; try again later"
         raise HTTPException(503, message, {"retry-after": str(RETRY_SECONDS)}) from None
     left = asyncio.ensure_future(_disconnected(request))
-    either: set[asyncio.Future[Any]] = {answers, left}
+    either: set[asyncio.Future[Any]] = {result, left}
     try:
         done, _ = await asyncio.wait(
             either, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
         left.cancel()
-        if not answers.done():
-            answers.cancel()
-    if answers in done:
-        return answers.result()
+        if not result.done():
+            result.cancel()
+    if result in done:
+        return result.result()
     if left in done:
         raise HTTPException(CLIENT_LEFT, "the client left")
     raise HTTPException(504, f"no answer within {limits.seconds:g} s; send fewer rows at a time")

@@ -1,7 +1,5 @@
 """The routes of the server."""
 
-import asyncio
-import hmac
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from deep_prompt.serve.batching import Answer, Answers
-from deep_prompt.serve.requests import answers_of, checked_rows, read_json, row_problem
+from deep_prompt.serve.jobs import Answer, Answers
+from deep_prompt.serve.requests import checked_rows, read_json, row_problem, wait_for
 from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError
 from pipeline.inference.prediction import Prediction
@@ -43,7 +41,8 @@ _ANSWERS = {
 }
 
 
-def _body(schema: Json) -> Json:
+def body_of(schema: Json) -> Json:
+    """The part of the schema that describes a body of JSON."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -62,7 +61,7 @@ _ROWS = {
 predicting = APIRouter(tags=["predict"])
 
 
-@predicting.post("/v1/predict", openapi_extra=_body(_ROWS), responses=_returns(_ANSWERS))
+@predicting.post("/v1/predict", openapi_extra=body_of(_ROWS), responses=_returns(_ANSWERS))
 async def predict(request: Request) -> Json:
     """Predict rows of any tasks. Each answer is a result, or has the errors of its row."""
     state: ServerState = request.app.state.server
@@ -83,7 +82,7 @@ async def predict(request: Request) -> Json:
     }
 
 
-@predicting.post("/v1/tasks/{name}", openapi_extra=_body(_ROW), responses=_returns(_ANSWER))
+@predicting.post("/v1/tasks/{name}", openapi_extra=body_of(_ROW), responses=_returns(_ANSWER))
 async def predict_one(name: str, request: Request) -> Json:
     """Predict one row of a task; the row needs no key `task`."""
     state: ServerState = request.app.state.server
@@ -98,7 +97,7 @@ async def predict_one(name: str, request: Request) -> Json:
     return _answer(0, row, answer, html=False)
 
 
-@predicting.post("/v1/attention", openapi_extra=_body(_ROW))
+@predicting.post("/v1/attention", openapi_extra=body_of(_ROW))
 async def attention(request: Request) -> Json:
     """The share of attention on the prompt, by layer and head, averaged over the row's tokens."""
     state: ServerState = request.app.state.server
@@ -106,7 +105,13 @@ async def attention(request: Request) -> Json:
     if problem := row_problem(row, 0):
         raise HTTPException(422, problem)
     asked = {key: value for key, value in row.items() if key not in ("id", "prompt")}
-    layers = await state.call(lambda: state.model.attention(asked | {"where": "rows[0]"}))
+    asked["where"] = "rows[0]"
+    layers = await wait_for(
+        request,
+        state.thread,
+        lambda: state.thread.call(lambda: state.model.attention(asked), [asked]),
+        state.settings.limits,
+    )
     return {"layers": [{"layer": layer, "heads": heads} for layer, heads in layers.items()]}
 
 
@@ -118,10 +123,11 @@ async def _answer_rows(request: Request, state: ServerState, rows: Sequence[Any]
         for number, row in enumerate(rows)
         if problems[number] is None
     ]
-    limits = state.settings.limits
     result = Answers([], [])
     if valid:
-        result = await answers_of(request, state.thread, valid, limits)
+        result = await wait_for(
+            request, state.thread, lambda: state.thread.submit(valid), state.settings.limits
+        )
     remaining = iter(result.answers)
     answers = [next(remaining) if problem is None else UserError(problem) for problem in problems]
     state.metrics.rows([_task_of(row, state) for row in rows], answers)
@@ -173,67 +179,3 @@ async def metrics(request: Request) -> Response:
     """The metrics in the text format of Prometheus."""
     state: ServerState = request.app.state.server
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-correcting = APIRouter(tags=["corrections"])
-
-
-@correcting.post("/v1/corrections", openapi_extra=_body({"type": "object"}))
-async def correct(request: Request) -> Json:
-    """Append an annotated row to the corrections of its task.
-
-    The body is a row to predict with its annotation: `spans` of characters with labels for tasks
-    that tag words, else the keys of the annotation, such as `answers` or `label`.
-    """
-    state: ServerState = request.app.state.server
-    if state.corrections is None:
-        raise HTTPException(403, "corrections are off; start the server with --corrections DIR")
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        # Pages of other sites can send any other type without asking the browser's user.
-        raise HTTPException(415, "send the header Content-Type: application/json")
-    (body,) = checked_rows([await read_json(request, state.settings.limits)], state.settings.limits)
-    if problem := row_problem(body, 0):
-        raise HTTPException(422, problem)
-    task = str(body.get("task"))
-    head = state.model.predictor.tasks.get(task)
-    if head is None:
-        raise HTTPException(422, state.unknown_task(task))
-    return {"id": await asyncio.to_thread(state.corrections.add, task, head, body)}
-
-
-administering = APIRouter(tags=["artifacts"])
-_FOLDER = {
-    "type": "object",
-    "properties": {"folder": {"type": "string", "description": "a folder in --admin-folder"}},
-    "required": ["folder"],
-}
-
-
-@administering.put("/v1/artifacts/{name}", openapi_extra=_body(_FOLDER))
-async def put_artifact(name: str, request: Request) -> Json:
-    """Add an artifact, or replace the one with this name."""
-    state = _authorized(request)
-    body = await read_json(request, state.settings.limits)
-    if not isinstance(body, dict) or not isinstance(body.get("folder"), str):
-        raise HTTPException(422, 'the body names no folder; send {"folder": "..."}')
-    return {"artifacts": await state.put_artifact(name, body["folder"])}
-
-
-@administering.delete("/v1/artifacts/{name}")
-async def delete_artifact(name: str, request: Request) -> Json:
-    """Remove an artifact. Requests in the queue that ask its tasks get an error."""
-    state = _authorized(request)
-    return {"artifacts": await state.delete_artifact(name)}
-
-
-def _authorized(request: Request) -> ServerState:
-    """The state, if the request has the token of --admin-token."""
-    state: ServerState = request.app.state.server
-    token = state.settings.admin_token
-    if not token:
-        raise HTTPException(403, "artifacts cannot change; start the server with --admin-token")
-    sent = request.headers.get("authorization", "").encode()
-    if not hmac.compare_digest(sent, f"Bearer {token}".encode()):
-        message = "send the token of --admin-token: Authorization: Bearer TOKEN"
-        raise HTTPException(401, message, {"www-authenticate": "Bearer"})
-    return state

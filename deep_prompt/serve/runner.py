@@ -18,13 +18,15 @@ from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError
 
 HEADER_SECONDS = 10.0  # time for the first line and the headers of a request
+WRITE_SECONDS = 10.0  # time in which a client must read what is waiting for it
 KEEP_ALIVE_SECONDS = 30
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP that closes a connection whose request does not begin in time."""
+    """HTTP that closes the connections of clients that send no headers, or read no answer."""
 
     _timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start the timer of the first request."""
@@ -39,9 +41,22 @@ class TimedProtocol(H11Protocol):
         elif self._timer is None:
             self._wait_for_headers()
 
+    def pause_writing(self) -> None:
+        """Start the timer of a client that reads too slowly."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the timer: the client reads again."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._stop_timer()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         super().connection_lost(exc)
 
     def _wait_for_headers(self) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from deep_prompt.serve.batching import Answers, ModelThread
+from deep_prompt.serve.batching import ModelThread
 from deep_prompt.serve.corrections import Corrections, is_safe_name
 from deep_prompt.serve.describe import describe_tasks
+from deep_prompt.serve.jobs import Answers
 from deep_prompt.serve.metrics import Metrics
 from deep_prompt.serve.model import ServedModel
 from deep_prompt.serve.settings import Settings

@@ -34,6 +34,7 @@ HEADS = {
     "srl": TaskHead("semantic_role_labeling", "classes", (*BIO, "B-V", "I-V")),
     "qa": TaskHead("span_extraction", "positions", ("start", "end"), thresholds=CALIBRATED),
 }
+MORE_HEADS = {"topic": TaskHead("sequence_classification", "classes", ("good", "bad"))}
 TEXT = "Ada Lovelace was born in London."
 ROWS: list[dict[str, Any]] = [
     {"task": "ner", "text": TEXT},
@@ -51,7 +52,7 @@ def make_artifacts(folder: Path, versions: int = 2) -> Path:
     sha256 = make_backbone(folder / "backbone", folder / "corpus")
     params = BackboneParams(f"folder:{folder}/backbone", sha256)
     backbone = Backbone.load(folder / "backbone").requires_grad_(False)
-    for number, (task, head) in enumerate(HEADS.items()):
+    for number, (task, head) in enumerate((HEADS | MORE_HEADS).items()):
         for version in range(versions):
             _save(folder / f"{task}-{version}", params, backbone, task, head, 10 * number + version)
     return folder
@@ -72,9 +73,9 @@ def _save(
     save_artifact(folder, model, config)
 
 
-def folders(root: Path, version: int = 0) -> dict[str, Path]:
-    """The artifacts of a version, by task."""
-    return {task: root / f"{task}-{version}" for task in HEADS}
+def folders(root: Path, version: int = 0, more: bool = False) -> dict[str, Path]:
+    """The artifacts of a version, by task; `more`: also those of MORE_HEADS."""
+    return {task: root / f"{task}-{version}" for task in (HEADS | MORE_HEADS if more else HEADS)}
 
 
 @dataclass
@@ -94,14 +95,16 @@ class Running:
 
 
 @contextmanager
-def serving(root: Path, settings: Settings | None = None, ready: bool = True) -> Iterator[Running]:
+def serving(
+    root: Path, settings: Settings | None = None, ready: bool = True, more: bool = False
+) -> Iterator[Running]:
     """A server of version 0 of the artifacts, in a thread, on a free port."""
     settings = replace(settings or Settings(), port=0)
     listening = listen(settings.host, 0)
     started, running = threading.Event(), list[Running]()
 
     async def main() -> None:
-        state = ServerState(ServedModel(folders(root)), settings)
+        state = ServerState(ServedModel(folders(root, more=more)), settings)
         state.thread.start()
         config = uvicorn.Config(
             create_app(state), http=TimedProtocol, ws="none", lifespan="off", log_level="error"

@@ -16,7 +16,7 @@ export function correctButton(task, row, answer, place) {
 
 function editor(task, row, result, closed) {
   const box = make("div", { class: "editor" });
-  const annotation = result.spans && "answer" in result
+  const annotation = "no_answer" in result
     ? answerEditor(box, row, result)
     : result.probabilities ? optionEditor(box, result) : spanEditor(box, task, row, result);
   const note = make("p", { class: "muted", role: "status" });

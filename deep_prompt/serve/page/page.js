@@ -1,37 +1,10 @@
 // The page: its state is in the URL's hash; one request answers all tasks that are shown.
 
 import { correctButton } from "./correct.js";
+import { EXAMPLES } from "./examples.js";
 import { attentionPlot, card } from "./results.js";
 import { make, request, words } from "./text.js";
 
-// Texts, and the tasks of the zoo that they suit; their cards come first.
-const EXAMPLES = [
-  {
-    name: "history",
-    text: "Ada Lovelace was born in London in 1815, and wrote the first program for Charles Babbage's Analytical Engine.",
-    question: "Where was Ada Lovelace born?", verb: "wrote", suits: ["wikigold", "propbank_ewt", "squad"],
-  },
-  {
-    name: "politics",
-    text: "Angela Merkel met Barack Obama in Berlin after the Bundestag had approved the treaty.",
-    question: "Who met Barack Obama?", verb: "met", suits: ["crossner_politics", "propbank_ewt", "squad"],
-  },
-  {
-    name: "medicine",
-    text: "Naloxone reverses the antihypertensive effect of clonidine in hypertensive rats.",
-    question: "What does naloxone reverse?", verb: "reverses", suits: ["bc5cdr", "propbank_ewt", "squad"],
-  },
-  {
-    name: "privacy",
-    text: "We share your email address with our partners. You may delete your account at any time.",
-    question: "Who receives my email address?", verb: "share", suits: ["policyqa", "propbank_ewt"],
-  },
-  {
-    name: "no answer",
-    text: "The committee will publish its report in spring.",
-    question: "Who is the mayor of Paris?", verb: "publish", suits: ["squad_v2", "propbank_ewt"],
-  },
-];
 const ALL = "all";
 const find = (id) => document.getElementById(id);
 const state = { text: "", question: "", predicate: "", task: ALL, prompt: "", fade: "0.4" };
@@ -207,7 +180,8 @@ function makePrompts() {
 /** A button that asks about the selected words of a result. */
 function offerQuestion() {
   const button = find("ask"), selected = getSelection().toString().trim();
-  const inResults = selected && find("results").contains(getSelection().anchorNode);
+  const place = getSelection().anchorNode?.parentElement;
+  const inResults = selected && place?.closest("#results") && !place.closest(".editor");
   button.hidden = !inResults || find("asking").hidden || selected.length > 60;
   button.textContent = `Ask about “${selected}”`;
   button.onclick = () => {

@@ -12,7 +12,7 @@ export function card(task, row, answer, fade, on) {
   else if (answer.errors) body.append(make("p", { class: "error" }, answer.errors.join("\n")));
   else if (task.marks_predicate) body.append(...roleNotes(answer));
   else if (answer.result.entities) body.append(marked(answer.html, fade));
-  else body.append(marked(answer.html, 0), options(answer.result));
+  else body.append(marked(answer.html, 0), ...options(answer.result));
   if (task.marks_predicate && row.text) body.prepend(roles(task, row, answer, fade, on));
   const about = make("header", {}, make("h2", {}, task.name), make("p", {}, facts(task)));
   return make("section", { class: "card", "data-task": task.name }, about, body);
@@ -87,18 +87,19 @@ function roleNotes(answer) {
   return found?.length === 0 ? [make("p", { class: "muted" }, "No predicate was found.")] : [];
 }
 
-/** The best options of an answer with their probabilities. */
+/** The best options of an answer with their probabilities, for results that have some. */
 function options(result) {
-  const list = result.spans
+  if (!("no_answer" in result) && !result.probabilities) return [];
+  const list = "no_answer" in result
     ? [["no answer", result.no_answer], ...result.spans.slice(0, 5).map((s) => [s.text, s.probability])]
     : Object.entries(result.probabilities);
   const best = result.answer === "" ? "no answer" : result.answer ?? result.label ?? result.choice;
   list.sort((one, other) => other[1] - one[1]);
-  return make("ul", { class: "options" }, ...list.map(([text, probability]) =>
+  return [make("ul", { class: "options" }, ...list.map(([text, probability]) =>
     make("li", { class: text === best ? "best" : null },
       make("span", { title: text }, text),
       make("meter", { value: probability, "aria-label": percent(probability) }),
-      make("span", { class: "number" }, percent(probability)))));
+      make("span", { class: "number" }, percent(probability)))))];
 }
 
 /** A plot of the attention to the prompt: a bar per layer, and a dot per head. */

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from deep_prompt.serve.batching import Answers, ModelThread, Pass, QueueFullError
+from deep_prompt.serve.batching import ModelThread, QueueFullError
+from deep_prompt.serve.jobs import Answers, Pass, num_characters
 from pipeline.inference.prediction import Prediction
 from pipeline.tasks.base.row import Row
 
@@ -111,6 +112,42 @@ def test_a_canceled_request_does_not_reach_the_model_and_frees_its_room() -> Non
             stays = thread.submit([{"text": "stays"}])
         assert results(stays) == ["stays"]
     assert model.batches == [["first"], ["stays"]]
+
+
+def test_a_long_request_takes_several_batches_in_turn_with_others() -> None:
+    model = Model()
+    with thread_of(model, tokens=10, rows=100) as thread:
+        with occupied(model, thread):
+            texts = [f"{number:020d}" for number in range(5)]  # 7 tokens each, with the key
+            long = thread.submit([{"text": text} for text in texts])
+            short = thread.submit([{"text": "short"}])
+        assert results(long) == texts
+        assert results(short) == ["short"]
+        assert len(long.result().passes) == 5
+    assert model.batches[1:4] == [[texts[0], "short"], [texts[1]], [texts[2]]]
+
+
+def test_a_long_request_ends_when_its_client_leaves() -> None:
+    futures, model = list[Any](), Model()
+
+    def answer(rows: Sequence[Row]) -> Answers:
+        if len(model.batches) == 3:
+            assert futures[0].cancel()
+        return model(rows)
+
+    thread = ModelThread(answer, 0.1, 10, 100)
+    futures.append(thread.submit([{"text": "x" * 100}] * 50))
+    futures.append(thread.submit([{"text": "other"}]))
+    thread.start()
+    assert results(futures[1]) == ["other"]
+    thread.stop()
+    assert len(model.batches) < 10
+
+
+def test_characters_of_all_texts() -> None:
+    value = {"ab": ["cde", 1, None, []], "f": {"g": "hi"}}
+    assert num_characters(value) == 1 + (2 + 1 + 3 + 1 + 1 + 1) + (1 + 1 + 1 + 2)
+    assert num_characters([[0]] * 1_000_000, stop=10) > 10
 
 
 def test_a_bug_fails_only_the_request_that_provokes_it() -> None:

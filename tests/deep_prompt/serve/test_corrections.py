@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deep_prompt.serve.corrections import Corrections
+from deep_prompt.serve.settings import Settings
 from pipeline.errors import UserError
 from pipeline.tasks import task_named
 from tests.support import raw
@@ -94,6 +95,13 @@ def test_corrections_are_off_by_default(root: Path) -> None:
     with serving(root) as running:
         answer = send(running, VALID[0])
         assert (answer.status_code, "--corrections" in answer.text) == (403, True)
+
+
+def test_a_correction_that_cannot_be_saved_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with serving(root, Settings(corrections=tmp_path / "file")) as running:
+        answer = send(running, VALID[0])
+        assert (answer.status_code, "cannot be saved" in answer.text) == (503, True)
 
 
 def test_a_line_that_a_killed_server_left_does_not_damage_the_next(tmp_path: Path) -> None:

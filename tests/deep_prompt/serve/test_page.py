@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.serving import Running
+from deep_prompt.serve.settings import Settings
+from tests.support.serving import Running, serving
 
 pytestmark = pytest.mark.page
 CHROMIUM = (
@@ -149,6 +150,7 @@ def test_corrections_are_saved(page: Page, corrections: Path) -> None:
     _select(page, ".card[data-task=ner] .editor .text", 1, 6)  # "da Lo": whole words are taken
     ner.get_by_label("Label").select_option("Y")
     ner.get_by_text("Add the selection").click()
+    assert not page.tab.is_visible("#ask"), "this selection is for the correction"
     page.screenshot("correction")
     ner.get_by_text("Send correction").click()
     ner.get_by_text("Thank you").wait_for()
@@ -160,6 +162,24 @@ def test_corrections_are_saved(page: Page, corrections: Path) -> None:
     assert saved[0]["tokens"][:3] == ["Ada", "Lovelace", "was"]
     assert saved[0]["tags"][:3] == ["B-Y", "I-Y", "O"]
     assert saved[1]["answers"] == []
+
+
+def test_labels_of_texts_are_shown_and_corrected(browser: Any, root: Path, tmp_path: Path) -> None:
+    with serving(root, Settings(corrections=tmp_path), more=True) as running:
+        page = Page(browser, running)
+        topic = page.card("topic")
+        assert sorted(topic.locator(".options li span:first-child").all_inner_texts()) == [
+            "bad",
+            "good",
+        ]
+        topic.get_by_text("wrong?").click()
+        topic.get_by_label("Right answer").select_option("bad")
+        topic.get_by_text("Send correction").click()
+        topic.get_by_text("Thank you").wait_for()
+        page.context.close()
+        assert not page.problems
+    saved = _last(tmp_path / "topic/corrections.jsonl")
+    assert (saved["label"], saved["text"][:3]) == ("bad", "Ada")
 
 
 def _select(page: Page, selector: str, start: int, end: int) -> None:
@@ -205,7 +225,7 @@ def test_errors_are_shown(page: Page) -> None:
     page.tab.fill("#text", "a " * 400)
     page.tab.click("text=Predict")
     page.tab.wait_for_selector("#status.error")
-    assert "at most 500" in page.status()
+    assert "more than 500 characters" in page.status()
     page.problems.clear()  # the console names the refused request
 
 

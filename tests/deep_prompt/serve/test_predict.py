@@ -105,6 +105,21 @@ def test_attention_to_the_prompt_by_layer(server: Running) -> None:
     assert bad.status_code == 422
 
 
+def test_the_limits_hold_for_attention_too(root: Path) -> None:
+    with serving(root, Settings(limits=Limits(seconds=0.3, queued_rows=2))) as running:
+        gate = threading.Event()
+        running.state.thread.call(lambda: gate.wait(20))
+        with ThreadPoolExecutor(2) as pool:
+            late = [
+                pool.submit(running.client.post, "/v1/attention", json=ROWS[0]) for _ in range(2)
+            ]
+            assert [answer.result().status_code for answer in late] == [504, 504]
+        assert running.state.thread.queued_rows == 0
+        running.state.thread.submit([ROWS[0]] * 2)
+        assert running.client.post("/v1/attention", json=ROWS[0]).status_code == 503
+        gate.set()
+
+
 def test_many_clients_get_their_own_answers(server: Running) -> None:
     words = ["Ada", "London", "was", "born", "in"]
     texts = [" ".join(words[n % 5 :] + words[: n % 5] * (1 + n % 3)) for n in range(30)]
@@ -126,7 +141,7 @@ def test_many_clients_get_their_own_answers(server: Running) -> None:
         (b"[]", 422, "the body has no rows"),
         (b'{"rows": {}}', 422, "expected a list"),
         (b'{"rows": [%s]}' % b",".join([b"1"] * 21), 413, "at most 20"),
-        (b'{"rows": ["%s"]}' % (b"x" * 501), 413, "at most 500"),
+        (b'{"rows": ["%s"]}' % (b"x" * 501), 413, "more than 500 characters"),
         (b'{"rows": ["%s"]}' % (b"x" * 20_000), 413, "20000 bytes"),
     ],
 )
@@ -216,6 +231,7 @@ def test_the_command_predict_asks_a_server(
     [
         ([], "give either --artifact or --server"),
         (["--server", "localhost:8000"], "give a URL such as"),
+        (["--server", "http://x", "--max-length", "9"], "--max-length: a server has its own"),
         (["--server", "http://127.0.0.1:1"], "no answer"),
     ],
 )

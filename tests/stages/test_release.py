@@ -1,0 +1,43 @@
+"""The stage release writes the scores and licenses of an artifact for the server."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts.config import load_config
+from pipeline.artifacts.scores import ArtifactScores, TestScore, load_scores
+from pipeline.files import write_json
+from stages import release as stage
+from tests.support.serving import make_artifacts
+
+
+def test_release_writes_scores_and_licenses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("load_params", "task_of"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    make_artifacts(tmp_path, versions=1)
+    (tmp_path / "artifacts/multitask").mkdir(parents=True)
+    (tmp_path / "ner-0").rename(tmp_path / "artifacts/multitask/ner")
+    config = load_config(Path("artifacts/multitask/ner"))
+    provenance = {"pretrained_on": ["other"], "data": {}, "seed": 1, "training": {}}
+    values = dataclasses.asdict(dataclasses.replace(config, provenance=provenance))
+    write_json(Path("artifacts/multitask/ner/config.json"), values)
+    scores = {"f1": 61.5, "precision": 60.0, "tokens": 9}
+    metrics = {
+        "task": "token_classification",
+        "primary": "f1",
+        "rows": {"train": 10, "validation": 5, "test": 20},
+        "test": scores,
+        "validation": scores,
+        "thresholds": {"temperature": 1.5},
+        "parameters": {"backbone": 10, "trained": 1},
+    }
+    write_json(Path("results/multitask/ner/metrics.json"), metrics)
+    write_json(Path("data/corpora/ner.json"), {"license": "MIT", "source": "here"})
+    stage.release("ner")
+    assert load_scores(Path("models/ner")) == ArtifactScores(
+        {"ner": TestScore("f1", 61.5, 20)}, {"ner": "MIT", "other": "unknown"}
+    )
