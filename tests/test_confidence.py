@@ -256,7 +256,9 @@ def test_the_measures_by_hand() -> None:
     assert result.values == pytest.approx(
         {"exact": 75.0, "ECE": (0.1 + 0.4) / 2, "Brier": (3 * 0.01 + 0.81) / 4, "AURC": 0.5 * 0.25}
     )
-    assert all(len(values) == 50 for values in result.samples.values())
+    draws = np.random.default_rng(7).integers(0, 4, (50, 4))
+    expected = [100 * right[draw].mean() for draw in draws]
+    assert result.samples["exact"].tolist() == pytest.approx(expected)
 
 
 def test_choices_are_candidates_without_no_answer() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.confidence.collect import MODELS, Collector, Sizes
 from benchmarks.confidence.table import table
 from pipeline.params import Params
+from stages.runtime.entry import report_errors
 from stages.runtime.params import arm_of, load_params
 
 
@@ -34,8 +35,15 @@ def collect(
         print(f"{arm}: {time.process_time() - started:.0f} CPU s")
 
 
-if __name__ == "__main__":
-    if sys.argv[2] == "table":
-        print("\n".join(table(Path(sys.argv[1]), sys.argv[3], load_params().seed)))
+def main(path: str, command: str, task: str, *rest: str) -> None:
+    """Run a command."""
+    params, out = load_params(), Path(path)
+    if command == "table":
+        print("\n".join(table(out, task, params.seed)))
     else:
-        collect(Path(sys.argv[1]), load_params(), *sys.argv[3:])
+        collect(out, params, task, *rest)
+
+
+if __name__ == "__main__":
+    with report_errors():
+        main(*sys.argv[1:])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,15 +110,14 @@ class Collector:
     def _plain(self, model: PromptedModel, questions: EvalSet) -> Iterator[Record]:
         """The records with the agreement of answers to paraphrases."""
         records = list(self._records(model, questions))
-        predictions = {record["id"]: record["texts"][0] for record in records}
-        rows = np.arange(len(records))
-        agreements = agreement(
-            questions, predictions, rows, lambda examples: self._answer(model, questions, examples)
-        )
-        for record, value in zip(
-            records, np.ones(len(records)) if agreements is None else agreements, strict=True
-        ):
-            yield record | {"agreement": float(value)}
+        predictions = {record["id"]: next(iter(record["texts"]), "") for record in records}
+        answer = partial(self._answer, model, questions)
+        values = agreement(questions, predictions, np.arange(len(records)), answer)
+        if values is None:
+            yield from records
+        else:
+            for record, value in zip(records, values, strict=True):
+                yield record | {"agreement": float(value)}
 
     def _answer(
         self, model: PromptedModel, questions: EvalSet, examples: Sequence[Example]
@@ -156,8 +155,8 @@ class Collector:
         backbone = Backbone.load(
             locate(self._params.backbone), False, self._training.precision, False
         )
-        path, task = EXAMPLES / self._name / "train.parquet", TASK
-        contexts = list(dict.fromkeys(example.context for example in read_examples(path, task)))
+        examples = read_examples(EXAMPLES / self._name / "train.parquet", TASK)
+        contexts = list(dict.fromkeys(example.context for example in examples))
         rows = permute(np.arange(min(MAX_CONTEXTS, len(contexts))), len(contexts), SUBSET_SEED)
         return Retriever([contexts[row] for row in rows], backbone, self._tokenizer)
 

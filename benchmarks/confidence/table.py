@@ -11,7 +11,7 @@ from benchmarks.confidence import methods
 from benchmarks.confidence.answers import Answers, Record, answers_of, read_records
 from benchmarks.confidence.methods import Confidence, Method, cross_validated
 from benchmarks.confidence.variants import merge_variants
-from pipeline.analysis.bootstrap import difference, interval, resample_rows
+from pipeline.analysis.bootstrap import SEED, difference, interval
 from pipeline.analysis.calibration import brier, calibration_error, risk_area
 from pipeline.seeding import Ints
 from pipeline.tasks.base.claims import Floats
@@ -119,15 +119,22 @@ def _answers(row: Row, records: Sequence[Record]) -> Answers:
 def measured(
     measures: Mapping[str, Measure], confidence: Floats, right: Right, num_samples: int
 ) -> Result:
-    """The measures of confidences [N], with samples of the N questions."""
+    """The measures of confidences [N], with samples of the N questions.
+
+    The measures are not functions of sums over questions, so each sample is measured. All methods
+    have the same samples.
+    """
 
     def values(rows: Ints) -> list[float]:
         return [
             float(measure(confidence[rows], right[rows]) or 0.0) for measure in measures.values()
         ]
 
-    whole = values(np.arange(len(right)))
-    samples = resample_rows(values, len(right), num_samples)
+    size, generator = len(right), np.random.default_rng(SEED)
+    whole = values(np.arange(size))
+    samples = np.array(
+        [values(generator.integers(0, size, size)) for _ in range(num_samples)], np.float64
+    )
     return Result(
         dict(zip(measures, whole, strict=True)), dict(zip(measures, samples.T, strict=True))
     )

@@ -6,14 +6,13 @@ Berg-Kirkpatrick, Burkett and Klein 2012). With one run, an interval covers test
 With runs of several seeds it also covers seed variance.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.base import UnitCounts, apply_formula
-from pipeline.seeding import Ints
 
 NUM_SAMPLES = 2000
 SEED = 7
@@ -74,22 +73,6 @@ def _weights(num_units: int, num_samples: int, seed: int) -> Iterator[NDArray[np
             units = generator.integers(0, num_units, (rows, num_units)) + offsets
         counts = np.bincount(units.ravel(), minlength=rows * num_units)
         yield counts.reshape(rows, num_units).astype(np.float64)
-
-
-def resample_rows(
-    statistic: Callable[[Ints], Sequence[float]],
-    num_rows: int,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = SEED,
-) -> NDArray[np.float64]:
-    """The statistics [R, S] of R samples of row numbers, for statistics that are not sums of rows.
-
-    `statistic` takes the numbers [N] of N rows, with repetitions. Equal arguments give the same
-    samples, so that methods are compared on the same rows.
-    """
-    generator = np.random.default_rng(seed)
-    samples = (generator.integers(0, num_rows, num_rows) for _ in range(num_samples))
-    return np.array([statistic(rows) for rows in samples])
 
 
 def over_seeds(runs: Sequence[Samples], arm: int = 0, seed: int = SEED) -> Samples:

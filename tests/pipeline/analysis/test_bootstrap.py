@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis import bootstrap
-from pipeline.analysis.bootstrap import (
-    difference,
-    interval,
-    over_seeds,
-    resample,
-    resample_rows,
-)
+from pipeline.analysis.bootstrap import difference, interval, over_seeds, resample
 from pipeline.metrics.base import F1, UnitCounts, apply_formula
 
 
@@ -51,14 +45,6 @@ def test_each_sample_is_the_metric_of_the_drawn_units(monkeypatch: pytest.Monkey
     assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
     monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 130)  # two samples per block
     assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
-
-
-def test_statistics_of_rows_have_the_same_samples_for_each_method() -> None:
-    values = np.random.default_rng(0).normal(size=50)
-    draws = np.random.default_rng(3).integers(0, 50, (40, 50))
-    samples = resample_rows(lambda rows: [np.median(values[rows]), rows[0]], 50, 40, seed=3)
-    assert samples[:, 0].tolist() == [np.median(values[draw]) for draw in draws]
-    assert samples[:, 1].tolist() == draws[:, 0].tolist()
 
 
 def test_arms_are_compared_on_the_same_samples_of_units() -> None:
