@@ -38,6 +38,7 @@ SLOW = (
     "main",
     "stages",
     "new_kind",
+    "text_task",
     "code_hash",
     "benchmarks",
 )
