@@ -39,6 +39,7 @@ SLOW = (
     "stages",
     "serve_process",
     "new_kind",
+    "text_task",
     "code_hash",
     "benchmarks",
 )

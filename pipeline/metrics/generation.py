@@ -99,10 +99,10 @@ def counts(
     }
     formulas: dict[str, Formula] = {"rouge_l": (("rouge_l", "texts"),)}
     if by_text := errors_by_text(sources, predictions):
-        slots = [float(errors["slots"]) for errors in by_text]
-        totals = [float(sum(errors.values())) for errors in by_text]
-        errors = [total - count for total, count in zip(totals, slots, strict=True)]
-        columns |= {"slot_errors": errors, "slots": slots}
+        columns |= {
+            "slot_errors": [float(sum(text.values()) - text["slots"]) for text in by_text],
+            "slots": [float(text["slots"]) for text in by_text],
+        }
         formulas["slot_error_rate"] = (("slot_errors", "slots"),)
     return sum_by_unit(ids, columns, formulas)
 

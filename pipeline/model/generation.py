@@ -39,18 +39,20 @@ class Decoding:
     max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        limit = self.max_new_tokens
+        checks = (
+            ("num_beams", "a whole number above 0", _is_positive(self.num_beams, int)),
+            ("temperature", "a number above 0", _is_positive(self.temperature, int | float)),
+            (
+                "top_p",
+                "a number above 0 and at most 1",
+                _is_positive(self.top_p, int | float) and self.top_p <= 1,
+            ),
+            ("max_new_tokens", "a whole number above 0", limit is None or _is_positive(limit, int)),
+        )
         problems = [
             f"decoding: {name} is {getattr(self, name)!r}; give {expected}"
-            for name, expected, valid in (
-                ("num_beams", "a number of at least 1", self.num_beams >= 1),
-                ("temperature", "a number above 0", self.temperature > 0),
-                ("top_p", "a number above 0 and at most 1", 0 < self.top_p <= 1),
-                (
-                    "max_new_tokens",
-                    "a number of at least 1",
-                    self.max_new_tokens is None or self.max_new_tokens >= 1,
-                ),
-            )
+            for name, expected, valid in checks
             if not valid
         ]
         if not self.do_sample and (self.temperature, self.top_p) != (1.0, 1.0):
@@ -60,6 +62,10 @@ class Decoding:
             )
         if problems:
             raise UserError(*problems)
+
+
+def _is_positive(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
 
 
 GREEDY = Decoding()

@@ -38,7 +38,7 @@ def check_answer_length(key: str, task: str, length: int | None) -> None:
         return
     if task_named(task).max_answer_length is None:
         raise UserError(
-            f"{key} is {length}, but {task} neither extracts answers nor generates text; remove it"
+            f"{key} is {length}, but {task} does not extract answers or generate text; remove it"
         )
     if length < 1:
         raise UserError(f"{key} is {length}; give a number of sub-words of at least 1")

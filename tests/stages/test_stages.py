@@ -1589,7 +1589,11 @@ def test_featurize_records_the_maximum_length_of_answers_and_warns(
 @pytest.mark.parametrize(
     ("task", "length", "message"),
     [
-        ("world_ner", 30, "is 30, but token_classification does not extract answers; remove it"),
+        (
+            "world_ner",
+            30,
+            "is 30, but token_classification does not extract answers or generate text; remove it",
+        ),
         ("world_qa", 0, "is 0; give a number of sub-words of at least 1"),
     ],
 )

@@ -233,6 +233,9 @@ def test_wrong_settings_are_listed_together() -> None:
     assert [problem.split(" is ")[0] for problem in caught.value.problems[:4]] == [
         f"decoding: {name}" for name in ("num_beams", "temperature", "top_p", "max_new_tokens")
     ]
+    wrong: Any = {"num_beams": "3", "max_new_tokens": 2.5}
+    with pytest.raises(UserError, match="num_beams is '3'; give a whole number above 0"):
+        Decoding(**wrong)
     with pytest.raises(UserError, match="have no effect without do_sample"):
         Decoding(temperature=0.5)
 

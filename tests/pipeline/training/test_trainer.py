@@ -225,8 +225,9 @@ def test_a_mixture_of_tags_and_generated_text_resumes(ranks: Ranks, tmp_path: Pa
     frozen = tiny.prompted("multitask", "llama", second="language_model").backbone.state_dict()
     for name, value in resumed.model.backbone.state_dict().items():
         assert torch.equal(value, frozen[name]), name
-    losses = {name: [row[f"loss_{name}"] for row in run.train] for name in ("ner", "qa")}
-    assert all(values[-1] < values[0] for values in losses.values()), losses
+    for name in ("loss_ner", "loss_qa"):
+        losses = [row[name] for row in run.train if name in row]
+        assert losses[-1] < losses[0], name
 
 
 @pytest.mark.parametrize("at", [1, 4, 8])
