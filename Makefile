@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems decoder
+.PHONY: repro test test-fast chaos fuzz test-cluster lint clean preset backbones problems decoder \
+    screenshot package docs
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -48,6 +49,13 @@ backbones: $(INSTALLED)
 # Write the table in docs/problems.md from a run that provokes each kind of problem.
 problems: $(INSTALLED)
 	python -m pytest tests/pipeline/data/test_problems.py --problem-table docs/problems.md
+
+# Draw the image of the README from the report of `make repro`, with Chromium. Chromium refuses its
+# sandbox to root.
+CHROMIUM ?= chromium
+screenshot:
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1240,940 \
+	    --screenshot=docs/images/report.png report/report.html
 
 # make preset NAME=real_small DATA_ROOT=/path/to/corpora
 preset: $(INSTALLED)

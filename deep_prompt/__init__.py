@@ -7,6 +7,8 @@
     for prediction in model.predict([{"tokens": ["Ada", "met", "Bo"]}]):
         print(prediction.result)
 
+or attach a prompt to a model of transformers, to train it in a loop of your own.
+
 This page is the public API. `pipeline` is the library below it, `stages` the DVC stages, and
 `deep_prompt.cli` the command `deep-prompt`.
 """
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
     from pipeline.inference.prediction import Prediction, Predictions
     from pipeline.inference.predictor import Predictor
+    from pipeline.interop.attach import PromptedTransformer
 
 __all__ = [
     "ArtifactConfig",
     "Prediction",
     "Predictions",
     "Predictor",
+    "PromptedTransformer",
     "UserError",
+    "attach",
     "load",
     "load_config",
 ]
@@ -64,6 +69,21 @@ def load(
     return model
 
 
+def attach(model: Any, num_virtual_tokens: int = 32, **options: Any) -> "PromptedTransformer":
+    """Attach a deep prompt to a model of transformers, to train it in a loop of your own.
+
+    `model` is any class with a supported body, such as AutoModelForTokenClassification. The result
+    is an `nn.Module` with the same arguments and outputs, whose only trained values are the
+    prompt's keys and values [L, 2, H, P, D], with P = `num_virtual_tokens`. `options` are those of
+    `pipeline.interop.attach.attach`: `input_ids`, a text to start from, and `seed`.
+
+    Raises UserError if P is not positive, or if prompts do not work on the model.
+    """
+    from pipeline.interop import attach as interop
+
+    return interop.attach(model, num_virtual_tokens, **options)
+
+
 def load_config(artifact: str | Path) -> "ArtifactConfig":
     """Read the config of an artifact: arm, backbone, shapes, heads, provenance. No tensor is read.
 
@@ -86,6 +106,10 @@ def __getattr__(name: str) -> Any:
         from pipeline.inference import prediction
 
         return getattr(prediction, name)
+    if name == "PromptedTransformer":
+        from pipeline.interop import attach as interop
+
+        return interop.PromptedTransformer
     if name == "ArtifactConfig":
         from pipeline.artifacts import config
 
