@@ -57,6 +57,17 @@ screenshot:
 	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1240,940 \
 	    --screenshot=docs/images/report.png report/report.html
 
+# Build the package, check it, install it into an environment of its own and use it there.
+package: $(INSTALLED)
+	rm -rf build/dist
+	python -m build --outdir build/dist
+	twine check --strict build/dist/*
+	python -m tests.support.installed_package build/dist/*.whl
+
+# Build the documentation in build/site, without network.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
 # make preset NAME=real_small DATA_ROOT=/path/to/corpora
 preset: $(INSTALLED)
 	deep-prompt preset $(NAME) $(DATA_ROOT)
