@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 import types
 from collections.abc import Iterator
@@ -72,19 +73,22 @@ def _table(section: str, values: type) -> Iterator[str]:
     trained = values is TrainParams
     yield f"| key | type | default | {'used by' if trained else 'reruns'} |"
     yield "|---|---|---|---|"
-    hints = get_type_hints(values)
-    for key in dataclasses.fields(values):
-        if section == "recipe" and key.name in ("name", "path"):
-            continue
-        last = _users(section, key.name) if trained else _stages(section, key.name)
-        yield f"| `{key.name}` | {_type(hints[key.name])} | {_default(key)} | {last} |"
+    hints, groups = get_type_hints(values), getattr(values, "KEY_GROUPS", {})
+    for field in dataclasses.fields(values):
+        if section == "recipe" and field.name in ("name", "path"):
+            continue  # They are those of the file.
+        last = _users(section, field.name) if trained else _stages(section, field.name)
+        if last:
+            name = "the name of an arm" if field.name in groups else f"`{field.name}`"
+            yield f"| {name} | {_type(hints[field.name])} | {_default(field)} | {last} |"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default is not dataclasses.MISSING:
-        value = {None: "null", True: "true", False: "false", (): "[]"}.get(field.default)
-        return f"`{field.default if value is None else value}`"
-    return "`{}`" if field.default_factory is not dataclasses.MISSING else ""
+    if field.default_factory is not dataclasses.MISSING:
+        return "`{}`"
+    if field.default is dataclasses.MISSING:
+        return ""
+    return f"`{field.default if isinstance(field.default, str) else json.dumps(field.default)}`"
 
 
 def _type(hint: Any) -> str:
@@ -111,18 +115,19 @@ def _type(hint: Any) -> str:
 
 
 def _users(section: str, key: str) -> str:
-    """The arms that use a training param; for the shared prompt, whether it does."""
+    """The arms that use a training param, or the shared prompt; empty if they do not."""
     special = {*PRETRAIN_PARAMS, *(name for arm in ARMS.values() for name in arm.params)}
     part = key.removesuffix("_lr")
-    if key.endswith("_lr"):
-        arms = [arm.name for arm in ARMS.values() if part in arm.parts]
-        shared = part in ("prompt", "head")
-    else:
-        arms = [arm.name for arm in ARMS.values() if key not in special or key in arm.params]
-        shared = key not in special or key in PRETRAIN_PARAMS
     if section.startswith("pretrain"):
-        return "the shared prompt" if shared else "no"
-    return "all arms" if len(arms) == len(ARMS) else ", ".join(f"`{arm}`" for arm in arms) or "no"
+        parts = ("prompt", "head")
+        is_used = part in parts if part != key else key not in special or key in PRETRAIN_PARAMS
+        return "the shared prompt" if is_used else ""
+    arms = [
+        arm.name
+        for arm in ARMS.values()
+        if (part in arm.parts if part != key else key not in special or key in arm.params)
+    ]
+    return "all arms" if len(arms) == len(ARMS) else ", ".join(f"`{arm}`" for arm in arms)
 
 
 def _stages(section: str, key: str) -> str:

@@ -11,7 +11,6 @@ import sys
 import venv
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from tests.support.fences import blocks
 from tests.support.paths import ROOT
@@ -50,9 +49,15 @@ def use(folder: Path, variables: dict[str, str]) -> None:
 
     def run(*command: str, text: str | None = None) -> str:
         print("$", *command, flush=True)
-        options: dict[str, Any] = {"cwd": folder, "env": variables, "text": True, "check": True}
-        done = subprocess.run(command, input=text, stdout=subprocess.PIPE, **options)
-        return str(done.stdout)
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=variables,
+            input=text,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
 
     module = run("python", "-P", "-c", "import deep_prompt; print(deep_prompt.__file__)")
     assert Path(module.strip()).is_relative_to(folder.parent), module
