@@ -47,8 +47,9 @@ def load(
     """Load one or more artifacts on their common backbone.
 
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
-    name a task by its key in the mapping. `options` are those of
-    `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
+    name a task by its key in the mapping. In place of a folder, zoo:NAME is an artifact that ships
+    with the project, and hub:OWNER/NAME@REVISION one on the Hugging Face hub. `options` are those
+    of `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
     `Predictor.predict(rows)` yields a `Prediction` for each row, in order. A call of the predictor
     takes a text, a row, a list of these, or a pandas frame (see `Predictor.__call__`).
 
@@ -90,11 +91,11 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
     Raises UserError if the folder has no artifact, or an artifact of another format version.
     """
     from pipeline.artifacts import config
-    from pipeline.artifacts.zoo import artifact_folder
+    from pipeline.artifacts.location import locate_artifact
     from pipeline.inference.arguments import check_path
 
     check_path("artifact", artifact)
-    return config.load_config(artifact_folder(artifact))
+    return config.load_config(locate_artifact(artifact))
 
 
 def __getattr__(name: str) -> Any:

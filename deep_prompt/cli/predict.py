@@ -27,8 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_artifact_argument(
         parser,
         action="append",
-        help="folder of an artifact, or zoo:NAME; repeat the option for several artifacts on one "
-        "backbone",
+        help="folder of an artifact, zoo:NAME, or hub:OWNER/NAME@REVISION; repeat the option for "
+        "several artifacts on one backbone",
     )
     parser.add_argument(
         "--input", default="-", metavar="FILE", help="file of rows (default: -, stdin)"
