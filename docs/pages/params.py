@@ -6,6 +6,7 @@ import json
 import re
 import types
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -135,13 +136,19 @@ def _stages(section: str, key: str) -> str:
     path = f"{section}.{key}" if section else key
     if section == "recipe":
         return "`prepare`"
-    found = [
-        name
+    found = [name for name, param in _params_of_stages() if _covers(param, path)]
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(found)) or "nothing"
+
+
+@cache
+def _params_of_stages() -> list[tuple[str, str]]:
+    """The stages of dvc.yaml, each with a param that it reads; once for each param."""
+    return [
+        (name, re.sub(r"\$\{[^}]*\}", "NAME", param))
         for name, stage in load_yaml(DVC)["stages"].items()
         for param in stage.get("do", stage).get("params", [])
-        if isinstance(param, str) and _covers(re.sub(r"\$\{[^}]*\}", "NAME", param), path)
+        if isinstance(param, str)
     ]
-    return ", ".join(f"`{name}`" for name in dict.fromkeys(found)) or "nothing"
 
 
 def _covers(param: str, path: str) -> bool:
