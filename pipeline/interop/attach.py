@@ -27,8 +27,9 @@ class PromptedTransformer(nn.Module):
         super().__init__()
         self.model, self.prompt = model.requires_grad_(False).eval(), prompt
         self.family, self.config = family, model.config
-        self.register_state_dict_post_hook(_keep_trained)
-        self.register_load_state_dict_post_hook(_expect_trained)
+        module: Any = self  # torch declares no types of these methods
+        module.register_state_dict_post_hook(_keep_trained)
+        module.register_load_state_dict_post_hook(_expect_trained)
 
     def train(self, mode: bool = True) -> "PromptedTransformer":
         """Set the mode of the prompt; the model stays in evaluation mode."""
@@ -75,14 +76,15 @@ def attach(
         ones, zeros = torch.ones_like(input_ids), torch.zeros_like(input_ids)
         key_values = backbone.text_key_values(input_ids, ones, zeros, num_virtual_tokens)
     device = body.get_input_embeddings().weight.device
-    return _class_for(type(model))(model, backbone.family, DeepPrompt(key_values.to(device)))
+    model_class: Any = type(model)
+    return _class_for(model_class)(model, backbone.family, DeepPrompt(key_values.to(device)))
 
 
 @cache
-def _class_for(model_class: type) -> type[PromptedTransformer]:
+def _class_for(model_class: Any) -> type[PromptedTransformer]:
     """The subclass whose `forward` has the signature of a model's, which Trainer reads."""
 
-    @wraps(model_class.forward)  # type: ignore[attr-defined]
+    @wraps(model_class.forward)
     def forward(self: PromptedTransformer, *args: Any, **inputs: Any) -> Any:
         return call_with(PromptArguments(self.prompt()), self.model, *args, **inputs)
 
