@@ -141,6 +141,16 @@ def test_the_results_are_those_of_the_benchmarks() -> None:
             assert int(seeds) == len(scores), (name, corpus)
 
 
+def test_the_gap_on_questions_is_that_of_the_benchmarks() -> None:
+    gap = re.search(r"with ([\d,]+) questions of SQuAD, `multitask` is (\d+) F1 below", TEXT)
+    assert gap
+    measured = _measured()
+    means = [fmean(measured[arm, "squad"]) for arm in ("fine_tune", "multitask")]
+    assert int(gap[2]) == round(means[0] - means[1])
+    results = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    assert re.search(rf"\| squad \| all \| multitask \|.* {gap[1]} \|", results)
+
+
 @pytest.mark.parametrize("page", [README, FIRST_PREDICTION], ids=lambda page: page.name)
 def test_the_python_code_prints_what_the_page_says(
     page: Path, capsys: pytest.CaptureFixture[str]
