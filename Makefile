@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-fast chaos fuzz test-serve test-page test-cluster lint clean preset backbones problems decoder
+.PHONY: repro test test-fast chaos fuzz test-serve test-page test-cluster lint clean preset backbones \
+    problems decoder screenshot package docs
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -57,6 +58,24 @@ backbones: $(INSTALLED)
 # Write the table in docs/problems.md from a run that provokes each kind of problem.
 problems: $(INSTALLED)
 	python -m pytest tests/pipeline/data/test_problems.py --problem-table docs/problems.md
+
+# Draw the image of the README from the report of `make repro`, with Chromium. Chromium refuses its
+# sandbox to root.
+CHROMIUM ?= chromium
+screenshot:
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1240,940 \
+	    --screenshot=docs/images/report.png report/report.html
+
+# Build the package, check it, install it into an environment of its own and use it there.
+package: $(INSTALLED)
+	rm -rf build/dist
+	python -m build --outdir build/dist
+	twine check --strict build/dist/*
+	python -m tests.support.installed_package build/dist/*.whl
+
+# Build the documentation in build/site, without network.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # make preset NAME=real_small DATA_ROOT=/path/to/corpora
 preset: $(INSTALLED)

@@ -7,6 +7,8 @@
     for prediction in model.predict([{"tokens": ["Ada", "met", "Bo"]}]):
         print(prediction.result)
 
+or attach a prompt to a model of transformers, to train it in a loop of your own.
+
 This page is the public API. `pipeline` is the library below it, `stages` the DVC stages, and
 `deep_prompt.cli` the command `deep-prompt`.
 """
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.config import ArtifactConfig
     from pipeline.inference.prediction import Prediction, Predictions
     from pipeline.inference.predictor import Predictor
+    from pipeline.interop.attach import PromptedTransformer
     from pipeline.model.generation import Decoding
 
 __all__ = [
@@ -32,7 +35,9 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Predictor",
+    "PromptedTransformer",
     "UserError",
+    "attach",
     "load",
     "load_config",
 ]
@@ -44,8 +49,9 @@ def load(
     """Load one or more artifacts on their common backbone.
 
     `artifacts` is a folder, a list of folders, or a mapping from task names to folders; rows then
-    name a task by its key in the mapping. `options` are those of
-    `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
+    name a task by its key in the mapping. In place of a folder, zoo:NAME is an artifact that ships
+    with the project, and hub:OWNER/NAME@REVISION one on the Hugging Face hub. `options` are those
+    of `pipeline.inference.loading.load`: `backbone`, `device`, `dtype`, `max_length` and `stride`.
     `Predictor.predict(rows)` yields a `Prediction` for each row, in order. A call of the predictor
     takes a text, a row, a list of these, or a pandas frame (see `Predictor.__call__`).
 
@@ -66,17 +72,32 @@ def load(
     return model
 
 
+def attach(model: Any, num_virtual_tokens: int = 32, **options: Any) -> "PromptedTransformer":
+    """Attach a deep prompt to a model of transformers, to train it in a loop of your own.
+
+    `model` is any class with a supported body, such as AutoModelForTokenClassification. The result
+    is an `nn.Module` with the same arguments and outputs, whose only trained values are the
+    prompt's keys and values [L, 2, H, P, D], with P = `num_virtual_tokens`. `options` are those of
+    `pipeline.interop.attach.attach`: `input_ids`, a text to start from, and `seed`.
+
+    Raises UserError if P is not positive, or if prompts do not work on the model.
+    """
+    from pipeline.interop import attach as interop
+
+    return interop.attach(model, num_virtual_tokens, **options)
+
+
 def load_config(artifact: str | Path) -> "ArtifactConfig":
     """Read the config of an artifact: arm, backbone, shapes, heads, provenance. No tensor is read.
 
     Raises UserError if the folder has no artifact, or an artifact of another format version.
     """
     from pipeline.artifacts import config
-    from pipeline.artifacts.zoo import artifact_folder
+    from pipeline.artifacts.location import locate_artifact
     from pipeline.inference.arguments import check_path
 
     check_path("artifact", artifact)
-    return config.load_config(artifact_folder(artifact))
+    return config.load_config(locate_artifact(artifact))
 
 
 def __getattr__(name: str) -> Any:
@@ -92,6 +113,10 @@ def __getattr__(name: str) -> Any:
         from pipeline.inference import prediction
 
         return getattr(prediction, name)
+    if name == "PromptedTransformer":
+        from pipeline.interop import attach as interop
+
+        return interop.PromptedTransformer
     if name == "ArtifactConfig":
         from pipeline.artifacts import config
 

@@ -34,6 +34,26 @@ def test_the_license_file_of_setup_cfg_exists() -> None:
     assert "Copyright 2026 The deep-prompt authors" in text
 
 
+def test_the_citation_names_the_version_and_the_license() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    citation = load("CITATION.cff")
+    for key in ("version", "license"):
+        assert str(citation[key]) == setup["metadata"][key]
+    version = f"## [{citation['version']}] - {citation['date-released']}"
+    assert version in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (paper,) = citation["references"]
+    assert paper["url"] == "https://arxiv.org/abs/2110.07602"
+
+
+def test_lower_bounds_of_dependencies_are_versions_that_were_tested() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
+    for requirement in setup["options"]["install_requires"].split():
+        assert requirement.lower().replace(">=", "==") in constraints, requirement
+
+
 def test_pre_commit_runs_the_commands_of_make_lint() -> None:
     """The hooks use the versions in .venv and check all files, not only the changed ones."""
     (repository,) = load(".pre-commit-config.yaml")["repos"]
@@ -45,11 +65,13 @@ def test_pre_commit_runs_the_commands_of_make_lint() -> None:
         assert hook["entry"].startswith(".venv/bin/")
 
 
-def test_ci_runs_tests_and_lint_through_its_script() -> None:
+def test_ci_runs_the_make_targets_through_its_script() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("make ")] == ["make test", "make lint"]
+    assert [line.removeprefix("make ") for line in lines if line.startswith("make ")] == [
+        *("test", "lint", "package", "docs")
+    ]
     checkout, python, run = load(".github/workflows/ci.yml")["jobs"]["test"]["steps"]
     assert checkout["uses"].startswith("actions/checkout@")
     setup = ConfigParser()

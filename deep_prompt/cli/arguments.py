@@ -19,18 +19,18 @@ def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
         "required": True,
         "type": artifact,
         "metavar": "DIR",
-        "help": "folder of the artifact, or zoo:NAME",
+        "help": "folder of the artifact, zoo:NAME, or hub:OWNER/NAME@REVISION",
     }
     parser.add_argument("--artifact", **{**defaults, **options})
 
 
 def artifact(text: str) -> Path:
-    """Parse a folder or zoo:NAME as the folder of an artifact, as an argparse type."""
-    from pipeline.artifacts.zoo import artifact_folder
+    """The folder of an artifact (see `locate_artifact`), as an argparse type."""
+    from pipeline.artifacts.location import locate_artifact
     from pipeline.errors import UserError
 
     try:
-        return artifact_folder(text)
+        return locate_artifact(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

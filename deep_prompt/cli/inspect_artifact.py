@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "artifact", type=artifact, metavar="DIR", help="folder of the artifact, or zoo:NAME"
+        "artifact",
+        type=artifact,
+        metavar="DIR",
+        help="folder of the artifact, zoo:NAME, or hub:OWNER/NAME@REVISION",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the config of the artifact as JSON"

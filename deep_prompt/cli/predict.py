@@ -42,8 +42,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser,
         action="append",
         required=False,
-        help="folder of an artifact, or zoo:NAME; repeat the option for several artifacts on one "
-        "backbone",
+        help="folder of an artifact, zoo:NAME, or hub:OWNER/NAME@REVISION; repeat the option for "
+        "several artifacts on one backbone",
     )
     parser.add_argument(
         "--server",

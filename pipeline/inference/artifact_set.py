@@ -9,7 +9,7 @@ import torch
 from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
-from pipeline.artifacts.zoo import artifact_folder
+from pipeline.artifacts.location import locate_artifact
 from pipeline.errors import UserError, did_you_mean
 from pipeline.inference.sentences import DEFAULT_RULE
 from pipeline.model.backbone import Backbone
@@ -73,7 +73,7 @@ def read_artifacts(
     )
     result = []
     for name, path in named_folders:
-        folder = artifact_folder(path)
+        folder = locate_artifact(path)
         config = load_config(folder)
         renamed = name is not None and len(config.heads) == 1
         result.append(

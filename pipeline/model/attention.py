@@ -259,13 +259,13 @@ AttentionMaskInterface.register(ATTENTION, _build_mask)
 def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
     """Call a model that `install` has prepared, under the prompts in `arguments`."""
     if family.route in ("patched", "traced"):
-        return _call_with(arguments, model, **inputs)
+        return call_with(arguments, model, **inputs)
     keywords = {
         name: value for name, value in arguments.for_attention().items() if value is not None
     }
     if arguments.deep_prompt is None or arguments.deep_prompt.scale_shift is None:
         return model(**inputs, **keywords)
-    return _call_with(arguments, model, **inputs, **keywords)
+    return call_with(arguments, model, **inputs, **keywords)
 
 
 def current_prompt() -> LayerPrompts | None:
@@ -276,7 +276,7 @@ def current_prompt() -> LayerPrompts | None:
     return _current.arguments.deep_prompt
 
 
-def _call_with(
+def call_with(
     arguments: PromptArguments, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Call `function` while `arguments` are those of the current forward pass."""
@@ -434,7 +434,7 @@ def checkpoint_layers(model: Any, family: Family) -> None:
 def _checkpointed(module: Any, /, *args: Any, **kwargs: Any) -> Any:
     forward = type(module).replaced_class.forward
     # The backward pass may run in another thread, or after another forward pass.
-    recompute = partial(_call_with, _current.arguments, forward, module)
+    recompute = partial(call_with, _current.arguments, forward, module)
     return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
 
 

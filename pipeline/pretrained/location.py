@@ -90,7 +90,7 @@ def _locate(source: str, patterns: tuple[str, ...]) -> Path:
     """The local folder or GGUF file of a source. Raises UserError if it is missing."""
     kind, name = source.split(":", 1)
     if kind == "hub":
-        folder = _hub_folder(name, patterns)
+        folder = hub_folder(name, patterns, "backbone")
     elif kind == "package":
         folder = _package_folder(name)
     else:
@@ -125,7 +125,11 @@ def _package_folder(name: str) -> Path:
     return folder
 
 
-def _hub_folder(name: str, patterns: tuple[str, ...]) -> Path:
+def hub_folder(name: str, patterns: tuple[str, ...], what: str) -> Path:
+    """The local copy of the files of ID@REVISION on the hub; downloads those that are missing.
+
+    `what` names the content in messages. Raises UserError if the download fails.
+    """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import, rarely needed)
 
     repo, revision = name.split("@")
@@ -134,7 +138,7 @@ def _hub_folder(name: str, patterns: tuple[str, ...]) -> Path:
     except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"backbone hub:{name}: download failed: {reason}; check id, revision and network"
+            f"{what} hub:{name}: download failed: {reason}; check id, revision and network"
         ) from error
 
 

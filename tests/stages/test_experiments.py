@@ -96,12 +96,12 @@ def test_other_files_of_the_backbone_rerun_the_stages_that_use_it(project: Proje
     assert {name for name in restored if restored[name] != changed[name]} == {"config.json"}
 
 
-def test_the_sweep_of_the_readme_runs_in_the_queue(project: Project) -> None:
+def test_the_sweep_of_the_page_runs_in_the_queue(project: Project) -> None:
     """Each experiment runs in .dvc/tmp/exps and finds the backbone of the project."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    match = re.search(r"`dvc (exp run --queue -S) '([\w.]+)=([\d.]+),([\d.]+)'`", readme)
-    assert match, "the README has no sweep"
-    assert "then `dvc exp run --run-all`" in readme
+    page = (ROOT / "docs/howto/tune.md").read_text(encoding="utf-8")
+    match = re.search(r"`dvc (exp run --queue -S) '([\w.]+)=([\d.]+),([\d.]+)'`", page)
+    assert match, "the page has no sweep"
+    assert "then `dvc exp run --run-all`" in page
     command, param, *values = match.groups()
     project.dvc(*command.split(), f"{param}={','.join(values)}", f"evaluate_{ARM}")
     project.dvc("exp", "run", "--run-all")

@@ -1,0 +1,23 @@
+"""The page of the arms, from their records."""
+
+from pipeline.arms import ARMS
+
+
+def page() -> str:
+    """A section for each arm, as Markdown."""
+    parts = [
+        "# Arms",
+        "An arm is one way to train a model for a task. All arms see the same training rows.",
+    ]
+    for arm in ARMS.values():
+        rates = [f"`{part}_lr`" for part in arm.parts]
+        special = [f"`{key}`" for key in arm.params]
+        parts += [
+            f"## `{arm.name}`: {arm.title}",
+            arm.glossary,
+            f"- Trained parts: {', '.join(arm.parts)}. Learning rates: {', '.join(rates)}.",
+            f"- Params of its own: {', '.join(special) or 'none'} ([all params](params.md)).",
+        ]
+        if arm.served_alone:
+            parts.append(f"- Its artifacts are loaded alone: {arm.served_alone}.")
+    return "\n\n".join(parts) + "\n"
