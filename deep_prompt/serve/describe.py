@@ -49,13 +49,16 @@ def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[di
     artifacts = [
         (name, load_config(folder), load_scores(folder)) for name, folder in folders.items()
     ]
+    # Of two heads with one name, that of the artifact with only one head is served.
+    artifacts.sort(key=lambda artifact: len(artifact[1].heads) == 1)
     prompts = prompt_numbers(predictor)
-    return [
-        _description(name, head, artifact, config, scores)
+    descriptions = {
+        name: _description(name, head, artifact, config, scores)
         | {"prompt": prompts.get(name), "needs_predicate": _needs_predicate(head, predictor)}
         for artifact, config, scores in artifacts
         for name, head in _heads(artifact, config).items()
-    ]
+    }
+    return [descriptions[name] for name in predictor.tasks]
 
 
 def _heads(artifact: str, config: ArtifactConfig) -> Mapping[str, TaskHead]:

@@ -1,6 +1,7 @@
 """The artifacts of a predictor: read them, check their compatibility, merge their heads."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from pipeline.words import RULES
 class ServedArtifact:
     """An artifact of a predictor.
 
-    `heads_by_name` has its heads in the artifact's order. A row selects a head by this name.
+    `heads_by_name` has its heads in the artifact's order. A row selects a head by this name. The
+    heads in `replaced` are not among them, because another artifact has only this head.
     """
 
     folder: Path
     config: ArtifactConfig
     heads_by_name: dict[str, TaskHead]
+    replaced: tuple[str, ...] = ()
 
     def prompts(
         self, params: BackboneParams, backbone: Backbone
@@ -63,8 +66,9 @@ def read_artifacts(
 ) -> list[ServedArtifact]:
     """Read artifacts from their folders.
 
-    In a mapping, the key is the new name of an artifact's head, if it has only one head. Raises
-    UserError if a folder has no artifact or a broken one.
+    In a mapping, the key is the new name of an artifact's head, if it has only one head. A head of
+    an artifact with several gives way to an artifact that has only a head of this name: a prompt
+    that was tuned for the task. Raises UserError if a folder has no artifact or a broken one.
     """
     named_folders = (
         artifacts.items()
@@ -85,7 +89,18 @@ def read_artifacts(
         )
     if not result:
         raise UserError("artifacts: the list is empty; name the folder of at least one artifact")
-    return result
+    tuned = {next(iter(one.heads_by_name)) for one in result if len(one.heads_by_name) == 1}
+    return [_without(artifact, tuned) for artifact in result]
+
+
+def _without(artifact: ServedArtifact, tuned: Set[str]) -> ServedArtifact:
+    """An artifact with several heads without those of some names."""
+    replaced = tuple(name for name in artifact.heads_by_name if name in tuned)
+    if len(artifact.heads_by_name) == 1 or not replaced:
+        return artifact
+    heads = {name: head for name, head in artifact.heads_by_name.items() if name not in tuned}
+    config = dataclasses.replace(artifact.config, heads=heads)
+    return ServedArtifact(artifact.folder, config, heads, replaced)
 
 
 def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams | None) -> None:
@@ -125,8 +140,13 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
 def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
     """One line for each fact that a user must know before relying on the predictions."""
     warnings: list[str] = []
-    for folder, config in ((artifact.folder, artifact.config) for artifact in artifacts):
+    for artifact in artifacts:
+        folder, config = artifact.folder, artifact.config
         warnings += missing_hashes(folder, config)
+        warnings += [
+            f"{folder}: head {name!r} is not used, because another artifact is for this task alone"
+            for name in artifact.replaced
+        ]
         warnings += [
             f"{folder}: head {name!r} has no thresholds: its probabilities are not calibrated, and "
             "it makes no decision that needs a threshold, such as 'no answer'; load the folder "

@@ -288,13 +288,13 @@ def _run(
 def _test_results(
     results: Path, predictions: Path
 ) -> tuple[MetricsDocument | None, UnitCounts | None]:
-    metrics, counts = _metrics(results / "metrics.json"), _counts(predictions)
+    metrics, counts = _metrics(results / "metrics.json"), load_counts(predictions)
     if metrics and counts:
         _check_same(metrics, counts, results, predictions)
     return metrics, counts
 
 
-def _counts(folder: Path) -> UnitCounts | None:
+def load_counts(folder: Path) -> UnitCounts | None:
     values = document(folder / "formulas.json")
     frame = parquet(folder / "counts.parquet", ("unit",))
     if values is None or frame is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import deep_prompt
+from deep_prompt.serve.describe import describe_tasks
 from pipeline.artifacts import zoo
 from pipeline.artifacts.config import load_config
 from pipeline.data.recipe import load_recipe
@@ -15,6 +16,7 @@ from stages import zoo as stage
 from tests.support.paths import ROOT
 
 NAMES = zoo.zoo_names()
+FOLDERS = {name: zoo.ZOO / name for name in ("open", "squad")}
 
 
 def test_the_zoo_is_small_and_not_empty() -> None:
@@ -62,6 +64,26 @@ def test_zoo_open_finds_entities_roles_and_answers() -> None:
     assert "London" in answer.answer
     assert roles.predicate == "born"
     assert roles.arguments
+
+
+def test_a_tuned_task_replaces_the_head_of_the_shared_prompt() -> None:
+    with pytest.warns(UserWarning, match="head 'squad' is not used, because another artifact"):
+        model = deep_prompt.load(["zoo:open", "zoo:squad"])
+    row = {
+        "task": "squad",
+        "question": "When was Ada born?",
+        "context": "Ada Lovelace, who was born in London in 1815, wrote a program.",
+    }
+    assert list(model.tasks).count("squad") == 1
+    assert "wikigold" in model.tasks
+    together, alone = (
+        next(model.predict([row])).result for model in (model, deep_prompt.load("zoo:squad"))
+    )
+    assert together.answer == alone.answer == "1815"
+    assert together.score == pytest.approx(alone.score, abs=1e-5)
+    shown = {task["name"]: task["artifact"] for task in describe_tasks(model, FOLDERS)}
+    assert (shown["squad"], shown["wikigold"]) == ("squad", "open")
+    assert list(shown) == list(model.tasks)
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
