@@ -295,6 +295,10 @@ def _test_results(
 
 
 def load_counts(folder: Path) -> UnitCounts | None:
+    """The counts of the test units of a run, by its folder of predictions; None if it has none.
+
+    Raises UserError if a column is missing.
+    """
     values = document(folder / "formulas.json")
     frame = parquet(folder / "counts.parquet", ("unit",))
     if values is None or frame is None:

@@ -80,7 +80,6 @@ def test_a_tuned_task_replaces_the_head_of_the_shared_prompt() -> None:
         next(model.predict([row])).result for model in (model, deep_prompt.load("zoo:squad"))
     )
     assert together.answer == alone.answer == "1815"
-    assert together.score == pytest.approx(alone.score, abs=1e-5)
     shown = {task["name"]: task["artifact"] for task in describe_tasks(model, FOLDERS)}
     assert (shown["squad"], shown["wikigold"]) == ("squad", "open")
     assert list(shown) == list(model.tasks)
