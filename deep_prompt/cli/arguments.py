@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
 
 
-def add_artifact_argument(parser: ArgumentParser, **options: Any) -> None:
-    """Add --artifact. `options` override those of `add_argument`."""
+def add_artifact_argument(parser: ArgumentParser | argparse._ArgumentGroup, **options: Any) -> None:
+    """Add --artifact to a parser or a group. `options` override those of `add_argument`."""
     defaults = {
         "required": True,
         "type": artifact,

@@ -38,14 +38,15 @@ LOCAL_OPTIONS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of the command."""
+    source = parser.add_mutually_exclusive_group(required=True)
     add_artifact_argument(
-        parser,
+        source,
         action="append",
         required=False,
         help="folder of an artifact, zoo:NAME, or hub:OWNER/NAME@REVISION; repeat the option for "
         "several artifacts on one backbone",
     )
-    parser.add_argument(
+    source.add_argument(
         "--server",
         metavar="URL",
         help="in place of --artifact: ask a server, which `deep-prompt serve` starts",
@@ -152,7 +153,7 @@ def predict(arguments: Namespace) -> None:
     it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
     with the line and the remedy; --skip-bad skips the row.
     """
-    _check_source(arguments)
+    _check_options(arguments)
     skipped: Counter[str] = Counter()
 
     def skip(error: UserError) -> None:
@@ -176,10 +177,8 @@ def predict(arguments: Namespace) -> None:
         print(f"{event}: {count}", file=sys.stderr)
 
 
-def _check_source(arguments: Namespace) -> None:
-    """Check that there are artifacts or a server, and no options that a server cannot obey."""
-    if bool(arguments.artifact) == bool(arguments.server):
-        raise UserError("predict: give either --artifact or --server")
+def _check_options(arguments: Namespace) -> None:
+    """Raise UserError if there are options that a server does not take from a request."""
     ignored = [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
     if arguments.server and ignored:
         raise UserError(

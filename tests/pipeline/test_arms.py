@@ -12,10 +12,12 @@ from pipeline.params import TrainParams
 from pipeline.report.plots import OTHER_COLOR, TASK_COLORS
 from tests.support.paths import ROOT
 
-# Modules in which a name has another meaning: the attention function and its argument.
+# Modules in which a name has another meaning: the attention function and its argument, a package.
 OTHER_MEANINGS = {
     "pipeline/model/attention.py": {"deep_prompt"},
     "pipeline/model/backbone.py": {"deep_prompt"},
+    "deep_prompt/cli/space.py": {"deep_prompt"},
+    "benchmarks/serve/methods.py": {"deep_prompt"},
     "pipeline/arms.py": {*ARMS},
 }
 

@@ -426,7 +426,7 @@ def test_a_user_error_ends_with_1(
     [
         ((), "required: COMMAND"),
         (("predcit",), "invalid choice: 'predcit'"),
-        (("predict",), "required: --artifact"),
+        (("predict",), "one of the arguments --artifact --server is required"),
         (
             ("predict", "--artifact", "a", "--batch-tokens", "0"),
             "'0' is not a whole number above 0",

@@ -229,7 +229,7 @@ def test_the_command_predict_asks_a_server(
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        ([], "give either --artifact or --server"),
+        ([], "one of the arguments --artifact --server is required"),
         (["--server", "localhost:8000"], "give a URL such as"),
         (["--server", "http://x", "--max-length", "9"], "--max-length: a server has its own"),
         (["--server", "http://127.0.0.1:1"], "no answer"),

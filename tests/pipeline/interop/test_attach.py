@@ -23,6 +23,13 @@ from tests.support.small_project import make_backbone
 LABELS = 3
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed sets these variables in the process of other tests; accelerate would use them."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def model_of(family: str, kind: str = "ForTokenClassification") -> Any:
     """A tiny random model with the attention that transformers chooses."""
     torch.manual_seed(0)
