@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deep_prompt.serve.describe import labels_of
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError
 from pipeline.inference.sentences import Sentence, predicate_index, split_sentence
@@ -81,7 +82,8 @@ def annotated_row(head: TaskHead, correction: Mapping[str, Any]) -> Row:
     row = {key: row[key] for key in (*wanted, "where") if key in row}
     kind.example_for_prediction(row, problems)  # checks the types of the inputs
     problems.raise_if_any()
-    kind.example(row, _labels(head), problems)
+    # The labels of the recipe; a task of positions has none.
+    kind.example(row, [] if head.kind == "positions" else labels_of(head), problems)
     problems.raise_if_any()
     return {key: row[key] for key in wanted if key in row}
 
@@ -124,11 +126,3 @@ def _word_spans(spans: Any, sentence: Sentence) -> Sequence[tuple[str, int, int]
             raise UserError(f"correction: spans: characters {start} to {end} are not whole words")
         found.append((label, starts[start], ends[end]))
     return found
-
-
-def _labels(head: TaskHead) -> list[str]:
-    """The labels of the recipe of a head, as `Task.example` takes them."""
-    if head.kind == "positions":
-        return []
-    bio = isinstance(task_named(head.type), TagsWords)
-    return [label.removeprefix("B-") for label in head.classes if not bio or label.startswith("B-")]

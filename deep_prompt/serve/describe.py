@@ -79,7 +79,7 @@ def _description(
         "name": name,
         "type": head.type,
         "artifact": artifact,
-        "labels": _labels(head),
+        "labels": labels_of(head),
         # In the order of `Prediction.labels`, so that they are the colors of its HTML.
         "colors": label_colors([label.removeprefix("B-") for label in head.classes]),
         "keys": list(kind.query_keys),
@@ -103,7 +103,7 @@ def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
     )
 
 
-def _labels(head: TaskHead) -> list[str]:
+def labels_of(head: TaskHead) -> list[str]:
     """The labels of a head: X of the classes B-X and I-X, else the classes."""
     if not isinstance(task_named(head.type), TagsWords):
         return list(head.classes)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.evaluation.evaluate import EvalSet, eval_mode
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.attention import PromptAttention
+from pipeline.model.attention_mass import AttentionMass
 from pipeline.model.prompt import DeepPrompt, LayerPrompts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
@@ -80,8 +80,7 @@ def attention_mass(
     deep prompt.
     """
     assert isinstance(model.prompt, DeepPrompt)
-    device, num_tokens = next(model.parameters()).device, 0.0
-    sums: dict[int, Tensor] = {}
+    device, attention = next(model.parameters()).device, AttentionMass()
     with torch.no_grad(), eval_mode(model):
         for rows in sorted_rows(split.table, split.rows, batch_tokens):
             batch = collate(split.table, rows, 0, pad_token_id).to(device)
@@ -93,12 +92,8 @@ def attention_mass(
                 model.prompt(0),
                 prompt_attention,
             )
-            real = batch.attention_mask.double()
-            for layer, mass in prompt_attention.items():
-                total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
-                sums[layer] = sums.get(layer, torch.zeros_like(total)) + total
-            num_tokens += float(real.sum())
-    return {layer: (total / num_tokens).tolist() for layer, total in sorted(sums.items())}
+            attention.add(prompt_attention, batch.attention_mask)
+    return attention.mean()
 
 
 def tuning_change(prompt: DeepPrompt, start: DeepPrompt) -> DeepPrompt:

@@ -1,14 +1,11 @@
 """The texts that a model generates for a split."""
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
 import torch
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.features.table import Table
-from pipeline.model.generation import generate
+from pipeline.model.generation import generate, source_batches
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.seeding import Ints
 
@@ -31,7 +28,7 @@ def generated_texts(
     sources = [_source(table, int(row)) for row in rows]
     # Ids count from 1, so that 0 is the end of a text, and the sum over ranks is the result.
     partial = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64)
-    batches = list(_batches(sources, max_new_tokens, batch_tokens))
+    batches = list(source_batches([*map(len, sources)], max_new_tokens, batch_tokens))
     for first in range(0, len(batches), ranks.world):
         index = first + ranks.rank
         batch = batches[min(index, len(batches) - 1)]
@@ -53,15 +50,3 @@ def _source(table: Table, row: int) -> list[int]:
     """The tokens up to the first position to predict."""
     ids: list[int] = table.column("input_ids", row).tolist()
     return ids[: int(table.column("positions", row)[0]) + 1]
-
-
-def _batches(
-    sources: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int
-) -> Iterator[list[int]]:
-    """The numbers of the sources of each batch, the longest sources first."""
-    order = np.argsort([-len(source) for source in sources], kind="stable").tolist()
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // (len(sources[order[start]]) + max_new_tokens))
-        yield order[start : start + size]
-        start += size

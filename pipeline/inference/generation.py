@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError
-from pipeline.model.generation import Decoding, generate
+from pipeline.model.generation import Decoding, generate, source_batches
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.capabilities import GeneratesText
@@ -103,16 +103,13 @@ class TextWriter:
         """
         limits = np.array([self.kinds[task].max_answer_length for task, _ in windows])
         for limit in sorted(set(limits.tolist())):
-            order = sorted(
-                np.flatnonzero(limits == limit).tolist(), key=lambda index: -len(sources[index])
-            )
+            indices = np.flatnonzero(limits == limit).tolist()
             if self._on_text:
-                yield from ((limit, [index]) for index in sorted(order))
+                yield from ((limit, [index]) for index in indices)
                 continue
-            while order:
-                size = max(1, batch_tokens // (len(sources[order[0]]) + limit))
-                yield limit, order[:size]
-                order = order[size:]
+            lengths = [len(sources[index]) for index in indices]
+            for batch in source_batches(lengths, limit, batch_tokens):
+                yield limit, [indices[number] for number in batch]
 
 
 class _Pieces:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.inference.predictor import Predictor
 from pipeline.model.attention import PromptAttention
+from pipeline.model.attention_mass import AttentionMass
 from pipeline.model.prompt import PromptBank
 from pipeline.tasks.base.row import Row
 
@@ -60,8 +60,7 @@ def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]
     Empty without a deep prompt. Raises UserError if the row is not valid. No other thread may use
     the backbone at the same time.
     """
-    sums: dict[int, Tensor] = {}
-    num_tokens = 0.0
+    attention = AttentionMass()
     masses: PromptAttention = {}
 
     def record(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -69,12 +68,7 @@ def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]
         return args, {**kwargs, "prompt_attention": masses}
 
     def add(_module: Any, args: Any, _output: Any) -> None:
-        nonlocal num_tokens
-        real = args[1].double()
-        num_tokens += float(real.sum())
-        for layer, mass in masses.items():
-            total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
-            sums[layer] = sums.get(layer, torch.zeros_like(total)) + total
+        attention.add(masses, args[1])
 
     backbone = predictor.model.backbone
     hooks = (
@@ -86,4 +80,4 @@ def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]
     finally:
         for hook in hooks:
             hook.remove()
-    return {layer: (total / num_tokens).tolist() for layer, total in sorted(sums.items())}
+    return attention.mean()
