@@ -43,7 +43,7 @@ const bare = ({ prompt, ...row }) => row;
 /** Spans with labels: remove them, or select words and add a label. */
 function spanEditor(box, task, row, result) {
   const found = result.entities ?? (result.structures?.[0] ?? result).arguments ?? [];
-  let spans = found.map((one) => ({ label: one.label ?? one.role, start: one.start, end: one.end }));
+  let spans = found.map(({ label, role, start, end }) => ({ label: label ?? role, start, end }));
   const chips = make("div", { class: "chips" });
   const text = make("p", { class: "text" }, row.text);
   const label = make("select", { "aria-label": "Label" },

@@ -53,7 +53,7 @@ async function predict() {
     const answer = sent.length ? await request("v1/predict", body, running.signal) : null;
     const answers = [...(answer?.answers ?? [])];
     shown = asked.map((task, number) => [task, rows[number], rows[number] && answers.shift()]);
-    status(answer ? `${count(answer.tasks, "task")}, ${count(answer.passes, "pass", "passes")}, ${Math.ceil(answer.milliseconds)} ms` : "");
+    status(answer ? summary(answer) : "");
     draw();
     if (find("attention").open) showAttention();
   } catch (error) {
@@ -64,6 +64,11 @@ async function predict() {
 }
 
 const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
+
+function summary({ tasks, passes, milliseconds }) {
+  const parts = [count(tasks, "task"), count(passes, "pass", "passes")];
+  return [...parts, `${Math.ceil(milliseconds)} ms`].join(", ");
+}
 
 function status(message, isError = false) {
   find("status").textContent = message;
@@ -90,20 +95,23 @@ async function showAttention() {
     const { layers } = await request("v1/attention", row);
     const note = layers.length ? `${row.task}: the mean over heads is a bar, each head a dot.`
       : "This artifact has no deep prompt.";
-    place.replaceChildren(make("p", { class: "muted" }, note), ...(layers.length ? [attentionPlot(layers)] : []));
+    const plots = layers.length ? [attentionPlot(layers)] : [];
+    place.replaceChildren(make("p", { class: "muted" }, note), ...plots);
   } catch (error) {
     place.replaceChildren(make("p", { class: "error" }, error.message));
   }
 }
 
 function codeOf(language, rows) {
-  const [url, body] = [new URL("v1/predict", location.href.split("#")[0]).href, JSON.stringify({ rows })];
+  const url = new URL("v1/predict", location.href.split("#")[0]).href;
+  const body = JSON.stringify({ rows });
   if (language === "curl") {
     return `curl ${url} -H 'Content-Type: application/json' -d '${body.replaceAll("'", "'\\''")}'`;
   }
   return [
     "import json, urllib.request", "", `body = ${JSON.stringify(body)}`,
-    `request = urllib.request.Request(${JSON.stringify(url)}, body.encode(), {"Content-Type": "application/json"})`,
+    "headers = {\"Content-Type\": \"application/json\"}",
+    `request = urllib.request.Request(${JSON.stringify(url)}, body.encode(), headers)`,
     "for answer in json.load(urllib.request.urlopen(request))[\"answers\"]:", "    print(answer)",
   ].join("\n");
 }
@@ -143,7 +151,8 @@ function showState() {
     tab.setAttribute("aria-selected", isShown);
     tab.tabIndex = isShown ? 0 : -1;
   }
-  const asks = tasks.some((task) => task.keys.includes("question") && [ALL, task.name].includes(state.task));
+  const selected = tasks.filter((task) => [ALL, task.name].includes(state.task));
+  const asks = selected.some((task) => task.keys.includes("question"));
   find("asking").hidden = !asks;
 }
 
@@ -171,9 +180,11 @@ function makeTabs() {
 function makePrompts() {
   const deep = tasks.filter((task) => task.prompt !== null);
   const distinct = new Map(deep.map((task) => [task.prompt, task.name]));
-  const others = distinct.size > 1 ? [...distinct.values()].map((name) => [name, `of ${name}`]) : [];
+  const names = distinct.size > 1 ? [...distinct.values()] : [];
+  const others = names.map((name) => [name, `of ${name}`]);
   const choices = [["", "of its own task"], ["none", "without the prompt"], ...others];
-  find("prompt").replaceChildren(...choices.map(([value, text]) => make("option", { value }, text)));
+  const options = choices.map(([value, text]) => make("option", { value }, text));
+  find("prompt").replaceChildren(...options);
   find("prompt").parentElement.hidden = deep.length === 0;
 }
 

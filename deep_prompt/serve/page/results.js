@@ -72,10 +72,12 @@ function cells(task, parts, columns, fade) {
   return owners.map((part, number) => {
     if (!part) return make("span");
     const isFirst = owners[number - 1] !== part;
-    const cell = make("span", { title: `${part.role} ${part.score.toFixed(2)}` }, isFirst ? part.role : "");
+    const title = `${part.role} ${part.score.toFixed(2)}`;
+    const cell = make("span", { title }, isFirst ? part.role : "");
     if (isFirst) cell.tabIndex = 0;
     const alpha = part.score < fade ? 25 : Math.round(30 + 120 * part.score);
-    cell.style.backgroundColor = (task.colors[base(part.role)] ?? "#888888") + alpha.toString(16).padStart(2, "0");
+    const color = task.colors[base(part.role)] ?? "#888888";
+    cell.style.backgroundColor = color + alpha.toString(16).padStart(2, "0");
     cell.classList.toggle("first", isFirst);
     cell.classList.toggle("last", owners[number + 1] !== part);
     return cell;
@@ -90,8 +92,9 @@ function roleNotes(answer) {
 /** The best options of an answer with their probabilities, for results that have some. */
 function options(result) {
   if (!("no_answer" in result) && !result.probabilities) return [];
+  const spans = (result.spans ?? []).slice(0, 5).map((span) => [span.text, span.probability]);
   const list = "no_answer" in result
-    ? [["no answer", result.no_answer], ...result.spans.slice(0, 5).map((s) => [s.text, s.probability])]
+    ? [["no answer", result.no_answer], ...spans]
     : Object.entries(result.probabilities);
   const best = result.answer === "" ? "no answer" : result.answer ?? result.label ?? result.choice;
   list.sort((one, other) => other[1] - one[1]);
