@@ -19,6 +19,7 @@ ORDER = (
         "pipeline.params",
         "pipeline.seeding",
         "pipeline.sharding",
+        "pipeline.source_files",
         "pipeline.metrics",
         "pipeline.words",
     ),

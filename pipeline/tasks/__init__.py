@@ -1,14 +1,14 @@
 """The kinds of task, one per file of this folder. A recipe names a kind by its file."""
 
-import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from pipeline.errors import UserError, did_you_mean
+from pipeline.source_files import source_files
 from pipeline.tasks.base.task import Task
 
 NAMES = tuple(sorted(module.name for module in iter_modules(__path__) if not module.ispkg))
@@ -45,38 +45,13 @@ def check_answer_length(key: str, task: str, length: int | None) -> None:
 
 
 def code_of(name: str) -> str:
-    """A hash of the code that is specific to a task.
+    """A hash of the code that a task runs: its file and all that it imports from this library.
 
-    It covers the task's file and all modules of `tasks.shared`, other tasks and `metrics` that the
-    file imports, directly or indirectly. Stages read this hash from their input instead of the
-    files, so that an edit of one task's code reruns no other task.
+    Stages read this hash from their input and import no task by its name, so that an edit of one
+    task's code reruns no other task.
     """
     root = Path(__path__[0]).parent.parent
-    pending, files = [f"{__name__}.{name}"], dict[str, Path]()
-    while pending:
-        module = pending.pop()
-        file = root.joinpath(*module.split(".")).with_suffix(".py")
-        if module not in files and file.is_file():
-            files[module] = file
-            pending += [
-                imported
-                for imported in _imported_names(file)
-                if imported.startswith(_TASK_CODE) and not imported.startswith(_CONTRACT)
-            ]
     digest = hashlib.sha256()
-    for module, file in sorted(files.items()):
-        digest.update(f"{module}\n".encode() + file.read_bytes())
+    for file in source_files([f"{__name__}.{name}"], root, {"pipeline"}):
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
     return digest.hexdigest()
-
-
-_TASK_CODE = ("pipeline.tasks.", "pipeline.metrics.")
-_CONTRACT = "pipeline.tasks.base"  # every stage that runs tasks depends on it as a whole
-
-
-def _imported_names(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)

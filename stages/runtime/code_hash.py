@@ -1,49 +1,36 @@
-"""Hash the code that a stage runs, to identify it in checkpoints and shards.
+"""The code that a stage runs, as an input of DVC's stages, of checkpoints and of shards.
 
-An edit of other code does not invalidate them.
+An edit of other code invalidates none of them.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.config import load_yaml
 from pipeline.files import sha256
-from pipeline.tasks import code_of
-from stages.runtime.paths import DVC_YAML
+from pipeline.source_files import source_files
+from pipeline.tasks import NAMES, code_of
 
 CODE = Path(__file__).parents[2]  # the folder of the packages that this process runs
 PACKAGES = ("pipeline", "stages")
+RUN_ALL_TASKS = ("prepare", "report")
+"""The stages that run all tasks. The others read a hash of their tasks' code from their input."""
 
 
-def code_of_stage(module: str, tasks: Iterable[str] = ()) -> str:
-    """A hash of the code that `python -m stages.MODULE` runs on tasks of the kinds `tasks`.
+def code_files_of(stage: str) -> dict[str, str]:
+    """The files that `python -m stages.STAGE` runs, relative to the root, each with its sha256."""
+    modules = [f"stages.{stage}"]
+    if stage in RUN_ALL_TASKS:
+        modules += [f"pipeline.tasks.{name}" for name in NAMES]
+    files = source_files(modules, CODE, PACKAGES)
+    return {str(file.relative_to(CODE)): sha256(file) for file in files}
 
-    It covers the files that dvc.yaml lists as dependencies of the stages with that command, so that
-    DVC, checkpoints and shards agree. Without dvc.yaml, or without such a stage in it, it covers
-    all files of the packages.
-    """
+
+def code_of_stage(stage: str, tasks: Iterable[str] = ()) -> str:
+    """A hash of the code that a stage runs on tasks of the kinds `tasks`."""
     digest = hashlib.sha256()
-    files = {file for dependency in _dependencies(module) for file in _files(CODE / dependency)}
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(CODE)} {sha256(path)}\n".encode())
+    for name, value in code_files_of(stage).items():
+        digest.update(f"{name} {value}\n".encode())
     for task in sorted(set(tasks)):
         digest.update(f"{task} {code_of(task)}\n".encode())
     return digest.hexdigest()
-
-
-def _dependencies(module: str) -> set[str]:
-    """The files and folders of code that dvc.yaml lists for the stages of a module."""
-    dependencies: set[str] = set()
-    stages = load_yaml(DVC_YAML).get("stages", {}) if DVC_YAML.exists() else {}
-    for stage in stages.values():
-        definition = stage.get("do", stage)  # a stage with `foreach` has its definition in `do`
-        if f"stages.{module}" in definition["cmd"].split():
-            dependencies |= {path for path in definition["deps"] if path.split("/")[0] in PACKAGES}
-    return dependencies or set(PACKAGES)
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """The file `path`, or all files of the folder `path`."""
-    candidates = path.rglob("*") if path.is_dir() else [path]
-    return (file for file in candidates if file.is_file() and "__pycache__" not in file.parts)

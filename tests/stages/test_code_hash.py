@@ -3,6 +3,7 @@
 It invalidates nothing else.
 """
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -11,21 +12,20 @@ import pytest
 
 from pipeline import tasks
 from stages.runtime import code_hash
-from stages.runtime.code_hash import code_of_stage
+from stages.runtime.code_hash import code_files_of, code_of_stage
 from tests.support.paths import ROOT
 from tests.support.small_project import environment, make_project, python
 
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
 MODULES = ("prepare", "featurize", "pretrain", "finetune", "report")
 
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with dvc.yaml and a copy of the code. Hashes are computed from this copy."""
+    """A folder with a copy of the code. Hashes are computed from this copy."""
     for name in code_hash.PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(code_hash, "CODE", tmp_path)
     monkeypatch.setattr(tasks, "__path__", [str(tmp_path / "pipeline/tasks")])
     return tmp_path
@@ -49,6 +49,7 @@ def hashes() -> dict[str, str]:
         ("pipeline/tasks/token_classification.py", set(MODULES)),
         ("pipeline/tasks/span_extraction.py", {"prepare", "report"}),
         ("pipeline/errors.py", set(MODULES)),
+        ("pipeline/report/report.md.j2", {"report"}),
         ("stages/finetune.py", {"finetune"}),
         ("stages/evaluate.py", set()),
     ],
@@ -64,13 +65,52 @@ def test_an_edit_changes_the_hash_of_the_stages_that_run_the_file(
     assert {name for name in MODULES if after[name] != before[name]} == changed
 
 
-def test_without_dvc_yaml_the_hash_covers_all_code(code: Path) -> None:
-    (code / "dvc.yaml").unlink()
-    before = hashes()
-    with (code / "pipeline/report/plots.py").open("a", encoding="utf-8") as opened:
-        opened.write("# edited\n")
-    after = hashes()
-    assert not [name for name in MODULES if after[name] == before[name]]
+@pytest.mark.parametrize("name", STAGES)
+def test_every_module_that_a_stage_loads_is_in_its_code(name: str, tmp_path: Path) -> None:
+    """Modules with only a docstring are not."""
+    script = (
+        f"import sys, stages.{name}\n"
+        "for name, module in list(sys.modules.items()):\n"
+        "    if name.split('.')[0] in ('pipeline', 'stages'): print(module.__file__)"
+    )
+    env = environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    done = python(tmp_path, env, "-c", script)
+    assert done.returncode == 0, done.stderr
+    loaded = [Path(line).relative_to(ROOT) for line in done.stdout.splitlines()]
+    assert Path(f"stages/{name}.py") in loaded
+    code = code_files_of(name)
+    missing = [str(file) for file in loaded if str(file) not in code]
+    assert not [file for file in missing if len(ast.parse((ROOT / file).read_text()).body) > 1]
+
+
+def test_only_tasks_are_imported_by_a_computed_name() -> None:
+    """The code of a stage does not include such imports."""
+    files = [file for name in code_hash.PACKAGES for file in (ROOT / name).rglob("*.py")]
+    assert len(files) > 40
+    computed = [
+        file
+        for file in files
+        if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))
+    ]
+    assert computed == [ROOT / "pipeline/tasks/__init__.py"]
+
+
+def test_the_hash_of_a_task_covers_only_its_code(code: Path) -> None:
+    """An edit changes only the hashes of the tasks that import the file."""
+    before = {name: tasks.code_of(name) for name in tasks.NAMES}
+    assert len(set(before.values())) == len(tasks.NAMES)
+    for file, wanted in {
+        "tasks/span_extraction.py": {"span_extraction"},
+        "metrics/roles.py": {"semantic_role_labeling"},
+        "tasks/shared/tagging.py": {"token_classification", "semantic_role_labeling"},
+        "tasks/base/features.py": set(tasks.NAMES),
+        "model/prompt.py": set(),
+    }.items():
+        with (code / "pipeline" / file).open("a", encoding="utf-8") as opened:
+            opened.write("# edited\n")
+        after = {name: tasks.code_of(name) for name in tasks.NAMES}
+        assert {name for name in tasks.NAMES if after[name] != before[name]} == wanted, file
+        before = after
 
 
 INTERRUPTED = """

@@ -6,8 +6,6 @@ The tests share a project and run in the order of this file. Each test starts fr
 is up to date.
 """
 
-import ast
-import functools
 import json
 import re
 import shutil
@@ -15,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from ruamel.yaml import YAML
 
 from pipeline.config import load_json
 from pipeline.data.recipe import load_recipe
-from pipeline.tasks import NAMES
 from pipeline.world import write_corpus
 from tests.support.small_project import (
     IN_ONE_PROCESS,
@@ -42,6 +39,7 @@ from tests.support.small_project import (
 STAGES_OF_A_TASK = ("prepare", "featurize", "finetune", "evaluate", "release")
 ALL = (
     {
+        "code_files",
         "generate@ner",
         "report",
         "training_params",
@@ -59,7 +57,6 @@ ALL = (
 TRAININGS = sum(stage.startswith(("pretrain@", "finetune@", "baseline@")) for stage in ALL)
 PROBES = {"probe@multitask-world_srl", "out_of_domain@multitask-shift0", "transfer@world_srl"}
 ALL |= PROBES
-EVALUATIONS = {name for name in ALL if name.startswith("evaluate")}
 RATE = {
     "training_params",
     "finetune@world_ner",
@@ -71,6 +68,7 @@ RATE = {
 }
 ALWAYS = "backbone_files"  # the stage that runs in every repro
 WITHOUT_DVC = (
+    "code_files",
     "generate ner",
     "prepare world_ner",
     "prepare world_srl",
@@ -359,7 +357,11 @@ def test_an_edit_of_probes_reruns_probes_and_the_report(project: Project, first:
     code = project.folder / "pipeline/analysis/perturbations.py"
     before = code.read_text(encoding="utf-8")
     code.write_text(f"{before}# edited\n", encoding="utf-8")
-    assert project.repro().ran == {*PROBES, *EVALUATIONS, "report"}
+    assert project.repro().ran == {
+        "code_files",
+        "probe@multitask-world_srl",
+        "out_of_domain@multitask-shift0",
+    }
     code.write_text(before, encoding="utf-8")
     project.values["probe"]["rows"] = 10
     project.write_params()
@@ -482,185 +484,18 @@ def stages_of(path: Path) -> dict[str, dict[str, Any]]:
 STAGES = stages_of(ROOT / "dvc.yaml")
 
 
-def module_files(name: str) -> Iterator[Path]:
-    """The files that an import of a module runs: its file and the __init__.py of its packages.
-
-    The name is the full name of a module of this project.
-    """
-    parts = name.split(".")
-    if parts[0] not in ("pipeline", "stages"):
-        return
-    for end in range(1, len(parts) + 1):
-        path = Path(*parts[:end])
-        yield from (
-            file
-            for file in (path.with_suffix(".py"), path / "__init__.py")
-            if (ROOT / file).is_file()
-        )
-
-
-@functools.cache
-def imported(file: Path) -> frozenset[Path]:
-    """The project files that a file imports, also in functions and for type checking."""
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, (
-                f"{file}:{node.lineno}: use an absolute import, because this test reads only those"
-            )
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found.update(path for name in names for path in module_files(name))
-    return frozenset(found)
-
-
-@functools.cache
-def holds_code(file: Path) -> bool:
-    """Whether a file has more than a docstring. A docstring changes no result."""
-    return len(ast.parse((ROOT / file).read_text(encoding="utf-8")).body) > 1
-
-
-def closure(start: Path) -> set[str]:
-    """The project files that run with the stage file `start`.
-
-    They include the templates in the packages of the imported modules.
-    """
-    seen: set[Path] = set()
-    todo = {start, *module_files("stages")}
-    while todo:
-        file = todo.pop()
-        seen.add(file)
-        todo |= imported(file) - seen
-    templates = {
-        path.relative_to(ROOT) for file in seen for path in (ROOT / file).parent.glob("*.j2")
-    }
-    return {str(path) for path in seen if holds_code(path)} | {str(path) for path in templates}
-
-
-def covered(file: str, declared: Iterable[str]) -> bool:
-    """Whether a file or one of its parent folders is declared."""
-    return any(file == dep or file.startswith(f"{dep}/") for dep in declared)
-
-
-# A stage that runs tasks by name gets the hash of their code from `prepare`. The stages `prepare`
-# and `report` declare both folders completely; `report` reads texts from the tasks.
-TASK_FOLDERS = ("pipeline/tasks", "pipeline/metrics")
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_code_that_dvc_hashes_is_the_code_that_runs(name: str) -> None:
-    """Every file of a stage or its folder is declared, and every declared path is used."""
-    stage = STAGES[name]
-    match = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
-    assert match, stage["cmd"]
-    declared = [dep for dep in stage["deps"] if dep.startswith(("pipeline/", "stages/"))]
-    runs = closure(Path("stages") / f"{match[1]}.py") | (
-        {*TASK_FOLDERS} if match[1] in ("prepare", "report") else set()
-    )
-    add = sorted(file for file in runs if not covered(file, declared))
-    remove = [dep for dep in declared if not any(covered(file, [dep]) for file in runs)]
-    assert not add, (
-        f"dvc.yaml: {name}: deps: add {', '.join(add)} (or their folders); remove "
-        f"{', '.join(remove) or 'none'}"
-    )
-    assert not remove, f"dvc.yaml: {name}: deps: remove {', '.join(remove)}"
-    assert len(declared) == len(set(declared)), f"dvc.yaml: {name}: deps: remove duplicate files"
-    inside = [dep for dep in declared if covered(str(Path(dep).parent), declared)]
-    assert not inside, f"dvc.yaml: {name}: deps: remove {', '.join(inside)}; the folder is declared"
-
-
-def test_code_is_declared_by_folders() -> None:
-    """A short list of dependencies shows the data of each stage clearly."""
-    declared = [
-        dep
-        for stage in STAGES.values()
-        for dep in stage["deps"]
-        if dep.startswith(("pipeline/", "stages/"))
-    ]
-    assert len(declared) <= 17 * len(STAGES)
-
-
-def test_the_import_closure_sees_every_kind_of_import() -> None:
-    """Checks `closure` itself.
-
-    The cases are a stage, its command, an `__init__.py`, an import in `if TYPE_CHECKING`, and a
-    template.
-    """
-    assert {
-        "stages/runtime/entry.py",
-        "stages/runtime/paths.py",
-        "pipeline/tasks/__init__.py",
-        "pipeline/pretrained/tokenizer.py",
-    } <= closure(Path("stages/prepare.py"))
-    assert "pipeline/report/report.md.j2" in closure(Path("stages/report.py"))
-    assert "pipeline/training/trainer.py" not in closure(Path("stages/prepare.py"))
-
-
-def test_only_tasks_are_imported_by_a_computed_name() -> None:
-    """`closure` does not find imports with computed names."""
-    files = [file for folder in ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
-    assert len(files) > 40
-    computed = [
-        file
-        for file in files
-        if re.search(r"import_module|__import__", file.read_text(encoding="utf-8"))
-    ]
-    assert computed == [ROOT / "pipeline/tasks/__init__.py"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_code_of_a_task_is_hashed_or_declared_by_its_stages(name: str) -> None:
-    hashed = [
-        file
-        for file in closure(Path(f"pipeline/tasks/{name}.py"))
-        if file.startswith(TASK_FOLDERS) and not file.startswith("pipeline/tasks/base/")
-    ]
-    shared = closure(Path(f"pipeline/tasks/{name}.py")) - {*hashed, "stages/__init__.py"}
-    users = [
-        stage
-        for stage, values in STAGES.items()
-        if covered("pipeline/tasks/__init__.py", values["deps"])
-    ]
-    assert {"featurize", "mix", "pretrain", "finetune", "evaluate"} <= set(users)
-    for stage in users:
-        assert not [file for file in shared if not covered(file, STAGES[stage]["deps"])], stage
-
-
-def test_the_hash_of_a_task_covers_only_its_code(tmp_path: Path) -> None:
-    """An edit changes only the hashes of the tasks that import the file."""
-    shutil.copytree(
-        ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    script = f"from pipeline.tasks import code_of; print(*map(code_of, {list(NAMES)}))"
-
-    def hashes() -> dict[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
-        )
-        return dict(zip(NAMES, done.stdout.split(), strict=True))
-
-    before = hashes()
-    assert len(set(before.values())) == len(NAMES)
-    taggers = {"token_classification", "semantic_role_labeling"}
-    for file, wanted in {
-        "tasks/span_extraction.py": {"span_extraction"},
-        "metrics/roles.py": {"semantic_role_labeling"},
-        "tasks/shared/tagging.py": taggers,
-        "tasks/shared/validation.py": {
-            name
-            for name in NAMES
-            if "pipeline/tasks/shared/validation.py" in closure(Path(f"pipeline/tasks/{name}.py"))
-        },
-        "tasks/base/features.py": set(),
-    }.items():
-        with (tmp_path / "pipeline" / file).open("a", encoding="utf-8") as opened:
-            opened.write("# edited\n")
-        after = hashes()
-        assert {name for name in NAMES if after[name] != before[name]} == wanted, file
-        before = after
+def test_every_stage_depends_on_its_code() -> None:
+    """The stage `code_files` lists the code of all stages, so it depends on all of it."""
+    for name, stage in STAGES.items():
+        module = re.match(r"exec python -m stages\.(\w+)( |$)", stage["cmd"])
+        assert module, stage["cmd"]
+        code = [
+            path
+            for path in stage["deps"]
+            if path.startswith(("pipeline", "stages", "data/code_files"))
+        ]
+        own = [f"data/code_files/{module[1]}.json"]
+        assert code == (["pipeline", "stages"] if name == "code_files" else own), name
 
 
 def test_dvc_yaml_runs_every_stage_module() -> None:
