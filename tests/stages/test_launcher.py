@@ -33,6 +33,7 @@ from tests.support.small_project import (
 )
 
 BEFORE = (
+    "code_files",
     "generate ner",
     "prepare world_ner",
     "prepare world_srl",

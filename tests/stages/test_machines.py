@@ -41,6 +41,7 @@ pytestmark = [
     ),
 ]
 BEFORE = (
+    "code_files",
     "generate ner",
     "prepare world_ner",
     "prepare world_srl",
