@@ -197,10 +197,25 @@ def about_mixture(mixture: Mixture) -> str:
 def about_task(runs: Sequence[RunResult]) -> str:
     """The best arm and its distance to multitask, and the unsupported features of the task type.
 
-    Also whether the shared prompt has not seen the task's corpus.
+    Also the score of a model that answers no question, and whether the shared prompt has not seen
+    the task's corpus.
     """
     features = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
-    return " ".join(filter(None, [_ranking(runs), *map(_unseen, runs), features]))
+    sentences = [_ranking(runs), _without_answers(runs), *map(_unseen, runs), features]
+    return " ".join(filter(None, sentences))
+
+
+def _without_answers(runs: Sequence[RunResult]) -> str:
+    """The score of "no answer" to every question, if some questions are unanswerable."""
+    for run in runs:
+        test = run.metrics.test if run.metrics else {}
+        unanswerable, questions = test.get("NoAns_total"), test.get("total")
+        if unanswerable and questions:
+            return (
+                f"A model that answers no question has {score(100 * unanswerable / questions)} "
+                f"{metric_name(runs)}; compare also the answerable questions."
+            )
+    return ""
 
 
 def _unseen(run: RunResult) -> str:

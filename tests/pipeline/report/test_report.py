@@ -504,6 +504,18 @@ def test_the_report_names_a_metric_by_character(root: Path) -> None:
     assert "Lewis et al. 2020" in html
 
 
+def test_the_report_has_the_score_of_no_answer_to_all_questions(root: Path) -> None:
+    sentence = (
+        "A model that answers no question has 26.5 F1; compare also the answerable questions."
+    )
+    assert "answers no question" not in write(root)[1], "the metrics do not have the numbers"
+    path = root / "results/multitask/qa/metrics.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["test"] |= {"total": 200, "HasAns_total": 147, "NoAns_total": 53}
+    put(path, values)
+    assert write(root)[1].count(sentence) == 1
+
+
 def test_the_same_inputs_give_the_same_bytes(root: Path) -> None:
     assert write(root, "one") == write(root, "two")
 
