@@ -136,13 +136,13 @@ def _check_generates_text(name: str, state: ServerState) -> None:
 
 async def _stream(request: Request, state: ServerState, row: Any) -> streams.TextStream:
     """The answer to a row as events."""
-    if problem := row_problem(row, 0):
-        raise HTTPException(422, problem)
 
     def describe(answer: Answer) -> Json:
         state.metrics.rows([_task_of(row, state)], [answer])
         return _answer(0, row, answer, html=False)
 
+    if problem := row_problem(row, 0):
+        raise HTTPException(422, describe(UserError(problem))["errors"])
     return await streams.stream_text(request, state, {**row, "where": "rows[0]"}, describe)
 
 

@@ -58,7 +58,7 @@ async def stream_text(
             request, state.thread, lambda: state.thread.call(steps.step, [row]), limits
         )
         if piece is None and isinstance(error := steps.result.result(), UserError):
-            raise HTTPException(422, error.problems)
+            raise HTTPException(422, describe(error)["errors"])
         events = _events(state, steps, piece, deadline, describe)
         return TextStream(events, cleanup.pop_all().close)
 

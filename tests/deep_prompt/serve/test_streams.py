@@ -100,6 +100,8 @@ def test_a_bad_request_is_refused_before_the_events(server: Running) -> None:
     assert refusal(server, "story", {"source": " "})[0] == 422
     assert refusal(server, "story", STORY | {"prompt": "no"})[1].startswith("rows[0]: prompt: no")
     assert refusal(server, "story", 5)[1].startswith("rows[0]: found int")
+    metrics = server.client.get("/metrics").text
+    assert 'deep_prompt_rows_total{status="error",task="story"} 2.0' in metrics
     assert server.state.num_streams == 0
 
 
