@@ -3,13 +3,11 @@
 import asyncio
 import json
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -18,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 from deep_prompt.serve.jobs import Answer
 from deep_prompt.serve.requests import BUG, busy, wait_for
 from deep_prompt.serve.state import ServerState
+from deep_prompt.serve.steps import Steps
 from pipeline.errors import UserError
 from pipeline.tasks.base.row import Row
 
-T = TypeVar("T")
 Json = dict[str, Any]
 MEDIA_TYPE = EventSourceResponse.media_type
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # a proxy must not hold events
@@ -63,14 +61,14 @@ async def stream_text(
         return TextStream(events, cleanup.pop_all().close)
 
 
-def _close(state: ServerState, steps: "Steps[Answer]") -> None:
+def _close(state: ServerState, steps: Steps[Answer]) -> None:
     state.num_streams -= 1
     state.thread.call(steps.close)
 
 
 async def _events(
     state: ServerState,
-    steps: "Steps[Answer]",
+    steps: Steps[Answer],
     piece: str | None,
     deadline: float,
     describe: Callable[[Answer], Json],
@@ -108,53 +106,3 @@ class TextStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._close()
-
-
-class Steps(Generic[T]):
-    """Runs a function in steps, each of which ends at a call of the function's callback.
-
-    The function has a thread of its own, which runs only while `step` waits for it. Between two
-    steps, the caller's thread is free for other work.
-    """
-
-    def __init__(self, function: Callable[[Callable[[str], None]], T]) -> None:
-        self.result: Future[T] = Future()
-        self._function = function
-        self._piece: str | None = None
-        self._resumed, self._paused = threading.Semaphore(0), threading.Semaphore(0)
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
-
-    def step(self) -> str | None:
-        """Run the function to its next call of the callback, and return the argument of the call.
-
-        None at the end of the function; `result` is then done.
-        """
-        if self._thread.ident is None:
-            self._thread.start()
-        else:
-            self._resumed.release()
-        self._paused.acquire()
-        return self._piece
-
-    def close(self) -> None:
-        """End the function if it waits in its callback, which then raises an exception."""
-        if self._thread.is_alive():
-            self._is_closed = True
-            self._resumed.release()
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self.result.set_result(self._function(self._pause))
-        except BaseException as error:  # The reader of `result` handles it.
-            self.result.set_exception(error)
-        self._piece = None
-        self._paused.release()
-
-    def _pause(self, piece: str) -> None:
-        self._piece = piece
-        self._paused.release()
-        self._resumed.acquire()
-        if self._is_closed:
-            raise GeneratorExit

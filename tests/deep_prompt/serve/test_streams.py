@@ -15,7 +15,7 @@ import pytest
 from deep_prompt.serve.jobs import Answer, Answers
 from deep_prompt.serve.model import ServedModel
 from deep_prompt.serve.settings import Limits, Settings
-from deep_prompt.serve.streams import Steps
+from deep_prompt.serve.steps import Steps
 from pipeline.tasks.base.row import Row
 from tests.support.serving import TEXT, Running, make_text_artifacts, serving_folders
 
