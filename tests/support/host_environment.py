@@ -17,7 +17,8 @@ def make_environment(folder: Path, *install: str) -> dict[str, str]:
     (packages,) = folder.glob("lib/python*/site-packages")
     hosts = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (packages / "host.pth").write_text("\n".join(hosts) + "\n", encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install"]
-    subprocess.run([*pip, "--quiet", "--disable-pip-version-check", *install], check=True)
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install"]
+    command = [*pip, "--quiet", "--disable-pip-version-check", *install]
+    subprocess.run(command, env=kept, check=True)
     return kept | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
