@@ -8,7 +8,13 @@ import deep_prompt
 from pipeline.artifacts.location import FILES, locate_artifact
 from pipeline.errors import UserError
 from pipeline.inference.predictor import Predictor
-from pipeline.interop.hub import artifact_files, check_repo, check_upload, upload
+from pipeline.interop.hub import (
+    COMMIT_MESSAGE,
+    artifact_files,
+    check_repo,
+    check_upload,
+    upload,
+)
 from pipeline.pretrained.location import hub_folder
 
 
@@ -84,11 +90,21 @@ class Model:
         for file in files:
             shutil.copyfile(file, folder / file.name)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = COMMIT_MESSAGE,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
         """Upload the artifact to OWNER/NAME, as `deep-prompt publish` does without a git commit.
 
+        The repository is created if it does not exist, for its owner only if it is `private`.
         Returns the address of the hub's commit. Raises UserError if there is no model card or no
         token, or if the hub refuses.
         """
         check_upload(self.folder, repo_id, token)
-        return upload(self.folder, repo_id, private=private, token=token)
+        return upload(
+            self.folder, repo_id, private=private, token=token, commit_message=commit_message
+        )

@@ -11,6 +11,7 @@ from pipeline.artifacts.config import load_config
 from pipeline.artifacts.location import FILES
 from pipeline.errors import UserError
 
+COMMIT_MESSAGE = "Upload a deep-prompt artifact"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -45,6 +46,7 @@ def upload(
     private: bool = False,
     token: str | None = None,
     commit: str | None = None,
+    commit_message: str = COMMIT_MESSAGE,
 ) -> str:
     """Upload an artifact to OWNER/NAME on the hub; returns the address of the hub's commit.
 
@@ -55,11 +57,8 @@ def upload(
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        uploaded = api.create_commit(
-            repo,
-            list(_operations(artifact, commit)),
-            commit_message="Upload a deep-prompt artifact",
-        )
+        operations = list(_operations(artifact, commit))
+        uploaded = api.create_commit(repo, operations, commit_message=commit_message)
     except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
         raise UserError(
             f"{repo}: {str(error).splitlines()[0]}; check the network, the token and the name of "

@@ -104,8 +104,8 @@ def test_the_files_are_pushed_to_the_hub(artifact: Path, monkeypatch: pytest.Mon
         def create_repo(self, repo: str, **options: Any) -> None:
             calls.append((repo, options))
 
-        def create_commit(self, repo: str, operations: Any, **_: Any) -> SimpleNamespace:
-            calls.append({operation.path_in_repo for operation in operations})
+        def create_commit(self, repo: str, operations: Any, commit_message: str) -> SimpleNamespace:
+            calls.append({operation.path_in_repo for operation in operations} | {commit_message})
             return SimpleNamespace(commit_url=f"https://hub/{repo}/commit/1")
 
     monkeypatch.setattr(hub, "HfApi", Api)
@@ -113,7 +113,8 @@ def test_the_files_are_pushed_to_the_hub(artifact: Path, monkeypatch: pytest.Mon
     model = deep_prompt.Model.from_pretrained(artifact)
     with pytest.raises(deep_prompt.UserError, match="found no token"):
         model.push_to_hub("o/n")
-    assert model.push_to_hub("o/n", private=True, token="t") == "https://hub/o/n/commit/1"
+    address = model.push_to_hub("o/n", commit_message="first", private=True, token="t")
+    assert address == "https://hub/o/n/commit/1"
     token, (repo, options), files = calls
     assert (token, repo, options) == ("t", "o/n", {"private": True, "exist_ok": True})
-    assert files == {path.name for path in artifact.iterdir()} - {"notes.txt"}
+    assert files == {path.name for path in artifact.iterdir()} - {"notes.txt"} | {"first"}
