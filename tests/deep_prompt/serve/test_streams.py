@@ -177,6 +177,29 @@ def test_the_limits_hold_and_a_client_that_leaves_frees_its_place(
         assert not [thread for thread in threading.enumerate() if thread.name == "steps"]
 
 
+def test_a_text_that_has_begun_outlives_its_artifact(
+    artifacts: dict[str, Path], server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, original = all_events(server), ServedModel.write
+
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+        def slow(piece: str) -> None:
+            time.sleep(0.2)  # so that the artifact is removed meanwhile
+            on_text(piece)
+
+        return original(model, row, slow)
+
+    monkeypatch.setattr(ServedModel, "write", write)
+    token = "a long token"
+    with serving_folders(artifacts, Settings(admin_token=token)) as running:
+        with streaming(running) as stream:
+            first = next(stream)
+            headers = {"authorization": f"Bearer {token}"}
+            removed = running.client.delete("/v1/artifacts/story", headers=headers)
+            assert (removed.status_code, [first, *stream]) == (200, expected)
+        assert refusal(running, "story", STORY)[0] == 404
+
+
 def test_a_late_text_ends_with_an_error(
     artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
