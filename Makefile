@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: repro test test-fast chaos fuzz test-serve test-page test-cluster lint clean preset backbones \
-    problems decoder screenshot package docs
+    problems decoder screenshot package docs notebooks test-versions
 
 repro: $(INSTALLED)
 	@deep-prompt check
@@ -76,6 +76,14 @@ package: $(INSTALLED)
 # Build the documentation in build/site, without network.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# Run the notebooks, and keep their outputs in them.
+notebooks: $(INSTALLED)
+	python -m tests.support.notebooks
+
+# Test the model families on the oldest and the newest transformers that setup.cfg allows.
+test-versions: $(INSTALLED)
+	python -m tests.support.transformers_versions
 
 # make preset NAME=real_small DATA_ROOT=/path/to/corpora
 preset: $(INSTALLED)

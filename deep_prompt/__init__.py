@@ -7,7 +7,8 @@
     for prediction in model.predict([{"tokens": ["Ada", "met", "Bo"]}]):
         print(prediction.result)
 
-or attach a prompt to a model of transformers, to train it in a loop of your own.
+or load one artifact by the conventions of the Hugging Face hub (`Model.from_pretrained`), or attach
+a prompt to a model of transformers, to train it in a loop of your own.
 
 This page is the public API. `pipeline` is the library below it, `stages` the DVC stages, and
 `deep_prompt.cli` the command `deep-prompt`.
@@ -23,6 +24,7 @@ from pipeline.errors import UserError
 # Functions therefore import them.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    from deep_prompt.model import Model
     from pipeline.artifacts.config import ArtifactConfig
     from pipeline.inference.prediction import Prediction, Predictions
     from pipeline.inference.predictor import Predictor
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArtifactConfig",
     "Decoding",
+    "Model",
     "Prediction",
     "Predictions",
     "Predictor",
@@ -101,6 +104,10 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Model":
+        from deep_prompt import model
+
+        return model.Model
     if name == "Predictor":
         from pipeline.inference import predictor
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.agreement import agreement, confidence_measures, sample
+from pipeline.analysis.bootstrap import score_interval
 from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.analysis.generated_samples import generated_samples
@@ -56,6 +57,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     """Write the scores to results/ARM/TASK and the predictions to predictions/ARM/TASK.
 
     The scores are metrics.json, labels.tsv, and score.json, the primary scores for `dvc exp show`.
+    metrics.json also has the 95 % interval of the primary test score (null if it has none).
     The predictions are test.jsonl and Parquet files for the report: counts per unit, confidence of
     decisions and claims, the claims themselves, for questions other measures of confidence, and
     some generated texts. A file is absent if the kind of task does not support it.
@@ -112,6 +114,11 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         thresholds |= temperature(decisions["validation"])
     scores = {split: score(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
+    counts = (
+        task.counts(test.examples, predicted["test"], test.classes)
+        if isinstance(task, HasUnits)
+        else None
+    )
     metrics = {
         "primary": primary,
         "task": summary["task"],
@@ -120,19 +127,21 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         "rows": {"train": summary["splits"]["train"]["examples"]}
         | {split: len(data.examples) for split, data in splits.items()},
         **{split: score.overall for split, score in scores.items()},
+        "interval": counts and score_interval(counts, primary),
     }
     output, predictions = RESULTS / folder, PREDICTIONS / folder
     _write_scores(output, metrics, scores, _headline(folder, scores, primary))
     with atomic_folder(predictions) as temporary:
         _write_predictions(temporary / "test.jsonl", test.examples, predicted["test"])
-        if isinstance(task, HasUnits):
-            _write_counts(temporary, task.counts(test.examples, predicted["test"], test.classes))
+        if counts is not None:
+            _write_counts(temporary, counts)
         if confidence:
-            confidences, claims = confidence_tables(
-                confidence, test, predicted["test"], decisions["test"], thresholds
+            _write_confidence(
+                temporary,
+                *confidence_tables(
+                    confidence, test, predicted["test"], decisions["test"], thresholds
+                ),
             )
-            confidences.to_parquet(temporary / "confidences.parquet", index=False)
-            claims.to_parquet(temporary / "claims.parquet", index=False)
         if (texts := generated_samples(test, predicted["test"])) is not None:
             texts.to_parquet(temporary / "texts.parquet", index=False)
         if agreements is not None:
@@ -254,6 +263,11 @@ def _write_counts(folder: Path, counts: UnitCounts) -> None:
         folder / "counts.parquet", index=False
     )
     write_json(folder / "formulas.json", counts.formulas)
+
+
+def _write_confidence(folder: Path, confidences: pd.DataFrame, claims: pd.DataFrame) -> None:
+    confidences.to_parquet(folder / "confidences.parquet", index=False)
+    claims.to_parquet(folder / "claims.parquet", index=False)
 
 
 if __name__ == "__main__":

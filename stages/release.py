@@ -29,7 +29,14 @@ def release(name: str) -> None:
     card = model_card(name, config, metrics, corpora)
     primary = metrics["primary"]
     scores = ArtifactScores(
-        {name: TestScore(primary, float(metrics["test"][primary]), metrics["rows"]["test"])},
+        {
+            name: TestScore(
+                primary,
+                float(metrics["test"][primary]),
+                metrics["rows"]["test"],
+                metrics.get("interval"),
+            )
+        },
         {corpus: facts.license for corpus, facts in corpora.items()},
     )
     with atomic_folder(output) as temporary:

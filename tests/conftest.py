@@ -38,6 +38,7 @@ SLOW = (
     "main",
     "stages",
     "serve_process",
+    "notebooks",
     "new_kind",
     "text_task",
     "code_hash",

@@ -2,15 +2,21 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
 from pipeline.arms import ARMS
 from pipeline.params import TrainParams
+from pipeline.report import probes, write_report
+from stages.runtime.params import load_params
 from tests.support.paths import ROOT
 
 pytest.importorskip("mkdocs", reason="needs the extra `docs`")
-from docs.pages import arms, commands, hooks, params, results
+pytest.importorskip("nbconvert", reason="needs the extra `docs`")
+from docs.pages import arms, commands, figures, hooks, notebooks, params, results
+
+RESULTS = ROOT / "results"
 
 
 def rows(section: str) -> dict[str, list[str]]:
@@ -46,6 +52,35 @@ def test_every_command_and_arm_has_a_section() -> None:
     assert all(f"## {command.name}\n" in text for command in COMMANDS)
     assert "usage: deep-prompt predict" in text
     assert all(f"## `{arm}`" in arms.page() for arm in ARMS)
+
+
+def test_the_figures_of_a_report_are_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of the results in git has tables and plots of most sections."""
+    monkeypatch.chdir(ROOT)
+    project = load_params()
+    probed = probes.sections(RESULTS, project.probe.arms, project.probe.tasks, ())
+    tasks, arms_compared = tuple(project.tasks), project.compared_arms
+    write_report(
+        RESULTS, tmp_path, ROOT / "runs", [], tasks, arms_compared, tmp_path, extra_sections=probed
+    )
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    captions = re.findall(r"<(?:caption|figcaption)>(.*?)</", html)
+    assert len(captions) > 15
+    listed = re.findall(r"(?m)^\| (.+?) \| ([a-z ]+) \| (.*) \|$", figures.page())
+    patterns = [re.sub("[A-Z]{3,}", ".+", re.escape(caption)) for caption, _, _ in listed]
+    for caption in captions:
+        assert any(re.fullmatch(pattern, caption) for pattern in patterns), caption
+    assert len(listed) > 35
+    assert all(text for _, _, text in listed), "the code of a figure has a docstring"
+
+
+def test_notebooks_are_pages_with_their_outputs() -> None:
+    (path,) = (ROOT / "notebooks").glob("predict.ipynb")
+    text = notebooks.markdown(path)
+    assert "[PER" in text or "<mark" in text
+    assert hooks.COPIES["notebooks/predict.ipynb"] == "notebooks/predict.md"
 
 
 def test_results_are_a_front_page_and_a_page_for_each_section() -> None:

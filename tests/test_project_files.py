@@ -51,7 +51,8 @@ def test_lower_bounds_of_dependencies_are_versions_that_were_tested() -> None:
     setup.read(ROOT / "setup.cfg")
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
     for requirement in setup["options"]["install_requires"].split():
-        assert requirement.lower().replace(">=", "==") in constraints, requirement
+        if not requirement.startswith("transformers"):  # `make test-versions` tests its bound
+            assert requirement.lower().replace(">=", "==") in constraints, requirement
 
 
 def test_pre_commit_runs_the_commands_of_make_lint() -> None:

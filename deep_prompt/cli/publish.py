@@ -1,13 +1,10 @@
 """deep-prompt publish: upload an artifact to the Hugging Face hub, or write a Space."""
 
 import json
-import re
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deep_prompt.cli.arguments import add_artifact_argument
 from deep_prompt.cli.space import write_space
@@ -19,10 +16,6 @@ from stages.runtime.paths import BACKBONE_FILES, MODELS
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
-
-UPLOADED = ("*.json", "*.safetensors", "README.md")
 FILES = ("dvc.yaml", "params.yaml")
 INPUTS = (*FILES, "data_recipes", "pipeline", "stages")
 
@@ -75,54 +68,11 @@ def publish(arguments: Namespace) -> None:
 
 
 def _upload(artifact: Path, arguments: Namespace) -> None:
-    from huggingface_hub import HfApi, get_token
+    from pipeline.interop.hub import check_upload, upload
 
-    from pipeline.artifacts.config import load_config
-
-    load_config(artifact)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.repo):
-        raise UserError(f"--repo: found {arguments.repo!r}; write OWNER/NAME")
-    if not (artifact / "README.md").exists():
-        raise UserError(
-            f"--artifact: {artifact} has no README.md, the model card with the training "
-            "data; publish an output of the stage release (models/TASK), or write a README.md"
-        )
-    if get_token() is None:
-        raise UserError(
-            "publish: found no token for the hub; log in with `hf auth login`, or set HF_TOKEN"
-        )
-    commit = _commit(artifact)
-    api = HfApi()
-    try:
-        api.create_repo(arguments.repo, private=arguments.private, exist_ok=True)
-        uploaded = api.create_commit(
-            arguments.repo,
-            list(_operations(artifact, commit)),
-            commit_message="Upload a deep-prompt artifact",
-        )
-    except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
-        raise UserError(
-            f"publish: {arguments.repo}: {str(error).splitlines()[0]}; check the network, the "
-            "token and the name of the repository"
-        ) from error
-    log(f"published {artifact}: {uploaded.commit_url}")
-
-
-def _operations(artifact: Path, commit: str | None) -> "Iterator[CommitOperationAdd]":
-    """Yield one operation per file. Add the commit to config.json and README.md."""
-    from huggingface_hub import CommitOperationAdd
-
-    for path in sorted({path for pattern in UPLOADED for path in artifact.glob(pattern)}):
-        content: Path | bytes = path
-        if commit and path.name == "config.json":
-            config = json.loads(path.read_text(encoding="utf-8"))
-            config["provenance"]["commit"] = commit
-            content = json.dumps(config, sort_keys=True, indent=2).encode() + b"\n"
-        elif commit and path.name == "README.md":
-            content = (
-                path.read_bytes() + f"\nProduced by the pipeline at commit `{commit}`.\n".encode()
-            )
-        yield CommitOperationAdd(path.name, content)
+    check_upload(artifact, arguments.repo)  # before DVC looks for the commit
+    address = upload(artifact, arguments.repo, private=arguments.private, commit=_commit(artifact))
+    log(f"published {artifact}: {address}")
 
 
 def _commit(artifact: Path) -> str | None:

@@ -73,6 +73,7 @@ def _add_limits(parser: ArgumentParser) -> None:
         ("--max-characters", 20_000, "characters of a row"),
         ("--max-body-bytes", 4_000_000, "bytes of a request"),
         ("--max-queued-rows", 4096, "rows that wait; more get status 503"),
+        ("--max-streams", 16, "texts that are generated as events; more get status 503"),
         ("--max-connections", 512, "open connections"),
         ("--timeout", 30, "seconds from a request to its answer"),
     ):
@@ -183,6 +184,7 @@ def _settings(arguments: Namespace) -> "Settings":
             body_bytes=arguments.max_body_bytes,
             queued_rows=arguments.max_queued_rows,
             seconds=arguments.timeout,
+            streams=arguments.max_streams,
             connections=arguments.max_connections,
         ),
         arguments.admin_token,

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deep_prompt.serve.changing_routes import administering, correcting
 from deep_prompt.serve.metrics import Metrics
+from deep_prompt.serve.requests import BUG
 from deep_prompt.serve.routes import describing, predicting
 from deep_prompt.serve.schemas import add_task_types
 from deep_prompt.serve.state import ServerState
@@ -118,4 +119,4 @@ async def _user_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:
     _logger.error("%s %s failed: %s", request.method, request.url.path, error)
-    return AsciiResponse({"errors": ["a bug of the server; its log has the traceback"]}, 500)
+    return AsciiResponse({"errors": [BUG]}, 500)

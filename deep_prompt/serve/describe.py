@@ -10,7 +10,12 @@ from pipeline.display.highlighting import label_colors
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.prompt_variants import prompt_numbers
 from pipeline.tasks import task_named
-from pipeline.tasks.base.capabilities import HasConfidence, MarksPredicate, TagsWords
+from pipeline.tasks.base.capabilities import (
+    GeneratesText,
+    HasConfidence,
+    MarksPredicate,
+    TagsWords,
+)
 from pipeline.tasks.base.row import ValueKind
 
 TEXT = "Ada Lovelace was born in London."
@@ -85,6 +90,7 @@ def _description(
         "keys": list(kind.query_keys),
         "accepts_text": isinstance(kind, TagsWords),
         "marks_predicate": isinstance(kind, MarksPredicate),
+        "generates_text": isinstance(kind, GeneratesText),
         "example": example_row(name, head),
         "corpora": [
             {"name": corpus, "license": scores.licenses.get(corpus)}

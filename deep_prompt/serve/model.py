@@ -1,7 +1,7 @@
 """The served artifacts, their predictor, and its answers. Only the model's thread may use it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,27 @@ class ServedModel:
         """
         self._passes = []
         answers: list[Answer | None] = [None] * len(rows)
-        for name in dict.fromkeys(str(row.get(PROMPT) or "") for row in rows):
-            numbers = [n for n, row in enumerate(rows) if str(row.get(PROMPT) or "") == name]
+        for name in dict.fromkeys(map(_prompt_of, rows)):
+            numbers = [number for number, row in enumerate(rows) if _prompt_of(row) == name]
             for number, answer in zip(numbers, self._under(name, rows, numbers), strict=True):
                 answers[number] = answer
         return Answers([answer for answer in answers if answer is not None], self._passes)
 
-    def _under(self, name: str, rows: Sequence[Row], numbers: Sequence[int]) -> list[Answer]:
+    def write(self, row: Row, on_text: Callable[[str], object]) -> Answer:
+        """Answer a row of a task that generates text.
+
+        `on_text` is called with each piece of the text as soon as its tokens are chosen.
+        """
+        (answer,) = self._under(_prompt_of(row), [row], [0], on_text)
+        return answer
+
+    def _under(
+        self,
+        name: str,
+        rows: Sequence[Row],
+        numbers: Sequence[int],
+        on_text: Callable[[str], object] | None = None,
+    ) -> list[Answer]:
         """The answers to the rows with these numbers, under the prompt `name` ("": their own)."""
         try:
             predictor = self._variant(name)
@@ -75,7 +89,12 @@ class ServedModel:
         found = {
             prediction.id: prediction
             for prediction in predictor.predict(
-                numbered, self._batch_tokens, "skip", errors.append, chunk=len(numbered)
+                numbered,
+                self._batch_tokens,
+                "skip",
+                errors.append,
+                chunk=len(numbered),
+                on_text=on_text,
             )
         }
         remaining = iter(errors)
@@ -136,6 +155,10 @@ class ServedModel:
         padding = batch.attention_mask.numel() - tokens
         tasks = len(Counter(batch.tasks.tolist()))
         self._passes.append(Pass(len(batch.rows), tasks, tokens, padding))
+
+
+def _prompt_of(row: Row) -> str:
+    return str(row.get(PROMPT) or "")
 
 
 def named_folders(artifacts: Sequence[Path | str]) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from pipeline.tasks.base.row import Row
 T = TypeVar("T")
 RETRY_SECONDS = 1
 CLIENT_LEFT = 499  # the status that nginx uses; only the metrics see it
+BUG = "a bug of the server; its log has the traceback"
 
 
 async def read_json(request: Request, limits: Limits) -> Any:
@@ -86,6 +87,11 @@ def row_problem(row: Any, number: int) -> str | None:
     return None
 
 
+def busy(reason: str) -> HTTPException:
+    """The error of a request that the server has no room for."""
+    return HTTPException(503, f"{reason}; try again later", {"retry-after": str(RETRY_SECONDS)})
+
+
 async def wait_for(
     request: Request, thread: ModelThread, submit: Callable[[], "Future[T]"], limits: Limits
 ) -> T:
@@ -97,8 +103,7 @@ async def wait_for(
     try:
         result = asyncio.wrap_future(submit())
     except QueueFullError:
-        message = f"{thread.queued_rows} rows wait already; try again later"
-        raise HTTPException(503, message, {"retry-after": str(RETRY_SECONDS)}) from None
+        raise busy(f"{thread.queued_rows} rows wait already") from None
     left = asyncio.ensure_future(_disconnected(request))
     either: set[asyncio.Future[Any]] = {result, left}
     try:

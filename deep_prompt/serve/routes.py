@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from deep_prompt.serve import streams
 from deep_prompt.serve.jobs import Answer, Answers
 from deep_prompt.serve.requests import checked_rows, read_json, row_problem, wait_for
 from deep_prompt.serve.state import ServerState
@@ -82,19 +83,67 @@ async def predict(request: Request) -> Json:
     }
 
 
-@predicting.post("/v1/tasks/{name}", openapi_extra=body_of(_ROW), responses=_returns(_ANSWER))
-async def predict_one(name: str, request: Request) -> Json:
-    """Predict one row of a task; the row needs no key `task`."""
+_ANSWER_OR_EVENTS: dict[int | str, Json] = {
+    200: {
+        "content": {
+            "application/json": {"schema": _ANSWER},
+            streams.MEDIA_TYPE: {
+                "schema": {"type": "string", "description": streams.DESCRIPTION},
+                "example": streams.EXAMPLE,
+            },
+        }
+    }
+}
+
+
+@predicting.post(
+    "/v1/tasks/{name}",
+    openapi_extra=body_of(_ROW),
+    responses=_ANSWER_OR_EVENTS,
+    response_model=None,
+)
+async def predict_one(name: str, request: Request) -> Json | streams.TextStream:
+    """Predict one row of a task; the row needs no key `task`.
+
+    With the header `Accept: text/event-stream`, a task that generates text answers with events.
+    """
     state: ServerState = request.app.state.server
     if name not in state.task_names:
         raise HTTPException(404, state.unknown_task(name))
+    as_events = streams.wants_events(request)
+    if as_events:
+        _check_generates_text(name, state)
     body = await read_json(request, state.settings.limits)
     row = {**body, "task": name} if isinstance(body, dict) else body
     rows = checked_rows([row], state.settings.limits)
+    if as_events:
+        return await _stream(request, state, row)
     (answer,) = (await _answer_rows(request, state, rows)).answers
     if isinstance(answer, UserError):
         raise HTTPException(422, answer.problems)
     return _answer(0, row, answer, html=False)
+
+
+def _check_generates_text(name: str, state: ServerState) -> None:
+    (task,) = (task for task in state.tasks if task["name"] == name)
+    if not task["generates_text"]:
+        raise HTTPException(
+            406,
+            f"the task {name!r} is of the type {task['type']}, and only generated texts are sent "
+            "as events; accept application/json",
+        )
+
+
+async def _stream(request: Request, state: ServerState, row: Any) -> streams.TextStream:
+    """The answer to a row as events."""
+
+    def describe(answer: Answer) -> Json:
+        state.metrics.rows([_task_of(row, state)], [answer])
+        return _answer(0, row, answer, html=False)
+
+    if problem := row_problem(row, 0):
+        raise HTTPException(422, describe(UserError(problem))["errors"])
+    return await streams.stream_text(request, state, {**row, "where": "rows[0]"}, describe)
 
 
 @predicting.post("/v1/attention", openapi_extra=body_of(_ROW))

@@ -10,7 +10,8 @@ class Limits:
 
     A request has at most `rows` rows and `body_bytes` bytes, and must arrive within `body_seconds`.
     A row has at most `characters` characters. At most `queued_rows` rows wait for the model. A
-    request that has no answer after `seconds` is dropped. At most `connections` are open.
+    request that has no answer after `seconds` is dropped. At most `streams` texts are generated as
+    events at a time. At most `connections` are open.
     """
 
     rows: int = 512
@@ -19,6 +20,7 @@ class Limits:
     body_seconds: float = 10.0
     queued_rows: int = 4096
     seconds: float = 30.0
+    streams: int = 16
     connections: int = 512
 
 

@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 
 class ServerState:
-    """What the routes share. `status` is "ready" after the warm-up and until a stop signal."""
+    """What the routes share.
+
+    `status` is "ready" after the warm-up and until a stop signal. `num_streams` is the number of
+    texts that are being sent as events.
+    """
 
     def __init__(self, model: ServedModel, settings: Settings) -> None:
         self.model, self.settings = model, settings
@@ -32,6 +36,7 @@ class ServerState:
             settings.batch_tokens,
             settings.limits.queued_rows,
         )
+        self.num_streams = 0
         self.metrics = Metrics(lambda: self.thread.queued_rows)
         folder = settings.corrections
         self.corrections = None if folder is None else Corrections(folder)

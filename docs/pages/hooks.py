@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from docs.pages import arms, commands, params, results  # noqa: E402
+from docs.pages import arms, commands, figures, notebooks, params, results  # noqa: E402
 
 COPIES = {
     "README.md": "index.md",
@@ -19,6 +19,7 @@ COPIES = {
     "CHANGELOG.md": "changelog.md",
     "zoo/open/README.md": "zoo.md",
     "benchmarks/RESULTS.md": "results/index.md",
+    **notebooks.PAGES,
 }
 """Files of the project -> their pages."""
 
@@ -26,6 +27,7 @@ _GENERATED = {
     "reference/params.md": params.page,
     "reference/commands.md": commands.page,
     "reference/arms.md": arms.page,
+    "reference/figures.md": figures.page,
 }
 # A text, or an image as in badges, and its target.
 _LINK = re.compile(r"(\[(?:!\[[^\]]*\]\([^)]*\)|[^\[\]])*\])\(([^)\s]+)\)")
@@ -35,7 +37,7 @@ _FENCE = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Add the pages that are not in docs/."""
-    pages = {page: (ROOT / file).read_text(encoding="utf-8") for file, page in COPIES.items()}
+    pages = {page: _text(ROOT / file) for file, page in COPIES.items()}
     pages |= results.pages(pages["results/index.md"])
     pages |= {name: page() for name, page in _GENERATED.items()}
     for name, text in pages.items():
@@ -43,6 +45,12 @@ def on_files(files: Files, *, config: Any) -> Files:
     (entry,) = (entry for entry in config.nav if "Results" in entry)
     entry["Results"] = [name for name in pages if name.startswith("results/")]
     return files
+
+
+def _text(file: Path) -> str:
+    if file.suffix == ".ipynb":
+        return notebooks.markdown(file)
+    return file.read_text(encoding="utf-8")
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:

@@ -104,6 +104,14 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
+def score_interval(counts: UnitCounts, metric: str) -> tuple[float, float] | None:
+    """The 95 % interval of a metric of one run; None also if it is not a function of the counts."""
+    if metric not in counts.formulas:
+        return None
+    (samples,) = resample([counts])
+    return interval(samples[metric])
+
+
 def difference(
     value: float, samples: NDArray[np.float64], other_samples: NDArray[np.float64]
 ) -> Difference:

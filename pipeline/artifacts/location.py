@@ -8,7 +8,8 @@ from pipeline.errors import UserError
 from pipeline.pretrained.location import hub_folder
 
 _HUB = re.compile(r"hub:([\w.-]+/[\w.-]+@[0-9a-f]{40})")
-_FILES = ("*.json", "*.safetensors", "README.md")
+FILES = ("*.json", "*.safetensors", "README.md")
+"""The files of an artifact on the hub."""
 
 
 def locate_artifact(artifact: Path | str) -> Path:
@@ -26,4 +27,4 @@ def locate_artifact(artifact: Path | str) -> Path:
             f"{text}: not a pinned revision of the hub; write hub:OWNER/NAME@ and 40 hexadecimal "
             "digits (the commit, under History on its page)"
         )
-    return hub_folder(match[1], _FILES, "artifact")
+    return hub_folder(match[1], FILES, "artifact")

@@ -184,7 +184,13 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         f"{metrics['test'][key]:.2f} | {metrics['validation'][key]:.2f} |"
         for key in names
     )
-    counts = metrics["rows"]
+    counts, interval = metrics["rows"], metrics.get("interval")
+    sampling = (
+        f"The 95 % interval of the test {metrics['primary']} is {interval[0]:.2f} to "
+        f"{interval[1]:.2f} (bootstrap of the test set, one training run). "
+        if interval
+        else ""
+    )
     thresholds = "".join(
         f" Threshold `{key}`: {value:.4g}, chosen on the validation set."
         for key, value in metrics["thresholds"].items()
@@ -192,6 +198,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     return (
         f"## Scores\n\n| percent | test ({counts['test']} rows) | "
         f"validation ({counts['validation']} rows) |\n|---|---|---|\n{rows}\n\n"
+        f"{sampling}"
         "The training step was chosen on the validation set. Nothing was chosen on the test set."
         f"{thresholds}"
     )

@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -125,16 +126,19 @@ def _package_folder(name: str) -> Path:
     return folder
 
 
-def hub_folder(name: str, patterns: tuple[str, ...], what: str) -> Path:
+def hub_folder(name: str, patterns: tuple[str, ...], what: str, **options: Any) -> Path:
     """The local copy of the files of ID@REVISION on the hub; downloads those that are missing.
 
-    `what` names the content in messages. Raises UserError if the download fails.
+    `what` names the content in messages. `options` are those of `snapshot_download`. Raises
+    UserError if the download fails.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import, rarely needed)
 
     repo, revision = name.split("@")
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+        return Path(
+            snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options)
+        )
     except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -97,6 +97,7 @@ def _truncate(text: str) -> str:
 
 
 def _sizes(statistics: Statistics) -> Section:
+    """The number of rows, and the distribution of their lengths."""
     splits, limit = statistics.splits, statistics.max_length
     words = {name: split.num_tokens for name, split in splits.items()}
     unit = statistics.unit
@@ -115,6 +116,7 @@ def _sizes(statistics: Statistics) -> Section:
 
 
 def _words_table(splits: Mapping[str, SplitStatistics], unit: str) -> Table:
+    """Rows and their lengths by split, in words, or in characters for scripts without spaces."""
     rows = tuple(
         (Cell(name), Cell(count(len(split.num_tokens))), *_summary(split.num_tokens))
         for name, split in splits.items()
@@ -124,6 +126,7 @@ def _words_table(splits: Mapping[str, SplitStatistics], unit: str) -> Table:
 
 
 def _subwords_table(splits: Mapping[str, SplitStatistics], limit: int) -> Table:
+    """Lengths in sub-words by split, rows of several windows, and unknown tokens."""
     rows = tuple(
         (
             Cell(name),
@@ -163,6 +166,7 @@ def _unknown(split: SplitStatistics) -> str:
 
 
 def _perfect_model(statistics: Statistics) -> Section:
+    """The score of the annotation itself, and the rows on which even it is wrong."""
     reports = {name: split.features for name, split in statistics.splits.items() if split.features}
     metrics = list(dict.fromkeys(name for report in reports.values() for name in report.ceiling))
     titles = [kinds.title(statistics.task, name) for name in metrics]
@@ -189,6 +193,7 @@ def _perfect_model(statistics: Statistics) -> Section:
 
 
 def _truncations(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
+    """What the maximum window length cuts or splits."""
     kinds = list(dict.fromkeys(name for split in splits.values() for name in split.truncations))
     rows = tuple(
         (Cell(name), *(Cell(count(split.truncations.get(name, 0))) for split in splits.values()))
@@ -198,6 +203,7 @@ def _truncations(splits: Mapping[str, SplitStatistics]) -> Sequence[Table]:
 
 
 def _labels(statistics: Statistics) -> Section:
+    """The annotations of each label by split."""
     splits = statistics.splits
     totals = Counter[str]()
     for split in splits.values():

@@ -140,12 +140,7 @@ def sections(
     )
     tables = [_suites(task, probes) for task, probes in perturbed.items()]
     tables += [_out_of_domain(shifts, out_of_domain)] if out_of_domain else []
-    charts = [
-        _losses(
-            f"{task}: points lost by suite", {probe.arm: probe.suites for probe in probes}, "suite"
-        )
-        for task, probes in perturbed.items()
-    ]
+    charts = [_suite_losses(task, probes) for task, probes in perturbed.items()]
     text = " ".join([ROBUSTNESS, *(_not_perturbed(*pair) for pair in not_perturbed.items())])
     return [
         *(
@@ -163,6 +158,7 @@ def _not_perturbed(task: str, kind: str | None) -> str:
 
 
 def _suites(task: str, probes: Sequence[Probe]) -> Table:
+    """The score of each arm on the unchanged and on the perturbed test examples of each suite."""
     names = list(dict.fromkeys(name for probe in probes for name in probe.suites["suite"]))
     columns = (
         Cell("arm"),
@@ -174,6 +170,12 @@ def _suites(task: str, probes: Sequence[Probe]) -> Table:
         columns,
         tuple(_suite_row(probe, names) for probe in probes),
     )
+
+
+def _suite_losses(task: str, probes: Sequence[Probe]) -> Plot:
+    """The points that each arm loses in each suite."""
+    suites = {probe.arm: probe.suites for probe in probes}
+    return _losses(f"{task}: points lost by suite", suites, "suite")
 
 
 def _metric_and_rows(probes: Sequence[Probe]) -> str:
@@ -205,6 +207,7 @@ def _change(loss: float | None) -> str:
 def _out_of_domain(
     shifts: Sequence[tuple[str, str]], out_of_domain: Sequence[tuple[str, Sequence[Scores | None]]]
 ) -> Table:
+    """The score of each arm on its own task's test rows, and on those of another task."""
     columns = [Cell("arm")]
     for model, data in shifts:
         columns += [Cell(f"{model} in domain", "shared labels"), Cell(f"{model} on {data}")]
@@ -235,6 +238,7 @@ def _name(key: str | float) -> str:
 
 
 def _prompts(by_task: Mapping[str, Sequence[Probe]]) -> Iterator[Section]:
+    """The deep prompt of each arm by layer: the attention to it, and what is lost without it."""
     tables, charts = [], []
     for task, probes in by_task.items():
         deep = {probe.arm: probe.layers for probe in probes if len(probe.layers)}
@@ -264,6 +268,7 @@ def _heads(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
+    """The score without the prompt in one layer, and the attention to the prompt in this layer."""
     columns = [
         Cell("layer"),
         *(
@@ -288,6 +293,7 @@ def _layers(task: str, deep: Mapping[str, pd.DataFrame]) -> Table:
 
 
 def _transfer(transfers: Sequence[Transfer]) -> Iterator[Section]:
+    """Heads under the prompts of other tasks, and the similarity of the prompts by layer."""
     if not transfers:
         return
     prompts = list(dict.fromkeys(prompt for transfer in transfers for prompt in transfer.scores))

@@ -123,6 +123,7 @@ def _comparison(inputs: ReportInputs) -> Section:
 
 
 def _task(task: str, runs: Sequence[RunResult]) -> Section:
+    """The scores of a task: metrics, costs, curves, and F1 by label with a marker for each arm."""
     charts = [plot for plot in (_validation(task, runs), _loss(task, runs)) if plot]
     frame, by_label = tables.label_scores(runs), tables.labels(runs)
     if frame is not None:
@@ -151,6 +152,7 @@ def _confidence(task: str, runs: Sequence[RunResult]) -> Iterator[Section]:
 
 
 def _validation(task: str, runs: Sequence[RunResult]) -> Plot | None:
+    """The validation score of each arm by step, with a ring at the selected step."""
     curves = {}
     for run in runs:
         values = plots.curve(run.training.validation, "score")
@@ -161,6 +163,7 @@ def _validation(task: str, runs: Sequence[RunResult]) -> Plot | None:
 
 
 def _loss(task: str, runs: Sequence[RunResult]) -> Plot | None:
+    """The training loss of each arm by step, smoothed."""
     curves = {}
     for run in runs:
         values = plots.curve(run.training.train, "loss")
@@ -174,6 +177,7 @@ def _line(arm: str, values: "pd.Series[float]", mark: float | None = None) -> Cu
 
 
 def _mixture(mixture: Mixture) -> Section:
+    """The training of a shared prompt, by task, and the shares of its corpora."""
     candidates = (
         mixtures.pretraining(mixture),
         mixtures.shares(mixture),

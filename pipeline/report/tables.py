@@ -222,8 +222,14 @@ def differences(inputs: ReportInputs) -> Table | None:
             for run in others
             if ours
         ]
-    caption = f"Differences to {OURS}, in points of the test score"
-    return Table(caption, tuple(map(Cell, columns)), tuple(rows), headers=2) if rows else None
+    if not rows:
+        return None
+    return Table(
+        f"Differences to {OURS}, in points of the test score",
+        tuple(map(Cell, columns)),
+        tuple(rows),
+        headers=2,
+    )
 
 
 def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:

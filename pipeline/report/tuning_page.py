@@ -88,6 +88,7 @@ def _format(value: Any) -> str:
 
 
 def _table(trials: Sequence[TrialResult], best: TrialResult) -> Table:
+    """The trials with their validation score and params."""
     rows = tuple(
         (
             Cell(str(trial.number)),
@@ -103,6 +104,7 @@ def _table(trials: Sequence[TrialResult], best: TrialResult) -> Table:
 
 
 def _history(trials: Sequence[TrialResult]) -> Plot:
+    """The validation score of each trial, and the best score so far."""
     finished = pd.Series(
         {trial.number: trial.score for trial in trials if not trial.pruned}, dtype=float
     )
@@ -119,6 +121,7 @@ def _history(trials: Sequence[TrialResult]) -> Plot:
 
 
 def _importance(importance: Mapping[str, float]) -> Iterator[Plot]:
+    """The share of the difference between the best trials and the others that a param explains."""
     if importance:
         yield plots.bars(
             "Importance of the params",
@@ -128,7 +131,7 @@ def _importance(importance: Mapping[str, float]) -> Iterator[Plot]:
 
 
 def _slices(trials: Sequence[TrialResult]) -> Iterator[Plot]:
-    """Yield the score by value for each param with several values."""
+    """The score of the trials by value, for each param with several values."""
     for key in trials[0].values:
         values = [trial.values[key] for trial in trials]
         if len({str(value) for value in values}) < 2:

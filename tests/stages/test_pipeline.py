@@ -271,11 +271,11 @@ def test_a_released_artifact_predicts_and_names_its_sources(
         for place in ("models", "artifacts/multitask")
     )
     assert config["provenance"] == tuned["provenance"]
+    metrics = load_json(project.folder / "results/multitask/world_srl/metrics.json")
     card = ModelCard.load(project.folder / "models/world_srl/README.md")
-    assert card.data.eval_results[0].metric_value == pytest.approx(
-        load_json(project.folder / "results/multitask/world_srl/metrics.json")["test"]["f1"],
-        abs=0.005,
-    )
+    assert card.data.eval_results[0].metric_value == pytest.approx(metrics["test"]["f1"], abs=0.005)
+    scores = load_json(project.folder / "models/world_srl/scores.json")
+    assert scores["tasks"]["world_srl"]["interval"] == metrics["interval"]
     for corpus in ("world_ner", "world_srl"):
         recipe = load_recipe(ROOT / "data_recipes" / f"{corpus}.yaml")
         assert f"| {recipe.license} | {recipe.source} |" in card.text

@@ -34,10 +34,13 @@ def test_release_writes_scores_and_licenses(
         "validation": scores,
         "thresholds": {"temperature": 1.5},
         "parameters": {"backbone": 10, "trained": 1},
+        "interval": [50.25, 70.5],
     }
     write_json(Path("results/multitask/ner/metrics.json"), metrics)
     write_json(Path("data/corpora/ner.json"), {"license": "MIT", "source": "here"})
     stage.release("ner")
     assert load_scores(Path("models/ner")) == ArtifactScores(
-        {"ner": TestScore("f1", 61.5, 20)}, {"ner": "MIT", "other": "unknown"}
+        {"ner": TestScore("f1", 61.5, 20, (50.25, 70.5))}, {"ner": "MIT", "other": "unknown"}
     )
+    card = Path("models/ner/README.md").read_text(encoding="utf-8")
+    assert "The 95 % interval of the test f1 is 50.25 to 70.50 (bootstrap" in card

@@ -151,6 +151,7 @@ def test_fine_tuning_learns_the_texts(project: tuple[Path, str]) -> None:
     assert test["texts"] == 18
     assert test["bleu"] > 50
     assert test["slot_error_rate"] < 50
+    assert metrics(folder, "fine_tune")["interval"] is None, "BLEU is not a function of counts"
     outputs = [
         json.loads(line)["prediction"]
         for line in (folder / "predictions/fine_tune/places/test.jsonl").read_text().splitlines()

@@ -1,36 +1,22 @@
 """`make package`: install the wheel into an environment of its own, and use it outside the clone.
 
-The environment has no clone on its path. It takes the dependencies from this environment, because
-torch takes minutes to install. The commands run in a folder with a `pipeline.py` of the user's own.
+The environment has no clone on its path, and takes the dependencies from this one. The commands
+run in a folder with a `pipeline.py` of the user's own.
 """
 
 import json
-import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.support.fences import blocks
+from tests.support.host_environment import make_environment
 from tests.support.paths import ROOT
 
 FIRST_CORPUS = ROOT / "docs/get-started/first-corpus.md"
 TEXT = "Ada Lovelace was born in London."
 ENTITIES = [["PER", "Ada Lovelace"], ["LOC", "London"]]
-
-
-def install(wheel: Path, folder: Path) -> dict[str, str]:
-    """Make the environment in `folder`; returns the variables for commands in it."""
-    venv.create(folder, with_pip=False)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    hosts = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (packages / "host.pth").write_text("\n".join(hosts) + "\n", encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install"]
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
-    subprocess.run([*pip, *options, str(wheel)], check=True)
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return kept | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
 
 def write_project(folder: Path) -> None:
@@ -73,7 +59,8 @@ def use(folder: Path, variables: dict[str, str]) -> None:
 def main(wheel: str) -> None:
     """Install and use a wheel."""
     with TemporaryDirectory() as name:
-        variables = install(Path(wheel).resolve(), Path(name, "environment"))
+        install = ("--no-deps", "--no-index", str(Path(wheel).resolve()))
+        variables = make_environment(Path(name, "environment"), *install)
         write_project(Path(name, "project"))
         use(Path(name, "project"), variables)
     print("the installed package works outside the clone")

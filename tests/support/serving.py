@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 from pipeline.world import write_corpus
-from tests.support.small_project import make_backbone
+from tests.support.small_project import make_backbone, make_decoder
 
 BIO = ("O", "B-X", "I-X", "B-Y", "I-Y")
 CALIBRATED = {"temperature": 2.0}
@@ -35,6 +35,10 @@ HEADS = {
     "qa": TaskHead("span_extraction", "positions", ("start", "end"), thresholds=CALIBRATED),
 }
 MORE_HEADS = {"topic": TaskHead("sequence_classification", "classes", ("good", "bad"))}
+TEXT_HEADS = {
+    "story": TaskHead("text_generation", "language_model", (), max_answer_length=30),
+    "names": TaskHead("token_classification", "classes", BIO, thresholds=CALIBRATED),
+}
 TEXT = "Ada Lovelace was born in London."
 ROWS: list[dict[str, Any]] = [
     {"task": "ner", "text": TEXT},
@@ -58,6 +62,16 @@ def make_artifacts(folder: Path, versions: int = 2) -> Path:
     return folder
 
 
+def make_text_artifacts(folder: Path) -> dict[str, Path]:
+    """Write a decoder, and an artifact for each of TEXT_HEADS; returns their folders by task."""
+    sha256 = make_decoder(folder / "decoder", [TEXT, "café Zürich Ĳssel €"])
+    params = BackboneParams(f"folder:{folder}/decoder", sha256)
+    backbone = Backbone.load(folder / "decoder", lm_head=True).requires_grad_(False)
+    for number, (task, head) in enumerate(TEXT_HEADS.items()):
+        _save(folder / task, params, backbone, task, head, number)
+    return {task: folder / task for task in TEXT_HEADS}
+
+
 def _save(
     folder: Path, params: BackboneParams, backbone: Backbone, task: str, head: TaskHead, seed: int
 ) -> None:
@@ -68,7 +82,12 @@ def _save(
         heads.weight.mul_(20)  # classes differ clearly in probability
     model = PromptedModel(backbone, prompt, heads, train_backbone=False)
     config = ArtifactConfig(
-        "deep_prompt", params, "bert", backbone.hidden_size, {task: head}, prompt.shape
+        "deep_prompt",
+        params,
+        backbone.model.config.model_type,
+        backbone.hidden_size,
+        {task: head},
+        prompt.shape,
     )
     save_artifact(folder, model, config)
 
@@ -99,12 +118,21 @@ def serving(
     root: Path, settings: Settings | None = None, ready: bool = True, more: bool = False
 ) -> Iterator[Running]:
     """A server of version 0 of the artifacts, in a thread, on a free port."""
+    with serving_folders(folders(root, more=more), settings, ready) as running:
+        yield running
+
+
+@contextmanager
+def serving_folders(
+    artifacts: Mapping[str, Path], settings: Settings | None = None, ready: bool = True
+) -> Iterator[Running]:
+    """A server of artifacts, in a thread, on a free port."""
     settings = replace(settings or Settings(), port=0)
     listening = listen(settings.host, 0)
     started, running = threading.Event(), list[Running]()
 
     async def main() -> None:
-        state = ServerState(ServedModel(folders(root, more=more)), settings)
+        state = ServerState(ServedModel(artifacts), settings)
         state.thread.start()
         config = uvicorn.Config(
             create_app(state), http=TimedProtocol, ws="none", lifespan="off", log_level="error"

@@ -3,7 +3,7 @@
 import { correctButton } from "./correct.js";
 import { EXAMPLES } from "./examples.js";
 import { attentionPlot, card } from "./results.js";
-import { make, request, words } from "./text.js";
+import { events, make, request, words } from "./text.js";
 
 const ALL = "all";
 const find = (id) => document.getElementById(id);
@@ -15,7 +15,7 @@ function rowOf(task) {
   const row = { task: task.name };
   if (state.prompt) row.prompt = state.prompt;
   for (const key of task.accepts_text ? ["text", ...task.keys] : task.keys) {
-    if (key === "text" || key === "context") row[key] = state.text;
+    if (["text", "context", "source"].includes(key)) row[key] = state.text;
     else if (key === "question") row[key] = state.question.trim();
     else if (key !== "tokens" && key !== "predicate") row[key] = task.example[key];
   }
@@ -49,18 +49,35 @@ async function predict() {
   if (!state.text.trim()) return status("Write a text, or click an example.");
   find("results").setAttribute("aria-busy", true);
   try {
-    const body = { rows: sent, html: true };
-    const answer = sent.length ? await request("v1/predict", body, running.signal) : null;
-    const answers = [...(answer?.answers ?? [])];
-    shown = asked.map((task, number) => [task, rows[number], rows[number] && answers.shift()]);
-    status(answer ? summary(answer) : "");
-    draw();
+    if (asked.length === 1 && asked[0].generates_text) await write(asked[0], rows[0]);
+    else await answerAll(asked, rows, sent);
     if (find("attention").open) showAttention();
   } catch (error) {
     if (error.name === "AbortError") return; // another request has begun
     status(error.message, true);
   }
   find("results").setAttribute("aria-busy", false);
+}
+
+async function answerAll(asked, rows, sent) {
+  const body = { rows: sent, html: true };
+  const answer = sent.length ? await request("v1/predict", body, running.signal) : null;
+  const answers = [...(answer?.answers ?? [])];
+  shown = asked.map((task, number) => [task, rows[number], rows[number] && answers.shift()]);
+  status(answer ? summary(answer) : "");
+  draw();
+}
+
+/** Show a generated text piece by piece. */
+async function write(task, row) {
+  const path = `v1/tasks/${encodeURIComponent(task.name)}`;
+  let text = "";
+  status("");
+  for await (const [name, data] of events(path, row, running.signal)) {
+    if (name === "text") text += data.text;
+    shown = [[task, row, name === "text" ? { result: { text } } : data]];
+    draw();
+  }
 }
 
 const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
@@ -79,7 +96,7 @@ function draw() {
   const on = { predicate: (word) => update({ predicate: `${word.start}-${word.end}` }) };
   const cards = (shown ?? []).map(([task, row, answer]) => {
     const element = card(task, row ?? { text: state.text }, answer, Number(state.fade), on);
-    if (corrections && answer?.result) {
+    if (corrections && answer?.result && !task.generates_text) {
       element.querySelector("header").append(correctButton(task, row, answer, element));
     }
     return element;

@@ -46,13 +46,29 @@ export function make(tag, attributes = {}, ...children) {
 
 /** Send JSON, or get it if there is no body. Throws an Error with the server's messages. */
 export async function request(path, body, signal) {
-  const options = body === undefined ? {} : {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  };
-  const response = await fetch(path, { ...options, signal });
+  return (await send(path, body, signal, "application/json")).json();
+}
+
+/** Send JSON, and yield the name and data of each event of the answer. Throws as `request`. */
+export async function* events(path, body, signal) {
+  const response = await send(path, body, signal, "text/event-stream");
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const complete = (waiting + part.value).split("\n\n");
+    waiting = complete.pop();
+    for (const event of complete) {
+      const [, name, data] = event.match(/^event: (.*)\ndata: (.*)$/);
+      yield [name, JSON.parse(data)];
+    }
+  }
+}
+
+async function send(path, body, signal, accept) {
+  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const headers = { "content-type": "application/json", accept };
+  const response = await fetch(path, { ...options, headers, signal });
+  if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error((answer.errors ?? [response.statusText]).join("\n"));
-  return answer;
+  throw new Error((answer.errors ?? [response.statusText]).join("\n"));
 }

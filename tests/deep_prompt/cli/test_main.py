@@ -850,11 +850,11 @@ def test_publish_uploads_the_files_of_an_artifact(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    import huggingface_hub
+    from pipeline.interop import hub as interop
 
     hub, tokens = Hub(), iter([None, "t", "t", "t"])
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: next(tokens))
+    monkeypatch.setattr(interop, "HfApi", lambda token: hub)
+    monkeypatch.setattr(interop, "get_token", lambda: next(tokens))
     monkeypatch.setattr(publish, "_commit", lambda artifact: "c" * 40)
     folder = tmp_path / "ner"
     shutil.copytree(artifacts.ner, folder)
@@ -864,8 +864,7 @@ def test_publish_uploads_the_files_of_an_artifact(
     (folder / "README.md").write_text("# A card\n")
     done = command(*args)
     assert (
-        done.err
-        == "error: publish: found no token for the hub; log in with `hf auth login`, or set "
+        done.err == "error: found no token for the hub; log in with `hf auth login`, or set "
         "HF_TOKEN\n"
     )
     assert hub.calls == []
@@ -888,7 +887,7 @@ def test_publish_uploads_the_files_of_an_artifact(
     hub.error = RuntimeError("403 Forbidden\nmore")
     assert (
         command(*args).err
-        == "error: publish: o/n: 403 Forbidden; check the network, the token and the name of the "
+        == "error: o/n: 403 Forbidden; check the network, the token and the name of the "
         "repository\n"
     )
 
@@ -978,7 +977,7 @@ def test_publish_checks_its_arguments_before_it_connects(
     artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
     done = command("publish", "--artifact", artifacts.ner, "--repo", "name")
-    assert done.err == "error: --repo: found 'name'; write OWNER/NAME\n"
+    assert done.err == "error: repository: found 'name'; write OWNER/NAME\n"
     done = command("publish", "--artifact", tmp_path, "--repo", "o/n")
     assert done.err.startswith(f"error: {tmp_path}/config.json: no such file")
 

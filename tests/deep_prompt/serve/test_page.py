@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deep_prompt.serve.settings import Settings
-from tests.support.serving import Running, serving
+from tests.support.serving import Running, make_text_artifacts, serving, serving_folders
 
 pytestmark = pytest.mark.page
 CHROMIUM = (
@@ -180,6 +180,30 @@ def test_labels_of_texts_are_shown_and_corrected(browser: Any, root: Path, tmp_p
         assert not page.problems
     saved = _last(tmp_path / "topic/corrections.jsonl")
     assert (saved["label"], saved["text"][:3]) == ("bad", "Ada")
+
+
+def test_a_generated_text_appears_piece_by_piece(browser: Any, tmp_path: Path) -> None:
+    settings = Settings(corrections=tmp_path / "corrections")
+    with serving_folders(make_text_artifacts(tmp_path), settings) as running:
+        page = Page(browser, running)
+        page.tab.evaluate(
+            """() => {
+                window.texts = [];
+                const record = () => texts.push(document.querySelector(".card pre")?.innerText);
+                const options = { childList: true, subtree: true };
+                new MutationObserver(record).observe(document.querySelector("#results"), options);
+            }"""
+        )
+        page.tab.get_by_role("tab", name="story").click()
+        page.wait()
+        texts = page.tab.evaluate("texts")
+        row = {"source": page.tab.input_value("#text")}
+        expected = running.client.post("/v1/tasks/story", json=row).json()["result"]["text"]
+        assert page.card("story").locator("pre").evaluate("it => it.textContent") == expected
+        assert len(set(texts)) > 3, "the text grew"
+        assert page.card("story").get_by_text("wrong?").count() == 0
+        page.context.close()
+        assert not page.problems
 
 
 def _select(page: Page, selector: str, start: int, end: int) -> None:

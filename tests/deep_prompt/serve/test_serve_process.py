@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import pytest
 
 from deep_prompt.cli.main import main
 from tests.support.paths import ROOT
-from tests.support.serving import ROWS, folders
+from tests.support.serving import ROWS, TEXT, folders, make_text_artifacts
 
 NUM_HOSTILE = int(os.environ.get("SERVE_HOSTILE", "200"))
 NUM_SILENT = 200
@@ -32,8 +33,8 @@ NUM_CLIENTS = 8
 class Process:
     """A server in a process of its own. `port` 0 chooses a free one."""
 
-    def __init__(self, root: Path, log: Path, port: int = 0) -> None:
-        artifacts = [word for folder in folders(root).values() for word in ("--artifact", folder)]
+    def __init__(self, named: Mapping[str, Path], log: Path, port: int = 0) -> None:
+        artifacts = [word for folder in named.values() for word in ("--artifact", folder)]
         command = [sys.executable, "-m", "deep_prompt", "serve", *artifacts, "--port", str(port)]
         options = ["--max-body-bytes", "50000", "--drain-seconds", "0.3"]
         self.log = log
@@ -81,8 +82,8 @@ class Process:
 
 
 @contextmanager
-def process_of(root: Path, log: Path, port: int = 0) -> Iterator[Process]:
-    running = Process(root, log, port)
+def process_of(named: Mapping[str, Path], log: Path, port: int = 0) -> Iterator[Process]:
+    running = Process(named, log, port)
     try:
         yield running
     finally:
@@ -190,7 +191,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(root: Path, log: Path) -> Iterator[Process]:
-    with process_of(root, log) as process:
+    with process_of(folders(root), log) as process:
         yield process
 
 
@@ -217,7 +218,7 @@ def test_it_serves_again_after_kill_9_and_loses_no_request_at_sigterm(
     port = running.port
     running.process.send_signal(signal.SIGKILL)
     assert running.process.wait(10) == -signal.SIGKILL
-    with process_of(root, tmp_path / "log", port) as again:
+    with process_of(folders(root), tmp_path / "log", port) as again:
         assert again.port == port
         done, refused, broken = list[int](), list[str](), list[str]()
 
@@ -251,6 +252,29 @@ def test_it_serves_again_after_kill_9_and_loses_no_request_at_sigterm(
         # The kernel resets a connection that the server has not accepted when the port closes.
         assert len(broken) <= NUM_CLIENTS
         assert "Traceback" not in again.text()
+
+
+def test_texts_that_have_begun_are_complete_after_sigterm(tmp_path: Path) -> None:
+    barrier = threading.Barrier(NUM_CLIENTS + 1)
+
+    def last_event(client: httpx.Client) -> str:
+        row, headers = {"source": TEXT}, {"accept": "text/event-stream"}
+        with client.stream("POST", "/v1/tasks/story", json=row, headers=headers) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == "event: text"
+            barrier.wait(20)
+            return [line for line in lines if line.startswith("event: ")][-1]
+
+    with (
+        process_of(make_text_artifacts(tmp_path), tmp_path / "log") as running,
+        ThreadPoolExecutor(NUM_CLIENTS) as pool,
+    ):
+        texts = [pool.submit(last_event, running.client) for _ in range(NUM_CLIENTS)]
+        barrier.wait(20)
+        running.process.send_signal(signal.SIGTERM)
+        assert [text.result(20) for text in texts] == ["event: answer"] * NUM_CLIENTS
+        assert running.process.wait(20) == 0
+        assert "Traceback" not in running.text()
 
 
 def read_all(connection: socket.socket) -> bytes:

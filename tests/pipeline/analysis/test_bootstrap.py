@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.analysis import bootstrap
-from pipeline.analysis.bootstrap import difference, interval, over_seeds, resample
+from pipeline.analysis.bootstrap import difference, interval, over_seeds, resample, score_interval
 from pipeline.metrics.base import F1, UnitCounts, apply_formula
 
 
@@ -45,6 +45,12 @@ def test_each_sample_is_the_metric_of_the_drawn_units(monkeypatch: pytest.Monkey
     assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
     monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 130)  # two samples per block
     assert resample([counts], 40, seed=3)[0]["f1"].tolist() == pytest.approx(expected)
+
+
+def test_the_interval_of_one_run_is_that_of_the_report_with_several_arms() -> None:
+    run, other = spans(0), spans(1)
+    assert score_interval(run, "f1") == interval(resample([other, run])[1]["f1"])
+    assert score_interval(run, "bleu") is None
 
 
 def test_arms_are_compared_on_the_same_samples_of_units() -> None:
