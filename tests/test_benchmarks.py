@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig
 
 from benchmarks.learning import search_rate
-from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, start, step
+from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, predict, scaling, start, step
 from benchmarks.speed.methods import peft_inputs
 from benchmarks.speed.setting import Setting, load_corpus
 from benchmarks.speed.timing import alternate, ratio
@@ -137,6 +137,18 @@ def test_evaluate_measures_both_corpora(setting: Setting) -> None:
     lines = list(evaluate.run(setting))
     assert float(rows_of(lines, "world_ner")[0][2]) > 0
     assert float(rows_of(lines, "world_qa")[0][2]) > 0
+
+
+def test_predict_measures_both_corpora_in_both_precisions(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "NUM_ROWS", {"ner": 6, "qa": 4})
+    monkeypatch.setattr(predict, "_window", lambda *_: (64, 2))  # some questions are long
+    lines = list(predict.run(setting))
+    for corpus in ("world_ner", "world_qa"):
+        rows = rows_of(lines, corpus)
+        assert [row[1] for row in rows] == ["float32", "bfloat16"]
+        assert all(float(cell.split()[0]) > 0 for row in rows for cell in row[2:])
 
 
 def test_start_measures_imports_and_skips_dvc_in_an_unfinished_project(setting: Setting) -> None:

@@ -23,7 +23,7 @@ from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 
 # `epoch` comes before the parts that start a process group, because its traces disturb Trainer.
-PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "start", "gpu", "scaling")
+PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "predict", "start", "gpu", "scaling")
 
 
 def main() -> None:
