@@ -15,7 +15,7 @@ from benchmarks.learning import search_rate
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, predict, scaling, start, step
 from benchmarks.speed.methods import peft_inputs
 from benchmarks.speed.setting import Setting, load_corpus
-from benchmarks.speed.timing import alternate, ratio
+from benchmarks.speed.timing import Times, alternate, ratio
 from pipeline.mixing.batches import IGNORE_INDEX
 from pipeline.world import write_corpus
 from tests.support import tiny
@@ -76,9 +76,24 @@ def rows_of(lines: Sequence[str], name: str) -> list[list[str]]:
 def test_step_compares_every_method_on_both_corpora(setting: Setting) -> None:
     lines = list(step.run(setting))
     for method in step.METHODS:
-        assert len(rows_of(lines, method)) == 2
-    assert [row[2:] for row in rows_of(lines, step.FINE_TUNING)] == [["1", "1"]] * 2
+        assert len(rows_of(lines, method)) == 4, "two corpora in two precisions"
+    assert [row[2:] for row in rows_of(lines, step.FINE_TUNING)] == [["1", "1"]] * 4
     assert all(float(row[2].split()[0]) > 0 for row in rows_of(lines, "deep prompt"))
+
+
+def test_goals_compare_float32_and_the_faster_precision_of_each_method() -> None:
+    milliseconds = {"deep prompt": (4.0, 2.0), step.PEFT: (8.0, 16.0)}
+    times = {
+        (method, precision): Times([value], [value])
+        for method, values in milliseconds.items()
+        for precision, value in zip(("float32", "bfloat16"), values, strict=True)
+    }
+    goals = [("deep prompt", step.PEFT, 0.6)]
+    (row,) = step.goal_rows(times, goals)
+    assert row[:2] == ("deep prompt / peft prefix tuning", "0.6")
+    assert [cell.split()[0] for cell in row[2:4]] == ["0.500"] * 2
+    assert row[4] == "bfloat16 / float32"
+    assert [cell.split()[0] for cell in row[5:]] == ["0.250"] * 2
 
 
 def test_peft_has_the_same_labels_for_tags(setting: Setting) -> None:
@@ -99,21 +114,49 @@ def test_peft_has_the_same_labels_for_answers(setting: Setting) -> None:
 
 
 def test_memory_is_relative_to_each_base(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    process_mb, step_mb = memory.peak_memory(setting, "ner", "deep prompt")
+    process_mb, step_mb = memory.peak_memory(setting, "ner", "deep prompt", "bfloat16")
     assert 0 < step_mb < process_mb
     monkeypatch.setattr(memory, "peak_memory", lambda *_: (process_mb, step_mb))
-    assert all(row[3:] == ["1.00"] * 3 for row in rows_of(list(memory.run(setting)), "deep prompt"))
+    lines = list(memory.run(setting))
+    assert [row[3:] for row in rows_of(lines, "deep prompt")] == [["1.00"] * 3] * 4
+    assert [row[1] for row in rows_of(lines, "Gelu")] == ["2", "2"], "one in each of two layers"
+
+
+def test_kept_tensors_are_those_that_autograd_saves() -> None:
+    """The bytes are those of the hooks. The weights of a frozen layer do not count."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.GELU(), torch.nn.Linear(6, 2))
+    model.requires_grad_(False)
+    inputs = torch.randn(3, 4, requires_grad=True)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = list[int]()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(inputs).sum()
+    kept = memory.kept_for_backward(loss, model)
+    assert {name: [tuple(tensor.shape) for tensor in kept[name]] for name in kept} == {
+        "Gelu": [(3, 6)]
+    }
+    assert saved == [3 * 6 * 4]
 
 
 def test_epoch_measures_every_method(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch, "VALIDATION_SENTENCES", 6)
     lines = list(epoch.run(setting))
-    assert lines[0].startswith("12 sentences of world_ner, 3 epochs; F1 on 6 validation sentences")
+    assert lines[0].startswith(
+        "12 sentences of world_ner in float32, 3 epochs; F1 on 6 validation sentences"
+    )
     for method in (epoch.PEFT, epoch.DEEP_PROMPT, epoch.TOP_HALF, epoch.CACHED):
-        ((_, speed, by_cpu, padding, *_),) = rows_of(lines, method)
-        assert float(speed) > 0
-        assert float(by_cpu) > 0
-        assert float(padding) >= 1
+        rows = rows_of(lines, method)
+        assert len(rows) == 2, "one in each precision"
+        for _, speed, by_cpu, padding, *_ in rows:
+            assert float(speed) > 0
+            assert float(by_cpu) > 0
+            assert float(padding) >= 1
 
 
 def test_clock_stops_during_validation() -> None:

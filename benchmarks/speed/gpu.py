@@ -11,7 +11,7 @@ import peft
 import torch
 from transformers import AutoModel, AutoModelForTokenClassification, BertConfig, RobertaConfig
 
-from benchmarks.speed.methods import Step, make_peft_step, make_step
+from benchmarks.speed.methods import Step, make_peft_step, make_step, with_autocast
 from benchmarks.speed.setting import SEED, Setting
 from benchmarks.speed.timing import table
 from pipeline.mixing.batches import Batch
@@ -188,7 +188,7 @@ def _fine_tuning_step(shape: Shape, device: torch.device, backend: str | None) -
     model = _model(shape, train_backbone=True).to(device)
     if backend is not None:
         model.backbone.compile(backend=backend)
-    return _with_autocast(make_step(model), device)
+    return with_autocast(make_step(model), device, torch.bfloat16)
 
 
 def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
@@ -200,17 +200,7 @@ def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     model = peft.get_peft_model(body, config).to(device)
     if backend is not None:
         model.compile(backend=backend)
-    return _with_autocast(make_peft_step(model, "classes"), device)
-
-
-def _with_autocast(step: Step, device: torch.device) -> Step:
-    """Compute in bfloat16; trained parameters stay in float32."""
-
-    def cast_step(batch: Batch) -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            step(batch)
-
-    return cast_step
+    return with_autocast(make_peft_step(model, "classes"), device, torch.bfloat16)
 
 
 StepFactory = Callable[[Shape, torch.device, str | None], Step]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.speed.methods import deep_prompt_model
+from benchmarks.speed.methods import PRECISIONS, deep_prompt_model
 from benchmarks.speed.setting import MAX_LENGTHS, Corpus, Setting, load_corpus
 from benchmarks.speed.timing import alternate, ratio, table
 from pipeline.artifacts.config import TaskHead
@@ -23,7 +23,6 @@ NUM_ROWS = {"ner": 320, "qa": 64}
 TASK_TYPES = {"ner": "token_classification", "qa": "span_extraction"}
 SPREAD = 10  # one row in ten
 BATCH_SIZE = 32
-PRECISIONS = (torch.float32, torch.bfloat16)
 COLUMNS = (
     "corpus",
     "precision",
@@ -49,19 +48,19 @@ def _measure(setting: Setting, kind: str) -> Iterator[tuple[str, ...]]:
         {key: getattr(example, key) for key in keys}
         for example in corpus.eval_set.examples[::SPREAD]
     ]
-    methods: dict[str, Call] = {}
-    for dtype in PRECISIONS:
-        methods[f"transformers {dtype}"] = REFERENCES[kind](setting, corpus, rows, dtype)
-        methods[f"predictor {dtype}"] = _predictor(setting, corpus, kind, rows, dtype)
+    methods: dict[tuple[str, str], Call] = {}
+    for precision, dtype in PRECISIONS.items():
+        methods["transformers", precision] = REFERENCES[kind](setting, corpus, rows, dtype)
+        methods["predictor", precision] = _predictor(setting, corpus, kind, rows, dtype)
     times = alternate(
         {name: lambda _, call=call: call() for name, call in methods.items()}, setting.rounds, 1
     )
-    for dtype in PRECISIONS:
-        base, own = times[f"transformers {dtype}"], times[f"predictor {dtype}"]
+    for precision in PRECISIONS:
+        base, own = times["transformers", precision], times["predictor", precision]
         speeds = (setting.rounds * len(rows) / sum(method.wall) for method in (base, own))
         yield (
             corpus.name,
-            str(dtype).removeprefix("torch."),
+            precision,
             *(f"{speed:.1f}" for speed in speeds),
             ratio(base.wall, own.wall),
             ratio(base.cpu, own.cpu),
@@ -78,10 +77,10 @@ def _predictor(
     setting: Setting, corpus: Corpus, kind: str, rows: list[Row], dtype: torch.dtype
 ) -> Call:
     """Predict rows under a random prompt."""
-    model, eval_set = deep_prompt_model(setting, corpus), corpus.eval_set
+    model, eval_set = deep_prompt_model(setting, corpus, dtype=dtype), corpus.eval_set
     head = TaskHead(TASK_TYPES[kind], eval_set.task.head, eval_set.classes)
     predictor = Predictor(
-        model.backbone.convert(dtype),
+        model.backbone,
         Tokenizer(setting.backbone),
         {kind: head},
         [model.prompt],
