@@ -6,12 +6,14 @@ Formulas are compared with manual calculations. No test asserts a time.
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import BertConfig
 
 from benchmarks.learning import search_rate
+from benchmarks.speed import __main__ as command
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, predict, scaling, start, step
 from benchmarks.speed.methods import peft_inputs
 from benchmarks.speed.setting import Setting, load_corpus
@@ -211,9 +213,29 @@ def test_gpu_part_runs_on_a_tiny_shape(
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 3)
     lines = list(gpu.measure(shape, torch.device("cpu"), (backend,), 2))
     for method in methods:
-        ((_, compiled, _, speed, of_peak, used),) = rows_of(lines, method)
+        ((_, compiled, _, speed, of_peak, used, kernel),) = rows_of(lines, method)
         assert (compiled, of_peak, used) == (backend or "no", gpu.UNKNOWN, gpu.UNKNOWN)
+        dropout = method == "peft prefix tuning"  # A CPU has only one kernel with dropout.
+        assert kernel == ("attention_math" if dropout else "flash_attention_for_cpu")
         assert float(speed) > 0
+
+
+def test_without_attention_no_kernel_is_named() -> None:
+    assert gpu.attention_kernels(lambda: torch.ones(2, 2) @ torch.ones(2, 2)) == gpu.UNKNOWN
+
+
+def test_the_page_of_results_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "gpu.md"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(command, "locate", lambda _: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.speed", "gpu", "--page", str(page)])
+    command.main()
+    text = page.read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out
+    assert "### gpu" in text
+    assert "### step" not in text
 
 
 def test_operations_of_a_step_equal_a_manual_count() -> None:
