@@ -73,8 +73,8 @@ def load_beside(
 ) -> Predictor:
     """Load a predictor for other artifacts on the backbone of `predictor`; the two share it.
 
-    `params` is the backbone of `predictor`. The caller checks `shares_backbone` for the artifacts
-    of both. Raises the UserErrors of `load`.
+    The backbone keeps its precision. `params` is the backbone of `predictor`. The caller checks
+    `shares_backbone` for the artifacts of both. Raises the UserErrors of `load`.
     """
     served = read_artifacts(artifacts)
     check_compatible(served, params)

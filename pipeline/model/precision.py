@@ -23,7 +23,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def training_precision(
-    precision: Literal["auto"] | Precision, trained: bool, device: torch.device
+    precision: Literal["auto", Precision], trained: bool, device: torch.device
 ) -> Precision:
     """The precision to train with.
 

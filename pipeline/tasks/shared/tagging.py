@@ -453,7 +453,7 @@ def _best_path(scores: NDArray[np.float64], classes: Sequence[str]) -> list[int]
     greedy = scores.argmax(axis=1)
     has_ties = np.count_nonzero(scores == scores.max(axis=1, keepdims=True)) > len(scores)
     if not has_ties and _is_well_formed(greedy, inside):  # All other sequences have smaller sums.
-        return greedy.tolist()
+        return [int(number) for number in greedy]
     steps, size = scores.shape
     back = np.zeros((steps, size), dtype=np.int64)
     best = scores[0].copy()
