@@ -200,7 +200,7 @@ def _divergence_error(diverged: Diverged, tasks: Mapping[str, TaskData]) -> User
 def _checkpoint_key(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    """The name of the checkpoint folder of a run: a hash of its params, inputs and code."""
+    """The checkpoint folder of a run: a hash of its params, precision, inputs and code."""
     identity = [
         arm,
         asdict(training),
