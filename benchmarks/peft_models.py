@@ -6,12 +6,14 @@ from transformers import AutoModel
 
 from pipeline.model.heads import Heads
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import BackboneParams
+from pipeline.params import BackboneParams, Precision
 from pipeline.pretrained.location import locate
 
 
 class Adapted(nn.Module):
     """A backbone with the parameters of peft; only these are trained."""
+
+    precision: Precision = "float32"
 
     def __init__(self, params: BackboneParams, num_virtual_tokens: int) -> None:
         super().__init__()

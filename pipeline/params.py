@@ -40,9 +40,11 @@ class TrainParams:
     2019, eq. 2). Without it, a task with a high loss dominates Adam's second moments.
 
     `precision` is the type of a frozen backbone's weights and of the backbone's computation; int8
-    weights compute in float32. Trained values are always float32: a trained backbone computes with
-    rounded copies of its weights (autocast). LoRA: `lora_rank` is the rank of the factors;
-    `lora_alpha` / `lora_rank` scales their product.
+    weights compute in float32. "auto" is bfloat16 for a frozen backbone on a device that multiplies
+    it natively (CPUs with AVX-512 BF16 or AMX, GPUs of compute capability 8.0 or higher), and
+    float32 otherwise; the artifact records which. Trained values are always float32: a trained
+    backbone computes with rounded copies of its weights (autocast). LoRA: `lora_rank` is the rank
+    of the factors; `lora_alpha` / `lora_rank` scales their product.
 
     `hidden_state_cache_mb`: cache the output of the frozen layers below the prompt, once per
     training row, if all rows fit into this many megabytes (0: never). Each rank has its copy in
@@ -78,7 +80,7 @@ class TrainParams:
     scale_shift: bool = False
     lora_rank: int = 8
     lora_alpha: float = 8.0
-    precision: Precision = "float32"
+    precision: Literal["auto", Precision] = "auto"
     hidden_state_cache_mb: int = 0
     warmup_ratio: float = 0.06
     weight_decay: float = 0.0

@@ -71,7 +71,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     confidence = task if isinstance(task, HasConfidence) else None
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder
-    model = load_model(artifact, {name: tuple(summary["classes"])}, params, training.precision)
+    model = load_model(artifact, {name: tuple(summary["classes"])}, params)
     log_read(artifact)
     splits = {
         split: load_eval_set(features, examples, summary, split, limit)

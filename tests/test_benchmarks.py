@@ -6,16 +6,18 @@ Formulas are compared with manual calculations. No test asserts a time.
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import BertConfig
 
 from benchmarks.learning import search_rate
-from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, scaling, start, step
+from benchmarks.speed import __main__ as command
+from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, predict, scaling, start, step
 from benchmarks.speed.methods import peft_inputs
 from benchmarks.speed.setting import Setting, load_corpus
-from benchmarks.speed.timing import alternate, ratio
+from benchmarks.speed.timing import Times, alternate, ratio
 from pipeline.mixing.batches import IGNORE_INDEX
 from pipeline.world import write_corpus
 from tests.support import tiny
@@ -76,9 +78,24 @@ def rows_of(lines: Sequence[str], name: str) -> list[list[str]]:
 def test_step_compares_every_method_on_both_corpora(setting: Setting) -> None:
     lines = list(step.run(setting))
     for method in step.METHODS:
-        assert len(rows_of(lines, method)) == 2
-    assert [row[2:] for row in rows_of(lines, step.FINE_TUNING)] == [["1", "1"]] * 2
+        assert len(rows_of(lines, method)) == 4, "two corpora in two precisions"
+    assert [row[2:] for row in rows_of(lines, step.FINE_TUNING)] == [["1", "1"]] * 4
     assert all(float(row[2].split()[0]) > 0 for row in rows_of(lines, "deep prompt"))
+
+
+def test_goals_compare_float32_and_the_faster_precision_of_each_method() -> None:
+    milliseconds = {"deep prompt": (4.0, 2.0), step.PEFT: (8.0, 16.0)}
+    times = {
+        (method, precision): Times([value], [value])
+        for method, values in milliseconds.items()
+        for precision, value in zip(("float32", "bfloat16"), values, strict=True)
+    }
+    goals = [("deep prompt", step.PEFT, 0.6)]
+    (row,) = step.goal_rows(times, goals)
+    assert row[:2] == ("deep prompt / peft prefix tuning", "0.6")
+    assert [cell.split()[0] for cell in row[2:4]] == ["0.500"] * 2
+    assert row[4] == "bfloat16 / float32"
+    assert [cell.split()[0] for cell in row[5:]] == ["0.250"] * 2
 
 
 def test_peft_has_the_same_labels_for_tags(setting: Setting) -> None:
@@ -99,21 +116,49 @@ def test_peft_has_the_same_labels_for_answers(setting: Setting) -> None:
 
 
 def test_memory_is_relative_to_each_base(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    process_mb, step_mb = memory.peak_memory(setting, "ner", "deep prompt")
+    process_mb, step_mb = memory.peak_memory(setting, "ner", "deep prompt", "bfloat16")
     assert 0 < step_mb < process_mb
     monkeypatch.setattr(memory, "peak_memory", lambda *_: (process_mb, step_mb))
-    assert all(row[3:] == ["1.00"] * 3 for row in rows_of(list(memory.run(setting)), "deep prompt"))
+    lines = list(memory.run(setting))
+    assert [row[3:] for row in rows_of(lines, "deep prompt")] == [["1.00"] * 3] * 4
+    assert [row[1] for row in rows_of(lines, "Gelu")] == ["2", "2"], "one in each of two layers"
+
+
+def test_kept_tensors_are_those_that_autograd_saves() -> None:
+    """The bytes are those of the hooks. The weights of a frozen layer do not count."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.GELU(), torch.nn.Linear(6, 2))
+    model.requires_grad_(False)
+    inputs = torch.randn(3, 4, requires_grad=True)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = list[int]()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(inputs).sum()
+    kept = memory.kept_for_backward(loss, model)
+    assert {name: [tuple(tensor.shape) for tensor in kept[name]] for name in kept} == {
+        "Gelu": [(3, 6)]
+    }
+    assert saved == [3 * 6 * 4]
 
 
 def test_epoch_measures_every_method(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch, "VALIDATION_SENTENCES", 6)
     lines = list(epoch.run(setting))
-    assert lines[0].startswith("12 sentences of world_ner, 3 epochs; F1 on 6 validation sentences")
+    assert lines[0].startswith(
+        "12 sentences of world_ner in float32, 3 epochs; F1 on 6 validation sentences"
+    )
     for method in (epoch.PEFT, epoch.DEEP_PROMPT, epoch.TOP_HALF, epoch.CACHED):
-        ((_, speed, by_cpu, padding, *_),) = rows_of(lines, method)
-        assert float(speed) > 0
-        assert float(by_cpu) > 0
-        assert float(padding) >= 1
+        rows = rows_of(lines, method)
+        assert len(rows) == 2, "one in each precision"
+        for _, speed, by_cpu, padding, *_ in rows:
+            assert float(speed) > 0
+            assert float(by_cpu) > 0
+            assert float(padding) >= 1
 
 
 def test_clock_stops_during_validation() -> None:
@@ -139,6 +184,18 @@ def test_evaluate_measures_both_corpora(setting: Setting) -> None:
     assert float(rows_of(lines, "world_qa")[0][2]) > 0
 
 
+def test_predict_measures_both_corpora_in_both_precisions(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "NUM_ROWS", {"ner": 6, "qa": 4})
+    monkeypatch.setattr(predict, "_window", lambda *_: (64, 2))  # some questions are long
+    lines = list(predict.run(setting))
+    for corpus in ("world_ner", "world_qa"):
+        rows = rows_of(lines, corpus)
+        assert [row[1] for row in rows] == ["float32", "bfloat16"]
+        assert all(float(cell.split()[0]) > 0 for row in rows for cell in row[2:])
+
+
 def test_start_measures_imports_and_skips_dvc_in_an_unfinished_project(setting: Setting) -> None:
     assert {"generate", "prepare", "finetune", "report"} <= set(start.stages())
     assert start.loaded_libraries("generate") == [False] * 3
@@ -156,9 +213,29 @@ def test_gpu_part_runs_on_a_tiny_shape(
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 3)
     lines = list(gpu.measure(shape, torch.device("cpu"), (backend,), 2))
     for method in methods:
-        ((_, compiled, _, speed, of_peak, used),) = rows_of(lines, method)
+        ((_, compiled, _, speed, of_peak, used, kernel),) = rows_of(lines, method)
         assert (compiled, of_peak, used) == (backend or "no", gpu.UNKNOWN, gpu.UNKNOWN)
+        dropout = method == "peft prefix tuning"  # A CPU has only one kernel with dropout.
+        assert kernel == ("attention_math" if dropout else "flash_attention_for_cpu")
         assert float(speed) > 0
+
+
+def test_without_attention_no_kernel_is_named() -> None:
+    assert gpu.attention_kernels(lambda: torch.ones(2, 2) @ torch.ones(2, 2)) == gpu.UNKNOWN
+
+
+def test_the_page_of_results_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "gpu.md"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(command, "locate", lambda _: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks.speed", "gpu", "--page", str(page)])
+    command.main()
+    text = page.read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out
+    assert "### gpu" in text
+    assert "### step" not in text
 
 
 def test_operations_of_a_step_equal_a_manual_count() -> None:

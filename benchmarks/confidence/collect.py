@@ -22,7 +22,6 @@ from pipeline.evaluation.evaluate import EvalSet, decode, window_logits
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.mixing.batches import TrainBatches
 from pipeline.mixing.rates import RATE_SCALE
-from pipeline.model.backbone import Backbone
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params
 from pipeline.pretrained.location import locate
@@ -33,6 +32,7 @@ from pipeline.tasks.span_extraction import TASK, Example
 from pipeline.training.setup import TaskData
 from stages.evaluation.load_model import load_model
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES
+from stages.training.run import load_backbone
 
 TOKENS_PER_BATCH = 512  # in tuning
 RATE_FACTOR = 0.3  # the learning rate of tuning, relative to that of training
@@ -90,7 +90,7 @@ class Collector:
 
     def _load(self) -> PromptedModel:
         artifact, classes = ARTIFACTS / self._arm / self._name, tuple(self._summary["classes"])
-        return load_model(artifact, {self._name: classes}, self._params, self._training.precision)
+        return load_model(artifact, {self._name: classes}, self._params)
 
     def _split(self, name: str, split: str) -> EvalSet:
         limit = self._sizes.validation if split == "validation" else self._sizes.test
@@ -152,9 +152,7 @@ class Collector:
 
     @cached_property
     def _retriever(self) -> Retriever:
-        backbone = Backbone.load(
-            locate(self._params.backbone), False, self._training.precision, False
-        )
+        backbone = load_backbone(self._params.backbone, [], self._training.precision)
         examples = read_examples(EXAMPLES / self._name / "train.parquet", TASK)
         contexts = list(dict.fromkeys(example.context for example in examples))
         rows = permute(np.arange(min(MAX_CONTEXTS, len(contexts))), len(contexts), SUBSET_SEED)

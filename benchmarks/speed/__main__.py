@@ -2,7 +2,8 @@
 
 The real corpora are read from --data (default: $DATA_ROOT, or ../shared/data): ner/conll2003 and
 qa/squad with the files of their recipes. Generated corpora replace missing corpora. One thread
-(OMP_NUM_THREADS=1) is least disturbed by other processes.
+(OMP_NUM_THREADS=1) is least disturbed by other processes. `python -m benchmarks.speed gpu --page
+FILE` measures a GPU in about 10 minutes, and writes the page as it goes.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import platform
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -23,23 +26,33 @@ from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 
 # `epoch` comes before the parts that start a process group, because its traces disturb Trainer.
-PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "start", "gpu", "scaling")
+PARTS = ("step", "memory", "epoch", "overhead", "evaluate", "predict", "start", "gpu", "scaling")
 
 
 def main() -> None:
-    """Print the results, part by part."""
+    """Print the results, part by part, and write them to the page."""
     arguments = _parse_arguments()
+    with ExitStack() as stack:
+        page = arguments.page and stack.enter_context(arguments.page.open("w", encoding="utf-8"))
+        for line in _lines(arguments):
+            print(line, flush=True)
+            if page is not None:
+                page.write(f"{line}\n")
+                page.flush()
+
+
+def _lines(arguments: argparse.Namespace) -> Iterator[str]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers about its own code
-    print(
+    yield (
         f"torch {torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} cores "
         f"({platform.machine()}), MiniLM-L6, {arguments.rounds} rounds."
     )
     folders = [folder for _, folder in REAL_CORPORA.values()]
     missing = [folder for folder in folders if not (arguments.data / folder).is_dir()]
     if missing:
-        print(f"{arguments.data} has no {' and no '.join(missing)}: using generated corpora.")
+        yield f"{arguments.data} has no {' and no '.join(missing)}: using generated corpora."
     params = parse(
         BackboneParams,
         load_yaml(Path("presets/default.yaml"))["backbone"],
@@ -56,15 +69,14 @@ def main() -> None:
         )
         for part in PARTS:
             if not arguments.parts or part in arguments.parts:
-                _run_part(part, setting)
+                yield from _part(part, setting)
 
 
-def _run_part(part: str, setting: Setting) -> None:
+def _part(part: str, setting: Setting) -> Iterator[str]:
     started = time.perf_counter()
-    print(f"\n### {part}\n")
-    for line in import_module(f"benchmarks.speed.{part}").run(setting):
-        print(line, flush=True)
-    print(f"({part}: {time.perf_counter() - started:.0f} s)", flush=True)
+    yield f"\n### {part}\n"
+    yield from import_module(f"benchmarks.speed.{part}").run(setting)
+    yield f"({part}: {time.perf_counter() - started:.0f} s)"
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -83,6 +95,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=int, default=Setting.rows, help="training sentences of the part epoch"
     )
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write the results here")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; use {', '.join(PARTS)}")

@@ -1,10 +1,15 @@
-"""Training on CoNLL-2003, compared with transformers' Trainer and peft's prefix tuning."""
+"""Training on CoNLL-2003, compared with transformers' Trainer and peft's prefix tuning.
+
+Both train in float32, and both in bfloat16: Trainer by autocast, our loop with frozen weights of
+that type.
+"""
 
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from types import SimpleNamespace
@@ -20,7 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.speed.methods import deep_prompt_model, peft_inputs, peft_model
+from benchmarks.speed.methods import PRECISIONS, deep_prompt_model, peft_inputs, peft_model
 from benchmarks.speed.setting import SEED, Corpus, Setting, load_corpus
 from benchmarks.speed.step import CACHED, first_top_layer
 from benchmarks.speed.timing import table
@@ -88,21 +93,30 @@ class TrainingLog:
 
 
 def run(setting: Setting) -> Iterator[str]:
-    """Yield a table of all methods, and the goals."""
+    """Yield a table of all methods, and the goals, in each precision."""
     train_corpus = load_corpus(setting, "ner", rows=setting.rows)
     validation = load_corpus(setting, "ner", "validation", VALIDATION_SENTENCES)
+    for precision in PRECISIONS:
+        yield (
+            f"{len(train_corpus.eval_set.examples)} sentences of {train_corpus.name} in "
+            f"{precision}, {EPOCHS} epochs; F1 on {len(validation.eval_set.examples)} validation "
+            "sentences, excluded from the times."
+        )
+        yield ""
+        yield from _tables(setting, train_corpus, validation, precision)
+
+
+def _tables(
+    setting: Setting, train_corpus: Corpus, validation: Corpus, precision: str
+) -> Iterator[str]:
     top_layer = first_top_layer(setting)
+    train_ours = partial(train_deep_prompt, setting, train_corpus, validation, precision)
     logs = {
-        PEFT: train_peft(setting, train_corpus, validation),
-        DEEP_PROMPT: train_deep_prompt(setting, train_corpus, validation),
-        TOP_HALF: train_deep_prompt(setting, train_corpus, validation, top_layer),
-        CACHED: train_deep_prompt(setting, train_corpus, validation, top_layer, CACHE_MB),
+        PEFT: train_peft(setting, train_corpus, validation, precision),
+        DEEP_PROMPT: train_ours(),
+        TOP_HALF: train_ours(top_layer),
+        CACHED: train_ours(top_layer, CACHE_MB),
     }
-    yield (
-        f"{len(train_corpus.eval_set.examples)} sentences of {train_corpus.name}, {EPOCHS} epochs; "
-        f"F1 on {len(validation.eval_set.examples)} validation sentences, excluded from the times."
-    )
-    yield ""
     target = logs[PEFT].scores[-1][2]
     rows = [_table_row(name, log, target) for name, log in logs.items()]
     yield from table((*COLUMNS, f"s to F1 {target:.1f}"), rows)
@@ -152,6 +166,7 @@ def train_deep_prompt(
     setting: Setting,
     train_corpus: Corpus,
     validation: Corpus,
+    precision: str,
     first_layer: int = 0,
     hidden_state_cache_mb: int = 0,
 ) -> TrainingLog:
@@ -160,7 +175,8 @@ def train_deep_prompt(
     The prompt is initialized from text, batches have a token budget, and DeepSpeed's engine runs
     the steps.
     """
-    log, model = TrainingLog(), deep_prompt_model(setting, train_corpus)
+    log = TrainingLog()
+    model = deep_prompt_model(setting, train_corpus, dtype=PRECISIONS[precision])
     features, pad_token_id = train_corpus.eval_set.table, train_corpus.pad_token_id
     batches = TrainBatches([features], [RATE_SCALE], TOKENS_PER_BATCH, 1, SEED)
     text = collate(features, batches.step(0)[0].rows, 0, pad_token_id)
@@ -241,7 +257,9 @@ class _Validation(TrainerCallback):
             self._log.validate(self._compute_f1)
 
 
-def train_peft(setting: Setting, train_corpus: Corpus, validation: Corpus) -> TrainingLog:
+def train_peft(
+    setting: Setting, train_corpus: Corpus, validation: Corpus, precision: str
+) -> TrainingLog:
     """Train as in transformers' example of token classification.
 
     It has Trainer's defaults, its collator, and batches of 8 in random order.
@@ -263,6 +281,7 @@ def train_peft(setting: Setting, train_corpus: Corpus, validation: Corpus) -> Tr
         learning_rate=PEFT_LEARNING_RATE,
         seed=SEED,
         use_cpu=True,
+        bf16=precision == "bfloat16",
         report_to="none",
         save_strategy="no",
         logging_strategy="no",

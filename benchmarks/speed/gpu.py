@@ -1,5 +1,6 @@
 """A training step on a GPU: BERT-large and RoBERTa-large with random weights, in bfloat16."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, AutoModelForTokenClassification, BertConfig, RobertaConfig
 
-from benchmarks.speed.methods import Step, make_peft_step, make_step
+from benchmarks.speed.methods import Step, make_peft_step, make_step, with_autocast
 from benchmarks.speed.setting import SEED, Setting
 from benchmarks.speed.timing import table
 from pipeline.mixing.batches import Batch
@@ -41,7 +43,21 @@ PEAK_FLOPS = {
     "L40S": 362e12,
 }
 """Dense bfloat16 operations per second (NVIDIA's data sheets), by part of the device's name."""
-COLUMNS = ("method", "compiled", "ms per step", "tokens/s", "of the device's peak", "peak memory")
+COLUMNS = (
+    "method",
+    "compiled",
+    "ms per step",
+    "tokens/s",
+    "of the device's peak",
+    "peak memory",
+    "attention kernel",
+)
+
+
+_KERNEL = re.compile(
+    "aten::_scaled_dot_product_(attention_math|(?:flash|efficient|cudnn)_attention(?:_for_cpu)?)"
+)
+Backends = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -61,21 +77,20 @@ def run(setting: Setting) -> Iterator[str]:
         yield "gpu: torch finds no CUDA device; not measured."
         yield ""
         return
-    configs = {
-        "BERT-large": BertConfig(**LARGE),
-        "RoBERTa-large": RobertaConfig(**LARGE, vocab_size=50_265, max_position_embeddings=514),
-    }
-    backends = (None, "inductor")
+    roberta = RobertaConfig(**LARGE, vocab_size=50_265, max_position_embeddings=514)
+    # A compilation takes about a minute, and the layers of the two models are the same.
+    models: list[tuple[str, Any, Backends]] = [
+        ("BERT-large", BertConfig(**LARGE), (None, "inductor")),
+        ("RoBERTa-large", roberta, (None,)),
+    ]
     for length in LENGTHS:
-        for name, config in configs.items():
+        for name, config, backends in models:
             rows = TOKENS_PER_BATCH // length
             shape = Shape(name, config, rows, length, setting.num_virtual_tokens)
             yield from measure(shape, torch.device("cuda"), backends, setting.rounds)
 
 
-def measure(
-    shape: Shape, device: torch.device, backends: tuple[str | None, ...], steps: int
-) -> Iterator[str]:
+def measure(shape: Shape, device: torch.device, backends: Backends, steps: int) -> Iterator[str]:
     """Yield a table of the methods with each backend of torch.compile (None: not compiled)."""
     yield (
         f"{shape.name}, {shape.rows} rows of {shape.length} tokens, bfloat16, "
@@ -117,7 +132,17 @@ def _measure_method(
         f"{shape.rows * shape.length / seconds:.0f}",
         share_of_peak(flops, _device_name(device)),
         f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB" if on_gpu else UNKNOWN,
+        attention_kernels(lambda: step(batch)),
     )
+
+
+def attention_kernels(call: Callable[[], object]) -> str:
+    """The kernels of scaled dot-product attention that a call runs, such as `flash_attention`."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    operations = {event.key for event in profiler.key_averages()}
+    kernels = {match[1] for match in map(_KERNEL.fullmatch, operations) if match}
+    return ", ".join(sorted(kernels)) or UNKNOWN
 
 
 def _device_name(device: torch.device) -> str:
@@ -188,7 +213,7 @@ def _fine_tuning_step(shape: Shape, device: torch.device, backend: str | None) -
     model = _model(shape, train_backbone=True).to(device)
     if backend is not None:
         model.backbone.compile(backend=backend)
-    return _with_autocast(make_step(model), device)
+    return with_autocast(make_step(model), device, torch.bfloat16)
 
 
 def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
@@ -200,17 +225,7 @@ def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     model = peft.get_peft_model(body, config).to(device)
     if backend is not None:
         model.compile(backend=backend)
-    return _with_autocast(make_peft_step(model, "classes"), device)
-
-
-def _with_autocast(step: Step, device: torch.device) -> Step:
-    """Compute in bfloat16; trained parameters stay in float32."""
-
-    def cast_step(batch: Batch) -> None:
-        with torch.autocast(device.type, torch.bfloat16):
-            step(batch)
-
-    return cast_step
+    return with_autocast(make_peft_step(model, "classes"), device, torch.bfloat16)
 
 
 StepFactory = Callable[[Shape, torch.device, str | None], Step]

@@ -21,9 +21,17 @@ LEARNING_RATES = {"prompt": 0.01, "head": 0.001, "backbone": 1e-4}
 Step = Callable[[Batch], object]
 
 
-def deep_prompt_model(setting: Setting, corpus: Corpus, first_layer: int = 0) -> PromptedModel:
-    """Return a model with a deep prompt in the layers from `first_layer` on."""
-    backbone = Backbone.load(setting.backbone)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def deep_prompt_model(
+    setting: Setting, corpus: Corpus, first_layer: int = 0, dtype: torch.dtype = torch.float32
+) -> PromptedModel:
+    """Return a model with a deep prompt in the layers from `first_layer` on.
+
+    The weights of the backbone are of type `dtype`.
+    """
+    backbone = Backbone.load(setting.backbone).convert(dtype)
     num_layers, *shape = backbone.prompt_shape(setting.num_virtual_tokens)
     generator = torch.Generator().manual_seed(1)
     values = torch.randn((num_layers - first_layer, *shape), generator=generator) * 0.1
@@ -83,6 +91,16 @@ def make_peft_step(model: Any, head: HeadKind, dropout: bool = True) -> Step:
         adam.step()
 
     return step
+
+
+def with_autocast(step: Step, device: torch.device, dtype: torch.dtype) -> Step:
+    """Return a step that computes in `dtype`; trained parameters stay in float32."""
+
+    def cast_step(batch: Batch) -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            step(batch)
+
+    return cast_step
 
 
 def peft_inputs(batch: Batch, head: HeadKind) -> dict[str, Tensor]:

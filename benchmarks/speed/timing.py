@@ -1,12 +1,14 @@
 """Time alternating methods, so that a busy machine slows all of them equally; print tables."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+Name = TypeVar("Name", bound=Hashable)
 Method = Callable[[int], object]
 """Runs the call with a number; equal numbers mean the same work for every method."""
 
@@ -19,7 +21,7 @@ class Times:
     cpu: list[float] = field(default_factory=list)
 
 
-def alternate(methods: Mapping[str, Method], rounds: int, calls: int) -> dict[str, Times]:
+def alternate(methods: Mapping[Name, Method], rounds: int, calls: int) -> dict[Name, Times]:
     """After a warm-up, run `calls` calls of every method per round; methods do the same work."""
     times = {name: Times() for name in methods}
     for round_number in range(-1, rounds):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.params import BackboneParams
 
 SOURCE = "folder:PATH, package:NAME/FOLDER or hub:ID@REVISION"
@@ -22,6 +24,23 @@ def add_artifact_argument(parser: ArgumentParser | argparse._ArgumentGroup, **op
         "help": "folder of the artifact, zoo:NAME, or hub:OWNER/NAME@REVISION",
     }
     parser.add_argument("--artifact", **{**defaults, **options})
+
+
+def add_dtype_argument(parser: ArgumentParser) -> None:
+    """Add --dtype."""
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of the backbone (default: that of the artifact's training, but float32 if "
+        "it is bfloat16 and this device does not multiply it natively)",
+    )
+
+
+def dtype_of(arguments: argparse.Namespace) -> "torch.dtype | None":
+    """The type that --dtype names, if it is given."""
+    import torch
+
+    return None if arguments.dtype is None else getattr(torch, arguments.dtype)
 
 
 def artifact(text: str) -> Path:

@@ -62,6 +62,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
             "config and tokenizer",
             f"hashes of {', '.join(config.backbone_files) or 'no file (not compared)'}",
         ),
+        ("precision", config.precision),
         ("prompt", _describe_prompt(config)),
         ("trained", _describe_trained(folder, config)),
     ]

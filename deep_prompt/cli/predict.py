@@ -10,7 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
+from deep_prompt.cli.arguments import (
+    SOURCE,
+    add_artifact_argument,
+    add_dtype_argument,
+    backbone_at,
+    dtype_of,
+    positive_integer,
+)
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_stream
 from stages.runtime.entry import StopSignals, stops
@@ -31,7 +38,7 @@ LOCAL_OPTIONS = {
     "sample": None,
     "top_p": 1.0,
     "seed": 0,
-    "dtype": "float32",
+    "dtype": None,
 }
 """The options that a server does not take from a request -> their defaults."""
 
@@ -122,12 +129,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="with --sample: the seed (default: 0)",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default=LOCAL_OPTIONS["dtype"],
-        help="precision of the backbone (default: %(default)s); bfloat16 is for GPUs",
-    )
+    add_dtype_argument(parser)
 
 
 def predict(arguments: Namespace) -> None:
@@ -197,14 +199,12 @@ def _local(
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     """The predictions of the artifacts."""
-    import torch
-
     from pipeline.inference.loading import load
 
     predictor = load(
         arguments.artifact,
         _moved_backbone(arguments),
-        dtype=getattr(torch, arguments.dtype),
+        dtype=dtype_of(arguments),
         max_length=arguments.max_length,
     )
     for warning in predictor.warnings:

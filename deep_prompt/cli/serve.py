@@ -6,7 +6,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at, positive_integer
+from deep_prompt.cli.arguments import (
+    SOURCE,
+    add_artifact_argument,
+    add_dtype_argument,
+    backbone_at,
+    dtype_of,
+    positive_integer,
+)
 from pipeline.errors import UserError
 from stages.runtime.entry import log
 
@@ -59,12 +66,7 @@ def _add_model_arguments(parser: ArgumentParser) -> None:
         metavar="SOURCE",
         help=f"location of the backbone, if it has moved: {SOURCE}; its files must be the same",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help="precision of the backbone (default: %(default)s); bfloat16 is for GPUs",
-    )
+    add_dtype_argument(parser)
 
 
 def _add_limits(parser: ArgumentParser) -> None:
@@ -148,8 +150,6 @@ def _load(arguments: Namespace) -> "ServedModel":
         raise UserError(
             f"serve: the package {error.name} is not installed; run pip install '.[serve]'"
         ) from None
-    import torch
-
     from pipeline.artifacts.config import load_config
     from pipeline.artifacts.zoo import zoo_names
 
@@ -161,8 +161,7 @@ def _load(arguments: Namespace) -> "ServedModel":
     if arguments.backbone:
         first = next(iter(folders.values()))
         backbone = backbone_at(arguments.backbone, load_config(first).backbone.sha256)
-    dtype = getattr(torch, arguments.dtype)
-    return ServedModel(folders, backbone, arguments.batch_tokens, dtype)
+    return ServedModel(folders, backbone, arguments.batch_tokens, dtype_of(arguments))
 
 
 def _settings(arguments: Namespace) -> "Settings":

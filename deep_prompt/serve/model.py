@@ -38,7 +38,7 @@ class ServedModel:
         folders: Mapping[str, Path],
         backbone: BackboneParams | None = None,
         batch_tokens: int = 4096,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.folders = dict(folders)
         self._backbone, self._batch_tokens, self._dtype = backbone, batch_tokens, dtype

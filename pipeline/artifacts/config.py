@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
-from pipeline.params import BackboneParams
+from pipeline.params import BackboneParams, Precision
 from pipeline.tasks.base.task import HeadKind
 
 FORMAT = 3
@@ -51,7 +51,8 @@ class ArtifactConfig:
     tokenizer files (see `pipeline.pretrained.location.backbone_files`); it is empty in artifacts of
     earlier versions, and the files are then not compared. `projection_size` is the hidden size of
     the prompt's MLP. With `scale_shift`, the prompt has scales and shifts. `lora_rank` and
-    `lora_alpha` describe LoRA's factors (0: none).
+    `lora_alpha` describe LoRA's factors (0: none). `precision` is that of the backbone in training,
+    never "auto".
     """
 
     arm: ArmName
@@ -68,6 +69,7 @@ class ArtifactConfig:
     scale_shift: bool = False
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    precision: Precision = "float32"
     backbone_files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -100,6 +102,8 @@ def load_config(folder: Path) -> ArtifactConfig:
             f"{folder}/config.json: format is {values['format']!r}, but this version reads "
             f"{FORMAT}; make the artifact again"
         )
+    if isinstance(values, dict) and "precision" not in values:
+        values = values | _precision_of_training(values)
     return parse(ArtifactConfig, values, str(folder / "config.json"))
 
 
@@ -111,6 +115,15 @@ def missing_hashes(folder: Path, config: ArtifactConfig) -> list[str]:
         f"{folder}: has no hashes of the backbone's config and tokenizer files, so they were not "
         "compared; make the artifact again to record them"
     ]
+
+
+def _precision_of_training(values: dict[str, Any]) -> dict[str, Any]:
+    """The key `precision` of an artifact that has it only among the params of its training."""
+    provenance = values.get("provenance")
+    training = provenance.get("training") if isinstance(provenance, dict) else None
+    if not isinstance(training, dict) or "precision" not in training:
+        return {}
+    return {"precision": training["precision"]}
 
 
 def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:

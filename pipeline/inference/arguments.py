@@ -28,7 +28,7 @@ def check_load_arguments(
         )
     if device is not None and (reason := _device_problem(device)):
         problems.append(f"device is {_show(device)}: {reason}; give cpu, or cuda:N of a GPU here")
-    if dtype not in DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         names = ", ".join(map(str, DTYPES))
         problems.append(f"dtype is {_show(dtype)}; give one of {names}, not its name")
     problems += [

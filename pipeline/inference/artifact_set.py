@@ -16,7 +16,7 @@ from pipeline.inference.sentences import DEFAULT_RULE
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
-from pipeline.params import BackboneParams
+from pipeline.params import BackboneParams, Precision
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import HasConfidence, TagsWords
 from pipeline.words import RULES
@@ -135,6 +135,12 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
         folder_of_head |= dict.fromkeys(artifact.heads_by_name, folder)
     if problems:
         raise UserError(*problems)
+
+
+def common_precision(artifacts: Sequence[ServedArtifact]) -> Precision:
+    """The precision that all artifacts were trained in, or float32 if they differ."""
+    precisions = {artifact.config.precision for artifact in artifacts}
+    return precisions.pop() if len(precisions) == 1 else "float32"
 
 
 def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:

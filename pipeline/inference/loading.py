@@ -13,12 +13,14 @@ from pipeline.inference.arguments import check_load_arguments
 from pipeline.inference.artifact_set import (
     ServedArtifact,
     check_compatible,
+    common_precision,
     merge_heads,
     read_artifacts,
     warnings_of,
 )
 from pipeline.inference.predictor import Predictor
 from pipeline.model.backbone import Backbone
+from pipeline.model.precision import inference_precision
 from pipeline.params import BackboneParams
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
@@ -32,7 +34,7 @@ def load(
     artifacts: Mapping[str, Path | str] | Sequence[Path | str],
     backbone: BackboneParams | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     max_length: int | None = None,
     stride: int | None = None,
 ) -> Predictor:
@@ -40,10 +42,12 @@ def load(
 
     `artifacts` are folders. The name of a task is the name of its head. In a mapping, the key is
     the new name of an artifact's head, if it has only one head. `backbone` is another location of
-    the backbone, with the same files. Windows have at most `max_length` tokens and overlap by
-    `stride`; by default, these are the values that each head was trained with. Raises UserError if
-    an argument has a wrong type, or if an artifact is broken, does not fit the backbone, or is not
-    compatible with another artifact.
+    the backbone, with the same files. The backbone computes in `dtype`. By default, this is the
+    precision that the artifacts were trained in; it is float32 if they differ, or if a device
+    without native bfloat16 products would compute in bfloat16. Windows have at most `max_length`
+    tokens and overlap by `stride`; by default, these are the values that each head was trained
+    with. Raises UserError if an argument has a wrong type, or if an artifact is broken, does not
+    fit the backbone, or is not compatible with another artifact.
     """
     check_load_arguments(artifacts, backbone, device, dtype, max_length=max_length, stride=stride)
     served = read_artifacts(artifacts)
@@ -53,8 +57,10 @@ def load(
     lm_head = any(
         head.kind in LM_HEADS for artifact in served for head in artifact.heads_by_name.values()
     )
-    loaded = Backbone.load(folder, lm_head=lm_head)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trained = ARMS[served[0].config.arm].trains_backbone
+    recorded = common_precision(served) if dtype is None else "float32"
+    loaded = Backbone.load(folder, lm_head, inference_precision(recorded, device), trained)
     windows = (max_length, stride)
     return _assemble(served, params, loaded, Tokenizer(folder), windows, device, dtype)
 
@@ -67,17 +73,14 @@ def load_beside(
 ) -> Predictor:
     """Load a predictor for other artifacts on the backbone of `predictor`; the two share it.
 
-    `params` is the backbone of `predictor`. The caller checks `shares_backbone` for the artifacts
-    of both. Raises the UserErrors of `load`.
+    The backbone keeps its precision. `params` is the backbone of `predictor`. The caller checks
+    `shares_backbone` for the artifacts of both. Raises the UserErrors of `load`.
     """
     served = read_artifacts(artifacts)
     check_compatible(served, params)
     backbone = predictor.model.backbone
-    dtype = next(backbone.parameters()).dtype
     windows = (max_length, None)
-    return _assemble(
-        served, params, backbone, predictor.tokenizer, windows, predictor.device, dtype
-    )
+    return _assemble(served, params, backbone, predictor.tokenizer, windows, predictor.device)
 
 
 def shares_backbone(config: ArtifactConfig) -> bool:
@@ -96,20 +99,25 @@ def _assemble(
     backbone: Backbone,
     tokenizer: Tokenizer,
     window_sizes: tuple[int | None, int | None],
-    device: torch.device | str,
-    dtype: torch.dtype,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> Predictor:
-    """The predictor of artifacts on a backbone. `window_sizes` are those of `_window_sizes`."""
+    """The predictor of artifacts on a backbone, converted to `dtype` (None: not converted).
+
+    `window_sizes` are those of `_window_sizes`.
+    """
     heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
     prompts = [prompt for artifact in served for prompt in artifact.prompts(params, backbone)]
     # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
     load_into_backbone(served[0].folder, served[0].config, backbone)
+    if dtype is not None:
+        backbone.convert(dtype)
     offset = max(artifact.config.position_offset for artifact in served)
     windows = [
         _window_sizes(head, *window_sizes, tokenizer.max_length - offset) for head in heads.values()
     ]
     merged = merge_heads(served, backbone.hidden_size)
-    predictor = Predictor(backbone, tokenizer, heads, prompts, merged, windows, device, dtype)
+    predictor = Predictor(backbone, tokenizer, heads, prompts, merged, windows, device)
     predictor.warnings = warnings_of(served)
     return predictor
 

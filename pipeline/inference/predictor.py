@@ -81,9 +81,8 @@ class Predictor:
         heads: Heads,
         windows: Sequence[tuple[int, int]],
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Move the model to `device`. Heads compute in float32, all other modules in `dtype`.
+        """Move the model to `device`. Heads compute in float32, prompts as the backbone.
 
         `prompts`, `heads` and `windows` (maximum length, overlap) are in the order of `tasks`. If
         there is a soft prompt, all tasks share it.
@@ -101,12 +100,11 @@ class Predictor:
             for head in self._heads
         ]
         self._reader = QueryReader(self.tasks, self._kinds)
-        moved = [prompt and prompt.to(self.device, dtype) for prompt in prompts]
-        soft = next((prompt for prompt in moved if isinstance(prompt, SoftPrompt)), None)
-        deep = [prompt for prompt in moved if not isinstance(prompt, SoftPrompt)]
+        soft = next((prompt for prompt in prompts if isinstance(prompt, SoftPrompt)), None)
+        deep = [prompt for prompt in prompts if not isinstance(prompt, SoftPrompt)]
         prompt = PromptBank(deep) if soft is None else soft
-        converted = backbone.to(self.device).convert(dtype)
-        model = PromptedModel(converted, prompt, heads, train_backbone=False)
+        prompt.to(backbone.dtype)
+        model = PromptedModel(backbone, prompt, heads, train_backbone=False)
         self.model = model.to(self.device).eval()
 
     def __call__(

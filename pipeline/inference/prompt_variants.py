@@ -37,7 +37,6 @@ def with_prompt_of(predictor: Predictor, task: str | None) -> Predictor:
         predictor.model.heads,
         list(predictor.windows.values()),
         predictor.device,
-        next(predictor.model.backbone.parameters()).dtype,
     )
     if task is not None:
         variant.model.prompt = _only(bank, list(predictor.tasks).index(task))

@@ -52,6 +52,7 @@ class Backbone(nn.Module):
     Dropout is always off, also when the backbone is trained. Weights are float32 by default.
     `folder` is the folder of the model, and `files` has the hashes of its config and tokenizer
     files (see `backbone_files`); None and empty if the model does not come from a folder.
+    `precision` is that of `load`.
     """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
@@ -81,6 +82,7 @@ class Backbone(nn.Module):
         self.lm_head = lm_head
         self.files: dict[str, str] = {}
         self.folder: Path | None = None
+        self.precision: Precision = "float32"
         self.autocast: torch.dtype | None = None
         self._scaled_modules: ScaledModules | None = None
         for name in ("hidden_size", "num_hidden_layers"):
@@ -146,6 +148,7 @@ class Backbone(nn.Module):
         if expected_logits is not None:
             backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
         backbone.folder, backbone.files = folder, backbone_files(folder)
+        backbone.precision = precision
         if in_bfloat16 and trained:
             backbone.autocast = torch.bfloat16
         if precision == "int8":
@@ -195,6 +198,12 @@ class Backbone(nn.Module):
         """
         _convert(self, dtype)
         return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights and hidden states. Under autocast, the latter may differ."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def embedding_size(self) -> int:
@@ -300,8 +309,7 @@ class Backbone(nn.Module):
         They are [B, N, vocabulary] if `token_ids` is None.
         """
         assert self.lm_head is not None, "load the backbone with its LM head"
-        dtype = self.model.get_input_embeddings().weight.dtype  # autocast returns another
-        logits: Tensor = self.lm_head(inputs_embeds=hidden.to(dtype)).logits
+        logits: Tensor = self.lm_head(inputs_embeds=hidden.to(self.dtype)).logits
         return (logits if token_ids is None else logits[..., list(token_ids)]).float()
 
     @cached_property

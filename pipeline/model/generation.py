@@ -218,8 +218,8 @@ class _Body(nn.Module):
     def output(self, arguments: PromptArguments, inputs: dict[str, Any], skipped: int = 0) -> Any:
         """The output of the backbone without its first `skipped` positions."""
         result = self.backbone.call_model(arguments, **inputs)
-        dtype = self.backbone.model.get_input_embeddings().weight.dtype  # autocast gives another
-        result.last_hidden_state = result.last_hidden_state[:, skipped:].to(dtype)
+        # Autocast gives another type.
+        result.last_hidden_state = result.last_hidden_state[:, skipped:].to(self.backbone.dtype)
         return result
 
 

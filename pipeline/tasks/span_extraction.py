@@ -48,10 +48,14 @@ class Answer(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A candidate answer: its text, and the sum of its start and end logits."""
+    """A candidate answer: its text, the sum of its start and end logits, and its first character.
+
+    If the text occurs several times, they are those of the occurrence with the greatest score.
+    """
 
     text: str
     score: float
+    start: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,10 @@ class Decoded:
     def margin(self) -> float:
         """The score of "no answer" minus that of the best answer; infinite without answers."""
         return self.null_score - self.candidates[0].score if self.candidates else float("inf")
+
+    def options(self) -> Floats:
+        """The logits [1, K] of "no answer", then of the K - 1 candidates."""
+        return np.array([[self.null_score, *(candidate.score for candidate in self.candidates)]])
 
 
 @dataclass(frozen=True)
@@ -282,12 +290,15 @@ class SpanExtraction(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Decoded:
         """The best spans over all windows, and the score of "no answer"."""
-        return Decoded(
-            tuple(
-                Candidate(text, score) for text, (score, _) in self._ranked(example, window_logits)
-            ),
-            _null_score(window_logits),
-        )
+        best: dict[str, Candidate] = {}
+        for window in window_logits:
+            for first, last, score in _best_spans(window, self.max_answer_length):
+                begin, end = _with_marks(example.context, first, last)
+                text = example.context[begin:end]
+                if text not in best or score > best[text].score:
+                    best[text] = Candidate(text, score, begin)
+        ranked = sorted(best.values(), key=lambda candidate: (-candidate.score, candidate.text))
+        return Decoded(tuple(ranked[:NUM_CANDIDATES]), _null_score(window_logits))
 
     def fit_thresholds(
         self, examples: Sequence[Example], decoded: Sequence[Decoded]
@@ -335,14 +346,7 @@ class SpanExtraction(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
         """The logits [1, K] of "no answer", then of the K - 1 best spans, best first."""
-        return np.array(
-            [
-                [
-                    _null_score(window_logits),
-                    *(score for _, (score, _) in self._ranked(example, window_logits)),
-                ]
-            ]
-        )
+        return self.decode(example, window_logits, classes).options()
 
     def apply_thresholds(self, options: Floats, thresholds: Mapping[str, float]) -> Floats:
         """The logits with that of "no answer" shifted by the threshold.
@@ -390,16 +394,14 @@ class SpanExtraction(
         thresholds: Mapping[str, float],
     ) -> Extraction:
         """The answer, and the probabilities of the best spans and of "no answer"."""
-        ranked = self._ranked(example, window_logits)
-        options = self.apply_thresholds(
-            self.decision_logits(example, window_logits, classes), thresholds
-        )
+        decoded = self.decode(example, window_logits, classes)
+        options = self.apply_thresholds(decoded.options(), thresholds)
         no_answer, *probabilities = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
         spans = tuple(
             Span(text, start, start + len(text), probability)
-            for (text, (_, start)), probability in zip(ranked, probabilities, strict=True)
+            for (text, _, start), probability in zip(decoded.candidates, probabilities, strict=True)
         )
-        answer = _answer(self.decode(example, window_logits, classes), thresholds)
+        answer = _answer(decoded, thresholds)
         if not answer:
             return Extraction("", None, None, spans, no_answer)
         return Extraction(answer, spans[0].start, spans[0].end, spans, no_answer)
@@ -435,22 +437,6 @@ class SpanExtraction(
         if any(self.rules.exact_match(text, prediction) for text in texts):
             return "exact"
         return "partial" if any(self.rules.f1(text, prediction) for text in texts) else "wrong"
-
-    def _ranked(
-        self, example: Example, window_logits: Sequence[WindowLogits]
-    ) -> list[tuple[str, tuple[float, int]]]:
-        """The best texts over all windows, best first: (text, (score, start)).
-
-        `score` is the greatest score of the text, `start` the first character of that occurrence.
-        """
-        best: dict[str, tuple[float, int]] = {}
-        for window in window_logits:
-            for first, last, score in _best_spans(window, self.max_answer_length):
-                begin, end = _with_marks(example.context, first, last)
-                text = example.context[begin:end]
-                if text not in best or score > best[text][0]:
-                    best[text] = score, begin
-        return sorted(best.items(), key=lambda item: (-item[1][0], item[0]))[:NUM_CANDIDATES]
 
 
 TASK = SpanExtraction()
@@ -597,16 +583,14 @@ def _is_mark(character: str) -> bool:
 
 def _best_spans(window: WindowLogits, max_length: int) -> Iterator[tuple[int, int, float]]:
     """The best spans of a window as (start, end, score), without position 0, the summary."""
-    starts = np.argsort(-window.logits[1:, 0], kind="stable")[:NUM_CANDIDATES] + 1
-    ends = np.argsort(-window.logits[1:, 1], kind="stable")[:NUM_CANDIDATES] + 1
-    for start in starts:
-        for end in ends:
-            if start <= end < start + max_length:
-                yield (
-                    int(window.begins[start]),
-                    int(window.ends[end]),
-                    float(window.logits[start, 0] + window.logits[end, 1]),
-                )
+    best = np.argsort(-window.logits[1:], axis=0, kind="stable")[:NUM_CANDIDATES] + 1
+    starts, ends = (pairs.ravel() for pairs in np.meshgrid(*best.T, indexing="ij"))
+    allowed = (starts <= ends) & (ends < starts + max_length)
+    starts, ends = starts[allowed], ends[allowed]
+    scores = window.logits[starts, 0] + window.logits[ends, 1]
+    yield from zip(
+        window.begins[starts].tolist(), window.ends[ends].tolist(), scores.tolist(), strict=True
+    )
 
 
 def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:

@@ -87,12 +87,12 @@ def make_hidden_state_cache(
 
     It fills the cache on its first call, so a finished run does not fill it. It returns batches
     unchanged if `hidden_state_cache_mb` is 0 or smaller than the cache. This decision depends only
-    on the tables and the params, so it is the same on every machine.
+    on the tables, the params and the precision, so it is the same on every rank.
     """
     if not params.hidden_state_cache_mb:
         return lambda batch: batch
     num_elements = sum(table.tokens for table in tables) * model.backbone.hidden_size
-    megabytes = num_elements * (2 if params.precision == "bfloat16" else 4) / 1e6
+    megabytes = num_elements * model.backbone.dtype.itemsize / 1e6
     if megabytes > params.hidden_state_cache_mb:
         log(
             f"the output of the lower layers takes {megabytes:.1f} MB, but hidden_state_cache_mb "

@@ -297,6 +297,7 @@ def artifact_config(
         model_type=model.backbone.config.model_type,
         hidden_size=model.backbone.hidden_size,
         heads=heads,
+        precision=model.backbone.precision,
         backbone_files=model.backbone.files,
         **details,
         provenance={

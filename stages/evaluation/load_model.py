@@ -15,19 +15,21 @@ from pipeline.evaluation.splits import load_eval_set
 from pipeline.metrics.base import Metrics
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.precision import inference_precision
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.params import Params, Precision
+from pipeline.params import Params
 from pipeline.pretrained.location import locate
 from pipeline.tasks.base.task import LM_HEADS
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, RESULTS
 
 
 def load_model(
-    artifact: Path, classes: dict[str, tuple[str, ...]], params: Params, precision: Precision
+    artifact: Path, classes: dict[str, tuple[str, ...]], params: Params
 ) -> PromptedModel:
     """Load an artifact onto its backbone, with heads for the tasks in `classes`.
 
-    `classes` maps the name of each task to the names of its classes.
+    `classes` maps the name of each task to the names of its classes. The backbone computes in the
+    precision that the artifact records (see `inference_precision`).
     Raises UserError if the artifact is incomplete or does not fit the backbone or the classes.
     """
     config = load_config(artifact)
@@ -35,6 +37,7 @@ def load_model(
     kinds = [config.heads[name].kind for name in classes if name in config.heads]
     trained = ARMS[config.arm].trains_backbone
     lm_head = not LM_HEADS.isdisjoint(kinds)
+    precision = inference_precision(config.precision, device(Ranks()))
     backbone = Backbone.load(locate(params.backbone), lm_head, precision, trained)
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
@@ -81,12 +84,7 @@ def load_subject(arm: ArmName, name: str, params: Params, rows: int) -> Subject:
     """
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
-    model = load_model(
-        ARTIFACTS / arm / name,
-        {name: tuple(summary["classes"])},
-        params,
-        params.training(arm, name).precision,
-    )
+    model = load_model(ARTIFACTS / arm / name, {name: tuple(summary["classes"])}, params)
     thresholds = load_json(RESULTS / arm / name / "metrics.json")["thresholds"]
     return Subject(
         model.to(device(Ranks())),

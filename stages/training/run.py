@@ -8,20 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
 
 from pipeline.arms import ArmName
 from pipeline.distributed.cluster import Ranks, load_cluster
-from pipeline.distributed.collectives import hosts
+from pipeline.distributed.collectives import all_gather_int, device, hosts
 from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, UserError
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.files import atomic_folder, write_json
 from pipeline.mixing.batches import TrainBatches
 from pipeline.model.backbone import Backbone
+from pipeline.model.precision import training_precision
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
@@ -42,18 +43,20 @@ from stages.training.tracking import Tracking, start_tracker
 def load_backbone(
     params: BackboneParams,
     tasks: Iterable[TaskData],
-    precision: Precision,
+    precision: Literal["auto", Precision],
     trained: bool = False,
 ) -> Backbone:
     """Load the backbone, with its LM head if the head of a task uses it.
 
-    See `Backbone.load` for `precision` and `trained`.
+    See `training_precision` for `precision`, and `Backbone.load` for `trained`.
 
     The environment variable GRADIENT_CHECKPOINTING=1 turns gradient checkpointing on. It is not a
     param: it saves memory at the cost of time and changes no result.
     """
     lm_head = any(task_named(task.task).head in LM_HEADS for task in tasks)
-    backbone = Backbone.load(locate(params), lm_head, precision, trained)
+    rank_device = device(Ranks.from_environment(os.environ))
+    resolved = training_precision(precision, trained, rank_device)
+    backbone = Backbone.load(locate(params), lm_head, resolved, trained)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone
@@ -81,8 +84,15 @@ def fit(
         training.micro_batches_per_step,
         params.seed,
     )
+    precision = model.backbone.precision
     key = _checkpoint_key(
-        arm, training, params, rates, {task.name: task.summary for task in tasks}, setup.start
+        arm,
+        training,
+        params,
+        rates,
+        precision,
+        {task.name: task.summary for task in tasks},
+        setup.start,
     )
     checkpoints = WORK / stage / key
 
@@ -104,13 +114,14 @@ def fit(
             if ranks.rank == 0
             else []
         )
+        _check_precision(precision, ranks)
         stop_signals = stack.enter_context(stops())
         callback = CallbackList([*run_callbacks, *callbacks])
         count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
         callback.log(
             f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
             f"{cluster.zero}{' with offload' * cluster.offload}, "
-            f"{training.precision}; "
+            f"precision {precision}{' (auto)' * (training.precision == 'auto')}; "
             f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
             f"{training.micro_batches_per_step} micro-batches of a step per rank"
         )
@@ -134,6 +145,15 @@ def fit(
     if ranks.rank == 0:
         _remove_other_checkpoints(checkpoints)
     return run, ranks.rank == 0
+
+
+def _check_precision(precision: Precision, ranks: Ranks) -> None:
+    """Raise UserError if `auto` is another precision on another rank."""
+    if len(set(all_gather_int(get_args(Precision).index(precision), ranks))) > 1:
+        raise UserError(
+            f"precision is auto, which is {precision} on rank {ranks.rank} and another precision "
+            "on other ranks, because their devices differ; set precision: float32 in params.yaml"
+        )
 
 
 @contextmanager
@@ -180,7 +200,7 @@ def _divergence_error(diverged: Diverged, tasks: Mapping[str, TaskData]) -> User
 def _checkpoint_key(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    """The name of the checkpoint folder of a run: a hash of its params, inputs and code."""
+    """The checkpoint folder of a run: a hash of its params, precision, inputs and code."""
     identity = [
         arm,
         asdict(training),

@@ -19,8 +19,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, load_yaml
+from pipeline.distributed.cluster import Ranks
+from pipeline.errors import UserError
 from stages.runtime.launcher import launch
+from stages.training import run as training_run
 from tests.support.small_project import (
     IN_ONE_PROCESS,
     ROOT,
@@ -249,7 +253,8 @@ def test_stages_run_with_a_backbone_in_bfloat16(place: Place) -> None:
         assert done.returncode == 0, done.stderr
         assert "1 rank on" in done.stdout
         assert (
-            "; ZeRO stage 0, bfloat16; 4 of the 4 micro-batches of a step per rank" in done.stdout
+            "; ZeRO stage 0, precision bfloat16; 4 of the 4 micro-batches of a step per rank"
+            in done.stdout
         )
         prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
         assert {value.dtype for value in prompt.values()} == {torch.float32}
@@ -259,6 +264,45 @@ def test_stages_run_with_a_backbone_in_bfloat16(place: Place) -> None:
             ).check_returncode()
     finally:
         (place.folder / "params.yaml").write_text(before, encoding="utf-8")
+
+
+ON_A_CPU = """
+import sys, torch
+torch.cpu.get_capabilities = lambda: {"avx512_bf16": sys.argv[1] == "bfloat16"}
+from stages.evaluate import evaluate
+from stages.finetune import finetune
+for stage in (finetune, evaluate):
+    stage("head_only", "world_ner")
+"""
+
+
+def test_auto_precision_is_recorded_and_starts_anew_on_another_cpu(place: Place) -> None:
+    place.forget()
+    before = (place.folder / "params.yaml").read_text(encoding="utf-8")
+    values = load_yaml(place.folder / "params.yaml")
+    values["arms"]["head_only"]["precision"] = "auto"
+    write_params(place.folder, values)
+    artifact, made = place.folder / "artifacts/head_only/world_ner", {}
+    try:
+        for precision in ("float32", "bfloat16", "float32"):
+            done = python(place.folder, place.env, "-c", ON_A_CPU, precision)
+            assert done.returncode == 0, done.stderr
+            assert f"precision {precision} (auto); " in done.stdout
+            assert "resum" not in done.stdout, "a finished run has a checkpoint"
+            assert load_config(artifact).precision == precision
+            heads = (artifact / "heads.safetensors").read_bytes()
+            assert made.setdefault(precision, heads) == heads
+    finally:
+        (place.folder / "params.yaml").write_text(before, encoding="utf-8")
+    assert made["float32"] != made["bfloat16"]
+
+
+def test_ranks_with_another_auto_precision_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank has float32."""
+    monkeypatch.setattr(training_run, "all_gather_int", lambda own, _: [0, own])
+    training_run._check_precision("float32", Ranks(1, 2))
+    with pytest.raises(UserError, match="auto, which is bfloat16 on rank 1 and another"):
+        training_run._check_precision("bfloat16", Ranks(1, 2))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ TUNING = {
     "prompt_lr": 0.02,
     "head_lr": 0.003,
     "epochs": 0.3,
+    "precision": "float32",  # not auto, so that results are the same on every machine
     "tokens_per_micro_batch": 128,
     "validation_rows": 20,
     "num_validations": 2,

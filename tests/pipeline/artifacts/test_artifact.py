@@ -485,6 +485,20 @@ def change(folder: Path, **values: object) -> list[str]:
     return refuse(lambda: load_config(folder))
 
 
+def test_the_precision_of_an_earlier_version_is_that_of_its_training(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    for provenance, expected in (
+        ({"training": {"precision": "bfloat16"}}, "bfloat16"),
+        ({"training": {"epochs": 1.0}}, "float32"),
+        ({}, "float32"),
+    ):
+        saved(tmp_path, provenance=provenance)
+        values = json.loads(file.read_text(encoding="utf-8"))
+        del values["precision"]
+        file.write_text(json.dumps(values), encoding="utf-8")
+        assert load_config(tmp_path).precision == expected
+
+
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a")
     for values in ({}, {"later_key": 1}):

@@ -497,7 +497,7 @@ def test_wrong_arguments_of_load_are_refused(
         load(**{"artifacts": artifacts, **arguments})
     assert [problem.startswith(message) for problem in caught.value.problems] == [True]
     with pytest.raises(UserError) as caught:
-        load([], dtype=None, device="gpu", stride="")  # type: ignore[arg-type]
+        load([], dtype=32, device="gpu", stride="")  # type: ignore[arg-type]
     assert len(caught.value.problems) == 3
 
 
@@ -689,7 +689,7 @@ def test_a_verbalizer_loads_the_lm_head(
     asked: list[bool] = []
     inner = Backbone.load
     monkeypatch.setattr(
-        Backbone, "load", lambda folder, lm_head=False: asked.append(lm_head) or inner(folder)
+        Backbone, "load", lambda folder, lm_head, *_: asked.append(lm_head) or inner(folder)
     )
     heads = {
         "verbal": TaskHead(
@@ -712,6 +712,28 @@ def test_bfloat16_gives_nearly_the_same_logits(
     assert not np.array_equal(rough, exact)
     assert float(np.linalg.norm(rough - exact) / np.linalg.norm(exact)) < 0.1
     assert rough.dtype == np.float32
+
+
+def test_prediction_is_in_the_precision_of_training(
+    place: Place, seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, rows = {"ner": HEADS["ner"]}, place.rows("ner", 5)
+    model = place.model(heads, DeepPrompt(place.key_values(6, 3)))
+    in_bfloat16 = place.save("in_bfloat16", "deep_prompt", model, heads, precision="bfloat16")
+    in_float32 = place.save("in_float32", "deep_prompt", model, heads)
+    model.backbone = Backbone.load(place.folder / "backbone", precision="bfloat16")
+    expected = evaluation_logits(model, HEADS["ner"], rows, place.tokenizer, tmp_path / "e")
+    flags = {"avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    list(load([in_bfloat16], max_length=40).predict(rows))
+    found = dict(seen)
+    for key, windows in expected.items():
+        assert_same(found["token_classification", key], windows)
+    both = load({"a": in_bfloat16, "b": in_float32})
+    assert both.model.backbone.dtype == torch.float32, "the artifacts differ"
+    flags["avx512_bf16"] = False
+    assert load([in_bfloat16]).model.backbone.dtype == torch.float32, "the CPU would be slow"
+    assert load([in_bfloat16], dtype=torch.bfloat16).model.backbone.dtype == torch.bfloat16
 
 
 def all_logits(seen: Seen) -> NDArray[Any]:

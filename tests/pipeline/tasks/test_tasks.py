@@ -205,6 +205,18 @@ def test_decoded_tags_do_not_depend_on_the_order_of_windows(
     assert decode_tags(parts, classes) == decoded_tags
 
 
+def test_the_best_tag_of_each_word_is_decoded_unless_it_is_not_well_formed() -> None:
+    """I-X may not follow O. Of equal predecessors of I-X, the one that continues a span wins."""
+    classes = bio_classes(["X"])
+    assert decode_tags([window([[0, 9, 0], [0, 8, 9], [9, 0, 0]])], classes) == ["B-X", "I-X", "O"]
+    assert decode_tags([window([[9, 0, 0], [0, 8, 9]])], classes) == ["O", "B-X"]
+    assert decode_tags([window([[0, 9, 0], [0, 9, 9], [0, 0, 9]])], classes) == [
+        "B-X",
+        "I-X",
+        "I-X",
+    ]
+
+
 def test_span_can_continue_in_the_next_window() -> None:
     classes = bio_classes(["X"])
     first, second = window([[0, 9, 0]]), window([[0, 0, 9], [9, 0, 0]], 1)
@@ -353,7 +365,8 @@ def test_decoded_answer_has_the_original_characters(tokenizer: Tokenizer) -> Non
         [WindowLogits(np.array(feature.begins), np.array(feature.ends), logits)],
         ("start", "end"),
     )
-    assert decoded.candidates[0] == Candidate("naïve CAFÉ of Émile", 10.0)
+    start = CONTEXT.index("naïve")
+    assert decoded.candidates[0] == Candidate("naïve CAFÉ of Émile", 10.0, start)
     assert QA.predictions([question], [decoded], {}) == {"q": "naïve CAFÉ of Émile"}
 
 
@@ -363,11 +376,11 @@ def test_candidates_are_the_best_over_all_windows() -> None:
     second = spans(question.context, {(6, 8): (5.0, 0.0), (9, 11): (0.0, 3.0)}, null=-2.0)
     decoded = QA.decode(question, [first, second], ("start", "end"))
     assert decoded.candidates == (
-        ("cc bb", 8.0),
-        ("bb", 6.0),
-        ("aa bb", 5.0),
-        ("cc", 5.0),
-        ("aa", 1.0),
+        ("cc bb", 8.0, 6),
+        ("bb", 6.0, 3),
+        ("aa bb", 5.0, 0),
+        ("cc", 5.0, 6),
+        ("aa", 1.0, 0),
     )
     assert decoded.null_score == -2.0, (
         "the minimum over windows: a single window with the answer is enough"
@@ -403,7 +416,7 @@ def test_candidates_equal_those_of_a_brute_force_search(seed: int) -> None:
         if 0 <= end[0] - start[0] < 30
     }
     decoded = QA.decode(ask(None, context), [spans(context, scores, null=20.0)], ("start", "end"))
-    assert dict(decoded.candidates) == dict(
+    assert {candidate.text: candidate.score for candidate in decoded.candidates} == dict(
         sorted(expected.items(), key=lambda item: -item[1])[:20]
     )
 
@@ -467,7 +480,7 @@ def test_window_without_context_predicts_no_answer() -> None:
 
 
 def decoded(text: str, margin: float) -> Decoded:
-    return Decoded((Candidate(text, 1.0),), 1.0 + margin)
+    return Decoded((Candidate(text, 1.0, 0),), 1.0 + margin)
 
 
 def test_margin_threshold_is_fitted_on_validation_and_applied_to_test() -> None:

@@ -232,15 +232,21 @@ def test_caching_stops_between_batches_on_request(table: FeatureTable, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("precision", "fits"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize(("dtype", "fits"), [(torch.float32, False), (torch.bfloat16, True)])
 def test_hidden_states_above_the_size_limit_are_computed_in_every_step(
-    precision: Any, fits: bool, table: FeatureTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    fits: bool,
+    table: FeatureTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(table, "tokens", 20_000)  # hidden size 16
     lines: list[str] = []
-    params = TrainParams(epochs=1.0, head_lr=0.1, precision=precision, hidden_state_cache_mb=1)
+    params = TrainParams(epochs=1.0, head_lr=0.1, hidden_state_cache_mb=1)
+    model = model_of("bert")
+    model.backbone.convert(dtype)
     attach = make_hidden_state_cache(
-        model_of("bert"), [table], params, 0, tmp_path, CPU, lines.append, lambda: None
+        model, [table], params, 0, tmp_path, CPU, lines.append, lambda: None
     )
     batch = collate(table, np.arange(3), 0, 0)
     assert lines == (
