@@ -10,6 +10,7 @@ from pipeline.data.readers import (
     e2e_csv,
     mrqa_jsonl,
     offsets,
+    parallel_lines,
     records,
     squad_json,
     superglue,
@@ -117,6 +118,12 @@ READERS: dict[str, Reader] = {
         for_task=offsets.for_task,
         check_options=offsets.check_options,
         optional_keys=frozenset({"id", "title"}),
+    ),
+    "parallel_lines": Reader(
+        parallel_lines.Options,
+        _always("tokens", "tags", "intent"),
+        parallel_lines.read,
+        companion_files=parallel_lines.companion_files,
     ),
     "records": Reader(
         records.Options,

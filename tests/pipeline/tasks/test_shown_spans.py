@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.display.highlighting import to_plain
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.capabilities import ShowsSpans
+from pipeline.tasks.intent_and_slots import Example as Request
 from pipeline.tasks.multiple_choice import Example as Choices
 from pipeline.tasks.semantic_role_labeling import Example as Predicate
 from pipeline.tasks.semantic_role_labeling import Structures
@@ -24,6 +25,10 @@ SHOWN = {
     "token_classification": (
         Sentence("s", ("Ada", "met", "New", "York"), ("B-PER", "O", "B-LOC", "I-LOC")),
         "[PER: Ada] met [LOC: New York]",
+    ),
+    "intent_and_slots": (
+        Request("s", ("to", "New", "York"), ("O", "B-city", "I-city"), "flight"),
+        "flight (1.00)\nto [city: New York]",
     ),
     "semantic_role_labeling": (
         Predicate("s", ("Ada", "met", "the", "man", "."), 1, ROLES),
