@@ -20,6 +20,8 @@ VALUES: Mapping[str, Any] = {
     "context": TEXT,
     "question": "Where was Ada Lovelace born?",
     "choices": ["London", "Paris"],
+    "system": ["", "What kind of food?"],
+    "user": ["I need a cheap restaurant.", "Italian, please."],
     "predicate": {"start": 17, "end": 21},
 }
 VALUES_OF_KINDS: Mapping[ValueKind, Any] = {

@@ -16,6 +16,7 @@ from pipeline.data.readers import (
     superglue,
     token_spans,
     webnlg_xml,
+    woz_json,
 )
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.hub import ToRow
@@ -159,5 +160,12 @@ READERS: dict[str, Reader] = {
         webnlg_xml.read,
         check_options=webnlg_xml.check_options,
         optional_keys=frozenset({"subset"}),
+    ),
+    "woz_json": Reader(
+        woz_json.Options,
+        _always("system", "user", "labels"),
+        woz_json.read,
+        check_options=woz_json.check_options,
+        optional_keys=frozenset({"id"}),
     ),
 }

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.metrics.base import apply_formula, sum_by_unit
 from pipeline.tasks import task_named
+from pipeline.tasks.dialogue_state_tracking import Example as Dialogue
 from pipeline.tasks.intent_and_slots import Example as Request
 from pipeline.tasks.multiple_choice import Example as Choice
 from pipeline.tasks.semantic_role_labeling import Example as Proposition
@@ -41,6 +42,20 @@ def requests(draw: random.Random, size: int) -> Case:
         for example, tags in zip(examples, predicted_tags, strict=True)
     ]
     return "intent_and_slots", examples, predicted, classes
+
+
+def dialogues(draw: random.Random, size: int) -> Case:
+    options = (("none", "food=thai", "food=any"), ("none", "area=north"), ("none", "request=phone"))
+    examples, predictions = [], []
+    for number in range(size):
+        turns = [tuple(map(draw.choice, options)) for _ in range(draw.randint(1, 4))]
+        gold = tuple(tuple(label for label in turn if label != "none") for turn in turns)
+        texts = ("text",) * len(turns)
+        examples.append(Dialogue(str(number), texts, texts, gold))
+        predictions.append(
+            [turn if draw.random() < 0.7 else tuple(map(draw.choice, options)) for turn in turns]
+        )
+    return "dialogue_state_tracking", examples, predictions, ("none",)
 
 
 def arguments(draw: random.Random, size: int) -> Case:
@@ -90,6 +105,7 @@ def labels(draw: random.Random, size: int, grouped: bool = False) -> Case:
 CASES = {
     "entities": entities,
     "requests": requests,
+    "dialogues": dialogues,
     "arguments": arguments,
     "questions": questions,
     "choices": choices,
