@@ -18,7 +18,7 @@ import pandas as pd
 from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
-from pipeline.analysis.generated_samples import generated_samples
+from pipeline.analysis.prediction_samples import prediction_samples
 from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
@@ -58,7 +58,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     The scores are metrics.json, labels.tsv, and score.json, the primary scores for `dvc exp show`.
     The predictions are test.jsonl and Parquet files for the report: counts per unit, confidence of
     decisions and claims, the claims themselves, for questions other measures of confidence, and
-    some generated texts. A file is absent if the kind of task does not support it.
+    samples of predictions. A file is absent if the kind of task does not support it.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -133,7 +133,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             )
             confidences.to_parquet(temporary / "confidences.parquet", index=False)
             claims.to_parquet(temporary / "claims.parquet", index=False)
-        if (texts := generated_samples(test, predicted["test"])) is not None:
+        if (texts := prediction_samples(test, predicted["test"])) is not None:
             texts.to_parquet(temporary / "texts.parquet", index=False)
         if agreements is not None:
             measures = confidence_measures(

@@ -19,7 +19,14 @@ from pipeline.errors import Problems, UserError
 from pipeline.metrics import dialogue_states
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.metrics.dialogue_states import REQUEST, Dialogue, split_label, states
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
+from pipeline.tasks.base.capabilities import (
+    HasConfidence,
+    HasUnits,
+    Perturbable,
+    Sample,
+    ShowsSamples,
+    ShowsSpans,
+)
 from pipeline.tasks.base.claims import Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
@@ -86,6 +93,7 @@ class DialogueStateTracking(
     HasConfidence[Example],
     HasUnits[Example, Sequence[Dialogue]],
     Perturbable[Example],
+    ShowsSamples[Example],
     ShowsSpans[Example, DialogueStates],
 ):
     """Predictions are dialogues, one per example in the examples' order.
@@ -109,8 +117,14 @@ class DialogueStateTracking(
     inputs = ("system", "user")
     outputs = ("labels",)
     head = "classes"
+    num_samples = 3
     claim_and_decision_names = ("slot values", "decisions about slots")
     metric_names = ("joint_goal_accuracy", "turn_request_accuracy", "turn_goal_accuracy")
+    metric_titles: ClassVar[Mapping[str, str]] = {
+        "joint_goal_accuracy": "joint goal accuracy",
+        "turn_request_accuracy": "turn request accuracy",
+        "turn_goal_accuracy": "turn goal accuracy",
+    }
     glossary: ClassVar[Mapping[str, str]] = {
         "joint goal accuracy": "The percentage of turns after which all slots have the right "
         "value. An error counts in all later turns until it is corrected.",
@@ -292,6 +306,12 @@ class DialogueStateTracking(
                 if _same_slot(label, guess) == NONE:
                     yield Claim((), label, NONE, where + label, "", False)
 
+    def samples(self, example: Example, prediction: Dialogue) -> Iterator[Sample]:
+        """The turns of the dialogue, each with the state after it and the requests."""
+        dialogues = (example.labels, _without_none(prediction))
+        traces = (map(_trace, dialogue, states(dialogue)) for dialogue in dialogues)
+        yield from map(Sample, self.shown_texts(example), *traces)
+
     def result(
         self,
         example: Example,
@@ -405,6 +425,12 @@ def _result(labels: Dialogue, scores: Sequence[Floats]) -> DialogueStates:
             for turn, turn_scores, state in turns
         )
     )
+
+
+def _trace(labels: Sequence[str], state: Mapping[str, str]) -> str:
+    """The state after a turn and the requests of the turn, as a text."""
+    requests = (label for label in labels if split_label(label)[0] == REQUEST)
+    return ", ".join([*(f"{slot}={state[slot]}" for slot in sorted(state)), *requests])
 
 
 def _title(turn: Turn) -> str:

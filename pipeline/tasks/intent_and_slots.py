@@ -85,7 +85,11 @@ class IntentAndSlots(TaggingTask[Example, SemanticFrame]):
     outputs = ("tags", "intent")
     claim_and_decision_names = ("slots and intents", "tags and intents")
     metric_names = ("f1", "intent_accuracy", "sentence_accuracy", "precision", "recall")
-    metric_titles: ClassVar[Mapping[str, str]] = {"f1": "slot F1"}
+    metric_titles: ClassVar[Mapping[str, str]] = {
+        "f1": "slot F1",
+        "intent_accuracy": "intent accuracy",
+        "sentence_accuracy": "sentence accuracy",
+    }
     glossary: ClassVar[Mapping[str, str]] = {
         **TaggingTask.glossary,
         "sentence accuracy": "The percentage of sentences with the right intent and all slots "

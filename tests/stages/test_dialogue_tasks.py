@@ -189,3 +189,4 @@ def test_the_report_has_all_metrics_and_calibration(project: tuple[Path, str]) -
     for words in ("slot F1", "joint goal accuracy", "slots and intents", "slot values"):
         assert words in report
     assert "does not support" not in report
+    assert "| thai food | (empty) | food=thai | food=thai |" in report

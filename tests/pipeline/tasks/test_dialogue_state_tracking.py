@@ -150,6 +150,18 @@ def test_the_result_has_the_state_after_each_turn() -> None:
     )
 
 
+def test_samples_are_the_turns_with_their_states_and_requests() -> None:
+    wrong = [GOLD[0], ("none", "none", "none", "request=address")]
+    assert list(TASK.samples(EXAMPLE, wrong)) == [
+        ("I want thai food.", "food=thai", "food=thai"),
+        (
+            "What area? · The north. The phone number?",
+            "area=north, food=thai, request=phone",
+            "food=thai, request=address",
+        ),
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
