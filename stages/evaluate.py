@@ -19,7 +19,7 @@ from pipeline.analysis.agreement import agreement, confidence_measures, sample
 from pipeline.analysis.bootstrap import score_interval
 from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
-from pipeline.analysis.generated_samples import generated_samples
+from pipeline.analysis.prediction_samples import prediction_samples
 from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
@@ -60,7 +60,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     metrics.json also has the 95 % interval of the primary test score (null if it has none).
     The predictions are test.jsonl and Parquet files for the report: counts per unit, confidence of
     decisions and claims, the claims themselves, for questions other measures of confidence, and
-    some generated texts. A file is absent if the kind of task does not support it.
+    samples of predictions. A file is absent if the kind of task does not support it.
     """
     arm, params = arm_of(arm_name), with_seed(load_params(), seed)
     training = params.training(arm, name)
@@ -142,7 +142,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
                     confidence, test, predicted["test"], decisions["test"], thresholds
                 ),
             )
-        if (texts := generated_samples(test, predicted["test"])) is not None:
+        if (texts := prediction_samples(test, predicted["test"])) is not None:
             texts.to_parquet(temporary / "texts.parquet", index=False)
         if agreements is not None:
             measures = confidence_measures(

@@ -25,6 +25,8 @@ VALUES: Mapping[str, Any] = {
     "context": TEXT,
     "question": "Where was Ada Lovelace born?",
     "choices": ["London", "Paris"],
+    "system": ["", "What kind of food?"],
+    "user": ["I need a cheap restaurant.", "Italian, please."],
     "predicate": {"start": 17, "end": 21},
 }
 VALUES_OF_KINDS: Mapping[ValueKind, Any] = {
@@ -110,7 +112,11 @@ def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
 
 
 def labels_of(head: TaskHead) -> list[str]:
-    """The labels of a head: X of the classes B-X and I-X, else the classes."""
+    """The labels of a head: X of the classes B-X and I-X, and the classes that are no tags."""
     if not isinstance(task_named(head.type), TagsWords):
         return list(head.classes)
-    return [label.removeprefix("B-") for label in head.classes if label.startswith("B-")]
+    return [
+        name.removeprefix("B-")
+        for name in head.classes
+        if name != "O" and not name.startswith("I-")
+    ]

@@ -23,6 +23,7 @@ _KINDS: Mapping[ValueKind, Schema] = {
     "label": _TEXT,
     "tags": {"type": "array", "items": _TEXT},
     "texts": {"type": "array", "items": _TEXT},
+    "label_lists": {"type": "array", "items": {"type": "array", "items": _TEXT}},
     "integer": _INTEGER,
     "integers": {"type": "array", "items": _INTEGER},
     "spans": {"type": "array", "items": {"type": "object"}},

@@ -122,5 +122,12 @@ def swap_entities(
 
 
 def map_labels(tags: Sequence[str], labels: Mapping[str, str]) -> tuple[str, ...]:
-    """IOB2 tags with their labels replaced; a label that `labels` lacks becomes O."""
-    return tuple(f"{tag[:2]}{labels[tag[2:]]}" if tag[2:] in labels else "O" for tag in tags)
+    """IOB2 tags with their labels replaced; a label that `labels` lacks becomes O.
+
+    A class that is not a tag, such as an intent after the tags of a sentence, stays.
+    """
+    return tuple(_mapped_tag(tag, labels) if tag.startswith(("B-", "I-")) else tag for tag in tags)
+
+
+def _mapped_tag(tag: str, labels: Mapping[str, str]) -> str:
+    return f"{tag[:2]}{labels[tag[2:]]}" if tag[2:] in labels else "O"

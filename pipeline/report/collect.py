@@ -79,7 +79,7 @@ class RunResult:
     `samples` are bootstrap samples of the metrics in `counts`. Arms with the same units share the
     resampled units. `mean_samples` are the samples of the mean over the seeds of `repeats`.
     `confidences` and `claims` have the columns CONFIDENCES and CLAIMS, `measures` MEASURES and
-    `right`, and `texts` (some generated texts) TEXTS.
+    `right`, and `texts` (samples of predictions) TEXTS.
     """
 
     arm: str

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipeline.display.highlighting import to_html
 from pipeline.files import atomic_write
-from pipeline.report import confidence, generated, mixtures, plots, prose, tables
+from pipeline.report import confidence, mixtures, plots, prose, samples, tables
 from pipeline.report.collect import Mixture, Published, ReportInputs, RunResult, collect
 from pipeline.report.plots import Curve, Plot
 from pipeline.report.tables import Table
@@ -128,7 +128,7 @@ def _task(task: str, runs: Sequence[RunResult]) -> Section:
     frame, by_label = tables.label_scores(runs), tables.labels(runs)
     if frame is not None:
         charts.append(plots.label_dots(f"{task}: F1 by label, test", frame))
-    candidates = (tables.test_metrics(runs), generated.texts(runs), tables.cost(runs))
+    candidates = (tables.test_metrics(runs), samples.table(runs), tables.cost(runs))
     shown = tuple(table for table in candidates if table)
     return Section(task, prose.about_task(runs), shown, tuple(charts), by_label)
 

@@ -12,6 +12,7 @@ from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.tagging import (
+    Tagged,
     TaggedSpan,
     TaggingTask,
     Tags,
@@ -52,6 +53,14 @@ class Entities:
     """The entities of a sentence, in order."""
 
     entities: tuple[Entity, ...]
+
+
+def entities(example: Tagged, tagged: Iterable[TaggedSpan]) -> tuple[Entity, ...]:
+    """The spans of a sentence, each with its text."""
+    return tuple(
+        Entity(label, start, end, " ".join(example.tokens[start:end]), score)
+        for label, start, end, score in tagged
+    )
 
 
 class TokenClassification(TaggingTask[Example, Entities]):
@@ -112,9 +121,8 @@ class TokenClassification(TaggingTask[Example, Entities]):
         thresholds: Mapping[str, float],
     ) -> Entities:
         """The entities, each with its text."""
-        return _entities(
-            example, decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
-        )
+        tagged = decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
+        return Entities(entities(example, tagged))
 
     def in_characters(
         self, result: Entities, text: str, bounds: Sequence[tuple[int, int]]
@@ -126,7 +134,9 @@ class TokenClassification(TaggingTask[Example, Entities]):
         """The annotated entities, with positions in the text of the tokens."""
         tagged = (TaggedSpan(*span, score=1.0) for span in spans.spans(example.tags))
         (text,) = self.shown_texts(example)
-        return self.in_characters(_entities(example, tagged), text, token_bounds(example.tokens))
+        return self.in_characters(
+            Entities(entities(example, tagged)), text, token_bounds(example.tokens)
+        )
 
     def marked_texts(self, texts: Sequence[str], result: Entities) -> tuple[MarkedText, ...]:
         """The sentence with its entities."""
@@ -138,12 +148,3 @@ class TokenClassification(TaggingTask[Example, Entities]):
 
 
 TASK = TokenClassification()
-
-
-def _entities(example: Example, tagged: Iterable[TaggedSpan]) -> Entities:
-    return Entities(
-        tuple(
-            Entity(label, start, end, " ".join(example.tokens[start:end]), score)
-            for label, start, end, score in tagged
-        )
-    )

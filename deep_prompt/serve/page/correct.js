@@ -40,14 +40,19 @@ function editor(task, row, result, closed) {
 
 const bare = ({ prompt, ...row }) => row;
 
-/** Spans with labels: remove them, or select words and add a label. */
+const INTENT = "intent:"; // the prefix of the intents among the labels
+
+/** Spans with labels: remove them, or select words and add a label. And the intent, if any. */
 function spanEditor(box, task, row, result) {
-  const found = result.entities ?? (result.structures?.[0] ?? result).arguments ?? [];
+  const found = result.entities ?? result.slots
+    ?? (result.structures?.[0] ?? result).arguments ?? [];
   let spans = found.map(({ label, role, start, end }) => ({ label: label ?? role, start, end }));
   const chips = make("div", { class: "chips" });
   const text = make("p", { class: "text" }, row.text);
   const label = make("select", { "aria-label": "Label" },
-    ...task.labels.filter((name) => name !== "V").map((name) => make("option", {}, name)));
+    ...task.labels.filter((name) => name !== "V" && !name.startsWith(INTENT))
+      .map((name) => make("option", {}, name)));
+  const intent = result.intent === undefined ? null : intentSelect(task, result);
   const draw = () => chips.replaceChildren(...spans.map((span) => make("button", {
     type: "button",
     title: "remove",
@@ -63,12 +68,20 @@ function spanEditor(box, task, row, result) {
   box.append(
     make("p", { class: "muted" }, "Remove wrong spans; select words and add their label."),
     text, chips, make("div", { class: "bar" }, label,
-      make("button", { type: "button", onclick: add }, "Add the selection")));
+      make("button", { type: "button", onclick: add }, "Add the selection")), intent ?? "");
   draw();
   const predicate = result.position === undefined ? {} : {
     predicate: { start: result.start, end: result.end },
   };
-  return () => ({ ...predicate, spans });
+  return () => ({ ...predicate, ...(intent && { intent: intent.value }), spans });
+}
+
+function intentSelect(task, result) {
+  const intents = task.labels.filter((name) => name.startsWith(INTENT));
+  const select = make("select", { "aria-label": "Intent" },
+    ...intents.map((name) => make("option", {}, name.slice(INTENT.length))));
+  select.value = result.intent;
+  return select;
 }
 
 /** The right answer: selected words, or none. */

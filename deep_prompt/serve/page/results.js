@@ -12,7 +12,7 @@ export function card(task, row, answer, fade, on) {
   else if (answer.errors) body.append(make("p", { class: "error" }, answer.errors.join("\n")));
   else if (task.marks_predicate) body.append(...roleNotes(answer));
   else if (task.generates_text) body.append(make("pre", {}, answer.result.text));
-  else if (answer.result.entities) body.append(marked(answer.html, fade));
+  else if (answer.result.entities ?? answer.result.slots) body.append(marked(answer.html, fade));
   else body.append(marked(answer.html, 0), ...options(answer.result));
   if (task.marks_predicate && row.text) body.prepend(roles(task, row, answer, fade, on));
   const about = make("header", {}, make("h2", {}, task.name), make("p", {}, facts(task)));

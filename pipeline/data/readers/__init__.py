@@ -10,11 +10,13 @@ from pipeline.data.readers import (
     e2e_csv,
     mrqa_jsonl,
     offsets,
+    parallel_lines,
     records,
     squad_json,
     superglue,
     token_spans,
     webnlg_xml,
+    woz_json,
 )
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.hub import ToRow
@@ -118,6 +120,12 @@ READERS: dict[str, Reader] = {
         check_options=offsets.check_options,
         optional_keys=frozenset({"id", "title"}),
     ),
+    "parallel_lines": Reader(
+        parallel_lines.Options,
+        _always("tokens", "tags", "intent"),
+        parallel_lines.read,
+        companion_files=parallel_lines.companion_files,
+    ),
     "records": Reader(
         records.Options,
         records.keys,
@@ -152,5 +160,12 @@ READERS: dict[str, Reader] = {
         webnlg_xml.read,
         check_options=webnlg_xml.check_options,
         optional_keys=frozenset({"subset"}),
+    ),
+    "woz_json": Reader(
+        woz_json.Options,
+        _always("system", "user", "labels"),
+        woz_json.read,
+        check_options=woz_json.check_options,
+        optional_keys=frozenset({"id"}),
     ),
 }

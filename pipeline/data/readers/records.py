@@ -96,6 +96,7 @@ _CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of th
     "tags": _Converter(_list(_label), "a list of texts or integers"),
     "texts": _Converter(_list(_text), "a list of texts"),
     "references": _Converter(_references, "text, or a list of texts"),
+    "label_lists": _Converter(_list(_list(_label)), "a list of lists of texts"),
     "integer": _Converter(integer, "an integer"),
     "integers": _Converter(_list(integer), "a list of integers"),
     "spans": _Converter(
@@ -540,6 +541,6 @@ def _parse_cell(key: str, cell: str, mapping: FieldMapping, where: str, problems
         return int(cell.removesuffix(".0")) if _match_integer(cell) else cell
     if kind in ("texts", "tags", "references") and separator:
         return cell.split(separator) if cell else []
-    if kind in ("texts", "tags", "integers", "spans", "answers"):
+    if kind in ("texts", "tags", "label_lists", "integers", "spans", "answers"):
         return parse_list(cell, where, problems)
     return cell

@@ -6,7 +6,7 @@ HasUnits)`, and the report lists the unsupported features.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pipeline.metrics.base import UnitCounts
 from pipeline.tasks.base.claims import Claim, Floats
@@ -14,6 +14,8 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.task import Task
+
+MAX_SHOWN_REFERENCES = 3  # of a generated text
 
 E = TypeVar("E")
 """The task's example."""
@@ -97,11 +99,32 @@ class AnswersQuestions(ABC, Generic[E]):
         """The similarity of two answers, from 0 to 1."""
 
 
-class GeneratesText(ABC, Generic[E]):
+class Sample(NamedTuple):
+    """A part of an example, such as a turn, with its annotation and its prediction as texts."""
+
+    source: str
+    references: str
+    text: str
+
+
+class ShowsSamples(ABC, Generic[E]):
+    """The report shows the predictions for some examples beside their annotations.
+
+    `num_samples` is the number of these examples.
+    """
+
+    num_samples: ClassVar[int] = 10
+
+    @abstractmethod
+    def samples(self, example: E, prediction: Any) -> Iterator[Sample]:
+        """The parts of an example, in order."""
+
+
+class GeneratesText(ShowsSamples[E]):
     """The prediction of an example is a text that the LM head of a decoder generates.
 
     Its source consists of the tokens up to the first position of its first window. The text has at
-    most `max_answer_length` tokens. The report shows texts beside their references.
+    most `max_answer_length` tokens.
     """
 
     max_answer_length: int
@@ -113,6 +136,11 @@ class GeneratesText(ABC, Generic[E]):
     @abstractmethod
     def references(self, example: E) -> tuple[str, ...]:
         """The annotated texts."""
+
+    def samples(self, example: E, prediction: str) -> Iterator[Sample]:
+        """The text, and the first of the references with " / " between them."""
+        references = " / ".join(self.references(example)[:MAX_SHOWN_REFERENCES])
+        yield Sample(self.source(example), references, prediction)
 
 
 class TagsWords(ABC, Generic[E]):

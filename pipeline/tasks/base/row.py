@@ -20,6 +20,7 @@ ValueKind = Literal[
     "tags",
     "texts",
     "references",
+    "label_lists",
     "integer",
     "integers",
     "spans",
@@ -30,6 +31,7 @@ ValueKind = Literal[
 - A `name` is text; a file may write it as an integer. A `label` may also be true or false.
 - `tags` are the labels of words: any scheme in a file, IOB2 in a row.
 - `texts` and `integers` are lists. `references` are a list of texts; a file may have one text.
+  `label_lists` are a list of lists of labels.
 - `spans` are a list of mappings, each with the integers segment, start and end.
 - `answers` are a list of mappings, each with text and the integer answer_start.
 """

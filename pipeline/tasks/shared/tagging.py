@@ -90,7 +90,7 @@ class TaggingTask(
     head = "classes"
     claim_and_decision_names = ("spans", "tags")
     claim_input = "tokens"
-    metric_names = ("f1", "precision", "recall")
+    metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
     glossary: ClassVar[Mapping[str, str]] = {
         f"{OTHER_BOUNDS}, {NO_SPAN}": "In a confusion table: the span overlaps a span with other "
         "bounds, or it overlaps no span.",
@@ -188,7 +188,7 @@ class TaggingTask(
         self, example: E, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> Floats:
         """The logits [T, K] of the T words."""
-        return _word_logits(window_logits)
+        return word_logits(window_logits)
 
     def decisions(
         self, example: E, prediction: Sequence[str], classes: Sequence[str]
@@ -362,6 +362,12 @@ def word_features(
         )
 
 
+def word_logits(window_logits: Sequence[WindowLogits]) -> NDArray[np.float64]:
+    """The logits [T, K] of all words, in order."""
+    order = np.argsort(np.concatenate([window.begins for window in window_logits]), kind="stable")
+    return np.concatenate([window.logits for window in window_logits])[order].astype(np.float64)
+
+
 def decode_tags(window_logits: Sequence[WindowLogits], classes: Sequence[str]) -> list[str]:
     """The best well-formed BIO sequence [T] of a sentence, by the sum of its words' logits.
 
@@ -370,14 +376,14 @@ def decode_tags(window_logits: Sequence[WindowLogits], classes: Sequence[str]) -
     B-X or I-X; all other transitions are allowed. So the best predecessor of a tag is that of the
     greatest of three scores.
     """
-    return [classes[number] for number in _best_path(_word_logits(window_logits), classes)]
+    return [classes[number] for number in _best_path(word_logits(window_logits), classes)]
 
 
 def decode_spans(
     window_logits: Sequence[WindowLogits], classes: Sequence[str], temperature: float = 1.0
 ) -> list[TaggedSpan]:
     """The spans of `decode_tags`, in order. `temperature` divides the logits for their scores."""
-    logits = _word_logits(window_logits)
+    logits = word_logits(window_logits)
     path = _best_path(logits, classes)
     probabilities = softmax(logits, temperature)[np.arange(len(path)), path]
     decoded: list[TaggedSpan] = []
@@ -432,12 +438,6 @@ def _overlapping(extents: Extents, labels: Mapping[Extents, str]) -> list[Extent
 
 def _overlap(first: Extents, second: Extents) -> bool:
     return any(a[0] < b[1] and b[0] < a[1] for a in first for b in second)
-
-
-def _word_logits(window_logits: Sequence[WindowLogits]) -> NDArray[np.float64]:
-    """The logits [T, K] of all words, in order."""
-    order = np.argsort(np.concatenate([window.begins for window in window_logits]), kind="stable")
-    return np.concatenate([window.logits for window in window_logits])[order].astype(np.float64)
 
 
 def _is_well_formed(path: NDArray[np.int64], inside: NDArray[np.int64]) -> bool:

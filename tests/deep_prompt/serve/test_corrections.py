@@ -8,6 +8,7 @@ import pytest
 
 from deep_prompt.serve.corrections import Corrections
 from deep_prompt.serve.settings import Settings
+from pipeline.artifacts.config import TaskHead
 from pipeline.errors import UserError
 from pipeline.tasks import task_named
 from tests.support import raw
@@ -117,3 +118,15 @@ def test_no_correction_leaves_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="not that of a folder"):
         Corrections(tmp_path / "inner").add(name, HEADS["ner"], {"text": TEXT, "spans": []})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_correction_of_an_intent_has_slots_and_a_known_intent(tmp_path: Path) -> None:
+    classes = ("O", "B-city", "I-city", "intent:buy", "intent:sell")
+    head = TaskHead("intent_and_slots", "classes", classes)
+    correction = {"text": "to Bonn", "spans": [{"label": "city", "start": 3, "end": 7}]}
+    Corrections(tmp_path).add("trade", head, correction | {"intent": "sell"})
+    row = json.loads((tmp_path / "trade/corrections.jsonl").read_text("utf-8"))
+    assert (row["tokens"], row["tags"], row["intent"]) == (["to", "Bonn"], ["O", "B-city"], "sell")
+    for wrong, found in (({}, "'intent' missing"), ({"intent": "rent"}, "intent 'rent' is not")):
+        with pytest.raises(UserError, match=found):
+            Corrections(tmp_path).add("trade", head, correction | wrong)

@@ -304,13 +304,14 @@ def test_an_edit_without_changes_moves_no_span(text: str) -> None:
 
 def test_labels_of_another_corpus_are_mapped() -> None:
     assert map_labels(
-        ["B-person", "I-person", "O", "B-product", "I-product"], {"person": "PER"}
+        ["B-person", "I-person", "O", "B-product", "I-product", "intent:buy"], {"person": "PER"}
     ) == (
         "B-PER",
         "I-PER",
         "O",
         "O",
         "O",
+        "intent:buy",
     )
 
 

@@ -99,6 +99,12 @@ def text_row(**changes: object) -> Row:
     return Row("text_generation", {"source": "Ada", "references": ["Ada ran."]} | changes, ())
 
 
+def dialogue_row(**changes: object) -> Row:
+    """A dialogue of one turn."""
+    turn = {"system": [""], "user": ["Yes."], "labels": [["a=yes"]]}
+    return Row("dialogue_state_tracking", turn | changes, ("a=yes", "a=no"))
+
+
 def webnlg(content: bytes) -> Corpus:
     return Corpus("text_generation", "webnlg_xml", {}, {"a.xml": content})
 
@@ -315,6 +321,9 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     question_row(context="Cafe\u0301 Roma", answers=[{"text": "Roma", "answer_start": 5}]),
     text_row(source=" "),
     text_row(references=[]),
+    dialogue_row(user=[]),
+    dialogue_row(user=[" "]),
+    dialogue_row(labels=[["a=yes", "a=no"]]),
     webnlg(b"<benchmark>"),
     webnlg(b"<!DOCTYPE a><benchmark/>"),
     label_row(text=""),

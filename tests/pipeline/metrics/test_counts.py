@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.metrics.base import apply_formula, sum_by_unit
 from pipeline.tasks import task_named
+from pipeline.tasks.dialogue_state_tracking import Example as Dialogue
+from pipeline.tasks.intent_and_slots import Example as Request
 from pipeline.tasks.multiple_choice import Example as Choice
 from pipeline.tasks.semantic_role_labeling import Example as Proposition
 from pipeline.tasks.sequence_classification import Example as Text
@@ -29,6 +31,31 @@ def tags(draw: random.Random, labels: tuple[str, ...], length: int = 9) -> tuple
 def entities(draw: random.Random, size: int) -> Case:
     examples = [Sentence(str(number), ("w",) * 9, tags(draw, ("A", "B"))) for number in range(size)]
     return "token_classification", examples, [tags(draw, ("A", "B")) for _ in examples], ("O",)
+
+
+def requests(draw: random.Random, size: int) -> Case:
+    _, sentences, predicted_tags, classes = entities(draw, size)
+    intents = ("buy", "sell")
+    examples = [Request(s.id, s.tokens, s.tags, draw.choice(intents)) for s in sentences]
+    predicted = [
+        (*(example.tags if draw.random() < 0.5 else tags), f"intent:{draw.choice(intents)}")
+        for example, tags in zip(examples, predicted_tags, strict=True)
+    ]
+    return "intent_and_slots", examples, predicted, classes
+
+
+def dialogues(draw: random.Random, size: int) -> Case:
+    options = (("none", "food=thai", "food=any"), ("none", "area=north"), ("none", "request=phone"))
+    examples, predictions = [], []
+    for number in range(size):
+        turns = [tuple(map(draw.choice, options)) for _ in range(draw.randint(1, 4))]
+        gold = tuple(tuple(label for label in turn if label != "none") for turn in turns)
+        texts = ("text",) * len(turns)
+        examples.append(Dialogue(str(number), texts, texts, gold))
+        predictions.append(
+            [turn if draw.random() < 0.7 else tuple(map(draw.choice, options)) for turn in turns]
+        )
+    return "dialogue_state_tracking", examples, predictions, ("none",)
 
 
 def arguments(draw: random.Random, size: int) -> Case:
@@ -77,6 +104,8 @@ def labels(draw: random.Random, size: int, grouped: bool = False) -> Case:
 
 CASES = {
     "entities": entities,
+    "requests": requests,
+    "dialogues": dialogues,
     "arguments": arguments,
     "questions": questions,
     "choices": choices,

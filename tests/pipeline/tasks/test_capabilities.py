@@ -133,6 +133,8 @@ def test_kinds_of_this_project_have_all_capabilities() -> None:
     assert not any(
         unsupported_features(task_named(name))
         for name in (
+            "dialogue_state_tracking",
+            "intent_and_slots",
             "multiple_choice",
             "semantic_role_labeling",
             "sequence_classification",

@@ -18,6 +18,8 @@ from pipeline.tasks import sequence_classification as classification
 from pipeline.tasks.base.feature_checks import FeatureChecks, FeatureReport, add_warnings
 from pipeline.tasks.base.features import Feature
 from pipeline.tasks.base.task import num_words
+from pipeline.tasks.dialogue_state_tracking import Example as Dialogue
+from pipeline.tasks.intent_and_slots import Example as Request
 from pipeline.tasks.semantic_role_labeling import Example as Predicate
 from pipeline.tasks.span_extraction import Answer
 from pipeline.tasks.span_extraction import Example as Question
@@ -58,6 +60,8 @@ def warnings(report: FeatureReport, task: Any) -> dict[str, str]:
 
 QA = task_named("span_extraction")
 NER = task_named("token_classification")
+FRAMES = task_named("intent_and_slots")
+DIALOGUES = task_named("dialogue_state_tracking")
 SRL = task_named("semantic_role_labeling")
 WORDS = ("the", "cat", "saw", "the", "dog") * 12  # several windows
 WELL_FORMED: dict[str, tuple[Any, list[Any], tuple[str, ...]]] = {
@@ -70,6 +74,24 @@ WELL_FORMED: dict[str, tuple[Any, list[Any], tuple[str, ...]]] = {
             question("river", id="d"),
         ],
         (),
+    ),
+    "dialogues": (
+        DIALOGUES,
+        [
+            Dialogue(
+                "a", ("", "where?"), ("thai", "north"), (("food=thai",), ("area=any", "request=x"))
+            ),
+            Dialogue("b", ("",), ("hello",), ((),)),
+        ],
+        ("food=thai", "area=any", "request=x", "request=y"),
+    ),
+    "intents and slots": (
+        FRAMES,
+        [
+            Request("a", WORDS, ("B-X", "I-X", "O", "B-X", "B-Y") * 12, "buy"),
+            Request("b", ("the",), ("O",), "sell"),
+        ],
+        ("X", "intent:buy", "Y", "intent:sell"),
     ),
     "entities": (
         NER,

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from pipeline.display.highlighting import to_plain
 from pipeline.tasks import NAMES, task_named
 from pipeline.tasks.base.capabilities import ShowsSpans
+from pipeline.tasks.dialogue_state_tracking import Example as Dialogue
+from pipeline.tasks.intent_and_slots import Example as Request
 from pipeline.tasks.multiple_choice import Example as Choices
 from pipeline.tasks.semantic_role_labeling import Example as Predicate
 from pipeline.tasks.semantic_role_labeling import Structures
@@ -20,10 +22,21 @@ from pipeline.tasks.span_extraction import Example as Question
 from pipeline.tasks.token_classification import Example as Sentence
 
 ROLES = ("B-A0", "B-V", "B-A1", "I-A1", "O")
+NORTH = ("area=north", "request=phone")
 SHOWN = {
     "token_classification": (
         Sentence("s", ("Ada", "met", "New", "York"), ("B-PER", "O", "B-LOC", "I-LOC")),
         "[PER: Ada] met [LOC: New York]",
+    ),
+    "dialogue_state_tracking": (
+        Dialogue("d", ("", "Where?"), ("Thai.", "North, phone?"), (("food=thai",), NORTH)),
+        "food=thai (1.00); state: food=thai\nThai.\n"
+        "area=north (1.00), request=phone (1.00); state: area=north, food=thai\n"
+        "Where? · North, phone?",
+    ),
+    "intent_and_slots": (
+        Request("s", ("to", "New", "York"), ("O", "B-city", "I-city"), "flight"),
+        "flight (1.00)\nto [city: New York]",
     ),
     "semantic_role_labeling": (
         Predicate("s", ("Ada", "met", "the", "man", "."), 1, ROLES),

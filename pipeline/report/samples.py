@@ -1,4 +1,4 @@
-"""Generated texts beside their references."""
+"""Samples of predictions beside their references."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from pipeline.report.tables import DASH, Cell, Table
 MAX_TEXT_LENGTH = 300  # in characters
 
 
-def texts(runs: Sequence[RunResult]) -> Table | None:
-    """Some sources of the test split, the text of each arm, and the references."""
+def table(runs: Sequence[RunResult]) -> Table | None:
+    """Some inputs of the test split, the prediction of each arm, and the references."""
     shown = [run for run in runs if run.texts is not None and len(run.texts)]
     if not shown:
         return None
@@ -29,7 +29,7 @@ def texts(runs: Sequence[RunResult]) -> Table | None:
         for _, row in samples.iterrows()
     )
     columns = ("source", *by_arm, "references")
-    return Table("Generated texts, test", tuple(map(Cell, columns)), rows, prose=True)
+    return Table("Samples of predictions, test", tuple(map(Cell, columns)), rows, prose=True)
 
 
 def _cell(text: str) -> Cell:
