@@ -9,7 +9,7 @@ from pipeline.arms import MULTITASK
 
 _REPORT = Path(__file__).resolve().parents[2] / "pipeline/report"
 _PAGES = {
-    "The report of a run": ("render", "tables", "generated", "confidence", "mixtures", "probes"),
+    "The report of a run": ("render", "tables", "samples", "confidence", "mixtures", "probes"),
     "The page of `deep-prompt tune`": ("tuning_page",),
     "The page of `deep-prompt check --html`": ("corpus_page",),
 }

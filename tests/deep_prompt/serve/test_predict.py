@@ -15,7 +15,7 @@ import pytest
 from deep_prompt.cli.main import main
 from deep_prompt.serve.settings import Limits, Settings
 from pipeline.inference.loading import load
-from tests.support.serving import HEADS, ROWS, TEXT, Running, folders, serving
+from tests.support.serving import HEADS, ROWS, TEXT, Running, folders, serving, until
 
 
 def rounded(value: Any) -> Any:
@@ -114,7 +114,7 @@ def test_the_limits_hold_for_attention_too(root: Path) -> None:
                 pool.submit(running.client.post, "/v1/attention", json=ROWS[0]) for _ in range(2)
             ]
             assert [answer.result().status_code for answer in late] == [504, 504]
-        assert running.state.thread.queued_rows == 0
+        until(lambda: running.state.thread.queued_rows == 0)
         running.state.thread.submit([ROWS[0]] * 2)
         assert running.client.post("/v1/attention", json=ROWS[0]).status_code == 503
         gate.set()
@@ -201,7 +201,7 @@ def test_a_client_that_leaves_and_a_late_answer_are_dropped(root: Path) -> None:
         with pytest.raises(httpx.ReadTimeout):
             running.client.post("/v1/predict", json={"rows": ROWS}, timeout=0.2)
         late = running.client.post("/v1/predict", json={"rows": ROWS}, timeout=10)
-        assert running.state.thread.queued_rows == 0
+        until(lambda: running.state.thread.queued_rows == 0)
         gate.set()
         assert late.status_code == 504
         metrics = running.client.get("/metrics").text

@@ -17,7 +17,7 @@ from deep_prompt.serve.model import ServedModel
 from deep_prompt.serve.settings import Limits, Settings
 from deep_prompt.serve.steps import Steps
 from pipeline.tasks.base.row import Row
-from tests.support.serving import TEXT, Running, make_text_artifacts, serving_folders
+from tests.support.serving import TEXT, Running, make_text_artifacts, serving_folders, until
 
 EVENTS = {"accept": "text/event-stream"}
 STORY = {"source": TEXT}
@@ -60,13 +60,6 @@ def refusal(running: Running, task: str, row: Any) -> tuple[int, str]:
     answer = running.client.post(f"/v1/tasks/{task}", json=row, headers=EVENTS)
     (error,) = answer.json()["errors"]
     return answer.status_code, error
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("more", [{}, {"id": "mine"}, {"prompt": "none"}, {"prompt": "names"}])

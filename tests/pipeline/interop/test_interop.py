@@ -687,7 +687,8 @@ def test_factors_do_the_same_under_peft(family: str, tmp_path: Path) -> None:
     lora_to_peft(tmp_path / "a", backbone, str(folder))
     for lengths in LENGTHS:
         ids, mask = texts(backbone, lengths)
-        assert verify(tmp_path / "a", None, backbone, folder, ids, mask) < 1e-6
+        # The order of sums depends on the CPU: on one of them, DeBERTa differs by 3.4e-6.
+        assert verify(tmp_path / "a", None, backbone, folder, ids, mask) < 1e-5
         types = torch.zeros_like(ids)
         assert max_difference(backbone(ids, mask, types), plain(ids, mask, types), mask) > 1e-2
 
