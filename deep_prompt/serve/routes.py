@@ -1,7 +1,8 @@
 """The routes of the server."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -47,8 +48,8 @@ def body_of(schema: Json) -> Json:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _returns(schema: Json) -> Any:
-    return {200: {"content": {"application/json": {"schema": schema}}}}
+def _returns(schema: Json, other_content: Mapping[str, Json] = MappingProxyType({})) -> Any:
+    return {200: {"content": {"application/json": {"schema": schema}, **other_content}}}
 
 
 _ROWS = {
@@ -83,15 +84,10 @@ async def predict(request: Request) -> Json:
     }
 
 
-_ANSWER_OR_EVENTS: dict[int | str, Json] = {
-    200: {
-        "content": {
-            "application/json": {"schema": _ANSWER},
-            streams.MEDIA_TYPE: {
-                "schema": {"type": "string", "description": streams.DESCRIPTION},
-                "example": streams.EXAMPLE,
-            },
-        }
+_EVENTS = {
+    streams.MEDIA_TYPE: {
+        "schema": {"type": "string", "description": streams.DESCRIPTION},
+        "example": streams.EXAMPLE,
     }
 }
 
@@ -99,7 +95,7 @@ _ANSWER_OR_EVENTS: dict[int | str, Json] = {
 @predicting.post(
     "/v1/tasks/{name}",
     openapi_extra=body_of(_ROW),
-    responses=_ANSWER_OR_EVENTS,
+    responses=_returns(_ANSWER, _EVENTS),
     response_model=None,
 )
 async def predict_one(name: str, request: Request) -> Json | streams.TextStream:

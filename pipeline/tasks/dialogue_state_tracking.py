@@ -231,11 +231,8 @@ class DialogueStateTracking(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> list[tuple[str, ...]]:
         """The best class of each decision, turn by turn."""
-        taken = self.decision_logits(example, window_logits, classes).argmax(axis=1)
-        return [
-            tuple(classes[number] for number in turn)
-            for turn in taken.reshape(len(example.user), -1)
-        ]
+        logits = self.decision_logits(example, window_logits, classes)
+        return _best_classes(logits, len(example.user), classes)
 
     def predictions(
         self,
@@ -320,8 +317,8 @@ class DialogueStateTracking(
         thresholds: Mapping[str, float],
     ) -> DialogueStates:
         """The labels of each turn, and the state after it."""
-        prediction = self.decode(example, window_logits, classes)
         logits = self.decision_logits(example, window_logits, classes)
+        prediction = _best_classes(logits, len(example.user), classes)
         scores = softmax(logits, thresholds.get("temperature", 1.0)).max(axis=1)
         return _result(prediction, scores.reshape(len(prediction), -1))
 
@@ -353,6 +350,12 @@ def _slots(classes: Sequence[str]) -> list[Slot]:
         if label != NONE:
             values.setdefault(f"{slot} {value}" if slot == REQUEST else slot, []).append(label)
     return [Slot(query, tuple(labels)) for query, labels in values.items()]
+
+
+def _best_classes(logits: Floats, num_turns: int, classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """The class of each decision with the greatest of its logits [T * S, K], turn by turn."""
+    best = logits.argmax(axis=1).reshape(num_turns, -1)
+    return [tuple(classes[number] for number in turn) for turn in best]
 
 
 def _option(slot: Slot, labels: Sequence[str]) -> str:

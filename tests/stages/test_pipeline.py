@@ -494,8 +494,8 @@ def test_every_stage_depends_on_its_code() -> None:
             for path in stage["deps"]
             if path.startswith(("pipeline", "stages", "data/code_files"))
         ]
-        own = [f"data/code_files/{module[1]}.json"]
-        assert code == (["pipeline", "stages"] if name == "code_files" else own), name
+        expected = [f"data/code_files/{module[1]}.json"]
+        assert code == (["pipeline", "stages"] if name == "code_files" else expected), name
 
 
 def test_dvc_yaml_runs_every_stage_module() -> None:

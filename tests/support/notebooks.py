@@ -31,9 +31,10 @@ def execute(path: Path) -> nbformat.NotebookNode:
     ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
-            for stream in (one for one in cell.outputs if one.output_type == "stream"):
-                stream.text = strip_ansi(stream.text)
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = strip_ansi(output.text)
     notebook.metadata.language_info = {"name": "python"}  # its version varies
     return notebook
 
