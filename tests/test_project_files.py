@@ -1,9 +1,12 @@
 """The project files agree: license, `make lint`, hooks of pre-commit, and CI."""
 
 import os
+import re
 from configparser import ConfigParser
+from importlib.metadata import distributions
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 from tests.support.paths import ROOT
@@ -79,3 +82,18 @@ def test_ci_runs_the_make_targets_through_its_script() -> None:
     setup.read(ROOT / "setup.cfg")
     assert setup["options"]["python_requires"] == f">={python['with']['python-version']}"
     assert run == {"run": ".ci/run"}
+
+
+def test_the_pinned_packages_install_on_every_python_3_11() -> None:
+    """setup.cfg allows Python 3.11.0, and Debian 12 has 3.11.2."""
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", constraints))
+    installed = [
+        package for package in distributions() if pins.get(package.name) == package.version
+    ]
+    assert len(installed) > 100
+    assert not [
+        f"{package.name} {package.version} needs Python {needed}"
+        for package in installed
+        if (needed := package.metadata["Requires-Python"]) and "3.11.0" not in SpecifierSet(needed)
+    ]
