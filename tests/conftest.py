@@ -4,6 +4,8 @@ The fixtures import torch and transformers, because most test files do not need 
 """
 
 import json
+import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 # A background job of a shell ignores SIGINT, and the processes of tests would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The project syncs its files to disk, and tests write thousands of them. Therefore, the files of
+# tests are in memory where there is enough of it, unless TMPDIR has another folder.
+MEMORY, MIN_FREE = Path("/dev/shm"), 8 << 30
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MIN_FREE:
+    os.environ.setdefault("TMPDIR", str(MEMORY))
 
 # Files that start processes, compile models or draw many plots, slowest first. `make test-fast`
 # leaves them out.
