@@ -48,7 +48,7 @@ from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.trace_family import trace
 from pipeline.params import Precision
-from pipeline.pretrained.families import Family, family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, Family, family_of
 from pipeline.pretrained.location import backbone_files
 from pipeline.pretrained.tokenizer import Tokenizer
 
@@ -65,15 +65,19 @@ class Backbone(nn.Module):
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
         """Install the prompt attention in `model` and check that prompts have an effect.
 
-        Load `model` with `attn_implementation=ATTENTION`; a whole encoder-decoder is an
-        `EncoderDecoder`. The heads in `LM_HEADS` need `lm_head`: a
-        module that takes hidden states as `inputs_embeds` and returns the logits of the vocabulary.
-        To generate text, it must be the language model of `split_lm_head`. Raises
-        UserError if prompts do not work on `model`.
+        Load `model` with `attn_implementation=ATTENTION`. An encoder-decoder with its decoder
+        becomes an `EncoderDecoder`. The heads in `LM_HEADS` need `lm_head`: a module that takes
+        hidden states as `inputs_embeds` and returns the logits of the vocabulary. To generate text,
+        it must be the module of `split_lm_head`. Raises UserError if prompts do not work on
+        `model`.
         """
         super().__init__()
         self.config: Any = model.config
-        self.is_encoder_decoder = isinstance(model, EncoderDecoder)
+        self.is_encoder_decoder = (
+            hasattr(model, "decoder") and self.config.model_type in ENCODER_DECODERS
+        )
+        if self.is_encoder_decoder and not isinstance(model, EncoderDecoder):
+            model = EncoderDecoder(model)
         self.family = family_of(self.config.model_type, self.is_encoder_decoder)
         if self.config._attn_implementation != ATTENTION:
             raise UserError(
@@ -141,10 +145,7 @@ class Backbone(nn.Module):
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
         model, family, missing = _load_model(folder, lm_head, decoder, dtype)
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
-        if lm_head:
-            body, head = split_lm_head(model)
-        else:
-            body, head = EncoderDecoder(model) if decoder else model, None
+        body, head = split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
         # models call it in any case.
         if getattr(body, "pooler", None) is not None:
@@ -240,8 +241,8 @@ class Backbone(nn.Module):
         """
         if self.is_encoder_decoder:
             raise UserError(
-                "backbone: decoder is true, but a layer of a decoder has two attentions, each with a "
-                "layer of the prompt, so scales and shifts are not defined; set scale_shift: false"
+                "backbone: decoder is true, but a layer of a decoder has two layers of a prompt, "
+                "so its scales and shifts are not defined; set scale_shift: false"
             )
         if self._scaled_modules is None:
             with torch.no_grad():
@@ -351,7 +352,7 @@ class Backbone(nn.Module):
     def tokenizer(self) -> Tokenizer:
         """The tokenizer in the folder of the model."""
         assert self.folder is not None, "the backbone has no folder"
-        return Tokenizer(self.folder)
+        return Tokenizer(self.folder, self.is_encoder_decoder)
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
         """Shape [L, 2, H, P, D] of a deep prompt with P = `count` virtual tokens in all layers."""
@@ -500,6 +501,12 @@ def _load_model(
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             family = family_of(config.model_type, decoder)
+            if config.model_type in ENCODER_DECODERS.keys() - FAMILIES and not decoder:
+                raise UserError(
+                    f"backbone: deep prompts do not work on this {config.model_type!r} model: it "
+                    "is an encoder-decoder, and only the whole of it works; set decoder: true for "
+                    "the backbone"
+                )
             dtype = torch.float32 if family.route == "traced" else dtype
             model, loading_info = _auto_class(family, lm_head).from_pretrained(
                 folder,

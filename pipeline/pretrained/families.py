@@ -177,11 +177,6 @@ def family_of(model_type: str, decoder: bool = False) -> Family:
                 f"{', '.join(ENCODER_DECODERS)}; remove it, or use another backbone"
             )
         return ENCODER_DECODERS[model_type]
-    if model_type in ENCODER_DECODERS and model_type not in FAMILIES:
-        raise UserError(
-            f"backbone: deep prompts do not work on this {model_type!r} model: it is an "
-            "encoder-decoder, and only the whole of it works; set decoder: true for the backbone"
-        )
     if model_type in _REFUSED:
         raise UserError(
             f"backbone: deep prompts do not work on {model_type!r} models "
