@@ -103,13 +103,20 @@ class Tokenizer:
     def summary_position(self, length: int) -> int:
         """Return the position whose hidden state represents a whole text of `length` tokens.
 
-        It is the first position, or the last in a causal backbone.
+        It is the first position, or the last in a causal backbone. In a whole encoder-decoder, it
+        is the last too, as in `BartForSequenceClassification` and `T5ForSequenceClassification`.
         """
-        return length - 1 if self.causal else 0
+        return length - 1 if self.causal or self.target_prefix else 0
 
     def count_tokens(self, ids: Iterable[int]) -> TokenCounts:
         """Count the tokens of one window of text."""
-        special = {*self.prefix, *self.middle, *self.suffix, self.mask_token_id}
+        special = {
+            *self.prefix,
+            *self.middle,
+            *self.suffix,
+            *self.target_prefix,
+            self.mask_token_id,
+        }
         text = [id for id in map(int, ids) if id not in special]
         return TokenCounts(len(text), text.count(self.unk_token_id) if self._has_unknown else 0)
 

@@ -13,7 +13,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.pretrained.families import family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, family_of
 from pipeline.tasks.base.task import HeadKind
 from pipeline.training import callbacks
 from pipeline.training.callbacks import TrainingRun
@@ -226,9 +226,13 @@ def prompted(
 ) -> PromptedModel:
     """A model of an arm with a head of 3 classes and a second head (default: for spans).
 
-    With a "language_model", the backbone has its LM head, so `family` must be causal.
+    With a "language_model", the backbone has its LM head, so `family` must be causal, or a whole
+    encoder-decoder.
     """
-    body = decoder(family, seed) if second == "language_model" else backbone(family, seed)
+    load = backbone
+    if second == "language_model":
+        load = encoder_decoder if family in ENCODER_DECODERS else decoder
+    body = load(family, seed)
     record = ARMS[arm]
     if "lora" in record.parts:
         add_lora(body, rank=2, alpha=4.0, seed=seed)

@@ -9,14 +9,17 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.mixing.batches import collate
 from pipeline.model import attention
 from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.encoder_decoder import EncoderDecoder
+from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt, stack_prompts
 from pipeline.pretrained.families import ENCODER_DECODERS
@@ -277,6 +280,63 @@ def test_lora_reaches_all_attentions(family: str) -> None:
     backbone = tiny.encoder_decoder(family)
     add_lora(backbone, rank=2, alpha=4.0, seed=0)
     assert len(lora_factors(backbone)) == 2 * 2 * LAYERS
+
+
+@pytest.mark.parametrize("second", ["language_model", "positions"])
+@ALL
+def test_a_prompt_learns_tags_and_texts_or_spans(family: str, second: Any, tmp_path: Path) -> None:
+    """One prompt for both; the same decoder reads them."""
+    model = tiny.prompted("multitask", family, second="language_model")
+    model.heads = Heads(["classes", second], [3, 2], model.backbone.hidden_size, 0, [(), ()])
+    kinds = ("classes", "target" if second == "language_model" else "positions")
+    batches = [
+        collate(tiny.table(tmp_path, kind, 6, task), np.arange(6), task, 0)
+        for task, kind in enumerate(kinds)
+    ]
+    optimizer = torch.optim.Adam(model.trainable_state().values(), lr=0.05)
+    losses = []
+    for _ in range(20):
+        current = [model.heads.loss(model(batch), batch) for batch in batches]
+        optimizer.zero_grad()
+        torch.stack(current).sum().backward()
+        optimizer.step()
+        losses.append([float(loss.detach()) for loss in current])
+    assert losses[-1][0] < 0.9 * losses[0][0], "tags"
+    assert losses[-1][1] < 0.9 * losses[0][1], second
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_prompts_in_the_self_attention_of_the_decoder_are_those_of_peft() -> None:
+    """peft adds none to the encoder, and drops those of the cross-attention.
+
+    It also shifts the positions of the decoder, so here the first P of them are removed.
+    """
+    peft = pytest.importorskip("peft")
+    backbone, count = tiny.encoder_decoder("bart"), 3
+    positions = backbone.model.decoder.embed_positions.weight
+    with torch.no_grad():
+        positions[2:-count] = positions[2 + count :].clone()
+    prompt = prompt_of(backbone, count)
+    layers = range(ENCODER_LAYERS, LAYERS, 2)
+    mask = torch.zeros(1, LAYERS, count, dtype=torch.bool)
+    mask[:, layers] = True
+    config = peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=count)
+    model = peft.get_peft_model(tiny.sequence_to_sequence("bart", attention="eager"), config).eval()
+    # peft repeats its table, and every second layer of it is the prompt of a cross-attention.
+    table = torch.zeros(ENCODER_LAYERS, 2, 4, count, 4)
+    table[[0, 2]] = prompt.key_values[layers].detach()
+    with torch.no_grad():
+        embedding = model.prompt_encoder["default"].embedding.weight
+        embedding.copy_(table.permute(3, 0, 1, 2, 4).flatten(1))
+        for source, target in ROWS[:3]:
+            ids = torch.tensor([source])
+            expected = model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                decoder_input_ids=torch.tensor([target]),
+            ).logits
+            (hidden,) = states(backbone, [(source, target)], prompt()._replace(token_mask=mask))
+            assert_close([backbone.word_logits(hidden[None], None)], [expected])
 
 
 def test_scales_and_shifts_and_a_cache_of_states_are_refused() -> None:
