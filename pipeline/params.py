@@ -250,15 +250,17 @@ _HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class BackboneParams:
-    """The location of the backbone.
+    """The location of the backbone, and which part of it to load.
 
     `source` is package:NAME/FOLDER, folder:PATH or hub:ID@REVISION. `sha256` is the hash of its
     model.safetensors, or of the GGUF file that FOLDER or PATH names; it is optional for hub
-    revisions only.
+    revisions only. With `decoder`, an encoder-decoder is loaded as a whole, which text generation
+    needs; without it, only the encoder of T5 is.
     """
 
     source: str
     sha256: str | None = None
+    decoder: bool = False
 
     def __post_init__(self) -> None:
         match = _SYNTAX.fullmatch(self.source)

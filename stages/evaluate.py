@@ -31,8 +31,6 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import task_of
-from pipeline.pretrained.location import locate
-from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
@@ -95,9 +93,7 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
             for split, data in splits.items()
         }
         indices = sample(splits["test"])
-        answer = partial(
-            _answer, model, splits["test"], thresholds, locate(params.backbone), summary, ranks
-        )
+        answer = partial(_answer, model, splits["test"], thresholds, summary, ranks)
         agreements = (
             agreement(splits["test"], predicted["test"], indices, answer) if confidence else None
         )
@@ -226,7 +222,6 @@ def _answer(
     model: PromptedModel,
     template: EvalSet,
     thresholds: Mapping[str, float],
-    backbone: Path,
     summary: Mapping[str, Any],
     ranks: Ranks,
     examples: Sequence[Any],
@@ -237,7 +232,7 @@ def _answer(
             examples,
             template.task,
             template.classes,
-            Tokenizer(backbone),
+            model.backbone.tokenizer,
             **summary["windows"],
             folder=Path(folder, "new"),
         )

@@ -28,7 +28,7 @@ def featurize(name: str) -> None:
     source = EXAMPLES / name
     corpus = load_json(source / "summary.json")
     backbone = locate(params.backbone)
-    classes, tokenizer = corpus["classes"], Tokenizer(backbone)
+    classes, tokenizer = corpus["classes"], Tokenizer(backbone, params.backbone.decoder)
     check_answer_length(
         f"params.yaml: tasks.{name}.max_answer_length", corpus["task"], task.max_answer_length
     )

@@ -13,8 +13,6 @@ from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
 from pipeline.params import ShiftParams
-from pipeline.pretrained.location import locate
-from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.task import Task
@@ -54,7 +52,7 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
             examples,
             subject.test.task,
             subject.test.classes,
-            Tokenizer(locate(params.backbone)),
+            subject.model.backbone.tokenizer,
             subject.max_length,
             subject.stride,
             Path(folder, "target"),

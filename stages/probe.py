@@ -14,7 +14,6 @@ from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.prompt import DeepPrompt
 from pipeline.params import task_of
-from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.capabilities import unsupported_features
 from stages.evaluation.load_model import Subject, load_subject
@@ -36,7 +35,7 @@ def probe(arm_name: str, name: str) -> None:
     clean = subject.metrics(subject.test).overall[subject.primary]
     log(f"{len(subject.test.examples)} test examples, {subject.primary} {clean:.2f}")
     robustness = pd.DataFrame(
-        _suites(subject, clean, params.probe.typo_rate, Tokenizer(locate(params.backbone))),
+        _suites(subject, clean, params.probe.typo_rate, subject.model.backbone.tokenizer),
         columns=["suite", "score", "loss", "changed"],
     )
     layers = pd.DataFrame(_layers(subject, clean))

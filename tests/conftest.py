@@ -85,7 +85,7 @@ def tokenizer(minilm_folder: Path) -> "Tokenizer":
     return Tokenizer(minilm_folder)
 
 
-def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
+def _byte_level(folder: Path, config: Any, second_type: int, decoder: bool = False) -> "Tokenizer":
     """A byte-level tokenizer, saved with `config`; its template has types 0 and `second_type`."""
     import tokenizers
     import transformers
@@ -121,7 +121,7 @@ def _byte_level(folder: Path, config: Any, second_type: int) -> "Tokenizer":
     )
     fast.save_pretrained(folder)
     config.save_pretrained(folder)
-    return Tokenizer(folder)
+    return Tokenizer(folder, decoder)
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +138,15 @@ def numbering_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer"
     from transformers import LlamaConfig
 
     return _byte_level(tmp_path_factory.mktemp("llama"), LlamaConfig(), 1)
+
+
+@pytest.fixture(scope="session")
+def bart_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
+    """A tokenizer like that of BART, for the whole encoder-decoder."""
+    from transformers import BartConfig
+
+    folder = tmp_path_factory.mktemp("bart")
+    return _byte_level(folder, BartConfig(decoder_start_token_id=2), 0, decoder=True)
 
 
 # `make backbones` writes docs/backbones.md. The cells of its first table are outcomes of tests in

@@ -28,6 +28,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="load the language modeling head too, which verbalizers need",
     )
+    parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="load the whole encoder-decoder, which text generation needs, not only its encoder",
+    )
 
 
 def check_backbone(arguments: Namespace) -> None:
@@ -50,15 +55,18 @@ def check_backbone(arguments: Namespace) -> None:
             f"backbone {arguments.source}: {folder / _WEIGHTS} is missing; save the weights as one "
             f"{_WEIGHTS}"
         )
-    tokenizer = _load(lambda: Tokenizer(folder), problems)
-    backbone = _load(lambda: Backbone.load(folder, arguments.lm_head), problems)
+    tokenizer = _load(lambda: Tokenizer(folder, arguments.decoder), problems)
+    backbone = _load(
+        lambda: Backbone.load(folder, arguments.lm_head, decoder=arguments.decoder), problems
+    )
     if tokenizer is None or backbone is None:
         raise UserError(*problems)
     console = Console(highlight=False)
     console.print(_facts(arguments.source, folder, backbone, tokenizer))
     console.print(_checks(backbone))
     console.print("Deep prompts work on this backbone. In params.yaml:")
-    print(f"backbone: {{source: '{arguments.source}'{_sha256(arguments.source, folder)}}}")
+    decoder = ", decoder: true" if arguments.decoder else ""
+    print(f"backbone: {{source: '{arguments.source}'{_sha256(arguments.source, folder)}{decoder}}}")
 
 
 def _folder(source: str) -> Path:

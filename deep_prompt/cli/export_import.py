@@ -59,7 +59,7 @@ def export(arguments: Namespace) -> None:
 
     config = load_config(arguments.artifact)
     folder = locate(config.backbone)
-    backbone = Backbone.load(folder)
+    backbone = Backbone.load(folder, decoder=config.backbone.decoder)
     prompt = load_prompt(arguments.artifact, config, config.backbone, backbone, arguments.task)
     deep_prompt = prompt if isinstance(prompt, DeepPrompt) else None
     base_model = arguments.base_model or _base_model(config.backbone, folder)

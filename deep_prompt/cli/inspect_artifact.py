@@ -55,7 +55,8 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         ("arm", f"{config.arm} (format {config.format})"),
         (
             "backbone",
-            f"{config.backbone.source}: {config.model_type}, hidden size {config.hidden_size}",
+            f"{config.backbone.source}: {config.model_type}"
+            f"{' with its decoder' * config.backbone.decoder}, hidden size {config.hidden_size}",
         ),
         ("sha256", config.backbone.sha256 or "none; the hub revision identifies the weights"),
         (

@@ -92,7 +92,8 @@ def attention_mass(
                 model.prompt(0),
                 prompt_attention,
             )
-            attention.add(prompt_attention, batch.attention_mask)
+            masks = model.backbone.query_masks(batch.attention_mask, batch.token_types)
+            attention.add(prompt_attention, masks)
     return attention.mean()
 
 

@@ -173,10 +173,10 @@ def _check_fits(
         problem := _shape_problem(config, config.prompt_shape, backbone)
     ):
         problems.append(problem)
-    if config.position_offset and backbone.family.positions == "relative":
+    if config.position_offset and not backbone.family.can_shift:
         problems.append(
             f"position_offset is {config.position_offset}, but the backbone's positions are "
-            "relative and cannot shift"
+            f"{backbone.family.positions} and cannot shift"
         )
     if config.position_offset < 0:
         problems.append(f"position_offset is {config.position_offset}; it cannot be negative")

@@ -60,9 +60,11 @@ def load(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     trained = ARMS[served[0].config.arm].trains_backbone
     recorded = common_precision(served) if dtype is None else "float32"
-    loaded = Backbone.load(folder, lm_head, inference_precision(recorded, device), trained)
+    precision = inference_precision(recorded, device)
+    decoder = served[0].config.backbone.decoder
+    loaded = Backbone.load(folder, lm_head, precision, trained, decoder)
     windows = (max_length, stride)
-    return _assemble(served, params, loaded, Tokenizer(folder), windows, device, dtype)
+    return _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
 
 
 def load_beside(

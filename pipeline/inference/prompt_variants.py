@@ -67,7 +67,7 @@ def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]
         return args, {**kwargs, "prompt_attention": masses}
 
     def add(_module: Any, args: Any, _output: Any) -> None:
-        attention.add(masses, args[1])
+        attention.add(masses, backbone.query_masks(*args[1:3]))
 
     backbone = predictor.model.backbone
     hooks = (

@@ -203,8 +203,14 @@ def lora_to_peft(folder: Path, backbone: Backbone, base_model_name: str) -> None
     """Write the LoRA factors in a backbone as a peft adapter.
 
     Load it with `peft.PeftModel.from_pretrained`. Under peft,
-    `AutoModel.from_pretrained(base_model_name)` then has the same hidden states.
+    `AutoModel.from_pretrained(base_model_name)` then has the same hidden states. Raises UserError
+    if the backbone is a whole encoder-decoder.
     """
+    if backbone.is_encoder_decoder:
+        raise UserError(
+            f"backbone: factors of whole {backbone.config.model_type!r} models were not compared "
+            "with those of peft; use a backbone without decoder: true"
+        )
     config = lora_config(backbone) | {
         "base_model_name_or_path": base_model_name,
         "inference_mode": True,
@@ -291,7 +297,7 @@ def _backbone_problems(backbone: Backbone) -> list[str]:
             f"backbone: prefix tuning of peft does not work on {family!r} models "
             f"({UNSUPPORTED_BY_PEFT[family]}); use another backbone"
         ]
-    if family in NOT_COMPARED or backbone.family.route == "traced":
+    if family in NOT_COMPARED or backbone.family.route in ("traced", "two stacks"):
         compared = FAMILIES.keys() - UNSUPPORTED_BY_PEFT.keys() - NOT_COMPARED
         return [
             f"backbone: prompts of {family!r} models were not compared with those of peft; use "

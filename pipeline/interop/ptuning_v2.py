@@ -21,7 +21,7 @@ def from_ptuning_v2(file: Path, backbone: Backbone) -> DeepPrompt:
     UserError if the file is unreadable or a pickle, if it lacks these tensors, or if they do not
     fit the backbone.
     """
-    if backbone.family.positions == "rotary":
+    if backbone.family.positions == "rotary" or backbone.is_encoder_decoder:
         raise UserError(
             f"{file}: P-tuning v2 has no {backbone.config.model_type!r} models, so the position of "
             "the first text token is unknown; use the backbone it was made for"

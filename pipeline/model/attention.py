@@ -6,7 +6,8 @@ replaces no module and shifts no position, so gradient checkpointing and `torch.
 ordinary model. MPNet and DeBERTa implement their own attention, which takes no extra keyword
 arguments. Functions of this module replace it; they pass the relative bias to `attend` as a mask.
 Models of other families may not hand keyword arguments to every layer. They get the arguments of
-the current forward pass as patched models do, from `_current`.
+the current forward pass as patched models do, from `_current`. So do encoder-decoders, because the
+loop of `generate` takes no keyword arguments for the attention.
 
 No forward pass leaves a trace in the model. So several threads, or several `Backbone`s, may use one
 model at the same time, and copies of a model are independent of it.
@@ -61,15 +62,16 @@ def attend(
     """Scaled dot-product attention over the prompt of this layer and the text.
 
     `query` [B, heads, T, D], `key` and `value` [B, H, T, D]. `attention_mask`
-    [B or 1, heads or 1, T, T] is boolean, or is added to the scores. `layer` is the index of the
-    layer (None: `module.layer_idx`). The function fills `recorded_key_values` and
+    [B or 1, heads or 1, T, T] is boolean, or is added to the scores. In a cross-attention, the keys
+    and values are those of the source, of another length. `layer` is the index of the layer (None:
+    see `_layer_index`). The function fills `recorded_key_values` and
     `prompt_attention` if they are not None. `position_bias` [B or 1, heads, T, T] is added to the
     scores of the text; a prompt has no distance to the text, so its columns get no bias. `softcap`
     is the limit of the scores in Gemma 2. Returns the output [B, T, heads, D] and None.
     """
     if position_bias is not None:
         attention_mask = create_position_bias_mask(position_bias, attention_mask, False, query, key)
-    layer_index: Any = getattr(module, "layer_idx", None) if layer is None else layer
+    layer_index = _layer_index(module) if layer is None else layer
     if recorded_key_values is not None:
         recorded_key_values[layer_index] = torch.stack([key, value])
     if (
@@ -89,6 +91,14 @@ def attend(
                 prompt_kv.shape[3],
             )
     return masked_attention(module, query, key, value, attention_mask, softcap, **kwargs)
+
+
+def _layer_index(module: Any) -> Any:
+    """The index of the prompt's layer that a module attends to.
+
+    In an encoder-decoder, `layer_idx` counts the layers of the cache, in each stack from 0.
+    """
+    return getattr(module, "prompt_layer", getattr(module, "layer_idx", None))
 
 
 def masked_attention(
@@ -258,7 +268,7 @@ AttentionMaskInterface.register(ATTENTION, _build_mask)
 
 def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
     """Call a model that `install` has prepared, under the prompts in `arguments`."""
-    if family.route in ("patched", "traced"):
+    if family.route in ("patched", "traced", "two stacks"):
         return call_with(arguments, model, **inputs)
     keywords = {
         name: value for name, value in arguments.for_attention().items() if value is not None
@@ -271,7 +281,8 @@ def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs:
 def current_prompt() -> LayerPrompts | None:
     """The prompts of the forward pass that runs in this thread, if `call_model` keeps them.
 
-    It keeps them for patched and traced families, and if they have scales and shifts.
+    It keeps them for patched and traced families, for encoder-decoders, and if they have scales and
+    shifts.
     """
     return _current.arguments.deep_prompt
 
@@ -294,6 +305,9 @@ def install(model: Any, family: Family) -> None:
     """
     if family.route == "shared":
         _replace_forward(model.encoder, _albert_encoder)
+    if family.route == "two stacks":
+        for number, module in enumerate(attentions_of(model, family)):
+            module.prompt_layer = number
     for layer_index, layer in enumerate(layers_of(model, family)):
         if family.route == "numbered":
             layer.attention.layer_idx = layer_index
@@ -351,6 +365,18 @@ def layers_of(model: Any, family: Family) -> Iterator[Any]:
     return (layer for _, layer in _named_layers(model, family))
 
 
+def attentions_of(model: Any, family: Family) -> Iterator[Any]:
+    """The attention modules of an encoder-decoder, in the order in which a forward pass calls them.
+
+    These are the self-attentions of the encoder's layers, then the self-attention and the
+    cross-attention of each layer of the decoder. A deep prompt has a layer for each of them.
+    """
+    for name, layer in _named_layers(model, family):
+        is_decoder = name.startswith(f"{family.decoder_layers}.")
+        for path in family.attentions[: 1 + is_decoder]:
+            yield layer.get_submodule(path)
+
+
 def only_layers(
     model: Any, family: Family, layer_indices: range, first_input: Tensor | None = None
 ) -> tuple[Any, list[Tensor]]:
@@ -382,14 +408,15 @@ def only_layers(
 
 
 def _named_layers(model: Any, family: Family) -> Iterator[tuple[str, Any]]:
-    """The modules of the layers and their names in the model, in order."""
-    for name, entry in model.get_submodule(family.layers).named_children():
-        path = f"{family.layers}.{name}"
-        if family.route != "shared":
-            yield path, entry
-            continue
-        for inner, layer in entry.albert_layers.named_children():
-            yield f"{path}.albert_layers.{inner}", layer
+    """The modules of the layers and their names in the model, in order; the encoder's first."""
+    for stack in filter(None, (family.layers, family.decoder_layers)):
+        for name, entry in model.get_submodule(stack).named_children():
+            path = f"{stack}.{name}"
+            if family.route != "shared":
+                yield path, entry
+                continue
+            for inner, layer in entry.albert_layers.named_children():
+                yield f"{path}.albert_layers.{inner}", layer
 
 
 def with_modules(model: Any, replacements: Mapping[str, nn.Module]) -> Any:

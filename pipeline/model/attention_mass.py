@@ -1,5 +1,8 @@
 """The share of attention on a deep prompt, averaged over the tokens of many batches."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,19 +14,22 @@ class AttentionMass:
 
     def __init__(self) -> None:
         self._sums: dict[int, Tensor] = {}
-        self._num_tokens = 0.0
+        self._num_tokens: Counter[int] = Counter()
 
-    def add(self, prompt_attention: PromptAttention, attention_mask: Tensor) -> None:
-        """Add a batch: what its forward pass recorded, and its mask [B, T]."""
-        real = attention_mask.double()
+    def add(self, prompt_attention: PromptAttention, query_masks: Sequence[Tensor]) -> None:
+        """Add a batch: what its forward pass recorded, and the mask [B, T] of each layer.
+
+        See `Backbone.query_masks`.
+        """
         for layer, mass in prompt_attention.items():
+            real = query_masks[layer].double()
             total = torch.einsum("bht,bt->h", mass.double(), real).cpu()
             self._sums[layer] = self._sums.get(layer, torch.zeros_like(total)) + total
-        self._num_tokens += float(real.sum())
+            self._num_tokens[layer] += int(real.sum())
 
     def mean(self) -> dict[int, list[float]]:
         """Layer -> for each head, the mean. Empty if no layer has a prompt."""
         return {
-            layer: (total / self._num_tokens).tolist()
+            layer: (total / self._num_tokens[layer]).tolist()
             for layer, total in sorted(self._sums.items())
         }

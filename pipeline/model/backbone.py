@@ -15,9 +15,9 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForTextEncoding,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.utils import logging as _logging
 
 from pipeline.errors import UserError, did_you_mean
@@ -29,6 +29,7 @@ from pipeline.model.attention import (
     PromptArguments,
     PromptAttention,
     RecordedKeyValues,
+    attentions_of,
     call_model,
     checkpoint_layers,
     install,
@@ -36,12 +37,18 @@ from pipeline.model.attention import (
     only_layers,
     with_own_attention,
 )
+from pipeline.model.encoder_decoder import (
+    EncoderDecoder,
+    IdentityBody,
+    SequenceToSequenceHead,
+    split_rows,
+)
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.trace_family import trace
 from pipeline.params import Precision
-from pipeline.pretrained.families import Family, family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, Family, family_of
 from pipeline.pretrained.location import backbone_files
 from pipeline.pretrained.tokenizer import Tokenizer
 
@@ -58,14 +65,20 @@ class Backbone(nn.Module):
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
         """Install the prompt attention in `model` and check that prompts have an effect.
 
-        Load `model` with `attn_implementation=ATTENTION`. The heads in `LM_HEADS` need `lm_head`: a
-        module that takes hidden states as `inputs_embeds` and returns the logits of the vocabulary.
-        To generate text, it must be the language model of `split_lm_head`. Raises
-        UserError if prompts do not work on `model`.
+        Load `model` with `attn_implementation=ATTENTION`. An encoder-decoder with its decoder
+        becomes an `EncoderDecoder`. The heads in `LM_HEADS` need `lm_head`: a module that takes
+        hidden states as `inputs_embeds` and returns the logits of the vocabulary. To generate text,
+        it must be the module of `split_lm_head`. Raises UserError if prompts do not work on
+        `model`.
         """
         super().__init__()
         self.config: Any = model.config
-        self.family = family_of(self.config.model_type)
+        self.is_encoder_decoder = (
+            hasattr(model, "decoder") and self.config.model_type in ENCODER_DECODERS
+        )
+        if self.is_encoder_decoder and not isinstance(model, EncoderDecoder):
+            model = EncoderDecoder(model)
+        self.family = family_of(self.config.model_type, self.is_encoder_decoder)
         if self.config._attn_implementation != ATTENTION:
             raise UserError(
                 f"backbone: its attention is {self.config._attn_implementation!r}, which ignores "
@@ -97,6 +110,9 @@ class Backbone(nn.Module):
         self.num_layers = int(self.config.num_hidden_layers) * int(
             getattr(self.config, "inner_group_num", 1)
         )
+        if self.is_encoder_decoder:
+            self.token_types = 2  # source and target
+            self.num_layers = len(list(attentions_of(self.model, self.family)))
         own_model = with_own_attention(self.model, self.family)
         if self.family.route == "traced":
             self.family = self._trace()
@@ -110,13 +126,14 @@ class Backbone(nn.Module):
         lm_head: bool = False,
         precision: Precision = "float32",
         trained: bool = False,
+        decoder: bool = False,
     ) -> "Backbone":
         """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
-        With `lm_head`, the folder must contain the weights of the language modeling head too. The
-        weights of a `trained` backbone are float32; it computes in `precision` by autocast.
-        Raises UserError if the folder is unreadable or incomplete, its model type unsupported, or
-        `precision` unknown.
+        With `lm_head`, the folder must contain the weights of the language modeling head too. With
+        `decoder`, the folder has an encoder-decoder, which is loaded as a whole. The weights of a
+        `trained` backbone are float32; it computes in `precision` by autocast. Raises UserError if
+        the folder is unreadable or incomplete, its model type unsupported, or `precision` unknown.
         """
         if precision not in get_args(Precision):
             raise UserError(
@@ -126,7 +143,7 @@ class Backbone(nn.Module):
             refuse_int4()
         in_bfloat16 = precision == "bfloat16"
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
-        model, family, missing = _load_model(folder, lm_head, dtype)
+        model, family, missing = _load_model(folder, lm_head, decoder, dtype)
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
@@ -219,8 +236,14 @@ class Backbone(nn.Module):
     def scaled_modules(self) -> ScaledModules:
         """The modules whose outputs a prompt may scale and shift.
 
-        The first call makes the modules do so. Raises UserError if the layers share their modules.
+        The first call makes the modules do so. Raises UserError if the layers share their modules,
+        or if the backbone is a whole encoder-decoder.
         """
+        if self.is_encoder_decoder:
+            raise UserError(
+                "backbone: decoder is true, but a layer of a decoder has two layers of a prompt, "
+                "so its scales and shifts are not defined; set scale_shift: false"
+            )
         if self._scaled_modules is None:
             with torch.no_grad():
                 self._scaled_modules = install_scale_shift(self.model, self.family, self.run_rows)
@@ -244,7 +267,8 @@ class Backbone(nn.Module):
         `input_ids`, `attention_mask` and `token_types` are [B, T]. `prompt` holds one prompt for
         all rows, or one per row. `prompt_attention` collects the attention to a deep prompt, layer
         by layer. `cached_hidden` [B, T, C] is the result of `lower_hidden_states`; with it, the
-        layers below a deep prompt are not computed again.
+        layers below a deep prompt are not computed again. In a whole encoder-decoder, tokens of
+        type 1 are the target (see `pipeline.model.encoder_decoder`).
         """
         if isinstance(prompt, SoftPrompt):
             return self._with_soft_prompt(
@@ -303,6 +327,18 @@ class Backbone(nn.Module):
             )[real]
         return torch.allclose(from_cache, plain, rtol=0.0, atol=0.01 * float(plain.abs().max()))
 
+    def query_masks(self, attention_mask: Tensor, token_types: Tensor) -> list[Tensor]:
+        """For each layer, the mask [B, queries] of the real tokens that attend in it.
+
+        Only in an encoder-decoder, they are not all tokens [B, T].
+        """
+        if not self.is_encoder_decoder:
+            return [attention_mask] * self.num_layers
+        rows = split_rows(attention_mask, attention_mask, token_types, 0)
+        in_encoder = int(self.config.num_hidden_layers)
+        in_decoder = self.num_layers - in_encoder
+        return [rows.source_mask] * in_encoder + [rows.target_mask] * in_decoder
+
     def word_logits(self, hidden: Tensor, token_ids: Sequence[int] | None) -> Tensor:
         """LM head logits [B, N, len(token_ids)] of `hidden` [B, N, C], in float32.
 
@@ -316,7 +352,7 @@ class Backbone(nn.Module):
     def tokenizer(self) -> Tokenizer:
         """The tokenizer in the folder of the model."""
         assert self.folder is not None, "the backbone has no folder"
-        return Tokenizer(self.folder)
+        return Tokenizer(self.folder, self.is_encoder_decoder)
 
     def prompt_shape(self, count: int) -> tuple[int, ...]:
         """Shape [L, 2, H, P, D] of a deep prompt with P = `count` virtual tokens in all layers."""
@@ -328,9 +364,12 @@ class Backbone(nn.Module):
         """Keys and values [L, 2, H, count, D] of the first `count` real tokens of a text.
 
         The model runs without a prompt. `input_ids`, `attention_mask` and `token_types` are [B, T].
+        Encoder and decoder of an encoder-decoder both read the whole text, also if it has a target.
         Raises UserError if the text has fewer tokens.
         """
         recorded_key_values: RecordedKeyValues = {}
+        if self.is_encoder_decoder:
+            token_types = torch.zeros_like(token_types)
         with torch.no_grad():
             self._hidden(
                 PromptArguments(recorded_key_values=recorded_key_values),
@@ -403,6 +442,10 @@ class Backbone(nn.Module):
     def _with_soft_prompt(
         self, vectors: Tensor, input_ids: Tensor, attention_mask: Tensor, extra: dict[str, Any]
     ) -> Tensor:
+        if self.is_encoder_decoder:
+            return self._hidden(
+                input_ids=input_ids, attention_mask=attention_mask, source_prefix=vectors, **extra
+            )
         batch, length = input_ids.shape
         count = vectors.shape[0]
         embedded = self.model.get_input_embeddings()(input_ids)
@@ -447,7 +490,9 @@ class Backbone(nn.Module):
         return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
 
 
-def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, Family, list[str]]:
+def _load_model(
+    folder: Path, lm_head: bool, decoder: bool, dtype: torch.dtype
+) -> tuple[Any, Family, list[str]]:
     """The model in a folder, the record of its family, and the names of missing weights.
 
     The weights of a family without reference test are float32, because its checks need it.
@@ -455,7 +500,13 @@ def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, F
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            family = family_of(config.model_type)
+            family = family_of(config.model_type, decoder)
+            if config.model_type in ENCODER_DECODERS.keys() - FAMILIES and not decoder:
+                raise UserError(
+                    f"backbone: deep prompts do not work on this {config.model_type!r} model: it "
+                    "is an encoder-decoder, and only the whole of it works; set decoder: true for "
+                    "the backbone"
+                )
             dtype = torch.float32 if family.route == "traced" else dtype
             model, loading_info = _auto_class(family, lm_head).from_pretrained(
                 folder,
@@ -486,12 +537,15 @@ def _auto_class(family: Family, lm_head: bool) -> Any:
     if family.encoder_only and lm_head:
         raise UserError(
             "backbone: the encoder of an encoder-decoder has no language modeling head, which "
-            "verbalizers and text generation need; use another backbone or another task"
+            "verbalizers and text generation need; set decoder: true for the backbone, which loads "
+            "the decoder too, or use another task"
         )
     if family.encoder_only:
         return AutoModelForTextEncoding
     if not lm_head:
         return AutoModel
+    if family.decoder_layers:
+        return AutoModelForSeq2SeqLM
     return AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
 
 
@@ -517,19 +571,12 @@ def _convert(module: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-class _IdentityBody(nn.Module):
-    """A replacement for the body of a language model; it returns its input embeddings."""
-
-    def forward(
-        self, *_: Any, inputs_embeds: Tensor, **__: Any
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
-
-
 def split_lm_head(model: Any) -> tuple[Any, nn.Module]:
     """Split a language model into its body and a module with only its head."""
+    if model.config.is_encoder_decoder:
+        return EncoderDecoder(model), SequenceToSequenceHead(model)
     body = model.base_model
-    setattr(model, model.base_model_prefix, _IdentityBody())
+    setattr(model, model.base_model_prefix, IdentityBody())
     return body, model
 
 

@@ -3,17 +3,22 @@
 The loop over tokens is `generate` of transformers, on a copy of the language model whose body calls
 the prompted backbone. The cache holds the keys and values of the text only. The attention puts the
 prompt in front of them in every step, so the cache never contains the prompt.
+
+In an encoder-decoder, the encoder reads the sources once, padded on the right as in training, and
+the loop runs the decoder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutput
 
 from pipeline.errors import UserError
 from pipeline.model.attention import NO_ARGUMENTS, PromptArguments, with_modules
@@ -88,10 +93,10 @@ def generate(
     `end_token_id`, or after `max_new_tokens` tokens. The texts do not depend on the other sources
     of the batch, unless they are sampled. With `synced`, all ranks run equal numbers of forward
     passes, as ZeRO 3 requires; they must call this function together. `on_token` is called with
-    each token of a single source, once it is chosen.
+    each token of a single source, once it is chosen. A source of an encoder-decoder ends with the
+    first tokens of the decoder, from the last `decoder_start_token_id` on.
     """
-    device = model.backbone.model.get_input_embeddings().weight.device
-    input_ids, mask = (tensor.to(device) for tensor in _pad_left(sources, end_token_id))
+    backbone = model.backbone
     config = _generation_config(
         max_new_tokens=max_new_tokens,
         num_beams=decoding.num_beams,
@@ -101,16 +106,16 @@ def generate(
         eos_token_id=end_token_id,
         **_sampling(decoding),
     )
+    start = _start_of_decoder if backbone.is_encoder_decoder else _start_of_text
     with torch.no_grad(), _random_seed(decoding):
-        language_model = _language_model(model, tasks, decoding.num_beams)
-        output = language_model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
+        write, inputs, skipped = start(model, sources, tasks, end_token_id, decoding.num_beams)
+        output = write(
+            **inputs,
             generation_config=config,
             synced_gpus=synced,
             streamer=_Stream(on_token, end_token_id) if on_token else None,
         )
-    return [_until(row, end_token_id) for row in output[:, input_ids.shape[1] :].tolist()]
+    return [_until(row, end_token_id) for row in output[:, skipped:].tolist()]
 
 
 def source_batches(
@@ -160,12 +165,79 @@ def _random_seed(decoding: Decoding) -> Iterator[None]:
         yield
 
 
-def _pad_left(sources: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """The ids and the mask [B, T] of texts that end at the same position."""
-    length = max(map(len, sources))
-    ids = [[fill] * (length - len(source)) + list(source) for source in sources]
-    mask = [[0] * (length - len(source)) + [1] * len(source) for source in sources]
-    return torch.tensor(ids), torch.tensor(mask)
+_Start = tuple[Callable[..., Tensor], dict[str, Any], int]
+"""`generate` of a language model, its inputs, and the number of given tokens in its output."""
+
+
+def _start_of_text(
+    model: PromptedModel,
+    sources: Sequence[Sequence[int]],
+    tasks: int | Tensor,
+    fill: int,
+    num_beams: int,
+) -> _Start:
+    """The loop of a decoder. The sources are padded on the left."""
+    input_ids, mask = _padded(sources, fill, model.backbone, left=True)
+    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    return _language_model(model, tasks, num_beams).generate, inputs, input_ids.shape[1]
+
+
+def _start_of_decoder(
+    model: PromptedModel,
+    sources: Sequence[Sequence[int]],
+    tasks: int | Tensor,
+    fill: int,
+    num_beams: int,
+) -> _Start:
+    """The loop of an encoder-decoder, after a forward pass of its encoder."""
+    backbone = model.backbone
+    start_token_id = backbone.config.decoder_start_token_id
+    cuts = [len(row) - 1 - list(row)[::-1].index(start_token_id) for row in sources]
+    source_ids, mask = _padded(
+        [row[:cut] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
+    )
+    target_ids, _ = _padded(
+        [row[cut:] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
+    )
+    prompts, vectors = _layer_prompts(model, tasks), None
+    if isinstance(model.prompt, SoftPrompt):
+        vectors = model.prompt()
+    states, mask = backbone.call_model(
+        _arguments(prompts),
+        backbone.model.encode,
+        source_ids=source_ids,
+        source_mask=mask,
+        source_prefix=vectors,
+    )
+    head: Any = backbone.lm_head
+    language_model = _with_own_defaults(head.with_body(backbone.model))
+    language_model.generation_config.decoder_start_token_id = start_token_id
+    inputs = {
+        "encoder_outputs": BaseModelOutput(last_hidden_state=states),
+        "attention_mask": mask,
+        "decoder_input_ids": target_ids,
+    }
+    write = partial(
+        backbone.call_model, _arguments(_repeat(prompts, num_beams)), language_model.generate
+    )
+    return write, inputs, target_ids.shape[1]
+
+
+def _padded(
+    rows: Sequence[Sequence[int]], fill: int, backbone: Backbone, left: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The ids and the mask [B, T] of texts, padded on the right, or on the left."""
+    device = backbone.model.get_input_embeddings().weight.device
+    length = max(map(len, rows))
+    padding = [length - len(row) for row in rows]
+    ids, mask = (
+        [
+            [pad] * count + values if left else values + [pad] * count
+            for values, count in zip(lists, padding, strict=True)
+        ]
+        for lists, pad in ((map(list, rows), fill), (([1] * len(row) for row in rows), 0))
+    )
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _until(ids: list[int], end: int) -> list[int]:
@@ -181,13 +253,29 @@ def _language_model(model: PromptedModel, tasks: int | Tensor, num_beams: int) -
     if isinstance(prompt, SoftPrompt):
         body: nn.Module = _SoftPromptedBody(backbone, prompt())
     else:
-        assert prompt is None or isinstance(prompt, DeepPrompt | PromptBank)
-        layer_prompts = None if prompt is None else prompt(_on_device(tasks, backbone))
-        body = _PromptedBody(backbone, _repeat(layer_prompts, num_beams))
-    language_model = with_modules(lm_head, {lm_head.base_model_prefix: body})
-    # The folder of the backbone may have defaults, such as sampling or a penalty of repetitions.
+        body = _PromptedBody(backbone, _repeat(_layer_prompts(model, tasks), num_beams))
+    return _with_own_defaults(with_modules(lm_head, {lm_head.base_model_prefix: body}))
+
+
+def _with_own_defaults(language_model: Any) -> Any:
+    """The model without the defaults of its folder, such as sampling or a penalty."""
     language_model.generation_config = _generation_config()
     return language_model.eval()
+
+
+def _layer_prompts(model: PromptedModel, tasks: int | Tensor) -> LayerPrompts | None:
+    """The deep prompts of a batch; None if there are none."""
+    prompt = model.prompt
+    if not isinstance(prompt, DeepPrompt | PromptBank):
+        return None
+    prompts = prompt(_on_device(tasks, model.backbone))
+    if prompts is not None and prompts.scale_shift is not None:
+        model.backbone.scaled_modules()
+    return None if prompts is not None and prompts.key_values.shape[4] == 0 else prompts
+
+
+def _arguments(prompts: LayerPrompts | None) -> PromptArguments:
+    return NO_ARGUMENTS if prompts is None else PromptArguments(prompts)
 
 
 def _on_device(tasks: int | Tensor, backbone: Backbone) -> int | Tensor:
@@ -228,10 +316,6 @@ class _PromptedBody(_Body):
 
     def __init__(self, backbone: Backbone, prompts: LayerPrompts | None) -> None:
         super().__init__(backbone)
-        if prompts is not None and prompts.scale_shift is not None:
-            backbone.scaled_modules()
-        if prompts is not None and prompts.key_values.shape[4] == 0:
-            prompts = None
         self.prompts = prompts
 
     def forward(self, input_ids: Tensor, **inputs: Any) -> Any:
@@ -242,8 +326,7 @@ class _PromptedBody(_Body):
             if prompts.prompt_index is not None:
                 offsets = offsets[prompts.prompt_index]
             inputs["position_ids"] = inputs["position_ids"] + offsets[:, None]
-        arguments = NO_ARGUMENTS if prompts is None else PromptArguments(prompts)
-        return self.output(arguments, {"input_ids": input_ids, **inputs})
+        return self.output(_arguments(prompts), {"input_ids": input_ids, **inputs})
 
 
 class _SoftPromptedBody(_Body):

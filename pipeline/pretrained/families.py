@@ -17,29 +17,43 @@ from pipeline.errors import UserError
 class Family:
     """One `model_type` of transformers.
 
-    - `layers`: the attribute path from the model to its list of layers.
+    - `layers`: the attribute path from the model to its list of layers; of an encoder-decoder, to
+      those of its encoder.
     - `route`: how a prompt enters the attention. "interface": through the attention interface of
       transformers. "numbered": the same, but this project sets the layer indices. "shared": one
       layer module is called several times. "patched": this project replaces the attention module.
-      "traced": through the interface, with the layers as a forward pass calls them.
+      "traced": through the interface, with the layers as a forward pass calls them. "two stacks":
+      through the interface, with this project's numbers for the attentions of encoder and decoder.
     - `positions`: "absolute" (learned; the index of the first token is `first_position`),
-      "rotary", or "relative" (a bias that depends on distances only).
+      "rotary", "relative" (a bias that depends on distances only), or "fixed" (learned, and the
+      model counts them itself).
     - `causal`: a token attends only to itself and the tokens before it.
     - `query_value`: the names of the linear modules that compute a layer's queries and values. A
       fused module computes keys too.
     - `output_size`: a layer returns a tuple of this size that begins with its hidden states. 0: it
       returns the hidden states.
     - `encoder_only`: only the encoder of an encoder-decoder is loaded.
+    - `decoder_layers`: the path to the layers of the decoder of a whole encoder-decoder.
+    - `attentions`: the paths from a layer to its self-attention and its cross-attention, likewise.
     """
 
     layers: str
-    route: Literal["interface", "numbered", "shared", "patched", "traced"] = "interface"
-    positions: Literal["absolute", "rotary", "relative"] = "absolute"
+    route: Literal["interface", "numbered", "shared", "patched", "traced", "two stacks"] = (
+        "interface"
+    )
+    positions: Literal["absolute", "rotary", "relative", "fixed"] = "absolute"
     first_position: int = 0
     causal: bool = False
     query_value: tuple[str, ...] = ("query", "value")
     output_size: int = 0
     encoder_only: bool = False
+    decoder_layers: str = ""
+    attentions: tuple[str, str] = ("", "")
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether a prompt can shift the positions of the text."""
+        return self.positions in ("absolute", "rotary")
 
 
 _BERT = Family("encoder.layer")
@@ -85,6 +99,30 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
 }
 
+_WHOLE_T5 = Family(
+    "encoder.block",
+    route="two stacks",
+    positions="relative",
+    query_value=("q", "v"),
+    decoder_layers="decoder.block",
+    attentions=("layer.0.SelfAttention", "layer.1.EncDecAttention"),
+)
+
+ENCODER_DECODERS: dict[str, Family] = {
+    "bart": Family(
+        "encoder.layers",
+        route="two stacks",
+        positions="fixed",
+        query_value=("q_proj", "v_proj"),
+        decoder_layers="decoder.layers",
+        attentions=("self_attn", "encoder_attn"),
+    ),
+    "mt5": _WHOLE_T5,
+    "t5": _WHOLE_T5,
+    "umt5": _WHOLE_T5,
+}
+"""Encoder-decoders that are loaded as a whole (`decoder: true`), also with a reference test."""
+
 # Families without a reference test. The tokenizer needs two facts before the model is loaded.
 # `pipeline.model.trace_family` compares them with the model, and finds the others.
 _TRACED = Family("", route="traced", query_value=())
@@ -126,12 +164,19 @@ _REFUSED = {
 }
 
 
-def family_of(model_type: str) -> Family:
-    """Return the record of a family.
+def family_of(model_type: str, decoder: bool = False) -> Family:
+    """Return the record of a family; with `decoder`, that of a whole encoder-decoder.
 
     The record of a family without reference test is incomplete: see `pipeline.model.trace_family`.
-    Raises UserError if the family has no attention.
+    Raises UserError if the family has no attention, or is not an encoder-decoder with `decoder`.
     """
+    if decoder:
+        if model_type not in ENCODER_DECODERS:
+            raise UserError(
+                f"backbone: decoder is true, but {model_type!r} is not one of the encoder-decoders "
+                f"{', '.join(ENCODER_DECODERS)}; remove it, or use another backbone"
+            )
+        return ENCODER_DECODERS[model_type]
     if model_type in _REFUSED:
         raise UserError(
             f"backbone: deep prompts do not work on {model_type!r} models "

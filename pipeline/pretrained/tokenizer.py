@@ -31,10 +31,15 @@ class Tokenizer:
     - `mask_token_id`: None if the backbone is causal or has no mask token.
     - `max_length`: the number of tokens that the backbone has positions for.
     - `causal`: whether a token attends only to itself and the tokens before it.
+    - `target_prefix`: the first ids of each target of a whole encoder-decoder: the first token of
+      its decoder, and the prefix of a text. Empty for other backbones.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Load the tokenizer. Raises UserError if `folder` has no fast tokenizer."""
+    def __init__(self, folder: Path, decoder: bool = False) -> None:
+        """Load the tokenizer; with `decoder`, that of a whole encoder-decoder.
+
+        Raises UserError if `folder` has no fast tokenizer.
+        """
         # Otherwise tokenizers warns in every process that is forked after this one used it.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         # transformers imports torch, and a process with a copy of this object does not need it.
@@ -68,7 +73,8 @@ class Tokenizer:
         # The unknown token of a byte-level tokenizer is its end-of-text token, and no text has it.
         self._has_unknown = unknown is not None and unknown != end
         self.pad_token_id = int(pretrained.pad_token_id or 0)
-        family = family_of(config.model_type)
+        family = family_of(config.model_type, decoder)
+        self.target_prefix = [int(config.decoder_start_token_id), *self.prefix] if decoder else []
         self.causal = family.causal
         self.mask_token_id: int | None = None if family.causal else pretrained.mask_token_id
         positions = getattr(config, "max_position_embeddings", None) or pretrained.model_max_length
@@ -97,13 +103,20 @@ class Tokenizer:
     def summary_position(self, length: int) -> int:
         """Return the position whose hidden state represents a whole text of `length` tokens.
 
-        It is the first position, or the last in a causal backbone.
+        It is the first position, or the last in a causal backbone. In a whole encoder-decoder, it
+        is the last too, as in `BartForSequenceClassification` and `T5ForSequenceClassification`.
         """
-        return length - 1 if self.causal else 0
+        return length - 1 if self.causal or self.target_prefix else 0
 
     def count_tokens(self, ids: Iterable[int]) -> TokenCounts:
         """Count the tokens of one window of text."""
-        special = {*self.prefix, *self.middle, *self.suffix, self.mask_token_id}
+        special = {
+            *self.prefix,
+            *self.middle,
+            *self.suffix,
+            *self.target_prefix,
+            self.mask_token_id,
+        }
         text = [id for id in map(int, ids) if id not in special]
         return TokenCounts(len(text), text.count(self.unk_token_id) if self._has_unknown else 0)
 

@@ -1,4 +1,4 @@
-"""Text generation: a text that the frozen LM head of a decoder writes for a source text."""
+"""Text generation: a text that the frozen LM head of a backbone writes for a source text."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,31 +135,35 @@ class TextGeneration(
     ) -> Iterator[Feature]:
         """One window per reference: the source, a separator, the reference and the end token.
 
-        The source leaves room for `max_answer_length` tokens. A longer source or reference is cut
-        at its end and counted; a cut reference has no end token. Raises UserError if the backbone
-        is an encoder, or if there is no room for a source.
+        The separator of an encoder-decoder ends the source and begins the target, which has token
+        type 1. The source leaves room for `max_answer_length` tokens. A longer source or reference
+        is cut at its end and counted; a cut reference has no end token. Raises UserError if the
+        backbone is an encoder, or if there is no room for a source.
         """
         self._check(tokenizer, max_length)
         sources = tokenizer.encode_texts([example.source for example in examples])
-        room = max_length - self.max_answer_length - len(tokenizer.prefix + tokenizer.middle)
+        separator = _separator(tokenizer)
+        room = max_length - self.max_answer_length - len(tokenizer.prefix + separator)
         for number, (example, (source, _)) in enumerate(zip(examples, sources, strict=True), first):
             counts["sources cut"] += len(source) > room
-            start = [*tokenizer.prefix, *source[:room], *tokenizer.middle]
+            start = [*tokenizer.prefix, *source[:room], *separator]
             for ids, _ in tokenizer.encode_texts(example.references or [""]):
                 counts["references longer than max_answer_length"] += (
                     len(ids) > self.max_answer_length
                 )
                 target = [*ids, tokenizer.suffix[0]]
                 counts["references cut"] += len(target) > max_length - len(start)
-                yield _feature(number, start, target[: max_length - len(start)])
+                target = target[: max_length - len(start)]
+                yield _feature(number, start, target, len(tokenizer.target_prefix))
 
     def _check(self, tokenizer: "Tokenizer", max_length: int) -> None:
-        if not tokenizer.causal:
+        if not tokenizer.causal and not tokenizer.target_prefix:
             raise UserError(
                 "text_generation: the backbone is an encoder, which cannot generate text; use a "
-                "decoder with its LM head, such as SmolLM2 (`make decoder`), or another task"
+                "decoder with its LM head, such as SmolLM2 (`make decoder`), an encoder-decoder "
+                "such as T5 or BART with decoder: true in params.yaml, or another task"
             )
-        extra = len(tokenizer.prefix + tokenizer.middle) + MIN_SOURCE_TOKENS
+        extra = len(tokenizer.prefix + _separator(tokenizer)) + MIN_SOURCE_TOKENS
         if self.max_answer_length + extra > max_length:
             raise UserError(
                 f"text_generation: max_answer_length is {self.max_answer_length} and max_length "
@@ -226,14 +230,25 @@ def _example(row: Row, references: tuple[str, ...], problems: Problems) -> Examp
     return Example(row["id"], row["source"], references, "" if subset is None else str(subset))
 
 
-def _feature(number: int, start: list[int], target: list[int]) -> Feature:
-    """The window of a text after its source; the last token of the source predicts its first."""
+def _separator(tokenizer: "Tokenizer") -> list[int]:
+    """The ids between a source and the text to generate."""
+    if tokenizer.target_prefix:
+        return [*tokenizer.suffix, *tokenizer.target_prefix]
+    return tokenizer.middle
+
+
+def _feature(number: int, start: list[int], target: list[int], target_prefix: int) -> Feature:
+    """The window of a text after its source; the last token of `start` predicts its first.
+
+    The last `target_prefix` tokens of `start` are not of the source, but of the target.
+    """
     positions = range(len(start) - 1, len(start) - 1 + len(target))
     ids = [*start, *target[:-1]]
+    source = len(start) - target_prefix if target_prefix else len(ids)
     return Feature(
         example=number,
         input_ids=ids,
-        token_types=[0] * len(ids),
+        token_types=[0] * source + [1] * (len(ids) - source),
         positions=positions,
         labels=target,
         begins=range(len(target)),

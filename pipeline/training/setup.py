@@ -122,14 +122,20 @@ def new_prompt(
     """A new prompt for an arm (None: the arm has no prompt).
 
     A soft prompt is initialized from training text, a deep prompt as `training.init` selects. The
-    tasks contribute equal numbers of virtual tokens. Raises UserError if `prompt_layers` or
-    `shift_positions` does not fit the backbone.
+    tasks contribute equal numbers of virtual tokens. Raises UserError if `prompt_layers`,
+    `shift_positions` or a soft prompt does not fit the backbone.
     """
     kind = ARMS[arm].prompt
     if kind is None:
         return None
     texts = list(_initial_texts(tasks, training.num_virtual_tokens))
     if kind == "soft":
+        if backbone.family.positions == "fixed":
+            raise UserError(
+                f"params.yaml: {arm}: a soft prompt would take the positions of the text, because "
+                f"a {backbone.config.model_type!r} model counts them itself; remove the arm, or "
+                "use another backbone"
+            )
         return SoftPrompt(
             torch.cat(
                 [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
@@ -139,10 +145,10 @@ def new_prompt(
         layers = training.layers(backbone.num_layers)
     except ValueError as error:
         raise UserError(f"params.yaml: {arm}: {error}") from None
-    if training.shift_positions and backbone.family.positions == "relative":
+    if training.shift_positions and not backbone.family.can_shift:
         raise UserError(
             f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are "
-            "relative; remove it"
+            f"{backbone.family.positions}; remove it"
         )
     text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[
         layers.start : layers.stop

@@ -56,7 +56,7 @@ def load_backbone(
     lm_head = any(task_named(task.task).head in LM_HEADS for task in tasks)
     rank_device = device(Ranks.from_environment(os.environ))
     resolved = training_precision(precision, trained, rank_device)
-    backbone = Backbone.load(locate(params), lm_head, resolved, trained)
+    backbone = Backbone.load(locate(params), lm_head, resolved, trained, params.decoder)
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import transformers
 
-from pipeline.pretrained.families import FAMILIES
+from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES
 from tests.support.all_types import ADMITTED, NOT_RUN
 
 Cells = Mapping[str, Mapping[str, str]]
@@ -25,6 +25,14 @@ with a reference, {num_admitted} are admitted by checks, {num_refused} are refus
 
 The references are independent implementations of the families in tests/support/references.py; the
 tests are in tests/pipeline/model/test_families.py. T5, mT5 and UMT5 are used without their decoder.
+"""
+
+ENCODER_DECODER_TEXT = """
+## Whole encoder-decoders: {num_encoder_decoders}
+
+With `decoder: true` in the params of the backbone, these are loaded with their decoder: {whole}.
+tests/pipeline/model/test_encoder_decoder.py compares the states and gradients under prompts in all
+three kinds of attention with references.
 """
 
 ADMITTED_TEXT = """
@@ -78,6 +86,8 @@ def write_page(
         "total": len(outcomes) + len(FAMILIES),
         "version": transformers.__version__,
         "num_reference": len(FAMILIES),
+        "num_encoder_decoders": len(ENCODER_DECODERS),
+        "whole": ", ".join(f"`{name}`" for name in ENCODER_DECODERS),
         "num_admitted": len(admitted),
         "num_refused": len(refused),
         "num_not_run": len(not_run),
@@ -85,7 +95,12 @@ def write_page(
         "refused": "\n".join(_rows(refused)),
         "not_run": "\n".join(_rows(not_run)),
     }
-    text = INTRODUCTION.format(**values) + _table(columns, cells) + ADMITTED_TEXT.format(**values)
+    text = (
+        INTRODUCTION.format(**values)
+        + _table(columns, cells)
+        + ENCODER_DECODER_TEXT.format(**values)
+        + ADMITTED_TEXT.format(**values)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 

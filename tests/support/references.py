@@ -681,51 +681,187 @@ def t5(
     prompt: Prompt = None,
     position_offset: int = 0,
 ) -> Tensor:
-    """The encoder of T5 (Raffel et al., 2020), and of mT5 and UMT5.
-
-    Scores are not scaled. A bias for each bucket of distances is added to them; UMT5 has biases of
-    its own in each layer. mT5 and UMT5 have a gated MLP.
-    """
+    """The encoder of T5 (Raffel et al., 2020), and of mT5 and UMT5."""
     assert not position_offset, "positions are relative"
     w = Weights(model, model.config.layer_norm_epsilon)
-    config, buckets = w.config, _t5_buckets(ids.shape[1], w.config)
-    hidden, bias = w.named["shared.weight"][ids], None
-    for layer in range(config.num_layers):
+    hidden = w.named["shared.weight"][ids]
+    for layer in range(w.config.num_layers):
         block = f"encoder.block.{layer}.layer"
-        table = w.named.get(f"{block}.0.SelfAttention.relative_attention_bias.weight")
-        bias = bias if table is None else table[buckets].permute(2, 0, 1)
-        inner = w.rms_norm(f"{block}.0.layer_norm", hidden)
-        query, key, value = (
-            split_heads(w.linear(f"{block}.0.SelfAttention.{part}", inner), config.num_heads)
-            for part in "qkv"
+        bias = _t5_bias(w, "encoder", layer, ids.shape[1])
+        hidden = _t5_attention(
+            w, f"{block}.0", "SelfAttention", hidden, None, bidirectional(mask), prompt, layer, bias
         )
-        attended = attend(
-            query, key, value, bidirectional(mask), prompt, layer, scale=1.0, bias=bias
-        )
-        hidden = hidden + w.linear(f"{block}.0.SelfAttention.o", attended)
-        inner, dense = w.rms_norm(f"{block}.1.layer_norm", hidden), f"{block}.1.DenseReluDense"
-        if config.is_gated_act:
-            inner = gelu_tanh(w.linear(f"{dense}.wi_0", inner)) * w.linear(f"{dense}.wi_1", inner)
-        else:
-            inner = w.linear(f"{dense}.wi", inner).relu()
-        hidden = hidden + w.linear(f"{dense}.wo", inner)
+        hidden = _t5_mlp(w, f"{block}.1", hidden)
     return w.rms_norm("encoder.final_layer_norm", hidden)
 
 
-def _t5_buckets(length: int, config: Any) -> Tensor:
-    """The bucket of each pair of tokens [T, T]: one half of the buckets for each direction."""
-    half = config.relative_attention_num_buckets // 2
-    exact, limit = half // 2, config.relative_attention_max_distance
+def _t5_attention(
+    w: Weights,
+    block: str,
+    name: str,
+    hidden: Tensor,
+    source: Tensor | None,
+    visible: Tensor,
+    prompt: Prompt,
+    layer: int,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """An attention to the tokens themselves, or to the states of a source, with unscaled scores."""
+    inner = w.rms_norm(f"{block}.layer_norm", hidden)
+    keys = inner if source is None else source
+    query, key, value = (
+        split_heads(w.linear(f"{block}.{name}.{part}", states), w.config.num_heads)
+        for part, states in (("q", inner), ("k", keys), ("v", keys))
+    )
+    attended = attend(query, key, value, visible, prompt, layer, scale=1.0, bias=bias)
+    return hidden + w.linear(f"{block}.{name}.o", attended)
+
+
+def _t5_mlp(w: Weights, block: str, hidden: Tensor) -> Tensor:
+    """mT5 and UMT5 have a gated MLP."""
+    inner, dense = w.rms_norm(f"{block}.layer_norm", hidden), f"{block}.DenseReluDense"
+    if w.config.is_gated_act:
+        inner = gelu_tanh(w.linear(f"{dense}.wi_0", inner)) * w.linear(f"{dense}.wi_1", inner)
+    else:
+        inner = w.linear(f"{dense}.wi", inner).relu()
+    return hidden + w.linear(f"{dense}.wo", inner)
+
+
+def _t5_bias(w: Weights, stack: str, layer: int, length: int) -> Tensor:
+    """The bias [heads, T, T] of each distance. Layers share it, but not in UMT5."""
+    name = "layer.0.SelfAttention.relative_attention_bias.weight"
+    table = w.named.get(f"{stack}.block.{layer}.{name}", w.named[f"{stack}.block.0.{name}"])
+    return table[_t5_buckets(length, w.config, stack == "decoder")].permute(2, 0, 1)
+
+
+def _t5_buckets(length: int, config: Any, is_causal: bool) -> Tensor:
+    """The bucket of each pair of tokens [T, T]: one half of the buckets for each direction.
+
+    In a decoder, all buckets are for the tokens before.
+    """
+    size = config.relative_attention_num_buckets // (1 if is_causal else 2)
+    exact, limit = size // 2, config.relative_attention_max_distance
 
     def bucket(distance: int) -> int:
-        start, size = (half if distance < 0 else 0), abs(distance)
-        if size < exact:
-            return start + size
-        steps = math.log(size / exact) / math.log(limit / exact) * (half - exact)
-        return start + min(half - 1, exact + int(steps))
+        start = size if distance < 0 and not is_causal else 0
+        length = max(0, distance) if is_causal else abs(distance)
+        if length < exact:
+            return start + length
+        steps = math.log(length / exact) / math.log(limit / exact) * (size - exact)
+        return start + min(size - 1, exact + int(steps))
 
     return torch.tensor([[bucket(i - j) for j in range(length)] for i in range(length)])
 
+
+# Whole encoder-decoders
+
+
+def whole_t5(
+    model: Any, source_ids: Tensor, target_ids: Tensor, prompt: Sequence[Tensor] | Tensor
+) -> Tensor:
+    """The states of the decoder [1, N, C] for a source [1, S] and a target [1, N] (T5, mT5, UMT5).
+
+    `prompt` has the keys and values [2, H, P, D] of the self-attentions of the encoder, and then of
+    the self-attention and the cross-attention of each layer of the decoder.
+    """
+    w = Weights(model, model.config.layer_norm_epsilon)
+    w.named["shared.weight"] = w.named["encoder.embed_tokens.weight"]
+    mask, count = torch.ones_like(source_ids), target_ids.shape[1]
+    states = t5(_Named(w), source_ids, mask, mask, prompt)
+    hidden, visible = w.named["shared.weight"][target_ids], causal(torch.ones_like(target_ids))
+    to_source = mask.bool()[:, None, :].repeat(1, count, 1)
+    for layer in range(w.config.num_decoder_layers):
+        block, index = f"decoder.block.{layer}.layer", w.config.num_layers + 2 * layer
+        bias = _t5_bias(w, "decoder", layer, count)
+        hidden = _t5_attention(
+            w, f"{block}.0", "SelfAttention", hidden, None, visible, prompt, index, bias
+        )
+        hidden = _t5_attention(
+            w, f"{block}.1", "EncDecAttention", hidden, states, to_source, prompt, index + 1
+        )
+        hidden = _t5_mlp(w, f"{block}.2", hidden)
+    return w.rms_norm("decoder.final_layer_norm", hidden)
+
+
+class _Named:
+    """Weights in the form of a model."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.config, self._named = weights.config, weights.named
+
+    def named_parameters(self) -> Any:
+        return self._named.items()
+
+
+def whole_bart(
+    model: Any, source_ids: Tensor, target_ids: Tensor, prompt: Sequence[Tensor] | Tensor
+) -> Tensor:
+    """BART (Lewis et al., 2020): post-norm layers, and learned positions from index 2 on.
+
+    The arguments and the order of `prompt` are those of `whole_t5`.
+    """
+    w = Weights(model, 1e-5)
+    mask, count = torch.ones_like(source_ids), target_ids.shape[1]
+    states = _bart_embedded(w, "encoder", source_ids)
+    for layer in range(w.config.encoder_layers):
+        block = f"encoder.layers.{layer}"
+        states = _bart_attention(
+            w, block, "self_attn", states, states, bidirectional(mask), prompt, layer
+        )
+        states = _bart_mlp(w, block, states)
+    hidden, visible = (
+        _bart_embedded(w, "decoder", target_ids),
+        causal(torch.ones_like(target_ids)),
+    )
+    to_source = mask.bool()[:, None, :].repeat(1, count, 1)
+    for layer in range(w.config.decoder_layers):
+        block, index = f"decoder.layers.{layer}", w.config.encoder_layers + 2 * layer
+        hidden = _bart_attention(w, block, "self_attn", hidden, hidden, visible, prompt, index)
+        hidden = _bart_attention(
+            w, block, "encoder_attn", hidden, states, to_source, prompt, index + 1
+        )
+        hidden = _bart_mlp(w, block, hidden)
+    return hidden
+
+
+def _bart_embedded(w: Weights, stack: str, ids: Tensor) -> Tensor:
+    positions = w.named[f"{stack}.embed_positions.weight"][torch.arange(ids.shape[1]) + 2]
+    words = w.named["encoder.embed_tokens.weight"][ids]
+    return w.norm(f"{stack}.layernorm_embedding", words + positions)
+
+
+def _bart_attention(
+    w: Weights,
+    block: str,
+    name: str,
+    hidden: Tensor,
+    keys: Tensor,
+    visible: Tensor,
+    prompt: Prompt,
+    layer: int,
+) -> Tensor:
+    query, key, value = (
+        split_heads(
+            w.linear(f"{block}.{name}.{part}_proj", states), w.config.encoder_attention_heads
+        )
+        for part, states in (("q", hidden), ("k", keys), ("v", keys))
+    )
+    attended = attend(query, key, value, visible, prompt, layer)
+    output = w.linear(f"{block}.{name}.out_proj", attended)
+    return w.norm(f"{block}.{name}_layer_norm", hidden + output)
+
+
+def _bart_mlp(w: Weights, block: str, hidden: Tensor) -> Tensor:
+    inner = gelu(w.linear(f"{block}.fc1", hidden))
+    return w.norm(f"{block}.final_layer_norm", hidden + w.linear(f"{block}.fc2", inner))
+
+
+WHOLE_REFERENCES: dict[str, Callable[..., Tensor]] = {
+    "bart": whole_bart,
+    "mt5": whole_t5,
+    "t5": whole_t5,
+    "umt5": whole_t5,
+}
 
 REFERENCES: dict[str, Callable[..., Tensor]] = {
     "albert": albert,

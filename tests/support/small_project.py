@@ -146,8 +146,83 @@ def make_decoder(folder: Path, texts: list[str], seed: int = 0) -> str:
 
     Its tokenizer is trained on `texts`, to bytes and pieces of words.
     """
-    import tokenizers
     import torch
+    import transformers
+
+    vocabulary = _make_byte_level_tokenizer(folder, texts, "<s> $A", "<s> $A $B")
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=1,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def make_encoder_decoder(folder: Path, texts: list[str], family: str, seed: int = 0) -> str:
+    """Write a random BART or T5 with its LM head; returns the hash of its weights.
+
+    Encoder and decoder have two layers each. The tokenizer is that of `make_decoder`, with the
+    template of the family.
+    """
+    import torch
+    import transformers
+
+    start = "<s> " if family == "bart" else ""
+    vocabulary = _make_byte_level_tokenizer(
+        folder, texts, f"{start}$A </s>", f"{start}$A </s> $B </s>"
+    )
+    torch.manual_seed(seed)
+    config: Any
+    if family == "bart":
+        config = transformers.BartConfig(
+            vocab_size=vocabulary,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            bos_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=1,
+            init_std=0.2,
+        )
+    else:
+        config = transformers.T5Config(
+            vocab_size=vocabulary,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_heads=4,
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
+        )
+    auto: Any = transformers.AutoModelForSeq2SeqLM
+    auto.from_config(config).save_pretrained(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _make_byte_level_tokenizer(folder: Path, texts: list[str], single: str, pair: str) -> int:
+    """Write a tokenizer of bytes and pieces of words; returns the size of its vocabulary.
+
+    `single` and `pair` are its templates for one segment and two.
+    """
+    import tokenizers
     import transformers
     from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
@@ -162,27 +237,12 @@ def make_decoder(folder: Path, texts: list[str], seed: int = 0) -> str:
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+        single=single, pair=pair, special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
     ).save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=1,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return int(tokenizer.get_vocab_size())
 
 
 def make_project(folder: Path) -> dict[str, Any]:

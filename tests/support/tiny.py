@@ -13,7 +13,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.pretrained.families import family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, family_of
 from pipeline.tasks.base.task import HeadKind
 from pipeline.training import callbacks
 from pipeline.training.callbacks import TrainingRun
@@ -44,6 +44,8 @@ _T5: dict[str, Any] = {
     "d_kv": 4,
     "d_ff": 24,
     "num_layers": SIZES["num_hidden_layers"],
+    "num_decoder_layers": 2,
+    "decoder_start_token_id": 0,
     "num_heads": 4,
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 16,
@@ -59,6 +61,22 @@ def config(family: str) -> Any:
     relative = {"relative_attention": True, "type_vocab_size": 0}
     factories = {
         "albert": lambda: transformers.AlbertConfig(**SIZES, embedding_size=8),
+        "bart": lambda: transformers.BartConfig(
+            vocab_size=VOCABULARY,
+            d_model=16,
+            encoder_layers=SIZES["num_hidden_layers"],
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            max_position_embeddings=64,
+            init_std=0.3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=2,
+        ),
         "bert": lambda: transformers.BertConfig(**SIZES),
         "camembert": lambda: transformers.CamembertConfig(**roberta),
         "deberta": lambda: transformers.DebertaConfig(
@@ -150,13 +168,31 @@ def backbone(family: str = "bert", seed: int = 0) -> Backbone:
 
 def decoder(family: str = "llama", seed: int = 0) -> Backbone:
     """A random decoder with its LM head."""
+    return Backbone(
+        *split_lm_head(_language_model(transformers.AutoModelForCausalLM, family, seed))
+    )
+
+
+def encoder_decoder(family: str = "bart", seed: int = 0) -> Backbone:
+    """A random encoder-decoder with its LM head: 3 layers of the encoder, 2 of the decoder."""
+    return Backbone(*split_lm_head(sequence_to_sequence(family, seed)))
+
+
+def sequence_to_sequence(family: str = "bart", seed: int = 0, attention: str = ATTENTION) -> Any:
+    """The model of `encoder_decoder`, as transformers loads it."""
+    # With less noise, T5 repeats its input, because input and output embeddings are the same.
+    return _language_model(transformers.AutoModelForSeq2SeqLM, family, seed, attention, 0.3)
+
+
+def _language_model(
+    auto: Any, family: str, seed: int, attention: str = ATTENTION, noise: float = 0.05
+) -> Any:
     torch.manual_seed(seed)
-    auto: Any = transformers.AutoModelForCausalLM
-    model = auto.from_config(config(family), attn_implementation=ATTENTION).eval()
+    model = auto.from_config(config(family), attn_implementation=attention).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return Backbone(*split_lm_head(model))
+            parameter.add_(torch.randn_like(parameter) * noise)
+    return model
 
 
 def prompt_for(
@@ -190,9 +226,13 @@ def prompted(
 ) -> PromptedModel:
     """A model of an arm with a head of 3 classes and a second head (default: for spans).
 
-    With a "language_model", the backbone has its LM head, so `family` must be causal.
+    With a "language_model", the backbone has its LM head, so `family` must be causal, or a whole
+    encoder-decoder.
     """
-    body = decoder(family, seed) if second == "language_model" else backbone(family, seed)
+    load = backbone
+    if second == "language_model":
+        load = encoder_decoder if family in ENCODER_DECODERS else decoder
+    body = load(family, seed)
     record = ARMS[arm]
     if "lora" in record.parts:
         add_lora(body, rank=2, alpha=4.0, seed=seed)

@@ -18,7 +18,8 @@ END = 2  # the id of the end token
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
     """Random windows of 5 to 14 tokens. The labels are a function of the tokens.
 
-    Those of a "language_model" are the tokens after the first three.
+    Those of a "language_model" are the tokens after the first three. Those of a "target" are too,
+    and these tokens are the target of an encoder-decoder.
     """
     generator = np.random.default_rng(seed)
     windows = []
@@ -27,8 +28,9 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         ids = generator.integers(3, VOCABULARY, length).tolist()
         positions = list(range(1, length - 1)) if kind == "classes" else [0, *range(2, length - 1)]
         labels = [ids[position] % classes for position in positions]
-        if kind == "language_model":
+        if kind in ("language_model", "target"):
             positions, labels = list(range(2, length)), [*ids[3:], END]
+        types = [0, 0] + [int(kind == "target")] * (length - 2)
         if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]
@@ -36,7 +38,7 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
             Feature(
                 number,
                 ids,
-                [0] * length,
+                types,
                 positions,
                 labels,
                 positions,

@@ -34,7 +34,7 @@ def model_of(family: str, kind: str = "ForTokenClassification") -> Any:
     """A tiny random model with the attention that transformers chooses."""
     torch.manual_seed(0)
     config = tiny.config(family)
-    config.num_labels = LABELS
+    config.num_labels = 2 if kind == "ForQuestionAnswering" else LABELS
     return getattr(transformers, f"AutoModel{kind}").from_config(config)
 
 
@@ -85,6 +85,25 @@ def test_the_loss_is_that_of_our_training(family: str) -> None:
     trained = {name for name, value in prompted.named_parameters() if value.grad is not None}
     assert trained == {"prompt.key_values"}
     assert (prompted.prompt.key_values.grad.flatten(1).abs().sum(1) > 0).all(), "every layer"
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_encoder_decoders_read_a_text_as_their_own_question_answering_does(family: str) -> None:
+    """`XForQuestionAnswering` reads the shifted text with its decoder, and so does our training."""
+    prompted = attach(model_of(family, "ForQuestionAnswering"), 4, seed=1)
+    with torch.no_grad():
+        prompted.prompt.key_values *= 50
+    inputs = {name: value for name, value in batch().items() if name != "labels"}
+    mask = inputs["attention_mask"]
+    output = prompted(**inputs)
+    backbone = Backbone(prompted.model.base_model)
+    hidden = backbone(*inputs.values(), torch.zeros_like(mask), prompted.prompt())
+    expected = prompted.model.qa_outputs(hidden).unbind(-1)
+    real = mask.bool()
+    for actual, ours in zip((output.start_logits, output.end_logits), expected, strict=True):
+        torch.testing.assert_close(actual[real], ours[real], atol=1e-5, rtol=1e-4)
+    output.start_logits.sum().backward()
+    assert (prompted.prompt.key_values.grad.flatten(1).abs().sum(1) > 0).all(), "every attention"
 
 
 def test_trainer_trains_and_saves_only_the_prompt(tmp_path: Path) -> None:
@@ -205,10 +224,11 @@ def test_models_and_numbers_that_do_not_work_are_refused() -> None:
         attach(model_of("bert"), 0)
     with pytest.raises(UserError, match="model is a Linear; give a model of transformers"):
         attach(torch.nn.Linear(2, 2))
-    with pytest.raises(UserError, match=r"backbone: .*'bart'"):
+    with pytest.raises(UserError, match=r"backbone: .*'marian' model: it is an encoder-decoder"):
         attach(
-            transformers.BartModel(
-                transformers.BartConfig(
+            transformers.MarianModel(
+                transformers.MarianConfig(
+                    pad_token_id=0,
                     vocab_size=30,
                     d_model=16,
                     encoder_layers=1,

@@ -16,7 +16,7 @@ from pipeline.model.attention import ATTENTION
 from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, stack_prompts
-from pipeline.pretrained.families import FAMILIES, family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, family_of
 from tests.support import tiny
 from tests.support.all_types import ADMITTED, outcome, save_tiny_model
 from tests.support.paths import ROOT
@@ -152,6 +152,7 @@ def test_the_page_has_as_many_types_as_it_says() -> None:
     refused, not_run = PAGE.partition("## Refused")[2].split("## Not run")
     assert counts == {
         "Compared with a reference": len(FAMILIES),
+        "Whole encoder-decoders": len(ENCODER_DECODERS),
         "Admitted by checks": len(
             re.findall(r"`", PAGE.split("## Refused")[0].split("is checked itself.")[1])
         )

@@ -17,7 +17,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import new_scale_shift
-from pipeline.pretrained.families import FAMILIES
+from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES
 from tests.support import tiny
 
 CAUSAL = sorted(name for name, family in FAMILIES.items() if family.causal)
@@ -30,8 +30,14 @@ BEAMS = Decoding(num_beams=3)
 
 @functools.cache
 def decoder(family: str) -> Backbone:
-    """A tiny decoder. No test may change it."""
-    return tiny.decoder(family)
+    """A tiny decoder or encoder-decoder. No test may change it."""
+    return tiny.encoder_decoder(family) if family in ENCODER_DECODERS else tiny.decoder(family)
+
+
+def given(backbone: Backbone, source: list[int]) -> list[int]:
+    """The tokens up to the first one to generate; in an encoder-decoder, two of the decoder."""
+    first = [backbone.config.decoder_start_token_id, 1] if backbone.is_encoder_decoder else []
+    return source + first
 
 
 def model_of(backbone: Backbone, prompt: Prompt, tasks: int = 1) -> PromptedModel:
@@ -45,28 +51,38 @@ def texts(
     tasks: int | Tensor = 0,
     decoding: Decoding = GREEDY,
 ) -> list[list[int]]:
-    return generate(model, sources, tasks, END, NEW_TOKENS, decoding)
+    return generate(
+        model,
+        [given(model.backbone, source) for source in sources],
+        tasks,
+        END,
+        NEW_TOKENS,
+        decoding,
+    )
 
 
-def logits(model: PromptedModel, ids: list[int]) -> Tensor:
+def logits(model: PromptedModel, source: list[int], text: list[int]) -> Tensor:
     """The logits [vocabulary] of the next token, by a forward pass without a cache."""
-    row = torch.tensor([ids])
+    row = torch.tensor([given(model.backbone, source) + text])
+    types = torch.zeros_like(row)
+    if model.backbone.is_encoder_decoder:
+        types[:, len(source) :] = 1
     prompt: Any = model.prompt
     if isinstance(prompt, DeepPrompt):
         prompt = prompt()
     with torch.no_grad():
-        hidden = model.backbone(row, torch.ones_like(row), torch.zeros_like(row), prompt)
+        hidden = model.backbone(row, torch.ones_like(row), types, prompt)
         return model.backbone.word_logits(hidden[:, -1:], None)[0, 0]
 
 
 def greedy(model: PromptedModel, source: list[int]) -> list[int]:
-    ids = list(source)
+    ids = list[int]()
     for _ in range(NEW_TOKENS):
-        token = int(logits(model, ids).argmax())
+        token = int(logits(model, source, ids).argmax())
         if token == END:
             break
         ids.append(token)
-    return ids[len(source) :]
+    return ids
 
 
 def beam_search(model: PromptedModel, source: list[int], width: int) -> list[int]:
@@ -75,7 +91,7 @@ def beam_search(model: PromptedModel, source: list[int], width: int) -> list[int
     for _ in range(NEW_TOKENS):
         candidates = []
         for score, ids in beams:
-            log_probabilities = logits(model, source + ids).log_softmax(-1)
+            log_probabilities = logits(model, source, ids).log_softmax(-1)
             candidates += [
                 (score + float(value), [*ids, token])
                 for token, value in enumerate(log_probabilities)
@@ -92,7 +108,7 @@ def beam_search(model: PromptedModel, source: list[int], width: int) -> list[int
     return max(finished)[1]
 
 
-def shifted(backbone: Backbone, prompt: Prompt) -> DeepPrompt:
+def shifted(prompt: Prompt) -> DeepPrompt:
     assert isinstance(prompt, DeepPrompt)
     return DeepPrompt(prompt.key_values, position_offset=3)
 
@@ -100,7 +116,12 @@ def shifted(backbone: Backbone, prompt: Prompt) -> DeepPrompt:
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
-        *((family, "deep") for family in CAUSAL),
+        *((family, "deep") for family in (*CAUSAL, *ENCODER_DECODERS)),
+        *(
+            (family, kind)
+            for family in ("bart", "t5")
+            for kind in ("upper", "soft", "none", "empty")
+        ),
         *(
             (family, kind)
             for family in ("gpt2", "llama", "mistral")
@@ -115,7 +136,7 @@ def test_greedy_texts_are_those_of_full_forward_passes(family: str, kind: str) -
     prompts: dict[str, Prompt] = {
         "deep": deep,
         "upper": DeepPrompt(deep.key_values[1:], first_layer=1),
-        "shifted": shifted(backbone, deep),
+        "shifted": shifted(deep),
         "soft": tiny.prompt_for("soft", backbone),
         "none": None,
         "empty": DeepPrompt(torch.zeros(backbone.prompt_shape(0))),
@@ -130,7 +151,17 @@ def test_greedy_texts_are_those_of_full_forward_passes(family: str, kind: str) -
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("gpt2", "deep"), ("gpt2", "none"), ("llama", "deep"), ("llama", "soft"), ("mistral", "deep")],
+    [
+        ("bart", "deep"),
+        ("bart", "none"),
+        ("gpt2", "deep"),
+        ("gpt2", "none"),
+        ("llama", "deep"),
+        ("llama", "soft"),
+        ("mistral", "deep"),
+        ("t5", "deep"),
+        ("t5", "soft"),
+    ],
 )
 def test_beam_search_is_that_of_full_forward_passes(family: str, kind: str) -> None:
     backbone = decoder(family)
@@ -142,7 +173,7 @@ def test_beam_search_is_that_of_full_forward_passes(family: str, kind: str) -> N
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, BEAMS])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bart", "gpt2", "llama", "t5"])
 def test_a_batch_of_several_tasks_equals_the_tasks_alone(family: str, decoding: Decoding) -> None:
     """The prompts differ in length, layers and shift of positions; one task has none."""
     backbone = decoder(family)
@@ -151,7 +182,7 @@ def test_a_batch_of_several_tasks_equals_the_tasks_alone(family: str, decoding: 
     assert isinstance(first, DeepPrompt)
     assert isinstance(long, DeepPrompt)
     prompts = [
-        shifted(backbone, first),
+        shifted(first) if backbone.family.can_shift else DeepPrompt(-first.key_values),
         DeepPrompt(long.key_values[2:], first_layer=2),
         None,
         first,
@@ -245,7 +276,7 @@ def test_wrong_settings_are_listed_together() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "qwen2"])
 def test_texts_are_those_of_prefix_tuning_of_peft(family: str, decoding: Decoding) -> None:
     backbone = decoder(family)
-    prompt = shifted(backbone, tiny.prompt_for("deep", backbone))
+    prompt = shifted(tiny.prompt_for("deep", backbone))
     torch.manual_seed(0)
     auto: Any = transformers.AutoModelForCausalLM
     model = auto.from_config(tiny.config(family)).eval()

@@ -25,6 +25,14 @@ def test_special_tokens_come_from_the_template(
     assert numbering_tokenizer.second_type == 0
 
 
+def test_a_text_is_summarized_where_its_model_has_read_all_of_it(
+    tokenizer: Tokenizer, numbering_tokenizer: Tokenizer, bart_tokenizer: Tokenizer
+) -> None:
+    tokenizers = (tokenizer, numbering_tokenizer, bart_tokenizer)
+    assert [each.summary_position(5) for each in tokenizers] == [0, 4, 4]
+    assert [bool(each.target_prefix) for each in tokenizers] == [False, False, True]
+
+
 def test_padding_and_unknown_ids(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:
     assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, UNK)
     assert (one_type_tokenizer.pad_token_id, one_type_tokenizer.unk_token_id) == (1, 3)

@@ -77,6 +77,46 @@ def test_what_is_cut_is_counted(numbering_tokenizer: Tokenizer) -> None:
     assert tokenizer.suffix[0] not in reference.labels, "a cut text does not end"
 
 
+def test_the_target_of_an_encoder_decoder_has_token_type_1(bart_tokenizer: Tokenizer) -> None:
+    tokenizer = bart_tokenizer
+    assert tokenizer.target_prefix == [2, 0]
+    features, counts = featurize(tokenizer, EXAMPLE, Example("b", "cat", (), ""))
+    assert not +counts
+    source = [*tokenizer.prefix, *ids(tokenizer, EXAMPLE.source), *tokenizer.suffix]
+    for feature, reference in zip(features, EXAMPLE.references, strict=False):
+        target = [*ids(tokenizer, reference), tokenizer.suffix[0]]
+        read = [*tokenizer.target_prefix, *target[:-1]]
+        assert feature.input_ids == [*source, *read]
+        assert feature.token_types == [0] * len(source) + [1] * len(read)
+        assert feature.labels == target
+        assert [feature.input_ids[position] for position in feature.positions] == read[1:]
+        assert feature.positions[-1] == len(feature.input_ids) - 1
+    to_predict = features[2]
+    assert to_predict.input_ids[-3:] == [*tokenizer.suffix, *tokenizer.target_prefix]
+    assert to_predict.token_types[-3:] == [0, 1, 1]
+    assert list(to_predict.positions) == [len(to_predict.input_ids) - 1]
+    assert tokenizer.count_tokens(to_predict.input_ids).text == len(ids(tokenizer, "cat"))
+
+
+def test_what_an_encoder_decoder_cuts_is_counted(bart_tokenizer: Tokenizer) -> None:
+    """Source and target share the maximum length of a window."""
+    tokenizer, long = bart_tokenizer, "cat " * 60
+    features, counts = featurize(
+        tokenizer,
+        Example("a", long, ("dog",), ""),
+        Example("b", "cat", (long,), ""),
+        length=40,
+    )
+    expected = {
+        "sources cut": 1,
+        "references cut": 1,
+        "references longer than max_answer_length": 1,
+    }
+    assert +counts == Counter(expected)
+    assert [len(feature.input_ids) for feature in features] == [24 + len(ids(tokenizer, "dog")), 39]
+    assert tokenizer.suffix[0] not in features[1].labels
+
+
 def test_an_encoder_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="the backbone is an encoder, which cannot generate text"):
         featurize(tokenizer, EXAMPLE)

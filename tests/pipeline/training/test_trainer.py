@@ -203,15 +203,17 @@ def test_a_resumed_run_restores_lora_factors(
     assert run.train[0].keys() >= {"lora_lr", "head_lr"}
 
 
-def test_a_mixture_of_tags_and_generated_text_resumes(ranks: Ranks, tmp_path: Path) -> None:
-    """One prompt before a decoder learns both; the LM head stays frozen."""
-    tables = [
-        tiny.table(tmp_path, "classes", 40, 1),
-        tiny.table(tmp_path, "language_model", 25, 2),
-    ]
+@pytest.mark.parametrize(
+    ("family", "kind"), [("bart", "target"), ("llama", "language_model"), ("t5", "target")]
+)
+def test_a_mixture_of_tags_and_generated_text_resumes(
+    family: str, kind: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    """One prompt learns both; the LM head stays frozen."""
+    tables = [tiny.table(tmp_path, "classes", 40, 1), tiny.table(tmp_path, kind, 25, 2)]
 
     def fit(folder: str, **options: Any) -> Fit:
-        model = tiny.prompted("multitask", "llama", second="language_model")
+        model = tiny.prompted("multitask", family, second="language_model")
         return Fit(tables, tmp_path / folder, ranks, model=model, balance_losses=True, **options)
 
     uninterrupted = fit("uninterrupted")
@@ -222,10 +224,11 @@ def test_a_mixture_of_tags_and_generated_text_resumes(ranks: Ranks, tmp_path: Pa
     assert curves(resumed()) == curves(run)
     assert resumed.callback.steps[0] == 4
     assert resumed.values() == uninterrupted.values()
-    frozen = tiny.prompted("multitask", "llama", second="language_model").backbone.state_dict()
+    frozen = tiny.prompted("multitask", family, second="language_model").backbone.state_dict()
     for name, value in resumed.model.backbone.state_dict().items():
         assert torch.equal(value, frozen[name]), name
-    for name in ("loss_ner", "loss_qa"):
+    # Random encoder-decoders learn too little in 8 steps; see test_encoder_decoder.py.
+    for name in ("loss_ner", "loss_qa") if kind == "language_model" else ():
         losses = [row[name] for row in run.train if name in row]
         assert losses[-1] < losses[0], name
 
