@@ -32,8 +32,8 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
-from pipeline.tasks.base.task import Task, is_text_list
-from pipeline.tasks.shared.validation import check_surrogates, check_text
+from pipeline.tasks.base.task import Task
+from pipeline.tasks.shared.dialogues import check_dialogue, label_lists, unlabeled
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -169,13 +169,8 @@ class DialogueStateTracking(
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The dialogue. Labels must be in the recipe, with one value for each slot of a turn."""
-        before, turns = len(problems), row["labels"]
-        if not (isinstance(turns, list | tuple) and all(map(is_text_list, turns))):
-            problems.add(
-                row["where"],
-                f"labels: found {str(turns)[:40]!r}, expected a list of labels for each turn",
-                "wrong-type",
-            )
+        before, turns = len(problems), label_lists(row, problems)
+        if turns is None:
             return None
         example = _example(row, turns, problems)
         for number, turn in enumerate(example.labels if example else ()):
@@ -184,8 +179,7 @@ class DialogueStateTracking(
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The dialogue without labels."""
-        turns = row["user"] if is_text_list(row["user"]) else ()
-        return _example(row, [()] * len(turns), problems)
+        return _example(row, unlabeled(row), problems)
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
         """The dialogue with each text edited."""
@@ -442,45 +436,18 @@ def _title(turn: Turn) -> str:
     return f"{labels or NONE}; state: {state or NONE}"
 
 
-def _example(row: Row, labels: Any, problems: Problems) -> Example | None:
-    where, before = row["where"], len(problems)
-    system, user = row["system"], row["user"]
-    for key, texts in (("system", system), ("user", user)):
-        if not is_text_list(texts):
-            problems.add(
-                where,
-                f"{key}: found {type(texts).__name__} {str(texts)[:40]!r}, "
-                "expected a list of texts",
-                "wrong-type",
-            )
-    if len(problems) > before:
+def _example(row: Row, labels: Dialogue, problems: Problems) -> Example | None:
+    if not check_dialogue(row, labels, problems):
         return None
-    if not len(system) == len(user) == len(labels) > 0:
-        problems.add(
-            where,
-            f"{len(system)} texts of the system, {len(user)} of the user and labels of "
-            f"{len(labels)} turns; a dialogue has at least one turn, and each turn has all three",
-            "turn-count",
-        )
-    for number, (asked, said) in enumerate(zip(system, user, strict=False)):
-        check_text("user", said, f"{where}: turn {number}", problems)
-        check_surrogates("system", asked, f"{where}: turn {number}", problems)
-    if len(problems) > before:
-        return None
-    return Example(row["id"], tuple(system), tuple(user), tuple(map(tuple, labels)))
+    return Example(row["id"], tuple(row["system"]), tuple(row["user"]), tuple(map(tuple, labels)))
 
 
 def _check_turn(turn: Sequence[str], labels: Sequence[str], where: str, problems: Problems) -> None:
-    """Add problems for unknown labels, and for several values of a slot."""
+    """Add problems for unknown labels."""
     for label in turn:
         if label not in labels:
             problems.add(
                 where,
                 f"label {label!r} is not in the recipe's labels; add it there, or correct it",
                 "unknown-label",
-            )
-    for slot, count in Counter(split_label(label)[0] for label in turn).items():
-        if count > 1 and slot != REQUEST:
-            problems.add(
-                where, f"slot {slot!r} has {count} values; keep the last one", "repeated-slot"
             )

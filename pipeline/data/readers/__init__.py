@@ -166,6 +166,6 @@ READERS: dict[str, Reader] = {
         _always("system", "user", "labels"),
         woz_json.read,
         check_options=woz_json.check_options,
-        optional_keys=frozenset({"id"}),
+        optional_keys=frozenset({"id", "title"}),
     ),
 }

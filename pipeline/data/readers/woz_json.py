@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.json_documents import items
@@ -16,22 +16,30 @@ _TURN = {"system_transcript": str, "transcript": str, "turn_label": list}
 
 @dataclass(frozen=True)
 class Options:
-    """`values` renames values, such as {center: centre}; others only lose the space around them."""
+    """`values` renames values, such as {center: centre}; others only lose the space around them.
+
+    `rows` is what a row has: a whole dialogue, or a dialogue up to one of its turns.
+    """
 
     values: dict[str, str] = field(default_factory=dict)
+    rows: Literal["dialogues", "turns"] = "dialogues"
 
 
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """One row per dialogue: `id`, `system`, `user` and `labels`, with an item for each turn.
 
     The labels of a turn are "slot=value". The state (`belief_state`) and the system's acts are not
-    read.
+    read. With `rows: turns`, one row per turn: the dialogue up to it, with the dialogue as `title`.
     """
-    for where, dialogue in items(Path(str(source)), problems):
+    for number, (where, dialogue) in enumerate(items(Path(str(source)), problems)):
         with problems.in_one_row():
             row = _row(dialogue, where, options, problems)
-        if row is not None:
+        if row is None:
+            continue
+        if options.rows == "dialogues":
             yield row
+        else:
+            yield from _up_to_each_turn(row, number)
 
 
 def check_options(options: Options, where: str, problems: Problems) -> None:
@@ -59,6 +67,15 @@ def _row(dialogue: dict[str, Any], where: str, options: Options, problems: Probl
             row["user"].append(turn["transcript"])
             row["labels"].append(_labels(turn["turn_label"], turn_where, options.values, problems))
     return row if len(problems) == before else None
+
+
+def _up_to_each_turn(row: Row, number: int) -> Iterator[Row]:
+    """The rows of a dialogue up to each of its turns. `number` is its number in the file."""
+    title = row.get("id", f"{row['where']}, dialogue {number}")
+    for end in range(1, len(row["user"]) + 1):
+        texts = {key: row[key][:end] for key in ("system", "user", "labels")}
+        id = {"id": f"{row['id']}-{end}"} if "id" in row else {}
+        yield {"where": row["where"], **id, "title": title, **texts}
 
 
 def _labels(

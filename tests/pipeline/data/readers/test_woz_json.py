@@ -13,6 +13,7 @@ from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
 from pipeline.metrics.dialogue_states import states
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.dialogue_state_generation import TASK
 from tests.support.paths import ROOT
 
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "dialogue" / "woz"
@@ -46,6 +47,21 @@ def test_a_dialogue_makes_a_row(tmp_path: Path) -> None:
             "labels": [["food=thai"], ["area=centre", "request=phone"]],
         }
     ]
+
+
+def test_a_row_may_be_a_dialogue_up_to_one_of_its_turns(tmp_path: Path) -> None:
+    turns = [turn(["food", "thai"], system_transcript=""), turn()]
+    dialogues = [{"dialogue_idx": 7, "dialogue": turns}, {"dialogue": turns[:1]}]
+    (whole, other), _ = read(tmp_path, *dialogues)
+    rows, problems = read(tmp_path, *dialogues, options=Options(CENTRE.values, "turns"))
+    assert problems.counts == {"missing-id": 1}
+    assert [(row.get("id"), row["title"]) for row in rows] == [
+        ("7-1", "7"),
+        ("7-2", "7"),
+        (None, f"{tmp_path}/woz.json:1, dialogue 1"),
+    ]
+    for key in ("system", "user", "labels"):
+        assert [row[key] for row in rows] == [whole[key][:1], whole[key], other[key]]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +107,21 @@ def test_woz_has_its_published_size_and_states() -> None:
     assert not problems.counts
     assert sizes == [(600, 2536), (200, 830), (400, 1646)]
     assert different == [("train", "11")] * 2
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the corpora of DATA_ROOT/dialogue")
+def test_each_turn_of_woz_is_an_example_with_the_state_after_it() -> None:
+    recipe, problems = load_recipe(ROOT / "data_recipes/woz_states.yaml"), Problems()
+    (name,) = recipe.files.of("test")
+    rows = list(READERS[recipe.reader].read(DATA / name, recipe.options, problems))
+    examples = [TASK.example(row, (), problems) for row in rows]
+    assert not problems.counts
+    assert len(examples) == 1646
+    for row, example in zip(rows, examples, strict=True):
+        *_, state = states(row["labels"])
+        assert example is not None
+        (made,) = states([example.labels])
+        assert made == state
 
 
 def annotated_state(turn: dict[str, Any]) -> dict[str, str]:
