@@ -95,19 +95,24 @@ def rows(split: str) -> list[tuple[str, str]]:
     return made
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The project after all stages, and their output."""
-    home = tmp_path_factory.mktemp("generation")
-    folder = home / "project"
-    values = make_project(folder)
+def write_places(folder: Path) -> list[str]:
+    """Write the corpus and its recipe into a project; returns the texts of its training set."""
     corpus = folder / "data/raw/places"
     corpus.mkdir()
     for split in ("train", "validation", "test"):
         with (corpus / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("mr", "ref"), *sorted(rows(split), key=lambda r: r[1])])
     (folder / "data_recipes/places.yaml").write_text(RECIPE, encoding="utf-8")
-    texts = [text for pair in rows("train") for text in pair]
+    return [text for pair in rows("train") for text in pair]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The project after all stages, and their output."""
+    home = tmp_path_factory.mktemp("generation")
+    folder = home / "project"
+    values = make_project(folder)
+    texts = write_places(folder)
     srl = (folder / "data/raw/srl/train.conll").read_text(encoding="utf-8")
     sha256 = make_decoder(folder / "decoder", [*texts, srl])
     values["backbone"] = {"source": "folder:decoder", "sha256": sha256}

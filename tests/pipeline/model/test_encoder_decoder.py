@@ -15,13 +15,21 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.mixing.batches import collate
 from pipeline.model import attention
 from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.encoder_decoder import EncoderDecoder
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
-from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt, stack_prompts
+from pipeline.model.prompt import (
+    DeepPrompt,
+    LayerPrompts,
+    Projection,
+    SoftPrompt,
+    TaskFactors,
+    stack_prompts,
+)
 from pipeline.pretrained.families import ENCODER_DECODERS
 from tests.support import tiny
 from tests.support.references import WHOLE_REFERENCES
@@ -272,6 +280,38 @@ def test_the_first_prompt_is_the_keys_of_a_text_in_all_attentions(family: str) -
     backbone.run_rows([ids[0].tolist()], recorded_key_values=recorded)
     expected = [recorded[layer][:, 0] for layer in range(LAYERS)]
     assert_close([layer[:, :, :9] for layer in key_values], expected)
+
+
+def test_prompts_of_an_mlp_and_of_factors_enter_all_attentions() -> None:
+    """They equal the prompt with the keys and values that they compute."""
+    backbone = backbone_of("bart")
+    key_values, width = prompt_of(backbone).key_values, 2 * LAYERS * 4 * 4
+    factors = TaskFactors(2, 3, 2, width, 0)
+    torch.nn.init.normal_(factors.v)
+    for options in (
+        {"projection": Projection(torch.randn(3, 16), 8, width, 0)},
+        {"factors": factors},
+    ):
+        prompt = DeepPrompt(key_values, **options)
+        plain = DeepPrompt(prompt.materialize(1))
+        assert_close(states(backbone, ROWS, prompt(1)), states(backbone, ROWS, plain()))
+        for attention_values in plain.key_values - key_values:
+            assert attention_values.abs().max() > 0
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_int8_weights_are_within_the_bound(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    with quiet_transformers():
+        tiny.sequence_to_sequence(family).save_pretrained(tmp_path)
+    backbone = Backbone.load(tmp_path, lm_head=True, precision="int8", decoder=True)
+    assert backbone.checks[-1].name == "prompt gradients in float32"
+    assert backbone.checks[-1].passed
+
+
+def test_checkpoints_of_p_tuning_v2_are_refused() -> None:
+    with pytest.raises(UserError, match="P-tuning v2 has no 'bart' models"):
+        from_ptuning_v2(Path("x.safetensors"), backbone_of("bart"))
 
 
 @ALL
