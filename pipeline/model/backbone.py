@@ -38,11 +38,13 @@ from pipeline.model.attention import (
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
+from pipeline.model.random_model import random_model
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.trace_family import trace
 from pipeline.params import Precision
 from pipeline.pretrained.families import Family, family_of
 from pipeline.pretrained.location import backbone_files
+from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.pretrained.tokenizer import Tokenizer
 
 
@@ -52,7 +54,8 @@ class Backbone(nn.Module):
     Dropout is always off, also when the backbone is trained. Weights are float32 by default.
     `folder` is the folder of the model, and `files` has the hashes of its config and tokenizer
     files (see `backbone_files`); None and empty if the model does not come from a folder.
-    `precision` is that of `load`.
+    `precision` is that of `load`. `random_weights` describes the weights if they are random (None:
+    they are pretrained).
     """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
@@ -82,6 +85,7 @@ class Backbone(nn.Module):
         self.lm_head = lm_head
         self.files: dict[str, str] = {}
         self.folder: Path | None = None
+        self.random_weights: RandomWeights | None = None
         self.precision: Precision = "float32"
         self.autocast: torch.dtype | None = None
         self._scaled_modules: ScaledModules | None = None
@@ -110,11 +114,14 @@ class Backbone(nn.Module):
         lm_head: bool = False,
         precision: Precision = "float32",
         trained: bool = False,
+        random_seed: int | None = None,
     ) -> "Backbone":
         """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
         With `lm_head`, the folder must contain the weights of the language modeling head too. The
-        weights of a `trained` backbone are float32; it computes in `precision` by autocast.
+        weights of a `trained` backbone are float32; it computes in `precision` by autocast. With
+        `random_seed`, the weights of the folder are not read: those of the backbone and of the
+        language modeling head are random (see `random_model`), whatever `precision` is.
         Raises UserError if the folder is unreadable or incomplete, its model type unsupported, or
         `precision` unknown.
         """
@@ -126,7 +133,7 @@ class Backbone(nn.Module):
             refuse_int4()
         in_bfloat16 = precision == "bfloat16"
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
-        model, family, missing = _load_model(folder, lm_head, dtype)
+        model, family, missing, random_weights = _load_model(folder, lm_head, dtype, random_seed)
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
@@ -148,7 +155,7 @@ class Backbone(nn.Module):
         if expected_logits is not None:
             backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
         backbone.folder, backbone.files = folder, backbone_files(folder)
-        backbone.precision = precision
+        backbone.precision, backbone.random_weights = precision, random_weights
         if in_bfloat16 and trained:
             backbone.autocast = torch.bfloat16
         if precision == "int8":
@@ -447,24 +454,34 @@ class Backbone(nn.Module):
         return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
 
 
-def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, Family, list[str]]:
+def _load_model(
+    folder: Path, lm_head: bool, dtype: torch.dtype, random_seed: int | None
+) -> tuple[Any, Family, list[str], RandomWeights | None]:
     """The model in a folder, the record of its family, and the names of missing weights.
 
-    The weights of a family without reference test are float32, because its checks need it.
+    With `random_seed`, the weights are random, and their record is the last value. The weights of a
+    family without reference test are float32, because its checks need it.
     """
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             family = family_of(config.model_type)
             dtype = torch.float32 if family.route == "traced" else dtype
-            model, loading_info = _auto_class(family, lm_head).from_pretrained(
-                folder,
-                attn_implementation=ATTENTION,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=dtype,
-                output_loading_info=True,
-            )
+            auto_class, missing, random_weights = _auto_class(family, lm_head), [], None
+            if random_seed is not None:
+                model, random_weights = random_model(
+                    auto_class, config, random_seed, attn_implementation=ATTENTION
+                )
+            else:
+                model, loading_info = auto_class.from_pretrained(
+                    folder,
+                    attn_implementation=ATTENTION,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=dtype,
+                    output_loading_info=True,
+                )
+                missing = list(loading_info["missing_keys"])
         except (OSError, ValueError, KeyError) as error:
             if error.args == (ATTENTION,):
                 raise UserError(
@@ -478,7 +495,7 @@ def _load_model(folder: Path, lm_head: bool, dtype: torch.dtype) -> tuple[Any, F
             ) from error
     # Some models make parameters of their own type, whatever `dtype` is.
     _convert(model, dtype)
-    return model, family, list(loading_info["missing_keys"])
+    return model, family, missing, random_weights
 
 
 def _auto_class(family: Family, lm_head: bool) -> Any:

@@ -38,7 +38,9 @@ def load_model(
     trained = ARMS[config.arm].trains_backbone
     lm_head = not LM_HEADS.isdisjoint(kinds)
     precision = inference_precision(config.precision, device(Ranks()))
-    backbone = Backbone.load(locate(params.backbone), lm_head, precision, trained)
+    backbone = Backbone.load(
+        locate(params.backbone), lm_head, precision, trained, config.random_seed
+    )
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
     heads = Heads(
