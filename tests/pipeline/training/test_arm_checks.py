@@ -12,7 +12,7 @@ WITHOUT_HEAD = {"text_generation", "verbalized_classification"}
 
 
 def test_tasks_without_a_head_of_their_own_are_known() -> None:
-    assert WITHOUT_HEAD <= {name for name in NAMES if task_named(name).head in LM_HEADS}
+    assert {name for name in NAMES if task_named(name).head in LM_HEADS} >= WITHOUT_HEAD
 
 
 @pytest.mark.parametrize("task", NAMES)
