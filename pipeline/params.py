@@ -21,7 +21,8 @@ class TrainParams:
     """Training params of an arm.
 
     A step has `micro_batches_per_step` micro-batches of about `tokens_per_micro_batch` tokens each.
-    `epochs` counts passes over the rows of all corpora of the mixture and may be a fraction.
+    `epochs` counts passes over the rows of all corpora of the mixture and may be a fraction. It and
+    the learning rate of each trained part are required, except in an arm that trains nothing.
     Learning rates rise linearly over the share `warmup_ratio` of the steps, then fall linearly to
     0. The model is scored `num_validations` times, evenly spaced, on `validation_rows` validation
     examples per task. The best values are kept. The run ends early after `patience` validations in
@@ -62,8 +63,8 @@ class TrainParams:
         "validations": "num_validations",
     }
 
-    epochs: float
-    head_lr: float
+    epochs: float = 0.0
+    head_lr: float | None = None
     prompt_lr: float | None = None
     backbone_lr: float | None = None
     lora_lr: float | None = None
@@ -91,7 +92,6 @@ class TrainParams:
 
     def __post_init__(self) -> None:
         positive = (
-            "epochs",
             "head_lr",
             "prompt_lr",
             "backbone_lr",
@@ -117,6 +117,7 @@ class TrainParams:
         problems += [
             f"{name} is {getattr(self, name)}; it cannot be negative"
             for name in (
+                "epochs",
                 "weight_decay",
                 "patience",
                 "projection_size",
@@ -154,28 +155,30 @@ class TrainParams:
             )
         return range(*bounds)
 
-    def learning_rates(self, arm: ArmName) -> dict[str, float]:
-        """The peak learning rate of each part that the arm trains.
+    def check(self, arm: ArmName) -> None:
+        """Check that the values fit an arm.
 
-        Raises ValueError if a rate is missing, or set for a part that the arm does not train.
+        Raises ValueError if a value is missing, or if a learning rate is set for a part that the
+        arm does not train.
         """
-        rates: dict[Part, float | None] = {
-            part: getattr(self, f"{part}_lr") for part in get_args(Part)
+        trained = ARMS[arm].parts
+        problems = []
+        if trained and not self.epochs:
+            problems.append("epochs is missing or 0; give a number above 0")
+        for part in get_args(Part):
+            has_rate = getattr(self, f"{part}_lr") is not None
+            if part in trained and not has_rate:
+                problems.append(f"{part}_lr is missing; {arm} trains the {part}")
+            if part not in trained and has_rate:
+                problems.append(f"{part}_lr is set, but {arm} trains no {part}; remove it")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def learning_rates(self, arm: ArmName) -> dict[str, float]:
+        """The peak learning rate of each part that the arm trains (see `check`)."""
+        return {
+            part: getattr(self, f"{part}_lr") for part in get_args(Part) if part in ARMS[arm].parts
         }
-        parts = ARMS[arm].parts
-        missing = [
-            f"{part}_lr is missing; {arm} trains the {part}"
-            for part in parts
-            if rates[part] is None
-        ]
-        unused = [
-            f"{part}_lr is set, but {arm} trains no {part}; remove it"
-            for part, rate in rates.items()
-            if rate is not None and part not in parts
-        ]
-        if missing or unused:
-            raise ValueError("; ".join(missing + unused))
-        return {part: rate for part, rate in rates.items() if rate is not None}
 
     def used(self, arm_params: Collection[str]) -> dict[str, Any]:
         """The params that have an effect. `arm_params` is `Arm.params`, or PRETRAIN_PARAMS."""
@@ -330,7 +333,9 @@ class TaskParams:
                 f"max_length is {self.max_length} and stride {self.stride}; "
                 "give a max_length of at least 8 and a stride below half of it"
             )
-        arms = [arm.name for arm in ARMS.values() if arm.prompt == "deep"]
+        arms = [
+            arm.name for arm in ARMS.values() if arm.prompt == "deep" and not arm.random_backbone
+        ]
         if not re.fullmatch(rf"(pretrain|imported|zoo|{'|'.join(arms)})/\w[\w.-]*", self.init_from):
             raise ValueError(
                 f"init_from is {self.init_from!r}; give pretrain/MIXTURE, "
@@ -365,6 +370,11 @@ class RepeatParams:
     arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if not ARMS[arm].parts:
+                raise ValueError(f"arms has {arm}, which no seed changes; remove it")
 
 
 @dataclass(frozen=True)
@@ -462,7 +472,7 @@ def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParam
         for key in unused_keys(ARMS[arm].params, values)
     ]
     try:
-        params.learning_rates(arm)
+        params.check(arm)
     except ValueError as error:
         problems.append(f"{where}: {error}")
     if problems:

@@ -21,6 +21,7 @@ from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.analysis.prediction_samples import prediction_samples
 from pipeline.analysis.probing import make_eval_set
+from pipeline.arms import ARMS
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import device
@@ -29,7 +30,7 @@ from pipeline.evaluation.evaluate import EvalSet, decode, score, window_logits
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
 from pipeline.metrics.base import Metrics, UnitCounts
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.params import task_of
 from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
@@ -75,8 +76,12 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         split: load_eval_set(features, examples, summary, split, limit)
         for split, limit in limits.items()
     }
-    num_trained = sum(parameter.numel() for parameter in model.trainable_state().values())
     # Count now: ZeRO 3 partitions the parameters among the ranks.
+    num_trained = sum(
+        parameter.numel()
+        for parameter_name, parameter in model.trainable_state().items()
+        if part_of(parameter_name) in ARMS[arm].parts
+    )
     num_backbone = model.backbone.num_parameters
     ranks = Ranks.from_environment(os.environ)
     with _model_for_inference(model, ranks, load_cluster(CLUSTER)) as model:

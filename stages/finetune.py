@@ -5,18 +5,22 @@ another task. With a seed as the third argument, the training is repeated with t
 folder is then `repeat/SEED/ARM/TASK` instead of `ARM/TASK`.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import init_head, load_heads, load_prompt, save_artifact
 from pipeline.artifacts.config import ArtifactConfig, load_config, missing_hashes
+from pipeline.distributed.cluster import Ranks
 from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params, TrainParams, task_of
+from pipeline.training.arm_checks import check_arm
+from pipeline.training.callbacks import TrainingRun
 from pipeline.training.setup import (
     TaskData,
     TrainingSetup,
@@ -40,25 +44,40 @@ def finetune(arm_name: str, name: str, seed: str = "") -> None:
     training = params.training(arm, name)
     setup = set_up(arm, name, training, params)
     folder = run_folder(arm, name, seed)
-    result, is_rank_0 = fit("-".join(("finetune", *folder.parts)), arm, setup, training, params)
+    stage = "-".join(("finetune", *folder.parts))
+    if ARMS[arm].parts:
+        result, is_rank_0 = fit(stage, arm, setup, training, params)
+    else:
+        result, is_rank_0 = TrainingRun(steps=0), Ranks.from_environment(os.environ).rank == 0
     if is_rank_0:
         artifact = ARTIFACTS / folder
         save_artifact(artifact, setup.model, artifact_config(arm, setup, training, params))
         write_run(folder, result, arm, training, params.seed, pretrained_on=setup.pretrained_on)
-        log(f"best validation {result.best_score:.2f} at step {result.best_step}")
+        if result.validation:
+            log(f"best validation {result.best_score:.2f} at step {result.best_step}")
         log_wrote(artifact, RUNS / folder)
 
 
 def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> TrainingSetup:
     """Load the data and make the model to train an arm on a task.
 
-    Raises UserError if the model does not fit the data, the params or the artifact in `init_from`.
+    Raises UserError if the model does not fit the data, the params or the artifact in `init_from`,
+    or if the arm trains nothing and the task has a head of its own.
     """
     data = TaskData.load(FEATURES / name, EXAMPLES / name, training.validation_rows)
+    check_arm(arm, name, data.task)
     log_read(data.train.path)
-    backbone = load_backbone(params.backbone, [data], training.precision, ARMS[arm].trains_backbone)
+    backbone = load_backbone(
+        params.backbone,
+        [data],
+        training.precision,
+        ARMS[arm].trains_backbone,
+        params.seed if ARMS[arm].random_backbone else None,
+    )
     heads = heads_for([data], backbone.hidden_size, params.seed)
     inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
+    if backbone.random_weights:
+        inputs["random_weights"] = backbone.random_weights.sha256
     pretrained_on: list[str] = []
     init_from: dict[str, Any] = {}
     if "lora" in ARMS[arm].parts:

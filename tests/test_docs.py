@@ -28,8 +28,10 @@ def rows(section: str) -> dict[str, list[str]]:
 
 def test_params_have_type_default_and_the_arms_that_use_them() -> None:
     found = rows("`arms.ARM`")
-    assert found["num_virtual_tokens"] == ["integer", "`32`", "`deep_prompt`, `soft_prompt`"]
-    assert found["micro_batches_per_step"] == ["integer", "`1`", "all arms"]
+    prompts = "`deep_prompt`, `soft_prompt`, `random_backbone`"
+    assert found["num_virtual_tokens"] == ["integer", "`32`", prompts]
+    assert found["micro_batches_per_step"] == ["integer", "`1`", "all arms that train"]
+    assert found["validation_rows"] == ["integer", "`500`", "all arms"]
     assert found["backbone_lr"] == ["number or null", "`null`", "`fine_tune`"]
     shared = rows("`pretrain.NAME`")
     assert shared["balance_losses"] == ["true or false", "`false`", "the shared prompt"]

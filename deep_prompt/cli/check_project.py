@@ -32,6 +32,7 @@ def check_project() -> None:
     """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
     from pipeline.data.recipe import load_recipe
     from pipeline.tasks import check_answer_length
+    from pipeline.training.arm_checks import check_arm
 
     params = load_params()
     problems: list[str] = []
@@ -40,6 +41,8 @@ def check_project() -> None:
         try:
             recipe = load_recipe(recipe_of(name))
             check_answer_length(key, recipe.task, task.max_answer_length)
+            for arm in params.compared_arms if name in params.compare.tasks else ():
+                check_arm(arm, name, recipe.task)
         except UserError as error:
             problems += error.problems
         kind, _, source = task.init_from.partition("/")

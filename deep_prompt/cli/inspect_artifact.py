@@ -67,6 +67,9 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         ("prompt", _describe_prompt(config)),
         ("trained", _describe_trained(folder, config)),
     ]
+    if config.random_weights:
+        facts = f"seed {config.random_seed}, drawn by {config.random_weights.versions}"
+        lines.append(("random weights", facts))
     if config.lora_rank:
         lines.append(("lora", f"factors of rank {config.lora_rank}, alpha {config.lora_alpha:g}"))
     for name, head in config.heads.items():
@@ -120,7 +123,7 @@ def _describe_trained(folder: Path, config: "ArtifactConfig") -> str:
     total, backbone = sum(counts.values()), _num_backbone_values(config.backbone)
     share = f", {100 * total / backbone:.2f} % of the backbone's {backbone:,}" if backbone else ""
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items() if count)
-    return f"{total:,} values{share} ({parts})"
+    return f"{total:,} values{share} ({parts})" if parts else "nothing"
 
 
 def _num_values(path: Path) -> int:

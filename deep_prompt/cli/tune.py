@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli import search_space as search
-from pipeline.arms import MULTITASK
+from pipeline.arms import ARMS, MULTITASK
 from pipeline.distributed.cluster import visible_gpus
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
@@ -122,7 +122,10 @@ def _target(arguments: Namespace) -> search.Target:
         if kind != "pretrain":
             raise UserError(f"found {arguments.target!r}; give a task's name, or pretrain/MIXTURE")
         return search.Target("pretrain", mixture)
-    return search.Target(arm_of(arguments.arm), arguments.target)
+    arm = arm_of(arguments.arm)
+    if not ARMS[arm].parts:
+        raise UserError(f"--arm {arm}: this arm trains nothing; give an arm that trains")
+    return search.Target(arm, arguments.target)
 
 
 @contextmanager

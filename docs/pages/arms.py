@@ -11,12 +11,15 @@ def page() -> str:
     ]
     for arm in ARMS.values():
         rates = [f"`{part}_lr`" for part in arm.parts]
-        special = [f"`{key}`" for key in arm.params]
+        own = [f"`{key}`" for key in arm.own_params]
         parts += [
             f"## `{arm.name}`: {arm.title}",
             arm.glossary,
-            f"- Trained parts: {', '.join(arm.parts)}. Learning rates: {', '.join(rates)}.",
-            f"- Params of its own: {', '.join(special) or 'none'} ([all params](params.md)).",
+            f"- Trained parts: {', '.join(arm.parts)}. Learning rates: {', '.join(rates)}."
+            if arm.parts
+            else "- Trained parts: none. It is only for tasks that the language modeling head of "
+            "the backbone predicts: generated text and verbalizers.",
+            f"- Params of its own: {', '.join(own) or 'none'} ([all params](params.md)).",
         ]
         if arm.served_alone:
             parts.append(f"- Its artifacts are loaded alone: {arm.served_alone}.")

@@ -116,7 +116,7 @@ def _type(hint: Any) -> str:
 
 
 def _users(section: str, key: str) -> str:
-    """The arms that use a training param, or the shared prompt; empty if they do not."""
+    """The arms that use a training param, or the shared prompt; empty if none does."""
     special = {*PRETRAIN_PARAMS, *(name for arm in ARMS.values() for name in arm.params)}
     part = key.removesuffix("_lr")
     if section.startswith("pretrain"):
@@ -128,7 +128,11 @@ def _users(section: str, key: str) -> str:
         for arm in ARMS.values()
         if (part in arm.parts if part != key else key not in special or key in arm.params)
     ]
-    return "all arms" if len(arms) == len(ARMS) else ", ".join(f"`{arm}`" for arm in arms)
+    if len(arms) == len(ARMS):
+        return "all arms"
+    if arms == [arm.name for arm in ARMS.values() if arm.parts]:
+        return "all arms that train"
+    return ", ".join(f"`{arm}`" for arm in arms)
 
 
 def _stages(section: str, key: str) -> str:

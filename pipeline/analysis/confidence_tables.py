@@ -84,8 +84,7 @@ def _claims(
                 float(np.min(values[indices], initial=1.0)) if claim.predicted else np.nan
                 for values in confidences.values()
             ]
-            text, starts = _input_text(example, split.task.inputs)
-            shift = starts.get(task.claim_input, 0)
+            text, shift = _input_text(task, example)
             placed = (_shifted(spans, shift) for spans in (claim.gold_spans, claim.predicted_spans))
             yield (example.id, text, *claim[1:-2], *placed, *lowest)
         first += len(task.decisions(example, prediction, split.classes)[0])
@@ -95,19 +94,12 @@ def _shifted(spans: CharacterSpans, shift: int) -> list[list[int]]:
     return [[start + shift, end + shift] for start, end in spans]
 
 
-def _input_text(example: Any, inputs: Sequence[str]) -> tuple[str, dict[str, int]]:
-    """The model's input on one line, and the offset of each input in it."""
-    text, starts = "", dict[str, int]()
-    for name in inputs:
-        value = getattr(example, name)
-        if isinstance(value, int):
-            part = f"{name} {value}"
-        elif isinstance(value, str):
-            part = value
-        else:
-            part = " ".join(value) if all(isinstance(word, str) for word in value) else ""
-        if part:
-            text += " · " if text else ""
-            starts[name] = len(text)
-            text += part
-    return text, starts
+def _input_text(task: HasConfidence[Any], example: Any) -> tuple[str, int]:
+    """The texts of an example on one line, and the offset of the task's `claim_input` in it."""
+    line, shift = "", 0
+    for name, text in task.input_texts(example):
+        if text:
+            line += " · " if line else ""
+            shift = len(line) if name == task.claim_input else shift
+            line += text
+    return line, shift

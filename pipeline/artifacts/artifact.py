@@ -10,6 +10,8 @@
 - projection.safetensors: the MLP that computes the prompt, if any; needed only for training.
 - lora.safetensors: NAME.lora_A.weight [R, inputs] and NAME.lora_B.weight [outputs, R], for LoRA.
 - backbone.safetensors: all weights of the backbone, if the arm trained it.
+
+Random weights of a backbone are not stored; config.json has their seed and their hash.
 """
 
 import dataclasses
@@ -32,6 +34,7 @@ from pipeline.model.prompt import DeepPrompt, Projection, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import by_module, new_scale_shift
 from pipeline.params import BackboneParams
+from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.tasks.base.task import LM_HEADS
 
 
@@ -180,13 +183,33 @@ def _check_fits(
         )
     if config.position_offset < 0:
         problems.append(f"position_offset is {config.position_offset}; it cannot be negative")
+    problems = [
+        f"{problem}; use the backbone it was made for, or make the artifact again"
+        for problem in problems
+    ]
+    problems += _weights_problems(config.random_weights, backbone.random_weights)
     if problems:
-        raise UserError(
-            *(
-                f"{folder}: {problem}; use the backbone it was made for, or make the artifact again"
-                for problem in problems
-            )
+        raise UserError(*(f"{folder}: {problem}" for problem in problems))
+
+
+def _weights_problems(expected: RandomWeights | None, actual: RandomWeights | None) -> list[str]:
+    """The difference between the weights of training and those of a backbone, if any is random."""
+    if expected is None or actual is None or expected.seed != actual.seed:
+        texts = [
+            f"random weights of seed {weights.seed}" if weights else "pretrained weights"
+            for weights in (expected, actual)
+        ]
+        problem = (
+            f"it was made for {texts[0]} of the backbone, not for its {texts[1]}; use an artifact "
+            "of another arm"
         )
+        return [] if expected == actual else [problem]
+    if expected.sha256 == actual.sha256:
+        return []
+    return [
+        f"{actual.versions} on this machine draw other random weights from seed {actual.seed} than "
+        f"{expected.versions} in its training; install those versions, or make the artifact again"
+    ]
 
 
 def differing_files(config: ArtifactConfig, files: Mapping[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
 from pipeline.params import BackboneParams, Precision
+from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.tasks.base.task import HeadKind
 
 FORMAT = 3
@@ -51,8 +52,9 @@ class ArtifactConfig:
     tokenizer files (see `pipeline.pretrained.location.backbone_files`); it is empty in artifacts of
     earlier versions, and the files are then not compared. `projection_size` is the hidden size of
     the prompt's MLP. With `scale_shift`, the prompt has scales and shifts. `lora_rank` and
-    `lora_alpha` describe LoRA's factors (0: none). `precision` is that of the backbone in training,
-    never "auto".
+    `lora_alpha` describe LoRA's factors (0: none). `random_weights` describes the weights of the
+    backbone if they are random (None: they are pretrained). `precision` is that of the backbone in
+    training, never "auto".
     """
 
     arm: ArmName
@@ -69,6 +71,7 @@ class ArtifactConfig:
     scale_shift: bool = False
     lora_rank: int = 0
     lora_alpha: float = 0.0
+    random_weights: RandomWeights | None = None
     precision: Precision = "float32"
     backbone_files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
@@ -81,6 +84,16 @@ class ArtifactConfig:
                 f"arm is {self.arm}, but lora_rank is {self.lora_rank} and lora_alpha "
                 f"{self.lora_alpha}; make the artifact again"
             )
+        if (self.random_weights is not None) != ARMS[self.arm].random_backbone:
+            has = "a record" if self.random_weights else "no record"
+            raise ValueError(
+                f"arm is {self.arm}, but random_weights has {has}; make the artifact again"
+            )
+
+    @property
+    def random_seed(self) -> int | None:
+        """The seed of the backbone's random weights; None if they are pretrained."""
+        return self.random_weights.seed if self.random_weights else None
 
 
 def load_config(folder: Path) -> ArtifactConfig:

@@ -58,11 +58,17 @@ def load(
         head.kind in LM_HEADS for artifact in served for head in artifact.heads_by_name.values()
     )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trained = ARMS[served[0].config.arm].trains_backbone
+    # An artifact with other weights of the backbone is the only one (see `Arm.served_alone`).
+    config = served[0].config
     recorded = common_precision(served) if dtype is None else "float32"
-    precision = inference_precision(recorded, device)
-    decoder = served[0].config.backbone.decoder
-    loaded = Backbone.load(folder, lm_head, precision, trained, decoder)
+    loaded = Backbone.load(
+        folder,
+        lm_head,
+        inference_precision(recorded, device),
+        ARMS[config.arm].trains_backbone,
+        decoder=config.backbone.decoder,
+        random_seed=config.random_seed,
+    )
     windows = (max_length, stride)
     return _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
 

@@ -45,11 +45,13 @@ from pipeline.model.encoder_decoder import (
 )
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
+from pipeline.model.random_model import random_model
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.trace_family import trace
 from pipeline.params import Precision
 from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, Family, family_of
 from pipeline.pretrained.location import backbone_files
+from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.pretrained.tokenizer import Tokenizer
 
 
@@ -59,7 +61,8 @@ class Backbone(nn.Module):
     Dropout is always off, also when the backbone is trained. Weights are float32 by default.
     `folder` is the folder of the model, and `files` has the hashes of its config and tokenizer
     files (see `backbone_files`); None and empty if the model does not come from a folder.
-    `precision` is that of `load`.
+    `precision` is that of `load`. `random_weights` describes the weights if they are random (None:
+    they are pretrained).
     """
 
     def __init__(self, model: Any, lm_head: nn.Module | None = None) -> None:
@@ -95,6 +98,7 @@ class Backbone(nn.Module):
         self.lm_head = lm_head
         self.files: dict[str, str] = {}
         self.folder: Path | None = None
+        self.random_weights: RandomWeights | None = None
         self.precision: Precision = "float32"
         self.autocast: torch.dtype | None = None
         self._scaled_modules: ScaledModules | None = None
@@ -127,13 +131,17 @@ class Backbone(nn.Module):
         precision: Precision = "float32",
         trained: bool = False,
         decoder: bool = False,
+        random_seed: int | None = None,
     ) -> "Backbone":
         """Load a folder that `save_pretrained` wrote; no network access, no code from the folder.
 
-        With `lm_head`, the folder must contain the weights of the language modeling head too. With
-        `decoder`, the folder has an encoder-decoder, which is loaded as a whole. The weights of a
-        `trained` backbone are float32; it computes in `precision` by autocast. Raises UserError if
-        the folder is unreadable or incomplete, its model type unsupported, or `precision` unknown.
+        With `lm_head`, the folder must contain the weights of the language modeling head too. The
+        weights of a `trained` backbone are float32; it computes in `precision` by autocast. With
+        `decoder`, the folder has an encoder-decoder, which is loaded as a whole. With
+        `random_seed`, the weights of the folder are not read: those of the backbone and of the
+        language modeling head are random (see `random_model`), whatever `precision` is. Raises
+        UserError if the folder is unreadable or incomplete, its model type unsupported, or
+        `precision` unknown.
         """
         if precision not in get_args(Precision):
             raise UserError(
@@ -143,7 +151,9 @@ class Backbone(nn.Module):
             refuse_int4()
         in_bfloat16 = precision == "bfloat16"
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
-        model, family, missing = _load_model(folder, lm_head, decoder, dtype)
+        model, family, missing, random_weights = _load_model(
+            folder, lm_head, decoder, dtype, random_seed
+        )
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
         body, head = split_lm_head(model) if lm_head else (model, None)
         # The pooler is unused. Its parameters would get no gradient, and ranks would diverge. Some
@@ -165,7 +175,7 @@ class Backbone(nn.Module):
         if expected_logits is not None:
             backbone.checks.append(check_lm_head(backbone, expected_logits, _LM_HEAD_TEXT))
         backbone.folder, backbone.files = folder, backbone_files(folder)
-        backbone.precision = precision
+        backbone.precision, backbone.random_weights = precision, random_weights
         if in_bfloat16 and trained:
             backbone.autocast = torch.bfloat16
         if precision == "int8":
@@ -491,11 +501,12 @@ class Backbone(nn.Module):
 
 
 def _load_model(
-    folder: Path, lm_head: bool, decoder: bool, dtype: torch.dtype
-) -> tuple[Any, Family, list[str]]:
+    folder: Path, lm_head: bool, decoder: bool, dtype: torch.dtype, random_seed: int | None
+) -> tuple[Any, Family, list[str], RandomWeights | None]:
     """The model in a folder, the record of its family, and the names of missing weights.
 
-    The weights of a family without reference test are float32, because its checks need it.
+    With `random_seed`, the weights are random, and their record is the last value. The weights of a
+    family without reference test are float32, because its checks need it.
     """
     with quiet_transformers():
         try:
@@ -508,14 +519,21 @@ def _load_model(
                     "the backbone"
                 )
             dtype = torch.float32 if family.route == "traced" else dtype
-            model, loading_info = _auto_class(family, lm_head).from_pretrained(
-                folder,
-                attn_implementation=ATTENTION,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=dtype,
-                output_loading_info=True,
-            )
+            auto_class, missing, random_weights = _auto_class(family, lm_head), [], None
+            if random_seed is not None:
+                model, random_weights = random_model(
+                    auto_class, config, random_seed, attn_implementation=ATTENTION
+                )
+            else:
+                model, loading_info = auto_class.from_pretrained(
+                    folder,
+                    attn_implementation=ATTENTION,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=dtype,
+                    output_loading_info=True,
+                )
+                missing = list(loading_info["missing_keys"])
         except (OSError, ValueError, KeyError) as error:
             if error.args == (ATTENTION,):
                 raise UserError(
@@ -529,7 +547,7 @@ def _load_model(
             ) from error
     # Some models make parameters of their own type, whatever `dtype` is.
     _convert(model, dtype)
-    return model, family, list(loading_info["missing_keys"])
+    return model, family, missing, random_weights
 
 
 def _auto_class(family: Family, lm_head: bool) -> Any:

@@ -33,8 +33,17 @@ TASK_COLORS = (
     "#DDCC77",
     "#AA4499",
 )
-DASHES = ("-", "--", "-.", (0, (9, 2)), (0, (1.5, 1)), (0, (5, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = (
+    "-",
+    "--",
+    "-.",
+    (0, (9, 2)),
+    (0, (1.5, 1)),
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+    (0, (4, 4)),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 4.8  # Inches. Narrow plots stay legible on a phone, and two fit side by side.
 MAX_POINTS = 300  # per curve
 STYLE: dict[str, Any] = {

@@ -165,7 +165,13 @@ class DialogueStateTracking(
 
     def text(self, example: Example) -> str:
         """The texts of all turns, in order."""
-        return " ".join(filter(None, chain(*zip(example.system, example.user, strict=True))))
+        return " ".join(text for _, text in self.input_texts(example) if text)
+
+    def input_texts(self, example: Example) -> Iterator[tuple[str, str]]:
+        """The texts of all turns, in order."""
+        for system, user in zip(example.system, example.user, strict=True):
+            yield "system", system
+            yield "user", user
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The dialogue. Labels must be in the recipe, with one value for each slot of a turn."""

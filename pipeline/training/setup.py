@@ -305,6 +305,7 @@ def artifact_config(
         heads=heads,
         precision=model.backbone.precision,
         backbone_files=model.backbone.files,
+        random_weights=model.backbone.random_weights,
         **details,
         provenance={
             "seed": params.seed,

@@ -39,7 +39,12 @@ def load_model(
     lm_head = not LM_HEADS.isdisjoint(kinds)
     precision = inference_precision(config.precision, device(Ranks()))
     backbone = Backbone.load(
-        locate(params.backbone), lm_head, precision, trained, params.backbone.decoder
+        locate(params.backbone),
+        lm_head,
+        precision,
+        trained,
+        decoder=params.backbone.decoder,
+        random_seed=config.random_seed,
     )
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)

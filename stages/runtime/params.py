@@ -134,7 +134,7 @@ def _arm_problems(params: Params, where: str) -> list[str]:
                 problems += error.problems
     for name, training in params.pretrain.items():
         try:
-            training.learning_rates(MULTITASK.name)
+            training.check(MULTITASK.name)
         except ValueError as error:
             problems.append(f"{where}: pretrain.{name}: {error}")
     return list(dict.fromkeys(problems))

@@ -45,10 +45,11 @@ def load_backbone(
     tasks: Iterable[TaskData],
     precision: Literal["auto", Precision],
     trained: bool = False,
+    random_seed: int | None = None,
 ) -> Backbone:
     """Load the backbone, with its LM head if the head of a task uses it.
 
-    See `training_precision` for `precision`, and `Backbone.load` for `trained`.
+    See `training_precision` for `precision`, and `Backbone.load` for `trained` and `random_seed`.
 
     The environment variable GRADIENT_CHECKPOINTING=1 turns gradient checkpointing on. It is not a
     param: it saves memory at the cost of time and changes no result.
@@ -56,7 +57,14 @@ def load_backbone(
     lm_head = any(task_named(task.task).head in LM_HEADS for task in tasks)
     rank_device = device(Ranks.from_environment(os.environ))
     resolved = training_precision(precision, trained, rank_device)
-    backbone = Backbone.load(locate(params), lm_head, resolved, trained, params.decoder)
+    backbone = Backbone.load(
+        locate(params),
+        lm_head,
+        resolved,
+        trained,
+        decoder=params.decoder,
+        random_seed=random_seed,
+    )
     if os.environ.get("GRADIENT_CHECKPOINTING") == "1":
         backbone.checkpoint_layers()
     return backbone
@@ -242,16 +250,18 @@ def write_run(
     """Write the curves and run.json of a run to RUNS/`folder`.
 
     `consumed` is the output of `consumed_by_corpus`. `pretrained_on` are the corpora that the
-    initial prompt has seen. The resource usage of the run is written to
-    RESOURCE_USAGE/`folder`.
+    initial prompt has seen. The resource usage of the run is written to RESOURCE_USAGE/`folder`, if
+    it has a step.
     """
     with atomic_folder(RUNS / folder) as temporary:
-        pd.DataFrame(run.train).to_csv(
-            temporary / "train.tsv", sep="\t", index=False, float_format="%.6g"
-        )
-        pd.DataFrame(run.validation).to_csv(
-            temporary / "validation.tsv", sep="\t", index=False, float_format="%.6g"
-        )
+        for name, rows, columns in (
+            ("train", run.train, ("step", "loss")),
+            ("validation", run.validation, ("step", "score")),
+        ):
+            # An arm that trains nothing has curves without rows.
+            pd.DataFrame(rows, columns=None if rows else columns).to_csv(
+                temporary / f"{name}.tsv", sep="\t", index=False, float_format="%.6g"
+            )
         write_json(
             temporary / "run.json",
             {
@@ -265,9 +275,10 @@ def write_run(
                 "pretrained_on": list(pretrained_on),
             },
         )
-    write_resource_usage(
-        folder,
-        seconds=round(run.seconds, 1),
-        peak_memory_mb=round(max(row["peak_memory_mb"] for row in run.resource_usage), 1),
-        ranks=Ranks.from_environment(os.environ).world,
-    )
+    if run.resource_usage:
+        write_resource_usage(
+            folder,
+            seconds=round(run.seconds, 1),
+            peak_memory_mb=round(max(row["peak_memory_mb"] for row in run.resource_usage), 1),
+            ranks=Ranks.from_environment(os.environ).world,
+        )

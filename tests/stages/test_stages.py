@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 import stages
 from deep_prompt.cli.check_project import check_project
 from deep_prompt.cli.preset import preset
+from pipeline.arms import ArmName
 from pipeline.config import load_json, load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import WARNINGS, Stopped, UserError
@@ -58,6 +59,12 @@ def problems(call: Callable[..., Any], *words: str) -> list[str]:
     with pytest.raises(UserError) as caught:
         call(*words)
     return caught.value.problems
+
+
+def compare_untrained(values: Values, **training: Any) -> None:
+    """Add the arm that trains nothing, with these params, to params.yaml."""
+    values["arms"]["untrained"] = {"validation_rows": 20, **training}
+    values["compare"]["arms"].append("untrained")
 
 
 @pytest.mark.parametrize(("old", "new"), stages.RENAMED.items())
@@ -241,6 +248,30 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     "unused learning rate in pretrain": (
         lambda v: v["pretrain"]["all"].update(backbone_lr=1.0),
         ("pretrain.all", "trains no backbone"),
+    ),
+    "missing epochs": (
+        lambda v: v["arms"]["multitask"].pop("epochs"),
+        ("arms.multitask: epochs is missing or 0; give a number above 0",),
+    ),
+    "missing epochs in pretrain": (
+        lambda v: v["pretrain"]["all"].pop("epochs"),
+        ("pretrain.all: epochs is missing or 0",),
+    ),
+    "training of an arm that trains nothing": (
+        lambda v: compare_untrained(v, epochs=0.1),
+        ("arms.untrained: epochs is set, but untrained does not use it; remove it",),
+    ),
+    "learning rate of an arm that trains nothing": (
+        lambda v: compare_untrained(v, head_lr=0.1),
+        ("arms.untrained: head_lr is set, but untrained trains no head; remove it",),
+    ),
+    "seeds for an arm that trains nothing": (
+        lambda v: v["repeat"]["arms"].append("untrained"),
+        ("repeat: arms has untrained, which no seed changes; remove it",),
+    ),
+    "prompt of random weights as init_from": (
+        lambda v: v["tasks"]["world_ner"].update(init_from="random_backbone/world_srl"),
+        ("init_from is 'random_backbone/world_srl'; give pretrain/MIXTURE",),
     ),
     "unknown override": (
         lambda v: v["tasks"]["world_ner"].update(multitask={"epoch": 1}),
@@ -1554,6 +1585,61 @@ def test_lora_runs_through_all_stages(copied: Path) -> None:
     assert prediction.task == "world_ner"
     corpus = load_json(copied / "data/examples/world_ner/summary.json")
     assert predictor.tasks["world_ner"].word_rule == corpus["word_rule"] == "treebank"
+
+
+def test_a_control_on_random_weights_runs_through_all_stages(copied: Path) -> None:
+    """Its params are those of a deep prompt, and each seed has other random weights."""
+    from deep_prompt.cli.export_import import export
+    from stages.evaluate import evaluate
+    from stages.finetune import finetune, set_up
+
+    def add_control(values: Values) -> None:
+        tuned = {**values["arms"]["multitask"], "num_virtual_tokens": 4}
+        values["arms"] |= {"random_backbone": tuned, "deep_prompt": tuned}
+        values["compare"]["arms"] = ["random_backbone", "deep_prompt"]
+        values["repeat"] |= {"arms": ["random_backbone"], "seeds": [8]}
+
+    edit(copied, add_control)
+    finetune("random_backbone", "world_ner")
+    artifact = copied / "artifacts/random_backbone/world_ner"
+    before = contents(artifact)
+    shutil.rmtree(artifact)
+    finetune("random_backbone", "world_ner")
+    assert contents(artifact) == before
+    finetune("random_backbone", "world_ner", "8")
+    records = [
+        load_json(folder / "config.json")["random_weights"]
+        for folder in (artifact, copied / "artifacts/repeat/8/random_backbone/world_ner")
+    ]
+    assert [record["seed"] for record in records] == [7, 8]
+    assert records[0]["sha256"] != records[1]["sha256"]
+    evaluate("random_backbone", "world_ner")
+    predictions = contents(copied / "predictions/random_backbone/world_ner")
+    evaluate("random_backbone", "world_ner")
+    assert contents(copied / "predictions/random_backbone/world_ner") == predictions
+    params = load_params()
+    arms: tuple[ArmName, ...] = ("random_backbone", "deep_prompt")
+    control, prompt = (
+        set_up(arm, "world_ner", params.training(arm, "world_ner"), params) for arm in arms
+    )
+    assert control.start["random_weights"] == records[0]["sha256"], "a run resumes on its weights"
+    assert control.start.keys() - prompt.start.keys() == {"random_weights"}
+    arguments = {"to": "peft", "output": copied / "adapter", "task": None, "base_model": None}
+    (problem,) = problems(export, Namespace(artifact=artifact, verify=False, **arguments))
+    assert "it was made for random weights of seed 7 of the backbone, not for its pre" in problem
+
+
+def test_an_arm_that_trains_nothing_is_refused_for_a_task_with_a_head(copied: Path) -> None:
+    from stages.finetune import finetune
+
+    edit(copied, compare_untrained)
+    message = (
+        "params.yaml: compare: untrained trains nothing, but token_classification needs a trained "
+        "head; remove untrained from compare.arms, or world_ner from compare.tasks"
+    )
+    assert [*problems(check_project)] == [message]
+    assert [*problems(finetune, "untrained", "world_ner")] == [message]
+    assert not (copied / "artifacts/untrained").exists()
 
 
 def test_featurize_records_the_maximum_length_of_answers_and_warns(

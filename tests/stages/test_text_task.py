@@ -20,6 +20,7 @@ from tests.support.small_project import (
 NAMES = ("Aromi", "Cotto", "Zizzi", "Giraffe", "Strada", "Wildwood", "Cocum", "Clowns", "Ranch")
 KINDS = ("pub", "restaurant", "coffee shop")
 AREAS = ("riverside", "city centre")
+ARMS = ["multitask", "fine_tune", "soft_prompt", "random_backbone", "untrained"]
 RECIPE = """
 task: text_generation
 license: CC0
@@ -39,14 +40,21 @@ STAGES = (
     "finetune multitask places",
     "finetune fine_tune places",
     "finetune soft_prompt places",
+    "finetune random_backbone places",
+    "finetune untrained places",
     "evaluate multitask places",
     "evaluate fine_tune places",
     "evaluate soft_prompt places",
+    "evaluate random_backbone places",
+    "evaluate untrained places",
     "release places",
     "probe multitask places",
     "report",
 )
 PREDICT = """
+import csv
+import json
+
 import deep_prompt
 from deep_prompt.cli.main import main
 
@@ -62,6 +70,16 @@ for folder in ("models/places", "artifacts/fine_tune/places"):
     short = list(model.predict(rows, decoding=deep_prompt.Decoding(max_new_tokens=2)))
     assert [p.result.text for p in results][0].startswith(short[0].result.text)
     print("predicted", str(results[0]))
+
+# Random weights are drawn again, and an artifact without prompt is the backbone alone.
+sources = dict.fromkeys(row[0] for row in list(csv.reader(open("data/raw/places/test.csv")))[1:])
+for arm in ("random_backbone", "untrained"):
+    model = deep_prompt.load(f"artifacts/{arm}/places")
+    results = model.predict([{"source": source} for source in sources])
+    evaluated = [json.loads(line) for line in open(f"predictions/{arm}/places/test.jsonl")]
+    assert sorted(p.result.text for p in results) == sorted(e["prediction"] for e in evaluated)
+    main(["inspect", f"artifacts/{arm}/places"])
+    print("agrees", arm)
 
 # All heads of the shared prompt: rows of both tasks in one call, and alone.
 model = deep_prompt.load("artifacts/pretrain/all")
@@ -132,13 +150,15 @@ def params(values: dict[str, Any]) -> dict[str, Any]:
     arms = values["arms"] | {
         "fine_tune": {"backbone_lr": 0.01, "head_lr": 0.02, **training, "epochs": 30.0},
         "soft_prompt": {**tuning, "num_virtual_tokens": 4},
+        "random_backbone": {**tuning, "num_virtual_tokens": 4},
+        "untrained": {"validation_rows": 4, "precision": "float32"},
     }
     return values | {
         "tasks": {"places": places, "world_srl": values["tasks"]["world_srl"]},
         "mixtures": {"all": values["mixtures"]["all"]},
         "pretrain": {"all": {**values["pretrain"]["all"], "num_validations": 1}},
         "arms": arms,
-        "compare": {"arms": ["fine_tune", "soft_prompt"], "tasks": ["places"]},
+        "compare": {"arms": ARMS[1:], "tasks": ["places"]},
         "repeat": {"arms": ["multitask"], "tasks": ["places"], "seeds": []},
         "probe": values["probe"] | {"tasks": ["places"], "out_of_domain": [], "rows": 4},
     }
@@ -170,9 +190,7 @@ def test_the_report_shows_texts_of_all_arms_beside_their_references(
 ) -> None:
     folder, output = project
     report = (folder / "report/report.md").read_text(encoding="utf-8")
-    assert "| source | multitask | fine\\_tune | soft\\_prompt | references |" in report or (
-        "| source | multitask | fine_tune | soft_prompt | references |" in report
-    )
+    assert f"| source | {' | '.join(ARMS)} | references |" in report.replace("\\_", "_")
     assert "text_generation does not support confidence: its class" in report
     for word in ("| BLEU |", "slot error rate", "**NIST, CIDEr**"):
         assert word in report
@@ -200,3 +218,40 @@ def test_artifacts_hold_a_prompt_and_no_head(project: tuple[Path, str]) -> None:
     head = config["heads"]["places"]
     assert (head["kind"], head["classes"], head["max_answer_length"]) == ("language_model", [], 16)
     assert (folder / "models/places/heads.safetensors").stat().st_size < 100
+
+
+def test_an_arm_that_trains_nothing_has_scores_and_curves_without_rows(
+    project: tuple[Path, str],
+) -> None:
+    folder, output = project
+    scores = metrics(folder, "untrained")
+    assert scores["parameters"]["trained"] == 0
+    assert scores["test"]["texts"] == 18
+    run = folder / "runs/untrained/places"
+    assert (run / "train.tsv").read_text() == "step\tloss\n"
+    assert (run / "validation.tsv").read_text() == "step\tscore\n"
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["steps"], facts["learning_rates"]) == (0, {})
+    assert not (folder / "resource_usage/untrained").exists()
+    config = json.loads((folder / "artifacts/untrained/places/config.json").read_text())
+    assert config["prompt_shape"] is None
+    assert config["provenance"]["training"] == {"precision": "float32", "validation_rows": 4}
+    assert "agrees untrained" in output
+    assert "trained nothing" in " ".join(output.replace("│", " ").split())
+
+
+def test_a_control_trains_the_prompt_and_draws_the_random_weights_again(
+    project: tuple[Path, str],
+) -> None:
+    folder, output = project
+    artifact = folder / "artifacts/random_backbone/places"
+    config = json.loads((artifact / "config.json").read_text())
+    assert config["random_weights"]["seed"] == config["provenance"]["seed"] == 7
+    assert {file.name for file in artifact.iterdir()} == {
+        "config.json",
+        "heads.safetensors",
+        "prompt.safetensors",
+    }
+    assert metrics(folder, "random_backbone")["parameters"]["trained"] > 0
+    assert "agrees random_backbone" in output
+    assert "random weights seed 7, drawn by torch" in " ".join(output.replace("│", " ").split())

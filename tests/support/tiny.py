@@ -13,6 +13,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.random_model import random_model
 from pipeline.pretrained.families import ENCODER_DECODERS, family_of
 from pipeline.tasks.base.task import HeadKind
 from pipeline.training import callbacks
@@ -166,6 +167,17 @@ def backbone(family: str = "bert", seed: int = 0) -> Backbone:
     return Backbone(body)
 
 
+def random_backbone(family: str = "bert", seed: int = 0) -> Backbone:
+    """A backbone with random weights in place of pretrained ones, as `Backbone.load` makes it."""
+    body, random_weights = random_model(
+        transformers.AutoModel, config(family), seed, attn_implementation=ATTENTION
+    )
+    body.pooler = None
+    backbone = Backbone(body)
+    backbone.random_weights = random_weights
+    return backbone
+
+
 def decoder(family: str = "llama", seed: int = 0) -> Backbone:
     """A random decoder with its LM head."""
     return Backbone(
@@ -229,11 +241,11 @@ def prompted(
     With a "language_model", the backbone has its LM head, so `family` must be causal, or a whole
     encoder-decoder.
     """
-    load = backbone
-    if second == "language_model":
-        load = encoder_decoder if family in ENCODER_DECODERS else decoder
-    body = load(family, seed)
     record = ARMS[arm]
+    if second == "language_model":
+        body = (encoder_decoder if family in ENCODER_DECODERS else decoder)(family, seed)
+    else:
+        body = (random_backbone if record.random_backbone else backbone)(family, seed)
     if "lora" in record.parts:
         add_lora(body, rank=2, alpha=4.0, seed=seed)
     prompt = prompt_for(record.prompt, body, count) if record.prompt else None

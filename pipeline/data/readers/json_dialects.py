@@ -106,20 +106,16 @@ def _document(
     problems: Problems,
 ) -> Document | None:
     before = len(problems)
-    text, value, id = (
-        keys.value("text", record, where, problems),
-        keys.value("spans", record, where, problems),
-        keys.id(record, where, problems),
-    )
-    if len(problems) > before:
+    values = keys.annotated("text", record, where, problems)
+    if values is None:
         return None
+    text, value, id = values
     raw = dialect.select(record, value, where, problems)
     if len(problems) > before or (raw is None and value is not None):
         return None
     if not isinstance(text, str):
         add_wrong_type(keys.paths("text")[0], text, "text", where, problems)
-    if not isinstance(raw, list):
-        add_wrong_type(keys.paths("spans")[0], raw, "a list of spans", where, problems)
+    keys.check_spans(raw, where, problems)
     if len(problems) > before:
         return None
     spans = [

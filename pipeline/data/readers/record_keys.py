@@ -69,6 +69,26 @@ class RecordKeys(NamedTuple):
         add_wrong_type(path, value, "text or an integer", where, problems)
         return None
 
+    def annotated(
+        self, name: str, record: Record, where: str, problems: Problems
+    ) -> tuple[Any, Any, str | None] | None:
+        """The value `name` of a record, its spans and its id.
+
+        Returns None, and adds problems, if a key is missing or the id is invalid.
+        """
+        before = len(problems)
+        values = (
+            self.value(name, record, where, problems),
+            self.value("spans", record, where, problems),
+            self.id(record, where, problems),
+        )
+        return values if len(problems) == before else None
+
+    def check_spans(self, value: Any, where: str, problems: Problems) -> None:
+        """Add a problem if the spans of a record are not a list."""
+        if not isinstance(value, list):
+            add_wrong_type(self.paths("spans")[0], value, "a list of spans", where, problems)
+
 
 def unknown_fields(fields: Mapping[str, Any], allowed: tuple[str, ...]) -> list[str]:
     """The problems of a recipe's `fields` with other keys than the allowed ones."""

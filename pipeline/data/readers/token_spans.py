@@ -72,20 +72,16 @@ def _row(
     record: Record, options: Options, names: LabelNames, where: str, problems: Problems
 ) -> Row | None:
     before, keys = len(problems), options.record_keys
-    tokens, values, id = (
-        keys.value("tokens", record, where, problems),
-        keys.value("spans", record, where, problems),
-        keys.id(record, where, problems),
-    )
-    if len(problems) > before:
+    values = keys.annotated("tokens", record, where, problems)
+    if values is None:
         return None
+    tokens, raw, id = values
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         add_wrong_type(keys.paths("tokens")[0], tokens, "a list of texts", where, problems)
-    if not isinstance(values, list):
-        add_wrong_type(keys.paths("spans")[0], values, "a list of spans", where, problems)
+    keys.check_spans(raw, where, problems)
     if len(problems) > before:
         return None
-    spans = names.rename(_spans(values, tokens, options, where, problems))
+    spans = names.rename(_spans(raw, tokens, options, where, problems))
     spans = resolve_overlaps(spans, tokens, options.on_overlap, problems)
     if len(problems) > before:
         return None

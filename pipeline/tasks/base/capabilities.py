@@ -13,7 +13,7 @@ from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
-from pipeline.tasks.base.task import Task
+from pipeline.tasks.base.task import Task, is_text_list
 
 MAX_SHOWN_REFERENCES = 3  # of a generated text
 
@@ -49,6 +49,7 @@ class HasConfidence(ABC, Generic[E]):
     claims are in; "" if claims have no spans.
     """
 
+    inputs: ClassVar[tuple[str, ...]]
     claim_and_decision_names: ClassVar[tuple[str, str]]
     claim_input: ClassVar[str] = ""
 
@@ -74,6 +75,21 @@ class HasConfidence(ABC, Generic[E]):
     @abstractmethod
     def claims(self, example: E, prediction: Any) -> Iterator[Claim]:
         """The claims of a final prediction, and the parts of the annotation that it misses."""
+
+    def input_texts(self, example: E) -> Iterator[tuple[str, str]]:
+        """The texts that a reader needs to judge claims, each with the name of its input.
+
+        By default, there is one text for each of `inputs`. Lists of other values than texts have
+        none.
+        """
+        for name in self.inputs:
+            value = getattr(example, name)
+            if isinstance(value, int):
+                yield name, f"{name} {value}"
+            elif isinstance(value, str):
+                yield name, value
+            elif is_text_list(value):
+                yield name, " ".join(value)
 
 
 class Perturbable(ABC, Generic[E]):

@@ -10,6 +10,7 @@ from pipeline.analysis.confidence_tables import collect_decisions, confidence_ta
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.tasks import task_named
+from pipeline.tasks.dialogue_state_tracking import Example as Dialogue
 from pipeline.tasks.multiple_choice import Example as Choices
 from pipeline.tasks.semantic_role_labeling import Example as Predicate
 from pipeline.tasks.shared.tagging import bio_classes
@@ -59,6 +60,19 @@ def test_the_confidence_of_a_claim_is_the_minimum_of_its_decisions(split: EvalSe
         [[[0, 7]], [[0, 7]]],
         [[[0, 2]], []],
     ]
+
+
+def test_the_texts_of_a_dialogue_alternate(tmp_path: Path) -> None:
+    write_features([], tmp_path / "none")
+    task, classes = task_named("dialogue_state_tracking"), ("none", "area=north")
+    dialogue = Dialogue("d", ("", "Where?"), ("Food.", "North."), ((), ("area=north",)))
+    split = EvalSet(
+        task, classes, [dialogue], FeatureTable(tmp_path / "none"), np.empty(0, np.int64)
+    )
+    predictions = [[("none",), ("area=north",)]]
+    decisions = collect_decisions(task, split, predictions, [np.zeros((2, 2))], {})
+    _, claims = confidence_tables(task, split, predictions, decisions, {})
+    assert claims["text"].tolist() == ["Food. · Where? · North."]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def config(model: PromptedModel, arm: ArmName, **changes: Any) -> ArtifactConfig
     fields: dict[str, Any] = {"provenance": {"seed": 1, "data": {"ner": {"rows": 3}}}}
     if "lora" in ARMS[arm].parts:
         fields |= {"lora_rank": 2, "lora_alpha": 4.0}
+    fields["random_weights"] = model.backbone.random_weights
     result = ArtifactConfig(arm, SOURCE, "bert", 16, HEADS, shape, **fields)
     return dataclasses.replace(result, **changes)
 
@@ -68,7 +69,8 @@ def test_a_saved_artifact_loads_unchanged(arm: ArmName, tmp_path: Path) -> None:
     save_artifact(tmp_path / "a", model, config(model, arm))
     loaded = load_config(tmp_path / "a")
     assert loaded == config(model, arm)
-    other = tiny.backbone(seed=8)
+    is_random = ARMS[arm].random_backbone
+    other = tiny.random_backbone(seed=0) if is_random else tiny.backbone(seed=8)
     prompt = load_prompt(tmp_path / "a", loaded, SOURCE, other)
     if model.prompt is None:
         assert prompt is None
@@ -90,7 +92,51 @@ def test_a_saved_artifact_loads_unchanged(arm: ArmName, tmp_path: Path) -> None:
     load_into_backbone(tmp_path / "a", loaded, other)
     for name, value in model.backbone.state_dict().items():
         same = torch.equal(value, other.state_dict()[name])
-        assert same == (arm == "fine_tune" or "lora_" in name or "position_ids" in name), name
+        stored = arm == "fine_tune" or "lora_" in name
+        assert same == (stored or is_random or "position_ids" in name), name
+
+
+def test_an_artifact_and_a_backbone_with_other_random_weights_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "a", "random_backbone")
+    saved(tmp_path / "b")
+    random, pretrained = load_config(tmp_path / "a"), load_config(tmp_path / "b")
+    weights = random.random_weights
+    assert weights is not None
+    changed = dataclasses.replace(
+        random,
+        random_weights=dataclasses.replace(weights, sha256="0" * 64, versions="torch 1.0"),
+    )
+    cases = [
+        (random, tiny.backbone(), "random weights of seed 0", "pretrained weights"),
+        (random, tiny.random_backbone(seed=1), "random weights of seed 0", "weights of seed 1"),
+        (pretrained, tiny.random_backbone(), "pretrained weights", "random weights of seed 0"),
+    ]
+    for config, backbone, expected, actual in cases:
+        (problem,) = refuse(lambda c=config, b=backbone: load_prompt(tmp_path, c, SOURCE, b))
+        assert problem.startswith(f"{tmp_path}: it was made for {expected} of the backbone, not ")
+        assert problem.endswith(f"{actual}; use an artifact of another arm")
+    (problem,) = refuse(lambda: load_prompt(tmp_path, changed, SOURCE, tiny.random_backbone()))
+    assert problem == (
+        f"{tmp_path}: {weights.versions} on this machine draw other random weights from seed 0 "
+        "than torch 1.0 in its training; install those versions, or make the artifact again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "message"),
+    [
+        ("random_backbone", "deep_prompt", "arm is deep_prompt, but random_weights has a record"),
+        ("deep_prompt", "random_backbone", "is random_backbone, but random_weights has no record"),
+    ],
+)
+def test_random_weights_of_another_arm_are_refused(
+    arm: ArmName, other: str, message: str, tmp_path: Path
+) -> None:
+    saved(tmp_path / "a", arm)
+    path = tmp_path / "a/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"arm": other}))
+    (problem,) = refuse(lambda: load_config(tmp_path / "a"))
+    assert message in problem
 
 
 def test_the_config_of_another_library_is_refused(tmp_path: Path) -> None:

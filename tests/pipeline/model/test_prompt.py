@@ -218,4 +218,6 @@ def test_unused_keys_lists_the_params_that_an_arm_ignores() -> None:
     assert taken["soft_prompt"] == sorted({*keys} - {"epochs", "num_virtual_tokens"})
     assert taken["fine_tune"] == taken["head_only"] == sorted(keys[1:])
     assert taken["lora"] == sorted({*keys} - {"epochs", "lora_rank"})
+    assert taken["random_backbone"] == taken["deep_prompt"]
+    assert taken["untrained"] == sorted(keys)
     assert unused_keys(PRETRAIN_PARAMS, keys) == ["lora_rank"]

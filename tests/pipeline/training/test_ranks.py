@@ -93,6 +93,7 @@ def single_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> SingleProcess:
     return train_single_process(tmp_path_factory.mktemp("bfloat16"), "multitask", "bfloat16")
 
 
+OTHER_ARMS = ("soft_prompt", "fine_tune", "lora", "random_backbone")
 STAGES = ("0", "1", "2", "3", "3 offload")
 
 
@@ -109,7 +110,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"stage-{stage.replace(' ', '-')} multitask {stage}" for stage in STAGES),
         *(f"bfloat16-{stage} multitask {stage} bfloat16" for stage in ("0", "1", "2", "3")),
         *(f"cached-{stage} multitask {stage} cached" for stage in ("0", "3")),
-        *(f"{arm} {arm} 3" for arm in ("soft_prompt", "fine_tune", "lora")),
+        *(f"{arm} {arm} 3" for arm in OTHER_ARMS),
         *(
             f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
             for stage in ("0", "3", "3 offload")
@@ -210,7 +211,7 @@ def test_two_ranks_train_like_a_single_process_in_bfloat16(
     assert first[0]["loss"] == pytest.approx(expected[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("arm", ["soft_prompt", "fine_tune", "lora"])
+@pytest.mark.parametrize("arm", OTHER_ARMS)
 def test_other_arms_train_the_same_in_zero_stage_3(
     arm: ArmName, two_ranks: Path, tmp_path: Path
 ) -> None:
