@@ -91,7 +91,7 @@ def generate(
     each token of a single source, once it is chosen.
     """
     device = model.backbone.model.get_input_embeddings().weight.device
-    input_ids, mask = (tensor.to(device) for tensor in _pad_left(sources, end_token_id))
+    input_ids, mask = (tensor.to(device) for tensor in pad_left(sources, end_token_id))
     config = _generation_config(
         max_new_tokens=max_new_tokens,
         num_beams=decoding.num_beams,
@@ -160,7 +160,7 @@ def _random_seed(decoding: Decoding) -> Iterator[None]:
         yield
 
 
-def _pad_left(sources: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+def pad_left(sources: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     """The ids and the mask [B, T] of texts that end at the same position."""
     length = max(map(len, sources))
     ids = [[fill] * (length - len(source)) + list(source) for source in sources]
@@ -174,20 +174,28 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def _language_model(model: PromptedModel, tasks: int | Tensor, num_beams: int) -> Any:
     """The language model of the backbone with prompts; it shares all weights."""
-    backbone = model.backbone
-    lm_head: Any = backbone.lm_head
+    lm_head: Any = model.backbone.lm_head
     assert lm_head is not None, "load the backbone with its LM head"
-    prompt = model.prompt
-    if isinstance(prompt, SoftPrompt):
-        body: nn.Module = _SoftPromptedBody(backbone, prompt())
-    else:
-        assert prompt is None or isinstance(prompt, DeepPrompt | PromptBank)
-        layer_prompts = None if prompt is None else prompt(_on_device(tasks, backbone))
-        body = _PromptedBody(backbone, _repeat(layer_prompts, num_beams))
+    body = prompted_body(model, tasks, num_beams)
     language_model = with_modules(lm_head, {lm_head.base_model_prefix: body})
     # The folder of the backbone may have defaults, such as sampling or a penalty of repetitions.
     language_model.generation_config = _generation_config()
     return language_model.eval()
+
+
+def prompted_body(model: PromptedModel, tasks: int | Tensor, num_beams: int = 1) -> nn.Module:
+    """The body of a language model, called as transformers calls it, under the model's prompts.
+
+    `tasks` is the index of the task of all texts, or of each text [B]. A batch has `num_beams` rows
+    for each text. Its inputs are `input_ids` [B, T], `attention_mask` of these and of the tokens in
+    the cache, `position_ids` [B, T] and the cache `past_key_values`.
+    """
+    backbone, prompt = model.backbone, model.prompt
+    if isinstance(prompt, SoftPrompt):
+        return _SoftPromptedBody(backbone, prompt())
+    assert prompt is None or isinstance(prompt, DeepPrompt | PromptBank)
+    layer_prompts = None if prompt is None else prompt(_on_device(tasks, backbone))
+    return _PromptedBody(backbone, _repeat(layer_prompts, num_beams))
 
 
 def _on_device(tasks: int | Tensor, backbone: Backbone) -> int | Tensor:

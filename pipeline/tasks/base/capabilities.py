@@ -5,15 +5,19 @@ HasUnits)`, and the report lists the unsupported features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pipeline.metrics.base import UnitCounts
+from pipeline.tasks.base.candidates import Question
 from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.task import Task
+
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
 MAX_SHOWN_REFERENCES = 3  # of a generated text
 
@@ -141,6 +145,22 @@ class GeneratesText(ShowsSamples[E]):
         """The text, and the first of the references with " / " between them."""
         references = " / ".join(self.references(example)[:MAX_SHOWN_REFERENCES])
         yield Sample(self.source(example), references, prediction)
+
+
+class RanksCandidates(ABC, Generic[E]):
+    """The prediction of an example is the order of candidate texts after its window.
+
+    The candidates are in the classes. The LM head of a decoder gives their probabilities.
+    """
+
+    @abstractmethod
+    def asker(
+        self, classes: Sequence[str], tokenizer: "Tokenizer"
+    ) -> Callable[[E, Sequence[int]], Question]:
+        """The function that makes a question of an example and the tokens before the candidates.
+
+        It is made once for many examples, because the trees of candidates are large.
+        """
 
 
 class TagsWords(ABC, Generic[E]):
