@@ -7,7 +7,7 @@ What Language Models Know?
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_values import check, objects
@@ -92,7 +92,13 @@ def _templates(path: Path, problems: Problems) -> Mapping[str, _Templates] | Non
     templates: dict[str, _Templates] = {}
     for where, value in objects(files[0], problems):
         if check(value, where, _RELATION, problems, hides=True):
-            template = value["template"]
-            others = [text for text in value["paraphrases"] if text != template]
-            templates[value["relation"]] = _Templates(template, list(dict.fromkeys(others)))
+            template, *others = map(_joined, [value["template"], *value["paraphrases"]])
+            distinct = dict.fromkeys(text for text in others if text != template)
+            templates[value["relation"]] = _Templates(template, list(distinct))
     return templates
+
+
+def _joined(template: str) -> str:
+    """The template without the space of tokenized text before its last period."""
+    text = template.strip()
+    return f"{text[:-2].rstrip()}." if text.endswith(" .") else text
