@@ -111,8 +111,8 @@ class KnowledgeProbing(
     )
     row_keys = RowKeys(
         inputs={"subject": "text", "relation": "name"},
-        targets={"object": "text", "template": "text"},
-        optional={"paraphrases": "texts"},
+        targets={"object": "text"},
+        optional={"template": "text", "paraphrases": "texts"},
     )
     inputs = ("subject", "relation")
     outputs = ("object",)
@@ -159,6 +159,13 @@ class KnowledgeProbing(
         """The fact. No text may be empty, and the model must be able to read the template."""
         where, before = row["where"], len(problems)
         example = _example(row, problems)
+        if row.get("template") is None:
+            problems.add(
+                where,
+                f"template is missing; give the row a text with {SUBJECT} and {OBJECT} in place of "
+                "the subject and the object",
+                "missing-template",
+            )
         if check_text("object", row["object"], where, problems) and _is_template(row["object"]):
             problems.add(
                 where,
@@ -171,7 +178,7 @@ class KnowledgeProbing(
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The subject and the relation, and maybe a template."""
-        return _example({"template": None, **row}, problems)
+        return _example(row, problems)
 
     def check_query(
         self, example: Example, classes: Sequence[str], where: str, problems: Problems
@@ -251,6 +258,10 @@ class KnowledgeProbing(
     ) -> Callable[[Example, Sequence[int]], Question]:
         """The function that makes a question of a fact and the tokens of the text before [Y]."""
         return _catalog(tuple(classes), tokenizer).question
+
+    def example_question(self, classes: Sequence[str]) -> Row:
+        """The relation with the most training facts."""
+        return {"subject": "Ada Lovelace", "relation": next(iter(_relations(tuple(classes))))}
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
@@ -509,7 +520,7 @@ def _example(row: Row, problems: Problems) -> Example | None:
     where, before = row["where"], len(problems)
     check_text("subject", row["subject"], where, problems)
     check_name("relation", row["relation"], where, problems)
-    relation, template = str(row["relation"]), row["template"]
+    relation, template = str(row["relation"]), row.get("template")
     if not relation.strip() or "=" in relation:
         problems.add(
             where,

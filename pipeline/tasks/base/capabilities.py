@@ -14,6 +14,7 @@ from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
+from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -161,6 +162,10 @@ class RanksCandidates(ABC, Generic[E]):
 
         It is made once for many examples, because the trees of candidates are large.
         """
+
+    @abstractmethod
+    def example_question(self, classes: Sequence[str]) -> Row:
+        """Values of keys of a row that a head with these classes can answer."""
 
 
 class TagsWords(ABC, Generic[E]):

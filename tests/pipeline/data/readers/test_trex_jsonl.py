@@ -18,16 +18,20 @@ from pipeline.tasks.knowledge_probing import TASK, Example, template_problem
 from tests.support.paths import ROOT
 
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "knowledge" / "trex"
+ALL = Options()
 BORN = {"relation": "P19", "label": "born", "type": "N-1", "template": "[X] was born in [Y] ."}
 BORN |= {"paraphrases": ["[X] is from [Y].", "[X] was born in [Y].", "[Y] bore [X]."]}
 ADA = {"relation": "P19", "subject": "Ada", "object": "London"}
 
 
 def read(
-    folder: Path, *facts: object, relations: list[Any] | None = None, options: Options = Options()
+    folder: Path, *facts: object, relations: list[Any] | None = None, options: Options = ALL
 ) -> tuple[list[Row], Problems]:
     problems = Problems()
-    for name, values in (("facts", facts), ("relations", [BORN] if relations is None else relations)):
+    for name, values in (
+        ("facts", facts),
+        ("relations", [BORN] if relations is None else relations),
+    ):
         text = "\n".join(map(json.dumps, values))
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     reader = READERS["trex_jsonl"]
@@ -122,9 +126,7 @@ def test_mix_finds_the_facts_of_test_in_training(trex: dict[str, list[Example]])
 
     def leaks(train: str) -> dict[str, int]:
         splits = {"train": train, "validation": "none", "test": "test"}
-        found = find_leaks(
-            ["trex"], lambda _, split: map(TASK.text, trex.get(splits[split], ()))
-        )
+        found = find_leaks(["trex"], lambda _, split: map(TASK.text, trex.get(splits[split], ())))
         (pair,) = found.pairs
         assert pair["split"] == "test"
         texts = [facts[train][row] for row in found.train_rows["trex"]]
