@@ -345,7 +345,7 @@ def label_metrics(runs: Sequence[RunResult]) -> Iterator[Table]:
         frame = run.labels
         if frame is None or not len(frame) or "f1" in frame:
             continue
-        kind = run.metrics and run.metrics.kind
+        kind = run.metrics.kind if run.metrics else None
         names = [name for name in frame.columns if name not in ("label", "support")]
         rows = tuple(
             (
