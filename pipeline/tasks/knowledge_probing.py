@@ -224,10 +224,7 @@ class KnowledgeProbing(
         texts = tokenizer.encode_texts(
             [cloze.text(example.subject) for cloze, example in zip(clozes, examples, strict=True)]
         )
-        answers = [
-            cloze.encode([example.object], tokenizer)[0] if example.object else _Encoded([], 0)
-            for cloze, example in zip(clozes, examples, strict=True)
-        ]
+        answers = _encode(clozes, [example.object for example in examples], tokenizer)
         for number, ((ids, _), answer) in enumerate(zip(texts, answers, strict=True), first):
             counts["facts cut"] += len(ids) > room
             counts["objects longer than max_answer_length"] += (
@@ -423,21 +420,33 @@ class _Cloze(NamedTuple):
         last = "x" if self.before.endswith(SUBJECT) else self.before[-1]
         return last, self.space, self.after
 
-    def encode(self, objects: Sequence[str], tokenizer: "Tokenizer") -> list[_Encoded]:
-        """The tokens of each object and of the text after it; without such a text, the end token.
 
-        They do not depend on the subject: only one character before the object is encoded too.
-        """
-        last, space, after = self.form
-        encoded = tokenizer.encode_texts([f"{last}{space}{name}{after}" for name in objects])
-        result = []
-        for name, (ids, offsets) in zip(objects, encoded, strict=True):
-            end = len(last + space + name)
-            kept = [number for number, offset in enumerate(offsets) if offset[0] >= len(last)]
-            ending = [] if after else tokenizer.suffix[:1]
-            own = sum(offsets[number][0] < end for number in kept)
-            result.append(_Encoded([*(ids[number] for number in kept), *ending], own))
-        return result
+def _encode(
+    clozes: Sequence[_Cloze], objects: Sequence[str], tokenizer: "Tokenizer"
+) -> list[_Encoded]:
+    """The tokens of each object and of the text after it; without such a text, the end token.
+
+    They do not depend on the subject: only one character before the object is encoded too. A row to
+    predict has the object "", and no tokens.
+    """
+    starts = [cloze.form[0] for cloze in clozes]
+    texts = [
+        f"{start}{cloze.space}{name}"
+        for start, cloze, name in zip(starts, clozes, objects, strict=True)
+    ]
+    encoded = tokenizer.encode_texts(
+        [text + cloze.after for text, cloze in zip(texts, clozes, strict=True)]
+    )
+    result = []
+    for start, text, cloze, name, (ids, offsets) in zip(
+        starts, texts, clozes, objects, encoded, strict=True
+    ):
+        kept = [number for number, offset in enumerate(offsets) if offset[0] >= len(start)]
+        ending = [] if cloze.after else tokenizer.suffix[:1]
+        own = sum(offsets[number][0] < len(text) for number in kept)
+        tokens = [*(ids[number] for number in kept), *ending] if name else []
+        result.append(_Encoded(tokens, own))
+    return result
 
 
 @lru_cache(maxsize=1024)
@@ -486,7 +495,7 @@ class _Catalog:
 
     def _tree(self, cloze: _Cloze) -> _Tree:
         if cloze.form not in self._trees:
-            encoded = cloze.encode(self._objects, self._tokenizer)
+            encoded = _encode([cloze] * len(self._objects), self._objects, self._tokenizer)
             self._trees[cloze.form] = _Tree(
                 Candidates([answer.ids for answer in encoded]),
                 [answer.ids[0] if answer.num_object_tokens == 1 else None for answer in encoded],
