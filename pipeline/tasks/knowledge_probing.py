@@ -21,6 +21,7 @@ from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.candidates import BEYOND, Candidates, Group, Question
 from pipeline.tasks.base.capabilities import (
     HasConfidence,
+    HasParaphrases,
     HasUnits,
     Perturbable,
     RanksCandidates,
@@ -92,6 +93,7 @@ class KnowledgeProbing(
     HasUnits[Example, Sequence[Answer]],
     HasConfidence[Example],
     Perturbable[Example],
+    HasParaphrases[Example, Sequence[Answer]],
     ShowsSamples[Example],
 ):
     """Predictions are answers, one per example in the examples' order.
@@ -319,6 +321,20 @@ class KnowledgeProbing(
         best = prediction["objects"][0]
         right = best == example.object
         yield Claim((0,), "right", "right" if right else "wrong", example.object, best, right)
+
+    def paraphrased(self, example: Example) -> tuple[list[Example], int]:
+        """The subject with each template of its relation that a decoder can be asked with."""
+        templates = [example.template, *example.paraphrases]
+        readable = [text for text in templates if template_problem(text) is None]
+        variants = [
+            replace(example, id=f"{example.id}/{number}", object="", template=text, paraphrases=())
+            for number, text in enumerate(readable)
+        ]
+        return variants, len(templates) - len(readable)
+
+    def answers(self, predictions: Sequence[Answer]) -> list[str]:
+        """The best object of each prediction."""
+        return [prediction["objects"][0] for prediction in predictions]
 
     def samples(self, example: Example, prediction: Answer) -> Iterator[Sample]:
         """The text before the object, and the best objects with the rank of the right one."""

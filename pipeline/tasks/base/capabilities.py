@@ -104,6 +104,21 @@ class AnswersQuestions(ABC, Generic[E]):
         """The similarity of two answers, from 0 to 1."""
 
 
+class HasParaphrases(ABC, Generic[E, P]):
+    """An example can be asked in other words: the stage `probe` compares the answers."""
+
+    @abstractmethod
+    def paraphrased(self, example: E) -> tuple[list[E], int]:
+        """The example and its paraphrases, without annotation.
+
+        Also returns the number of paraphrases that the model cannot read, which are left out.
+        """
+
+    @abstractmethod
+    def answers(self, predictions: P) -> list[str]:
+        """The answer of each prediction."""
+
+
 class Sample(NamedTuple):
     """A part of an example, such as a turn, with its annotation and its prediction as texts."""
 
