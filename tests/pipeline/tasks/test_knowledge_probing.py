@@ -12,7 +12,9 @@ from deep_prompt.cli.inspect_artifact import MAX_LISTED_CLASSES
 from deep_prompt.serve.describe import example_row, labels_of
 from pipeline.artifacts.artifact import save_artifact
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
+from pipeline.distributed.cluster import Ranks
 from pipeline.errors import Problems, UserError
+from pipeline.evaluation import ranking
 from pipeline.evaluation.evaluate import EvalSet, window_logits
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.inference.loading import load
@@ -156,8 +158,7 @@ def test_a_question_has_the_objects_of_its_relation(numbering_tokenizer: Tokeniz
 
 
 def test_answers_have_objects_ranks_and_probabilities() -> None:
-    ranking = Ranking((1, 0), (-1.0, -2.0), -3.0, 1, 2, 0)
-    windows = [ranked_window(ranking)]
+    windows = [ranked_window(Ranking((1, 0), (-1.0, -2.0), -3.0, 1, 2, 0))]
     answer = TASK.decode(ADA, windows, CLASSES)
     assert answer == {
         "objects": ["New York", "York"],
@@ -246,6 +247,42 @@ def test_evaluation_and_prediction_agree(
     assert sum(item.probability for item in results[0].objects) == pytest.approx(1)
     asked = predictor({**rows[0], "template": "[X] came from [Y]."}).result
     assert asked != results[0], "another template is another text"
+
+
+def test_ranks_share_the_questions(
+    artifact: tuple[Path, PromptedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two ranks has the rankings of its batches, and runs as many passes as the other."""
+    _, model = artifact
+    tokenizer = model.backbone.tokenizer
+    ask = TASK.asker(CLASSES, tokenizer)
+    texts = ("Ada was born in", "The capital of Italy is", "Bo")
+    questions = [
+        ask(example, ids(tokenizer, text))
+        for example, text in zip((ADA, ITALY, ADA), texts, strict=True)
+    ]
+    expected = ranking.rankings(model.eval(), questions, 0, 1, Ranks())
+    flags: list[list[int]] = [[], []]
+    sums: list[torch.Tensor] = []
+
+    def record(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+        if values.dtype == torch.float64:
+            sums.append(values)
+        else:
+            flags[ranks.rank].append(int(values))
+            busy = flags[0][len(flags[ranks.rank]) - 1 :][:1] if ranks.rank else []
+            return values + sum(busy)
+        return values
+
+    monkeypatch.setattr(ranking, "all_reduce_sum", record)
+    for number in range(2):
+        ranking.rankings(model, questions, 0, 1, Ranks(number, 2))
+    first, second = sums
+    assert not ((first != 0) & (second != 0)).any(), "no question is ranked twice"
+    monkeypatch.setattr(ranking, "all_reduce_sum", lambda values, _: first + second)
+    monkeypatch.setattr(ranking, "_another_pass", lambda *_: False)
+    assert ranking.rankings(model, questions, 0, 1, Ranks(9, 10)) == expected
+    assert len(flags[0]) == len(flags[1]), "ZeRO 3 needs all ranks in each pass"
 
 
 @pytest.mark.parametrize(
