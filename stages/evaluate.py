@@ -193,20 +193,22 @@ def _model_for_inference(
 
 
 def _label_table(score: Metrics) -> pd.DataFrame:
-    """The table labels.tsv: one row per label."""
+    """The table labels.tsv: one row per label, with precision, recall and F1, or its own scores."""
+    names = ["precision", "recall", "f1"]
+    if any("f1" not in values for values in score.labels.values()):
+        names = [name for name in next(iter(score.labels.values())) if name != "support"]
     rows = [
-        {
-            "label": label,
-            "precision": values["precision"],
-            "recall": values["recall"],
-            "f1": values["f1"],
-            "support": int(
-                values["correct"] + values["missed"] if "missed" in values else values["gold"]
-            ),
-        }
+        {"label": label, **{name: values[name] for name in names}, "support": _support(values)}
         for label, values in score.labels.items()
     ]
-    return pd.DataFrame(rows, columns=["label", "precision", "recall", "f1", "support"])
+    return pd.DataFrame(rows, columns=["label", *names, "support"])
+
+
+def _support(values: Mapping[str, float]) -> int:
+    """The number of annotations of a label."""
+    if "missed" in values:
+        return int(values["correct"] + values["missed"])
+    return int(values.get("support", values.get("gold", 0)))
 
 
 def _decode(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.consistency import consistency, paraphrases_of, without_prompt
 from pipeline.analysis.perturbations import perturb, suites
 from pipeline.analysis.probing import attention_mass, input_bytes, make_eval_set, without_layer
 from pipeline.evaluation.evaluate import EvalSet
@@ -15,7 +16,7 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.model.prompt import DeepPrompt
 from pipeline.params import task_of
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.tasks.base.capabilities import unsupported_features
+from pipeline.tasks.base.capabilities import HasParaphrases, unsupported_features
 from stages.evaluation.load_model import Subject, load_subject
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
@@ -26,16 +27,17 @@ def probe(arm_name: str, name: str) -> None:
     """Write results/probe/ARM/TASK: metrics.json, suites.tsv and layers.tsv.
 
     suites.tsv is empty if the kind of task is not perturbable, layers.tsv if the arm has no deep
-    prompt.
+    prompt. metrics.json has `consistency` if the kind of task has paraphrases.
     """
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
+    tokenizer = subject.model.backbone.tokenizer
     log_read(ARTIFACTS / arm / name)
     clean = subject.metrics(subject.test).overall[subject.primary]
     log(f"{len(subject.test.examples)} test examples, {subject.primary} {clean:.2f}")
     robustness = pd.DataFrame(
-        _suites(subject, clean, params.probe.typo_rate, subject.model.backbone.tokenizer),
+        _suites(subject, clean, params.probe.typo_rate, tokenizer),
         columns=["suite", "score", "loss", "changed"],
     )
     layers = pd.DataFrame(_layers(subject, clean))
@@ -51,6 +53,7 @@ def probe(arm_name: str, name: str) -> None:
                 "rows": len(subject.test.examples),
                 "score": clean,
                 "loss": losses,
+                **_consistency(subject, tokenizer),
             },
         )
         for frame, file in ((robustness, "suites.tsv"), (layers, "layers.tsv")):
@@ -81,6 +84,45 @@ def _suites(
             score = subject.metrics(split).overall[subject.primary] if changed else clean
             log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
             yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
+
+
+def _consistency(subject: Subject, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The consistency of the answers to paraphrases, with the prompt of the model and without.
+
+    Empty if the kind of task has no paraphrases.
+    """
+    test, task = subject.test, subject.test.task
+    if not isinstance(task, HasParaphrases):
+        return {}
+    paraphrases = paraphrases_of(task, test.examples)
+    with tempfile.TemporaryDirectory() as folder:
+        split = make_eval_set(
+            paraphrases.examples,
+            test.task,
+            test.classes,
+            tokenizer,
+            subject.max_length,
+            subject.stride,
+            Path(folder, "paraphrases"),
+        )
+
+        def measured() -> float | None:
+            predictions = test.task.predictions(split.examples, subject.decoded(split), {})
+            return consistency(paraphrases, task.answers(predictions))
+
+        scores = {"with_prompt": measured()}
+        if subject.model.prompt is not None:
+            with without_prompt(subject.model):
+                scores["without_prompt"] = measured()
+    for name, score in scores.items():
+        value = "no pair" if score is None else f"{score:.2f} % of pairs of paraphrases agree"
+        log(f"{name.replace('_', ' ')}: {value}")
+    log(
+        f"{paraphrases.num_pairs} pairs; {paraphrases.num_refused} paraphrases are left out, which "
+        "the model cannot read"
+    )
+    counts = {"pairs": paraphrases.num_pairs, "refused": paraphrases.num_refused}
+    return {"consistency": scores | counts}
 
 
 def _layers(subject: Subject, clean: float) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from pipeline.artifacts.config import ArtifactConfig
     from pipeline.params import BackboneParams
+
+MAX_LISTED_CLASSES = 200
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -78,7 +81,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         if head.max_answer_length:
             details += f"; answers of at most {head.max_answer_length} tokens"
         details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
-        classes = f", {len(head.classes)} {head.kind}: {', '.join(head.classes)}"
+        classes = f", {len(head.classes)} {head.kind}: {_listed(head.classes)}"
         lines.append((f"task {name}", f"{head.type}{classes if head.classes else ''}{details}"))
     lines += [
         (f"file {path.name}", size_of(path))
@@ -91,6 +94,12 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         # A Text shows "[...]" in a value as it is, not as markup.
         table.add_row(Text(name, no_wrap=True), Text(value, overflow="fold"))
     return table
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """The names of classes; of the many of a task that ranks candidates, the first only."""
+    more = len(classes) - MAX_LISTED_CLASSES
+    return ", ".join(classes[:MAX_LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _describe_prompt(config: "ArtifactConfig") -> str:

@@ -200,6 +200,8 @@ def _local(
 ) -> Iterator[dict[str, Any]]:
     """The predictions of the artifacts."""
     from pipeline.inference.loading import load
+    from pipeline.tasks import task_named
+    from pipeline.tasks.base.capabilities import GeneratesText
 
     predictor = load(
         arguments.artifact,
@@ -216,7 +218,9 @@ def _local(
         )
     rows = _rows(lines, name, _default(arguments))
     on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
-    generates = any(head.kind == "language_model" for head in predictor.tasks.values())
+    generates = any(
+        isinstance(task_named(head.type), GeneratesText) for head in predictor.tasks.values()
+    )
     on_terminal = arguments.output == "-" and sys.stdout.isatty()
     streams = generates and on_terminal and arguments.num_beams == 1
     for prediction in predictor.predict(

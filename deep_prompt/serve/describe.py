@@ -14,6 +14,7 @@ from pipeline.tasks.base.capabilities import (
     GeneratesText,
     HasConfidence,
     MarksPredicate,
+    RanksCandidates,
     TagsWords,
 )
 from pipeline.tasks.base.row import ValueKind
@@ -48,6 +49,8 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
             row["text"] = TEXT
         else:
             row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kind.row_keys.inputs[key], TEXT))
+    if isinstance(kind, RanksCandidates):
+        row |= kind.example_question(head.classes)
     return row
 
 
@@ -88,7 +91,9 @@ def _description(
         "artifact": artifact,
         "labels": labels_of(head),
         # In the order of `Prediction.labels`, so that they are the colors of its HTML.
-        "colors": label_colors([label.removeprefix("B-") for label in head.classes]),
+        "colors": {}
+        if isinstance(kind, RanksCandidates)
+        else label_colors([label.removeprefix("B-") for label in head.classes]),
         "keys": list(kind.query_keys),
         "accepts_text": isinstance(kind, TagsWords),
         "marks_predicate": isinstance(kind, MarksPredicate),
@@ -112,7 +117,12 @@ def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
 
 
 def labels_of(head: TaskHead) -> list[str]:
-    """The labels of a head: X of the classes B-X and I-X, and the classes that are no tags."""
+    """The labels of a head: X of the classes B-X and I-X, and the classes that are no tags.
+
+    Candidates are no labels.
+    """
+    if isinstance(task_named(head.type), RanksCandidates):
+        return []
     if not isinstance(task_named(head.type), TagsWords):
         return list(head.classes)
     return [

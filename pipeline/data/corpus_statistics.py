@@ -103,7 +103,8 @@ def compute_statistics(
         )
         for split in SPLITS
     }
-    _warn_of_imbalance(name, splits["train"].labels, problems)
+    if not task.collects_labels:  # Collected labels are candidates, most of them rare.
+        _warn_of_imbalance(name, splits["train"].labels, problems)
     _warn_of_leaks(name, folder, task, problems)
     primary, unit = _primary(task, summary), _unit(folder / "train.parquet", task)
     if (

@@ -475,8 +475,13 @@ def _check_annotations(recipe: Recipe, split: str, counts: _Counts, problems: Pr
 
 
 def _check_unseen_labels(corpus: _Corpus, counts: _Counts, problems: Problems) -> None:
-    """Add a problem for each label of a held-out split that the training split does not have."""
+    """Add a problem for each label of a held-out split that the training split does not have.
+
+    Labels that are collected from all splits may be new in a held-out split.
+    """
     recipe = corpus.recipe
+    if corpus.task.collects_labels:
+        return
     held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
     for label in sorted(held_out - set(counts.labels["train"])):
         first = (result["first_held_out"].get(label) for result in corpus.results)
@@ -604,12 +609,13 @@ def _report_lines(problems: Problems) -> list[str]:
 def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) -> dict[str, Any]:
     """The content of summary.json. `code` is a hash of the task's code for later stages."""
     task = task_named(recipe.task)
+    labels = _collected_labels(counts) if task.collects_labels else list(recipe.labels)
     return {
         "name": recipe.name,
         "task": recipe.task,
         "code": code_of(recipe.task),
-        "labels": list(recipe.labels),
-        "classes": list(task.classes(recipe.labels)),
+        "labels": labels,
+        "classes": list(task.classes(labels)),
         "words": recipe.words,
         "primary": recipe.metric or task.metric_names[0],
         "license": recipe.license,
@@ -620,3 +626,10 @@ def _summary(recipe: Recipe, counts: _Counts, problems: Problems, dropped: int) 
         "problems": dict(problems.counts),
         "dropped": dropped,
     }
+
+
+def _collected_labels(counts: _Counts) -> list[str]:
+    """The labels of all splits: the most frequent of the training split first, then by name."""
+    train = counts.labels["train"]
+    labels = {label for labels in counts.labels.values() for label in labels}
+    return sorted(labels, key=lambda label: (-train[label], label))

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
-from pipeline.evaluation.generation import generated_texts
+from pipeline.evaluation.generation import generated_texts, source_tokens
+from pipeline.evaluation.ranking import rankings
 from pipeline.features.table import Table
 from pipeline.metrics.base import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.seeding import Ints, permute
-from pipeline.tasks.base.capabilities import GeneratesText
-from pipeline.tasks.base.features import WindowLogits, generated_window
+from pipeline.tasks.base.capabilities import GeneratesText, RanksCandidates
+from pipeline.tasks.base.features import WindowLogits, generated_window, ranked_window
 from pipeline.tasks.base.task import Task
 
 SINGLE_PROCESS = Ranks()
@@ -91,9 +92,9 @@ def window_logits(
     """Logits of all windows of each example, in the order of `eval_set.examples`.
 
     The ranks share the batches. Each rank gets the logits of all examples. An example of a task
-    that generates text has one window, with its text.
+    that generates text or ranks candidates has one window, with its text or ranking.
     """
-    table, task = eval_set.table, eval_set.task
+    table, task, examples = eval_set.table, eval_set.task, iter(eval_set.examples)
     for rows in _blocks(eval_set):
         if isinstance(task, GeneratesText):
             first = rows[np.diff(table.examples[rows], prepend=-1) > 0]  # of each example
@@ -101,6 +102,14 @@ def window_logits(
                 model, table, first, head, task.max_answer_length, batch_tokens, ranks
             ):
                 yield [generated_window(text)]
+            continue
+        if isinstance(task, RanksCandidates):
+            ask = task.asker(eval_set.classes, model.backbone.tokenizer)
+            questions = [  # There is one row per example.
+                ask(next(examples), source_tokens(table, int(row))) for row in rows
+            ]
+            for ranking in rankings(model, questions, head, batch_tokens, ranks):
+                yield [ranked_window(ranking)]
             continue
         logits = _logits(model, table, rows, head, pad_token_id, batch_tokens, ranks)
         boundaries = np.flatnonzero(np.diff(table.examples[rows])) + 1

@@ -25,7 +25,7 @@ def generated_texts(
     number of forward passes, because ZeRO 3 needs all ranks in each. Each rank gets all texts.
     """
     tokenizer = model.backbone.tokenizer
-    sources = [_source(table, int(row)) for row in rows]
+    sources = [source_tokens(table, int(row)) for row in rows]
     # Ids count from 1, so that 0 is the end of a text, and the sum over ranks is the result.
     partial = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64)
     batches = list(source_batches([*map(len, sources)], max_new_tokens, batch_tokens))
@@ -46,7 +46,7 @@ def generated_texts(
     return [tokenizer.decode([id - 1 for id in row if id]) for row in total.tolist()]
 
 
-def _source(table: Table, row: int) -> list[int]:
+def source_tokens(table: Table, row: int) -> list[int]:
     """The tokens up to the first position to predict."""
     ids: list[int] = table.column("input_ids", row).tolist()
     return ids[: int(table.column("positions", row)[0]) + 1]

@@ -32,7 +32,7 @@ LIST_COLUMNS = {
     "input_ids": pa.int32(),
     "token_types": pa.int8(),
     "positions": pa.int16(),
-    "labels": pa.int16(),
+    "labels": pa.int32(),  # may be ids of a vocabulary
     "begins": pa.int32(),
     "ends": pa.int32(),
 }

@@ -73,7 +73,7 @@ class TextWriter:
     def texts(self, windows: Sequence[tuple[int, Feature]], batch_tokens: int) -> list[str]:
         """The text of each window, a task and a feature."""
         texts = [""] * len(windows)
-        sources = [list(feature.input_ids[: feature.positions[0] + 1]) for _, feature in windows]
+        sources = [source_tokens(feature) for _, feature in windows]
         for limit, indices in self._batches(windows, sources, batch_tokens):
             pieces = _Pieces(self._tokenizer, self._on_text) if self._on_text else None
             generated = generate(
@@ -110,6 +110,11 @@ class TextWriter:
             lengths = [len(sources[index]) for index in indices]
             for batch in source_batches(lengths, limit, batch_tokens):
                 yield limit, [indices[number] for number in batch]
+
+
+def source_tokens(feature: Feature) -> list[int]:
+    """The tokens up to the first position to predict."""
+    return list(feature.input_ids[: feature.positions[0] + 1])
 
 
 class _Pieces:

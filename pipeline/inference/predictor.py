@@ -20,21 +20,23 @@ from pipeline.artifacts.config import TaskHead
 from pipeline.errors import UserError
 from pipeline.features.table import FeatureList
 from pipeline.inference.arguments import check_predict_arguments
-from pipeline.inference.generation import TextWriter, check_decoding
+from pipeline.inference.generation import TextWriter, check_decoding, source_tokens
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
 from pipeline.inference.queries import Query, QueryReader
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
-from pipeline.model.generation import GREEDY, Decoding
+from pipeline.model.generation import GREEDY, Decoding, source_batches
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.ranking import rank
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.seeding import Ints
 from pipeline.tasks import task_named
-from pipeline.tasks.base.capabilities import MarksPredicate, ShowsSpans, TagsWords
-from pipeline.tasks.base.features import Feature, WindowLogits, generated_window
+from pipeline.tasks.base.candidates import Ranking
+from pipeline.tasks.base.capabilities import MarksPredicate, RanksCandidates, ShowsSpans, TagsWords
+from pipeline.tasks.base.features import Feature, WindowLogits, generated_window, ranked_window
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task
@@ -253,7 +255,7 @@ class Predictor:
     def _input_logits(
         self, inputs: Sequence[_Input], batch_tokens: int, writer: TextWriter
     ) -> list[list[WindowLogits]]:
-        """The logits of all windows of each input, or its generated text."""
+        """The model's output for all windows of each input."""
         if not inputs:
             return []
         logits_by_input: list[list[WindowLogits]] = [[] for _ in inputs]
@@ -261,15 +263,55 @@ class Predictor:
         windows = list(self._windows(inputs, writer.kinds, counts))
         with _counts_lock:
             self.counts.update(counts)
-        read = [window for window in windows if not writer.generates(window.task)]
+        for window, output in self._outputs(windows, inputs, batch_tokens, writer):
+            logits_by_input[window.input_index].append(output)
+        return logits_by_input
+
+    def _outputs(
+        self,
+        windows: Sequence[_Window],
+        inputs: Sequence[_Input],
+        batch_tokens: int,
+        writer: TextWriter,
+    ) -> Iterator[tuple[_Window, WindowLogits]]:
+        """The model's output for each window: logits, a text or a ranking, as its task needs."""
+        read, written, ranked = list[_Window](), list[_Window](), list[_Window]()
+        for window in windows:
+            if writer.generates(window.task):
+                written.append(window)
+            elif isinstance(self._kinds[window.task], RanksCandidates):
+                ranked.append(window)
+            else:
+                read.append(window)
         for window, logits in zip(read, self._logits(read, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
-            logits_by_input[window.input_index].append(WindowLogits(begins, ends, logits))
-        written = [window for window in windows if writer.generates(window.task)]
+            yield window, WindowLogits(begins, ends, logits)
         texts = writer.texts([(window.task, window.feature) for window in written], batch_tokens)
-        for window, text in zip(written, texts, strict=True):
-            logits_by_input[window.input_index].append(generated_window(text))
-        return logits_by_input
+        yield from zip(written, map(generated_window, texts), strict=True)
+        rankings = self._rankings(ranked, inputs, batch_tokens)
+        yield from zip(ranked, map(ranked_window, rankings), strict=True)
+
+    def _rankings(
+        self, windows: Sequence[_Window], inputs: Sequence[_Input], batch_tokens: int
+    ) -> list[Ranking]:
+        """The ranking of candidates after each window, task by task."""
+        result: dict[int, Ranking] = {}
+        for task in sorted({window.task for window in windows}):
+            kind, indices = self._kinds[task], [i for i, w in enumerate(windows) if w.task == task]
+            assert isinstance(kind, RanksCandidates)
+            ask = kind.asker(self._heads[task].classes, self.tokenizer)
+            questions = [
+                ask(
+                    inputs[windows[index].input_index].example,
+                    source_tokens(windows[index].feature),
+                )
+                for index in indices
+            ]
+            lengths = [len(question.context) for question in questions]
+            for batch in source_batches(lengths, 0, batch_tokens):
+                found = rank(self.model, [questions[i] for i in batch], task, batch_tokens)
+                result |= {indices[i]: item for i, item in zip(batch, found, strict=True)}
+        return [result[index] for index in range(len(windows))]
 
     def _windows(
         self,

@@ -74,6 +74,7 @@ class QueryReader:
             raise UserError(*problems)
         asked = task if finder is None else finder
         example = self._example(asked, {**row, "id": str(id_)}, sentence)
+        self._check_classes(asked, example, where)
         if not _is_text([id_, *(row[key] for key in self._kinds[asked].query_keys)]):
             raise UserError(
                 f"{where}: contains half a surrogate pair, which is not a character; correct the "
@@ -145,6 +146,11 @@ class QueryReader:
         example = self._kinds[task].example_for_prediction(row, problems)
         problems.raise_if_any()
         return example
+
+    def _check_classes(self, task: int, example: Any, where: str) -> None:
+        problems = Problems()
+        self._kinds[task].check_query(example, self._heads[task].classes, where, problems)
+        problems.raise_if_any()
 
     def with_predicate(self, query: Query, predicate: int) -> Any:
         """The example of a query's task for a predicate that its finder found."""

@@ -177,7 +177,7 @@ def _start_of_text(
     num_beams: int,
 ) -> _Start:
     """The loop of a decoder. The sources are padded on the left."""
-    input_ids, mask = _padded(sources, fill, model.backbone, left=True)
+    input_ids, mask = padded(sources, fill, model.backbone, left=True)
     inputs = {"input_ids": input_ids, "attention_mask": mask}
     return _language_model(model, tasks, num_beams).generate, inputs, input_ids.shape[1]
 
@@ -193,10 +193,10 @@ def _start_of_decoder(
     backbone = model.backbone
     start_token_id = backbone.config.decoder_start_token_id
     cuts = [len(row) - 1 - list(row)[::-1].index(start_token_id) for row in sources]
-    source_ids, mask = _padded(
+    source_ids, mask = padded(
         [row[:cut] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
     )
-    target_ids, _ = _padded(
+    target_ids, _ = padded(
         [row[cut:] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
     )
     prompts, vectors = _layer_prompts(model, tasks), None
@@ -223,7 +223,7 @@ def _start_of_decoder(
     return write, inputs, target_ids.shape[1]
 
 
-def _padded(
+def padded(
     rows: Sequence[Sequence[int]], fill: int, backbone: Backbone, left: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The ids and the mask [B, T] of texts, padded on the right, or on the left."""
@@ -246,14 +246,9 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def _language_model(model: PromptedModel, tasks: int | Tensor, num_beams: int) -> Any:
     """The language model of the backbone with prompts; it shares all weights."""
-    backbone = model.backbone
-    lm_head: Any = backbone.lm_head
+    lm_head: Any = model.backbone.lm_head
     assert lm_head is not None, "load the backbone with its LM head"
-    prompt = model.prompt
-    if isinstance(prompt, SoftPrompt):
-        body: nn.Module = _SoftPromptedBody(backbone, prompt())
-    else:
-        body = _PromptedBody(backbone, _repeat(_layer_prompts(model, tasks), num_beams))
+    body = prompted_body(model, tasks, num_beams)
     return _with_own_defaults(with_modules(lm_head, {lm_head.base_model_prefix: body}))
 
 
@@ -261,6 +256,19 @@ def _with_own_defaults(language_model: Any) -> Any:
     """The model without the defaults of its folder, such as sampling or a penalty."""
     language_model.generation_config = _generation_config()
     return language_model.eval()
+
+
+def prompted_body(model: PromptedModel, tasks: int | Tensor, num_beams: int = 1) -> nn.Module:
+    """The body of a language model, called as transformers calls it, under the model's prompts.
+
+    `tasks` is the index of the task of all texts, or of each text [B]. A batch has `num_beams` rows
+    for each text. Its inputs are `input_ids` [B, T], `attention_mask` of these and of the tokens in
+    the cache, `position_ids` [B, T] and the cache `past_key_values`.
+    """
+    backbone, prompt = model.backbone, model.prompt
+    if isinstance(prompt, SoftPrompt):
+        return _SoftPromptedBody(backbone, prompt())
+    return _PromptedBody(backbone, _repeat(_layer_prompts(model, tasks), num_beams))
 
 
 def _layer_prompts(model: PromptedModel, tasks: int | Tensor) -> LayerPrompts | None:

@@ -21,8 +21,8 @@ class Heads(nn.Module):
     A "classes" head selects a class at every position. A "positions" head selects a position for
     each of its classes (the start and end of a span, or the choice). A "verbalizer" has no
     parameters. It selects a class by the logits of the backbone's LM head for `label_token_ids`,
-    the token of each class (see `PromptedModel`). A "language_model" has neither parameters nor
-    classes: its logits are those of the LM head for the whole vocabulary.
+    the token of each class (see `PromptedModel`). A "language_model" has no parameters: its logits
+    are those of the LM head for the whole vocabulary. Its classes, if any, are candidate texts.
     """
 
     bias_mask: Tensor
@@ -40,7 +40,11 @@ class Heads(nn.Module):
         self.label_token_ids = tuple(label_token_ids)
         generator = torch.Generator().manual_seed(derive_seed(seed, 2) % (1 << 63))
         # A parameter without values would break the optimizers of ZeRO.
-        shape = (len(classes), max(1, *classes), hidden_size)
+        widths = [
+            0 if kind == "language_model" else count
+            for kind, count in zip(kinds, classes, strict=True)
+        ]
+        shape = (len(classes), max([1, *widths]), hidden_size)
         self.weight = nn.Parameter(torch.randn(shape, generator=generator) * HEAD_STD)
         self.bias = nn.Parameter(torch.zeros(shape[:2]))
         # The bias of a "positions" head shifts the logits of all positions equally. This has no

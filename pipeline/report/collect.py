@@ -257,7 +257,7 @@ def _run(
     arm: str, task: str, results: Path, predictions: Path, runs: Path, seeds: Sequence[int]
 ) -> RunResult:
     folder = predictions / arm / task
-    labels = table(results / arm / task / "labels.tsv", ("label", "f1", "support"), text="label")
+    labels = table(results / arm / task / "labels.tsv", ("label", "support"), text="label")
     metrics, counts = _test_results(results / arm / task, folder)
     by_seed = {
         seed: _test_results(

@@ -33,6 +33,7 @@ GLOSSARY = {
 
 MAX_EXAMPLE_LENGTH = 300  # in characters
 MAX_SHOWN_TEXT = 1500  # in characters, of an example
+MAX_LABELS = 200  # in the table
 NO_PROBLEMS = "There are no problems and no warnings."
 
 
@@ -208,7 +209,7 @@ def _labels(statistics: Statistics) -> Section:
     totals = Counter[str]()
     for split in splits.values():
         totals.update(split.labels)
-    names = sorted(totals, key=lambda label: (-totals[label], label))
+    names = sorted(totals, key=lambda label: (-totals[label], label))[:MAX_LABELS]
     shares = {label: _shares(splits, label) for label in names}
     rows = tuple(
         (
@@ -222,7 +223,10 @@ def _labels(statistics: Statistics) -> Section:
     )
     table = Table("Annotations by label", _head("label", *splits), rows)
     bars = plots.bars("Share of annotations", "%", shares)
-    return Section("Labels", f"Labels: {len(names)}.", (), (bars,), table)
+    text = f"Labels: {len(totals)}."
+    if len(names) < len(totals):
+        text += f" Those of the table are the {len(names)} most frequent."
+    return Section("Labels", text, (), (bars,), table)
 
 
 def _shares(splits: Mapping[str, SplitStatistics], label: str) -> dict[str, float]:

@@ -19,6 +19,11 @@ ROBUSTNESS = (
     "the backbone does not see the change (upper case with an uncased backbone, white space in "
     "lists of words). A difference of a few points on few examples may not be significant."
 )
+CONSISTENCY = (
+    "Each test example is asked with all templates of its relation. The table has the share of "
+    "pairs of templates whose best answers are equal, right or wrong. A template with its subject "
+    "after its object is left out, because a decoder cannot be asked with it."
+)
 PROMPTS = (
     "Attention mass is the share of a token's attention on the prompt, by layer and head. The "
     "points lost without a layer's prompt are measured one layer at a time, so they do not show "
@@ -39,7 +44,8 @@ class Probe:
     """One arm on one task: `suites` and `layers` are the tables of the stage `probe`.
 
     `measures` are the score on unchanged examples and the number of rows. `kind` is the kind of
-    task, None if the arm is not evaluated on the task.
+    task, None if the arm is not evaluated on the task. `consistency` is empty if the kind has no
+    paraphrases.
     """
 
     arm: str
@@ -47,6 +53,7 @@ class Probe:
     kind: str | None
     primary: str
     measures: Scores
+    consistency: Scores
     suites: pd.DataFrame
     layers: pd.DataFrame
 
@@ -72,7 +79,9 @@ def probe_of(results: Path, arm: str, task: str) -> Probe | None:
     evaluated = results / arm / task / "metrics.json"
     metrics = stage_outputs.document(evaluated)
     kind = None if metrics is None else kinds.kind_in(metrics, evaluated)
-    return Probe(arm, task, kind, str(values.get("primary")), measures, suites, layers)
+    consistency = stage_outputs.numbers(values, "consistency", folder / "metrics.json")
+    primary = str(values.get("primary"))
+    return Probe(arm, task, kind, primary, measures, consistency, suites, layers)
 
 
 def shift_of(results: Path, arm: str, model: str, data: str) -> Scores | None:
@@ -148,6 +157,7 @@ def sections(
             if all_probes or out_of_domain
             else []
         ),
+        *_consistency([probe for probe in all_probes if probe.consistency]),
         *_prompts(by_task),
         *_transfer([value for task in tasks if (value := transfer_of(results, task))]),
     ]
@@ -202,6 +212,27 @@ def _change(loss: float | None) -> str:
     if loss is None or math.isnan(loss):
         return ""
     return f"{round(-loss, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def _consistency(probes: Sequence[Probe]) -> Iterator[Section]:
+    """The share of pairs of paraphrases with the same answer, with the prompt and without."""
+    if not probes:
+        return
+    rows = tuple(
+        (
+            Cell(probe.task),
+            arm_header(probe.arm),
+            *(
+                Cell(score(probe.consistency.get(name)))
+                for name in ("with_prompt", "without_prompt")
+            ),
+            *(Cell(count(probe.consistency.get(name))) for name in ("pairs", "refused")),
+        )
+        for probe in probes
+    )
+    names = ("task", "arm", "with the prompt", "without", "pairs", "left out")
+    table = Table("Pairs of paraphrases with the same answer, %", tuple(map(Cell, names)), rows)
+    yield Section("Consistency", CONSISTENCY, (table,))
 
 
 def _out_of_domain(

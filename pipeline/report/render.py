@@ -128,7 +128,12 @@ def _task(task: str, runs: Sequence[RunResult]) -> Section:
     frame, by_label = tables.label_scores(runs), tables.labels(runs)
     if frame is not None:
         charts.append(plots.label_dots(f"{task}: F1 by label, test", frame))
-    candidates = (tables.test_metrics(runs), samples.table(runs), tables.cost(runs))
+    candidates = (
+        tables.test_metrics(runs),
+        *tables.label_metrics(runs),
+        samples.table(runs),
+        tables.cost(runs),
+    )
     shown = tuple(table for table in candidates if table)
     return Section(task, prose.about_task(runs), shown, tuple(charts), by_label)
 

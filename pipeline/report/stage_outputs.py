@@ -21,6 +21,10 @@ COLUMNS = {"step", "loss", "score", "label", "precision", "recall", "f1", "suppo
     "head",
     "prompt",
     "cosine",
+    # Scores of relations.
+    "p",
+    "mrr",
+    "majority",
 }
 Scores = dict[str, float | None]
 

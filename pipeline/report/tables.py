@@ -339,12 +339,33 @@ def labels(runs: Sequence[RunResult]) -> Table | None:
     )
 
 
+def label_metrics(runs: Sequence[RunResult]) -> Iterator[Table]:
+    """A table per arm with the scores of each label, for labels with other scores than F1."""
+    for run in runs:
+        frame = run.labels
+        if frame is None or not len(frame) or "f1" in frame:
+            continue
+        kind = run.metrics.kind if run.metrics else None
+        names = [name for name in frame.columns if name not in ("label", "support")]
+        rows = tuple(
+            (
+                Cell(str(row["label"])),
+                Cell(count(row["support"])),
+                *(Cell(score(row[name])) for name in names),
+            )
+            for _, row in frame.iterrows()
+        )
+        titles = (kinds.title(kind, name) for name in names)
+        columns = (Cell("label"), Cell("support"), *map(Cell, titles))
+        yield Table(f"Scores by label, {run.arm}, test", columns, rows)
+
+
 def label_scores(runs: Sequence[RunResult]) -> pd.DataFrame | None:
     """Support and F1 of each label (index), with a column for each arm that has scores."""
     scored = {
         run.arm: run.labels.set_index("label")
         for run in runs
-        if run.labels is not None and len(run.labels)
+        if run.labels is not None and len(run.labels) and "f1" in run.labels
     }
     if not scored:
         return None

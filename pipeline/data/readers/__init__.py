@@ -15,6 +15,7 @@ from pipeline.data.readers import (
     squad_json,
     superglue,
     token_spans,
+    trex_jsonl,
     webnlg_xml,
     woz_json,
 )
@@ -153,6 +154,14 @@ READERS: dict[str, Reader] = {
         token_spans.chunk_boundary,
         check_options=token_spans.check_options,
         optional_keys=frozenset({"id"}),
+    ),
+    "trex_jsonl": Reader(
+        trex_jsonl.Options,
+        _always("subject", "relation", "object", "template"),
+        trex_jsonl.read,
+        companion_files=trex_jsonl.companion_files,
+        check_options=trex_jsonl.check_options,
+        optional_keys=frozenset({"paraphrases"}),
     ),
     "webnlg_xml": Reader(
         webnlg_xml.Options,

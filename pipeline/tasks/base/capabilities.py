@@ -5,15 +5,20 @@ HasUnits)`, and the report lists the unsupported features.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pipeline.metrics.base import UnitCounts
+from pipeline.tasks.base.candidates import Question
 from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
+from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
+
+if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
+    from pipeline.pretrained.tokenizer import Tokenizer
 
 MAX_SHOWN_REFERENCES = 3  # of a generated text
 
@@ -115,6 +120,21 @@ class AnswersQuestions(ABC, Generic[E]):
         """The similarity of two answers, from 0 to 1."""
 
 
+class HasParaphrases(ABC, Generic[E, P]):
+    """An example can be asked in other words: the stage `probe` compares the answers."""
+
+    @abstractmethod
+    def paraphrased(self, example: E) -> tuple[list[E], int]:
+        """The example and its paraphrases, without annotation.
+
+        Also returns the number of paraphrases that the model cannot read, which are left out.
+        """
+
+    @abstractmethod
+    def answers(self, predictions: P) -> list[str]:
+        """The answer of each prediction."""
+
+
 class Sample(NamedTuple):
     """A part of an example, such as a turn, with its annotation and its prediction as texts."""
 
@@ -157,6 +177,26 @@ class GeneratesText(ShowsSamples[E]):
         """The text, and the first of the references with " / " between them."""
         references = " / ".join(self.references(example)[:MAX_SHOWN_REFERENCES])
         yield Sample(self.source(example), references, prediction)
+
+
+class RanksCandidates(ABC, Generic[E]):
+    """The prediction of an example is the order of candidate texts after its window.
+
+    The candidates are in the classes. The LM head of a decoder gives their probabilities.
+    """
+
+    @abstractmethod
+    def asker(
+        self, classes: Sequence[str], tokenizer: "Tokenizer"
+    ) -> Callable[[E, Sequence[int]], Question]:
+        """The function that makes a question of an example and the tokens before the candidates.
+
+        It is made once for many examples, because the trees of candidates are large.
+        """
+
+    @abstractmethod
+    def example_question(self, classes: Sequence[str]) -> Row:
+        """Values of keys of a row that a head with these classes can answer."""
 
 
 class TagsWords(ABC, Generic[E]):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import Problems
 from pipeline.metrics.base import Formula, apply_formula
-from pipeline.tasks.base.capabilities import HasConfidence, HasUnits
+from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, RanksCandidates
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.task import HeadKind, Task, in_order
 
@@ -45,9 +45,9 @@ class FeatureReport:
     """The results of `FeatureChecks` for one split.
 
     `ceiling` has the metrics of a perfect model in percent. It is empty for kinds of task without
-    units and confidence. `num_missed` counts the rows with a wrong prediction, and `worst` has
-    those with the lowest score. `num_unknown` of the `num_tokens` tokens are unknown; the row
-    `most_unknown` has the most.
+    units and confidence, and for those that rank candidates. `num_missed` counts the rows with a
+    wrong prediction, and `worst` has those with the lowest score. `num_unknown` of the `num_tokens`
+    tokens are unknown; the row `most_unknown` has the most.
     """
 
     rows: int
@@ -87,7 +87,10 @@ class FeatureChecks:
         self._rows += len(examples)
         for example, features in zip(examples, windows, strict=True):
             self._count_tokens(example, features)
-        if examples and isinstance(self._task, HasUnits) and isinstance(self._task, HasConfidence):
+        task = self._task
+        if isinstance(task, RanksCandidates):  # A perfect model finds each object.
+            return
+        if examples and isinstance(task, HasUnits) and isinstance(task, HasConfidence):
             self._add_predictions(examples, windows)
 
     def _count_tokens(self, example: Any, features: Sequence[Feature]) -> None:

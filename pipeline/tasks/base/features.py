@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.tasks.base.candidates import Ranking
+
 
 class Feature(NamedTuple):
     """The model's input for one window, with N positions to predict.
@@ -33,18 +35,25 @@ class WindowLogits(NamedTuple):
     """The model's output for one window: `logits` [N, classes] at N positions.
 
     `begins` and `ends` [N] locate each position in the example, as in `Feature`. The output for a
-    task that generates text is only the `text`, and N is 0.
+    task that generates text is only the `text`, that for a task that ranks candidates only the
+    `ranking`, and N is 0.
     """
 
     begins: NDArray[Any]
     ends: NDArray[Any]
     logits: NDArray[Any]
     text: str = ""
+    ranking: Ranking | None = None
 
 
 def generated_window(text: str) -> WindowLogits:
     """The model's output for a window from which it generated a text."""
     return WindowLogits(np.empty(0), np.empty(0), np.empty((0, 0)), text)
+
+
+def ranked_window(ranking: Ranking) -> WindowLogits:
+    """The model's output for a window after which it ranked candidates."""
+    return generated_window("")._replace(ranking=ranking)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Task(ABC, Generic[E, P, R]):
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
+    - `collects_labels` is whether the labels of a corpus are those of its examples, the most
+      frequent of the training split first, and not labels of the recipe.
     - `min_train_labels` is the number of different labels without which nothing can be learned.
     - `glossary` explains terms in the report that are specific to this kind.
     - `pipeline_tag` is the name of the kind on the Hugging Face hub.
@@ -66,6 +68,7 @@ class Task(ABC, Generic[E, P, R]):
     max_answer_length: int | None = None
     metric_names: ClassVar[tuple[str, ...]]
     metric_titles: ClassVar[Mapping[str, str]] = {}
+    collects_labels: ClassVar[bool] = False
     min_train_labels: ClassVar[int] = 1
     glossary: ClassVar[Mapping[str, str]] = {}
     pipeline_tag: ClassVar[str] = "other"
@@ -148,6 +151,14 @@ class Task(ABC, Generic[E, P, R]):
     def query_keys(self) -> tuple[str, ...]:
         """The keys that a row must have for a prediction."""
         return tuple(self.row_keys.inputs)
+
+    def check_query(
+        self, example: E, classes: Sequence[str], where: str, problems: Problems
+    ) -> None:
+        """Add the problems of an example to predict that depend on the classes of the head.
+
+        By default, there are none.
+        """
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """The problems of a recipe's labels. By default, labels are required and unique."""

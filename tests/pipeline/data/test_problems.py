@@ -105,6 +105,17 @@ def dialogue_row(**changes: object) -> Row:
     return Row("dialogue_state_tracking", turn | changes, ("a=yes", "a=no"))
 
 
+def fact_row(**changes: object) -> Row:
+    fact = {"subject": "Ada", "relation": "P19", "object": "London"}
+    return Row("knowledge_probing", fact | {"template": "[X] was born in [Y]."} | changes, ())
+
+
+def facts(content: bytes) -> Corpus:
+    relations = b'{"relation": "P19", "template": "[X] was born in [Y].", "paraphrases": []}'
+    files = {"a.jsonl": content, "relations.jsonl": relations}
+    return Corpus("knowledge_probing", "trex_jsonl", {}, files)
+
+
 def webnlg(content: bytes) -> Corpus:
     return Corpus("text_generation", "webnlg_xml", {}, {"a.xml": content})
 
@@ -321,6 +332,13 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     question_row(context="Cafe\u0301 Roma", answers=[{"text": "Roma", "answer_start": 5}]),
     text_row(source=" "),
     text_row(references=[]),
+    fact_row(subject=" "),
+    fact_row(object=""),
+    fact_row(object="[X] [Y]"),
+    fact_row(relation="a=b"),
+    fact_row(template=None),
+    fact_row(template="[Y] bore [X]."),
+    facts(b'{"relation": "P91", "subject": "Ada", "object": "London"}'),
     dialogue_row(user=[]),
     dialogue_row(user=[" "]),
     dialogue_row(labels=[["a=yes", "a=no"]]),
@@ -392,7 +410,7 @@ def _write_corpus(corpus: Corpus, folder: Path) -> Recipe:
         "carve_validation": 0.2,
         "carve_test": 0.2,
     }
-    if corpus.task not in ("multiple_choice", "span_extraction", "text_generation"):
+    if not task_named(corpus.task).check_labels(["yes", "no"]):
         values["labels"] = ["yes", "no"]
     path = folder.parent / "ours.yaml"
     path.write_text(json.dumps(values))

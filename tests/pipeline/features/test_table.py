@@ -60,13 +60,16 @@ def test_a_unit_larger_than_the_room_has_a_window_of_its_own() -> None:
 
 
 def make_feature(number: int) -> Feature:
-    """A feature whose lists have different lengths, some of them 0."""
+    """A feature whose lists have different lengths, some of them 0.
+
+    Its labels are as large as the ids of a vocabulary.
+    """
     n = number % 4
     ids, types, positions, labels = (
         list(range(n + 2)),
         [1] * (n + 2),
         list(range(n)),
-        list(range(2 * n)),
+        [151_000 - label for label in range(2 * n)],
     )
     return Feature(number, ids, types, positions, labels, [number] * n, [70_000 + number] * n, n)
 

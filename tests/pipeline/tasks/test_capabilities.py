@@ -135,6 +135,7 @@ def test_kinds_of_this_project_have_all_capabilities() -> None:
         for name in (
             "dialogue_state_tracking",
             "intent_and_slots",
+            "knowledge_probing",
             "multiple_choice",
             "semantic_role_labeling",
             "sequence_classification",

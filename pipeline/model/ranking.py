@@ -1,0 +1,134 @@
+"""The ranking of candidate texts by the LM head, with the prompt in front of every layer.
+
+The text before the candidates is read once. A forward pass then reads the tokens of many nodes,
+each after the cached keys and values of its text (see `pipeline.tasks.base.candidates`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from pipeline.model.generation import padded, prompted_body
+from pipeline.model.prompt import PromptBank
+from pipeline.model.prompted_model import PromptedModel
+from pipeline.tasks.base.candidates import Node, Question, Ranking, Search
+
+_dynamic_cache: type = DynamicCache  # transformers does not type it
+
+
+def no_signal() -> None:
+    """Do nothing before a forward pass: no other rank waits for it."""
+
+
+def rank(
+    model: PromptedModel,
+    questions: Sequence[Question],
+    task: int,
+    batch_tokens: int,
+    before_pass: Callable[[], object] = no_signal,
+) -> list[Ranking]:
+    """The ranking of each question, under the prompt of the task with index `task`.
+
+    A forward pass has at most `batch_tokens` tokens with padding and cached tokens, or one row.
+    `before_pass` is called before each forward pass.
+    """
+    with torch.no_grad():
+        texts = _Texts(model, [question.context for question in questions], task, before_pass)
+        searches = list(map(Search, questions, texts.first))
+        while rows := [
+            (number, node) for number, search in enumerate(searches) for node in search.next_nodes()
+        ]:
+            for start, stop in _slices(rows, texts.length, batch_tokens):
+                numbers, nodes = zip(*rows[start:stop], strict=True)
+                for number, node, values in zip(
+                    numbers, nodes, texts.after(numbers, nodes), strict=True
+                ):
+                    searches[number].open(node, values)
+    return [search.ranking() for search in searches]
+
+
+def read_text(model: PromptedModel, text: Sequence[int], task: int) -> None:
+    """Run a forward pass for a text, with no result."""
+    with torch.no_grad():
+        _Texts(model, [text], task, no_signal)
+
+
+def _slices(
+    rows: list[tuple[int, Node]], length: int, batch_tokens: int
+) -> Iterator[tuple[int, int]]:
+    """The bounds of the batches of `rows`, which are sorted so that the padding is short."""
+    rows.sort(key=lambda row: -len(row[1].inputs))
+    start = 0
+    while start < len(rows):
+        size = max(1, batch_tokens // (length + len(rows[start][1].inputs)))
+        yield start, min(start + size, len(rows))
+        start += size
+
+
+class _Texts:
+    """The texts [F] before the candidates, with their cached keys and values.
+
+    `first` [F] has the log-probabilities [V] of the token after each text. `length` is the number
+    of tokens of the longest text.
+    """
+
+    def __init__(
+        self,
+        model: PromptedModel,
+        texts: Sequence[Sequence[int]],
+        task: int,
+        before_pass: Callable[[], object],
+    ) -> None:
+        self._model, self._task, self._before_pass = model, task, before_pass
+        self._device = model.backbone.model.get_input_embeddings().weight.device
+        self.length = max(map(len, texts))
+        ids, self._mask = padded(texts, 0, model.backbone, left=True)
+        self._cache = _dynamic_cache()
+        positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
+        hidden = self._read(ids, self._mask, positions, self._cache)
+        self.first = self._log_probabilities(hidden[:, -1])
+
+    def after(self, numbers: Sequence[int], nodes: Sequence[Node]) -> Iterator[NDArray[np.float32]]:
+        """The log-probabilities [T, V] after each of the T tokens of a node, in its text.
+
+        `numbers` [R] are the indices of the texts of the nodes [R].
+        """
+        index = torch.tensor(numbers, device=self._device)
+        cache = _dynamic_cache(
+            [(layer.keys[index], layer.values[index]) for layer in self._cache.layers]
+        )
+        lengths = [len(node.inputs) for node in nodes]
+        longest = max(lengths)
+        ids = torch.tensor([[*n.inputs, *[0] * (longest - len(n.inputs))] for n in nodes])
+        # The padding on the right needs no mask, because no token before it attends to it.
+        mask = nn.functional.pad(self._mask[index], (0, longest), value=1)
+        start = self._mask[index].sum(dim=1, keepdim=True)
+        positions = start + torch.arange(longest, device=self._device)
+        hidden = self._read(ids, mask, positions, cache)
+        real = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
+        values = self._log_probabilities(hidden[real.to(self._device)])
+        return iter(np.split(values, np.cumsum(lengths)[:-1]))
+
+    def _read(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """The hidden states [B, T, C] of tokens [B, T] after those in the cache, which grows."""
+        self._before_pass()
+        is_bank = isinstance(self._model.prompt, PromptBank)
+        tasks = torch.full((len(ids),), self._task) if is_bank else self._task
+        hidden: Tensor = prompted_body(self._model, tasks)(
+            input_ids=ids.to(self._device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    def _log_probabilities(self, hidden: Tensor) -> NDArray[np.float32]:
+        """The log-probabilities [N, V] of the next token after hidden states [N, C]."""
+        logits = self._model.backbone.word_logits(hidden[None], None)[0]
+        values: NDArray[np.float32] = logits.log_softmax(dim=-1).cpu().numpy()
+        return values
