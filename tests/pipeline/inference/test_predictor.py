@@ -689,7 +689,7 @@ def test_a_verbalizer_loads_the_lm_head(
     asked: list[bool] = []
     inner = Backbone.load
     monkeypatch.setattr(
-        Backbone, "load", lambda folder, lm_head, *_: asked.append(lm_head) or inner(folder)
+        Backbone, "load", lambda folder, lm_head, *_, **__: asked.append(lm_head) or inner(folder)
     )
     heads = {
         "verbal": TaskHead(
