@@ -90,16 +90,21 @@ def _facts(source: str, folder: Path, backbone: "Backbone", tokenizer: "Tokenize
     from rich.table import Table
     from rich.text import Text
 
-    from pipeline.pretrained.families import FAMILIES
-
     family, name = backbone.family, backbone.config.model_type
     layers, _, heads, _, size = backbone.prompt_shape(1)
+    if backbone.is_encoder_decoder:
+        attention, stacks = "bidirectional in the encoder, causal in the decoder", "attentions"
+    else:
+        attention, stacks = "causal" if family.causal else "bidirectional", "layers"
     lines = {
         "family": f"{name}: "
-        + ("compared with a reference" if name in FAMILIES else "admitted by the checks below"),
-        "attention": f"{'causal' if family.causal else 'bidirectional'}, "
-        f"{family.positions} positions",
-        "size": f"{backbone.num_parameters:,} parameters, {layers} layers, hidden size "
+        + (
+            "admitted by the checks below"
+            if family.route == "traced"
+            else "compared with a reference"
+        ),
+        "attention": f"{attention}, {family.positions} positions",
+        "size": f"{backbone.num_parameters:,} parameters, {layers} {stacks}, hidden size "
         f"{backbone.hidden_size}",
         "deep prompt": f"{layers * 2 * heads * size:,} values per virtual token "
         f"({heads} key/value heads of size {size})",

@@ -159,6 +159,11 @@ def _check_fits(
         for name, value in expected.items()
         if getattr(config, name) != value
     ]
+    if config.backbone.decoder != backbone.is_encoder_decoder:
+        problems.append(
+            f"backbone.decoder is {config.backbone.decoder}, but the backbone is loaded "
+            f"{'with' if backbone.is_encoder_decoder else 'without'} its decoder"
+        )
     same_source = config.backbone.source == params.source
     if (config.backbone.sha256, params.sha256) != (None, None):
         same_source = config.backbone.sha256 == params.sha256

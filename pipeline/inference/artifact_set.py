@@ -122,8 +122,9 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
             problems.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
         if params is not None and _differ(config.backbone, params):
             problems.append(
-                f"{folder}: made for backbone {_described(config.backbone)}, but "
-                f"{artifacts[0].folder} for {_described(params)}; load them separately"
+                f"{folder}: made for backbone {config.backbone.source} (sha256 "
+                f"{config.backbone.sha256}), but {artifacts[0].folder} for {params.source} (sha256 "
+                f"{params.sha256}); load them separately"
             )
         problems += [
             f"{folder}: head {name!r} is also in {folder_of_head[name]}; load only one of the two, "
@@ -179,20 +180,13 @@ def _unknown_rules(folder: Path, config: ArtifactConfig) -> list[str]:
 
 
 def _differ(first: BackboneParams, second: BackboneParams) -> bool:
-    """Whether the weights differ, or only one has the decoder.
+    """Whether the weights differ.
 
     Compares hashes if known, because two folders may hold the same files.
     """
-    if first.decoder != second.decoder:
-        return True
     if (first.sha256, second.sha256) == (None, None):
         return first.source != second.source
     return first.sha256 != second.sha256
-
-
-def _described(params: BackboneParams) -> str:
-    part = ", with its decoder" if params.decoder else ""
-    return f"{params.source} (sha256 {params.sha256}{part})"
 
 
 def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:

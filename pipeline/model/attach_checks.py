@@ -205,12 +205,7 @@ def _check_own_keys(backbone: CheckedModel, first: list[int]) -> Check:
     text has only one token.
     """
     family = backbone.family
-    exact = not (
-        family.causal
-        or family.route == "patched"
-        or family.encoder_only
-        or family.route == "two stacks"
-    )
+    exact = not (family.causal or family.encoder_only or family.route in ("patched", "two stacks"))
     text = first if exact else first[:1]
     copied = backbone.run_rows([text], LayerPrompts(_keys_of(backbone, text)))
     failure = "a prompt with the keys of the text itself has an effect"

@@ -64,10 +64,10 @@ def attend(
     `query` [B, heads, T, D], `key` and `value` [B, H, T, D]. `attention_mask`
     [B or 1, heads or 1, T, T] is boolean, or is added to the scores. In a cross-attention, the keys
     and values are those of the source, of another length. `layer` is the index of the layer (None:
-    see `_layer_index`). The function fills `recorded_key_values` and
-    `prompt_attention` if they are not None. `position_bias` [B or 1, heads, T, T] is added to the
-    scores of the text; a prompt has no distance to the text, so its columns get no bias. `softcap`
-    is the limit of the scores in Gemma 2. Returns the output [B, T, heads, D] and None.
+    see `_layer_index`). The function fills `recorded_key_values` and `prompt_attention` if they are
+    not None. `position_bias` [B or 1, heads, T, T] is added to the scores of the text; a prompt has
+    no distance to the text, so its columns get no bias. `softcap` is the limit of the scores in
+    Gemma 2. Returns the output [B, T, heads, D] and None.
     """
     if position_bias is not None:
         attention_mask = create_position_bias_mask(position_bias, attention_mask, False, query, key)

@@ -16,8 +16,8 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
 )
 
-from pipeline.errors import UserError
 from pipeline.model.attention import with_modules
+from pipeline.pretrained.families import decoder_start
 
 
 class IdentityBody(nn.Module):
@@ -82,11 +82,7 @@ class EncoderDecoder(nn.Module):
         self.config: Any = model.config
         self.encoder, self.decoder = model.get_encoder(), model.get_decoder()
         self._supports_sdpa: bool = model._supports_sdpa
-        if getattr(self.config, "decoder_start_token_id", None) is None:
-            raise UserError(
-                f"backbone: the config.json of this {self.config.model_type!r} model has no "
-                "decoder_start_token_id, the first token of each target; add it"
-            )
+        self.start_token_id = decoder_start(self.config)
 
     def get_input_embeddings(self) -> Any:
         """The embeddings of the encoder; those of the decoder have the same weights."""
@@ -104,9 +100,7 @@ class EncoderDecoder(nn.Module):
         `input_ids`, `attention_mask` and `token_type_ids` are [B, T], padded on the right.
         `source_prefix` [P, E] precedes the input embeddings of the encoder.
         """
-        rows = split_rows(
-            input_ids, attention_mask, token_type_ids, self.config.decoder_start_token_id
-        )
+        rows = split_rows(input_ids, attention_mask, token_type_ids, self.start_token_id)
         source, source_mask = self.encode(rows.source_ids, rows.source_mask, source_prefix)
         hidden = self.decoder(
             input_ids=rows.target_ids,

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
@@ -177,7 +178,7 @@ def _start_of_text(
     num_beams: int,
 ) -> _Start:
     """The loop of a decoder. The sources are padded on the left."""
-    input_ids, mask = padded(sources, fill, model.backbone, left=True)
+    input_ids, mask = padded(sources, fill, model.backbone, "left")
     inputs = {"input_ids": input_ids, "attention_mask": mask}
     return _language_model(model, tasks, num_beams).generate, inputs, input_ids.shape[1]
 
@@ -191,23 +192,17 @@ def _start_of_decoder(
 ) -> _Start:
     """The loop of an encoder-decoder, after a forward pass of its encoder."""
     backbone = model.backbone
-    start_token_id = backbone.config.decoder_start_token_id
-    cuts = [len(row) - 1 - list(row)[::-1].index(start_token_id) for row in sources]
-    source_ids, mask = padded(
-        [row[:cut] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
-    )
-    target_ids, _ = padded(
-        [row[cut:] for row, cut in zip(sources, cuts, strict=True)], fill, backbone
-    )
-    prompts, vectors = _layer_prompts(model, tasks), None
-    if isinstance(model.prompt, SoftPrompt):
-        vectors = model.prompt()
+    start_token_id = backbone.model.start_token_id
+    count = sources[0][::-1].index(start_token_id) + 1  # the same in all sources
+    source_ids, mask = padded([row[:-count] for row in sources], fill, backbone)
+    target_ids, _ = padded([row[-count:] for row in sources], fill, backbone)
+    prompts = _layer_prompts(model, tasks)
     states, mask = backbone.call_model(
         _arguments(prompts),
         backbone.model.encode,
         source_ids=source_ids,
         source_mask=mask,
-        source_prefix=vectors,
+        source_prefix=model.prompt() if isinstance(model.prompt, SoftPrompt) else None,
     )
     head: Any = backbone.lm_head
     language_model = _with_own_defaults(head.with_body(backbone.model))
@@ -217,27 +212,18 @@ def _start_of_decoder(
         "attention_mask": mask,
         "decoder_input_ids": target_ids,
     }
-    write = partial(
-        backbone.call_model, _arguments(_repeat(prompts, num_beams)), language_model.generate
-    )
-    return write, inputs, target_ids.shape[1]
+    repeated = _arguments(_repeat(prompts, num_beams))
+    return partial(backbone.call_model, repeated, language_model.generate), inputs, count
 
 
 def padded(
-    rows: Sequence[Sequence[int]], fill: int, backbone: Backbone, left: bool = False
+    rows: Sequence[Sequence[int]], fill: int, backbone: Backbone, side: str = "right"
 ) -> tuple[Tensor, Tensor]:
-    """The ids and the mask [B, T] of texts, padded on the right, or on the left."""
+    """The ids and the mask [B, T] of texts, padded on one side."""
     device = backbone.model.get_input_embeddings().weight.device
-    length = max(map(len, rows))
-    padding = [length - len(row) for row in rows]
-    ids, mask = (
-        [
-            [pad] * count + values if left else values + [pad] * count
-            for values, count in zip(lists, padding, strict=True)
-        ]
-        for lists, pad in ((map(list, rows), fill), (([1] * len(row) for row in rows), 0))
-    )
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    ids = [torch.tensor(row, device=device) for row in rows]
+    mask = [torch.ones_like(row) for row in ids]
+    return pad_sequence(ids, True, fill, side), pad_sequence(mask, True, 0, side)
 
 
 def _until(ids: list[int], end: int) -> list[int]:

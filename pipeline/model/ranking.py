@@ -86,7 +86,7 @@ class _Texts:
         self._model, self._task, self._before_pass = model, task, before_pass
         self._device = model.backbone.model.get_input_embeddings().weight.device
         self.length = max(map(len, texts))
-        ids, self._mask = padded(texts, 0, model.backbone, left=True)
+        ids, self._mask = padded(texts, 0, model.backbone, "left")
         self._cache = _dynamic_cache()
         positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
         hidden = self._read(ids, self._mask, positions, self._cache)

@@ -8,7 +8,7 @@ model.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import UserError
 
@@ -190,6 +190,20 @@ def family_of(model_type: str, decoder: bool = False) -> Family:
         causal=_TRACED_CAUSAL.get(model_type, _has_only_causal_head(model_type)),
         first_position=_TRACED_FIRST_POSITION.get(model_type, 0),
     )
+
+
+def decoder_start(config: Any) -> int:
+    """The id of the first token that the decoder of an encoder-decoder reads, by its `config`.
+
+    Raises UserError if the config has none.
+    """
+    token_id = getattr(config, "decoder_start_token_id", None)
+    if token_id is None:
+        raise UserError(
+            f"backbone: the config.json of this {config.model_type!r} model has no "
+            "decoder_start_token_id, the first token of each target; add it"
+        )
+    return int(token_id)
 
 
 def _has_only_causal_head(model_type: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
-from pipeline.pretrained.families import family_of
+from pipeline.pretrained.families import decoder_start, family_of
 
 MAX_CACHED_WORDS = 200_000  # enough for the vocabulary of most corpora
 WORDS_PER_LINE = 64  # tokenized as one sentence, at little more than the cost of one word
@@ -38,7 +38,7 @@ class Tokenizer:
     def __init__(self, folder: Path, decoder: bool = False) -> None:
         """Load the tokenizer; with `decoder`, that of a whole encoder-decoder.
 
-        Raises UserError if `folder` has no fast tokenizer.
+        Raises UserError if `folder` has no fast tokenizer, or no such model.
         """
         # Otherwise tokenizers warns in every process that is forked after this one used it.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -74,7 +74,7 @@ class Tokenizer:
         self._has_unknown = unknown is not None and unknown != end
         self.pad_token_id = int(pretrained.pad_token_id or 0)
         family = family_of(config.model_type, decoder)
-        self.target_prefix = [int(config.decoder_start_token_id), *self.prefix] if decoder else []
+        self.target_prefix = [decoder_start(config), *self.prefix] if decoder else []
         self.causal = family.causal
         self.mask_token_id: int | None = None if family.causal else pretrained.mask_token_id
         positions = getattr(config, "max_position_embeddings", None) or pretrained.model_max_length

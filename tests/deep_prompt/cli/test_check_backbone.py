@@ -8,6 +8,7 @@ import pytest
 from deep_prompt.cli.main import main
 from pipeline.files import sha256
 from tests.conftest import SHA256
+from tests.support.small_project import make_encoder_decoder
 
 if TYPE_CHECKING:
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -40,6 +41,22 @@ def test_a_known_family_is_described(capsys: pytest.CaptureFixture[str]) -> None
     ):
         assert fact in text
     assert text.endswith(f"backbone: {{source: '{MINILM}', sha256: {SHA256}}}\n")
+
+
+def test_a_whole_encoder_decoder_is_described(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    digest = make_encoder_decoder(tmp_path, ["a text"], "t5")
+    main(["check-backbone", f"folder:{tmp_path}", "--decoder", "--lm-head"])
+    text = capsys.readouterr().out
+    for fact in (
+        "t5: compared with a reference",
+        "bidirectional in the encoder, causal in the decoder",
+        "6 attentions, hidden size 32",
+    ):
+        assert fact in " ".join(text.replace("│", " ").split())
+    assert text.endswith(f"sha256: {digest}, decoder: true}}\n")
+    assert "2 layers, hidden size 32" in output(capsys, f"folder:{tmp_path}")
 
 
 def folder_of(model_type: str, tokenizer: "Tokenizer", folder: Path) -> Path:

@@ -219,6 +219,10 @@ def test_an_artifact_is_replaced_as_a_whole(tmp_path: Path) -> None:
             {"backbone": BackboneParams("folder:models/tiny", "b" * 64)},
             ["made for backbone folder:models/tiny", "b" * 64, "a" * 64],
         ),
+        (
+            {"backbone": dataclasses.replace(SOURCE, decoder=True)},
+            ["backbone.decoder is True, but the backbone is loaded without its decoder"],
+        ),
         ({"position_offset": -1}, ["position_offset is -1; it cannot be negative"]),
         (
             {"first_layer": 1},

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.mixing.batches import collate
 from pipeline.model import attention
+from pipeline.model.attention_mass import AttentionMass
 from pipeline.model.backbone import Backbone, quiet_transformers
 from pipeline.model.encoder_decoder import EncoderDecoder
 from pipeline.model.heads import Heads
@@ -307,6 +308,32 @@ def test_int8_weights_are_within_the_bound(family: str, tmp_path: Path) -> None:
     backbone = Backbone.load(tmp_path, lm_head=True, precision="int8", decoder=True)
     assert backbone.checks[-1].name == "prompt gradients in float32"
     assert backbone.checks[-1].passed
+
+
+def test_attention_to_the_prompt_is_averaged_over_the_tokens_that_attend() -> None:
+    """A source attends in the encoder, a target in the decoder."""
+    backbone = backbone_of("bart")
+    prompt, attention_by_layer = prompt_of(backbone), dict[int, Tensor]()
+    ids, mask, types = inputs_of(ROWS[:3])
+    backbone(ids, mask, types, prompt(), attention_by_layer)
+    masks = backbone.query_masks(mask, types)
+    lengths = [[7, 2, 3]] * ENCODER_LAYERS + [[2, 6, 1]] * (2 * DECODER_LAYERS)
+    assert [layer.sum(1).tolist() for layer in masks] == lengths
+    together = AttentionMass()
+    together.add(attention_by_layer, masks)
+    rows = [AttentionMass() for _ in ROWS[:3]]
+    for row, mass in zip(ROWS, rows, strict=False):
+        ids, mask, types = inputs_of([row])
+        attention_by_layer.clear()
+        backbone(ids, mask, types, prompt(), attention_by_layer)
+        mass.add(attention_by_layer, backbone.query_masks(mask, types))
+    for layer, values in together.mean().items():
+        counts = torch.tensor(lengths[layer], dtype=torch.float64)
+        alone = torch.tensor([mass.mean()[layer] for mass in rows], dtype=torch.float64)
+        expected = (counts[:, None] * alone).sum(0) / counts.sum()
+        torch.testing.assert_close(
+            torch.tensor(values, dtype=torch.float64), expected, rtol=1e-5, atol=0.0
+        )
 
 
 def test_checkpoints_of_p_tuning_v2_are_refused() -> None:
