@@ -42,6 +42,7 @@ SUBJECT, OBJECT = "[X]", "[Y]"
 MAX_OBJECT_TOKENS = 24  # with the rest of the template
 MIN_TEXT_TOKENS = 8  # before an object
 NUM_SHOWN = 3  # objects in a sample
+MAX_TREES = 64  # of candidates in memory: one per form of templates
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class KnowledgeProbing(
 
     A label is "relation=object" or "relation=template". The classes have those of all splits, so
     they are the candidates; as a set, they do not tell which subject an object belongs to. They are
-    in the order of their frequency in the training split, so the first object of a relation is its
-    majority object. An object has at most `max_answer_length` sub-words with the text after it.
+    in the order of their frequency in the training split, and by name, so the first object of a
+    relation is its majority object. An object has at most `max_answer_length` sub-words with the
+    text after it.
     """
 
     example_type = Example
@@ -468,51 +470,51 @@ def _cloze(template: str) -> _Cloze:
     return _Cloze(text, before[len(text) :], after.rstrip())
 
 
-class _Tree(NamedTuple):
+class _Tree:
     """All objects as candidates after templates of one form.
 
     `tokens` has the token of each object that has only one.
     """
 
-    candidates: Candidates
-    tokens: list[int | None]
+    def __init__(self, encoded: Sequence[_Encoded]) -> None:
+        self.candidates = Candidates([answer.ids for answer in encoded])
+        self.tokens = [
+            answer.ids[0] if answer.num_object_tokens == 1 else None for answer in encoded
+        ]
+        self._groups: dict[str, Group] = {}
+
+    def group(self, relation: str, numbers: Sequence[int]) -> Group:
+        """The candidates of a relation, which have these numbers."""
+        if relation not in self._groups:
+            self._groups[relation] = Group(numbers, self.candidates.nodes_of(numbers))
+        return self._groups[relation]
 
 
 class _Catalog:
     """The candidates of the classes. Templates of the same form share a tree."""
 
     def __init__(self, classes: tuple[str, ...], tokenizer: "Tokenizer") -> None:
-        self._tokenizer = tokenizer
-        self._classes, self._relations = classes, _relations(classes)
+        self._tokenizer, self._classes = tokenizer, classes
         self._objects = _all_objects(classes)
         self._numbers = {name: number for number, name in enumerate(self._objects)}
-        self._trees: dict[tuple[str, str, str], _Tree] = {}
-        self._groups: dict[tuple[str, tuple[str, str, str]], Group] = {}
+        self._tree = lru_cache(maxsize=MAX_TREES)(self._make_tree)
 
     def question(self, example: Example, context: Sequence[int]) -> Question:
         """The question of a fact after the tokens `context`."""
-        cloze = _cloze(_template_of(example, self._classes))
-        tree, key = self._tree(cloze), (example.relation, cloze.form)
-        if key not in self._groups:
-            numbers = [self._numbers[name] for name in self._relations[example.relation].objects]
-            self._groups[key] = Group(numbers, tree.candidates.nodes_of(numbers))
+        tree = self._tree(*_cloze(_template_of(example, self._classes)).form)
+        objects = _relations(self._classes)[example.relation].objects
         gold = self._numbers.get(example.object)
         return Question(
             context,
             tree.candidates,
-            self._groups[key],
+            tree.group(example.relation, [self._numbers[name] for name in objects]),
             gold,
             None if gold is None else tree.tokens[gold],
         )
 
-    def _tree(self, cloze: _Cloze) -> _Tree:
-        if cloze.form not in self._trees:
-            encoded = _encode([cloze] * len(self._objects), self._objects, self._tokenizer)
-            self._trees[cloze.form] = _Tree(
-                Candidates([answer.ids for answer in encoded]),
-                [answer.ids[0] if answer.num_object_tokens == 1 else None for answer in encoded],
-            )
-        return self._trees[cloze.form]
+    def _make_tree(self, last: str, space: str, after: str) -> _Tree:
+        clozes = [_Cloze(last, space, after)] * len(self._objects)
+        return _Tree(_encode(clozes, self._objects, self._tokenizer))
 
 
 @lru_cache(maxsize=4)
