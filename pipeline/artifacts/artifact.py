@@ -213,7 +213,8 @@ def _weights_problems(expected: RandomWeights | None, actual: RandomWeights | No
         return []
     return [
         f"{actual.versions} on this machine draw other random weights from seed {actual.seed} than "
-        f"{expected.versions} in its training; install those versions, or make the artifact again"
+        f"{expected.versions} in its training; install those versions, use a CPU with the same "
+        "instructions (AVX2 or not), or make the artifact again"
     ]
 
 

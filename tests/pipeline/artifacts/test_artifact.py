@@ -118,7 +118,8 @@ def test_an_artifact_and_a_backbone_with_other_random_weights_are_refused(tmp_pa
     (problem,) = refuse(lambda: load_prompt(tmp_path, changed, SOURCE, tiny.random_backbone()))
     assert problem == (
         f"{tmp_path}: {weights.versions} on this machine draw other random weights from seed 0 "
-        "than torch 1.0 in its training; install those versions, or make the artifact again"
+        "than torch 1.0 in its training; install those versions, use a CPU with the same "
+        "instructions (AVX2 or not), or make the artifact again"
     )
 
 
