@@ -48,7 +48,12 @@ SLOW = (
     "serve_process",
     "notebooks",
     "new_kind",
+    "encoder_decoder_task",
+    "knowledge_task",
+    "dialogue_tasks",
     "text_task",
+    "problems",
+    "gguf",
     "code_hash",
     "benchmarks",
 )
