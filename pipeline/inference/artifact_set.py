@@ -143,6 +143,17 @@ def common_precision(artifacts: Sequence[ServedArtifact]) -> Precision:
     return precisions.pop() if len(precisions) == 1 else "float32"
 
 
+def precision_warnings(artifacts: Sequence[ServedArtifact]) -> list[str]:
+    """One line for each artifact that does not compute in the precision of its training."""
+    precision = common_precision(artifacts)
+    return [
+        f"{artifact.folder}: trained in {artifact.config.precision}, but computes in {precision}, "
+        "because the precisions of the artifacts differ; load it alone, or give dtype"
+        for artifact in artifacts
+        if artifact.config.precision != precision
+    ]
+
+
 def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
     """One line for each fact that a user must know before relying on the predictions."""
     warnings: list[str] = []

@@ -15,6 +15,7 @@ from pipeline.inference.artifact_set import (
     check_compatible,
     common_precision,
     merge_heads,
+    precision_warnings,
     read_artifacts,
     warnings_of,
 )
@@ -70,7 +71,10 @@ def load(
         random_seed=config.random_seed,
     )
     windows = (max_length, stride)
-    return _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
+    predictor = _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
+    if dtype is None:
+        predictor.warnings += precision_warnings(served)
+    return predictor
 
 
 def load_beside(
