@@ -38,7 +38,13 @@ class PromptedTransformer(nn.Module):
         return self
 
     def gradient_checkpointing_enable(self, **_: Any) -> None:
-        """Recompute each layer in the backward pass: less memory, about a third more time."""
+        """Recompute each layer in the backward pass: less memory, about a third more time.
+
+        It turns off the cache of keys and values, which a recomputed layer would extend again.
+        """
+        for module in self.model.modules():  # Encoder and decoder have configs of their own.
+            if hasattr(getattr(module, "config", None), "use_cache"):
+                module.config.use_cache = False
         checkpoint_layers(self.model.base_model, self.family)
 
 

@@ -18,8 +18,8 @@ END = 2  # the id of the end token
 def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]:
     """Random windows of 5 to 14 tokens. The labels are a function of the tokens.
 
-    Those of a "language_model" are the tokens after the first three. Those of a "target" are too,
-    and these tokens are the target of an encoder-decoder.
+    Those of a "language_model" are the tokens after the first three. Those of a "target" are too;
+    there, the third token is the first one of the target of a BART.
     """
     generator = np.random.default_rng(seed)
     windows = []
@@ -30,7 +30,9 @@ def features(kind: str, rows: int, seed: int, classes: int = 3) -> list[Feature]
         labels = [ids[position] % classes for position in positions]
         if kind in ("language_model", "target"):
             positions, labels = list(range(2, length)), [*ids[3:], END]
-        types = [0, 0] + [int(kind == "target")] * (length - 2)
+        types = [0] * length
+        if kind == "target":
+            ids[2], types[2:] = END, [1] * (length - 2)
         if kind == "positions":
             start = int(generator.integers(0, len(positions)))
             labels = [start, int(generator.integers(start, len(positions)))]

@@ -154,10 +154,20 @@ def test_accelerate_trains_the_prompt() -> None:
     assert losses[2] < losses[0]
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("bart", "ForSeq2SeqLM"),
+        ("bert", "ForTokenClassification"),
+        ("llama", "ForCausalLM"),
+        ("t5", "ForSeq2SeqLM"),
+    ],
+)
+def test_gradient_checkpointing_changes_no_gradient(family: str, kind: str) -> None:
+    """Also in models with a cache, which is on by default."""
     gradients = []
     for checkpointed in (False, True):
-        prompted = attach(model_of("bert"), 4)
+        prompted = attach(model_of(family, kind), 4)
         if checkpointed:
             prompted.gradient_checkpointing_enable()
         prompted(**batch()).loss.backward()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from pipeline.interop.peft import lora_to_peft
 from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.mixing.batches import collate
 from pipeline.model import attention
@@ -347,6 +348,8 @@ def test_lora_reaches_all_attentions(family: str) -> None:
     backbone = tiny.encoder_decoder(family)
     add_lora(backbone, rank=2, alpha=4.0, seed=0)
     assert len(lora_factors(backbone)) == 2 * 2 * LAYERS
+    with pytest.raises(UserError, match="were not compared with those of peft"):
+        lora_to_peft(Path("adapter"), backbone, "base")
 
 
 @pytest.mark.parametrize("second", ["language_model", "positions"])
