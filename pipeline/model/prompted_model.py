@@ -68,6 +68,9 @@ class PromptedModel(nn.Module):
         kinds, label_token_ids = self.heads.kinds, self.heads.label_token_ids
         if isinstance(tasks, int):
             if kinds[tasks] not in LM_HEADS:
+                if _is_partitioned(self.backbone.lm_head):
+                    # The ranks gather its weights together, and another rank may use it.
+                    logits = logits + self.backbone.word_logits(hidden[:1, :1], None).sum() * 0
                 return logits
             words = label_token_ids[tasks] if kinds[tasks] == "verbalizer" else None
             # Add 0 * logits, so the parameters of the heads have a gradient in every micro-batch.
@@ -101,3 +104,8 @@ class PromptedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])
+
+
+def _is_partitioned(module: nn.Module | None) -> bool:
+    """Whether ZeRO 3 partitions weights of a module among the ranks."""
+    return module is not None and any(hasattr(weight, "ds_id") for weight in module.parameters())

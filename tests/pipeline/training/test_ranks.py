@@ -115,7 +115,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"predict-{stage.replace(' ', '-')} multitask {stage} predict"
             for stage in ("0", "3", "3 offload")
         ),
-        "text-0 multitask 0 text",
+        *(f"text-{stage} multitask {stage} text" for stage in ("0", "3")),
         *(f"text-{stage}-predict multitask {stage} predict text" for stage in ("0", "3")),
         "separate multitask 0 separate",
         "2-to-1 multitask 0 until=4",
@@ -264,7 +264,8 @@ def test_two_ranks_train_a_mixture_with_generated_text_like_a_single_process(
     with process_group(Ranks(), 60):
         model, run = one_rank.run(tmp_path, Ranks(), "multitask", text=True)
     values = {name: value.detach().clone() for name, value in model.trainable_state().items()}
-    assert_same(two_ranks / "text-0", 2, (values, run, []))
+    for stage in ("0", "3"):
+        assert_same(two_ranks / f"text-{stage}", 2, (values, run, []))
 
 
 @pytest.mark.parametrize("stage", ["0", "3", "3 offload"])
