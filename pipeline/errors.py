@@ -82,6 +82,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; use one of {', '.join(known)}" if known else "; there are none to choose from"
 
 
+def listed(names: Iterable[str], limit: int) -> str:
+    """The first `limit` names for a message, and the number of the others."""
+    names = list(names)
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
 class Problem(NamedTuple):
     """A problem in some input.
 

@@ -4,13 +4,12 @@ import dataclasses
 import json
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.arguments import artifact
 from pipeline.arms import ARMS
-from pipeline.errors import UserError
+from pipeline.errors import UserError, listed
 from stages.runtime.entry import size_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
@@ -81,7 +80,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         if head.max_answer_length:
             details += f"; answers of at most {head.max_answer_length} tokens"
         details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
-        classes = f", {len(head.classes)} {head.kind}: {_listed(head.classes)}"
+        classes = f", {len(head.classes)} {head.kind}: {listed(head.classes, MAX_LISTED_CLASSES)}"
         lines.append((f"task {name}", f"{head.type}{classes if head.classes else ''}{details}"))
     lines += [
         (f"file {path.name}", size_of(path))
@@ -94,12 +93,6 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         # A Text shows "[...]" in a value as it is, not as markup.
         table.add_row(Text(name, no_wrap=True), Text(value, overflow="fold"))
     return table
-
-
-def _listed(classes: Sequence[str]) -> str:
-    """The names of classes; of the many of a task that ranks candidates, the first only."""
-    more = len(classes) - MAX_LISTED_CLASSES
-    return ", ".join(classes[:MAX_LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _describe_prompt(config: "ArtifactConfig") -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pipeline.arms import ARMS
 from pipeline.artifacts.config import ArtifactConfig
-from pipeline.errors import UserError
+from pipeline.errors import UserError, listed
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -36,6 +36,8 @@ from pipeline.model.scale_shift import by_module, new_scale_shift
 from pipeline.params import BackboneParams
 from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.tasks.base.task import LM_HEADS
+
+MAX_LISTED_CLASSES = 200  # in a message
 
 
 def save_artifact(folder: Path, model: PromptedModel, config: ArtifactConfig) -> None:
@@ -319,10 +321,13 @@ def load_heads(
                 "make the artifact again"
             )
         if config.heads[name].classes != task_classes:
-            head_classes = ", ".join(config.heads[name].classes)
+            head_classes, data_classes = (
+                listed(names, MAX_LISTED_CLASSES)
+                for names in (config.heads[name].classes, task_classes)
+            )
             raise UserError(
                 f"{folder}/config.json: the classes of {name!r} are {head_classes}, but those of "
-                f"the data are {', '.join(task_classes)}; make the artifact again"
+                f"the data are {data_classes}; make the artifact again"
             )
         if config.heads[name].kind in LM_HEADS:
             continue

@@ -35,7 +35,7 @@ ROW_GROUP_SIZE = 4096  # examples; the maximum of a chunk in memory
 
 # Columns next to those of the example. `_number` counts the rows of a chunk, including rejected
 # rows; `_has_id` is whether the raw row has an id; the last three are hashes of the id, the inputs
-# and the outputs.
+# (`Task.identity`) and the outputs.
 BOOKKEEPING_COLUMNS = (
     pa.field("_where", pa.string()),
     pa.field("_split", pa.int8()),
@@ -252,7 +252,7 @@ class _Writer:
                 "_number": number,
                 "_has_id": has_id,
                 "_id": blake2b(record["id"]),
-                "_input": blake2b([record[name] for name in self._task.inputs]),
+                "_input": blake2b([record[name] for name in self._task.identity]),
                 "_output": blake2b([record[name] for name in self._task.outputs], 8),
             }
         )

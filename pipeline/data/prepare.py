@@ -8,7 +8,7 @@ more than one of them in memory.
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -44,7 +44,7 @@ from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
 from pipeline.data.readers.saved_datasets import folder_problem
 from pipeline.data.recipe import Recipe
 from pipeline.data.word_rules import measure_words
-from pipeline.errors import WARNINGS, Problems, UserError
+from pipeline.errors import WARNINGS, Problems, UserError, listed
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from pipeline.tasks import code_of, task_named
@@ -454,8 +454,8 @@ def _check_annotations(recipe: Recipe, split: str, counts: _Counts, problems: Pr
     absent = [label for label in expected if not counts.labels[split][label]]
     num_found = len(expected) - len(absent)
     fact = (
-        f"split {split!r}: none of the labels ({_listed(absent)}) occurs in {counts.rows[split]} "
-        "rows, so nothing can be"
+        f"split {split!r}: none of the labels ({listed(absent, MAX_LISTED_NAMES)}) occurs in "
+        f"{counts.rows[split]} rows, so nothing can be"
     )
     remedy = "correct labels, options or files, or set allow:"
     if expected and split == "train" and num_found < task.min_train_labels:
@@ -511,8 +511,9 @@ def _check_unused_labels(recipe: Recipe, counts: _Counts, problems: Problems) ->
         if label not in found:
             problems.add(
                 recipe.location,
-                f"label {label!r} never occurs; the corpus has {_listed(found) or 'no label'}: "
-                "correct the label, or remove it from labels",
+                f"label {label!r} never occurs; the corpus has "
+                f"{listed(found, MAX_LISTED_NAMES) or 'no label'}: correct the label, or remove it "
+                "from labels",
                 "unused-label",
             )
         elif train and not test and is_scored:
@@ -544,13 +545,6 @@ def _check_files(corpus: _Corpus, problems: Problems) -> None:
                 "sentences, separate them, e.g. by blank lines",
                 "long-sentence",
             )
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first names, for a message."""
-    names = list(names)
-    more = len(names) - MAX_LISTED_NAMES
-    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _empty_carved_split_message(corpus: _Corpus, counts: _Counts, split: str) -> str:

@@ -136,6 +136,11 @@ class KnowledgeProbing(
         """The task with another maximum length of objects. All metrics are always computed."""
         return KnowledgeProbing(max_answer_length or self.max_answer_length)
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns of a fact: a subject may have several objects."""
+        return ("subject", "relation", "object")
+
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """The problems of a recipe's labels: the candidates are those of the rows."""
         return ["the task takes its candidates from the rows; remove the key"] if labels else []

@@ -34,7 +34,7 @@ source: made here
 reader: trex_jsonl
 options: {relations: [%s]}
 files: {train: train.jsonl, validation: dev.jsonl, test: test.jsonl}
-allow: [conflicting-labels, shared-row]
+allow: [shared-row]
 """
 STAGES = (
     *(f"prepare {name}" for name in OBJECTS),

@@ -148,6 +148,11 @@ class Task(ABC, Generic[E, P, R]):
         return self
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns of which no two splits may have the same values. By default, the inputs."""
+        return self.inputs
+
+    @property
     def query_keys(self) -> tuple[str, ...]:
         """The keys that a row must have for a prediction."""
         return tuple(self.row_keys.inputs)
