@@ -89,7 +89,7 @@ def _suites(
 def _consistency(subject: Subject, tokenizer: Tokenizer) -> dict[str, Any]:
     """The consistency of the answers to paraphrases, with the prompt of the model and without.
 
-    Empty if the kind of task has no paraphrases.
+    A model without a prompt has no value with it. Empty if the kind of task has no paraphrases.
     """
     test, task = subject.test, subject.test.task
     if not isinstance(task, HasParaphrases):
@@ -110,10 +110,9 @@ def _consistency(subject: Subject, tokenizer: Tokenizer) -> dict[str, Any]:
             predictions = test.task.predictions(split.examples, subject.decoded(split), {})
             return consistency(paraphrases, task.answers(predictions))
 
-        scores = {"with_prompt": measured()}
-        if subject.model.prompt is not None:
-            with without_prompt(subject.model):
-                scores["without_prompt"] = measured()
+        scores = {"with_prompt": measured()} if subject.model.prompt is not None else {}
+        with without_prompt(subject.model):
+            scores["without_prompt"] = measured()
     for name, score in scores.items():
         value = "no pair" if score is None else f"{score:.2f} % of pairs of paraphrases agree"
         log(f"{name.replace('_', ' ')}: {value}")

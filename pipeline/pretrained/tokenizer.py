@@ -38,7 +38,8 @@ class Tokenizer:
     def __init__(self, folder: Path, decoder: bool = False) -> None:
         """Load the tokenizer; with `decoder`, that of a whole encoder-decoder.
 
-        Raises UserError if `folder` has no fast tokenizer, or no such model.
+        Raises UserError if `folder` has no fast tokenizer, or no such model, or if the first token
+        of the decoder also begins each text.
         """
         # Otherwise tokenizers warns in every process that is forked after this one used it.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -74,12 +75,12 @@ class Tokenizer:
         self._has_unknown = unknown is not None and unknown != end
         self.pad_token_id = int(pretrained.pad_token_id or 0)
         family = family_of(config.model_type, decoder)
-        self.target_prefix = [decoder_start(config), *self.prefix] if decoder else []
+        self.target_prefix = self._target_prefix(folder, config) if decoder else []
         self.causal = family.causal
         self.mask_token_id: int | None = None if family.causal else pretrained.mask_token_id
         positions = getattr(config, "max_position_embeddings", None) or pretrained.model_max_length
         self.max_length = int(positions) - family.first_position
-        if self.causal:
+        if self.causal or decoder:
             separator = [self.unk_token_id if end is None else int(end)]
             self.middle, self.suffix = self.middle or separator, self.suffix or separator
         self._pieces: dict[str, list[int]] = {}
@@ -91,6 +92,16 @@ class Tokenizer:
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         text = f"{self._fast.to_str()}\n{sorted(public.items())}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _target_prefix(self, folder: Path, config: Any) -> list[int]:
+        start = decoder_start(config)
+        if start in self.prefix:  # `generate` finds the target by this token.
+            raise UserError(
+                f"{folder}: decoder_start_token_id of config.json is {start}, which also begins "
+                "each text of the tokenizer, so a target has no first token of its own; use "
+                "another backbone"
+            )
+        return [start, *self.prefix]
 
     def _template(self) -> tuple[list[int], list[int], list[int], int]:
         pair = self._fast.encode("a", "a")

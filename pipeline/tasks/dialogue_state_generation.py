@@ -75,11 +75,14 @@ class DialogueStateGeneration(GenerationTask[Example, GeneratedState]):
     metric_titles: ClassVar[Mapping[str, str]] = {
         "joint_goal_accuracy": "joint goal accuracy",
         "turn_request_accuracy": "turn request accuracy",
+        "values_of_other_slots": "predicted values of other slots",
     }
     glossary: ClassVar[Mapping[str, str]] = {
         "joint goal accuracy": "The percentage of turns after which all slots have the right "
         "value, and no other slot has one.",
         "turn request accuracy": "The percentage of turns whose requests are all right.",
+        "predicted values of other slots": "The number of predicted values of slots that no turn "
+        "of the split has.",
     }
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
@@ -120,10 +123,18 @@ class DialogueStateGeneration(GenerationTask[Example, GeneratedState]):
     def score(
         self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
     ) -> Metrics:
-        """Joint goal accuracy and turn request accuracy: `pipeline.metrics.dialogue_states`."""
+        """Joint goal accuracy and turn request accuracy: `pipeline.metrics.dialogue_states`.
+
+        The labels of the metrics are the annotated slots. A text may have any other, such as half a
+        sentence; their values are only counted.
+        """
         scores = dialogue_states.score(*_dialogues(examples, predictions))
         overall = {name: scores.overall[name] for name in (*self.metric_names, "turns")}
-        return Metrics(overall, scores.labels)
+        slots = {slot: values for slot, values in scores.labels.items() if values["gold"]}
+        overall["values_of_other_slots"] = sum(
+            values["predicted"] for slot, values in scores.labels.items() if slot not in slots
+        )
+        return Metrics(overall, slots)
 
     def counts(
         self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]

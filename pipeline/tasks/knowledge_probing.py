@@ -220,8 +220,8 @@ class KnowledgeProbing(
         The loss is on the object and the text after it. The text before the object leaves room for
         `max_answer_length` tokens, so that it does not depend on the object; its beginning is cut
         if it is longer, and counted. A longer object is counted, and its end is not learned; its
-        rank is that of the whole object. Raises UserError if the backbone is an encoder, or if
-        there is no room for a text.
+        rank is that of the whole object. Raises UserError if the backbone is not a decoder, or
+        if there is no room for a text.
         """
         self._check(tokenizer, max_length)
         room = max_length - self.max_answer_length - len(tokenizer.prefix)
@@ -243,9 +243,9 @@ class KnowledgeProbing(
     def _check(self, tokenizer: "Tokenizer", max_length: int) -> None:
         if not tokenizer.causal:
             raise UserError(
-                "knowledge_probing: the backbone is an encoder, whose LM head predicts no text of "
-                "several tokens; use a decoder with its LM head, such as SmolLM2 "
-                "(`make decoder`), or another task"
+                "knowledge_probing: the backbone is an encoder or an encoder-decoder, but the text "
+                "before an object must be read by a decoder alone; use a decoder with its LM head, "
+                "such as SmolLM2 (`make decoder`), or another task"
             )
         needed = self.max_answer_length + len(tokenizer.prefix) + MIN_TEXT_TOKENS
         if needed > max_length:

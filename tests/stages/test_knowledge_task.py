@@ -45,7 +45,9 @@ STAGES = (
     "pretrain all",
     *(f"{stage} multitask {name}" for name in OBJECTS for stage in ("finetune", "evaluate")),
     "release lives",
-    "probe multitask lives",
+    "finetune untrained lives",
+    "evaluate untrained lives",
+    *(f"probe {arm} lives" for arm in ("multitask", "untrained")),
     "report",
 )
 PREDICT = """
@@ -87,8 +89,11 @@ def params(values: dict[str, Any]) -> dict[str, Any]:
         "tasks": {name: {**task, "stride": 0} for name in OBJECTS},
         "mixtures": {"all": {**values["mixtures"]["all"], "on_leak": "drop"}},
         "pretrain": {"all": {**training, "factor_rank": 2}},
-        "arms": {"multitask": tuning},
-        "compare": {"arms": [], "tasks": [*OBJECTS]},
+        "arms": {
+            "multitask": tuning,
+            "untrained": {name: tuning[name] for name in ("validation_rows", "precision")},
+        },
+        "compare": {"arms": ["untrained"], "tasks": ["lives"]},
         "repeat": {"arms": ["multitask"], "tasks": [*OBJECTS], "seeds": []},
         "probe": values["probe"] | {"tasks": ["lives"], "out_of_domain": [], "rows": 4},
     }
@@ -172,6 +177,9 @@ def test_the_report_has_relations_samples_and_consistency(project: tuple[Path, s
     probed = document(folder, "results/probe/multitask/lives/metrics.json")["consistency"]
     assert (probed["pairs"], probed["refused"]) == (4, 4)
     assert {"with_prompt", "without_prompt"} < probed.keys()
+    probed = document(folder, "results/probe/untrained/lives/metrics.json")["consistency"]
+    assert "without_prompt" in probed
+    assert "with_prompt" not in probed, "the arm has no prompt"
 
 
 def test_the_shared_prompt_and_the_command_answer(project: tuple[Path, str]) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.readers.base import Source
+from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.json_values import check, objects
 from pipeline.errors import Problems, did_you_mean
 from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.task import is_text_list
 
 RELATIONS = "relations.jsonl"
 SKIPPED_FACTS = "facts of other relations"  # their name in `Problems.skipped`
@@ -91,10 +92,26 @@ def _templates(path: Path, problems: Problems) -> Mapping[str, _Templates] | Non
         return None
     templates: dict[str, _Templates] = {}
     for where, value in objects(files[0], problems):
-        if check(value, where, _RELATION, problems, hides=True):
-            template, *others = map(_joined, [value["template"], *value["paraphrases"]])
+        if not check(value, where, _RELATION, problems, hides=True):
+            continue
+        relation, paraphrases = value["relation"], value["paraphrases"]
+        if not is_text_list(paraphrases):
+            problems.add(
+                where,
+                f"paraphrases: found {abbreviate(paraphrases, 40)}, expected a list of texts",
+                "wrong-type",
+                hides=True,
+            )
+        elif relation in templates:
+            problems.add(
+                where,
+                f"relation {relation!r} is in an earlier line too; remove one of the two",
+                "repeated-relation",
+            )
+        else:
+            template, *others = map(_joined, [value["template"], *paraphrases])
             distinct = dict.fromkeys(text for text in others if text != template)
-            templates[value["relation"]] = _Templates(template, list(distinct))
+            templates[relation] = _Templates(template, list(distinct))
     return templates
 
 

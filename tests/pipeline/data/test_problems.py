@@ -110,9 +110,10 @@ def fact_row(**changes: object) -> Row:
     return Row("knowledge_probing", fact | {"template": "[X] was born in [Y]."} | changes, ())
 
 
-def facts(content: bytes) -> Corpus:
-    relations = b'{"relation": "P19", "template": "[X] was born in [Y].", "paraphrases": []}'
-    files = {"a.jsonl": content, "relations.jsonl": relations}
+def facts(content: bytes, num_relations: int = 1) -> Corpus:
+    """Facts, and as many equal lines of relations."""
+    relation = b'{"relation": "P19", "template": "[X] was born in [Y].", "paraphrases": []}'
+    files = {"a.jsonl": content, "relations.jsonl": b"\n".join([relation] * num_relations)}
     return Corpus("knowledge_probing", "trex_jsonl", {}, files)
 
 
@@ -339,6 +340,7 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     fact_row(template=None),
     fact_row(template="[Y] bore [X]."),
     facts(b'{"relation": "P91", "subject": "Ada", "object": "London"}'),
+    facts(b'{"relation": "P19", "subject": "Ada", "object": "London"}', num_relations=2),
     dialogue_row(user=[]),
     dialogue_row(user=[" "]),
     dialogue_row(labels=[["a=yes", "a=no"]]),

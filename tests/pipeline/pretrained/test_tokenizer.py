@@ -1,6 +1,7 @@
 """Tests of a tokenizer with two token types and of tokenizers with one."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.pretrained.tokenizer import Tokenizer
+from tests.support.small_project import make_encoder_decoder
 
 CLS, SEP, UNK = 101, 102, 100  # ids of BERT
 
@@ -31,6 +33,25 @@ def test_a_text_is_summarized_where_its_model_has_read_all_of_it(
     tokenizers = (tokenizer, numbering_tokenizer, bart_tokenizer)
     assert [each.summary_position(5) for each in tokenizers] == [0, 4, 4]
     assert [bool(each.target_prefix) for each in tokenizers] == [False, False, True]
+
+
+def test_an_encoder_decoder_without_a_template_ends_texts_by_its_end_token(
+    tmp_path: Path,
+) -> None:
+    make_encoder_decoder(tmp_path, ["the cat"], "bart")
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    plain = Tokenizer(tmp_path, decoder=True)
+    assert (plain.prefix, plain.middle, plain.suffix, plain.target_prefix) == ([], [1], [1], [1])
+
+
+def test_a_decoder_that_starts_with_the_first_token_of_a_text_is_refused(tmp_path: Path) -> None:
+    make_encoder_decoder(tmp_path, ["the cat"], "bart")
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"decoder_start_token_id": config["bos_token_id"]}))
+    with pytest.raises(UserError, match="is 0, which also begins each text"):
+        Tokenizer(tmp_path, decoder=True)
 
 
 def test_padding_and_unknown_ids(tokenizer: Tokenizer, one_type_tokenizer: Tokenizer) -> None:

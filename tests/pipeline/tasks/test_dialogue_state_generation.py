@@ -93,6 +93,7 @@ def test_states_are_compared_as_sets_turn_by_turn() -> None:
         "joint_goal_accuracy": 100.0,
         "turn_request_accuracy": 100.0,
         "turns": 2,
+        "values_of_other_slots": 0,
     }
     wrong = {
         "": (50, 50),
@@ -108,6 +109,14 @@ def test_states_are_compared_as_sets_turn_by_turn() -> None:
     assert len(counts.units) == 2
     again = TASK.counts([made, made], [TEXT, TEXT], ())
     assert len(again.units) == 1, "the turns of a dialogue are one unit"
+
+
+def test_slots_without_annotation_are_counted_and_no_labels() -> None:
+    made, _ = example()
+    assert made is not None
+    scores = TASK.score([made], [f"{TEXT}; fo\x00od = thai; fo\x00od = thai; a cheap one"], ())
+    assert scores.labels.keys() == {"area", "food", "price range", "request"}
+    assert scores.overall["values_of_other_slots"] == 3
 
 
 def test_a_result_has_the_state_and_the_requests() -> None:

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_counted(numbering_tokenizer: Tokenizer) -> None:
 def test_an_encoder_and_a_window_without_room_are_refused(
     tokenizer: Tokenizer, numbering_tokenizer: Tokenizer
 ) -> None:
-    with pytest.raises(UserError, match="the backbone is an encoder, whose LM head"):
+    with pytest.raises(UserError, match="the backbone is an encoder or an encoder-decoder"):
         featurize(tokenizer, ADA)
     with pytest.raises(UserError, match="leaves no room for a text of 8 tokens"):
         featurize(numbering_tokenizer, ADA, length=24)

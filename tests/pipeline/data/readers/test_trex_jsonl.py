@@ -71,6 +71,7 @@ def test_facts_of_other_relations_are_skipped_and_counted(tmp_path: Path) -> Non
         ({**ADA, "object": 7}, None, "wrong-type"),
         ({"relation": "P19", "subject": "Ada"}, None, "missing-key"),
         (ADA, [{"relation": "P19", "paraphrases": []}], "missing-key"),
+        (ADA, [{**BORN, "paraphrases": [3]}], "wrong-type"),
     ],
 )
 def test_invalid_lines_are_problems(
@@ -79,6 +80,16 @@ def test_invalid_lines_are_problems(
     rows, problems = read(tmp_path, fact, relations=relations)
     assert not rows
     assert kind in problems.counts
+
+
+def test_a_relation_has_one_line(tmp_path: Path) -> None:
+    other = {**BORN, "template": "[X] is from [Y]."}
+    rows, problems = read(tmp_path, ADA, relations=[BORN, other])
+    assert rows[0]["template"] == "[X] was born in [Y]."
+    assert problems.counts == {"repeated-relation": 1}
+    assert problems.kept[0].message.endswith(
+        "relation 'P19' is in an earlier line too; remove one of the two"
+    )
 
 
 def test_facts_without_a_file_of_relations_are_a_problem(tmp_path: Path) -> None:
