@@ -41,6 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"count sub-words with the tokenizer of this backbone: {SOURCE}",
     )
     parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="with --backbone: it is a whole encoder-decoder, which text generation needs",
+    )
+    parser.add_argument(
         "--max-length",
         type=int,
         default=128,
@@ -129,7 +134,7 @@ def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
     from pipeline.pretrained.location import tokenizer_folder
     from pipeline.pretrained.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(tokenizer_folder(arguments.backbone))
+    tokenizer = Tokenizer(tokenizer_folder(arguments.backbone), arguments.decoder)
     if arguments.max_length > tokenizer.max_length:
         raise UserError(
             f"--max-length is {arguments.max_length}, but the backbone has "

@@ -24,7 +24,7 @@ from pipeline.errors import Problems
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.world import write_corpus
 from tests.support.paths import ROOT
-from tests.support.small_project import make_backbone
+from tests.support.small_project import make_backbone, make_encoder_decoder
 
 RECIPE = """task: sequence_classification
 license: CC0
@@ -93,6 +93,21 @@ def test_a_valid_corpus_has_statistics_and_a_page(
     assert "240 rows are valid" in html
     check(folder, capsys, *arguments, folder / "again.html")
     assert (folder / "again.html").read_text(encoding="utf-8") == html
+
+
+def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPE.replace("sequence_classification", "text_generation")
+    recipe = recipe.replace("{text, label}", "{source: text, references: label}")
+    (folder / "ours.yaml").write_text(recipe.split("labels:")[0], encoding="utf-8")
+    make_encoder_decoder(folder / "bart", ["the train text number"], "bart")
+    arguments = ("--backbone", f"folder:{folder}/bart", "--max-length", 48, "--stride", 2)
+    arguments = (*arguments, "--max-answer-length", 16)
+    code, output = check(folder, capsys, *arguments)
+    assert (code, "with decoder: true in params.yaml" in output) == (1, True)
+    code, output = check(folder, capsys, *arguments, "--decoder")
+    assert (code, "Sub-words of the backbone's tokenizer" in output) == (0, True)
 
 
 def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
