@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 MEMORY, MIN_FREE = Path("/dev/shm"), 8 << 30
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MIN_FREE:
     os.environ.setdefault("TMPDIR", str(MEMORY))
+    tempfile.tempdir = None  # pytest-xdist has already looked for it
 
 # Files that start processes, compile models or draw many plots, slowest first. `make test-fast`
 # leaves them out.

@@ -15,7 +15,7 @@ Random weights of a backbone are not stored; config.json has their seed and thei
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline.arms import ARMS
-from pipeline.artifacts.config import ArtifactConfig
+from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.errors import UserError, listed
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
@@ -306,6 +306,17 @@ def _load_projection(folder: Path, config: ArtifactConfig, hidden_size: int) -> 
     return projection
 
 
+def heads_of(folder: Path, config: ArtifactConfig, names: Iterable[str]) -> list[TaskHead]:
+    """The heads of some tasks, in this order. Raises UserError if the artifact lacks one."""
+    missing = [name for name in names if name not in config.heads]
+    if missing:
+        raise UserError(
+            f"{folder}/config.json: has no head {', '.join(map(repr, missing))}, only "
+            f"{', '.join(config.heads)}; make the artifact again"
+        )
+    return [config.heads[name] for name in names]
+
+
 def load_heads(
     folder: Path, config: ArtifactConfig, into: Heads, classes: dict[str, tuple[str, ...]]
 ) -> None:
@@ -314,22 +325,17 @@ def load_heads(
     Raises UserError if the artifact has no such head, or one with other classes or shape.
     """
     tensors = _load(folder / "heads.safetensors")
-    for index, (name, task_classes) in enumerate(classes.items()):
-        if name not in config.heads:
-            raise UserError(
-                f"{folder}/config.json: has no head {name!r}, only {', '.join(config.heads)}; "
-                "make the artifact again"
-            )
-        if config.heads[name].classes != task_classes:
+    heads = heads_of(folder, config, classes)
+    for index, (head, (name, task_classes)) in enumerate(zip(heads, classes.items(), strict=True)):
+        if head.classes != task_classes:
             head_classes, data_classes = (
-                listed(names, MAX_LISTED_CLASSES)
-                for names in (config.heads[name].classes, task_classes)
+                listed(names, MAX_LISTED_CLASSES) for names in (head.classes, task_classes)
             )
             raise UserError(
                 f"{folder}/config.json: the classes of {name!r} are {head_classes}, but those of "
                 f"the data are {data_classes}; make the artifact again"
             )
-        if config.heads[name].kind in LM_HEADS:
+        if head.kind in LM_HEADS:
             continue
         size, hidden_size = into.classes[index], into.weight.shape[2]
         weight, bias = _head(folder, tensors, name, (size, hidden_size))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.artifact import load_heads, load_into_backbone, load_prompt
+from pipeline.artifacts.artifact import heads_of, load_heads, load_into_backbone, load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
@@ -33,8 +33,8 @@ def load_model(
     Raises UserError if the artifact is incomplete or does not fit the backbone or the classes.
     """
     config = load_config(artifact)
-    token_ids = [config.heads[name].label_token_ids for name in classes if name in config.heads]
-    kinds = [config.heads[name].kind for name in classes if name in config.heads]
+    task_heads = heads_of(artifact, config, classes)
+    kinds = [head.kind for head in task_heads]
     trained = ARMS[config.arm].trains_backbone
     lm_head = not LM_HEADS.isdisjoint(kinds)
     precision = inference_precision(config.precision, device(Ranks()))
@@ -53,7 +53,7 @@ def load_model(
         [len(names) for names in classes.values()],
         backbone.hidden_size,
         params.seed,
-        token_ids,
+        [head.label_token_ids for head in task_heads],
     )
     load_heads(artifact, config, heads, classes)
     return PromptedModel(backbone, prompt, heads, train_backbone=trained)

@@ -586,7 +586,7 @@ def test_an_error_names_the_malformed_json_file(
         (
             "results/multitask/ner/metrics.json",
             '{"primary": "f1", "task": "entailment", "test": {"f1": 1}}',
-            r"task: found 'entailment', expected a kind of task \(dialogue_state_tracking, intent",
+            r"task: found 'entailment', expected a kind of task \(dialogue_state_generation, ",
         ),
         (
             "results/multitask/ner/metrics.json",
