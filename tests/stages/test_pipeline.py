@@ -529,11 +529,9 @@ def test_dvc_yaml_and_params_do_not_describe_hardware() -> None:
         for path in files
         for key in keys_of(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
     }
-    words = (
-        r"(?i)gpu|cuda|(?<!lora_)(?<!factor_)rank|node|launch|deepspeed|torchrun|world_size|workers"
-    )
+    words = r"(?i)gpu|cuda|rank|node|launch|deepspeed|torchrun|world_size|workers"
     assert re.findall(words, stages) == []
-    assert [key for key in keys if re.search(words, key)] == []
+    assert {key for key in keys if re.search(words, key)} <= {"lora_rank", "factor_rank"}
     assert "prepare" in stages
     assert "prompt_lr" in keys
 
