@@ -1,6 +1,7 @@
 """deep-prompt predict: read rows of JSON and write predictions."""
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -355,7 +356,12 @@ def _open_output(name: str) -> Iterator[Callable[[str], object]]:
     It writes to stdout or a device at once. A file appears only when it is complete.
     """
     if name == "-":
-        yield partial(_write, sys.stdout.buffer)
+        try:
+            yield partial(_write, sys.stdout.buffer)
+        except (SystemExit, KeyboardInterrupt):  # a stop signal
+            # Python flushes stdout again at exit, and would wait for a reader that does not read.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
         return
     path = Path(name)
     try:

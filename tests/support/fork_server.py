@@ -38,7 +38,7 @@ FOLDER = "FORK_SERVER_FOLDER"
 """The variable with the folder of the running server."""
 READ_ONCE = ("PYTHON", "OMP_", "GOMP_", "MKL_", "LD_", "HF_", "TRANSFORMERS_", "MPL")
 """Prefixes of the variables that Python and the libraries read only at the start."""
-UNSET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+UNSET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 """The variables that the server does not have."""
 SETTINGS = {
     "DS_ACCELERATOR": "cpu",

@@ -279,6 +279,7 @@ def environment(home: Path, forks: bool = True) -> dict[str, str]:
             "DATA_ROOT",
             "PYTHONPATH",
             "PYTHONDONTWRITEBYTECODE",
+            "PYTHONUNBUFFERED",
         )
     }
     return clean | {
