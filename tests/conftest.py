@@ -29,8 +29,8 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MIN_FREE:
     os.environ.setdefault("TMPDIR", str(MEMORY))
     tempfile.tempdir = None  # pytest-xdist has already looked for it
 
-# Files that start processes, compile models or draw many plots, slowest first. `make test-fast`
-# leaves them out.
+# Files that start processes, compile models, draw many plots or read large corpora, slowest first.
+# `make test-fast` leaves them out.
 SLOW = (
     "pipeline",
     "launcher",
@@ -58,6 +58,12 @@ SLOW = (
     "gguf",
     "code_hash",
     "benchmarks",
+    "prepare",
+    "questions",
+    "conll_columns",
+    "confidence",
+    "chunks",
+    "featurize",
 )
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SENTENCES = [
