@@ -4,7 +4,6 @@ It has the code of the pipeline, two generated corpora of a few sentences, and a
 backbone.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipeline.files import sha256
 from tests.support import fork_server
 from tests.support.paths import ROOT
 
@@ -138,7 +138,7 @@ def make_backbone(folder: Path, corpus: Path, seed: int = 0) -> str:
         initializer_range=0.2,
     )
     transformers.BertModel(config).save_pretrained(folder)
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(folder / "model.safetensors")
 
 
 def make_decoder(folder: Path, texts: list[str], seed: int = 0) -> str:
@@ -165,7 +165,7 @@ def make_decoder(folder: Path, texts: list[str], seed: int = 0) -> str:
         tie_word_embeddings=True,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(folder / "model.safetensors")
 
 
 def make_encoder_decoder(folder: Path, texts: list[str], family: str, seed: int = 0) -> str:
@@ -214,7 +214,7 @@ def make_encoder_decoder(folder: Path, texts: list[str], family: str, seed: int 
         )
     auto: Any = transformers.AutoModelForSeq2SeqLM
     auto.from_config(config).save_pretrained(folder)
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256(folder / "model.safetensors")
 
 
 def _make_byte_level_tokenizer(folder: Path, texts: list[str], single: str, pair: str) -> int:
