@@ -437,7 +437,7 @@ def test_deberta_without_position_terms_equals_the_plain_model(
 def test_weights_that_are_not_finite_are_refused() -> None:
     model = tiny.model()
     with torch.no_grad():
-        model.embeddings.word_embeddings.weight[1] = float("nan")
+        model.encoder.layer[0].output.dense.weight[0] = float("nan")
     with pytest.raises(UserError, match=r"not finite in torch.float32; download the weights again"):
         Backbone(model)
 
@@ -450,6 +450,14 @@ def test_a_randomly_initialized_model_is_accepted(seed: int) -> None:
     torch.manual_seed(seed)
     config = transformers.BertConfig(**{**tiny.SIZES, "initializer_range": 0.02})
     Backbone(transformers.AutoModel.from_config(config, attn_implementation=ATTENTION))
+
+
+def test_a_model_whose_special_tokens_are_not_trained_is_accepted() -> None:
+    """The first tokens of many vocabularies are special, and never occurred in pretraining."""
+    model = tiny.model("llama")
+    with torch.no_grad():
+        model.embed_tokens.weight[:7] = 0.0
+    Backbone(model)
 
 
 def test_a_trained_backbone_keeps_float32_weights_in_bfloat16(tmp_path: Path) -> None:

@@ -197,3 +197,5 @@ def test_smollm2_equals_transformers_own_loader() -> None:
     assert backbone.prompt_shape(1) == (30, 2, 3, 1, 64)
     file = next(folder.parent.glob("*.gguf"))
     assert_logits_equal_those_of_transformers(file, backbone)
+    rounded = Backbone.load(folder, lm_head=True, precision="bfloat16")
+    assert rounded.dtype == torch.bfloat16
