@@ -22,7 +22,7 @@ from deep_prompt.cli import (
     show,
     tune,
 )
-from stages.runtime.entry import report_errors
+from stages.runtime.entry import discard_stdout, report_errors
 
 # The commands import torch, transformers and similar packages inside their functions, because these
 # imports take seconds, which would delay --help and the error for a typo.
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # The reader of stdout closed it, as `head` does.
         # Python flushes stdout again at exit, and would print the error then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         raise SystemExit(128 + signal.SIGPIPE) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None

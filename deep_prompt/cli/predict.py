@@ -1,7 +1,6 @@
 """deep-prompt predict: read rows of JSON and write predictions."""
 
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -21,7 +20,7 @@ from deep_prompt.cli.arguments import (
 )
 from pipeline.errors import UserError, did_you_mean
 from pipeline.files import atomic_stream
-from stages.runtime.entry import StopSignals, stops
+from stages.runtime.entry import StopSignals, discard_stdout, stops
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -360,7 +359,7 @@ def _open_output(name: str) -> Iterator[Callable[[str], object]]:
             yield partial(_write, sys.stdout.buffer)
         except (SystemExit, KeyboardInterrupt):  # a stop signal
             # Python flushes stdout again at exit, and would wait for a reader that does not read.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_stdout()
             raise
         return
     path = Path(name)

@@ -160,6 +160,11 @@ def check_arguments(stage: Callable[..., None]) -> None:
         ) from None
 
 
+def discard_stdout() -> None:
+    """Send what this process still writes to stdout to the null device."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def log(line: str) -> None:
     """Print a line for the user. Does nothing if the reader of stdout has closed it."""
     with contextlib.suppress(BrokenPipeError):

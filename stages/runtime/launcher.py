@@ -33,7 +33,14 @@ from pipeline.distributed.cluster import (
 )
 from pipeline.errors import UserError
 from pipeline.files import atomic_write
-from stages.runtime.entry import check_arguments, log, report_errors, run, stops
+from stages.runtime.entry import (
+    check_arguments,
+    discard_stdout,
+    log,
+    report_errors,
+    run,
+    stops,
+)
 from stages.runtime.parent_process import end_with_dvc
 from stages.runtime.paths import CLUSTER, LAUNCHES
 
@@ -73,7 +80,7 @@ def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:
     _end_with_supervisor()
     if ranks.rank:
         # Only rank 0 logs. Errors of all ranks go to stderr.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
     marker = Path(os.environ[MARKER]) if MARKER in os.environ else None
     rank_file = marker and marker.with_name(f"{marker.name}.rank{ranks.rank}")
     try:
