@@ -1,0 +1,196 @@
+"""Checks of whole splits and files: what is empty, or lacks labels and annotations."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.data.chunked_corpus import ChunkedCorpus
+from pipeline.data.readers.base import abbreviate
+from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
+from pipeline.data.recipe import Recipe
+from pipeline.errors import Problems, listed
+from pipeline.tasks import task_named
+from pipeline.tasks.base.capabilities import TagsWords
+from pipeline.tasks.base.row import SPLITS
+from pipeline.tasks.base.task import Task
+from pipeline.tasks.shared.validation import MAX_SENTENCE_WORDS
+
+MAX_LISTED_NAMES = 8  # in a message
+MAX_WORDS_OF_SINGLE_SENTENCE = 30  # of a file; a longer one adds a warning
+
+
+@dataclass
+class SplitCounts:
+    """The numbers of kept rows, tokens and labels by split."""
+
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    labels: dict[str, Counter[str]] = field(
+        default_factory=lambda: {split: Counter() for split in SPLITS}
+    )
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Add the result of `read_chunk`."""
+        for split in SPLITS:
+            self.rows[split] += result["kept"][split]
+            self.tokens[split] += result["tokens"][split]
+            self.labels[split].update(result["labels"][split])
+
+    def remove(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
+        """Remove an example that `add` has counted."""
+        self.rows[split] -= 1
+        self.tokens[split] -= task.num_tokens(example)
+        self.labels[split].subtract(task.labels(example))
+        self.labels[split] += Counter()  # removes zeros
+
+
+def check_splits(corpus: ChunkedCorpus, counts: SplitCounts, problems: Problems) -> None:
+    """Add the problems of whole splits: empty splits, labels and annotations that are missing.
+
+    Under `fail`, splits with rejected rows are not checked, because these may be the cause.
+    """
+    recipe = corpus.recipe
+    incomplete = set()
+    if recipe.on_problem == "fail":
+        results = zip(corpus.chunks, corpus.results, strict=True)
+        incomplete = {chunk.split for chunk, result in results if result["dropped"]}
+    complete = [
+        split
+        for split in SPLITS
+        if (split if recipe.files.of(split) else "train") not in incomplete
+    ]
+    for split in complete:
+        if counts.rows[split]:
+            _check_annotations(recipe, split, counts, problems)
+        else:
+            _add_empty_split(corpus, split, counts, problems)
+    if "train" in complete:
+        _check_unseen_labels(corpus, counts, problems)
+    if len(complete) == len(SPLITS):
+        _check_unused_labels(recipe, counts, problems)
+
+
+def _add_empty_split(
+    corpus: ChunkedCorpus, split: str, counts: SplitCounts, problems: Problems
+) -> None:
+    names = corpus.recipe.files.of(split)
+    message = (
+        f"split {split!r} ({', '.join(names)}) is empty; correct files"
+        if names
+        else _empty_carved_split_message(corpus, counts, split)
+    )
+    problems.add(corpus.recipe.location, message, "empty-split", hides=True)
+
+
+def _check_annotations(recipe: Recipe, split: str, counts: SplitCounts, problems: Problems) -> None:
+    """Add a problem if a split has too few different labels to learn from or to score."""
+    task = task_named(recipe.task)
+    expected = task.expected_labels(recipe.labels)
+    absent = [label for label in expected if not counts.labels[split][label]]
+    num_found = len(expected) - len(absent)
+    fact = (
+        f"split {split!r}: none of the labels ({listed(absent, MAX_LISTED_NAMES)}) occurs in "
+        f"{counts.rows[split]} rows, so nothing can be"
+    )
+    remedy = "correct labels, options or files, or set allow:"
+    if expected and split == "train" and num_found < task.min_train_labels:
+        problems.add(
+            recipe.location,
+            f"{fact} learned from it; {remedy} [nothing-to-learn]",
+            "nothing-to-learn",
+            hides="nothing-to-learn" not in recipe.allow,
+        )
+    elif expected and split != "train" and not num_found:
+        problems.add(
+            recipe.location,
+            f"{fact} scored on it; {remedy} [nothing-to-score]",
+            "nothing-to-score",
+            hides="nothing-to-score" not in recipe.allow,
+        )
+
+
+def _check_unseen_labels(corpus: ChunkedCorpus, counts: SplitCounts, problems: Problems) -> None:
+    """Add a problem for each label of a held-out split that the training split does not have.
+
+    Labels that are collected from all splits may be new in a held-out split.
+    """
+    recipe = corpus.recipe
+    if corpus.task.collects_labels:
+        return
+    held_out = set(counts.labels["validation"]) | set(counts.labels["test"])
+    for label in sorted(held_out - set(counts.labels["train"])):
+        first = (result["first_held_out"].get(label) for result in corpus.results)
+        problems.add(
+            next(where for where in first if where is not None),
+            f"label {label!r} does not occur in the training split, so it cannot be learned; "
+            "correct it, or set allow: [unseen-label] in the recipe",
+            "unseen-label",
+            hides="unseen-label" not in recipe.allow,
+        )
+
+
+def _check_unused_labels(recipe: Recipe, counts: SplitCounts, problems: Problems) -> None:
+    """Warn of the recipe's labels that no split has, or that the test split does not have.
+
+    Labels that only the training split lacks are errors: see `_check_unseen_labels`.
+    """
+    expected = [
+        label
+        for label in task_named(recipe.task).expected_labels(recipe.labels)
+        if label in recipe.labels
+    ]
+    found = [label for label in expected if any(c[label] for c in counts.labels.values())]
+    is_scored = any(counts.labels["test"][label] for label in expected)
+    for label in expected:
+        train, test = counts.labels["train"][label], counts.labels["test"][label]
+        if label not in found:
+            problems.add(
+                recipe.location,
+                f"label {label!r} never occurs; the corpus has "
+                f"{listed(found, MAX_LISTED_NAMES) or 'no label'}: correct the label, or remove it "
+                "from labels",
+                "unused-label",
+            )
+        elif train and not test and is_scored:
+            problems.add(
+                recipe.location,
+                f"label {label!r} occurs {train} times in train but never in test, so its score is "
+                "unknown; add test rows with this label",
+                "unused-label",
+            )
+
+
+def check_long_sentences(corpus: ChunkedCorpus, problems: Problems) -> None:
+    """Warn of files with a single, long sentence, which may lack boundaries of sentences.
+
+    The check of rows warns of even longer sentences. A file with skipped sentences has several.
+    """
+    if not isinstance(corpus.task, TagsWords):
+        return
+    rows, tokens = Counter[str](), Counter[str]()
+    for chunk, result in zip(corpus.chunks, corpus.results, strict=True):
+        skipped = result["problems"]["skipped"].get(WITHOUT_PREDICATES, 0)
+        rows[chunk.name] += result["rows"] + result["dropped"] + skipped
+        tokens[chunk.name] += sum(result["tokens"].values())
+    for name, count in rows.items():
+        if count == 1 and MAX_WORDS_OF_SINGLE_SENTENCE < tokens[name] <= MAX_SENTENCE_WORDS:
+            problems.add(
+                name,
+                f"the whole file is one sentence of {tokens[name]} words; if these are several "
+                "sentences, separate them, e.g. by blank lines",
+                "long-sentence",
+            )
+
+
+def _empty_carved_split_message(corpus: ChunkedCorpus, counts: SplitCounts, split: str) -> str:
+    recipe, num_rows = corpus.recipe, counts.rows["train"]
+    groups = {group for result in corpus.results for group in result["groups"]}
+    message = f"split {split!r} ({recipe.carved_fraction(split)} of the training split) is empty"
+    if len(groups) > 1 or num_rows < 2:
+        return f"{message}; correct carve_{split} or seed"
+    keys, name = " or ".join(corpus.task.row_keys.inputs), "".join(groups)
+    return (
+        f"{message}, because all {num_rows} rows are one group, {abbreviate(name, 60)}, "
+        f"and a group stays in one split; set split_by in the recipe to another key ({keys}), "
+        f"or add a file of the {split} split"
+    )
