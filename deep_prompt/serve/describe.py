@@ -54,6 +54,18 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
     return row
 
 
+def key_kinds(task_type: str) -> dict[str, ValueKind]:
+    """The kind of each key that a row to predict must have, and of each text that it may have.
+
+    Other optional keys are annotation, such as the positions of words.
+    """
+    keys = task_named(task_type).row_keys
+    return {
+        **keys.inputs,
+        **{key: kind for key, kind in keys.optional.items() if kind == "text"},
+    }
+
+
 def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     """The description of each task of a predictor, whose artifacts are in `folders`."""
     artifacts = [
@@ -95,6 +107,7 @@ def _description(
         if isinstance(kind, RanksCandidates)
         else label_colors([label.removeprefix("B-") for label in head.classes]),
         "keys": list(kind.query_keys),
+        "kinds": key_kinds(head.type),
         "accepts_text": isinstance(kind, TagsWords),
         "marks_predicate": isinstance(kind, MarksPredicate),
         "generates_text": isinstance(kind, GeneratesText),

@@ -40,6 +40,17 @@ TEXT_HEADS = {
     "story": TaskHead("text_generation", "language_model", (), max_answer_length=30),
     "names": TaskHead("token_classification", "classes", BIO, thresholds=CALIBRATED),
 }
+FORM_HEADS = {  # tasks that read other things than one text and a question about it
+    "woz": TaskHead("dialogue_state_tracking", "classes", ("none", "food=thai", "area=south")),
+    "woz_text": TaskHead("dialogue_state_generation", "language_model", (), max_answer_length=20),
+    "born": TaskHead(
+        "knowledge_probing",
+        "language_model",
+        ("P19=[X] was born in [Y] .", "P19=London", "P19=Paris"),
+    ),
+    "copa": TaskHead("multiple_choice", "positions", ("choice",)),
+    "pairs": TaskHead("sequence_classification", "classes", ("good", "bad")),
+}
 TEXT = "Ada Lovelace was born in London."
 ROWS: list[dict[str, Any]] = [
     {"task": "ner", "text": TEXT},
@@ -63,14 +74,16 @@ def make_artifacts(folder: Path, versions: int = 2) -> Path:
     return folder
 
 
-def make_text_artifacts(folder: Path) -> dict[str, Path]:
-    """Write a decoder, and an artifact for each of TEXT_HEADS; returns their folders by task."""
+def make_text_artifacts(
+    folder: Path, heads: Mapping[str, TaskHead] = TEXT_HEADS
+) -> dict[str, Path]:
+    """Write a decoder, and an artifact for each of the heads; returns their folders by task."""
     sha256 = make_decoder(folder / "decoder", [TEXT, "café Zürich Ĳssel €"])
     params = BackboneParams(f"folder:{folder}/decoder", sha256)
     backbone = Backbone.load(folder / "decoder", lm_head=True).requires_grad_(False)
-    for number, (task, head) in enumerate(TEXT_HEADS.items()):
+    for number, (task, head) in enumerate(heads.items()):
         _save(folder / task, params, backbone, task, head, number)
-    return {task: folder / task for task in TEXT_HEADS}
+    return {task: folder / task for task in heads}
 
 
 def _save(

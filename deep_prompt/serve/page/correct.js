@@ -2,6 +2,10 @@
 
 import { make, request, selectedSpan, slice } from "./text.js";
 
+/** Whether the editor knows the kind of a result: spans of a text, an answer, or a label. */
+export const canCorrect = (row, result) =>
+  "text" in row || "no_answer" in result || "probabilities" in result;
+
 /** A button "wrong?" that opens the editor of an answer in its card. */
 export function correctButton(task, row, answer, place) {
   return make("button", {

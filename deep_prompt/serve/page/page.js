@@ -1,24 +1,30 @@
 // The page: its state is in the URL's hash; one request answers all tasks that are shown.
 
-import { correctButton } from "./correct.js";
+import { canCorrect, correctButton } from "./correct.js";
 import { EXAMPLES } from "./examples.js";
+import { makeFields, QUESTION, TEXT_KEYS } from "./fields.js";
 import { attentionPlot, card } from "./results.js";
 import { events, make, request, words } from "./text.js";
 
 const ALL = "all";
 const find = (id) => document.getElementById(id);
 const state = { text: "", question: "", predicate: "", task: ALL, prompt: "", fade: "0.4" };
-let tasks = [], corrections = false, running = null, shown = null;
+let tasks = [], fields = [], corrections = false, running = null, shown = null;
 
-/** The row of a task for the text and question of the page; null if something is missing. */
+const fieldsOf = (task) => fields.find((one) => one.tasks.includes(task));
+const isSelected = (task) => [ALL, task.name].includes(state.task);
+const readsText = (task) => task.accepts_text || task.keys.some((key) => TEXT_KEYS.includes(key));
+
+/** The row of a task for the form; null if the question or the predicate is missing. */
 function rowOf(task) {
   const row = { task: task.name };
   if (state.prompt) row.prompt = state.prompt;
   for (const key of task.accepts_text ? ["text", ...task.keys] : task.keys) {
-    if (["text", "context", "source"].includes(key)) row[key] = state.text;
-    else if (key === "question") row[key] = state.question.trim();
+    if (TEXT_KEYS.includes(key)) row[key] = state.text;
+    else if (key === QUESTION) row[key] = state.question.trim();
     else if (key !== "tokens" && key !== "predicate") row[key] = task.example[key];
   }
+  Object.assign(row, fieldsOf(task)?.row());
   if (task.marks_predicate) row.predicate = predicate(task);
   return row.question === "" || row.predicate === null ? null : row;
 }
@@ -41,12 +47,14 @@ function predicate(task) {
 async function predict() {
   running?.abort();
   running = new AbortController();
-  const asked = inOrder().filter((task) => state.task === ALL || task.name === state.task);
+  const asked = inOrder().filter(isSelected);
   const rows = asked.map(rowOf);
   const sent = rows.filter((row) => row !== null);
   writeHash();
   showCode(sent);
-  if (!state.text.trim()) return status("Write a text, or click an example.");
+  if (!state.text.trim() && asked.some(readsText)) {
+    return status("Write a text, or click an example.");
+  }
   find("results").setAttribute("aria-busy", true);
   try {
     if (asked.length === 1 && asked[0].generates_text) await write(asked[0], rows[0]);
@@ -71,12 +79,17 @@ async function answerAll(asked, rows, sent) {
 /** Show a generated text piece by piece. */
 async function write(task, row) {
   const path = `v1/tasks/${encodeURIComponent(task.name)}`;
+  const show = (answer) => { shown = [[task, row, answer]]; draw(); };
   let text = "";
   status("");
-  for await (const [name, data] of events(path, row, running.signal)) {
-    if (name === "text") text += data.text;
-    shown = [[task, row, name === "text" ? { result: { text } } : data]];
-    draw();
+  try {
+    for await (const [name, data] of events(path, row, running.signal)) {
+      if (name === "text") text += data.text;
+      show(name === "text" ? { result: { text } } : data);
+    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    show({ errors: [error.message] });
   }
 }
 
@@ -96,12 +109,20 @@ function draw() {
   const on = { predicate: (word) => update({ predicate: `${word.start}-${word.end}` }) };
   const cards = (shown ?? []).map(([task, row, answer]) => {
     const element = card(task, row ?? { text: state.text }, answer, Number(state.fade), on);
-    if (corrections && answer?.result && !task.generates_text) {
+    if (corrections && answer?.result && !task.generates_text && canCorrect(row, answer.result)) {
       element.querySelector("header").append(correctButton(task, row, answer, element));
     }
     return element;
   });
   find("results").replaceChildren(...cards);
+  for (const one of fields) one.errors.textContent = errorsOf(one);
+}
+
+/** What the server says against the values of a set of fields. */
+function errorsOf({ tasks }) {
+  const answers = (shown ?? []).filter(([task]) => tasks.includes(task));
+  const messages = answers.flatMap(([, , answer]) => answer?.errors ?? []);
+  return [...new Set(messages.map((text) => text.replaceAll(/^rows\[\d+\]: /gm, "")))].join("\n");
 }
 
 async function showAttention() {
@@ -147,12 +168,16 @@ function showCode(rows) {
 function readHash() {
   const found = new URLSearchParams(location.hash.slice(1));
   for (const key of Object.keys(state)) if (found.has(key)) state[key] = found.get(key);
+  for (const one of fields) one.read(found);
   if (state.task !== ALL && !tasks.some((task) => task.name === state.task)) state.task = ALL;
   if (!(Number(state.fade) >= 0 && Number(state.fade) <= 1)) state.fade = "0.4";
   return found.has("text");
 }
 
-const writeHash = () => history.replaceState(null, "", `#${new URLSearchParams(state)}`);
+function writeHash() {
+  const pairs = [...Object.entries(state), ...fields.flatMap((one) => one.address())];
+  history.replaceState(null, "", `#${new URLSearchParams(pairs)}`);
+}
 
 function update(changes) {
   Object.assign(state, changes);
@@ -168,9 +193,10 @@ function showState() {
     tab.setAttribute("aria-selected", isShown);
     tab.tabIndex = isShown ? 0 : -1;
   }
-  const selected = tasks.filter((task) => [ALL, task.name].includes(state.task));
-  const asks = selected.some((task) => task.keys.includes("question"));
-  find("asking").hidden = !asks;
+  const selected = tasks.filter(isSelected);
+  find("writing").hidden = !selected.some(readsText);
+  find("asking").hidden = !selected.some((task) => task.keys.includes(QUESTION));
+  for (const one of fields) one.element.hidden = !one.tasks.some(isSelected);
 }
 
 function example({ text, question, verb }) {
@@ -224,6 +250,8 @@ async function start() {
   ({ tasks, corrections } = await request("v1/tasks"));
   makeTabs();
   makePrompts();
+  fields = makeFields(tasks);
+  find("fields").append(...fields.map((one) => one.element));
   find("examples").append(...EXAMPLES.map((one) =>
     make("button", { type: "button", onclick: () => example(one) }, one.name)));
   find("form").onsubmit = (event) => {

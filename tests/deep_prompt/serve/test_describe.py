@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_prompt.serve.describe import describe_tasks, example_row
+from deep_prompt.serve.describe import describe_tasks, example_row, key_kinds
 from deep_prompt.serve.settings import Settings
 from pipeline.artifacts.config import TaskHead
 from pipeline.artifacts.scores import ArtifactScores, TestScore, load_scores
@@ -28,6 +28,8 @@ def test_tasks_say_what_their_rows_need(server: Running) -> None:
     assert tasks["qa"]["labels"] == ["start", "end"]
     assert [tasks[name]["calibrated"] for name in HEADS] == [True, False, True]
     assert len({task["prompt"] for task in tasks.values()}) == 3
+    assert tasks["ner"]["kinds"] == {"tokens": "texts"}
+    assert tasks["qa"]["kinds"] == {"question": "name", "context": "text"}
     assert body["corrections"] is True
     for answer in server.post(*(task["example"] for task in tasks.values()))["answers"]:
         assert "result" in answer
@@ -40,6 +42,30 @@ def test_every_kind_of_task_has_a_valid_example_row(name: str) -> None:
     head = TaskHead(name, kind.head, kind.classes(() if kind.head == "positions" else ("a", "b")))
     row = example_row("task", head)
     assert QueryReader({"task": head}, [kind]).read(0, row).example is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("dialogue_state_tracking", {"system": "texts", "user": "texts"}),
+        ("knowledge_probing", {"subject": "text", "relation": "name", "template": "text"}),
+        ("sequence_classification", {"text": "text", "text_pair": "text"}),
+        ("multiple_choice", {"context": "text", "question": "name", "choices": "texts"}),
+    ],
+)
+def test_the_kinds_of_keys_have_optional_texts_and_no_annotation(
+    name: str, kinds: dict[str, str]
+) -> None:
+    assert key_kinds(name) == kinds
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_a_field_for_each_key_that_a_row_must_have(name: str) -> None:
+    """No task gets a fixed example. A click on a word is the field of `predicate`."""
+    kinds = key_kinds(name)
+    needed = set(task_named(name).query_keys) - {"predicate"}
+    assert needed <= kinds.keys()
+    assert {kinds[key] for key in needed} <= {"text", "name", "texts"}
 
 
 def test_scores_and_licenses_of_the_zoo() -> None:
@@ -109,7 +135,7 @@ def test_the_schema_has_a_row_and_a_result_of_each_task_type(server: Running) ->
     assert paths <= schema["paths"].keys()
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/docs", "/docs.js"])
+@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/fields.js", "/docs", "/docs.js"])
 def test_the_page_needs_no_other_host(server: Running, path: str) -> None:
     answer = server.client.get(path)
     assert answer.status_code == 200

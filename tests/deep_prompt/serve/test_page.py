@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from deep_prompt.serve.settings import Settings
-from tests.support.serving import Running, make_text_artifacts, serving, serving_folders
+from tests.support.serving import (
+    FORM_HEADS,
+    HEADS,
+    Running,
+    make_text_artifacts,
+    serving,
+    serving_folders,
+)
 
 pytestmark = pytest.mark.page
 CHROMIUM = (
@@ -64,6 +71,23 @@ class Page:
     def status(self) -> str:
         return str(self.tab.inner_text("#status"))
 
+    def choose(self, task: str) -> Any:
+        """Choose the tab of a task, and wait for its answer; returns its fields."""
+        self.tab.get_by_role("tab", name=task, exact=True).click()
+        self.wait()
+        return self.fields(task)
+
+    def fields(self, task: str) -> Any:
+        return self.tab.locator("fieldset", has_text=f"Input of {task}")
+
+    def predict(self) -> dict[str, Any]:
+        """Press the button; returns the row that is sent, of one task."""
+        with self.tab.expect_request("**/v1/predict") as sent:
+            self.tab.click("button.primary")
+        self.wait()
+        (row,) = sent.value.post_data_json["rows"]
+        return dict(row)
+
     def card(self, task: str) -> Any:
         return self.tab.locator(f".card[data-task={task}]")
 
@@ -75,6 +99,23 @@ class Page:
 @pytest.fixture
 def page(browser: Any, server: Running) -> Iterator[Page]:
     page = Page(browser, server)
+    yield page
+    page.context.close()
+    assert not page.problems
+
+
+@pytest.fixture(scope="module")
+def other_inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of the tasks with fields of their own, and of one without."""
+    folder = tmp_path_factory.mktemp("other_inputs")
+    artifacts = make_text_artifacts(folder, FORM_HEADS | {"ner": HEADS["ner"]})
+    with serving_folders(artifacts, Settings(corrections=folder / "corrections")) as running:
+        yield running
+
+
+@pytest.fixture
+def form(browser: Any, other_inputs: Running) -> Iterator[Page]:
+    page = Page(browser, other_inputs)
     yield page
     page.context.close()
     assert not page.problems
@@ -283,3 +324,134 @@ def test_the_api_page_lists_requests(page: Page) -> None:
     page.tab.wait_for_selector("text=POST /v1/predict")
     assert page.tab.locator("summary", has_text="TokenClassificationRow").count() == 1
     page.screenshot("docs")
+
+
+def test_tasks_have_fields_for_their_own_inputs(form: Page) -> None:
+    visible = form.tab.locator("fieldset:visible legend")
+    assert visible.all_inner_texts() == [
+        "Input of woz, woz_text",
+        "Input of born",
+        "Input of copa",
+        "Input of pairs",
+    ]
+    assert form.tab.locator(".card").count() == len(FORM_HEADS) + 1
+    assert form.tab.locator(".card .error").count() == 0
+    form.choose("woz")
+    assert visible.all_inner_texts() == ["Input of woz, woz_text"]
+    assert not form.tab.is_visible("#text")
+    form.choose("ner")
+    assert visible.count() == 0
+    assert form.tab.is_visible("#text")
+
+
+def test_the_turns_of_a_dialogue_are_added_removed_and_sent(form: Page) -> None:
+    fields = form.choose("woz")
+    fields.get_by_label("user 1", exact=True).fill("<b>Thai</b> food")
+    fields.get_by_role("button", name="Add a turn").press("Enter")
+    assert fields.get_by_label("system 3").evaluate("it => it === document.activeElement")
+    form.tab.keyboard.type("Which area?")
+    form.tab.keyboard.press("Tab")
+    form.tab.keyboard.type("South.")
+    fields.get_by_role("button", name="Remove turn 2").click()
+    expected = {
+        "task": "woz",
+        "system": ["", "Which area?"],
+        "user": ["<b>Thai</b> food", "South."],
+    }
+    assert form.predict() == expected
+    card = form.card("woz").inner_text()
+    assert "<b>Thai</b> food" in card
+    assert "Which area? · South." in card
+    form.open("#" + form.tab.url.partition("#")[2])
+    assert form.predict() == expected, "the dialogue is in the address"
+    assert form.tab.locator("fieldset b, .card b").count() == 0
+
+
+def test_what_is_wrong_with_a_dialogue_is_said_at_its_fields(form: Page) -> None:
+    fields = form.choose("woz")
+    error = fields.locator(".error")
+    fields.get_by_label("user 2").fill(" ")
+    form.predict()
+    assert error.inner_text() == "turn 1: user is empty: ' '; fill it in, or remove the row"
+    for _ in range(2):
+        fields.get_by_role("button", name="Remove").first.click()
+    form.predict()
+    assert "a dialogue has at least one turn" in error.inner_text()
+    fields.get_by_role("button", name="Add a turn").click()
+    fields.get_by_label("user 1", exact=True).fill("Thai food.")
+    form.predict()
+    assert error.inner_text() == ""
+
+
+def test_a_dialogue_is_shared_by_tasks_and_written_about(form: Page) -> None:
+    user = form.choose("woz").get_by_label("user 1", exact=True)
+    user.fill("Any food.")
+    form.choose("woz_text")
+    assert user.is_visible()
+    assert user.input_value() == "Any food."
+    with form.tab.expect_request("**/v1/tasks/woz_text") as sent:
+        form.tab.click("button.primary")
+    form.wait()
+    assert sent.value.post_data_json["user"][0] == "Any food."
+    assert form.card("woz_text").locator("pre").count() == 1
+    user.fill("")
+    form.tab.click("button.primary")
+    form.wait()
+    error = form.fields("woz").locator(".error").inner_text()
+    assert error == "turn 0: user is empty: ''; fill it in, or remove the row"
+    assert form.card("woz_text").locator("pre").count() == 0, (
+        "no answer to another dialogue is left"
+    )
+    form.problems.clear()  # the console names the refused request
+
+
+def test_facts_have_a_subject_a_relation_and_maybe_a_template(form: Page) -> None:
+    fields = form.choose("born")
+    fields.get_by_label("subject").fill("<img src=x onerror=alert(1)>")
+    assert form.predict() == {
+        "task": "born",
+        "subject": "<img src=x onerror=alert(1)>",
+        "relation": "P19",
+    }
+    fields.get_by_label("template").fill("[X], who lived in [Y] .")
+    assert form.predict()["template"] == "[X], who lived in [Y] ."
+    assert "London" in form.card("born").inner_text()
+    fields.get_by_label("relation").fill("P20")
+    form.predict()
+    assert fields.locator(".error").inner_text() == (
+        "relation: no candidates for 'P20'; use one of P19"
+    )
+    assert form.tab.locator("form img").count() == 0
+
+
+def test_choices_and_the_second_text_of_a_pair(form: Page) -> None:
+    fields = form.choose("copa")
+    fields.get_by_role("button", name="Add to choices").click()
+    form.tab.keyboard.type("Rome")
+    row = form.predict()
+    assert row["choices"] == ["London", "Paris", "Rome"]
+    assert row["context"] == form.tab.input_value("#text")
+    assert form.card("copa").locator(".options li").count() == 3
+    fields = form.choose("pairs")
+    assert "text_pair" not in form.predict()
+    fields.get_by_label("text pair").fill("She was.")
+    assert form.predict()["text_pair"] == "She was."
+
+
+def test_only_results_that_the_editor_knows_can_be_corrected(form: Page) -> None:
+    corrected = [
+        task for task in [*FORM_HEADS, "ner"] if form.card(task).get_by_text("wrong?").count()
+    ]
+    assert corrected == ["copa", "pairs", "ner"]
+
+
+@pytest.mark.parametrize("width", [1100, 360])
+def test_the_fields_fit_the_screen(browser: Any, other_inputs: Running, width: int) -> None:
+    page = Page(browser, other_inputs, viewport={"width": width, "height": 800})
+    assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
+    labels = page.tab.locator("fieldset label")
+    assert labels.count() == 4 + 3 + 2 + 1
+    assert all(label.locator("input, textarea").count() == 1 for label in labels.all())
+    page.screenshot(f"fields-{width}")
+    page.context.close()
+    assert not page.problems
