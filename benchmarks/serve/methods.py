@@ -15,7 +15,7 @@ import transformers
 
 from benchmarks.mixed_batches import KINDS
 from pipeline.artifacts.config import load_config
-from pipeline.model.backbone import quiet_transformers
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.pretrained.location import locate
 
 SERVE = [sys.executable, "-m", "deep_prompt", "serve"]

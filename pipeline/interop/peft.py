@@ -21,8 +21,9 @@ from pipeline.config import load_json, parse
 from pipeline.errors import UserError
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.tensors import read_tensors, shape_problems, table_width
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
 from pipeline.model.lora import import_peft, lora_config, lora_factors
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, unfold_table
 from pipeline.pretrained.families import FAMILIES
 

@@ -1,8 +1,7 @@
 """A pretrained transformer, frozen or trained, that takes a prompt and returns hidden states."""
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -10,15 +9,6 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForTextEncoding,
-)
-from transformers.utils import logging as _logging
 
 from pipeline.errors import UserError, did_you_mean
 from pipeline.model.attach_checks import Check, check_lm_head, check_prompts
@@ -39,17 +29,15 @@ from pipeline.model.attention import (
 )
 from pipeline.model.encoder_decoder import (
     EncoderDecoder,
-    IdentityBody,
-    SequenceToSequenceHead,
     split_rows,
 )
+from pipeline.model.pretrained_model import convert_parameters, load_model, split_lm_head
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4
-from pipeline.model.random_model import random_model
 from pipeline.model.scale_shift import ScaledModules, install_scale_shift
 from pipeline.model.trace_family import trace
 from pipeline.params import Precision
-from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, Family, family_of
+from pipeline.pretrained.families import ENCODER_DECODERS, Family, family_of
 from pipeline.pretrained.location import backbone_files
 from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.pretrained.tokenizer import Tokenizer
@@ -151,7 +139,7 @@ class Backbone(nn.Module):
             refuse_int4()
         in_bfloat16 = precision == "bfloat16"
         dtype = torch.bfloat16 if in_bfloat16 and not trained else torch.float32
-        model, family, missing, random_weights = _load_model(
+        model, family, missing, random_weights = load_model(
             folder, lm_head, decoder, dtype, random_seed
         )
         expected_logits = _logits(model) if lm_head and family.route == "traced" else None
@@ -223,7 +211,7 @@ class Backbone(nn.Module):
 
         Buffers keep their type: the frequencies of rotary positions need float32.
         """
-        _convert(self, dtype)
+        convert_parameters(self, dtype)
         return self
 
     @property
@@ -500,73 +488,6 @@ class Backbone(nn.Module):
         return [states[: len(row)] for states, row in zip(hidden, rows, strict=True)]
 
 
-def _load_model(
-    folder: Path, lm_head: bool, decoder: bool, dtype: torch.dtype, random_seed: int | None
-) -> tuple[Any, Family, list[str], RandomWeights | None]:
-    """The model in a folder, the record of its family, and the names of missing weights.
-
-    With `random_seed`, the weights are random, and their record is the last value. The weights of a
-    family without reference test are float32, because its checks need it.
-    """
-    with quiet_transformers():
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            family = family_of(config.model_type, decoder)
-            if config.model_type in ENCODER_DECODERS.keys() - FAMILIES and not decoder:
-                raise UserError(
-                    f"backbone: deep prompts do not work on this {config.model_type!r} model: it "
-                    "is an encoder-decoder, and only the whole of it works; set decoder: true for "
-                    "the backbone"
-                )
-            dtype = torch.float32 if family.route == "traced" else dtype
-            auto_class, missing, random_weights = _auto_class(family, lm_head), [], None
-            if random_seed is not None:
-                model, random_weights = random_model(
-                    auto_class, config, random_seed, attn_implementation=ATTENTION
-                )
-            else:
-                model, loading_info = auto_class.from_pretrained(
-                    folder,
-                    attn_implementation=ATTENTION,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    dtype=dtype,
-                    output_loading_info=True,
-                )
-                missing = list(loading_info["missing_keys"])
-        except (OSError, ValueError, KeyError) as error:
-            if error.args == (ATTENTION,):
-                raise UserError(
-                    f"{folder}: deep prompts do not work on this {config.model_type!r} model: its "
-                    "classes do not use the attention interface of transformers; use another "
-                    "backbone"
-                ) from error
-            raise UserError(
-                f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "
-                "give a folder that save_pretrained wrote, with safetensors"
-            ) from error
-    # Some models make parameters of their own type, whatever `dtype` is.
-    _convert(model, dtype)
-    return model, family, missing, random_weights
-
-
-def _auto_class(family: Family, lm_head: bool) -> Any:
-    """The class of transformers that loads a family."""
-    if family.encoder_only and lm_head:
-        raise UserError(
-            "backbone: the encoder of an encoder-decoder has no language modeling head, which "
-            "verbalizers and text generation need; set decoder: true for the backbone, which loads "
-            "the decoder too, or use another task"
-        )
-    if family.encoder_only:
-        return AutoModelForTextEncoding
-    if not lm_head:
-        return AutoModel
-    if family.decoder_layers:
-        return AutoModelForSeq2SeqLM
-    return AutoModelForCausalLM if family.causal else AutoModelForMaskedLM
-
-
 def _random_texts(num_embeddings: int) -> list[list[int]]:
     """Token ids of 5 texts. Few or neighboring ids would be special tokens in some vocabularies."""
     generator = torch.Generator().manual_seed(0)
@@ -582,32 +503,3 @@ def _logits(model: Any) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model.eval()(input_ids=torch.tensor([_LM_HEAD_TEXT])).logits
     return logits[0]
-
-
-def _convert(module: nn.Module, dtype: torch.dtype) -> None:
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def split_lm_head(model: Any) -> tuple[Any, nn.Module]:
-    """Split a language model into its body and a module with only its head."""
-    if model.config.is_encoder_decoder:
-        return EncoderDecoder(model), SequenceToSequenceHead(model)
-    body = model.base_model
-    setattr(model, model.base_model_prefix, IdentityBody())
-    return body, model
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Context manager: hide the progress bars and the reports of unused weights of transformers."""
-    logs: Any = _logging
-    level, had_progress_bar = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logs.set_verbosity(level)
-        if had_progress_bar:
-            logs.enable_progress_bar()

@@ -21,7 +21,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from pipeline.errors import UserError
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.pretrained.families import FAMILIES, family_of
 
 MEMORY_BYTES, SECONDS = 4 << 30, 5  # of CPU time

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone, split_lm_head
+from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
+from pipeline.model.pretrained_model import split_lm_head
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.random_model import random_model

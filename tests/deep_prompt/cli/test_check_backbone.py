@@ -61,7 +61,7 @@ def test_a_whole_encoder_decoder_is_described(
 
 def folder_of(model_type: str, tokenizer: "Tokenizer", folder: Path) -> Path:
     """A tiny model with a byte-level tokenizer."""
-    from pipeline.model.backbone import quiet_transformers
+    from pipeline.model.pretrained_model import quiet_transformers
     from tests.support.all_types import SIZES, save_tiny_model
 
     with quiet_transformers(), pytest.MonkeyPatch.context() as patch:
@@ -93,7 +93,7 @@ def test_a_refused_model_names_the_check(
 
 
 def test_all_reasons_are_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from pipeline.model.backbone import quiet_transformers
+    from pipeline.model.pretrained_model import quiet_transformers
     from tests.support.all_types import save_tiny_model
 
     with quiet_transformers():

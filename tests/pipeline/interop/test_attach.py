@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.errors import UserError
 from pipeline.interop.attach import PromptedTransformer, attach
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.world import write_corpus
 from tests.support import tiny
 from tests.support.fences import blocks

@@ -13,8 +13,9 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.model import attach_checks, attention
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
 from pipeline.model.lora import add_lora
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, stack_prompts
 from pipeline.pretrained.families import ENCODER_DECODERS, FAMILIES, family_of
 from tests.support import tiny

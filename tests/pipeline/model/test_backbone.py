@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from pipeline.errors import UserError
 from pipeline.model.attention import ATTENTION
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt
 from pipeline.pretrained.families import FAMILIES
 from tests.support import tiny

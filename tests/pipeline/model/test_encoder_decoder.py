@@ -20,10 +20,11 @@ from pipeline.interop.ptuning_v2 import from_ptuning_v2
 from pipeline.mixing.batches import collate
 from pipeline.model import attention
 from pipeline.model.attention_mass import AttentionMass
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
 from pipeline.model.encoder_decoder import EncoderDecoder
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora, lora_factors
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import (
     DeepPrompt,
     LayerPrompts,

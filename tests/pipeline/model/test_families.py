@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.model import attention
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, stack_prompts
 from pipeline.pretrained.families import FAMILIES, family_of
 from tests.support import tiny

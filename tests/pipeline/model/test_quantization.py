@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.quantization import GRADIENT_BOUND, weight_bytes
 from pipeline.params import TrainParams

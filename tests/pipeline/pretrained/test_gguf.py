@@ -13,7 +13,8 @@ import transformers
 
 from pipeline.errors import UserError
 from pipeline.files import sha256
-from pipeline.model.backbone import Backbone, quiet_transformers
+from pipeline.model.backbone import Backbone
+from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.params import BackboneParams
 from pipeline.pretrained import gguf as conversion
 from pipeline.pretrained.location import locate, tokenizer_folder
