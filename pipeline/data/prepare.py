@@ -50,7 +50,6 @@ from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from pipeline.tasks import code_of, task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS
-from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.validation import MAX_SENTENCE_WORDS
 
 MAX_LISTED_NAMES = 8  # in a message
@@ -378,10 +377,11 @@ class _Counts:
             self.tokens[split] += result["tokens"][split]
             self.labels[split].update(result["labels"][split])
 
-    def remove(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
+    def remove(self, split: str, corpus: _Corpus, example: Any) -> None:
+        task, labels = corpus.task, corpus.recipe.labels
         self.rows[split] -= 1
         self.tokens[split] -= task.num_tokens(example)
-        self.labels[split].subtract(task.labels(example))
+        self.labels[split].subtract(task.declared_labels(example, labels))
         self.labels[split] += Counter()  # removes zeros
 
 
@@ -403,7 +403,7 @@ def _merge(corpus: _Corpus, dropped: NDArray[np.bool_], target: Path) -> _Counts
             splits, examples = table["_split"].to_numpy(), table.drop_columns(bookkeeping)
             for row in np.flatnonzero(~kept).tolist():
                 record = examples.slice(row, 1).to_pylist()[0]
-                counts.remove(SPLITS[splits[row]], corpus.task, corpus.task.from_record(record))
+                counts.remove(SPLITS[splits[row]], corpus, corpus.task.from_record(record))
             for number, file in enumerate(files):
                 selected = examples.filter(pa.array(kept & (splits == number)))
                 if len(selected):
