@@ -340,6 +340,13 @@ def test_a_wrong_span_is_a_wrong_decision_and_claim(tokenizer: Tokenizer) -> Non
     assert (overall["joint_goal_accuracy"], overall["turn_request_accuracy"]) == (0, 100)
 
 
+def test_no_value_has_words_of_both_speakers(tokenizer: Tokenizer) -> None:
+    example = dialogue(("Zulu", "food please", ("food=zulu",)))
+    tags = {"Zulu": "B-food", "food": "I-food"}
+    windows = predicted(tokenizer, [([IN_TURN, NO, NO, NO], tags)], example)
+    assert TASK.decode(example, windows, CLASSES)[0][0] == "food=zulu"
+
+
 def test_a_closed_value_that_is_a_span_too_is_one_option(tokenizer: Tokenizer) -> None:
     example = dialogue(("", "in the centre", ("area=centre",)))
     (feature,), _ = featurize(tokenizer, example)

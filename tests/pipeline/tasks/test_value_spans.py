@@ -9,7 +9,7 @@ import pytest
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.shared.slots import Slot, normalized
 from pipeline.tasks.shared.tagging import bio_classes
-from pipeline.tasks.shared.turn_windows import encoded_turns, turn_text, turn_words
+from pipeline.tasks.shared.turn_windows import encoded_turns, turn_text, turn_window, turn_words
 from pipeline.tasks.shared.value_spans import (
     ScoredWords,
     SlotSpans,
@@ -241,6 +241,15 @@ def test_words_are_read_at_their_first_subword_or_last_if_causal(
         token = inside[-1 if tokenizer.causal else 0]
         assert word.position == first + token
         assert ids[word.position] == part.ids[token]
+
+
+def test_words_after_a_cut_are_at_their_tokens(tokenizer: Tokenizer) -> None:
+    (encoded,) = encoded_turns(["cat cat one two"], ["dog"], tokenizer)
+    found, num_system = turn_words(encoded, 3, tokenizer)
+    assert (num_system, len(found)) == (2, 3)
+    window, _, _ = turn_window(encoded, [], 3, tokenizer)
+    (expected,) = (ids for ids, _ in tokenizer.encode_texts(["one two dog"]))
+    assert [window[word.position] for word in found] == expected
 
 
 def test_words_that_share_a_token_are_one(tokenizer: Tokenizer) -> None:
