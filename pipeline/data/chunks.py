@@ -7,7 +7,7 @@ any order of the chunks.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -152,7 +152,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
     sink = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
     with sink, _Writer(target / "examples.parquet", task) as writer:
         problems = Problems(sink=sink)
-        tally = _Tally(task)
+        tally = _Tally(task, recipe.labels)
         rows = dropped = rejected = 0
         for row in _rows(recipe, chunk, task, problems):
             dropped += problems.rejected - rejected
@@ -204,8 +204,8 @@ def _rows(
 class _Tally:
     """The counts of a chunk by split, and each label's first position outside train."""
 
-    def __init__(self, task: Task[Any, Any, Any]) -> None:
-        self._task = task
+    def __init__(self, task: Task[Any, Any, Any], labels: Sequence[str]) -> None:
+        self._task, self._labels = task, labels
         self.rows = dict.fromkeys(SPLITS, 0)
         self.tokens = dict.fromkeys(SPLITS, 0)
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
@@ -219,7 +219,7 @@ class _Tally:
     def add(self, split: str, where: str, example: Any) -> None:
         self.rows[split] += 1
         self.tokens[split] += self._task.num_tokens(example)
-        for label in self._task.labels(example):
+        for label in self._task.declared_labels(example, self._labels):
             self.labels[split][label] += 1
             if split != "train":
                 self.first_held_out.setdefault(label, where)

@@ -177,7 +177,7 @@ def _merge(corpus: ChunkedCorpus, dropped: NDArray[np.bool_], target: Path) -> S
             splits, examples = table["_split"].to_numpy(), table.drop_columns(bookkeeping)
             for row in np.flatnonzero(~kept).tolist():
                 record = examples.slice(row, 1).to_pylist()[0]
-                counts.remove(SPLITS[splits[row]], corpus.task, corpus.task.from_record(record))
+                counts.remove(SPLITS[splits[row]], corpus, corpus.task.from_record(record))
             for number, file in enumerate(files):
                 selected = examples.filter(pa.array(kept & (splits == number)))
                 if len(selected):

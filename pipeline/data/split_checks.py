@@ -12,7 +12,6 @@ from pipeline.errors import Problems, listed
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS
-from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.validation import MAX_SENTENCE_WORDS
 
 MAX_LISTED_NAMES = 8  # in a message
@@ -36,11 +35,12 @@ class SplitCounts:
             self.tokens[split] += result["tokens"][split]
             self.labels[split].update(result["labels"][split])
 
-    def remove(self, split: str, task: Task[Any, Any, Any], example: Any) -> None:
+    def remove(self, split: str, corpus: ChunkedCorpus, example: Any) -> None:
         """Remove an example that `add` has counted."""
+        task, labels = corpus.task, corpus.recipe.labels
         self.rows[split] -= 1
         self.tokens[split] -= task.num_tokens(example)
-        self.labels[split].subtract(task.labels(example))
+        self.labels[split].subtract(task.declared_labels(example, labels))
         self.labels[split] += Counter()  # removes zeros
 
 

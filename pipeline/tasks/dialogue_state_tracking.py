@@ -2,20 +2,28 @@
 
 A turn is a window: the system's text, the user's text, and the name of each slot. The head predicts
 the value of a slot at the slot's name, as SOM-DST predicts operations at slot tokens (Kim et al.
-2020). The values of the ontology are the classes, so a new value cannot be predicted. An example is
-a whole dialogue, because its state accumulates the predictions of its turns.
+2020). The values of the ontology are the classes. An example is a whole dialogue, because its state
+accumulates the predictions of its turns.
+
+The label `food=*` of a recipe makes the slot food open: its values are words of the turn, so values
+that no training row has can be predicted. As in BERT-DST (Chao and Lane 2019), the slot has a class
+for a value in the turn, and the value is a span of the system's or the user's words. The span is
+predicted by the tags B-food, I-food and O of the words, not by its start and its end, because a
+position of this head has one class, and a value of one word would have two. All are classes of one
+matrix, and the loss is the sum over slots and words. `pipeline.tasks.shared.value_spans` finds the
+span. Closed values of an open slot, such as food=dontcare, stay classes.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from itertools import chain, product
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import Problems, UserError
+from pipeline.errors import Problems
 from pipeline.metrics import dialogue_states
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.metrics.dialogue_states import REQUEST, Dialogue, split_label, states
@@ -34,14 +42,34 @@ from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.dialogues import check_dialogue, label_lists, unlabeled
+from pipeline.tasks.shared.slots import (
+    NONE,
+    Slot,
+    declared_label,
+    is_known,
+    open_slot_problems,
+    open_slots,
+    slots_of,
+    with_normalized_value,
+)
+from pipeline.tasks.shared.tagging import bio_classes
+from pipeline.tasks.shared.turn_windows import (
+    encoded_turns,
+    room_for_turn,
+    turn_text,
+    turn_window,
+    turn_words,
+)
+from pipeline.tasks.shared.value_spans import ScoredWords, decide_open_slot, value_tags
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-NONE = "none"
-"""The first class: the turn says nothing about the slot."""
+UNKNOWN_VALUES = "values neither in the window nor in the labels"
+"""The counter of values of open slots that are neither learned nor predicted.
 
-MIN_TURN_TOKENS = 16  # of a window
+The class of such a decision is NONE.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,13 +107,6 @@ class DialogueStates:
     """The turns of a dialogue."""
 
     turns: tuple[Turn, ...]
-
-
-class Slot(NamedTuple):
-    """A decision of each turn: the text that asks for it, and its classes besides NONE."""
-
-    query: str
-    values: tuple[str, ...]
 
 
 class DialogueStateTracking(
@@ -140,15 +161,21 @@ class DialogueStateTracking(
                 for label in labels
                 if not all(map(str.strip, split_label(label)))
             ),
+            *open_slot_problems(labels),
         ]
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """NONE, then the labels."""
-        return (NONE, *labels)
+        """NONE, then the labels; then the tags of values, if slots are open."""
+        slots = open_slots(labels)
+        return (NONE, *labels, *(bio_classes(slots) if slots else ()))
 
     def labels(self, example: Example) -> Iterator[str]:
         """The labels of all turns."""
         return chain.from_iterable(example.labels)
+
+    def declared_labels(self, example: Example, labels: Sequence[str]) -> Iterator[str]:
+        """The labels of all turns; food=* for a value of an open slot that is not a class."""
+        return (declared_label(label, labels) for label in self.labels(example))
 
     def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The recipe's labels."""
@@ -174,10 +201,14 @@ class DialogueStateTracking(
             yield "user", user
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The dialogue. Labels must be in the recipe, with one value for each slot of a turn."""
+        """The dialogue. Labels must be in the recipe, with one value for each slot of a turn.
+
+        Values of open slots are normalized, as predicted values are.
+        """
         before, turns = len(problems), label_lists(row, problems)
         if turns is None:
             return None
+        turns = [[with_normalized_value(label, labels) for label in turn] for turn in turns]
         example = _example(row, turns, problems)
         for number, turn in enumerate(example.labels if example else ()):
             _check_turn(turn, labels, f"{row['where']}: turn {number}", problems)
@@ -201,38 +232,46 @@ class DialogueStateTracking(
         stride: int,
         counts: Counter[str],
     ) -> Iterator[Feature]:
-        """One window per turn, with a position for each decision.
+        """One window per turn, with a position for each decision, and for each word of open slots.
 
         Of a turn that is too long, the end of the user's text and the beginning of the system's
         are cut, and counted. Raises UserError if there is no room for a turn.
         """
-        slots = _slots(classes)
+        slots = slots_of(classes)
         queries = [ids for ids, _ in tokenizer.encode_texts([slot.query for slot in slots])]
-        room = _room(queries, tokenizer, max_length)
+        room = room_for_turn(queries, tokenizer, max_length)
+        has_tags = any(slot.is_open for slot in slots)
         for number, example in enumerate(examples, first):
-            texts = map(tokenizer.encode_texts, (example.system, example.user))
-            turns = zip(*texts, example.labels, strict=True)
-            for turn, ((system, _), (user, _), labels) in enumerate(turns):
-                counts["turns cut"] += len(system) + len(user) > room
-                ids, types, positions = _window(system, user, queries, room, tokenizer)
-                begin = turn * len(slots)
+            turns = encoded_turns(example.system, example.user, tokenizer)
+            for turn, (encoded, labels) in enumerate(zip(turns, example.labels, strict=True)):
+                counts["turns cut"] += encoded.num_tokens > room
+                ids, types, positions = turn_window(encoded, queries, room, tokenizer)
+                words, num_system = turn_words(encoded, room, tokenizer) if has_tags else ([], 0)
+                bounds = [(word.start, word.end) for word in words]
+                text = turn_text(encoded.system.text, encoded.user.text)
+                tags = value_tags(_open_values(slots, labels), text, bounds, num_system)
+                targets = [_target(slot, labels, tags) for slot in slots]
+                counts[UNKNOWN_VALUES] += sum(
+                    target == NONE != slot.label(labels)
+                    for slot, target in zip(slots, targets, strict=True)
+                )
+                decisions = range(turn * len(slots), (turn + 1) * len(slots))
                 yield Feature(
                     example=number,
                     input_ids=ids,
                     token_types=types,
-                    positions=positions,
-                    labels=[classes.index(_option(slot, labels)) for slot in slots],
-                    begins=range(begin, begin + len(slots)),
-                    ends=range(begin + 1, begin + len(slots) + 1),
-                    label_count=len(slots),
+                    positions=[*positions, *(word.position for word in words)],
+                    labels=[classes.index(name) for name in (*targets, *tags)],
+                    begins=[*decisions, *(start for start, _ in bounds)],
+                    ends=[*(decision + 1 for decision in decisions), *(end for _, end in bounds)],
+                    label_count=len(slots) + len(words),
                 )
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
     ) -> list[tuple[str, ...]]:
-        """The best class of each decision, turn by turn."""
-        logits = self.decision_logits(example, window_logits, classes)
-        return _best_classes(logits, len(example.user), classes)
+        """The label of each decision, turn by turn: its best class, or the value of its span."""
+        return _decide(example, window_logits, classes)[0]
 
     def predictions(
         self,
@@ -266,23 +305,20 @@ class DialogueStateTracking(
     ) -> Floats:
         """The logits [T * S, K] of the S decisions of each of the T turns.
 
-        They are -inf for the values of other slots.
+        They are -inf for the values of other slots, and for tags. If slots are open, there is one
+        column more. The logit of the class food=* is then that of the best value in the turn, and
+        the last column has that of all other values in the turn.
         """
-        turns = sorted(window_logits, key=lambda window: int(window.begins[0]))
-        logits = np.concatenate([window.logits for window in turns]).astype(np.float64)
-        is_option = np.array(
-            [[name == NONE or name in slot.values for name in classes] for slot in _slots(classes)]
-        )
-        return np.where(np.tile(is_option, (len(turns), 1)), logits, -np.inf)
+        return _decide(example, window_logits, classes)[1]
 
     def decisions(
         self, example: Example, prediction: Dialogue, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
-        """The class [T * S] of each decision, and whether it is right [T * S]."""
-        slots = _slots(classes)
+        """The class [T * S] of each decision, and whether its label is right [T * S]."""
+        slots = slots_of(classes)
         guesses = list(chain.from_iterable(prediction))
-        gold = [_option(slot, turn) for turn in example.labels for slot in slots]
-        return list(map(classes.index, guesses)), list(map(str.__eq__, guesses, gold))
+        gold = [slot.label(turn) for turn in example.labels for slot in slots]
+        return _options(prediction, classes), list(map(str.__eq__, guesses, gold))
 
     def claims(self, example: Example, prediction: Dialogue) -> Iterator[Claim]:
         """The predicted labels of each turn, and the annotated labels that it misses."""
@@ -317,10 +353,10 @@ class DialogueStateTracking(
         thresholds: Mapping[str, float],
     ) -> DialogueStates:
         """The labels of each turn, and the state after it."""
-        logits = self.decision_logits(example, window_logits, classes)
-        prediction = _best_classes(logits, len(example.user), classes)
-        scores = softmax(logits, thresholds.get("temperature", 1.0)).max(axis=1)
-        return _result(prediction, scores.reshape(len(prediction), -1))
+        prediction, logits = _decide(example, window_logits, classes)
+        probabilities = softmax(logits, thresholds.get("temperature", 1.0))
+        scores = probabilities[np.arange(len(logits)), _options(prediction, classes)]
+        return _result(prediction, list(scores.reshape(len(prediction), -1)))
 
     def shown_texts(self, example: Example) -> tuple[str, ...]:
         """The system's and the user's text of each turn."""
@@ -342,25 +378,62 @@ class DialogueStateTracking(
 TASK = DialogueStateTracking()
 
 
-def _slots(classes: Sequence[str]) -> list[Slot]:
-    """The decisions of a turn, in the order of their first classes."""
-    values: dict[str, list[str]] = {}
-    for label in classes:
-        slot, value = split_label(label)
-        if label != NONE:
-            values.setdefault(f"{slot} {value}" if slot == REQUEST else slot, []).append(label)
-    return [Slot(query, tuple(labels)) for query, labels in values.items()]
+def _open_values(slots: Sequence[Slot], labels: Sequence[str]) -> dict[str, str]:
+    """The value of each open slot that the labels of a turn have."""
+    found = {slot.query: slot.label(labels) for slot in slots if slot.is_open}
+    return {slot: split_label(label)[1] for slot, label in found.items() if label != NONE}
 
 
-def _best_classes(logits: Floats, num_turns: int, classes: Sequence[str]) -> list[tuple[str, ...]]:
-    """The class of each decision with the greatest of its logits [T * S, K], turn by turn."""
-    best = logits.argmax(axis=1).reshape(num_turns, -1)
-    return [tuple(classes[number] for number in turn) for turn in best]
+def _target(slot: Slot, labels: Sequence[str], tags: Sequence[str]) -> str:
+    """The class of a decision for a turn with these labels, whose words have these tags."""
+    if f"B-{slot.query}" in tags:
+        return slot.any_value
+    label = slot.label(labels)
+    return label if label in slot.values else NONE
 
 
-def _option(slot: Slot, labels: Sequence[str]) -> str:
-    """The class of a decision for a turn with these labels."""
-    return next((label for label in labels if label in slot.values), NONE)
+def _options(prediction: Dialogue, classes: Sequence[str]) -> list[int]:
+    """The class [T * S] of each label of a prediction."""
+    slots = slots_of(classes)
+    return [
+        classes.index(slot.option(label))
+        for turn in prediction
+        for slot, label in zip(slots, turn, strict=True)
+    ]
+
+
+def _decide(
+    example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
+) -> tuple[list[tuple[str, ...]], Floats]:
+    """The label of each decision, turn by turn, and the logits of `decision_logits`."""
+    slots = slots_of(classes)
+    turns = sorted(window_logits, key=lambda window: int(window.begins[0]))
+    logits = np.concatenate([window.logits[: len(slots)] for window in turns]).astype(np.float64)
+    is_option = np.array(
+        [[name == NONE or name in slot.values for name in classes] for slot in slots]
+    )
+    logits = np.where(np.tile(is_option, (len(turns), 1)), logits, -np.inf)
+    labels = [classes[number] for number in logits.argmax(axis=1)]
+    if any(slot.is_open for slot in slots):
+        logits = np.pad(logits, ((0, 0), (0, 1)), constant_values=-np.inf)
+        texts = zip(turns, example.system, example.user, strict=True)
+        words = [_scored_words(*turn, first=len(slots)) for turn in texts]
+        for row, (turn, slot) in enumerate(product(words, slots)):
+            if slot.is_open:
+                labels[row], logits[row] = decide_open_slot(slot, logits[row], turn, classes)
+    width = len(slots)
+    return [tuple(labels[row : row + width]) for row in range(0, len(labels), width)], logits
+
+
+def _scored_words(window: WindowLogits, system: str, user: str, first: int) -> ScoredWords:
+    """The words of a turn with the logits of their tags, from position `first` of its window."""
+    begins, ends = window.begins[first:].tolist(), window.ends[first:].tolist()
+    return ScoredWords(
+        turn_text(system, user),
+        list(zip(begins, ends, strict=True)),
+        sum(begin < len(system) for begin in begins),
+        window.logits[first:].astype(np.float64),
+    )
 
 
 def _same_slot(label: str, labels: Sequence[str]) -> str:
@@ -374,42 +447,6 @@ def _same_slot(label: str, labels: Sequence[str]) -> str:
 
 def _without_none(dialogue: Dialogue) -> Dialogue:
     return [[label for label in turn if label != NONE] for turn in dialogue]
-
-
-def _room(queries: Sequence[Sequence[int]], tokenizer: "Tokenizer", max_length: int) -> int:
-    """The number of tokens for the two texts of a turn."""
-    parts = (tokenizer.prefix, tokenizer.middle, tokenizer.middle, tokenizer.suffix, *queries)
-    room = max_length - sum(map(len, parts))
-    if room < MIN_TURN_TOKENS:
-        raise UserError(
-            f"dialogue_state_tracking: max_length is {max_length}, which leaves {room} tokens for "
-            f"a turn beside its {len(queries)} slots; raise it to at least "
-            f"{max_length - room + MIN_TURN_TOKENS}"
-        )
-    return room
-
-
-def _window(
-    system: Sequence[int],
-    user: Sequence[int],
-    queries: Sequence[Sequence[int]],
-    room: int,
-    tokenizer: "Tokenizer",
-) -> tuple[list[int], list[int], list[int]]:
-    """The ids [N], the token types [N], and the positions of the last sub-words of the queries.
-
-    The texts of the system and the user have at most `room` tokens together.
-    """
-    user = user[:room]
-    system = system[max(0, len(system) + len(user) - room) :]
-    head = [*tokenizer.prefix, *system, *tokenizer.middle]
-    ids, positions = [*head, *user, *tokenizer.middle], list[int]()
-    for query in queries:
-        ids += query
-        positions.append(len(ids) - 1)
-    ids += tokenizer.suffix
-    types = [0] * len(head) + [tokenizer.second_type] * (len(ids) - len(head))
-    return ids, types, positions
 
 
 def _result(labels: Dialogue, scores: Sequence[Floats]) -> DialogueStates:
@@ -451,9 +488,11 @@ def _example(row: Row, labels: Dialogue, problems: Problems) -> Example | None:
 def _check_turn(turn: Sequence[str], labels: Sequence[str], where: str, problems: Problems) -> None:
     """Add problems for unknown labels."""
     for label in turn:
-        if label not in labels:
+        if not is_known(label, labels):
             problems.add(
                 where,
-                f"label {label!r} is not in the recipe's labels; add it there, or correct it",
+                f"label {label!r} makes the slot open and is no value of it; replace * by the value"
+                if label in labels
+                else f"label {label!r} is not in the recipe's labels; add it there, or correct it",
                 "unknown-label",
             )

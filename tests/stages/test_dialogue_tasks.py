@@ -18,6 +18,11 @@ from tests.support.small_project import (
 )
 
 CITIES = ("Bonn", "Rome", "New York", "Lima")
+FOODS = (
+    ("thai", "north indian", "modern", "east polish", "greek", "new corsican"),
+    ("zulu", "old english"),
+)
+"""The foods of the training split of the corpus "spans", and those of the others."""
 VERBS = {"buy": ("buy a house in", "I want a flat in"), "fly": ("fly to", "a ticket to")}
 RECIPES = {
     "requests": """
@@ -36,6 +41,15 @@ source: made here
 reader: woz_json
 files: {train: train.json, validation: valid.json, test: test.json}
 labels: [food=thai, food=greek, area=north, area=south, request=phone]
+allow: [shared-row]
+""",
+    "spans": """
+task: dialogue_state_tracking
+license: CC0
+source: made here
+reader: woz_json
+files: {train: train.json, validation: valid.json, test: test.json}
+labels: [food=*, food=dontcare, area=north, area=south]
 allow: [shared-row]
 """,
 }
@@ -73,7 +87,8 @@ for row, prediction in zip(rows, mixed):
         states, alone = ([turn.state for turn in result.turns] for result in
                          (prediction.result, model(row).result))
         assert states == alone
-for name, row in (("requests", rows[0]), ("dialogues", rows[1])):
+spans = {"system": ["", "Where?"], "user": ["Zulu food", "in the south"]}
+for name, row in (("requests", rows[0]), ("dialogues", rows[1]), ("spans", spans)):
     model = deep_prompt.load(f"artifacts/fine_tune/{name}")
     row = {key: value for key, value in row.items() if key != "task"}
     print(name, json.dumps(dataclasses.asdict(model(row).result)))
@@ -112,6 +127,25 @@ def dialogues(split: int) -> list[dict[str, Any]]:
     return made
 
 
+def dialogues_of_spans(split: int) -> list[dict[str, Any]]:
+    """Dialogues of two turns; the values of food outside the training split are not in it."""
+    made = []
+    foods = FOODS[split > 0]
+    for number in range(24):
+        food, area = foods[number % len(foods)], ("north", "south")[number // 6 % 2]
+        first, label = (f"{food} food", food) if number % 4 else ("any food", "dontcare")
+        turns = [
+            {"system_transcript": "", "transcript": first, "turn_label": [["food", label]]},
+            {
+                "system_transcript": "Where?",
+                "transcript": f"in the {area}",
+                "turn_label": [["area", area]],
+            },
+        ]
+        made.append({"dialogue_idx": number, "dialogue": turns})
+    return made
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The project after all stages, and their output."""
@@ -124,9 +158,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         columns = zip(*sentences(split), strict=True)
         for file, lines in zip(("seq.in", "seq.out", "label"), columns, strict=True):
             (path / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        path = folder / "data/raw/dialogues"
-        path.mkdir(exist_ok=True)
-        (path / f"{name}.json").write_text(json.dumps(dialogues(split)), encoding="utf-8")
+        for corpus, made in (("dialogues", dialogues), ("spans", dialogues_of_spans)):
+            path = folder / "data/raw" / corpus
+            path.mkdir(exist_ok=True)
+            (path / f"{name}.json").write_text(json.dumps(made(split)), encoding="utf-8")
     for name, text in RECIPES.items():
         (folder / f"data_recipes/{name}.yaml").write_text(text, encoding="utf-8")
     write_params(folder, params(values))
@@ -190,3 +225,19 @@ def test_the_report_has_all_metrics_and_calibration(project: tuple[Path, str]) -
         assert words in report
     assert "does not support" not in report
     assert "| thai food | (empty) | food=thai | food=thai |" in report
+
+
+def test_values_that_training_lacks_are_predicted_as_spans(project: tuple[Path, str]) -> None:
+    folder, output = project
+    assert "unseen-label" not in output
+    tracked = metrics(folder, "fine_tune", "spans")["test"]
+    assert tracked["joint_goal_accuracy"] > 90
+    line = output.split("\nspans ", 1)[1].splitlines()[0]
+    first, second = json.loads(line)["turns"]
+    assert (first["state"], second["state"]) == (
+        {"food": "zulu"},
+        {"food": "zulu", "area": "south"},
+    )
+    assert first["labels"][0]["score"] > 0.5
+    predictions = folder / "predictions/fine_tune/spans/test.jsonl"
+    assert '"food=old english"' in predictions.read_text(encoding="utf-8")

@@ -214,6 +214,14 @@ class Task(ABC, Generic[E, P, R]):
         """
         return iter(())
 
+    def declared_labels(self, example: E, labels: Sequence[str]) -> Iterator[str]:
+        """The labels that `prepare` counts: those of the example, as a recipe declares them.
+
+        `labels` are those of the recipe. By default, the labels of the example. A kind in which one
+        label of a recipe stands for many of the examples overrides this method.
+        """
+        return self.labels(example)
+
     def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The labels of annotations without which a split has nothing to learn or to score.
 
