@@ -37,6 +37,7 @@ WARNINGS = frozenset(
         "split-word",
         "train-text-held-out",
         "trimmed-span",
+        "turns-without-target",
         "unknown-tokens",
         "unmatched-option",
         "unused-label",

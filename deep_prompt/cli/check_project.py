@@ -14,6 +14,7 @@ recipes first. It also repairs states from which DVC does not recover:
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from deep_prompt.cli.yaml_edit import lines_of_anchors
@@ -40,11 +41,19 @@ def check_project() -> None:
         key = f"{PARAMS}: tasks.{name}.max_answer_length"
         try:
             recipe = load_recipe(recipe_of(name))
-            check_answer_length(key, recipe.task, task.max_answer_length)
-            for arm in params.compared_arms if name in params.compare.tasks else ():
-                check_arm(arm, name, recipe.task)
         except UserError as error:
             problems += error.problems
+            continue
+        checks = [partial(check_answer_length, key, recipe.task, task.max_answer_length)]
+        checks += [
+            partial(check_arm, arm, name, recipe.task)
+            for arm in (params.compared_arms if name in params.compare.tasks else ())
+        ]
+        for check in checks:
+            try:
+                check()
+            except UserError as error:
+                problems += error.problems
         kind, _, source = task.init_from.partition("/")
         if kind == "zoo" and source not in zoo_names():
             problems.append(

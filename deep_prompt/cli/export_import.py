@@ -140,10 +140,19 @@ def import_(arguments: Namespace) -> None:
     from pipeline.model.backbone import Backbone
     from pipeline.model.heads import Heads
     from pipeline.model.prompted_model import PromptedModel
+    from pipeline.pretrained.families import ENCODER_DECODERS
     from pipeline.pretrained.location import locate
 
     params = backbone_at(arguments.backbone, arguments.sha256)
-    backbone = Backbone.load(locate(params))
+    folder = locate(params)
+    model_type = load_json(folder / "config.json").get("model_type")
+    if model_type in ENCODER_DECODERS:
+        raise UserError(
+            f"--backbone {arguments.backbone}: {model_type!r} is an encoder-decoder, and prompts "
+            "of encoder-decoders were not compared with those of peft and P-tuning v2, so none "
+            "can be imported; use another backbone, or train the prompt here"
+        )
+    backbone = Backbone.load(folder)
     with _printed_warnings():
         prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
             arguments.input, backbone

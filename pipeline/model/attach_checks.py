@@ -92,20 +92,26 @@ def check_prompts(backbone: CheckedModel, own_model: Any) -> tuple[tuple[int, in
 def check_lm_head(backbone: CheckedModel, expected: Tensor, tokens: Sequence[int]) -> Check:
     """Compare logits of hidden states with those of the whole language model, [T, vocabulary].
 
-    Raises UserError if they differ.
+    Raises UserError if they differ, or if the head cannot compute logits of hidden states.
     """
-    try:
-        with torch.no_grad():
-            (hidden,) = backbone.run_rows([tokens])
+    reason = ""
+    with torch.no_grad():
+        (hidden,) = backbone.run_rows([tokens])
+        try:
             logits = backbone.word_logits(hidden[None], None)[0]
-    except (AttributeError, TypeError):  # The head calls more of the body than its forward pass.
-        logits = torch.full_like(expected, torch.nan)
+        except (AttributeError, TypeError) as error:
+            # The head calls more of the body than its forward pass.
+            logits = torch.full_like(expected, torch.nan)
+            reason = f"cannot compute logits of hidden states without its body ({error})"
     check = _compare(backbone, "the language modeling head", "", [logits], [expected])
     if not check.passed:
+        reason = reason or (
+            "gives other logits for the hidden states than the whole model (difference "
+            f"{check.difference:.2g})"
+        )
         raise UserError(
             f"backbone: the language modeling head of this {backbone.config.model_type!r} model, "
-            "which verbalizers and text generation need, gives other logits for the hidden states "
-            f"than the whole model (difference {check.difference:.2g}); use another backbone or "
+            f"which verbalizers and text generation need, {reason}; use another backbone or "
             "another task"
         )
     return check

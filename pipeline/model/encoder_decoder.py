@@ -7,6 +7,7 @@ In both cases the hidden states are those of the decoder, at the positions of th
 row. So the tables, batches and heads of all tasks are those of any other backbone.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,14 +21,19 @@ from pipeline.model.attention import with_modules
 from pipeline.pretrained.families import decoder_start
 
 
+@dataclass
+class _BodyOutput(BaseModelOutputWithPastAndCrossAttentions):
+    """The output of any body. Language models with mixtures of experts read the router's too."""
+
+    router_logits: None = None
+
+
 class IdentityBody(nn.Module):
     """A replacement for the body of a language model; it returns its input embeddings."""
 
-    def forward(
-        self, *_: Any, inputs_embeds: Tensor, **__: Any
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _BodyOutput:
         """The output with `inputs_embeds` [B, T, C] as the last hidden states."""
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+        return _BodyOutput(last_hidden_state=inputs_embeds)
 
 
 class Rows(NamedTuple):

@@ -83,6 +83,7 @@ class Tokenizer:
         if self.causal or decoder:
             separator = [self.unk_token_id if end is None else int(end)]
             self.middle, self.suffix = self.middle or separator, self.suffix or separator
+        self._check_embeddings(folder, getattr(config, "vocab_size", None))
         self._pieces: dict[str, list[int]] = {}
         self.marker, self.second_marker = self.encode_words([["*", "#"]])[0]
 
@@ -92,6 +93,22 @@ class Tokenizer:
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         text = f"{self._fast.to_str()}\n{sorted(public.items())}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _check_embeddings(self, folder: Path, vocab_size: int | None) -> None:
+        """Raise UserError if the backbone has no embedding for an id that batches may have.
+
+        Other added tokens may have higher ids: they are read as plain text.
+        """
+        special = {self.unk_token_id, self.pad_token_id, *self.prefix, *self.middle, *self.suffix}
+        highest = max(*special, self._fast.get_vocab_size(with_added_tokens=False) - 1)
+        if vocab_size and highest >= vocab_size:
+            raise UserError(
+                f"{folder}: the tokenizer has the id {highest} "
+                f"({self._fast.id_to_token(highest)!r}), but vocab_size of config.json is "
+                f"{vocab_size}, so the backbone has no embedding for it; use the tokenizer and the "
+                "weights of the same model, or add embeddings (resize_token_embeddings of "
+                "transformers)"
+            )
 
     def _target_prefix(self, folder: Path, config: Any) -> list[int]:
         start = decoder_start(config)

@@ -86,13 +86,26 @@ class DialogueStateGeneration(GenerationTask[Example, GeneratedState]):
     }
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
-        """The dialogue. Labels are slot=value, with one value for each slot of a turn."""
+        """The dialogue. Labels are slot=value, with one value for each slot of a turn.
+
+        Warns if the row is a whole dialogue (it has no title), but only its last turn is a target.
+        """
         before, turns = len(problems), label_lists(row, problems)
         if turns is None:
             return None
         for number, turn in enumerate(turns):
             _check_syntax(turn, f"{row['where']}: turn {number}", problems)
-        return _example(row, turns, problems) if len(problems) == before else None
+        example = _example(row, turns, problems) if len(problems) == before else None
+        if example is not None and len(turns) > 1 and not row.get("title"):
+            problems.add(
+                row["where"],
+                f"a dialogue of {len(turns)} turns without a title: only the state after its last "
+                f"turn is learned and scored, the {len(turns) - 1} before are not; set rows: turns "
+                "in the options of woz_json, or write a row for each turn, with the name of the "
+                "dialogue as title",
+                "turns-without-target",
+            )
+        return example
 
     def example_for_prediction(self, row: Row, problems: Problems) -> Example | None:
         """The dialogue without labels."""

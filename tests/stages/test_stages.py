@@ -1497,6 +1497,26 @@ def test_check_reports_errors_and_deletes_features_of_removed_tasks(
     assert any("world_ner.yaml: no such file" in problem for problem in problems(check_project))
 
 
+def test_check_reports_every_arm_that_does_not_fit_a_task(place: Path) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    values = params("0" * 64)
+    compare_untrained(values)
+    task = values["tasks"]["world_ner"]
+    values["tasks"]["world_ner"] = {**task, "max_answer_length": 30}
+    values["tasks"]["texts"] = dict(task)
+    values["compare"]["tasks"].append("texts")
+    write_params(place, values)
+    (place / "data_recipes/texts.yaml").write_text(
+        (ROOT / "data_recipes/e2e.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    found = problems(check_project)
+    assert len(found) == 3
+    assert "head_only trains only a head, but text_generation uses the frozen LM head" in found[0]
+    assert "tasks.world_ner.max_answer_length is 30" in found[1]
+    assert "untrained trains nothing, but token_classification needs a trained head" in found[2]
+
+
 def test_a_task_overrides_params_of_an_arm(place: Path) -> None:
     values = load_yaml(place / "params.yaml")
     values["tasks"]["world_ner"]["head_only"] = {"head_lr": 0.5}

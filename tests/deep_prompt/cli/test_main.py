@@ -34,6 +34,7 @@ from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams
 from pipeline.world import write_corpus
+from tests.support import tiny
 from tests.support.small_project import ROOT, environment, make_backbone, python_of
 
 torch.set_num_threads(1)
@@ -805,6 +806,20 @@ def test_an_imported_adapter_keeps_its_base_model_and_its_token_types(
         assert config.zero_token_types
         assert config.provenance.get("base_model_name_or_path") == name
         assert "sets all token types to 0" in command("inspect", tmp_path / f"b{number}").out
+
+
+def test_import_refuses_encoder_decoders(
+    command: Callable[..., Result], interop: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny.sequence_to_sequence("bart").save_pretrained(tmp_path / "bart")
+    digest = sha256(tmp_path / "bart/model.safetensors")
+    arguments = ("--backbone", f"folder:{tmp_path / 'bart'}", "--sha256", digest)
+    for origin in ("peft", "ptuning_v2"):
+        done = command(
+            "import", "--from", origin, "--input", tmp_path, *arguments, "--output", tmp_path / "a"
+        )
+        assert done.code == 1
+        assert "'bart' is an encoder-decoder, and prompts of encoder-decoders were" in done.err
 
 
 def test_import_needs_the_hash_of_the_backbone(

@@ -345,6 +345,9 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     dialogue_row(user=[" "]),
     dialogue_row(labels=[["a=yes", "a=no"]]),
     dialogue_row(labels=[["a"]])._replace(task="dialogue_state_generation", labels=()),
+    dialogue_row(system=["", "Why?"], user=["Yes.", "So."], labels=[["a=yes"], []])._replace(
+        task="dialogue_state_generation", labels=()
+    ),
     webnlg(b"<benchmark>"),
     webnlg(b"<!DOCTYPE a><benchmark/>"),
     label_row(text=""),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.pretrained.tokenizer import Tokenizer
 from tests.support.small_project import make_encoder_decoder
@@ -51,6 +52,17 @@ def test_a_decoder_that_starts_with_the_first_token_of_a_text_is_refused(tmp_pat
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"decoder_start_token_id": config["bos_token_id"]}))
     with pytest.raises(UserError, match="is 0, which also begins each text"):
+        Tokenizer(tmp_path, decoder=True)
+
+
+def test_a_token_without_embedding_is_refused(tmp_path: Path) -> None:
+    make_encoder_decoder(tmp_path, ["Ada went to Bonn."], "bart")
+    size = load_json(tmp_path / "config.json")["vocab_size"]
+    Tokenizer(tmp_path, decoder=True)
+    config = (tmp_path / "config.json").read_text()
+    config = config.replace(f'"vocab_size": {size}', f'"vocab_size": {size - 1}')
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=rf"has the id {size - 1} .* vocab_size .* is {size - 1}"):
         Tokenizer(tmp_path, decoder=True)
 
 

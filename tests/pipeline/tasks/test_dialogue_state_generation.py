@@ -51,6 +51,18 @@ def test_rows_of_a_dialogue_stay_in_one_split() -> None:
     assert TASK.split_group(untitled[0]) == TASK.split_group(untitled[1])
 
 
+def test_turns_of_a_whole_dialogue_that_are_no_targets_are_said() -> None:
+    made, problems = example(title=None)
+    assert made is not None
+    assert problems.counts == {"turns-without-target": 1}
+    assert "a dialogue of 2 turns without a title" in problems.kept[0].message
+    assert len(problems) == 0, "it is a warning"
+    _, of_a_turn = example()
+    _, of_one_turn = example(title=None, system=[""], user=["Thai."], labels=[[]])
+    assert not of_a_turn.counts
+    assert not of_one_turn.counts
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
