@@ -34,15 +34,20 @@ def is_document(path: Path, columns: Collection[str]) -> bool:
 
 
 def items(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The position ("file:line") and the mapping of each item of the list.
+    """The position and the mapping of each item of the list.
 
-    An item without a mapping adds a problem.
+    The position is "file:line", and the item's index if it begins on the line of another item. An
+    item without a mapping adds a problem.
     """
     try:
         with open_text(path) as file:
             stream = JsonStream(file)
-            for _ in _list_items(stream):
+            previous_line = 0
+            for index in _list_items(stream):
                 where = f"{path}:{stream.line}"
+                if stream.line == previous_line:
+                    where += f": [{index}]"
+                previous_line = stream.line
                 value = stream.value()
                 if check(value, where, {}, problems):
                     yield where, value

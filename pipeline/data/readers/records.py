@@ -176,6 +176,11 @@ class FieldMapping:
             for key in self.options.fields
             if key not in self.kinds
         ]
+        if problems and self.options.fields == Options().fields:
+            problems = [
+                f"fields: its default ({', '.join(self.options.fields)}) does not fit the task; "
+                f"set it, with keys of the task's rows ({', '.join(self.kinds)})"
+            ]
         if self.options.names and not self.keys_of("label", "tags"):
             problems.append(
                 "names: fields has no label or tags to rename; add label to fields, or remove names"

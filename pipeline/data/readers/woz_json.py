@@ -31,7 +31,7 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     The labels of a turn are "slot=value". The state (`belief_state`) and the system's acts are not
     read. With `rows: turns`, one row per turn: the dialogue up to it, with the dialogue as `title`.
     """
-    for number, (where, dialogue) in enumerate(items(Path(str(source)), problems)):
+    for where, dialogue in items(Path(str(source)), problems):
         with problems.in_one_row():
             row = _row(dialogue, where, options, problems)
         if row is None:
@@ -39,7 +39,7 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
         if options.rows == "dialogues":
             yield row
         else:
-            yield from _up_to_each_turn(row, number)
+            yield from _up_to_each_turn(row)
 
 
 def check_options(options: Options, where: str, problems: Problems) -> None:
@@ -69,9 +69,9 @@ def _row(dialogue: dict[str, Any], where: str, options: Options, problems: Probl
     return row if len(problems) == before else None
 
 
-def _up_to_each_turn(row: Row, number: int) -> Iterator[Row]:
-    """The rows of a dialogue up to each of its turns. `number` is its number in the file."""
-    title = row.get("id", f"{row['where']}, dialogue {number}")
+def _up_to_each_turn(row: Row) -> Iterator[Row]:
+    """The rows of a dialogue up to each of its turns."""
+    title = row.get("id", row["where"])
     for end in range(1, len(row["user"]) + 1):
         texts = {key: row[key][:end] for key in ("system", "user", "labels")}
         id = {"id": f"{row['id']}-{end}"} if "id" in row else {}

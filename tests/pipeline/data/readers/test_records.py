@@ -259,6 +259,12 @@ def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> N
         ),
         (
             "multiple_choice",
+            {},
+            "fields: its default (text, label) does not fit the task; set it, with keys of the "
+            "task's rows (",
+        ),
+        (
+            "multiple_choice",
             {"fields": {"answer": None, "answer_start": None}},
             "fields: 'answer' is not a key of a row of the task; did you mean 'answers'?",
         ),

@@ -58,7 +58,7 @@ def test_a_row_may_be_a_dialogue_up_to_one_of_its_turns(tmp_path: Path) -> None:
     assert [(row.get("id"), row["title"]) for row in rows] == [
         ("7-1", "7"),
         ("7-2", "7"),
-        (None, f"{tmp_path}/woz.json:1, dialogue 1"),
+        (None, f"{tmp_path}/woz.json:1: [1]"),
     ]
     for key in ("system", "user", "labels"):
         assert [row[key] for row in rows] == [whole[key][:1], whole[key], other[key]]
@@ -76,9 +76,11 @@ def test_a_row_may_be_a_dialogue_up_to_one_of_its_turns(tmp_path: Path) -> None:
 )
 def test_an_invalid_dialogue_is_skipped(dialogue: object, kind: str, tmp_path: Path) -> None:
     valid = {"dialogue_idx": 8, "dialogue": [turn()]}
-    rows, problems = read(tmp_path, dialogue, valid)
+    rows, problems = read(tmp_path, valid, dialogue)
     assert [row["id"] for row in rows] == ["8"]
     assert problems.counts == {kind: 1}
+    ((_, where, _),) = problems.kept
+    assert where.startswith(f"{tmp_path}/woz.json:1: [1]")
 
 
 def test_a_value_to_rename_that_no_turn_has_is_a_warning(tmp_path: Path) -> None:
