@@ -3,10 +3,11 @@
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, TextIO
+from typing import Literal, NamedTuple, TextIO, get_args
 
+Severity = Literal["error", "allowed", "warning"]
 EXAMPLES_PER_KIND = 3  # problems of each kind to keep, even beyond the limit of a report
 UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
 
@@ -114,11 +115,17 @@ class Problems:
     not count in `len`.
 
     `skipped` counts, by name, what a reader skips according to the recipe or the format, such as
-    comment lines. `found` counts what a reader finds of the options of a recipe.
+    comment lines. `found` counts what a reader finds of the options of a recipe. `allowed` has the
+    kinds of errors that the recipe accepts; they are counted as all others.
     """
 
-    def __init__(self, max_shown: int = 20, sink: TextIO | None = None) -> None:
-        self._max_shown, self._sink = max_shown, sink
+    def __init__(
+        self,
+        max_shown: int = 20,
+        sink: TextIO | None = None,
+        allowed: Collection[str] = (),
+    ) -> None:
+        self._max_shown, self._sink, self._allowed = max_shown, sink, allowed
         self.kept: list[Problem] = []
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -177,16 +184,28 @@ class Problems:
         return self._total
 
     def summary(self) -> list[str]:
-        """Return one line per kind with its count, each followed by its first few problems.
-
-        Errors come before warnings, and frequent kinds before rare kinds.
-        """
+        """Return one line per kind with its count, each followed by its first few problems."""
+        notes = {"error": "", "allowed": " (allowed by the recipe)", "warning": " (warning)"}
         lines = []
-        for kind, count in sorted(self.counts.items(), key=_summary_order):
-            lines.append(f"{kind}: {count}{' (warning)' * (kind in WARNINGS)}")
+        for kind in self.kinds():
+            lines.append(f"{kind}: {self.counts[kind]}{notes[self.severity(kind)]}")
             examples = [problem for problem in self.kept if problem.kind == kind]
             lines += [f"  {problem}" for problem in examples[:EXAMPLES_PER_KIND]]
         return lines
+
+    def severity(self, kind: str) -> Severity:
+        """Whether problems of a kind are errors, allowed by the recipe, or warnings."""
+        if kind in WARNINGS:
+            return "warning"
+        return "allowed" if kind in self._allowed else "error"
+
+    def kinds(self) -> list[str]:
+        """The kinds: errors, allowed ones, warnings; of each, frequent kinds before rare ones."""
+        order = get_args(Severity)
+        return sorted(
+            self.counts,
+            key=lambda kind: (order.index(self.severity(kind)), -self.counts[kind], kind),
+        )
 
     def skipped_text(self) -> str:
         """Return the counts of `skipped` by name; empty if nothing was skipped."""
@@ -198,8 +217,3 @@ class Problems:
         num_more = len(self) - len(messages)
         if messages:
             raise UserError(*messages, *([f"and {num_more} more"] if num_more else []))
-
-
-def _summary_order(item: tuple[str, int]) -> tuple[bool, int, str]:
-    kind, count = item
-    return kind in WARNINGS, -count, kind

@@ -90,7 +90,7 @@ def check(arguments: Namespace) -> None:
         )
     recipe = load_recipe(arguments.recipe)
     check_answer_length("--max-answer-length", recipe.task, arguments.max_answer_length)
-    problems = Problems(max_shown=0)
+    problems = Problems(max_shown=0, allowed=recipe.allow)
     statistics, is_valid = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems)
     if arguments.html:

@@ -85,7 +85,8 @@ def prepare(
         corpus = ChunkedCorpus(recipe, chunks, results, folders)
         problems_path = problems_file or workspace / "problems.jsonl"
         with atomic_stream(problems_path, keep_partial=True) as sink:
-            problems = Problems(sink=sink) if problems is None else problems
+            if problems is None:
+                problems = Problems(sink=sink, allowed=recipe.allow)
             for path, result in zip(folders, results, strict=True):
                 with (path / "problems.jsonl").open(encoding="utf-8") as lines:
                     shutil.copyfileobj(lines, sink)

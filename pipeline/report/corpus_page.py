@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
 from pipeline.display.highlighting import excerpt
-from pipeline.errors import EXAMPLES_PER_KIND, WARNINGS, Problems
+from pipeline.errors import EXAMPLES_PER_KIND, Problems, Severity
 from pipeline.files import atomic_write
 from pipeline.report import kinds, plots
 from pipeline.report.render import Section, page
@@ -27,8 +27,10 @@ GLOSSARY = {
     "perfect model": "A model that outputs the labels of the features. Its score is below 100 if "
     "windows, sub-words or decoding cannot express an annotation, such as an answer inside a word. "
     "No training can exceed it.",
-    "warning": "An unusual but valid row. All other problems prevent `prepare` from accepting the "
-    "corpus.",
+    "warning": "An unusual but valid row.",
+    "error": "A problem that prevents `prepare` from accepting the corpus, unless the recipe drops "
+    "its rows.",
+    "allowed": "A problem of a kind that the recipe accepts (`allow`). The rows are kept.",
 }
 
 MAX_EXAMPLE_LENGTH = 300  # in characters
@@ -60,30 +62,31 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
 def write_page(path: Path, name: str, statistics: Statistics | None, problems: Problems) -> None:
     """Write a self-contained HTML page. The same corpus gives the same bytes."""
     rows = sum(len(split.num_tokens) for split in statistics.splits.values()) if statistics else 0
-    summary = f"{count(rows)} rows are valid. {_problem_counts(problems)}"
+    summary = f"{count(rows)} rows are valid. {problem_counts(problems)}"
     text = page(
         "report.html", f"The corpus {name}", summary, sections(statistics, problems), GLOSSARY
     )
     atomic_write(path, text)
 
 
-def _problem_counts(problems: Problems) -> str:
-    warnings = problems.counts.total() - len(problems)
-    return f"Errors: {count(len(problems))}; warnings: {count(warnings)}."
+def problem_counts(problems: Problems) -> str:
+    """The numbers of problems by severity, as a sentence."""
+    totals = Counter[Severity]()
+    for kind, number in problems.counts.items():
+        totals[problems.severity(kind)] += number
+    allowed = f" allowed by the recipe: {count(totals['allowed'])};" if totals["allowed"] else ""
+    return f"Errors: {count(totals['error'])};{allowed} warnings: {count(totals['warning'])}."
 
 
 def _problems(problems: Problems) -> Table:
     """One row per kind: errors before warnings, the most frequent kinds first."""
-    kinds = sorted(
-        problems.counts.items(), key=lambda item: (item[0] in WARNINGS, -item[1], item[0])
-    )
-    rows = tuple(_problem_row(problems, kind, number) for kind, number in kinds)
+    rows = tuple(_problem_row(problems, kind) for kind in problems.kinds())
     return Table("By kind", _head("kind", "severity", "count", "examples"), rows, prose=True)
 
 
-def _problem_row(problems: Problems, kind: str, number: int) -> tuple[Cell, ...]:
-    severity = "warning" if kind in WARNINGS else "error"
-    return _head(kind, severity, count(number), _examples(problems, kind))
+def _problem_row(problems: Problems, kind: str) -> tuple[Cell, ...]:
+    number = count(problems.counts[kind])
+    return _head(kind, problems.severity(kind), number, _examples(problems, kind))
 
 
 def _examples(problems: Problems, kind: str) -> str:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import WARNINGS, Problems, UserError
+from pipeline.report.corpus_page import problem_counts
 from pipeline.tasks import task_named
 from pipeline.tasks.shared.tagging import check_tags
 from pipeline.tasks.shared.validation import (
@@ -117,6 +118,18 @@ def test_warnings_are_counted_and_shown_but_do_not_fail() -> None:
         "  f:1: looks odd",
         "  f:2: looks odd",
     ]
+
+
+def test_problems_that_the_recipe_allows_are_said_to_be_allowed() -> None:
+    problems = Problems(allowed=("shared-row", "unseen-label"))
+    for kind in ("not-nfc", "shared-row", "shared-row", "empty-text"):
+        problems.add("f:1", "x", kind)
+    assert [line for line in problems.summary() if not line.startswith(" ")] == [
+        "empty-text: 1",
+        "shared-row: 2 (allowed by the recipe)",
+        "not-nfc: 1 (warning)",
+    ]
+    assert problem_counts(problems) == "Errors: 1; allowed by the recipe: 2; warnings: 1."
 
 
 def test_problems_of_a_rare_kind_are_kept_among_many_of_another() -> None:
