@@ -178,11 +178,14 @@ def _cell(text: str) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
-    names = [key for key, value in metrics["test"].items() if isinstance(value, float)]
+    # A split may lack scores of the other, such as those of a subset of its rows.
+    splits = (metrics["test"], metrics["validation"])
     rows = "\n".join(
         f"| {key}{' (primary)' if key == metrics['primary'] else ''} | "
-        f"{metrics['test'][key]:.2f} | {metrics['validation'][key]:.2f} |"
-        for key in names
+        + " | ".join(f"{scores[key]:.2f}" if key in scores else "-" for scores in splits)
+        + " |"
+        for key, value in (splits[1] | splits[0]).items()
+        if isinstance(value, float)
     )
     counts, interval = metrics["rows"], metrics.get("interval")
     sampling = (

@@ -118,6 +118,13 @@ def test_every_task_has_a_pipeline_tag(name: str) -> None:
     assert "Threshold" not in card(config, metrics).text
 
 
+def test_a_score_that_only_one_split_has_is_shown() -> None:
+    """A subset of the rows, such as the unseen categories of WebNLG, may be in one split only."""
+    test = {**METRICS["test"], "f1_unseen": 50.0}
+    text = card(metrics={**METRICS, "test": test}).text
+    assert "| f1_unseen | 50.00 | - |" in text
+
+
 def test_the_card_of_a_trained_backbone_says_to_load_it_alone() -> None:
     text = card(dataclasses.replace(CONFIG, arm="fine_tune", prompt_shape=None)).text
     assert "This artifact includes its trained weights" in text
