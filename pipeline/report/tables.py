@@ -235,7 +235,7 @@ def differences(inputs: ReportInputs) -> Table | None:
 def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:
     difference = gap(other, ours)
     if difference is None:
-        return (DASH,) * 4
+        return _difference_without_interval(ours, other)
     verdict = (
         f"{other.arm if difference.value > 0 else ours.arm} is better"
         if difference.is_significant
@@ -249,6 +249,18 @@ def _difference(ours: RunResult, other: RunResult) -> tuple[str, ...]:
         f"{difference.p:.3f}",
         verdict,
     )
+
+
+def _difference_without_interval(ours: RunResult, other: RunResult) -> tuple[str, ...]:
+    """Only the scores of metrics that have no intervals, as BLEU, are compared."""
+    scores = primary(other), primary(ours)
+    if scores[0] is None or scores[1] is None or _has_interval(ours) or _has_interval(other):
+        return (DASH,) * 4
+    return signed(scores[0] - scores[1]), DASH, DASH, "no interval"
+
+
+def _has_interval(run: RunResult) -> bool:
+    return run.metrics is not None and run.metrics.primary in run.samples
 
 
 def signed(difference: float) -> str:
