@@ -103,6 +103,7 @@ def test_the_hash_of_a_task_covers_only_its_code(code: Path) -> None:
         "tasks/span_extraction.py": {"span_extraction"},
         "metrics/roles.py": {"semantic_role_labeling"},
         "tasks/shared/tagging.py": {
+            "dialogue_state_tracking",
             "intent_and_slots",
             "token_classification",
             "semantic_role_labeling",
