@@ -96,12 +96,17 @@ class Page:
             self.tab.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
 
-@pytest.fixture
-def page(browser: Any, server: Running) -> Iterator[Page]:
+def opened(browser: Any, server: Running) -> Iterator[Page]:
+    """A page of a server, which is closed after the test and must have no problems."""
     page = Page(browser, server)
     yield page
     page.context.close()
     assert not page.problems
+
+
+@pytest.fixture
+def page(browser: Any, server: Running) -> Iterator[Page]:
+    yield from opened(browser, server)
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +120,7 @@ def other_inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def form(browser: Any, other_inputs: Running) -> Iterator[Page]:
-    page = Page(browser, other_inputs)
-    yield page
-    page.context.close()
-    assert not page.problems
+    yield from opened(browser, other_inputs)
 
 
 def test_all_tasks_answer_the_first_example_in_one_pass(page: Page) -> None:

@@ -11,6 +11,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.dialogue_state_tracking import TASK, Example, SlotValue, Turn
+from tests.support.encoding import features_and_counts, ids
 
 LABELS = ("food=thai", "area=north", "food=dontcare", "request=phone", "request=address")
 CLASSES = ("none", *LABELS)
@@ -27,13 +28,7 @@ GOLD = [("food=thai", "none", "none", "none"), ("none", "area=north", "request=p
 def featurize(
     tokenizer: Tokenizer, *examples: Example, max_length: int = 64, first: int = 0
 ) -> tuple[list[Feature], Counter[str]]:
-    counts: Counter[str] = Counter()
-    features = TASK.featurize(examples, first, tokenizer, CLASSES, max_length, 0, counts)
-    return list(features), +counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
+    return features_and_counts(TASK, tokenizer, examples, CLASSES, max_length, first)
 
 
 def windows(*turns: list[list[float]]) -> list[WindowLogits]:

@@ -35,6 +35,7 @@ from pipeline.tasks.knowledge_probing import (
     ScoredObject,
     template_problem,
 )
+from tests.support.encoding import ids
 from tests.support.small_project import make_decoder
 
 BORN, CAPITAL = "[X] was born in [Y].", "The capital of [X] is [Y]"
@@ -59,10 +60,6 @@ def featurize(
     counts: Counter[str] = Counter()
     task = KnowledgeProbing(limit)
     return list(task.featurize(examples, 0, tokenizer, CLASSES, length, 0, counts)), counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
 
 
 def test_the_loss_is_on_the_object_and_the_text_after_it(numbering_tokenizer: Tokenizer) -> None:

@@ -11,6 +11,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.multiple_choice import Choice, Example
+from tests.support.encoding import ids
 
 TASK = task_named("multiple_choice")
 CLASSES = TASK.classes(())
@@ -48,10 +49,6 @@ def featurize(
         (label,) = feature.labels
         assert 0 <= label < len(feature.positions)
     return features, +counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

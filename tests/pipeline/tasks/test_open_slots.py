@@ -18,6 +18,7 @@ from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.dialogue_state_tracking import TASK, Example, SlotValue
 from pipeline.tasks.shared.value_spans import value_tags
 from pipeline.words import split_words
+from tests.support.encoding import features_and_counts, ids
 from tests.support.paths import DATA, ROOT
 
 WOZ = DATA / "dialogue" / "woz"
@@ -48,13 +49,7 @@ UNKNOWN = "values neither in the window nor in the labels"
 def featurize(
     tokenizer: Tokenizer, *examples: Example, max_length: int = 128, first: int = 0
 ) -> tuple[list[Feature], Counter[str]]:
-    counts: Counter[str] = Counter()
-    features = TASK.featurize(examples, first, tokenizer, CLASSES, max_length, 0, counts)
-    return list(features), +counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
+    return features_and_counts(TASK, tokenizer, examples, CLASSES, max_length, first)
 
 
 def dialogue(*turns: tuple[str, str, tuple[str, ...]]) -> Example:

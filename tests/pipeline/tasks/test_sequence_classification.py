@@ -13,6 +13,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.sequence_classification import Example, Label, Mark
+from tests.support.encoding import ids
 
 TASK = task_named("sequence_classification")
 CLASSES = ("no", "yes")
@@ -35,10 +36,6 @@ def featurize(
         assert len(feature.input_ids) == len(feature.token_types) <= max_length
         assert (len(feature.positions), len(feature.labels), feature.label_count) == (1, 1, 1)
     return features, +counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -10,6 +10,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, generated_window
 from pipeline.tasks.text_generation import TASK, Example, Generated, TextGeneration
+from tests.support.encoding import ids
 
 EXAMPLE = Example("a", "the cat", ("a dog", "the dog sat"), "")
 
@@ -20,10 +21,6 @@ def featurize(
     counts: Counter[str] = Counter()
     task = TextGeneration(limit)
     return list(task.featurize(examples, 0, tokenizer, (), length, 8, counts)), counts
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
 
 
 def test_each_reference_is_a_window_whose_labels_are_its_tokens(

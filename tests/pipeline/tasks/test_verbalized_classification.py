@@ -9,6 +9,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import Feature
 from pipeline.tasks.sequence_classification import Example
+from tests.support.encoding import ids
 
 TASK = task_named("verbalized_classification")
 
@@ -18,10 +19,6 @@ def featurize(tokenizer: Tokenizer, *pairs: tuple[str, str]) -> list[Feature]:
     features = list(TASK.featurize(examples, 0, tokenizer, ("no", "yes"), 64, 8, Counter()))
     assert all(len(feature.input_ids) <= 64 for feature in features)
     return features
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode_texts([text])[0][0]
 
 
 def test_the_mask_follows_the_texts(tokenizer: Tokenizer) -> None:
