@@ -5,6 +5,7 @@
     python -m benchmarks.learning OUT new CORPUS[,CORPUS] ARM[,ARM] SEED[,SEED]
     python -m benchmarks.learning OUT table
     python -m benchmarks.learning OUT means
+    python -m benchmarks.learning OUT curves
 
 Run it in a project with features and, for `multitask`, shared prompts (`dvc repro featurize
 pretrain`). All arms train on the same rows in the same number of steps. The first seed searches the
@@ -16,9 +17,10 @@ The best runs are also scored on the test set.
 `presets/left_one_out.yaml`, whose shared prompts have not seen the corpus.
 
 OUT is a JSON lines file with one line per run; runs in it are not repeated. KEY=VALUE overrides a
-param of every arm, and `init_from=imported/NAME` sets the initialization of `multitask`. `table`
-prints Markdown: each arm and task. `means` prints the means over tasks, and the number of tasks
-that each arm wins.
+param of every arm, `init_from=imported/NAME` sets the initialization of `multitask`, and
+`rate=RATE` is the only learning rate, without a search. `table` prints Markdown: each arm and task.
+`means` prints the means over tasks, and the number of tasks that each arm wins. `curves` prints the
+validation scores of the best runs by rows seen.
 """
 
 import dataclasses
@@ -47,6 +49,7 @@ from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.params import Params, TrainParams, task_of, unused_keys
 from pipeline.seeding import permute
+from pipeline.training.callbacks import TrainingRun
 from pipeline.training.setup import TaskData, TrainingSetup, heads_for
 from stages import finetune
 from stages.runtime.params import load_params
@@ -109,11 +112,18 @@ def run(
         "validation": result.best_score,
         "test": _test_score(setup, params) if result.best_score > best else None,
         "rows_seen": result.rows,
-        "steps": result.steps,
+        "steps": len(result.train),
+        "curve": _curve(result),
         "trained": trained,
         "backbone": setup.model.backbone.num_parameters,
         "cpu_seconds": round(cpu_seconds, 1),
     }
+
+
+def _curve(result: TrainingRun) -> list[tuple[int, float]]:
+    """The rows seen before each validation (proportional to its step), and its score."""
+    rows_per_step = result.rows / len(result.train)
+    return [(round(rows_per_step * row["step"]), row["score"]) for row in result.validation]
 
 
 def _training(
@@ -164,8 +174,9 @@ def measure(
     yaml = YAML(typ="safe")
     pairs = [override.split("=", 1) for override in overrides]
     changes = {key: yaml.load(value) for key, value in pairs}
+    rate = changes.pop("rate", None)
     for task, rows in _tasks_and_rows(tasks, few):
-        _measure_task(out, task, rows, arms, _seeds(seeds), changes)
+        _measure_task(out, task, rows, arms, _seeds(seeds), changes, rate)
 
 
 def measure_new(out: Path, tasks: str, arms: str, seeds: str) -> None:
@@ -193,12 +204,14 @@ def _measure_task(
     arms: str,
     seeds: Sequence[int],
     changes: dict[str, Any],
+    only_rate: float | None = None,
 ) -> None:
     """Search the rate of each arm with the first seed, and run the others with the best rate."""
     first_seed, *other_seeds = seeds
     for arm in arms.split(","):
         once = partial(_run_once, out, arm, task, rows, changes)
-        rate = search_rate(LEARNING_RATES[arm], partial(once, first_seed))
+        rates = LEARNING_RATES[arm] if only_rate is None else [only_rate]
+        rate = search_rate(rates, partial(once, first_seed))
         for seed in other_seeds:
             once(seed, rate)
 
@@ -211,7 +224,8 @@ def search_rate(rates: Sequence[float], validate: Callable[[float, float], float
     score so far.
     """
     scores: dict[float, float] = {}
-    first, last = (len(rates) - 3) // 2, (len(rates) - 3) // 2 + 2
+    first = max(0, len(rates) - 3) // 2
+    last = min(first + 2, len(rates) - 1)
     while True:
         for rate in rates[first : last + 1]:
             if rate not in scores:
@@ -296,6 +310,17 @@ def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
+def curves(out: Path) -> None:
+    """Print the validation scores of each arm at its best learning rate, by rows seen."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in _read_runs(out):
+        groups[run["task"], run["arm"]].append(run)
+    for (task, arm), runs in groups.items():
+        best = _best(runs)[0]
+        points = ", ".join(f"{rows:,}: {score:.1f}" for rows, score in best["curve"])
+        print(f"- {task}, {arm} at {best['rate']:g}: {points}")
+
+
 def means(out: Path) -> None:
     """Print the test scores of each arm by task and number of rows, their mean, and the wins."""
     groups: dict[int, dict[str, dict[str, list[Run]]]] = {}
@@ -325,8 +350,9 @@ def means(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] in ("table", "means"):
-        (table if sys.argv[2] == "table" else means)(Path(sys.argv[1]))
+    prints = {"table": table, "means": means, "curves": curves}
+    if sys.argv[2] in prints:
+        prints[sys.argv[2]](Path(sys.argv[1]))
     elif sys.argv[2] == "new":
         measure_new(Path(sys.argv[1]), *sys.argv[3:6])
     else:

@@ -45,6 +45,12 @@ def test_the_search_for_a_rate_goes_on_from_the_ends(peak: int, tried: list[int]
     assert [best for _, best in calls] == [max([-math.inf, *scores[:n]]) for n in range(len(tried))]
 
 
+def test_a_single_rate_is_tried_once() -> None:
+    calls = list[float]()
+    assert search_rate([0.5], lambda rate, _: calls.append(rate) or 1.0) == 0.5
+    assert calls == [0.5]
+
+
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     """Small generated corpora and a random BERT with two layers."""

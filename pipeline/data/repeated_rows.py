@@ -19,7 +19,7 @@ from pipeline.data.duplicates import (
     find_shared,
 )
 from pipeline.errors import Problems
-from pipeline.tasks.base.row import SPLITS
+from pipeline.tasks.base.row import SPLITS, RowKeys
 
 LOOKUP_ROWS = 50_000  # rows to look up at once, which limits memory
 
@@ -27,7 +27,8 @@ LOOKUP_ROWS = 50_000  # rows to look up at once, which limits memory
 class _Check(NamedTuple):
     """The problem of a row that repeats another row.
 
-    `message` is a format string with the row's columns as `{}` and those of the other as `{other}`.
+    `message` is a format string: the names are the row's columns, `other` has those of the other
+    row, and `join` is from `_join`.
     """
 
     kind: str
@@ -42,7 +43,7 @@ _REPEAT = _Check(
 _CONFLICT = _Check(
     "conflicting-labels",
     "{other[_where]} has the same input with other labels; "
-    "correct one of them, or set allow: [conflicting-labels] in the recipe",
+    "correct one of them{join}, or set allow: [conflicting-labels] in the recipe",
 )
 _SHARED = _Check(
     "shared-row",
@@ -126,6 +127,12 @@ def _hashes(column: pa.ChunkedArray) -> Array:
     return np.concatenate([np.empty(0, "<u8"), *values]).reshape(-1, width)
 
 
+def _join(keys: RowKeys) -> str:
+    """The remedy for two rows with one input, if a row of the task may have several targets."""
+    several = [key for key, kind in keys.targets.items() if kind in ("answers", "references")]
+    return f", put the {several[0]} of both in one row" if several else ""
+
+
 def _report(
     corpus: ChunkedCorpus,
     pairs: RowPairs,
@@ -134,13 +141,13 @@ def _report(
     problems: Problems,
 ) -> None:
     """Add the problems in the order of the rows, and mark the rows that `drop` drops."""
-    columns = ("id", "_where", "_split")
+    columns, join = ("id", "_where", "_split"), _join(corpus.task.row_keys)
     for start in range(0, len(pairs), LOOKUP_ROWS):
         block = pairs[start : start + LOOKUP_ROWS]
         values = corpus.look_up(block.ravel(), columns)
         for row, other_row in block.tolist():
             other = values[other_row] | {"split": SPLITS[values[other_row]["_split"]]}
-            message = check.message.format(**values[row], other=other)
+            message = check.message.format(**values[row], other=other, join=join)
             problems.add(values[row]["_where"], message, check.kind)
     if corpus.recipe.on_problem == "drop" and check.kind not in corpus.recipe.allow:
         dropped[pairs[:, 0]] = True

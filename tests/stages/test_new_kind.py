@@ -133,10 +133,7 @@ from pipeline.inference.loading import load
 for prediction in load(["models/sizes"]).predict([{"word": "bo"}, {"word": "boooooooo"}]):
     print("predicted", prediction.result.size)
 """
-OFF = (
-    "word_length does not support confidence, intervals or perturbation: its class in "
-    "pipeline/tasks/word_length.py does not inherit HasConfidence, HasUnits, Perturbable."
-)
+OFF = "word_length does not support confidence, intervals or perturbation."
 
 
 @pytest.fixture(scope="module")

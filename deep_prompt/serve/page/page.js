@@ -2,7 +2,7 @@
 
 import { canCorrect, correctButton } from "./correct.js";
 import { EXAMPLES } from "./examples.js";
-import { makeFields, QUESTION, TEXT_KEYS } from "./fields.js";
+import { makeFields, QUESTION, readsText, TEXT_KEYS } from "./fields.js";
 import { attentionPlot, card } from "./results.js";
 import { events, make, request, words } from "./text.js";
 
@@ -13,10 +13,10 @@ let tasks = [], fields = [], corrections = false, running = null, shown = null;
 
 const fieldsOf = (task) => fields.find((one) => one.tasks.includes(task));
 const isSelected = (task) => [ALL, task.name].includes(state.task);
-const readsText = (task) => task.accepts_text || task.keys.some((key) => TEXT_KEYS.includes(key));
 
-/** The row of a task for the form; null if the question or the predicate is missing. */
+/** The row of a task for the form; null if the text, the question or the predicate is missing. */
 function rowOf(task) {
+  if (readsText(task) && !state.text.trim()) return null;
   const row = { task: task.name };
   if (state.prompt) row.prompt = state.prompt;
   for (const key of task.accepts_text ? ["text", ...task.keys] : task.keys) {
@@ -52,12 +52,9 @@ async function predict() {
   const sent = rows.filter((row) => row !== null);
   writeHash();
   showCode(sent);
-  if (!state.text.trim() && asked.some(readsText)) {
-    return status("Write a text, or click an example.");
-  }
   find("results").setAttribute("aria-busy", true);
   try {
-    if (asked.length === 1 && asked[0].generates_text) await write(asked[0], rows[0]);
+    if (asked.length === 1 && asked[0].generates_text && rows[0]) await write(asked[0], rows[0]);
     else await answerAll(asked, rows, sent);
     if (find("attention").open) showAttention();
   } catch (error) {

@@ -1,5 +1,6 @@
 // Cards with the answers of tasks.
 
+import { readsText } from "./fields.js";
 import { make, words } from "./text.js";
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -8,7 +9,7 @@ const base = (label) => label.replace(/^[CR]-/, "");
 /** The card of a task. `on.predicate(word)` is called for a click on a word. */
 export function card(task, row, answer, fade, on) {
   const body = make("div");
-  if (answer === null) body.append(make("p", { class: "muted" }, missing(task)));
+  if (answer === null) body.append(make("p", { class: "muted" }, missing(task, row)));
   else if (answer.errors) body.append(make("p", { class: "error" }, answer.errors.join("\n")));
   else if (task.marks_predicate) body.append(...roleNotes(answer));
   else if (task.generates_text) body.append(make("pre", {}, answer.result.text));
@@ -19,8 +20,11 @@ export function card(task, row, answer, fade, on) {
   return make("section", { class: "card", "data-task": task.name }, about, body);
 }
 
-const missing = (task) =>
-  task.marks_predicate ? "Click the verb whose roles you want." : "Ask a question about the text.";
+function missing(task, { text }) {
+  if (readsText(task) && !text.trim()) return "Write a text, or click an example.";
+  if (task.marks_predicate) return "Click the verb whose roles you want.";
+  return "Ask a question about the text.";
+}
 
 function facts(task) {
   const parts = [task.type.replaceAll("_", " ")];

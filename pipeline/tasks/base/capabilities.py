@@ -257,13 +257,8 @@ _FEATURES = (
 
 def unsupported_features(task: Task[Any, Any, Any]) -> str:
     """A sentence on the features that a kind of task does not support; empty if there are none."""
-    missing = [pair for pair in _FEATURES if not isinstance(task, pair[0])]
-    if not missing:
+    names = [name for capability, name in _FEATURES if not isinstance(task, capability)]
+    if not names:
         return ""
-    names = [name for _, name in missing]
     features = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    classes = ", ".join(capability.__name__ for capability, _ in missing)
-    return (
-        f"{task.name} does not support {features}: its class in pipeline/tasks/{task.name}.py does "
-        f"not inherit {classes}."
-    )
+    return f"{task.name} does not support {features}."

@@ -170,7 +170,7 @@ def add_warnings(
             where,
             f"a perfect model would score {primary} {score:.1f}, because it gets "
             f"{report.num_missed} of {report.rows} rows wrong ({worst}); correct these rows, or "
-            f"raise {lengths}",
+            f"raise {lengths} if their texts are longer",
             "low-ceiling",
         )
     if report.unknown_fraction > MAX_UNKNOWN:

@@ -440,6 +440,15 @@ def test_choices_and_the_second_text_of_a_pair(form: Page) -> None:
     assert form.predict()["text_pair"] == "She was."
 
 
+def test_an_empty_text_stops_only_the_tasks_that_read_it(form: Page) -> None:
+    form.tab.fill("#text", "")
+    form.tab.click("button.primary")
+    form.wait()
+    assert form.status().startswith("3 tasks, ")
+    assert form.card("ner").inner_text().endswith("Write a text, or click an example.")
+    assert "London" in form.card("born").inner_text()
+
+
 def test_only_results_that_the_editor_knows_can_be_corrected(form: Page) -> None:
     corrected = [
         task for task in [*FORM_HEADS, "ner"] if form.card(task).get_by_text("wrong?").count()

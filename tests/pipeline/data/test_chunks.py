@@ -289,7 +289,9 @@ def test_later_of_two_duplicate_rows_is_dropped(tmp_path: Path) -> None:
     recipe = replace(
         QA, carve_validation=None, files=files, on_problem="drop", max_dropped=0.5, allow=()
     )
-    summary, _ = prepare(recipe, folder, tmp_path / "out")
+    summary, lines = prepare(recipe, folder, tmp_path / "out")
+    (conflict_line,) = [line for line in lines if "other labels" in line]
+    assert "; correct one of them, put the answers of both in one row, or set" in conflict_line
     assert summary["problems"] == {"duplicate-id": 1, "conflicting-labels": 1, "shared-row": 1}
     assert summary["rows"] == {"train": 7, "validation": 1, "test": 4}
     assert summary["label_counts"]["train"] == {"answerable": 7}
