@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.mixing.batches import Batch, TrainBatches, collate
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.tasks.span_extraction import MAX_ANSWER_LENGTH, NUM_CANDIDATES
+from pipeline.tasks.shared.answer_spans import NUM_CANDIDATES
+from pipeline.tasks.span_extraction import MAX_ANSWER_LENGTH
 from pipeline.training.optim import lr_multiplier, optimizer
 from pipeline.training.trainer import steps_of
 

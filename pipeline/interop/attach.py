@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.model.attention import ATTENTION, PromptArguments, call_with, checkpoint_layers
+from pipeline.model.attention import ATTENTION, PromptArguments, call_with
 from pipeline.model.backbone import Backbone
+from pipeline.model.layers import checkpoint_layers
 from pipeline.model.prompt import DeepPrompt, initial_key_values
 from pipeline.pretrained.families import Family
 

@@ -1,29 +1,24 @@
-"""The attention of each model family, extended by a deep prompt.
+"""Attention over a deep prompt and the text.
 
 Most families use the attention interface of transformers. The function registered under `ATTENTION`
 concatenates the prompt's keys and values with those of the text, widens the mask and calls SDPA. It
 replaces no module and shifts no position, so gradient checkpointing and `torch.compile` see an
 ordinary model. MPNet and DeBERTa implement their own attention, which takes no extra keyword
-arguments. Functions of this module replace it; they pass the relative bias to `attend` as a mask.
-Models of other families may not hand keyword arguments to every layer. They get the arguments of
-the current forward pass as patched models do, from `_current`. So do encoder-decoders, because the
-loop of `generate` takes no keyword arguments for the attention.
+arguments; `pipeline.model.family_attention` replaces it. Models of other families may not hand
+keyword arguments to every layer. They get the arguments of the current forward pass as patched
+models do, from `_current`. So do encoder-decoders, because the loop of `generate` takes no keyword
+arguments for the attention.
 
 No forward pass leaves a trace in the model. So several threads, or several `Backbone`s, may use one
 model at the same time, and copies of a model are independent of it.
 """
 
-import copy
-import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
-from itertools import chain
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import (
     create_position_bias_mask,
@@ -31,9 +26,7 @@ from transformers.integrations.sdpa_attention import (
     sdpa_attention_forward,
 )
 from transformers.masking_utils import sdpa_mask
-from transformers.modeling_outputs import BaseModelOutput
 
-from pipeline.errors import UserError
 from pipeline.model.prompt import LayerPrompts
 from pipeline.pretrained.families import Family
 
@@ -278,13 +271,13 @@ def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs:
     return call_with(arguments, model, **inputs, **keywords)
 
 
-def current_prompt() -> LayerPrompts | None:
-    """The prompts of the forward pass that runs in this thread, if `call_model` keeps them.
+def current_arguments() -> PromptArguments:
+    """The arguments of the forward pass that runs in this thread, if `call_model` keeps them.
 
-    It keeps them for patched and traced families, for encoder-decoders, and if they have scales and
-    shifts.
+    It keeps them for patched and traced families, for encoder-decoders, and if the prompts have
+    scales and shifts.
     """
-    return _current.arguments.deep_prompt
+    return _current.arguments
 
 
 def call_with(
@@ -296,342 +289,3 @@ def call_with(
         return function(*args, **kwargs)
     finally:
         _current.arguments = previous
-
-
-def install(model: Any, family: Family) -> None:
-    """Make the attention of `model` accept prompts, by the route of its family.
-
-    A second call changes nothing. Raises UserError for DeBERTa with talking heads.
-    """
-    if family.route == "shared":
-        _replace_forward(model.encoder, _albert_encoder)
-    if family.route == "two stacks":
-        for number, module in enumerate(attentions_of(model, family)):
-            module.prompt_layer = number
-    for layer_index, layer in enumerate(layers_of(model, family)):
-        if family.route == "numbered":
-            layer.attention.layer_idx = layer_index
-        elif family.route == "patched":
-            _patch(layer, layer_index, model.config)
-
-
-def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
-    """Replace the method `forward` of one module.
-
-    The module becomes an instance of a subclass. A function in the module's `__dict__` would be
-    bound to this module, and replicas of it would compute with its weights.
-    """
-    base: Any = type(module)
-    if getattr(base, "new_forward", None) is not forward:
-        module.__class__ = _subclass(base, forward)
-
-
-@cache
-def _subclass(base: type, forward: Callable[..., Any]) -> type:
-    body: dict[str, Any] = {"forward": forward, "__reduce__": _reduce}
-    # The base class may wrap `forward` in each subclass, so the function is kept too.
-    body |= {"replaced_class": base, "new_forward": forward}
-    return type(f"Prompted{base.__name__}", (base,), body)
-
-
-def _reduce(module: Any) -> tuple[Any, ...]:
-    """How to copy or pickle a module of `_subclass`; no module has the class under its name."""
-    replaced = type(module)
-    return _new_module, (replaced.replaced_class, replaced.new_forward), vars(module)
-
-
-def _new_module(base: type, forward: Callable[..., Any]) -> Any:
-    result_class: Any = _subclass(base, forward)
-    return result_class.__new__(result_class)
-
-
-def with_own_attention(model: Any, family: Family) -> Any:
-    """A copy of `model` with the attention of transformers; it shares the weights."""
-    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    own = copy.deepcopy(model, shared)
-    for module in own.modules():
-        while hasattr(type(module), "replaced_class"):
-            module.__class__ = type(module).replaced_class
-    # Eager mode is the definition of an attention, if SDPA supports it at all.
-    name = "sdpa" if model._supports_sdpa and family.route != "traced" else "eager"
-    for module in own.modules():  # Parts may have configs of their own.
-        if hasattr(getattr(module, "config", None), "_attn_implementation"):
-            module.config._attn_implementation = name
-    return own
-
-
-def layers_of(model: Any, family: Family) -> Iterator[Any]:
-    """The modules of the layers, in order. ALBERT calls each of them several times."""
-    return (layer for _, layer in _named_layers(model, family))
-
-
-def attentions_of(model: Any, family: Family) -> Iterator[Any]:
-    """The attention modules of an encoder-decoder, in the order in which a forward pass calls them.
-
-    These are the self-attentions of the encoder's layers, then the self-attention and the
-    cross-attention of each layer of the decoder. A deep prompt has a layer for each of them.
-    """
-    for name, layer in _named_layers(model, family):
-        is_decoder = name.startswith(f"{family.decoder_layers}.")
-        for path in family.attentions[: 1 + is_decoder]:
-            yield layer.get_submodule(path)
-
-
-def only_layers(
-    model: Any, family: Family, layer_indices: range, first_input: Tensor | None = None
-) -> tuple[Any, list[Tensor]]:
-    """A copy of `model` that runs only some layers; the other layers return their input.
-
-    It shares the weights of `model` and the layers `layer_indices`. The first of these layers gets
-    `first_input` [B, T, C] in place of its input, if it is not None. Returns the copy, and a list
-    that collects the inputs [B, T, C] of the skipped layers, in order.
-    """
-    skipped_inputs = list[Tensor]()
-
-    def skip(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        skipped_inputs.append(hidden_states)
-        if not family.output_size:
-            return hidden_states
-        return (hidden_states, *[None] * (family.output_size - 1))
-
-    replacements = {}
-    for layer_index, (name, layer) in enumerate(_named_layers(model, family)):
-        if layer_index not in layer_indices:
-            forward: Callable[..., Any] = skip
-        elif layer_index == layer_indices.start and first_input is not None:
-            forward = partial(_forward_from, layer, first_input)
-        else:
-            continue
-        replacements[name] = copy.copy(layer)  # The model reads attributes of its layers.
-        replacements[name].forward = forward
-    return with_modules(model, replacements), skipped_inputs
-
-
-def _named_layers(model: Any, family: Family) -> Iterator[tuple[str, Any]]:
-    """The modules of the layers and their names in the model, in order; the encoder's first."""
-    for stack in filter(None, (family.layers, family.decoder_layers)):
-        for name, entry in model.get_submodule(stack).named_children():
-            path = f"{stack}.{name}"
-            if family.route != "shared":
-                yield path, entry
-                continue
-            for inner, layer in entry.albert_layers.named_children():
-                yield f"{path}.albert_layers.{inner}", layer
-
-
-def with_modules(model: Any, replacements: Mapping[str, nn.Module]) -> Any:
-    """A copy of `model` with other modules under some names; it shares everything else."""
-    copies = {"": _copy_of_module(model)}
-    for name, replacement in replacements.items():
-        parent, path = copies[""], ""
-        *parts, last = name.split(".")
-        for part in parts:
-            path += f".{part}"
-            if path not in copies:
-                copies[path] = _copy_of_module(parent.get_submodule(part))
-                vars(parent)["_modules"][part] = copies[path]
-            parent = copies[path]
-        vars(parent)["_modules"][last] = replacement
-    return copies[""]
-
-
-def _copy_of_module(module: nn.Module) -> nn.Module:
-    """A copy that has the same parameters and submodules; the submodules may be replaced."""
-    result = copy.copy(module)
-    vars(result)["_modules"] = dict(vars(module)["_modules"])
-    return result
-
-
-def _forward_from(
-    layer: nn.Module, first_input: Tensor, _: Tensor, *args: Any, **kwargs: Any
-) -> Any:
-    return layer.forward(first_input, *args, **kwargs)
-
-
-def checkpoint_layers(model: Any, family: Family) -> None:
-    """Recompute the activations of each layer in the backward pass (gradient checkpointing).
-
-    This saves memory and takes about a third more time. The implementation of transformers works
-    in training mode only, hence with dropout, and some families do not support it.
-    """
-    for layer in layers_of(model, family):
-        _replace_forward(layer, _checkpointed)
-
-
-def _checkpointed(module: Any, /, *args: Any, **kwargs: Any) -> Any:
-    forward = type(module).replaced_class.forward
-    # The backward pass may run in another thread, or after another forward pass.
-    recompute = partial(call_with, _current.arguments, forward, module)
-    return checkpoint(recompute, *args, use_reentrant=False, **kwargs)
-
-
-def _albert_encoder(
-    encoder: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-) -> BaseModelOutput:
-    """ALBERT's encoder. It calls the same modules many times, here with the index of each layer."""
-    config, layer_index = encoder.config, 0
-    hidden_states = encoder.embedding_hidden_mapping_in(hidden_states)
-    for index in range(config.num_hidden_layers):
-        group = encoder.albert_layer_groups[
-            index * config.num_hidden_groups // config.num_hidden_layers
-        ]
-        for layer in group.albert_layers:
-            hidden_states = layer(hidden_states, attention_mask, layer=layer_index, **kwargs)
-            layer_index += 1
-    return BaseModelOutput(last_hidden_state=hidden_states)
-
-
-def _patch(layer: Any, layer_index: int, config: Any) -> None:
-    """Replace the self-attention of a layer of MPNet or DeBERTa."""
-    attentions: dict[str, tuple[str, Callable[..., Any]]] = {
-        "mpnet": ("attention.attn", _mpnet),
-        "deberta": ("attention.self", _deberta),
-        "deberta-v2": ("attention.self", _deberta_v2),
-    }
-    submodule, forward = attentions[config.model_type]
-    if getattr(config, "talking_head", False):
-        raise UserError(
-            "backbone: talking_head is set, and DeBERTa with talking heads also mixes the heads of "
-            "a prompt; use a model without talking heads, as all released models are"
-        )
-    module = layer.get_submodule(submodule)
-    module.layer_idx = layer_index
-    _replace_forward(module, forward)
-
-
-def _mpnet(
-    module: Any,
-    hidden_states: Tensor,
-    attention_mask: Tensor | None = None,
-    position_bias: Tensor | None = None,
-    **_: Any,
-) -> tuple[Tensor]:
-    """MPNet's self-attention. A prompt has no distance to the text, so its columns get no bias."""
-    query, key, value = (
-        _split_heads(part(hidden_states), module.num_attention_heads)
-        for part in (module.q, module.k, module.v)
-    )
-    mixed = _attend_with_bias(
-        module, query, key, value, attention_mask, position_bias, query.shape[-1]
-    )
-    return (module.o(mixed),)
-
-
-def _deberta(
-    module: Any,
-    hidden_states: Tensor,
-    attention_mask: Tensor,
-    output_attentions: bool = False,
-    query_states: None = None,
-    relative_pos: Tensor | None = None,
-    rel_embeddings: Tensor | None = None,
-) -> tuple[Tensor, None]:
-    """DeBERTa's disentangled self-attention (He et al. 2021).
-
-    The content-to-content term covers prompt and text; the two position terms cover the text only.
-    """
-    query, key, value = module.transpose_for_scores(module.in_proj(hidden_states)).chunk(3, dim=-1)
-    # transformers makes these biases in float32, also if it loads the other weights as bfloat16.
-    q_bias, v_bias = module.q_bias.to(query.dtype), module.v_bias.to(query.dtype)
-    query = query + module.transpose_for_scores(q_bias[None, None, :])
-    value = value + module.transpose_for_scores(v_bias[None, None, :])
-    factor = 1 + len(module.pos_att_type)
-    bias = None
-    if _has_position_terms(module):
-        bias = _position_terms(module, query, key, relative_pos, rel_embeddings) / math.sqrt(
-            query.shape[-1] * factor
-        )
-    return _attend_with_bias(
-        module, query, key, value, attention_mask, bias, query.shape[-1] * factor
-    ), None
-
-
-def _has_position_terms(module: Any) -> bool:
-    return module.relative_attention and not {"c2p", "p2c"}.isdisjoint(module.pos_att_type)
-
-
-def _position_terms(
-    module: Any, query: Tensor, key: Tensor, relative_pos: Any, rel_embeddings: Any
-) -> Any:
-    """Unscaled content-to-position and position-to-content terms [B, heads, T, T].
-
-    DeBERTa (He et al. 2021), equation 4. The implementation of transformers makes tensors out of
-    lengths; `torch.compile` cannot follow that when the lengths vary.
-    """
-    length, max_distance = query.shape[2], module.max_relative_positions
-    span = min(length, max_distance)
-    table = rel_embeddings[max_distance - span : max_distance + span].unsqueeze(0)
-    terms = 0
-    shape = (*query.shape[:2], length, length)
-    if "c2p" in module.pos_att_type:
-        positions = module.transpose_for_scores(module.pos_proj(table))
-        index = (relative_pos.unsqueeze(1) + span).clamp(0, 2 * span - 1).expand(shape)
-        terms = terms + (query @ positions.transpose(2, 3)).gather(3, index)
-    if "p2c" in module.pos_att_type:
-        positions = module.transpose_for_scores(module.pos_q_proj(table))
-        index = (span - relative_pos.unsqueeze(1)).clamp(0, 2 * span - 1).expand(shape)
-        terms = terms + (key @ positions.transpose(2, 3)).gather(3, index).transpose(2, 3)
-    return terms
-
-
-def _deberta_v2(
-    module: Any,
-    hidden_states: Tensor,
-    attention_mask: Tensor,
-    output_attentions: bool = False,
-    query_states: None = None,
-    relative_pos: Tensor | None = None,
-    rel_embeddings: Tensor | None = None,
-) -> tuple[Tensor, None]:
-    """Disentangled self-attention of DeBERTa v2 and v3 (see `_deberta`)."""
-    query, key, value = (
-        _split_heads(part(hidden_states), module.num_attention_heads)
-        for part in (module.query_proj, module.key_proj, module.value_proj)
-    )
-    factor = 1 + len(set(module.pos_att_type) & {"c2p", "p2c"})
-    bias = None
-    if _has_position_terms(module):
-        flat = module.disentangled_attention_bias(
-            query.flatten(0, 1), key.flatten(0, 1), relative_pos, rel_embeddings, factor
-        )
-        bias = flat.view(*query.shape[:2], *flat.shape[1:])
-    return _attend_with_bias(
-        module, query, key, value, attention_mask, bias, query.shape[-1] * factor
-    ), None
-
-
-def _split_heads(values: Tensor, heads: int) -> Tensor:
-    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
-    batch, length, _ = values.shape
-    return values.view(batch, length, heads, -1).transpose(1, 2)
-
-
-def _attend_with_bias(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-) -> Tensor:
-    """`attend` with the scores divided by sqrt(`scale`); returns [B, T, heads * D].
-
-    `bias` [B, heads, T, T] is added to the scores of the text.
-    """
-    if bias is not None:
-        mask = bias if mask is None else bias.masked_fill(~mask.bool(), torch.finfo(bias.dtype).min)
-        mask = mask.to(query.dtype)
-    elif mask is not None:
-        mask = mask.bool()
-    mixed, _ = attend(
-        module,
-        query,
-        key,
-        value,
-        mask,
-        **_current.arguments.for_attention(),
-        scaling=scale**-0.5,
-        is_causal=False,
-    )
-    return mixed.flatten(2)

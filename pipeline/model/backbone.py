@@ -19,18 +19,14 @@ from pipeline.model.attention import (
     PromptArguments,
     PromptAttention,
     RecordedKeyValues,
-    attentions_of,
     call_model,
-    checkpoint_layers,
-    install,
-    layers_of,
-    only_layers,
-    with_own_attention,
 )
 from pipeline.model.encoder_decoder import (
     EncoderDecoder,
     split_rows,
 )
+from pipeline.model.family_attention import install, with_own_attention
+from pipeline.model.layers import attentions_of, checkpoint_layers, layers_of, only_layers
 from pipeline.model.pretrained_model import convert_parameters, load_model, split_lm_head
 from pipeline.model.prompt import LayerPrompts, SoftPrompt
 from pipeline.model.quantization import GRADIENT_BOUND, quantize, refuse_int4

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
 )
 
-from pipeline.model.attention import with_modules
+from pipeline.model.layers import with_modules
 from pipeline.pretrained.families import decoder_start
 
 

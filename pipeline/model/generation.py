@@ -22,8 +22,9 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
 from pipeline.errors import UserError
-from pipeline.model.attention import NO_ARGUMENTS, PromptArguments, with_modules
+from pipeline.model.attention import NO_ARGUMENTS, PromptArguments
 from pipeline.model.backbone import Backbone
+from pipeline.model.layers import with_modules
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 

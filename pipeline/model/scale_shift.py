@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.model.attention import current_prompt, layers_of
+from pipeline.model.attention import current_arguments
+from pipeline.model.layers import layers_of
 from pipeline.pretrained.families import Family
 
 ScaledModules = Sequence[Mapping[str, int]]
@@ -109,7 +110,7 @@ def _scale_and_shift(
     layer: int, columns: slice, _: nn.Module, __: Any, output: Tensor
 ) -> Tensor | None:
     """The output [B, T, size] of a module, scaled and shifted; None if it stays the same."""
-    prompt = current_prompt()
+    prompt = current_arguments().deep_prompt
     if prompt is None or prompt.scale_shift is None:
         return None
     index = layer - prompt.first_layer

@@ -9,8 +9,7 @@ object ends where the template goes on, and is not better because it is the begi
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.metrics import knowledge
 from pipeline.metrics.base import Metrics, UnitCounts
-from pipeline.tasks.base.candidates import BEYOND, Candidates, Group, Question
+from pipeline.tasks.base.candidates import BEYOND, Question
 from pipeline.tasks.base.capabilities import (
     HasConfidence,
     HasParaphrases,
@@ -33,16 +32,27 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list
+from pipeline.tasks.shared.cloze_templates import (
+    OBJECT,
+    SUBJECT,
+    is_template,
+    split_template,
+    template_problem,
+)
+from pipeline.tasks.shared.relation_candidates import (
+    all_objects,
+    catalog,
+    encode_objects,
+    relations_of,
+)
 from pipeline.tasks.shared.validation import check_name, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-SUBJECT, OBJECT = "[X]", "[Y]"
 MAX_OBJECT_TOKENS = 24  # with the rest of the template
 MIN_TEXT_TOKENS = 8  # before an object
 NUM_SHOWN = 3  # objects in a sample
-MAX_TREES = 64  # of candidates in memory: one per form of templates
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ class KnowledgeProbing(
                 "the subject and the object",
                 "missing-template",
             )
-        if check_text("object", row["object"], where, problems) and _is_template(row["object"]):
+        if check_text("object", row["object"], where, problems) and is_template(row["object"]):
             problems.add(
                 where,
                 f"object {row['object']!r} has {SUBJECT} and {OBJECT}, as a template; correct it",
@@ -192,7 +202,7 @@ class KnowledgeProbing(
         self, example: Example, classes: Sequence[str], where: str, problems: Problems
     ) -> None:
         """Add a problem if the classes have no candidates for the relation."""
-        known = _relations(tuple(classes))
+        known = relations_of(tuple(classes))
         if example.relation not in known:
             problems.add(
                 where,
@@ -225,11 +235,11 @@ class KnowledgeProbing(
         """
         self._check(tokenizer, max_length)
         room = max_length - self.max_answer_length - len(tokenizer.prefix)
-        clozes = [_cloze(_template_of(example, classes)) for example in examples]
+        clozes = [split_template(_template_of(example, classes)) for example in examples]
         texts = tokenizer.encode_texts(
             [cloze.text(example.subject) for cloze, example in zip(clozes, examples, strict=True)]
         )
-        answers = _encode(clozes, [example.object for example in examples], tokenizer)
+        answers = encode_objects(clozes, [example.object for example in examples], tokenizer)
         for number, ((ids, _), answer) in enumerate(zip(texts, answers, strict=True), first):
             counts["facts cut"] += len(ids) > room
             counts["objects longer than max_answer_length"] += (
@@ -259,11 +269,17 @@ class KnowledgeProbing(
         self, classes: Sequence[str], tokenizer: "Tokenizer"
     ) -> Callable[[Example, Sequence[int]], Question]:
         """The function that makes a question of a fact and the tokens of the text before [Y]."""
-        return _catalog(tuple(classes), tokenizer).question
+        candidates = catalog(tuple(classes), tokenizer)
+
+        def ask(example: Example, context: Sequence[int]) -> Question:
+            template = _template_of(example, classes)
+            return candidates.question(example.relation, template, example.object, context)
+
+        return ask
 
     def example_question(self, classes: Sequence[str]) -> Row:
         """The relation with the most training facts."""
-        return {"subject": "Ada Lovelace", "relation": next(iter(_relations(tuple(classes))))}
+        return {"subject": "Ada Lovelace", "relation": next(iter(relations_of(tuple(classes))))}
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
@@ -271,7 +287,7 @@ class KnowledgeProbing(
         """The best objects of the relation, and the ranks of the right object."""
         ranking = window_logits[0].ranking
         assert ranking is not None
-        objects = _all_objects(tuple(classes))
+        objects = all_objects(tuple(classes))
         return {
             "objects": [objects[number] for number in ranking.best],
             "rank": ranking.rank,
@@ -341,7 +357,7 @@ class KnowledgeProbing(
 
     def samples(self, example: Example, prediction: Answer) -> Iterator[Sample]:
         """The text before the object, and the best objects with the rank of the right one."""
-        text = _cloze(example.template).text(example.subject)
+        text = split_template(example.template).text(example.subject)
         objects = ", ".join(prediction["objects"][:NUM_SHOWN])
         rank = prediction["rank"]
         beyond = f"> {BEYOND - 1}" if rank == BEYOND else str(rank)
@@ -366,171 +382,15 @@ class KnowledgeProbing(
 TASK = KnowledgeProbing()
 
 
-def _is_template(text: str) -> bool:
-    return SUBJECT in text and OBJECT in text
-
-
-def template_problem(template: str) -> str | None:
-    """Why a decoder cannot be asked with a template; None if it can."""
-    if template.count(SUBJECT) != 1 or template.count(OBJECT) != 1:
-        return f"it needs {SUBJECT} and {OBJECT} once each"
-    before = template.partition(OBJECT)[0]
-    if SUBJECT not in before:
-        return f"{SUBJECT} must precede {OBJECT}, because the model reads from left to right"
-    if before[-1].isalnum() or before.endswith(SUBJECT):
-        return f"a space or punctuation must precede {OBJECT}"
-    return None
-
-
-class _Relation(NamedTuple):
-    """The templates and the objects of a relation, the most frequent first."""
-
-    templates: list[str]
-    objects: list[str]
-
-
-@lru_cache(maxsize=16)
-def _relations(classes: tuple[str, ...]) -> dict[str, _Relation]:
-    """The relations of the classes "relation=object" and "relation=template"."""
-    relations: dict[str, _Relation] = {}
-    for label in classes:
-        name, _, value = label.partition("=")
-        relation = relations.setdefault(name, _Relation([], []))
-        (relation.templates if _is_template(value) else relation.objects).append(value)
-    return relations
-
-
-@lru_cache(maxsize=16)
-def _all_objects(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The distinct objects of all relations: the candidates, in the order of their numbers."""
-    relations = _relations(classes).values()
-    return tuple(dict.fromkeys(name for relation in relations for name in relation.objects))
-
-
 def _template_of(example: Example, classes: Sequence[str]) -> str:
     """The template of an example; without one, the most frequent template of its relation."""
-    return example.template or _relations(tuple(classes))[example.relation].templates[0]
-
-
-class _Encoded(NamedTuple):
-    """The ids of an object and of the text after it; the first `num_object_tokens` are its own."""
-
-    ids: list[int]
-    num_object_tokens: int
-
-
-class _Cloze(NamedTuple):
-    """A template in parts: the text before the object, the space, and the text after it.
-
-    The space belongs to the object, because the first token of a word includes the space before it.
-    """
-
-    before: str
-    space: str
-    after: str
-
-    def text(self, subject: str) -> str:
-        """The text before the object."""
-        return self.before.replace(SUBJECT, subject)
-
-    @property
-    def form(self) -> tuple[str, str, str]:
-        """What the tokens of objects depend on: the character before, the space, and the rest."""
-        last = "x" if self.before.endswith(SUBJECT) else self.before[-1]
-        return last, self.space, self.after
-
-
-def _encode(
-    clozes: Sequence[_Cloze], objects: Sequence[str], tokenizer: "Tokenizer"
-) -> list[_Encoded]:
-    """The tokens of each object and of the text after it; without such a text, the end token.
-
-    They do not depend on the subject: only one character before the object is encoded too. A row to
-    predict has the object "", and no tokens.
-    """
-    starts = [cloze.form[0] for cloze in clozes]
-    texts = [
-        f"{start}{cloze.space}{name}"
-        for start, cloze, name in zip(starts, clozes, objects, strict=True)
-    ]
-    encoded = tokenizer.encode_texts(
-        [text + cloze.after for text, cloze in zip(texts, clozes, strict=True)]
-    )
-    result = []
-    for start, text, cloze, name, (ids, offsets) in zip(
-        starts, texts, clozes, objects, encoded, strict=True
-    ):
-        kept = [number for number, offset in enumerate(offsets) if offset[0] >= len(start)]
-        ending = [] if cloze.after else tokenizer.suffix[:1]
-        own = sum(offsets[number][0] < len(text) for number in kept)
-        tokens = [*(ids[number] for number in kept), *ending] if name else []
-        result.append(_Encoded(tokens, own))
-    return result
-
-
-@lru_cache(maxsize=1024)
-def _cloze(template: str) -> _Cloze:
-    before, _, after = template.partition(OBJECT)
-    text = before.rstrip()
-    return _Cloze(text, before[len(text) :], after.rstrip())
-
-
-class _Tree:
-    """All objects as candidates after templates of one form.
-
-    `tokens` has the token of each object that has only one.
-    """
-
-    def __init__(self, encoded: Sequence[_Encoded]) -> None:
-        self.candidates = Candidates([answer.ids for answer in encoded])
-        self.tokens = [
-            answer.ids[0] if answer.num_object_tokens == 1 else None for answer in encoded
-        ]
-        self._groups: dict[str, Group] = {}
-
-    def group(self, relation: str, numbers: Sequence[int]) -> Group:
-        """The candidates of a relation, which have these numbers."""
-        if relation not in self._groups:
-            self._groups[relation] = Group(numbers, self.candidates.nodes_of(numbers))
-        return self._groups[relation]
-
-
-class _Catalog:
-    """The candidates of the classes. Templates of the same form share a tree."""
-
-    def __init__(self, classes: tuple[str, ...], tokenizer: "Tokenizer") -> None:
-        self._tokenizer, self._classes = tokenizer, classes
-        self._objects = _all_objects(classes)
-        self._numbers = {name: number for number, name in enumerate(self._objects)}
-        self._tree = lru_cache(maxsize=MAX_TREES)(self._make_tree)
-
-    def question(self, example: Example, context: Sequence[int]) -> Question:
-        """The question of a fact after the tokens `context`."""
-        tree = self._tree(*_cloze(_template_of(example, self._classes)).form)
-        objects = _relations(self._classes)[example.relation].objects
-        gold = self._numbers.get(example.object)
-        return Question(
-            context,
-            tree.candidates,
-            tree.group(example.relation, [self._numbers[name] for name in objects]),
-            gold,
-            None if gold is None else tree.tokens[gold],
-        )
-
-    def _make_tree(self, last: str, space: str, after: str) -> _Tree:
-        clozes = [_Cloze(last, space, after)] * len(self._objects)
-        return _Tree(_encode(clozes, self._objects, self._tokenizer))
-
-
-@lru_cache(maxsize=4)
-def _catalog(classes: tuple[str, ...], tokenizer: "Tokenizer") -> _Catalog:
-    return _Catalog(classes, tokenizer)
+    return example.template or relations_of(tuple(classes))[example.relation].templates[0]
 
 
 def _facts(
     examples: Sequence[Example], predictions: Sequence[Answer], classes: Sequence[str]
 ) -> list[knowledge.Fact]:
-    relations = _relations(tuple(classes))
+    relations = relations_of(tuple(classes))
     return [
         knowledge.Fact(
             example.relation,

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-from unicodedata import category, normalize
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +24,18 @@ from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, num_words
-from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
+from pipeline.tasks.shared.answer_checks import check_answer_types, check_offset
+from pipeline.tasks.shared.answer_spans import (
+    NUM_CANDIDATES,
+    answer_tokens,
+    best_spans,
+    with_marks,
+)
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
-NUM_CANDIDATES = 20  # as in BERT's run_squad
 MAX_ANSWER_LENGTH = 30  # the default, in sub-words, as in BERT's run_squad
 NO_ANSWER = "no answer"
 ANSWERABLE = "answerable"  # the label of a question with an answer
@@ -182,7 +186,7 @@ class SpanExtraction(
         """
         before = len(problems)
         _check_texts(row, problems)
-        has_answers = _check_answer_types(row, problems)
+        has_answers = check_answer_types(row, problems)
         context = row["context"]
         if not has_answers or not isinstance(context, str):
             return None
@@ -190,7 +194,7 @@ class SpanExtraction(
             Answer(answer["text"], answer["answer_start"]) for answer in row["answers"]
         )
         for answer in accepted:
-            _check_offset(context, answer, row["where"], problems)
+            check_offset(context, answer.text, answer.start, row["where"], problems)
         if accepted:
             check_nfc("context", context, row["where"], problems)
         if len(problems) > before:
@@ -292,8 +296,8 @@ class SpanExtraction(
         """The best spans over all windows, and the score of "no answer"."""
         best: dict[str, Candidate] = {}
         for window in window_logits:
-            for first, last, score in _best_spans(window, self.max_answer_length):
-                begin, end = _with_marks(example.context, first, last)
+            for first, last, score in best_spans(window, self.max_answer_length):
+                begin, end = with_marks(example.context, first, last)
                 text = example.context[begin:end]
                 if text not in best or score > best[text].score:
                     best[text] = Candidate(text, score, begin)
@@ -459,45 +463,6 @@ def _check_texts(row: Row, problems: Problems) -> bool:
     return all(valid)
 
 
-def _check_answer_types(row: Row, problems: Problems) -> bool:
-    """Whether `answers` is a list of mappings, maybe empty, with a text and an integer offset."""
-    answers, where, before = row["answers"], row["where"], len(problems)
-    if not isinstance(answers, list | tuple):
-        problems.add(
-            where,
-            f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of "
-            "mappings with text and answer_start; use [] if the context has no answer",
-            "missing-answers",
-        )
-        return False
-    for number, answer in enumerate(answers):
-        text, start = (
-            (answer.get(key) for key in ("text", "answer_start"))
-            if isinstance(answer, Mapping)
-            else (None, None)
-        )
-        if not isinstance(text, str):
-            problems.add(
-                where,
-                f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with "
-                "text and the integer answer_start",
-                "missing-answers",
-            )
-        elif type(start) is not int:
-            remedy = (
-                f"write {int(start)} without quotes"
-                if isinstance(start, str) and start.isdecimal()
-                else "correct it"
-            )
-            problems.add(
-                where,
-                f"answers[{number}]: answer_start: found {type(start).__name__} "
-                f"{str(start)[:40]!r}, expected an integer; {remedy}",
-                "not-an-integer",
-            )
-    return len(problems) == before
-
-
 def _answer(decoded: Decoded, thresholds: Mapping[str, float]) -> str:
     limit = thresholds.get("null_margin", float("inf"))
     return decoded.candidates[0].text if decoded.candidates and decoded.margin <= limit else ""
@@ -524,7 +489,7 @@ def _features(
     room = max_length - len(head) - len(tokenizer.suffix)
     context_windows = windows([1] * len(ids), room, stride)
     counts["contexts in several windows"] += len(context_windows) > 1
-    answer = _answer_tokens(example, offsets)
+    answer = answer_tokens(*example.answers[0], offsets) if example.answers else None
     answer_in_window = False
     for window in context_windows:
         labels = [0, 0]
@@ -550,88 +515,3 @@ def _features(
         )
     if example.answers and not answer_in_window:
         counts["answers in no window"] += 1
-
-
-def _answer_tokens(example: Example, offsets: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """The first and the last token of the first answer; None without answer or without tokens."""
-    if not example.answers:
-        return None
-    text, start = example.answers[0]
-    inside = [
-        token
-        for token, (begin, end) in enumerate(offsets)
-        if begin < start + len(text) and end > start
-    ]
-    return (inside[0], inside[-1]) if inside else None
-
-
-def _with_marks(context: str, begin: int, end: int) -> tuple[int, int]:
-    """The span [begin, end) extended to whole letters, that is with their combining marks.
-
-    A tokenizer that removes accents, or splits a letter from its mark, has offsets inside a letter.
-    """
-    while 0 < begin < end and _is_mark(context[begin]) and not context[begin - 1].isspace():
-        begin -= 1
-    while end < len(context) and _is_mark(context[end]):
-        end += 1
-    return begin, end
-
-
-def _is_mark(character: str) -> bool:
-    return character > "\u02ff" and category(character).startswith("M")
-
-
-def _best_spans(window: WindowLogits, max_length: int) -> Iterator[tuple[int, int, float]]:
-    """The best spans of a window as (start, end, score), without position 0, the summary."""
-    best = np.argsort(-window.logits[1:], axis=0, kind="stable")[:NUM_CANDIDATES] + 1
-    starts, ends = (pairs.ravel() for pairs in np.meshgrid(*best.T, indexing="ij"))
-    allowed = (starts <= ends) & (ends < starts + max_length)
-    starts, ends = starts[allowed], ends[allowed]
-    scores = window.logits[starts, 0] + window.logits[ends, 1]
-    yield from zip(
-        window.begins[starts].tolist(), window.ends[ends].tolist(), scores.tolist(), strict=True
-    )
-
-
-def _check_offset(context: str, answer: Answer, where: str, problems: Problems) -> None:
-    """Add a problem if an answer is not at its start in the context.
-
-    The message gives the start of the nearest occurrence, and the unit that the start fits. An
-    answer that begins or ends inside a word adds a warning.
-    """
-    text, start = answer
-    if not text.strip():
-        problems.add(
-            where,
-            f"answer {text!r} is empty; if the question has no answer, set answers to []",
-            "empty-answer",
-        )
-        return
-    if start >= 0 and context.startswith(text, start):
-        check_whole_words("answer", context, start, start + len(text), where, problems)
-        return
-    nearest, normal = _nearest(context, text, start), normalize("NFC", context)
-    actual = context[max(start, 0) : max(start, 0) + len(text)]
-    mismatch = f"answer {text!r} has answer_start {start}, but the context has {actual!r} there"
-    offset_in_nfc = start >= 0 and normal != context and normal.startswith(text, start)
-    if offset_in_nfc or (nearest is None and normalize("NFC", text) in normal):
-        problems.add(
-            where,
-            f"{mismatch}; the two agree in Unicode normal form C (NFC): normalize context and "
-            "answer, and recompute answer_start",
-            "answer-normalization",
-        )
-        return
-    remedy = (
-        f"it starts at {nearest}" if nearest is not None else "it does not occur in the context"
-    )
-    hint = text_mismatch_hint(context, text, start)
-    remedy += f", {hint}" if hint else ": correct answer_start or text"
-    problems.add(where, f"{mismatch}; {remedy}", "answer-offset")
-
-
-def _nearest(context: str, text: str, start: int) -> int | None:
-    before = context.rfind(text, 0, max(start, 0) + len(text))
-    after = context.find(text, max(start, 0))
-    positions = [position for position in (before, after) if position >= 0]
-    return min(positions, key=lambda position: abs(position - start)) if positions else None

@@ -4,24 +4,19 @@ The recipe maps the keys of a row to the keys or columns of the file.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from pipeline.data.readers.base import Source, abbreviate
 from pipeline.data.readers.cells import parse_list
 from pipeline.data.readers.class_names import add_class_names, class_names
 from pipeline.data.readers.json_documents import is_document
-from pipeline.data.readers.json_values import (
-    add_missing_id,
-    check,
-    check_answers,
-    integer,
-    value_at,
-)
+from pipeline.data.readers.json_values import add_missing_id, value_at
 from pipeline.data.readers.label_names import add_found_names, check_names
 from pipeline.data.readers.offset_units import convert_offsets
+from pipeline.data.readers.record_values import convert_value, label_text
 from pipeline.data.readers.tables import (
     FORMATS,
     NESTED,
@@ -38,71 +33,6 @@ from pipeline.errors import Problems, did_you_mean
 from pipeline.tasks.base.row import COMMON_KEYS, Row, RowKeys, ValueKind
 from pipeline.tasks.shared.offsets import OffsetUnit
 
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _name(value: Any) -> str | None:
-    """Text, or an integer as text."""
-    number = integer(value)
-    return _text(value) if number is None else str(number)
-
-
-def _label(value: Any) -> str | None:
-    """A label as text; booleans as in JSON."""
-    return str(value).lower() if isinstance(value, bool) else _name(value)
-
-
-def _list(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any] | None]:
-    def convert(value: Any) -> list[Any] | None:
-        items = [convert_item(item) for item in value] if isinstance(value, list) else [None]
-        return None if None in items else items
-
-    return convert
-
-
-def _references(value: Any) -> list[str] | None:
-    """A list of texts, also for a single text."""
-    return [value] if isinstance(value, str) else _list(_text)(value)
-
-
-def _span(value: Any) -> dict[str, int] | None:
-    valid = (
-        isinstance(value, dict)
-        and value.keys() == _SPAN_KEYS
-        and all(integer(number) is not None for number in value.values())
-    )
-    return {key: cast(int, integer(number)) for key, number in value.items()} if valid else None
-
-
-_SPAN_KEYS = {"segment", "start", "end"}
-
-
-class _Converter(NamedTuple):
-    """`convert` returns a value of one kind, or None if it is of another kind.
-
-    `expected` names the kind in messages.
-    """
-
-    convert: Callable[[Any], Any]
-    expected: str
-
-
-_CONVERTERS: dict[ValueKind, _Converter] = {  # `_answers` converts values of the kind answers
-    "text": _Converter(_text, "text"),
-    "name": _Converter(_name, "text or an integer"),
-    "label": _Converter(_label, "text, an integer, or true or false"),
-    "tags": _Converter(_list(_label), "a list of texts or integers"),
-    "texts": _Converter(_list(_text), "a list of texts"),
-    "references": _Converter(_references, "text, or a list of texts"),
-    "label_lists": _Converter(_list(_list(_label)), "a list of lists of texts"),
-    "integer": _Converter(integer, "an integer"),
-    "integers": _Converter(_list(integer), "a list of integers"),
-    "spans": _Converter(
-        _list(_span), "a list of mappings, each with the integers segment, start and end"
-    ),
-}
 _match_integer = re.compile(r"-?[0-9]{1,18}(\.0)?").fullmatch  # pandas writes 2.0
 # Instead of a key `answers` of the kind answers, `fields` may have these two.
 _SINGLE_ANSWER: dict[str, ValueKind] = {"answer": "text", "answer_start": "integer"}
@@ -250,7 +180,7 @@ def _original_names(record: dict[str, Any], mapping: FieldMapping) -> set[str]:
     forms = set[str]()
     for value in values:
         for item in value if isinstance(value, list) else [value]:
-            forms |= {str(item), *_forms(str(_label(item)))}
+            forms |= {str(item), *_forms(str(label_text(item)))}
     return forms
 
 
@@ -427,45 +357,13 @@ def _raw_row(
         if key in _SINGLE_ANSWER and (value is None or value == ""):  # no answer
             result[key] = None
             continue
-        kind = mapping.kinds[key]
-        result[key] = (
-            _answers(value, where, problems)
-            if kind == "answers"
-            else _convert(kind, value, path, where, problems)
-        )
+        result[key] = convert_value(mapping.kinds[key], value, path, where, problems)
     if len(problems) > before:
         return None
     for key in mapping.keys_of("label", "tags"):
         value = value_at(record, options.fields[key] or key)
         result[key] = _rename(result[key], value, options.names)
     return _with_single_answer(result, problems) if "answer" in result else result
-
-
-def _convert(kind: ValueKind, value: Any, path: str, where: str, problems: Problems) -> Any:
-    """The value of a key; adds a problem and returns None if it is of another kind."""
-    convert, expected = _CONVERTERS[kind]
-    result = convert(value)
-    if result is None:
-        problems.add(
-            where,
-            f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
-            f"correct it, or the recipe's fields{_reader_hint(kind, value)}",
-            "not-an-integer" if kind == "integer" else "wrong-type",
-        )
-    return result
-
-
-def _reader_hint(kind: ValueKind, value: Any) -> str:
-    """The remedy for a text or spans where a list of tokens or tags is expected."""
-    if kind in ("texts", "tags") and isinstance(value, str):
-        return (
-            "; if each record is one token, set group_by in the recipe's options to the column "
-            "that tells the sentences apart; if it is a text with spans, use the reader offsets"
-        )
-    items = value if kind == "tags" and isinstance(value, list) else []
-    if any(isinstance(item, list | dict) for item in items):
-        return "; the readers offsets (characters) and token_spans (tokens) read spans"
-    return ""
 
 
 def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:
@@ -482,30 +380,6 @@ def _rename(name: Any, value: Any, names: dict[str, str]) -> Any:
 def _forms(name: str) -> tuple[str, ...]:
     """The forms of a label that `names` may have: 2.0 is also 2."""
     return (name, name.removesuffix(".0")) if _match_integer(name) else (name,)
-
-
-def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]] | None:
-    """Answers with offsets, in either form; adds a problem and returns None for another form."""
-    if isinstance(value, dict):  # the form of the hub
-        if not check(value, f"{where}: answers", {"text": list, "answer_start": list}, problems):
-            return None
-        texts, starts = value["text"], value["answer_start"]
-        if len(texts) != len(starts):
-            problems.add(
-                where,
-                f"answers: {len(texts)} texts with {len(starts)} offsets; "
-                "give each answer one text and one offset",
-                "missing-answers",
-            )
-            return None
-        value = [
-            {"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)
-        ]
-    elif not check({"answers": value}, where, {"answers": list}, problems):
-        return None
-    if not check_answers(value, where, problems):
-        return None
-    return [{"text": answer["text"], "answer_start": answer["answer_start"]} for answer in value]
 
 
 def _with_single_answer(result: Row, problems: Problems) -> Row | None:

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.model import attach_checks, attention
 from pipeline.model.attention import ATTENTION
 from pipeline.model.backbone import Backbone
+from pipeline.model.layers import layers_of
 from pipeline.model.lora import add_lora
 from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, stack_prompts
@@ -96,7 +97,7 @@ def _projection(backbone: Backbone, inputs: Any, key_values: Tensor) -> Tensor:
 def test_an_admitted_backbone_has_the_facts_that_others_read(backbone: Backbone) -> None:
     family = backbone.family
     assert family.route == "traced"
-    assert len(list(attention.layers_of(backbone.model, family))) == backbone.num_layers
+    assert len(list(layers_of(backbone.model, family))) == backbone.num_layers
     assert family.causal == family_of(backbone.config.model_type).causal
     ids, mask, types = texts(backbone, [5])
     soft = tiny.prompt_for("soft", backbone)

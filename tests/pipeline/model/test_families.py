@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.model import attention
+from pipeline.model import attention, family_attention
 from pipeline.model.backbone import Backbone
 from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, stack_prompts
@@ -338,7 +338,7 @@ def test_attach_checks(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     interface = attention.AttentionInterface._global_mapping
     for broken_attend, message in messages.items():
         if FAMILIES[family].route == "patched":
-            monkeypatch.setattr(attention, "attend", broken_attend)
+            monkeypatch.setattr(family_attention, "attend", broken_attend)
         else:
             monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)
         with pytest.raises(UserError, match=message):
@@ -374,7 +374,7 @@ def test_attach_equalities(family: str, monkeypatch: pytest.MonkeyPatch) -> None
         messages[no_padding] = "under a prompt, a padded text differs from the text alone"
     for broken_attend, message in messages.items():
         if record.route == "patched":
-            monkeypatch.setattr(attention, "attend", broken_attend)
+            monkeypatch.setattr(family_attention, "attend", broken_attend)
         else:
             interface = attention.AttentionInterface._global_mapping
             monkeypatch.setitem(interface, attention.ATTENTION, broken_attend)

@@ -11,9 +11,9 @@ from torch import Tensor
 from pipeline.artifacts.artifact import load_prompt, save_artifact
 from pipeline.artifacts.config import ArtifactConfig
 from pipeline.errors import UserError
-from pipeline.model.attention import layers_of
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.layers import layers_of
 from pipeline.model.prompt import DeepPrompt, PromptBank, stack_prompts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import by_module, new_scale_shift

@@ -33,8 +33,8 @@ from pipeline.tasks.knowledge_probing import (
     Example,
     KnowledgeProbing,
     ScoredObject,
-    template_problem,
 )
+from pipeline.tasks.shared.cloze_templates import template_problem
 from tests.support.encoding import ids
 from tests.support.small_project import make_decoder
 

@@ -210,7 +210,7 @@ def test_a_model_is_unsupported_if_its_layers_ignore_the_cache(
 ) -> None:
     model = model_of("bert")
     monkeypatch.setattr(
-        "pipeline.model.attention._forward_from",
+        "pipeline.model.layers._forward_from",
         lambda forward, cached, hidden, *args, **kwargs: forward(hidden, *args, **kwargs),
     )
     assert not model.backbone.supports_lower_cache(model.prompt())

@@ -15,7 +15,8 @@ from pipeline.data.readers.trex_jsonl import SKIPPED_FACTS, Options
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
-from pipeline.tasks.knowledge_probing import TASK, Example, template_problem
+from pipeline.tasks.knowledge_probing import TASK, Example
+from pipeline.tasks.shared.cloze_templates import template_problem
 from tests.support.paths import ROOT
 
 DATA = Path(os.environ.get("DATA_ROOT", ROOT.parent / "shared" / "data")) / "knowledge" / "trex"
