@@ -29,6 +29,7 @@ VALUES: Mapping[str, Any] = {
     "system": ["", "What kind of food?"],
     "user": ["I need a cheap restaurant.", "Italian, please."],
     "predicate": {"start": 17, "end": 21},
+    "subject": "Ada Lovelace",
 }
 VALUES_OF_KINDS: Mapping[ValueKind, Any] = {
     "text": TEXT,
@@ -49,9 +50,13 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
             row["text"] = TEXT
         else:
             row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kind.row_keys.inputs[key], TEXT))
-    if isinstance(kind, RanksCandidates):
-        row |= kind.example_question(head.classes)
-    return row
+    return row | {key: values[0] for key, values in query_values(head).items()}
+
+
+def query_values(head: TaskHead) -> Mapping[str, tuple[str, ...]]:
+    """The values of each key of a row to predict that has only some values."""
+    kind = task_named(head.type)
+    return kind.query_values(head.classes) if isinstance(kind, RanksCandidates) else {}
 
 
 def key_kinds(task_type: str) -> dict[str, ValueKind]:
@@ -108,6 +113,7 @@ def _description(
         else label_colors([label.removeprefix("B-") for label in head.classes]),
         "keys": list(kind.query_keys),
         "kinds": key_kinds(head.type),
+        "values": query_values(head),
         "accepts_text": isinstance(kind, TagsWords),
         "marks_predicate": isinstance(kind, MarksPredicate),
         "generates_text": isinstance(kind, GeneratesText),

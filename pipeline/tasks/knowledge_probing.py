@@ -277,9 +277,9 @@ class KnowledgeProbing(
 
         return ask
 
-    def example_question(self, classes: Sequence[str]) -> Row:
-        """The relation with the most training facts."""
-        return {"subject": "Ada Lovelace", "relation": next(iter(relations_of(tuple(classes))))}
+    def query_values(self, classes: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """The relations; the first has the most training facts."""
+        return {"relation": tuple(relations_of(tuple(classes)))}
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]

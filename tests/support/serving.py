@@ -46,7 +46,10 @@ FORM_HEADS = {  # tasks that read other things than one text and a question abou
     "born": TaskHead(
         "knowledge_probing",
         "language_model",
-        ("P19=[X] was born in [Y] .", "P19=London", "P19=Paris"),
+        (
+            *("P19=[X] was born in [Y] .", "P19=London", "P19=Paris"),
+            *("P20=[X] died in [Y] .", "P20=Paris"),
+        ),
     ),
     "copa": TaskHead("multiple_choice", "positions", ("choice",)),
     "pairs": TaskHead("sequence_classification", "classes", ("good", "bad")),

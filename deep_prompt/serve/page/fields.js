@@ -13,7 +13,7 @@ export function makeFields(tasks) {
   const sets = new Map();
   for (const task of tasks) {
     const keys = ownKeys(task);
-    const id = JSON.stringify(keys.map((key) => [key, task.kinds[key], task.example[key]]));
+    const id = JSON.stringify(keys.map((key) => [key, task.kinds[key], task.example[key], task.values[key]]));
     if (sets.has(id)) sets.get(id).tasks.push(task);
     else if (keys.length) sets.set(id, new Fields(task, keys));
   }
@@ -86,13 +86,20 @@ class Fields {
   }
 
   control(key, place, label) {
-    const isName = this.tasks[0].kinds[key] === "name";
-    const field = isName
-      ? make("input", { autocomplete: "off", spellcheck: "false" })
-      : make("textarea", { rows: 1, spellcheck: "false" });
+    const field = this.input(key);
     field.value = this.values[key][place];
     field.oninput = () => { this.values[key][place] = field.value; };
     return make("label", {}, label, field);
+  }
+
+  input(key) {
+    const { kinds, values } = this.tasks[0];
+    if (values[key]) {
+      return make("select", {}, ...values[key].map((value) => make("option", { value }, value)));
+    }
+    return kinds[key] === "name"
+      ? make("input", { autocomplete: "off", spellcheck: "false" })
+      : make("textarea", { rows: 1, spellcheck: "false" });
   }
 
   turn(turn) {

@@ -14,7 +14,6 @@ from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
-from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -195,8 +194,8 @@ class RanksCandidates(ABC, Generic[E]):
         """
 
     @abstractmethod
-    def example_question(self, classes: Sequence[str]) -> Row:
-        """Values of keys of a row that a head with these classes can answer."""
+    def query_values(self, classes: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """Key of a row to predict -> the values that a head with these classes can answer."""
 
 
 class TagsWords(ABC, Generic[E]):
