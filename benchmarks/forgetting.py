@@ -1,11 +1,11 @@
-"""What the tasks of a shared prompt lose under a prompt that was tuned from it for another task.
+"""Loss of the tasks of a shared prompt under a prompt that was tuned from it for another task.
 
     python -m benchmarks.forgetting SHARED TUNED[,TUNED] TASK[,TASK] ROWS
 
 Run it in a project with features, and with the artifacts `artifacts/SHARED` and `artifacts/TUNED`
 (`zoo/open zoo/squad,zoo/wnut17` after `dvc repro zoo`). The heads are those of SHARED. It prints a
 Markdown table of the primary metric on ROWS test rows of each task, under SHARED, under each TUNED
-and without a prompt.
+and without a prompt. Thresholds are fitted again on ROWS validation rows under each prompt.
 """
 
 import sys
@@ -13,6 +13,8 @@ import sys
 from pipeline.artifacts.artifact import load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
+from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.collectives import device
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import load_eval_set
 from stages.evaluation.load_model import load_model
@@ -26,17 +28,18 @@ def scores_of(shared: str, prompts: list[str], task: str, rows: int) -> list[flo
     """The score of the shared head of a task under each of the prompts."""
     params, summary = load_params(), load_json(FEATURES / task / "summary.json")
     model = load_model(ARTIFACTS / shared, {task: tuple(summary["classes"])}, params)
+    model = model.to(device(Ranks()))
     folders = FEATURES / task, EXAMPLES / task, summary
     validation = load_eval_set(*folders, "validation", rows)
     test = load_eval_set(*folders, "test", rows)
     scores = []
     for name in prompts:
         folder = ARTIFACTS / name
-        model.prompt = (
-            None
-            if name == NO_PROMPT
-            else load_prompt(folder, load_config(folder), params.backbone, model.backbone)
-        )
+        model.prompt = None
+        if name != NO_PROMPT:
+            prompt = load_prompt(folder, load_config(folder), params.backbone, model.backbone)
+            assert prompt is not None
+            model.prompt = prompt.to(device(Ranks()))
         decoded = decode(model, validation, 0, summary["pad_token_id"])
         thresholds = validation.task.fit_thresholds(validation.examples, decoded)
         metrics = score(test, decode(model, test, 0, summary["pad_token_id"]), thresholds)

@@ -18,9 +18,9 @@ The best runs are also scored on the test set.
 
 OUT is a JSON lines file with one line per run; runs in it are not repeated. KEY=VALUE overrides a
 param of every arm, `init_from=imported/NAME` sets the initialization of `multitask`, and
-`rate=RATE` is the only learning rate, without a search. `table` prints Markdown: each arm and task.
-`means` prints the means over tasks, and the number of tasks that each arm wins. `curves` prints the
-validation scores of the best runs by rows seen.
+`rate=RATE` is the only learning rate, without a search (in an OUT without other rates). `table`
+prints Markdown: each arm and task. `means` prints the means over tasks, and the number of tasks
+that each arm wins. `curves` prints the validation scores of the best runs by rows seen.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,9 +219,9 @@ def _measure_task(
 def search_rate(rates: Sequence[float], validate: Callable[[float, float], float]) -> float:
     """The learning rate with the best validation score.
 
-    `rates` ascend. The three in the middle are tried first. While the best of the tried rates is at
-    an end of them, the next rate beyond that end is tried. `validate` gets the rate and the best
-    score so far.
+    `rates` ascend. The three in the middle are tried first, or all if there are fewer. While the
+    best of the tried rates is at an end of them, the next rate beyond that end is tried. `validate`
+    gets the rate and the best score so far.
     """
     scores: dict[float, float] = {}
     first = max(0, len(rates) - 3) // 2
@@ -274,13 +274,20 @@ def _read_runs(out: Path) -> list[Run]:
 
 def table(out: Path) -> None:
     """Print each arm at its best learning rate: test scores by seed, trained parameters, time."""
-    groups: dict[tuple[str, int | None, str, str], list[Run]] = defaultdict(list)
-    for run in _read_runs(out):
-        groups[run["task"], run["rows"], run["arm"], json.dumps(run["changes"])].append(run)
     print(f"| {' | '.join(COLUMNS)} |")
     print(f"|{'---|' * len(COLUMNS)}")
-    for _, runs in sorted(groups.items(), key=lambda group: (group[0][0], group[0][1] or 0)):
+    for runs in _groups(_read_runs(out)):
         print(f"| {' | '.join(_table_row(runs))} |")
+
+
+def _groups(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs that differ in rate and seed only, sorted by task and number of rows."""
+    groups: dict[tuple[str, int | None, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run["task"], run["rows"], run["arm"], json.dumps(run["changes"])].append(run)
+    return [
+        group for _, group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or 0))
+    ]
 
 
 def _best(runs: Sequence[Run]) -> list[Run]:
@@ -311,14 +318,14 @@ def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def curves(out: Path) -> None:
-    """Print the validation scores of each arm at its best learning rate, by rows seen."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in _read_runs(out):
-        groups[run["task"], run["arm"]].append(run)
-    for (task, arm), runs in groups.items():
+    """Print the validation scores of each arm at its best learning rate, by rows seen.
+
+    Runs without a curve are of an earlier version, and left out.
+    """
+    for runs in _groups(run for run in _read_runs(out) if "curve" in run):
         best = _best(runs)[0]
         points = ", ".join(f"{rows:,}: {score:.1f}" for rows, score in best["curve"])
-        print(f"- {task}, {arm} at {best['rate']:g}: {points}")
+        print(f"- {', '.join(_table_row(runs)[:3])} at {best['rate']:g}: {points}")
 
 
 def means(out: Path) -> None:
@@ -350,10 +357,10 @@ def means(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    prints = {"table": table, "means": means, "curves": curves}
-    if sys.argv[2] in prints:
-        prints[sys.argv[2]](Path(sys.argv[1]))
+    tables = {"table": table, "means": means, "curves": curves}
+    if sys.argv[2] in tables:
+        tables[sys.argv[2]](Path(sys.argv[1]))
     elif sys.argv[2] == "new":
-        measure_new(Path(sys.argv[1]), *sys.argv[3:6])
+        measure_new(Path(sys.argv[1]), *sys.argv[3:])
     else:
         measure(Path(sys.argv[1]), *sys.argv[3:6], overrides=sys.argv[6:], few=sys.argv[2] == "few")

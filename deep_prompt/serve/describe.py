@@ -54,7 +54,7 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
 
 
 def query_values(head: TaskHead) -> Mapping[str, tuple[str, ...]]:
-    """The values of each key of a row to predict that has only some values."""
+    """Key -> its allowed values, for the keys of a row to predict that take a fixed set."""
     kind = task_named(head.type)
     return kind.query_values(head.classes) if isinstance(kind, RanksCandidates) else {}
 

@@ -129,7 +129,7 @@ def _hashes(column: pa.ChunkedArray) -> Array:
 
 def _join(keys: RowKeys) -> str:
     """The remedy for two rows with one input, if a row of the task may have several targets."""
-    several = [key for key, kind in keys.targets.items() if kind in ("answers", "references")]
+    several = [key for key in keys.targets if key in ("answers", "references")]
     return f", put the {several[0]} of both in one row" if several else ""
 
 

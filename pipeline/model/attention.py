@@ -260,7 +260,7 @@ AttentionMaskInterface.register(ATTENTION, _build_mask)
 
 
 def call_model(model: Any, family: Family, arguments: PromptArguments, **inputs: Any) -> Any:
-    """Call a model that `install` has prepared, under the prompts in `arguments`."""
+    """Call a model under the prompts in `arguments`; `family_attention.install` has prepared it."""
     if family.route in ("patched", "traced", "two stacks"):
         return call_with(arguments, model, **inputs)
     keywords = {

@@ -1,7 +1,7 @@
 """The model families and their differences.
 
-The facts about a family are here; the code for it is in `pipeline.model.attention`. A family of
-`FAMILIES` is tested against a reference. Any other family on the attention interface of
+The facts about a family are here; the code for it is in `pipeline.model.family_attention`. A family
+of `FAMILIES` is tested against a reference. Any other family on the attention interface of
 transformers is "traced": `pipeline.model.trace_family` finds its layers and positions in the loaded
 model, and `pipeline.model.attach_checks` admits it only if prompts are proven to work on that
 model.

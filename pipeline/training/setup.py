@@ -163,10 +163,15 @@ def new_prompt(
         if training.projection_size
         else None,
         factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None,
-        scale_shift=new_scale_shift(backbone.scaled_modules(), layers)
-        if training.scale_shift
-        else None,
+        scale_shift=_new_scale_shift(backbone, layers, arm) if training.scale_shift else None,
     )
+
+
+def _new_scale_shift(backbone: Backbone, layers: range, arm: str) -> Tensor:
+    try:
+        return new_scale_shift(backbone.scaled_modules(), layers)
+    except UserError as error:
+        raise UserError(f"params.yaml: {arm}: {error}") from None
 
 
 def check_positions(

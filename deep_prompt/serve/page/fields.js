@@ -13,7 +13,8 @@ export function makeFields(tasks) {
   const sets = new Map();
   for (const task of tasks) {
     const keys = ownKeys(task);
-    const id = JSON.stringify(keys.map((key) => [key, task.kinds[key], task.example[key], task.values[key]]));
+    const { kinds, example, values } = task;
+    const id = JSON.stringify(keys.map((key) => [key, kinds[key], example[key], values[key]]));
     if (sets.has(id)) sets.get(id).tasks.push(task);
     else if (keys.length) sets.set(id, new Fields(task, keys));
   }
@@ -52,8 +53,10 @@ class Fields {
 
   /** Take the values from the page's address, or else from the example. */
   read(address) {
+    const allowed = (key) => this.tasks[0].values[key];
     for (const key of Object.keys(this.values)) {
-      const found = address.getAll(this.name(key));
+      const found = address.getAll(this.name(key))
+        .filter((value) => !allowed(key) || allowed(key).includes(value));
       this.values[key] = found.length ? found : [...this.example[key]];
     }
     const turns = Math.max(0, ...this.lists.map((key) => this.values[key].length));

@@ -14,9 +14,9 @@ let tasks = [], fields = [], corrections = false, running = null, shown = null;
 const fieldsOf = (task) => fields.find((one) => one.tasks.includes(task));
 const isSelected = (task) => [ALL, task.name].includes(state.task);
 
-/** The row of a task for the form; null if the text, the question or the predicate is missing. */
+/** The row of a task for the form; null if something is missing (see `missing`). */
 function rowOf(task) {
-  if (readsText(task) && !state.text.trim()) return null;
+  if (missing(task)) return null;
   const row = { task: task.name };
   if (state.prompt) row.prompt = state.prompt;
   for (const key of task.accepts_text ? ["text", ...task.keys] : task.keys) {
@@ -26,7 +26,17 @@ function rowOf(task) {
   }
   Object.assign(row, fieldsOf(task)?.row());
   if (task.marks_predicate) row.predicate = predicate(task);
-  return row.question === "" || row.predicate === null ? null : row;
+  return row;
+}
+
+/** What a task needs from the form and has not; empty if nothing is missing. */
+function missing(task) {
+  if (readsText(task) && !state.text.trim()) return "Write a text, or click an example.";
+  if (task.marks_predicate && predicate(task) === null) {
+    return "Click the verb whose roles you want.";
+  }
+  const asks = task.keys.includes(QUESTION) && !state.question.trim();
+  return asks ? "Ask a question about the text." : "";
 }
 
 /** The tasks; first those that suit the text, if it is one of the examples. */
@@ -68,8 +78,11 @@ async function answerAll(asked, rows, sent) {
   const body = { rows: sent, html: true };
   const answer = sent.length ? await request("v1/predict", body, running.signal) : null;
   const answers = [...(answer?.answers ?? [])];
-  shown = asked.map((task, number) => [task, rows[number], rows[number] && answers.shift()]);
-  status(answer ? summary(answer) : "");
+  shown = asked.map((task, number) => {
+    const row = rows[number];
+    return [task, row, row ? answers.shift() : { missing: missing(task), text: state.text }];
+  });
+  status(answer ? summary(answer) : missing(asked[0]));
   draw();
 }
 
@@ -105,7 +118,7 @@ function status(message, isError = false) {
 function draw() {
   const on = { predicate: (word) => update({ predicate: `${word.start}-${word.end}` }) };
   const cards = (shown ?? []).map(([task, row, answer]) => {
-    const element = card(task, row ?? { text: state.text }, answer, Number(state.fade), on);
+    const element = card(task, row ?? answer, answer, Number(state.fade), on);
     if (corrections && answer?.result && !task.generates_text && canCorrect(row, answer.result)) {
       element.querySelector("header").append(correctButton(task, row, answer, element));
     }
@@ -125,7 +138,7 @@ function errorsOf({ tasks }) {
 async function showAttention() {
   const place = find("attention").querySelector("div");
   const row = shown?.map(([, one]) => one).find((one) => one !== null);
-  if (!row) return;
+  if (!row) return place.replaceChildren();
   try {
     const { layers } = await request("v1/attention", row);
     const note = layers.length ? `${row.task}: the mean over heads is a bar, each head a dot.`

@@ -1,6 +1,5 @@
 // Cards with the answers of tasks.
 
-import { readsText } from "./fields.js";
 import { make, words } from "./text.js";
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
@@ -9,7 +8,7 @@ const base = (label) => label.replace(/^[CR]-/, "");
 /** The card of a task. `on.predicate(word)` is called for a click on a word. */
 export function card(task, row, answer, fade, on) {
   const body = make("div");
-  if (answer === null) body.append(make("p", { class: "muted" }, missing(task, row)));
+  if (answer.missing) body.append(make("p", { class: "muted" }, answer.missing));
   else if (answer.errors) body.append(make("p", { class: "error" }, answer.errors.join("\n")));
   else if (task.marks_predicate) body.append(...roleNotes(answer));
   else if (task.generates_text) body.append(make("pre", {}, answer.result.text));
@@ -18,12 +17,6 @@ export function card(task, row, answer, fade, on) {
   if (task.marks_predicate && row.text) body.prepend(roles(task, row, answer, fade, on));
   const about = make("header", {}, make("h2", {}, task.name), make("p", {}, facts(task)));
   return make("section", { class: "card", "data-task": task.name }, about, body);
-}
-
-function missing(task, { text }) {
-  if (readsText(task) && !text.trim()) return "Write a text, or click an example.";
-  if (task.marks_predicate) return "Click the verb whose roles you want.";
-  return "Ask a question about the text.";
 }
 
 function facts(task) {

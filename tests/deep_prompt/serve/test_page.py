@@ -446,6 +446,18 @@ def test_an_empty_text_stops_only_the_tasks_that_read_it(form: Page) -> None:
     assert form.status().startswith("3 tasks, ")
     assert form.card("ner").inner_text().endswith("Write a text, or click an example.")
     assert "London" in form.card("born").inner_text()
+    form.tab.get_by_role("tab", name="ner", exact=True).click()
+    form.wait()
+    assert form.status() == "Write a text, or click an example."
+    form.tab.fill("#text", "Ada was here.")
+    form.tab.locator("#fade").fill("0.5")
+    assert form.card("ner").inner_text().endswith("Write a text, or click an example.")
+
+
+def test_a_relation_in_the_address_that_is_not_served_is_ignored(form: Page) -> None:
+    form.open("#task=born&born.relation=P99&born.subject=Ada")
+    assert form.fields("born").get_by_label("relation").input_value() == "P19"
+    assert form.predict()["subject"] == "Ada"
 
 
 def test_only_results_that_the_editor_knows_can_be_corrected(form: Page) -> None:

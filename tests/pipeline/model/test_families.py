@@ -28,7 +28,7 @@ from tests.support.references import REFERENCES
 
 TABLE = ROOT / "docs/backbones.md"
 LENGTHS = [[7], [1], [6, 6, 6], [9, 4, 7, 1]]  # one row or several, with and without padding
-# One family for each attention of pipeline.model.attention; for the interface, causal or not.
+# One family for each attention of `family_attention`; for the interface, causal or not.
 ATTENTIONS = ("bert", "deberta", "deberta-v2", "llama", "mpnet")
 ALL_FAMILIES = pytest.mark.parametrize("family", sorted(FAMILIES))
 
