@@ -63,7 +63,7 @@ problems: $(INSTALLED)
 # sandbox to root.
 CHROMIUM ?= chromium
 screenshot:
-	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1240,940 \
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1390,920 \
 	    --screenshot=docs/images/report.png report/report.html
 
 # Build the package, check it, install it into an environment of its own and use it there.
