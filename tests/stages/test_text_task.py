@@ -191,7 +191,7 @@ def test_the_report_shows_texts_of_all_arms_beside_their_references(
     folder, output = project
     report = (folder / "report/report.md").read_text(encoding="utf-8")
     assert f"| source | {' | '.join(ARMS)} | references |" in report.replace("\\_", "_")
-    assert "text_generation does not support confidence: its class" in report
+    assert "text_generation does not support confidence." in report
     for word in ("| BLEU |", "slot error rate", "**NIST, CIDEr**", "| no interval |"):
         assert word in report
     assert "pipeline_tag: text-generation" in (folder / "models/places/README.md").read_text()
