@@ -302,7 +302,8 @@ def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
     best = _best(runs)
     first, rate = best[0], best[0]["rate"]
     tests = [run["test"] for run in best]
-    init_from = first["changes"].get("init_from")
+    starts_from_artifact = first["arm"] in ARMS and ARMS[first["arm"]].from_artifact
+    init_from = first["changes"].get("init_from") if starts_from_artifact else None
     return (
         first["task"],
         str(first["rows"] or "all"),
