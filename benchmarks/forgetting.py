@@ -10,12 +10,12 @@ and without a prompt. Thresholds are fitted again on ROWS validation rows under 
 
 import sys
 
+from benchmarks.scores import primary_score
 from pipeline.artifacts.artifact import load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import device
-from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import load_eval_set
 from stages.evaluation.load_model import load_model
 from stages.runtime.params import load_params
@@ -40,10 +40,8 @@ def scores_of(shared: str, prompts: list[str], task: str, rows: int) -> list[flo
             prompt = load_prompt(folder, load_config(folder), params.backbone, model.backbone)
             assert prompt is not None
             model.prompt = prompt.to(device(Ranks()))
-        decoded = decode(model, validation, 0, summary["pad_token_id"])
-        thresholds = validation.task.fit_thresholds(validation.examples, decoded)
-        metrics = score(test, decode(model, test, 0, summary["pad_token_id"]), thresholds)
-        scores.append(metrics.overall[summary["primary"]])
+        splits = validation, test
+        scores.append(primary_score(model, *splits, summary["primary"], summary["pad_token_id"]))
     return scores
 
 

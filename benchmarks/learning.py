@@ -41,9 +41,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.peft_models import Adapted, PeftModel
+from benchmarks.scores import primary_score
 from pipeline.arms import ARMS, FINE_TUNE, Arm
 from pipeline.config import load_json, load_yaml
-from pipeline.evaluation.evaluate import decode, score
 from pipeline.evaluation.splits import SUBSET_SEED, load_eval_set
 from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
@@ -155,16 +155,12 @@ def with_train_rows(data: TaskData, rows: int) -> TaskData:
 
 
 def _test_score(setup: TrainingSetup, params: Params) -> float:
-    data, model = setup.tasks[0], setup.model
-    validation = data.validation
-    decoded = decode(model, validation, 0, data.pad_token_id)
-    thresholds = validation.task.fit_thresholds(validation.examples, decoded)
+    data = setup.tasks[0]
     test_rows = task_of(params, data.name).test_rows
     test = load_eval_set(
         FEATURES / data.name, EXAMPLES / data.name, data.summary, "test", test_rows
     )
-    scores = score(test, decode(model, test, 0, data.pad_token_id), thresholds)
-    return float(scores.overall[data.primary])
+    return primary_score(setup.model, data.validation, test, data.primary, data.pad_token_id)
 
 
 def measure(
@@ -298,16 +294,20 @@ def _best(runs: Sequence[Run]) -> list[Run]:
     return sorted((run for run in runs if run["rate"] == rate), key=lambda run: run["seed"])
 
 
+def _names(run: Run) -> tuple[str, str, str]:
+    """The task, the number of training rows, and the arm with the artifact that it starts from."""
+    starts_from_artifact = run["arm"] in ARMS and ARMS[run["arm"]].from_artifact
+    init_from = run["changes"].get("init_from") if starts_from_artifact else None
+    arm = run["arm"] + (f" from {init_from}" if init_from else "")
+    return run["task"], str(run["rows"] or "all"), arm
+
+
 def _table_row(runs: Sequence[Run]) -> tuple[str, ...]:
     best = _best(runs)
     first, rate = best[0], best[0]["rate"]
     tests = [run["test"] for run in best]
-    starts_from_artifact = first["arm"] in ARMS and ARMS[first["arm"]].from_artifact
-    init_from = first["changes"].get("init_from") if starts_from_artifact else None
     return (
-        first["task"],
-        str(first["rows"] or "all"),
-        first["arm"] + (f" from {init_from}" if init_from else ""),
+        *_names(first),
         f"{rate:g}",
         ", ".join(f"{test:.1f}" for test in tests),
         f"{statistics.fmean(tests):.1f}",
@@ -326,7 +326,7 @@ def curves(out: Path) -> None:
     for runs in _groups(run for run in _read_runs(out) if "curve" in run):
         best = _best(runs)[0]
         points = ", ".join(f"{rows:,}: {score:.1f}" for rows, score in best["curve"])
-        print(f"- {', '.join(_table_row(runs)[:3])} at {best['rate']:g}: {points}")
+        print(f"- {', '.join(_names(best))} at {best['rate']:g}: {points}")
 
 
 def means(out: Path) -> None:

@@ -4,8 +4,6 @@
 import { make } from "./text.js";
 
 export const TEXT_KEYS = ["text", "context", "source"], QUESTION = "question";
-export const readsText = ({ keys, accepts_text }) =>
-  accepts_text || keys.some((key) => TEXT_KEYS.includes(key));
 const KINDS = ["text", "name", "texts"]; // those that a person can type
 
 /** The sets of fields of tasks. Tasks with the same keys and the same example share a set. */

@@ -2,7 +2,7 @@
 
 import { canCorrect, correctButton } from "./correct.js";
 import { EXAMPLES } from "./examples.js";
-import { makeFields, QUESTION, readsText, TEXT_KEYS } from "./fields.js";
+import { makeFields, QUESTION, TEXT_KEYS } from "./fields.js";
 import { attentionPlot, card } from "./results.js";
 import { events, make, request, words } from "./text.js";
 
@@ -13,6 +13,7 @@ let tasks = [], fields = [], corrections = false, running = null, shown = null;
 
 const fieldsOf = (task) => fields.find((one) => one.tasks.includes(task));
 const isSelected = (task) => [ALL, task.name].includes(state.task);
+const readsText = (task) => task.accepts_text || task.keys.some((key) => TEXT_KEYS.includes(key));
 
 /** The row of a task for the form; null if something is missing (see `missing`). */
 function rowOf(task) {
