@@ -22,7 +22,7 @@ from pipeline.evaluation.evaluate import decode, score
 from pipeline.files import atomic_folder, write_json
 from pipeline.mixing.batches import TrainBatches
 from pipeline.model.backbone import Backbone
-from pipeline.model.precision import training_precision
+from pipeline.model.precision import slow_precision, training_precision
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
@@ -133,6 +133,8 @@ def fit(
             f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
             f"{training.micro_batches_per_step} micro-batches of a step per rank"
         )
+        if warning := slow_precision(precision, device(ranks)):
+            callback.log(warning)
         try:
             run = train(
                 model,

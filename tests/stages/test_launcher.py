@@ -23,6 +23,7 @@ from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, load_yaml
 from pipeline.distributed.cluster import Ranks
 from pipeline.errors import UserError
+from pipeline.model.precision import multiplies_bfloat16
 from stages.runtime.launcher import launch
 from stages.training import run as training_run
 from tests.support.small_project import (
@@ -256,6 +257,8 @@ def test_stages_run_with_a_backbone_in_bfloat16(place: Place) -> None:
             "; ZeRO stage 0, precision bfloat16; 4 of the 4 micro-batches of a step per rank"
             in done.stdout
         )
+        slow = "this CPU has no instructions for bfloat16" in done.stdout
+        assert slow != multiplies_bfloat16(torch.device("cpu"))
         prompt = load_file(place.folder / "artifacts/pretrain/all/prompt.safetensors")
         assert {value.dtype for value in prompt.values()} == {torch.float32}
         for stage in ("finetune", "evaluate"):

@@ -5,7 +5,12 @@ from typing import get_args
 import pytest
 import torch
 
-from pipeline.model.precision import inference_precision, multiplies_bfloat16, training_precision
+from pipeline.model.precision import (
+    inference_precision,
+    multiplies_bfloat16,
+    slow_precision,
+    training_precision,
+)
 from pipeline.params import Precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
@@ -64,6 +69,19 @@ def test_a_precision_that_the_params_name_is_kept_in_training(
 ) -> None:
     for trained in (False, True):
         assert training_precision(precision, trained, CPU) == precision
+
+
+def test_bfloat16_is_called_slow_where_the_device_does_not_multiply_it(
+    cpu_flags: dict[str, bool],
+) -> None:
+    found = {precision: slow_precision(precision, CPU) for precision in get_args(Precision)}
+    assert found.pop("bfloat16") == (
+        "warning: this CPU has no instructions for bfloat16, so float32 is several times faster; "
+        "set precision: auto (or float32) in params.yaml"
+    )
+    assert set(found.values()) == {""}
+    cpu_flags["amx_bf16"] = True
+    assert slow_precision("bfloat16", CPU) == ""
 
 
 def test_only_bfloat16_is_replaced_in_inference_where_the_device_does_not_multiply_it(
