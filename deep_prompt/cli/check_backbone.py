@@ -108,6 +108,7 @@ def _facts(source: str, folder: Path, backbone: "Backbone", tokenizer: "Tokenize
         f"{backbone.hidden_size}",
         "deep prompt": f"{layers * 2 * heads * size:,} values per virtual token "
         f"({heads} key/value heads of size {size})",
+        "scale_shift": _scale_shift(backbone),
         "lora": ", ".join(family.query_value) or "no known projections, so not supported",
         "tokenizer": f"at most {tokenizer.max_length:,} tokens",
     }
@@ -115,6 +116,15 @@ def _facts(source: str, folder: Path, backbone: "Backbone", tokenizer: "Tokenize
     for key, value in lines.items():
         table.add_row(Text(key), Text(value, overflow="fold"))
     return table
+
+
+def _scale_shift(backbone: "Backbone") -> str:
+    """The number of scales and shifts of a prompt, or the reason why the backbone has none."""
+    try:
+        scaled = backbone.scaled_modules()
+    except UserError as error:
+        return f"not supported: {error}"
+    return f"{2 * sum(sum(sizes.values()) for sizes in scaled):,} values"
 
 
 def _sha256(source: str, folder: Path) -> str:

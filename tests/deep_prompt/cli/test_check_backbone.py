@@ -37,6 +37,7 @@ def test_a_known_family_is_described(capsys: pytest.CaptureFixture[str]) -> None
         "bidirectional, absolute positions",
         "6 layers, hidden size 384",
         "4,608 values per virtual token",
+        "│ 50,688 values",
         "its own keys twice",
     ):
         assert fact in text
@@ -53,6 +54,8 @@ def test_a_whole_encoder_decoder_is_described(
         "t5: compared with a reference",
         "bidirectional in the encoder, causal in the decoder",
         "6 attentions, hidden size 32",
+        "not supported: backbone: decoder is true",
+        "set scale_shift: false",
     ):
         assert fact in " ".join(text.replace("│", " ").split())
     assert text.endswith(f"sha256: {digest}, decoder: true}}\n")
