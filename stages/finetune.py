@@ -78,6 +78,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
     inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
     if backbone.random_weights:
         inputs["random_weights"] = backbone.random_weights.sha256
+    where = f"arms.{arm}"
     pretrained_on: list[str] = []
     init_from: dict[str, Any] = {}
     if "lora" in ARMS[arm].parts:
@@ -106,9 +107,9 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
         log_read(source)
     else:
-        prompt = new_prompt(arm, backbone, [data], training, params.seed)
+        prompt = new_prompt(arm, where, backbone, [data], training, params.seed)
     check_positions(prompt, backbone, params, [name])
-    check_hidden_state_cache(f"arms.{arm}", prompt, backbone, training)
+    check_hidden_state_cache(where, prompt, backbone, training)
     return TrainingSetup(
         PromptedModel(backbone, prompt, heads, train_backbone=ARMS[arm].trains_backbone),
         [data],

@@ -72,9 +72,10 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
         )
     log_read(source, *(task.train.path for task in tasks))
     backbone = load_backbone(params.backbone, tasks, training.precision)
-    prompt = new_prompt(MULTITASK.name, backbone, tasks, training, params.seed)
+    where = f"pretrain.{mixture}"
+    prompt = new_prompt(MULTITASK.name, where, backbone, tasks, training, params.seed)
     check_positions(prompt, backbone, params, corpora)
-    check_hidden_state_cache(f"pretrain.{mixture}", prompt, backbone, training)
+    check_hidden_state_cache(where, prompt, backbone, training)
     model = PromptedModel(
         backbone, prompt, heads_for(tasks, backbone.hidden_size, params.seed), train_backbone=False
     )

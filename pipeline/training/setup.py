@@ -117,9 +117,14 @@ def heads_for(tasks: Sequence[TaskData], hidden_size: int, seed: int) -> Heads:
 
 
 def new_prompt(
-    arm: ArmName, backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, seed: int
+    arm: ArmName,
+    where: str,
+    backbone: Backbone,
+    tasks: Sequence[TaskData],
+    training: TrainParams,
+    seed: int,
 ) -> DeepPrompt | SoftPrompt | None:
-    """A new prompt for an arm (None: the arm has no prompt).
+    """A new prompt for an arm (None: the arm has no prompt). `where` is the key of `training`.
 
     A soft prompt is initialized from training text, a deep prompt as `training.init` selects. The
     tasks contribute equal numbers of virtual tokens. Raises UserError if `prompt_layers`,
@@ -132,9 +137,9 @@ def new_prompt(
     if kind == "soft":
         if backbone.family.positions == "fixed":
             raise UserError(
-                f"params.yaml: {arm}: a soft prompt would take the positions of the text, because "
-                f"a {backbone.config.model_type!r} model counts them itself; remove the arm, or "
-                "use another backbone"
+                f"params.yaml: {where}: a soft prompt would take the positions of the text, "
+                f"because a {backbone.config.model_type!r} model counts them itself; remove the "
+                "arm, or use another backbone"
             )
         return SoftPrompt(
             torch.cat(
@@ -144,12 +149,13 @@ def new_prompt(
     try:
         layers = training.layers(backbone.num_layers)
     except ValueError as error:
-        raise UserError(f"params.yaml: {arm}: {error}") from None
+        raise UserError(f"params.yaml: {where}: {error}") from None
     if training.shift_positions and not backbone.family.can_shift:
         raise UserError(
-            f"params.yaml: {arm}: shift_positions is set, but the backbone's positions are "
+            f"params.yaml: {where}: shift_positions is set, but the backbone's positions are "
             f"{backbone.family.positions}; remove it"
         )
+    scale_shift = _new_scale_shift(where, backbone, layers) if training.scale_shift else None
     text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[
         layers.start : layers.stop
     ]
@@ -163,15 +169,15 @@ def new_prompt(
         if training.projection_size
         else None,
         factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None,
-        scale_shift=_new_scale_shift(backbone, layers, arm) if training.scale_shift else None,
+        scale_shift=scale_shift,
     )
 
 
-def _new_scale_shift(backbone: Backbone, layers: range, arm: str) -> Tensor:
+def _new_scale_shift(where: str, backbone: Backbone, layers: range) -> Tensor:
     try:
         return new_scale_shift(backbone.scaled_modules(), layers)
     except UserError as error:
-        raise UserError(f"params.yaml: {arm}: {error}") from None
+        raise UserError(f"params.yaml: {where}: {error}") from None
 
 
 def check_positions(

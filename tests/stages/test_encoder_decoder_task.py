@@ -120,6 +120,7 @@ def test_an_export_to_peft_is_refused(project: tuple[Path, str]) -> None:
     ("arm", "changes", "message"),
     [
         ("multitask", {"shift_positions": True}, "shift_positions is set, but the backbone's posi"),
+        ("multitask", {"scale_shift": True}, "backbone: decoder is true, .*set scale_shift: false"),
         ("soft_prompt", {}, "a soft prompt would take the positions of the text"),
     ],
 )
@@ -128,8 +129,8 @@ def test_params_that_do_not_fit_are_refused(
 ) -> None:
     backbone = tiny.encoder_decoder("bart")
     training = TrainParams(1.0, 0.1, 0.1, **changes)
-    with pytest.raises(UserError, match=message):
-        new_prompt(arm, backbone, [], training, 0)
+    with pytest.raises(UserError, match=f"^params.yaml: pretrain.all: {message}"):
+        new_prompt(arm, "pretrain.all", backbone, [], training, 0)
 
 
 def test_a_cache_of_hidden_states_is_refused() -> None:
