@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import Problems
 from pipeline.features.table import join_shards, write_shard
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
@@ -76,7 +77,8 @@ def featurize_shard(
 ) -> dict[str, Any]:
     """Write the features of the examples [first, last) of a Parquet file to target/features.arrow.
 
-    Returns the summary of the shard for `join_shards`, and the counters of `Task.featurize`.
+    Returns the summary of the shard for `join_shards`, and the counters of `Task.featurize`. Raises
+    UserError with the ids of examples that do not fit into a window.
     """
     counts: Counter[str] = Counter()
     kind = task_named(task).configured(max_answer_length=max_answer_length)
@@ -84,6 +86,11 @@ def featurize_shard(
     def features() -> Iterator[Feature]:
         rows, number = read_examples(examples, kind, range(first, last)), first
         while block := list(islice(rows, EXAMPLES_PER_BLOCK)):
+            problems = Problems()
+            for example in block:
+                where = f"{examples}: row {example.id!r}"
+                kind.check_window(example, tokenizer, max_length, where, problems)
+            problems.raise_if_any()
             yield from kind.featurize(block, number, tokenizer, classes, max_length, stride, counts)
             number += len(block)
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.artifacts.config import TaskHead
-from pipeline.errors import UserError
+from pipeline.errors import Problems, UserError
 from pipeline.features.table import FeatureList
 from pipeline.inference.arguments import check_predict_arguments
 from pipeline.inference.generation import TextWriter, check_decoding, source_tokens
@@ -183,7 +183,7 @@ class Predictor:
             queries, errors = [], list[UserError]()
             for number, row in numbered_chunk:
                 try:
-                    queries.append(self._reader.read(number, row))
+                    queries.append(self._read(number, row))
                 except UserError as error:
                     errors.append(error)
             if errors and on_bad == "raise":
@@ -192,6 +192,17 @@ class Predictor:
                 for invalid in errors:
                     problems(invalid)
             yield from self._predictions(queries, batch_tokens, writer)
+
+    def _read(self, number: int, row: Row | UserError) -> Query:
+        """Check a row. Raises UserError with its problems."""
+        query, problems = self._reader.read(number, row), Problems()
+        if query.finder is None:
+            max_length, _ = self.windows[self._names[query.task]]
+            self._kinds[query.task].check_window(
+                query.example, self.tokenizer, max_length, query.where, problems
+            )
+            problems.raise_if_any()
+        return query
 
     def _predictions(
         self, queries: Sequence[Query], batch_tokens: int, writer: TextWriter

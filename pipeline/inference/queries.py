@@ -16,13 +16,14 @@ PREDICATE = "predicate"
 
 
 class Query(NamedTuple):
-    """A valid row. `task` is the index of its task.
+    """A valid row at `where`. `task` is the index of its task.
 
     `sentence` is the text of a row with `text` in place of tokens. If the row names no predicate,
     `finder` is the index of the task that finds it, and `example` an example of that task.
     """
 
     id: str | int
+    where: str
     task: int
     example: Any
     sentence: Sentence | None = None
@@ -80,7 +81,7 @@ class QueryReader:
                 f"{where}: contains half a surrogate pair, which is not a character; correct the "
                 "program that wrote the row"
             )
-        return Query(id_, task, example, sentence, finder)
+        return Query(id_, where, task, example, sentence, finder)
 
     def _task(self, row: Mapping[str, Any], where: str) -> int:
         name = row.get("task", self._default)

@@ -197,6 +197,26 @@ class MultipleChoice(
         """One class: the position of the right choice."""
         return ("choice",)
 
+    def check_window(
+        self,
+        example: Example,
+        tokenizer: "Tokenizer",
+        max_length: int,
+        where: str,
+        problems: Problems,
+    ) -> None:
+        """Each choice that is no mention needs a marker and a token in the one window."""
+        room, count = _room(tokenizer, max_length), len(example.choices)
+        needed = count * (len(tokenizer.marker) + 1)
+        if not example.starts and needed > room:
+            problems.add(
+                where,
+                f"choices: {count} choices need at least {needed} tokens of a window, but "
+                f"max_length {max_length} leaves {room}; give at most "
+                f"{room // (len(tokenizer.marker) + 1)} choices, or raise max_length",
+                "too-many-choices",
+            )
+
     def featurize(
         self,
         examples: Sequence[Example],
@@ -465,6 +485,11 @@ def _token_range(
     return (inside[0], inside[-1]) if inside else None
 
 
+def _room(tokenizer: "Tokenizer", max_length: int) -> int:
+    """The tokens of a window of two segments that are not special tokens."""
+    return max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
+
+
 def _choices_feature(
     number: int,
     example: Example,
@@ -477,9 +502,9 @@ def _choices_feature(
     """One window with all choices after the context and the question.
 
     The position of a choice is the marker before it (causal backbone: its last sub-word). The
-    choices get at most 3/4 of the window, in equal shares.
+    choices get at most 3/4 of the window, in equal shares of at least one sub-word.
     """
-    room = max_length - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)
+    room = _room(tokenizer, max_length)
     max_choice_size = max(1, room * 3 // 4 // len(example.choices) - len(tokenizer.marker))
     choices = [ids for ids, _ in tokenizer.encode_texts(example.choices)]
     counts["choices cut"] += any(len(ids) > max_choice_size for ids in choices)

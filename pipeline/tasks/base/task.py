@@ -165,6 +165,14 @@ class Task(ABC, Generic[E, P, R]):
         By default, there are none.
         """
 
+    def check_window(
+        self, example: E, tokenizer: "Tokenizer", max_length: int, where: str, problems: Problems
+    ) -> None:
+        """Add a problem if windows of `max_length` tokens cannot hold an example.
+
+        By default, `featurize` splits or truncates every example to fit.
+        """
+
     def check_labels(self, labels: Sequence[str]) -> list[str]:
         """The problems of a recipe's labels. By default, labels are required and unique."""
         if not labels:

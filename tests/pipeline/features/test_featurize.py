@@ -6,10 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.prepare import prepare
 from pipeline.data.recipe import load_recipe
+from pipeline.errors import UserError
 from pipeline.features import featurize as featurize_module
 from pipeline.features.featurize import featurize
 from pipeline.features.table import LIST_COLUMNS, NUMBER_COLUMNS, FeatureTable
@@ -104,6 +107,23 @@ def test_the_bytes_of_a_table_do_not_depend_on_the_number_of_processes(
     assert columns(single) == columns(parallel) == columns(unsharded)
     assert contents(tmp_path / "single/table") == contents(tmp_path / "parallel/table")
     assert +single_counts == +parallel_counts == +unsharded_counts
+
+
+def test_examples_that_do_not_fit_into_a_window_are_named(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    kind, examples = task_named("multiple_choice"), tmp_path / "train.parquet"
+    rows = [
+        {"id": str(count), "context": "x", "question": "y", "starts": [], "answers": ["a"]}
+        | {"choices": ["a"] * count}
+        for count in (2, 30, 40)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=kind.schema), examples)
+    with pytest.raises(UserError) as caught:
+        featurized(("multiple_choice", examples, ["choice"]), tokenizer, tmp_path / "table")
+    first, second = caught.value.problems
+    assert first.startswith(f"{examples}: row '30': choices: 30 choices need at least 60 tokens")
+    assert "row '40'" in second
 
 
 def test_shards_of_other_params_are_not_reused(

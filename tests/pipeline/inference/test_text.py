@@ -73,6 +73,15 @@ def predictor(artifacts: dict[str, Path]) -> Predictor:
     return load(list(artifacts.values()), max_length=40)
 
 
+def test_a_row_that_no_window_can_hold_is_skipped_alone(predictor: Predictor) -> None:
+    row = {"task": "copa", "context": "x", "question": "y", "choices": ["a", "b"]}
+    rows, errors = [row, row | {"choices": ["a", "b"] * 50}, row], list[UserError]()
+    results = list(predictor.predict(rows, on_bad="skip", problems=errors.append))
+    assert [prediction.id for prediction in results] == [0, 2]
+    (problem,) = errors[0].problems
+    assert problem.startswith("rows[1]: choices: 100 choices need at least 200 tokens")
+
+
 def in_words(value: Any, words: list[Any]) -> Any:
     """A result as plain values, with the positions of words in place of characters."""
     starts = {word.start: number for number, word in enumerate(words)}

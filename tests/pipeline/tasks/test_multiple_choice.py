@@ -95,6 +95,26 @@ def test_many_long_choices_are_truncated_and_all_present(tokenizer: Tokenizer) -
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
+def test_choices_that_no_window_can_hold_are_reported(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(name)
+    max_choices = (32 - len(tokenizer.prefix) - len(tokenizer.middle) - len(tokenizer.suffix)) // (
+        len(tokenizer.marker) + 1
+    )
+    for count, messages in ((max_choices, 0), (max_choices + 1, 1)):
+        example = Example("q", "x y", "z ?", ("a",) * count, (), ("a",))
+        problems = Problems()
+        TASK.check_window(example, tokenizer, 32, "rows[3]", problems)
+        assert len(problems) == messages
+        if not messages:
+            featurize(tokenizer, example, max_length=32)
+    assert f"give at most {max_choices} choices, or raise max_length" in str(problems.kept[0])
+    TASK.check_window(mentions("Ada"), tokenizer, 8, "rows[4]", problems)
+    assert len(problems) == 1, "mentions are split over windows"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_positions_of_mentions_are_in_the_context(
     name: str, request: pytest.FixtureRequest
 ) -> None:
