@@ -328,19 +328,26 @@ class TaskParams:
     overrides: dict[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        problems = []
         if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
-            raise ValueError(
+            problems.append(
                 f"max_length is {self.max_length} and stride {self.stride}; "
                 "give a max_length of at least 8 and a stride below half of it"
+            )
+        if self.test_rows is not None and self.test_rows < 1:
+            problems.append(
+                f"test_rows is {self.test_rows}; give a number above 0, or null for all"
             )
         arms = [
             arm.name for arm in ARMS.values() if arm.prompt == "deep" and not arm.random_backbone
         ]
         if not re.fullmatch(rf"(pretrain|imported|zoo|{'|'.join(arms)})/\w[\w.-]*", self.init_from):
-            raise ValueError(
+            problems.append(
                 f"init_from is {self.init_from!r}; give pretrain/MIXTURE, "
                 f"{', '.join(f'{arm}/TASK' for arm in arms)}, zoo/NAME or imported/NAME"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 @dataclass(frozen=True)

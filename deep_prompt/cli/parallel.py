@@ -47,7 +47,7 @@ def parallel(arguments: Namespace) -> None:
         free_gpus.put(gpu)
     futures: dict[Job, Future[bool]] = {}
     with stops() as stop_signals, ThreadPoolExecutor(gpus) as pool:
-        stages = ["featurize", "pretrain", "training_params"]
+        stages = ["featurize", "pretrain", "training_params", "zoo"]
         if not _wait([pool.submit(dvc, "repro", ["repro", *stages])], dvc, stop_signals):
             raise UserError("a stage before the tasks failed; see the first error above")
         # Each job comes after the job that it starts from, so no job waits forever.

@@ -173,6 +173,10 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["tasks"]["world_ner"].update(init_from="all"),
         ("init_from is 'all'; give pretrain/MIXTURE",),
     ),
+    "no rows to test and an unknown init_from": (
+        lambda v: v["tasks"]["world_ner"].update(test_rows=0, init_from="all"),
+        ("test_rows is 0; give a number above 0, or null for all", "init_from is 'all'"),
+    ),
     "init_from an unknown task": (
         lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_slr"),
         ("did you mean 'world_srl'",),

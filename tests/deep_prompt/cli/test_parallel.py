@@ -56,6 +56,7 @@ def test_each_task_trains_in_one_process(
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in (output + done.stdout).splitlines()]
     assert "repro: > exec python -m stages.pretrain all" in output
+    assert "repro: > exec python -m stages.zoo" in output, "a task may start from zoo/NAME"
     assert "repro: 2 ranks on" in output
     assert "repro: 2 ranks on" not in done.stdout, "a complete training is not repeated"
     trained = ("finetune@world_ner", "finetune@world_srl", "baseline@head_only-world_ner")
