@@ -133,12 +133,12 @@ def serve(arguments: Namespace) -> None:
     model = _load(arguments)
     from deep_prompt.serve.runner import listen, run_server
 
-    for warning in model.predictor.warnings:
+    for warning in model.served.predictor.warnings:
         log(f"warning: {warning}")
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    log(f"serving {', '.join(model.predictor.tasks)} at http://{shown}:{port}")
+    log(f"serving {', '.join(model.served.predictor.tasks)} at http://{shown}:{port}")
     run_server(model, settings, listening)
 
 

@@ -97,7 +97,7 @@ def _describe_task_types(app: FastAPI, state: ServerState) -> None:
 
     def openapi() -> dict[str, Any]:
         app.openapi_schema = None  # the artifacts may have changed
-        return add_task_types(of_routes(), (task["type"] for task in state.tasks))
+        return add_task_types(of_routes(), (task["type"] for task in state.tasks.values()))
 
     app.openapi = openapi  # type: ignore[method-assign]
 

@@ -31,7 +31,7 @@ async def correct(request: Request) -> Json:
     if problem := row_problem(body, 0):
         raise HTTPException(422, problem)
     task = str(body.get("task"))
-    head = state.model.predictor.tasks.get(task)
+    head = state.model.served.predictor.tasks.get(task)
     if head is None:
         raise HTTPException(422, state.unknown_task(task))
     try:

@@ -71,8 +71,8 @@ def key_kinds(task_type: str) -> dict[str, ValueKind]:
     }
 
 
-def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """The description of each task of a predictor, whose artifacts are in `folders`."""
+def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The description of each task of a predictor by name. Its artifacts are in `folders`."""
     artifacts = [
         (name, load_config(folder), load_scores(folder)) for name, folder in folders.items()
     ]
@@ -85,7 +85,7 @@ def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> list[di
         for artifact, config, scores in artifacts
         for name, head in _heads(artifact, config).items()
     }
-    return [descriptions[name] for name in predictor.tasks]
+    return {name: descriptions[name] for name in predictor.tasks}
 
 
 def _heads(artifact: str, config: ArtifactConfig) -> Mapping[str, TaskHead]:

@@ -1,14 +1,14 @@
-"""The served artifacts, their predictor, and its answers. Only the model's thread may use it."""
+"""The served artifacts, their predictor, and its answers."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from deep_prompt.serve.jobs import Answer, Answers, Pass
-from pipeline.artifacts.config import load_config
+from pipeline.artifacts.config import ArtifactConfig, load_config
 from pipeline.artifacts.zoo import artifact_folder
 from pipeline.errors import UserError, did_you_mean
 from pipeline.inference.loading import load, load_beside, shares_backbone
@@ -26,11 +26,23 @@ PROMPT = "prompt"  # the key of a row that asks for the prompt of another task
 NO_PROMPT = "none"
 
 
+class ServedArtifacts(NamedTuple):
+    """Artifacts by name, and the predictor of all their tasks.
+
+    The files of a served artifact may vanish, so its config is kept.
+    """
+
+    folders: Mapping[str, Path]
+    configs: Sequence[ArtifactConfig]
+    predictor: Predictor
+
+
 class ServedModel:
-    """The artifacts of a server by name, and the predictor of all their tasks.
+    """Answers rows with the artifacts of a server.
 
     `folders` maps names to folders. An artifact with one head has the name of its task. `backbone`
-    is another location of the backbone (None: that of the first artifact).
+    is another location of the backbone (None: that of the first artifact). Only the model's thread
+    may call the methods, except `can_share` and `load_alone`.
     """
 
     def __init__(
@@ -40,11 +52,9 @@ class ServedModel:
         batch_tokens: int = 4096,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.folders = dict(folders)
         self._backbone, self._batch_tokens, self._dtype = backbone, batch_tokens, dtype
         self._passes: list[Pass] = []
-        self._variants: dict[str, Predictor] = {}
-        self.predictor = self._watch(load(self.folders, backbone, dtype=dtype))
+        self.serve(self.load_alone(folders))
 
     def answer(self, rows: Sequence[Row]) -> Answers:
         """Answer rows of any tasks, each with a prediction or with its error.
@@ -102,20 +112,21 @@ class ServedModel:
 
     def _variant(self, name: str) -> Predictor:
         if not name:
-            return self.predictor
-        if not any(number is not None for number in prompt_numbers(self.predictor).values()):
+            return self.served.predictor
+        if not any(number is not None for number in prompt_numbers(self.served.predictor).values()):
             raise UserError("prompt: the served artifacts have no deep prompts; leave out the key")
-        if name != NO_PROMPT and name not in self.predictor.tasks:
-            names = [NO_PROMPT, *self.predictor.tasks]
+        if name != NO_PROMPT and name not in self.served.predictor.tasks:
+            names = [NO_PROMPT, *self.served.predictor.tasks]
             raise UserError(f"prompt: no task {name[:40]!r}{did_you_mean(name, names)}")
         if name not in self._variants:
             task = None if name == NO_PROMPT else name
-            self._variants[name] = self._watch(with_prompt_of(self.predictor, task))
+            self._variants[name] = self._watch(with_prompt_of(self.served.predictor, task))
         return self._variants[name]
 
     def attention(self, row: Row) -> dict[int, list[float]]:
         """Layer -> for each head, the share of attention on the prompt (see the probes)."""
-        return attention_to_prompt(self.predictor, row)
+        self._passes = []
+        return attention_to_prompt(self.served.predictor, row)
 
     def warm_up(self, rows: Sequence[Row]) -> None:
         """Answer rows, so that the first request is fast. Raises the error of a row, if any."""
@@ -124,24 +135,30 @@ class ServedModel:
                 raise answer
 
     def can_share(self, folders: Mapping[str, Path]) -> bool:
-        """Whether other artifacts can share the backbone in memory with the present ones."""
-        everything = {*self.folders.values(), *folders.values()}
-        return all(shares_backbone(load_config(folder)) for folder in everything)
+        """Whether other artifacts can share the backbone in memory with the present ones.
 
-    def load_alone(self, folders: Mapping[str, Path]) -> Predictor:
-        """A predictor of artifacts on a backbone of its own. Any thread may call this method."""
-        return load(folders, self._backbone, dtype=self._dtype)
+        Any thread may call this method.
+        """
+        configs = [*self.served.configs, *map(load_config, folders.values())]
+        return all(map(shares_backbone, configs))
 
-    def load_beside(self, folders: Mapping[str, Path]) -> Predictor:
-        """A predictor of artifacts on the backbone in memory."""
-        first = next(iter(self.folders.values()))
-        params = self._backbone or load_config(first).backbone
-        return load_beside(self.predictor, folders, params)
+    def load_alone(self, folders: Mapping[str, Path]) -> ServedArtifacts:
+        """Load artifacts with a backbone of their own. Any thread may call this method."""
+        return self._served(folders, load(folders, self._backbone, dtype=self._dtype))
 
-    def replace(self, folders: Mapping[str, Path], predictor: Predictor) -> None:
-        """Serve other artifacts from now on."""
-        self.folders, self._variants = dict(folders), {}
-        self.predictor = self._watch(predictor)
+    def load_beside(self, folders: Mapping[str, Path]) -> ServedArtifacts:
+        """Load artifacts on the backbone in memory."""
+        params = self._backbone or self.served.configs[0].backbone
+        return self._served(folders, load_beside(self.served.predictor, folders, params))
+
+    def serve(self, artifacts: ServedArtifacts) -> None:
+        """Answer with these artifacts from now on."""
+        self.served = artifacts
+        self._variants: dict[str, Predictor] = {}
+
+    def _served(self, folders: Mapping[str, Path], predictor: Predictor) -> ServedArtifacts:
+        configs = [load_config(folder) for folder in folders.values()]
+        return ServedArtifacts(dict(folders), configs, self._watch(predictor))
 
     def _watch(self, predictor: Predictor) -> Predictor:
         """Count the passes of a predictor."""

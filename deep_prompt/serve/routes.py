@@ -104,11 +104,12 @@ async def predict_one(name: str, request: Request) -> Json | streams.TextStream:
     With the header `Accept: text/event-stream`, a task that generates text answers with events.
     """
     state: ServerState = request.app.state.server
-    if name not in state.task_names:
+    task = state.tasks.get(name)
+    if task is None:
         raise HTTPException(404, state.unknown_task(name))
     as_events = streams.wants_events(request)
     if as_events:
-        _check_generates_text(name, state)
+        _check_generates_text(task)
     body = await read_json(request, state.settings.limits)
     row = {**body, "task": name} if isinstance(body, dict) else body
     rows = checked_rows([row], state.settings.limits)
@@ -120,13 +121,12 @@ async def predict_one(name: str, request: Request) -> Json | streams.TextStream:
     return _answer(0, row, answer, html=False)
 
 
-def _check_generates_text(name: str, state: ServerState) -> None:
-    (task,) = (task for task in state.tasks if task["name"] == name)
+def _check_generates_text(task: Json) -> None:
     if not task["generates_text"]:
         raise HTTPException(
             406,
-            f"the task {name!r} is of the type {task['type']}, and only generated texts are sent "
-            "as events; accept application/json",
+            f"the task {task['name']!r} is of the type {task['type']}, and only generated texts "
+            "are sent as events; accept application/json",
         )
 
 
@@ -182,7 +182,7 @@ async def _answer_rows(request: Request, state: ServerState, rows: Sequence[Any]
 def _task_of(row: Any, state: ServerState) -> str:
     """The task that a row names, for the metrics: only names of served tasks."""
     name = row.get("task") if isinstance(row, dict) else None
-    return name if isinstance(name, str) and name in state.task_names else "unknown"
+    return name if isinstance(name, str) and name in state.tasks else "unknown"
 
 
 def _answer(number: int, row: Any, answer: Answer, html: bool) -> Json:
@@ -202,7 +202,7 @@ describing = APIRouter(tags=["describe"])
 async def tasks(request: Request) -> Json:
     """The served tasks: type, labels, an example row, corpora, test score, calibration."""
     state: ServerState = request.app.state.server
-    return {"tasks": state.tasks, "corrections": state.corrections is not None}
+    return {"tasks": list(state.tasks.values()), "corrections": state.corrections is not None}
 
 
 @describing.get("/health/live")

@@ -11,20 +11,19 @@ from deep_prompt.serve.corrections import Corrections, is_safe_name
 from deep_prompt.serve.describe import describe_tasks
 from deep_prompt.serve.jobs import Answers
 from deep_prompt.serve.metrics import Metrics
-from deep_prompt.serve.model import ServedModel
+from deep_prompt.serve.model import ServedArtifacts, ServedModel
 from deep_prompt.serve.settings import Settings
 from pipeline.errors import UserError, did_you_mean
-from pipeline.inference.predictor import Predictor
 from pipeline.tasks.base.row import Row
 
 T = TypeVar("T")
 
 
 class ServerState:
-    """What the routes share.
+    """State shared by the routes.
 
-    `status` is "ready" after the warm-up and until a stop signal. `num_streams` is the number of
-    texts that are being sent as events.
+    `tasks` has the description of each task by name. `status` is "ready" after the warm-up and
+    until a stop signal. `num_streams` is the number of texts that are being sent as events.
     """
 
     def __init__(self, model: ServedModel, settings: Settings) -> None:
@@ -41,20 +40,16 @@ class ServerState:
         folder = settings.corrections
         self.corrections = None if folder is None else Corrections(folder)
         self._changes = asyncio.Lock()
-        self._describe()
+        self.tasks = describe_tasks(model.served.predictor, model.served.folders)
 
     def _answer(self, rows: Sequence[Row]) -> Answers:
         answers = self.model.answer(rows)
         self.metrics.passes(answers.passes)
         return answers
 
-    def _describe(self) -> None:
-        self.tasks = describe_tasks(self.model.predictor, self.model.folders)
-        self.task_names = frozenset(task["name"] for task in self.tasks)
-
     def unknown_task(self, name: str) -> str:
         """The message for a task that is not served."""
-        return f"no task {name[:40]!r}{did_you_mean(name, self.task_names)}"
+        return f"no task {name[:40]!r}{did_you_mean(name, self.tasks)}"
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call a function in the model's thread."""
@@ -63,7 +58,7 @@ class ServerState:
 
     async def warm_up(self) -> None:
         """Run each task once; then the server is ready."""
-        await self.call(lambda: self.model.warm_up([_example(task) for task in self.tasks]))
+        await self.call(lambda: self.model.warm_up(_example_rows(self.tasks)))
         if self.status == "warming up":
             self.status = "ready"
 
@@ -73,13 +68,13 @@ class ServerState:
             raise UserError(f"name: found {name[:40]!r}; use letters, digits, '_', '-' and '.'")
         path = self._inside(folder)
         async with self._changes:
-            await self._change({**self.model.folders, name: path})
-            return sorted(self.model.folders)
+            await self._change({**self.model.served.folders, name: path})
+            return sorted(self.model.served.folders)
 
     async def delete_artifact(self, name: str) -> list[str]:
         """Remove an artifact. Raises UserError if there is none, or no other."""
         async with self._changes:
-            folders = dict(self.model.folders)
+            folders = dict(self.model.served.folders)
             if name not in folders:
                 raise UserError(f"no artifact {name[:40]!r}{did_you_mean(name, folders)}")
             del folders[name]
@@ -107,23 +102,24 @@ class ServerState:
         a backbone of their own, in another thread, while the old artifacts go on answering.
         """
         if await asyncio.to_thread(self.model.can_share, folders):
-            await self.call(lambda: self._replace(folders, self.model.load_beside(folders)))
+            await self.call(lambda: self._serve(self.model.load_beside(folders)))
         else:
-            predictor = await asyncio.to_thread(self.model.load_alone, folders)
-            await self.call(lambda: self._replace(folders, predictor))
+            artifacts = await asyncio.to_thread(self.model.load_alone, folders)
+            await self.call(lambda: self._serve(artifacts))
 
-    def _replace(self, folders: Mapping[str, Path], predictor: Predictor) -> None:
-        """Replace the artifacts. If an example row of the new ones fails, keep the old ones."""
-        before = dict(self.model.folders), self.model.predictor
-        self.model.replace(folders, predictor)
+    def _serve(self, artifacts: ServedArtifacts) -> None:
+        """Serve other artifacts. If an example row of theirs fails, keep the present ones."""
+        before, tasks = self.model.served, describe_tasks(artifacts.predictor, artifacts.folders)
+        self.model.serve(artifacts)
         try:
-            self._describe()
-            self.model.warm_up([_example(task) for task in self.tasks])
+            self.model.warm_up(_example_rows(tasks))
         except Exception:
-            self.model.replace(*before)
-            self._describe()
+            self.model.serve(before)
             raise
+        self.tasks = tasks
 
 
-def _example(task: Mapping[str, Any]) -> Row:
-    return {**task["example"], "where": f"the example row of {task['name']}"}
+def _example_rows(tasks: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    return [
+        {**task["example"], "where": f"the example row of {name}"} for name, task in tasks.items()
+    ]

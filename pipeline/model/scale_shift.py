@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.model.attention import current_arguments
 from pipeline.model.layers import layers_of
+from pipeline.model.quantization import Int8Linear
 from pipeline.pretrained.families import Family
 
 ScaledModules = Sequence[Mapping[str, int]]
@@ -28,7 +29,7 @@ def install_scale_shift(
 ) -> ScaledModules:
     """Make the modules of all layers apply the scales and shifts of the current prompt.
 
-    `run` runs the model on rows of token ids. Modules without parameters of their own, and modules
+    `run` runs the model on rows of token ids. Modules without weights of their own, and modules
     that are not called exactly once with an output [B, T, size], are left as they are: DeBERTa's
     key projections, for example, also project distances. Raises UserError if several layers are
     the same module, as in ALBERT.
@@ -59,7 +60,8 @@ def _called_modules(
         module.register_forward_hook(partial(record, (index, name)))
         for index, layer in enumerate(layers)
         for name, module in layer.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if isinstance(module, Int8Linear)
+        or next(module.parameters(recurse=False), None) is not None
     ]
     rows = [[1, 2, 3], [1, 2]]
     try:

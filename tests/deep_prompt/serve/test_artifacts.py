@@ -84,6 +84,24 @@ def test_an_artifact_is_added_and_removed(root: Path) -> None:
         assert (last.status_code, "only artifact" in last.text) == (422, True)
 
 
+def test_an_artifact_whose_folder_has_vanished_is_replaced_and_removed(
+    root: Path, tmp_path: Path
+) -> None:
+    admin = tmp_path / "admin"
+    with serving(root, Settings(admin_token=TOKEN, admin_folder=admin)) as running:
+        for remedy in ("PUT", "DELETE"):
+            shutil.copytree(root / "ner-1", admin / "moved")
+            assert put(running, "second", "moved").is_success
+            shutil.rmtree(admin / "moved")
+            assert running.client.delete("/v1/artifacts/qa", headers=BEARER).status_code == 422
+            if remedy == "PUT":
+                shutil.copytree(root / "ner-1", admin / "ner")
+                assert put(running, "second", "ner").is_success
+            else:
+                assert running.client.delete("/v1/artifacts/second", headers=BEARER).is_success
+        assert all("result" in answer for answer in running.post(*ROWS)["answers"])
+
+
 @pytest.mark.parametrize(
     ("name", "folder", "found"),
     [

@@ -85,7 +85,7 @@ def test_scores_are_optional_and_checked(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="value"):
         load_scores(tmp_path)
     described = describe_tasks(load(folders(root)), folders(root))
-    assert [task["test"] for task in described] == [None] * 3
+    assert [task["test"] for task in described.values()] == [None] * 3
     assert vars(TestScore("f1", 1.0, 3)) == {
         "metric": "f1",
         "value": 1.0,

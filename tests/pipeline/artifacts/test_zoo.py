@@ -80,7 +80,7 @@ def test_a_tuned_task_replaces_the_head_of_the_shared_prompt() -> None:
         next(model.predict([row])).result for model in (model, deep_prompt.load("zoo:squad"))
     )
     assert together.answer == alone.answer == "1815"
-    shown = {task["name"]: task["artifact"] for task in describe_tasks(model, FOLDERS)}
+    shown = {name: task["artifact"] for name, task in describe_tasks(model, FOLDERS).items()}
     assert (shown["squad"], shown["wikigold"]) == ("squad", "open")
     assert list(shown) == list(model.tasks)
 

@@ -3,6 +3,7 @@
 import copy
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.layers import layers_of
 from pipeline.model.prompt import DeepPrompt, PromptBank, stack_prompts
 from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.quantization import Int8Linear
 from pipeline.model.scale_shift import by_module, new_scale_shift
 from pipeline.params import BackboneParams
 from pipeline.pretrained.families import FAMILIES
@@ -155,6 +157,16 @@ def test_gradient_checkpointing_and_threads() -> None:
 def test_shared_layers_are_refused() -> None:
     with pytest.raises(UserError, match=r"'albert' model share .* set scale_shift: false"):
         tiny.backbone("albert").scaled_modules()
+
+
+def test_linear_modules_in_int8_have_the_same_as_in_float32() -> None:
+    backbone, expected = tiny.backbone(), tiny.backbone().scaled_modules()
+    for name, module in list(backbone.model.named_modules()):
+        if isinstance(module, torch.nn.Linear):
+            scale = module.weight.abs().amax(1, keepdim=True) / 127
+            weight = SimpleNamespace(qdata=(module.weight / scale).round().char(), scale=scale)
+            backbone.model.set_submodule(name, Int8Linear(weight, module.bias))
+    assert backbone.scaled_modules() == expected
 
 
 def test_an_artifact_has_them_by_name_of_the_module(tmp_path: Path) -> None:
