@@ -1,12 +1,12 @@
 """One artifact with the methods that models have on the Hugging Face hub."""
 
-import shutil
 from pathlib import Path
 from typing import Any, Self
 
 import deep_prompt
 from pipeline.artifacts.location import FILES, locate_artifact
 from pipeline.errors import UserError
+from pipeline.files import copy_file
 from pipeline.inference.predictor import Predictor
 from pipeline.interop.hub import (
     COMMIT_MESSAGE,
@@ -16,6 +16,8 @@ from pipeline.interop.hub import (
     upload,
 )
 from pipeline.pretrained.location import hub_folder
+
+_CONFIG = "config.json"
 
 
 class Model:
@@ -73,8 +75,9 @@ class Model:
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write the files of the artifact to a folder, which `from_pretrained` can load.
 
-        Other files in the folder stay. Raises UserError if they would be part of the artifact, such
-        as the weights of an artifact of another arm.
+        Other files in the folder stay. If the process is killed, the folder has no config.json, so
+        it is not taken for an artifact. Raises UserError if other files would be part of the
+        artifact, such as the weights of an artifact of another arm.
         """
         folder = Path(save_directory)
         if folder.exists() and folder.samefile(self.folder):
@@ -86,9 +89,9 @@ class Model:
                 f"{folder}: has {', '.join(foreign)}, which {self.folder} does not have; give "
                 "another folder, or remove the files"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
+        (folder / _CONFIG).unlink(missing_ok=True)
+        for file in sorted(files, key=lambda file: file.name == _CONFIG):
+            copy_file(file, folder / file.name)
 
     def push_to_hub(
         self,

@@ -1,18 +1,24 @@
-"""Atomic writes of files and folders: readers and crashes see the old state or the new state.
+"""Atomic writes of files and folders: a reader never sees a part of the old or the new state.
 
 These functions write all results. They write to a temporary sibling (`.tmp-*`) and then rename it.
+The writer locks the sibling. If it is killed, the next writer of the same path removes what it has
+left. A folder is replaced by two renames: if the writer is killed between them, nothing is at its
+path until the next writer puts the old folder back.
 """
 
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+OLD = "old"  # the replaced folder, in the temporary sibling
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -55,20 +61,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     folder cannot be renamed to the name of a non-empty folder, so the old folder is moved aside
     first, and moved back if the second rename fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Remove the folders of killed writers.
-    for stale in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):
-        shutil.rmtree(stale, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".tmp-{path.name}."))
-    new, old = work / "new", work / "old"
-    new.mkdir()
-    try:
+    with _temporary(path, tempfile.mkdtemp) as work:
+        new = work / "new"
+        new.mkdir()
         yield new
         _sync_tree(new)
-        _swap(new, path, old)
+        _swap(new, path, work / OLD)
         _sync(path.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Replace `path` by a copy of `source` and sync it to disk."""
+    with _replacement(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def in_project(path: Path) -> Path:
@@ -94,19 +99,77 @@ def sha256(path: Path) -> str:
 @contextmanager
 def _replacement(path: Path, keep_partial: bool = False) -> Iterator[Path]:
     """Yield an empty temporary file to fill; it becomes `path` as in `atomic_stream`."""
+    with _temporary(path, _make_file) as temporary:
+        try:
+            yield temporary
+        except BaseException:
+            if keep_partial:
+                _publish(temporary, path)
+            raise
+        else:
+            _publish(temporary, path)
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[..., str]) -> Iterator[Path]:
+    """Yield a locked temporary sibling of `path`, made by `make`; it is removed afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".tmp-{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    for stale in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):
+        _remove_if_unlocked(stale, path)
+    locked = None
+    while locked is None:  # another writer may remove it before it is locked
+        temporary = Path(make(dir=path.parent, prefix=f".tmp-{path.name}."))
+        locked = _lock(temporary)
     try:
         yield temporary
-    except BaseException:
-        if keep_partial:
-            _publish(temporary, path)
-        raise
-    else:
-        _publish(temporary, path)
     finally:
+        _remove(temporary)
+        os.close(locked)
+
+
+def _make_file(dir: Path, prefix: str) -> str:
+    handle, name = tempfile.mkstemp(dir=dir, prefix=prefix)
+    os.close(handle)
+    return name
+
+
+def _remove_if_unlocked(stale: Path, path: Path) -> None:
+    """Remove the temporary sibling of a killed writer of `path`; put back the old folder."""
+    locked = _lock(stale)
+    if locked is None:
+        return
+    try:
+        if (stale / OLD).exists() and not path.exists():
+            os.replace(stale / OLD, path)
+        _remove(stale)
+    finally:
+        os.close(locked)
+
+
+def _lock(temporary: Path) -> int | None:
+    """Lock a temporary file or folder until the returned handle is closed or the process ends.
+
+    Returns None if another process holds the lock, or has removed the path.
+    """
+    try:
+        handle = os.open(temporary, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    if not temporary.exists():
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
         temporary.unlink(missing_ok=True)
 
 

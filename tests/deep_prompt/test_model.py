@@ -60,6 +60,26 @@ def test_a_folder_is_loaded_and_saved_with_equal_bytes(artifact: Path, tmp_path:
     assert str(again(ROW)) == str(model(ROW)) == str(deep_prompt.load(artifact, max_length=16)(ROW))
 
 
+def test_a_save_that_stops_halfway_leaves_no_artifact(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = deep_prompt.Model.from_pretrained(artifact)
+    model.save_pretrained(tmp_path)
+    copied = list[str]()
+
+    def copy_one(source: Path, path: Path) -> None:
+        copied.append(source.name)
+        if len(copied) > 1:
+            raise OSError("disk full")
+
+    monkeypatch.setattr("deep_prompt.model.copy_file", copy_one)
+    with pytest.raises(OSError, match="disk full"):
+        model.save_pretrained(tmp_path)
+    assert "config.json" not in copied
+    with pytest.raises(deep_prompt.UserError, match=r"config.json"):
+        deep_prompt.load(tmp_path)
+
+
 def test_weights_of_another_artifact_are_not_mixed_in(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "lora.safetensors").touch()
     with pytest.raises(deep_prompt.UserError, match=r"has lora.safetensors, which .* does not"):

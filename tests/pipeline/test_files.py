@@ -1,11 +1,22 @@
 """Atomic writes leave the complete new file or folder, or the old one."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.files import atomic_folder, atomic_stream, atomic_write, in_project, write_json
+from pipeline.files import (
+    atomic_folder,
+    atomic_stream,
+    atomic_write,
+    copy_file,
+    in_project,
+    write_json,
+)
+from tests.support.paths import ROOT
 
 
 def test_write_creates_folders_and_replaces_files(tmp_path: Path) -> None:
@@ -145,3 +156,60 @@ def test_next_write_removes_the_folder_of_a_killed_writer(tmp_path: Path) -> Non
     with atomic_folder(tmp_path / "run") as new:
         (new / "a").write_text("1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [unrelated.name, "run"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline import files
+path = Path(sys.argv[1])
+if sys.argv[2] == "file":
+    with files.atomic_stream(path) as file:
+        os.kill(os.getpid(), signal.SIGKILL)
+with files.atomic_folder(path) as new:
+    (new / "a").write_text("2")
+    # Kill between the two renames.
+    replace = os.replace
+    os.replace = lambda *paths: (replace(*paths), os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_next_write_cleans_up_after_a_killed_process(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    if kind == "folder":
+        with atomic_folder(path) as new:
+            (new / "a").write_text("1")
+    done = subprocess.run([sys.executable, "-c", KILLED, path, kind], check=False, cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (file.name for file in tmp_path.iterdir())
+    assert left.startswith(".tmp-run.")
+    if kind == "file":
+        atomic_write(path, "3")
+    else:
+        with atomic_folder(path):
+            assert (path / "a").read_text() == "1", "the old folder is back"
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_writer_does_not_remove_what_another_one_writes(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with atomic_stream(path) as first:
+        first.write("1")
+        atomic_write(path, "2")
+        first.write("3")
+    assert path.read_text() == "13"
+    path.unlink()
+    with atomic_folder(path) as outer:
+        (outer / "a").write_text("1")
+        with atomic_folder(path) as inner:
+            (inner / "b").write_text("2")
+    assert os.listdir(path) == ["a"]
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_copy_replaces_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x01")
+    (tmp_path / "b").write_text("old")
+    copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"\x01"
