@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pipeline.files import atomic_folder, write_json
 from stages.runtime.entry import log_wrote, run
 from stages.runtime.params import load_params
-from stages.runtime.paths import ANSWER_LENGTHS, TRAINING_PARAMS
+from stages.runtime.paths import ANSWER_LENGTHS, MIXTURE_STEPS, TRAINING_PARAMS
 
 
 def training_params() -> None:
     """Write data/training_params/ARM/TASK.json for each arm on each of its tasks.
 
-    It also writes data/answer_lengths/TASK.json for each task, because DVC cannot depend on a key
-    that params.yaml may lack. The files are dependencies for DVC. Stages read params.yaml itself.
+    It also writes data/answer_lengths/TASK.json for each task, and data/mixture_steps/MIXTURE.json
+    with the params that set the number of micro-batches, because DVC cannot depend on a key that
+    params.yaml may lack. The files are dependencies for DVC. Stages read params.yaml itself.
     """
     params = load_params()
     with atomic_folder(TRAINING_PARAMS) as temporary:
@@ -27,7 +28,17 @@ def training_params() -> None:
     with atomic_folder(ANSWER_LENGTHS) as temporary:
         for name, values in params.tasks.items():
             write_json(temporary / f"{name}.json", {"max_answer_length": values.max_answer_length})
-    log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS)
+    with atomic_folder(MIXTURE_STEPS) as temporary:
+        for name, training in params.pretrain.items():
+            write_json(
+                temporary / f"{name}.json",
+                {
+                    "epochs": training.epochs,
+                    "tokens_per_micro_batch": training.tokens_per_micro_batch,
+                    "micro_batches_per_step": training.micro_batches_per_step,
+                },
+            )
+    log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS, MIXTURE_STEPS)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ _INTRO = """# Params and recipes
 Every key of `params.yaml`. *Reruns* lists the stages that read the key; the stages after them run
 again if the output of these stages changes. Keys under `arms` are read by `training_params`, which
 writes one file for each arm and task, so only the trainings of that arm run again; the same holds
-for a task's overrides. A key without default is required.
+for a task's overrides. `mix` depends on the keys of `pretrain` that set the number of steps. A key
+without default is required.
 """
 
 

@@ -28,6 +28,7 @@ MIXTURE_CORPORA = Path("data/mixture_corpora")
 MIXTURES = Path("data/mixtures")
 TRAINING_PARAMS = Path("data/training_params")
 ANSWER_LENGTHS = Path("data/answer_lengths")
+MIXTURE_STEPS = Path("data/mixture_steps")
 
 ARTIFACTS = Path("artifacts")
 ZOO_ARTIFACTS = ARTIFACTS / "zoo"
