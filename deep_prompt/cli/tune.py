@@ -99,11 +99,16 @@ def tune(arguments: Namespace) -> None:
         if not study.trials and all(current[key] in values for key, values in searched.items()):
             first = {key: _encoded(values, current[key]) for key, values in searched.items()}
             study.enqueue_trial(first)
-        _search(arguments, target)
+        failed = _search(arguments, target)
         results = _results(study, space)
     if not results:
         raise UserError(f"{folder}: no trial finished; see the errors above")
     _write_results(folder, target, study, results)
+    if failed:
+        raise UserError(
+            f"workers failed: {', '.join(map(str, failed))}; see the errors above, then run the "
+            "command again: it continues with the missing trials"
+        )
     best = best_of(results)
     log(
         f"best validation {best.score:.2f} in trial {best.number} of {len(results)}: "
@@ -131,14 +136,21 @@ def _target(arguments: Namespace) -> search.Target:
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
     """Lock a study. Without the lock, a second command would requeue the running trials."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another `deep-prompt tune` is running; wait for it, or use --workers"
-            ) from None
+    try:
+        with _locked(folder / "lock", fcntl.LOCK_NB):
+            yield
+    except BlockingIOError:
+        raise UserError(
+            f"{folder}: another `deep-prompt tune` is running; wait for it, or use --workers"
+        ) from None
+
+
+@contextmanager
+def _locked(path: Path, flags: int = 0) -> Iterator[None]:
+    """Hold the lock of a file. Raises BlockingIOError if `flags` is LOCK_NB and it is not free."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | flags)
         yield
 
 
@@ -189,11 +201,14 @@ def _requeue_interrupted(study: "Study") -> None:
         study.enqueue_trial(trial.params)
 
 
-def _search(arguments: Namespace, target: search.Target) -> None:
-    """Run the remaining trials, in this process or in workers. A stop signal saves checkpoints."""
+def _search(arguments: Namespace, target: search.Target) -> list[int]:
+    """Run the remaining trials, in this process or in workers. A stop signal saves checkpoints.
+
+    Returns the numbers of the workers that failed.
+    """
     if arguments.workers == 1:
         _work(arguments, target, 0)
-        return
+        return []
     gpus = visible_gpus(arguments.workers, os.environ)
     context = multiprocessing.get_context("spawn")
     worker_gpus = [
@@ -215,8 +230,7 @@ def _search(arguments: Namespace, target: search.Target) -> None:
                     worker.terminate()
     if stop_signals:
         raise Stopped("stopped, with checkpoints")
-    if all(worker.exitcode for worker in workers):
-        raise UserError("all workers failed; see the errors above")
+    return [number for number, worker in enumerate(workers) if worker.exitcode]
 
 
 def _worker(
@@ -239,14 +253,23 @@ def _work(arguments: Namespace, target: search.Target, number: int) -> None:
     params = load_params()
     settings, space = search.load_search(arguments.space, target, params)
     study = _study(target, params, settings.pruner, space, number)
-    counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    while len(study.get_trials(deepcopy=False, states=counted)) < arguments.trials:
-        trial = study.ask()
+    while (trial := _next_trial(study, target, arguments.trials)) is not None:
         values = {key: _proposed(trial, key, values) for key, values in space.items()}
         log(f"trial {trial.number}: {_format_values(values)}")
         score, pruned = _trial(trial, target, params, values, quiet=arguments.workers > 1)
         study.tell(trial, *((None, TrialState.PRUNED) if pruned else (score, TrialState.COMPLETE)))
         log(f"trial {trial.number}: validation {score:.2f}{', pruned' * pruned}")
+
+
+def _next_trial(study: "Study", target: search.Target, total: int) -> "Trial | None":
+    """A new trial; None if the study has `total` trials. Only one worker asks at a time."""
+    from optuna.trial import TrialState
+
+    counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    with _locked(WORK / "tune" / str(target) / "ask.lock"):
+        if len(study.get_trials(deepcopy=False, states=counted)) >= total:
+            return None
+        return study.ask()
 
 
 def _trial(
@@ -263,6 +286,8 @@ def _trial(
     # The values identify the trial, because an interrupted trial resumes with another number.
     stage = f"tune/{target}/{search.name_of(values)}"
     with contextlib.ExitStack() as stack:
+        # Workers with equal values have one folder of checkpoints, so the second one waits.
+        stack.enter_context(_locked(WORK / f"{stage}.lock"))
         if quiet:
             stack.enter_context(
                 contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w")))
@@ -280,7 +305,7 @@ def _trial(
             if not isinstance(error.__cause__, Diverged):
                 raise
             result = 0.0, False
-    shutil.rmtree(WORK / stage, ignore_errors=True)
+        shutil.rmtree(WORK / stage, ignore_errors=True)
     return result
 
 

@@ -8,6 +8,7 @@ In an encoder-decoder, the encoder reads the sources once, padded on the right a
 the loop runs the decoder.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.layers import with_modules
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
+
+_sampling_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def generate(
         **_sampling(decoding),
     )
     start = _start_of_decoder if backbone.is_encoder_decoder else _start_of_text
-    with torch.no_grad(), _random_seed(decoding):
+    device = backbone.model.get_input_embeddings().weight.device
+    with torch.no_grad(), _random_seed(decoding, device):
         write, inputs, skipped = start(model, sources, tasks, end_token_id, decoding.num_beams)
         output = write(
             **inputs,
@@ -158,11 +162,13 @@ def _sampling(decoding: Decoding) -> dict[str, Any]:
 
 
 @contextmanager
-def _random_seed(decoding: Decoding) -> Iterator[None]:
+def _random_seed(decoding: Decoding, device: torch.device) -> Iterator[None]:
+    """Seed the global generator, from which transformers samples; one thread at a time."""
     if not decoding.do_sample:
         yield
         return
-    with torch.random.fork_rng():
+    devices = [] if device.type == "cpu" else [device]
+    with _sampling_lock, torch.random.fork_rng(devices, device_type=device.type):
         torch.manual_seed(decoding.seed)
         yield
 

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
-import torch
 
 from pipeline.arms import ArmName
 from pipeline.distributed.cluster import Ranks, load_cluster
@@ -38,6 +39,8 @@ from stages.training.curve import Curve
 from stages.training.progress import Progress
 from stages.training.resource_usage import write_resource_usage
 from stages.training.tracking import Tracking, start_tracker
+
+_LIBRARIES = ("torch", "transformers", "peft")  # whose code computes the forward pass
 
 
 def load_backbone(
@@ -210,7 +213,7 @@ def _divergence_error(diverged: Diverged, tasks: Mapping[str, TaskData]) -> User
 def _checkpoint_key(
     arm: ArmName, training: TrainParams, params: Params, rates: Sequence[int], *inputs: Any
 ) -> str:
-    """The checkpoint folder of a run: a hash of its params, precision, inputs and code."""
+    """The checkpoint folder of a run: a hash of params, precision, inputs, code and libraries."""
     identity = [
         arm,
         asdict(training),
@@ -218,7 +221,7 @@ def _checkpoint_key(
         asdict(params.backbone),
         list(rates),
         inputs,
-        torch.__version__,
+        [f"{library} {version(library)}" for library in _LIBRARIES if find_spec(library)],
     ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from deep_prompt.cli import search_space as search
 from deep_prompt.cli.search_space import Range, Target
-from deep_prompt.cli.tune import tune
+from deep_prompt.cli.tune import _work, tune
 from pipeline.config import load_yaml
 from pipeline.errors import Diverged, UserError
 from pipeline.params import TrainParams
@@ -106,6 +106,44 @@ def test_a_search_continues_and_apply_writes_the_best_values(
     assert not list((folder / ".work/tune").rglob("*.safetensors")), (
         "a finished trial leaves no checkpoint"
     )
+
+
+def test_workers_with_equal_values_take_turns(project: tuple[Path, dict[str, str]]) -> None:
+    folder, env = project
+    write_params(folder, params(load_yaml(folder / "params.yaml")["backbone"]["sha256"]))
+    space = {"pruner": "none", "arms": {"head_only": {"head_lr": [0.01], "epochs": [0.2]}}}
+    write_space(folder, space)
+    done = python(folder, env, *COMMAND, "--trials", "3", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(trials(folder)) == 3
+    assert trials(folder)["score"].nunique() == 1
+
+
+def test_a_failed_worker_fails_the_command_after_the_results_are_written(
+    project: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    values = params(load_yaml(folder / "params.yaml")["backbone"]["sha256"])
+    write_params(folder, values)
+    arguments = Namespace(
+        target="world_ner",
+        arm="head_only",
+        space=write_space(folder, SPACE),
+        trials=1,
+        workers=2,
+        apply=True,
+    )
+
+    def one_of_two(arguments: Namespace, target: Target) -> list[int]:
+        _work(arguments, target, 0)
+        return [1]
+
+    monkeypatch.setattr("deep_prompt.cli.tune._search", one_of_two)
+    with pytest.raises(UserError, match=r"workers failed: 1; .* run the command again"):
+        tune(arguments)
+    assert len(trials(folder)) >= 1
+    assert load_yaml(folder / "params.yaml") == values, "the best values are not applied"
 
 
 def test_an_interrupted_trial_resumes(

@@ -1,6 +1,7 @@
 """Generated texts, compared token by token with full forward passes and with peft."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,17 @@ def test_samples_are_a_function_of_the_seed() -> None:
     nearly_greedy = Decoding(do_sample=True, temperature=1e-4)
     assert texts(model, decoding=nearly_greedy) == texts(model)
     assert texts(model, decoding=Decoding(do_sample=True, top_p=1e-6)) == texts(model)
+
+
+def test_threads_get_the_samples_of_their_seeds() -> None:
+    model = model_of(decoder("gpt2"), tiny.prompt_for("deep", decoder("gpt2")))
+
+    def sampled(seed: int) -> list[list[int]]:
+        return texts(model, decoding=Decoding(do_sample=True, seed=seed))
+
+    expected = [sampled(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(sampled, range(8))) == expected
 
 
 def test_defaults_of_the_backbone_are_not_used() -> None:
