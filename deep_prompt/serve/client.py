@@ -86,7 +86,7 @@ def _reason(error: urllib.error.HTTPError) -> str:
 
 
 def checked_url(url: str) -> str:
-    """The URL of a server. Raises UserError if it is none."""
+    """The URL of a server. Raises UserError unless it begins with http:// or https://."""
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--server: found {url!r}; give a URL such as http://127.0.0.1:8000")
     return url

@@ -58,10 +58,12 @@ class Metrics:
 
     def passes(self, passes: Sequence[Pass]) -> None:
         """Count the forward passes of a batch."""
-        for one in passes:
-            self._pass_rows.observe(one.rows)
-            self._pass_tasks.observe(one.tasks)
-            self._padding.observe(one.padding / (one.padding + one.tokens))
+        for forward_pass in passes:
+            self._pass_rows.observe(forward_pass.rows)
+            self._pass_tasks.observe(forward_pass.tasks)
+            self._padding.observe(
+                forward_pass.padding / (forward_pass.padding + forward_pass.tokens)
+            )
 
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""

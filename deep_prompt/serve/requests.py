@@ -75,7 +75,7 @@ def checked_rows(rows: Any, limits: Limits) -> list[Row]:
 
 
 def row_problem(row: Any, number: int) -> str | None:
-    """What the server, not the model, finds wrong with a row."""
+    """The problem of a row that the server detects without the model; None if there is none."""
     where = f"rows[{number}]"
     if not isinstance(row, Mapping):
         return f"{where}: found {type(row).__name__}, expected a mapping of keys to values"

@@ -78,7 +78,7 @@ async def predict(request: Request) -> Json:
             _answer(number, row, answer, body.get("html") is True)
             for number, (row, answer) in enumerate(zip(rows, result.answers, strict=True))
         ],
-        "tasks": len({one.task for one in result.answers if isinstance(one, Prediction)}),
+        "tasks": len({answer.task for answer in result.answers if isinstance(answer, Prediction)}),
         "passes": len(result.passes),
         "milliseconds": round(1000 * (time.perf_counter() - started), 1),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may ask of the server.
+    """Limits on the requests of clients.
 
     A request has at most `rows` rows and `body_bytes` bytes, and must arrive within `body_seconds`.
     A row has at most `characters` characters. At most `queued_rows` rows wait for the model. A

@@ -89,7 +89,8 @@ def read_artifacts(
         )
     if not result:
         raise UserError("artifacts: the list is empty; name the folder of at least one artifact")
-    tuned = {next(iter(one.heads_by_name)) for one in result if len(one.heads_by_name) == 1}
+    names = [list(artifact.heads_by_name) for artifact in result]
+    tuned = {heads[0] for heads in names if len(heads) == 1}
     return [_without(artifact, tuned) for artifact in result]
 
 

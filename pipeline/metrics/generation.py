@@ -111,10 +111,10 @@ def bleu(predictions: Sequence[str], references: References) -> float:
     """BLEU-4 in percent, by sacrebleu: 13a tokens in lower case, any number of references."""
     from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415  (slow, and only this function needs it)
 
-    most = max(map(len, references))
+    max_references = max(map(len, references))
     streams: Any = [  # its type is wrong: None stands for no reference
         [texts[number] if number < len(texts) else None for texts in references]
-        for number in range(most)
+        for number in range(max_references)
     ]
     return float(BLEU(lowercase=True).corpus_score(list(predictions), streams).score)
 

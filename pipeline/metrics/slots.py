@@ -3,8 +3,8 @@
 A meaning representation is `name[Blue Spice], eatType[pub], familyFriendly[no]`. A slot is missing
 if the text has no value of it, wrong if it has only other values, and added if the representation
 does not have the slot. `name` and `near` are compared verbatim. The other slots are found by the
-patterns below, which are ours: figures of other scripts differ somewhat. A value that a text says
-twice is no error.
+patterns below, which are ours: figures of other scripts differ somewhat. A repeated value is not
+an error.
 """
 
 import re

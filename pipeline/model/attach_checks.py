@@ -19,7 +19,7 @@ from pipeline.pretrained.families import Family
 
 ADMISSION_TOLERANCE = 1e-4
 """In float32. Equal computations in 24 layers differ by at most 1e-5 of the largest value."""
-_LEAST_EFFECT = 10 * ADMISSION_TOLERANCE  # of a prompt; with less, equal results prove nothing
+_MIN_EFFECT = 10 * ADMISSION_TOLERANCE  # of a prompt; with less, equal results prove nothing
 
 
 class Check(NamedTuple):
@@ -236,11 +236,11 @@ def _check_size_of_effect(backbone: CheckedModel, texts: _Texts) -> None:
     prompt = LayerPrompts(_keys_of(backbone, texts.first))
     prompted, plain = backbone.run_rows([texts.rest], prompt), backbone.run_rows([texts.rest])
     difference = _relative_difference(torch.cat(prompted), torch.cat(plain))
-    if not difference >= _LEAST_EFFECT:  # also True for NaN
+    if not difference >= _MIN_EFFECT:  # also True for NaN
         raise UserError(
             f"backbone: a text as a prompt changes the hidden states of this "
             f"{backbone.config.model_type!r} model by only {difference:.2g} of the largest value, "
-            f"less than {_LEAST_EFFECT:g}, so no check can prove that prompts work; use another "
+            f"less than {_MIN_EFFECT:g}, so no check can prove that prompts work; use another "
             "backbone"
         )
 

@@ -133,7 +133,7 @@ def _attend_by_interface(
     """`attend` as transformers calls it, with the arguments of the current forward pass, if any."""
     if _current.arguments is not NO_ARGUMENTS:
         if _current.arguments.calls is not None:
-            keywords = sorted(name for name, given in kwargs.items() if given is not None)
+            keywords = sorted(name for name in kwargs if kwargs[name] is not None)
             kwargs["layer"] = len(_current.arguments.calls)  # The module may not know its number.
             call = AttentionCall(module, tuple(keywords), query.shape, key.shape, value.shape)
             _current.arguments.calls.append(call)

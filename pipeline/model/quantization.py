@@ -6,7 +6,6 @@ compute in float32. torchao is an optional dependency, so functions import it.
 """
 
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,12 +68,6 @@ def quantize(model: nn.Module, gradient: Callable[[], Tensor]) -> float:
             f"{change:.2g}, more than {GRADIENT_BOUND}; use float32 or bfloat16"
         )
     return change
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """The memory of all weights, in bytes."""
-    tensors = chain(model.parameters(), model.buffers())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def refuse_int4() -> None:

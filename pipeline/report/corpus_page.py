@@ -54,7 +54,7 @@ def sections(statistics: Statistics | None, problems: Problems) -> list[Section]
         page_sections.append(_perfect_model(statistics))
     if statistics.examples:
         text = "The first training rows, as the reader gives them."
-        shown = tuple(excerpt(one, MAX_SHOWN_TEXT) for one in statistics.examples)
+        shown = tuple(excerpt(example, MAX_SHOWN_TEXT) for example in statistics.examples)
         page_sections.append(Section("Examples", text, (), examples=shown))
     return page_sections
 

@@ -491,7 +491,8 @@ def _check_turn(turn: Sequence[str], labels: Sequence[str], where: str, problems
         if not is_known(label, labels):
             problems.add(
                 where,
-                f"label {label!r} makes the slot open and is no value of it; replace * by the value"
+                f"label {label!r} makes the slot open and is not one of its values; replace * by "
+                "the value"
                 if label in labels
                 else f"label {label!r} is not in the recipe's labels; add it there, or correct it",
                 "unknown-label",

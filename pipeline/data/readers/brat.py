@@ -21,8 +21,8 @@ from pipeline.errors import UNDECODABLE, Problems
 from pipeline.tasks.shared.offsets import OffsetUnit
 
 OnDiscontinuous = Literal["error", "split", "expand", "drop"]
-"""What becomes of a span of several fragments: a problem; a span for each fragment; the span from
-the first to the last; or no span."""
+"""How to read a span of several fragments: as a problem; as a span for each fragment; as the span
+from the first to the last; or as no span."""
 
 OTHER_LINES = "lines of annotations that are not text spans"  # their name in `Problems.skipped`
 _match_span = re.compile(

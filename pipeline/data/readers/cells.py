@@ -14,7 +14,7 @@ _VALUES = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
 
 def parse_list(cell: str, where: str, problems: Problems) -> Any:
-    """The list (or mapping) in a cell; text if it is none.
+    """The list (or mapping) in a cell, or else its text.
 
     A list in the notation of Python (`['a', 'b']`) or numpy (`['a' 'b']`) adds a warning.
     """

@@ -11,11 +11,11 @@ from pipeline.tasks.shared.offsets import span_hint
 from pipeline.words import Word
 
 OnPartial = Literal["error", "trim", "expand", "split", "drop"]
-"""What becomes of a span that begins or ends inside a word: a problem; the span without the word;
-the span with the whole word; the word is split there; or no span."""
+"""How to read a span that begins or ends inside a word: as a problem; as the span without the word;
+as the span with the whole word; with the word split there; or as no span."""
 
 OnOverlap = Literal["error", "trim", "split", "drop"]
-"""What becomes of spans that overlap or nest: a problem; the longest span stays, and shorter spans
+"""How to read spans that overlap or nest: as a problem; the longest span stays, and shorter spans
 keep their other words; the shortest span stays, and longer spans become their other words; or only
 the longest span stays."""
 

@@ -39,7 +39,7 @@ class Cloze(NamedTuple):
 
     @property
     def form(self) -> tuple[str, str, str]:
-        """What the tokens of objects depend on: the character before, the space, and the rest."""
+        """The context that decides the tokens of objects: the character before, space, and rest."""
         last = "x" if self.before.endswith(SUBJECT) else self.before[-1]
         return last, self.space, self.after
 

@@ -53,9 +53,9 @@ def check_dialogue(row: Row, labels: Sequence[Sequence[str]], problems: Problems
             f"{len(labels)} turns; a dialogue has at least one turn, and each turn has all three",
             "turn-count",
         )
-    for number, (asked, said) in enumerate(zip(system, user, strict=False)):
-        check_text("user", said, f"{where}: turn {number}", problems)
-        check_surrogates("system", asked, f"{where}: turn {number}", problems)
+    for number, (system_text, user_text) in enumerate(zip(system, user, strict=False)):
+        check_text("user", user_text, f"{where}: turn {number}", problems)
+        check_surrogates("system", system_text, f"{where}: turn {number}", problems)
     for number, turn in enumerate(labels):
         _check_slots(turn, f"{where}: turn {number}", problems)
     return len(problems) == before

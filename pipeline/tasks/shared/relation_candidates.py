@@ -70,9 +70,9 @@ def encode_objects(
     ):
         kept = [number for number, offset in enumerate(offsets) if offset[0] >= len(start)]
         ending = [] if cloze.after else tokenizer.suffix[:1]
-        own = sum(offsets[number][0] < len(text) for number in kept)
+        num_object_tokens = sum(offsets[number][0] < len(text) for number in kept)
         tokens = [*(ids[number] for number in kept), *ending] if name else []
-        result.append(EncodedObject(tokens, own))
+        result.append(EncodedObject(tokens, num_object_tokens))
     return result
 
 

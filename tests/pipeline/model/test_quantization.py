@@ -1,6 +1,7 @@
 """Frozen weights in int8: less memory, nearly the same gradients, and refusals by name."""
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,17 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.model.quantization import GRADIENT_BOUND, weight_bytes
+from pipeline.model.quantization import GRADIENT_BOUND
 from pipeline.params import TrainParams
 from tests.support import tiny
 
 pytest.importorskip("torchao", reason="torchao is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    tensors = chain(model.parameters(), model.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 @pytest.fixture

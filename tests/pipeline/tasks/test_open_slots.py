@@ -124,7 +124,7 @@ def test_values_of_open_slots_are_normalized() -> None:
         ("name=zizzi", "label 'name=zizzi' is not in the recipe's labels"),
         ("food= ", "label 'food=' is not in the recipe's labels"),
         ("request=name", "label 'request=name' is not in the recipe's labels"),
-        ("food=*", "label 'food=*' makes the slot open and is no value of it; replace * by"),
+        ("food=*", "label 'food=*' makes the slot open and is not one of its values; replace * by"),
     ],
 )
 def test_labels_that_no_row_may_have(label: str, message: str) -> None:
