@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -20,7 +19,7 @@ from pipeline.analysis.bootstrap import score_interval
 from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.analysis.prediction_samples import prediction_samples
-from pipeline.analysis.probing import make_eval_set
+from pipeline.analysis.probing import featurized
 from pipeline.arms import ARMS
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
@@ -234,15 +233,8 @@ def _answer(
     examples: Sequence[Any],
 ) -> Any:
     """The predictions for new examples with the task and classes of `template`."""
-    with TemporaryDirectory() as folder:
-        split = make_eval_set(
-            examples,
-            template.task,
-            template.classes,
-            model.backbone.tokenizer,
-            **summary["windows"],
-            folder=Path(folder, "new"),
-        )
+    tokenizer = model.backbone.tokenizer
+    with featurized(examples, template, tokenizer, **summary["windows"]) as split:
         return template.task.predictions(
             examples, decode(model, split, 0, summary["pad_token_id"], ranks=ranks), thresholds
         )

@@ -1,12 +1,9 @@
 """out_of_domain: the model of a task on the test set of another task, with mapped labels."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.analysis.perturbations import map_labels
-from pipeline.analysis.probing import make_eval_set
 from pipeline.config import load_json
 from pipeline.errors import UserError, did_you_mean
 from pipeline.evaluation.evaluate import EvalSet
@@ -47,16 +44,7 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
         FEATURES / data, EXAMPLES / data, target, "test", params.probe.rows
     ).examples
     examples = _mapped(subject.test.task, examples, shift.labels)
-    with tempfile.TemporaryDirectory() as folder:
-        split = make_eval_set(
-            examples,
-            subject.test.task,
-            subject.test.classes,
-            subject.model.backbone.tokenizer,
-            subject.max_length,
-            subject.stride,
-            Path(folder, "target"),
-        )
+    with subject.featurized(examples) as split:
         shared = {label: label for label in shift.labels.values()}
         scores = {
             "in_domain": _score(subject, subject.test, shared),

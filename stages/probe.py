@@ -1,21 +1,17 @@
 """probe: score an arm's model on perturbed test examples, and probe its deep prompt by layer."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from pipeline.analysis.consistency import consistency, paraphrases_of, without_prompt
 from pipeline.analysis.perturbations import perturb, suites
-from pipeline.analysis.probing import attention_mass, input_bytes, make_eval_set, without_layer
-from pipeline.evaluation.evaluate import EvalSet
+from pipeline.analysis.probing import attention_mass, input_bytes, without_layer
 from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.prompt import DeepPrompt
 from pipeline.params import task_of
-from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.capabilities import HasParaphrases, unsupported_features
 from stages.evaluation.load_model import Subject, load_subject
 from stages.runtime.entry import log, log_read, log_wrote, run
@@ -32,12 +28,11 @@ def probe(arm_name: str, name: str) -> None:
     arm, params = arm_of(arm_name), load_params()
     task_of(params, name)
     subject = load_subject(arm, name, params, params.probe.rows)
-    tokenizer = subject.model.backbone.tokenizer
     log_read(ARTIFACTS / arm / name)
     clean = subject.metrics(subject.test).overall[subject.primary]
     log(f"{len(subject.test.examples)} test examples, {subject.primary} {clean:.2f}")
     robustness = pd.DataFrame(
-        _suites(subject, clean, params.probe.typo_rate, tokenizer),
+        _suites(subject, clean, params.probe.typo_rate),
         columns=["suite", "score", "loss", "changed"],
     )
     layers = pd.DataFrame(_layers(subject, clean))
@@ -53,7 +48,7 @@ def probe(arm_name: str, name: str) -> None:
                 "rows": len(subject.test.examples),
                 "score": clean,
                 "loss": losses,
-                **_consistency(subject, tokenizer),
+                **_consistency(subject),
             },
         )
         for frame, file in ((robustness, "suites.tsv"), (layers, "layers.tsv")):
@@ -61,32 +56,24 @@ def probe(arm_name: str, name: str) -> None:
     log_wrote(output)
 
 
-def _suites(
-    subject: Subject, clean: float, typo_rate: float, tokenizer: Tokenizer
-) -> Iterator[dict[str, Any]]:
+def _suites(subject: Subject, clean: float, typo_rate: float) -> Iterator[dict[str, Any]]:
     """One row per suite. The score is `clean` if no input of the backbone changes."""
     test = subject.test
     by_name = suites(test.task, test.examples, typo_rate)
     if not by_name:
         log(f"no suite: {unsupported_features(test.task)}")
         return
-
-    def featurized(examples: Sequence[Any], folder: Path) -> EvalSet:
-        return make_eval_set(
-            examples, test.task, test.classes, tokenizer, subject.max_length, subject.stride, folder
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
-        before = input_bytes(featurized(test.examples, Path(folder, "clean")))
-        for name, suite in by_name.items():
-            split = featurized(perturb(test.examples, name, suite, SUBSET_SEED), Path(folder, name))
-            changed = sum(old != new for old, new in zip(before, input_bytes(split), strict=True))
+    with subject.featurized(test.examples) as split:
+        inputs = input_bytes(split)
+    for name, suite in by_name.items():
+        with subject.featurized(perturb(test.examples, name, suite, SUBSET_SEED)) as split:
+            changed = sum(old != new for old, new in zip(inputs, input_bytes(split), strict=True))
             score = subject.metrics(split).overall[subject.primary] if changed else clean
-            log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
-            yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
+        log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
+        yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
 
 
-def _consistency(subject: Subject, tokenizer: Tokenizer) -> dict[str, Any]:
+def _consistency(subject: Subject) -> dict[str, Any]:
     """The consistency of the answers to paraphrases, with the prompt of the model and without.
 
     A model without a prompt has no value with it. Empty if the kind of task has no paraphrases.
@@ -95,16 +82,7 @@ def _consistency(subject: Subject, tokenizer: Tokenizer) -> dict[str, Any]:
     if not isinstance(task, HasParaphrases):
         return {}
     paraphrases = paraphrases_of(task, test.examples)
-    with tempfile.TemporaryDirectory() as folder:
-        split = make_eval_set(
-            paraphrases.examples,
-            test.task,
-            test.classes,
-            tokenizer,
-            subject.max_length,
-            subject.stride,
-            Path(folder, "paraphrases"),
-        )
+    with subject.featurized(paraphrases.examples) as split:
 
         def measured() -> float | None:
             predictions = test.task.predictions(split.examples, subject.decoded(split), {})

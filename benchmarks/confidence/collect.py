@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from benchmarks.confidence.retrieval import Retriever, augment, own_positions
 from benchmarks.confidence.tuning import OBJECTIVES, tune
 from benchmarks.learning import with_train_rows
 from pipeline.analysis.agreement import agreement
-from pipeline.analysis.probing import make_eval_set
+from pipeline.analysis.probing import featurized
 from pipeline.arms import ArmName
 from pipeline.config import load_json
 from pipeline.errors import UserError
@@ -122,30 +122,21 @@ class Collector:
     def _answer(
         self, model: PromptedModel, questions: EvalSet, examples: Sequence[Example]
     ) -> dict[str, str]:
-        with TemporaryDirectory() as folder:
-            new = self._new(questions, examples, Path(folder, "new"))
+        with self._new(questions, examples) as new:
             decoded = decode(model, new, 0, self._summary["pad_token_id"])
         return dict(questions.task.predictions(examples, decoded, {}))
 
     def _new(
-        self, questions: EvalSet, examples: Sequence[Example], folder: Path, extra_length: int = 0
-    ) -> EvalSet:
+        self, questions: EvalSet, examples: Sequence[Example], extra_length: int = 0
+    ) -> AbstractContextManager[EvalSet]:
         windows = self._summary["windows"]
-        return make_eval_set(
-            examples,
-            questions.task,
-            questions.classes,
-            self._tokenizer,
-            min(windows["max_length"] + extra_length, self._tokenizer.max_length),
-            windows["stride"],
-            folder,
-        )
+        max_length = min(windows["max_length"] + extra_length, self._tokenizer.max_length)
+        return featurized(examples, questions, self._tokenizer, max_length, windows["stride"])
 
     def _augmented(self, model: PromptedModel, questions: EvalSet) -> Iterator[Record]:
         texts = self._retriever.nearest(questions.examples)
         examples = augment(questions.examples, texts)
-        with TemporaryDirectory() as folder:
-            new = self._new(questions, examples, Path(folder, "new"), EXTRA_LENGTH)
+        with self._new(questions, examples, EXTRA_LENGTH) as new:
             logits = window_logits(model, new, 0, self._summary["pad_token_id"])
             for example, text, windows in zip(questions.examples, texts, logits, strict=True):
                 yield record_of(questions.task, example, list(own_positions(windows, text)))

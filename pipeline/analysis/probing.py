@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,24 @@ from pipeline.model.attention_mass import AttentionMass
 from pipeline.model.prompt import DeepPrompt, LayerPrompts
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.tasks.base.task import Task
 
 
-def make_eval_set(
-    examples: Sequence[Any],
-    task: Task[Any, Any, Any],
-    classes: tuple[str, ...],
-    tokenizer: Tokenizer,
-    max_length: int,
-    stride: int,
-    folder: Path,
-) -> EvalSet:
-    """An evaluation set of new examples; writes their features to the new `folder`."""
-    write_features(
-        task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), folder
-    )
-    table = FeatureTable(folder)
-    return EvalSet(task, classes, examples, table, np.arange(len(table)))
+@contextmanager
+def featurized(
+    examples: Sequence[Any], template: EvalSet, tokenizer: Tokenizer, max_length: int, stride: int
+) -> Iterator[EvalSet]:
+    """Within the context, an evaluation set of other examples of the task of `template`.
+
+    Their features are in a temporary folder.
+    """
+    task, classes = template.task, template.classes
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "features")
+        write_features(
+            task.featurize(examples, 0, tokenizer, classes, max_length, stride, Counter()), path
+        )
+        table = FeatureTable(path)
+        yield EvalSet(task, classes, examples, table, np.arange(len(table)))
 
 
 def input_bytes(split: EvalSet) -> list[bytes]:

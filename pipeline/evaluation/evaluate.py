@@ -37,7 +37,7 @@ class EvalSet:
     rows: Ints
 
 
-def make_eval_set(
+def sample_eval_set(
     read: Callable[[Ints | None], Iterable[Any]],
     table: Table,
     task: Task[Any, Any, Any],

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.evaluate import EvalSet, make_eval_set
+from pipeline.evaluation.evaluate import EvalSet, sample_eval_set
 from pipeline.features.table import FeatureTable
 from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.examples import read_examples
@@ -22,6 +22,6 @@ def load_eval_set(
     """
     task = task_of_summary(summary)
     read = partial(read_examples, examples / f"{split}.parquet", task)
-    return make_eval_set(
+    return sample_eval_set(
         read, FeatureTable(features / split), task, tuple(summary["classes"]), limit, SUBSET_SEED
     )

@@ -1,9 +1,12 @@
 """Load the model of an artifact, with the thresholds of its evaluation and a test set."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.analysis.probing import featurized
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import heads_of, load_heads, load_into_backbone, load_prompt
 from pipeline.artifacts.config import load_config
@@ -74,6 +77,11 @@ class Subject:
     max_length: int
     stride: int
     thresholds: dict[str, float]
+
+    def featurized(self, examples: Sequence[Any]) -> AbstractContextManager[EvalSet]:
+        """Within the context, a split of other examples of the task."""
+        tokenizer = self.model.backbone.tokenizer
+        return featurized(examples, self.test, tokenizer, self.max_length, self.stride)
 
     def metrics(self, split: EvalSet) -> Metrics:
         """The metrics of the model on a split."""

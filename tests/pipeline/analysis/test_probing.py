@@ -11,12 +11,13 @@ from torch import Tensor
 from pipeline.analysis.probing import (
     attention_mass,
     cosines,
+    featurized,
     input_bytes,
-    make_eval_set,
     tuning_change,
     without_layer,
 )
 from pipeline.evaluation.evaluate import EvalSet
+from pipeline.features.table import FeatureList
 from pipeline.model.attention import PromptAttention
 from pipeline.model.prompt import DeepPrompt
 from pipeline.model.prompted_model import PromptedModel
@@ -203,20 +204,21 @@ def test_prompts_with_different_lengths_or_layers_have_no_cosine() -> None:
 
 
 def test_readings_are_equal_if_the_backbone_ignores_the_difference(
-    tokenizer: Tokenizer, tmp_path: Path
+    tokenizer: Tokenizer,
 ) -> None:
     """An uncased backbone ignores case. A sentence in several windows is one reading."""
 
-    def read(number: int, sentence: str) -> list[bytes]:
+    def read(sentence: str) -> list[bytes]:
         words = tuple(sentence.split())
         examples = [
             ner.Example("a", words, ("O",) * len(words)),
             ner.Example("b", words[:1], ("O",)),
         ]
-        split = make_eval_set(examples, ner.TASK, ("O",), tokenizer, 8, 2, tmp_path / str(number))
-        return input_bytes(split)
+        template = EvalSet(ner.TASK, ("O",), [], FeatureList([]), np.arange(0))
+        with featurized(examples, template, tokenizer, 8, 2) as split:
+            return input_bytes(split)
 
-    long, short = read(0, "the cat saw the dog and the dog saw the cat")
-    assert read(1, "THE CAT SAW THE DOG AND THE DOG SAW THE CAT") == [long, short]
-    other = read(2, "the cat saw the dog and the dog saw the man")
+    long, short = read("the cat saw the dog and the dog saw the cat")
+    assert read("THE CAT SAW THE DOG AND THE DOG SAW THE CAT") == [long, short]
+    other = read("the cat saw the dog and the dog saw the man")
     assert (other[0] == long, other[1] == short) == (False, True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.evaluate import EvalSet, decode, make_eval_set, score
+from pipeline.evaluation.evaluate import EvalSet, decode, sample_eval_set, score
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate
 from pipeline.tasks import task_named
@@ -61,28 +61,28 @@ def read(numbers: Any) -> list[str]:
 
 
 def test_without_a_limit_all_examples_are_in_order(table: FeatureTable) -> None:
-    eval_set = make_eval_set(read, table, Echo(), ("O",), None, seed=1)
+    eval_set = sample_eval_set(read, table, Echo(), ("O",), None, seed=1)
     assert list(eval_set.examples) == EXAMPLES
     assert eval_set.rows.tolist() == list(range(len(table)))
-    assert list(make_eval_set(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
+    assert list(sample_eval_set(read, table, Echo(), ("O",), 99, seed=1).examples) == EXAMPLES
 
 
 def test_a_sample_depends_on_the_seed_and_holds_all_windows_of_its_examples(
     table: FeatureTable,
 ) -> None:
-    eval_set = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
+    eval_set = sample_eval_set(read, table, Echo(), ("O",), 4, seed=1)
     numbers = [EXAMPLES.index(example) for example in eval_set.examples]
     assert numbers == sorted(numbers)
     assert len(numbers) == 4
     assert eval_set.rows.tolist() == [
         row for row in range(len(table)) if table.examples[row] in numbers
     ]
-    again = make_eval_set(read, table, Echo(), ("O",), 4, seed=1)
+    again = sample_eval_set(read, table, Echo(), ("O",), 4, seed=1)
     assert list(again.examples) == list(eval_set.examples)
-    more = make_eval_set(read, table, Echo(), ("O",), 7, seed=1)
+    more = sample_eval_set(read, table, Echo(), ("O",), 7, seed=1)
     assert set(eval_set.examples) < set(more.examples), "a larger sample contains the smaller one"
     others = [
-        make_eval_set(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)
+        sample_eval_set(read, table, Echo(), ("O",), 4, seed=seed).examples for seed in range(2, 6)
     ]
     assert any(list(other) != list(eval_set.examples) for other in others)
 
@@ -94,7 +94,7 @@ def test_each_example_is_decoded_from_all_its_windows(
 ) -> None:
     monkeypatch.setattr(evaluate, "ROWS_PER_BLOCK", block)
     model = tiny.prompted("deep_prompt")
-    eval_set = make_eval_set(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
+    eval_set = sample_eval_set(read, table, Echo(), ("O", "B-X", "I-X"), 7, seed=1)
     decoded = decode(model, eval_set, 0, 0, budget)
     assert [example for example, _ in decoded] == list(eval_set.examples)
     for example, window_logits in decoded:
@@ -110,7 +110,7 @@ def test_each_example_is_decoded_from_all_its_windows(
 
 
 def test_decode_of_no_examples_is_empty(table: FeatureTable) -> None:
-    eval_set = make_eval_set(read, table, Echo(), ("O",), 0, seed=1)
+    eval_set = sample_eval_set(read, table, Echo(), ("O",), 0, seed=1)
     assert decode(tiny.prompted("deep_prompt"), eval_set, 0, 0) == []
 
 
