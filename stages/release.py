@@ -2,10 +2,11 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 
 from pipeline.arms import MULTITASK
 from pipeline.artifacts.config import load_config
-from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore
+from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore, load_scores
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.model_card import Corpus, model_card
@@ -17,7 +18,7 @@ from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
 def release(name: str) -> None:
     """Write models/NAME, from the artifact of the arm `multitask` and its metrics."""
-    task_of(load_params(), name)
+    init_from = task_of(load_params(), name).init_from
     artifact, output = ARTIFACTS / MULTITASK.name / name, MODELS / name
     metrics = load_json(RESULTS / MULTITASK.name / name / "metrics.json")
     config = load_config(artifact)
@@ -25,7 +26,8 @@ def release(name: str) -> None:
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
     config = dataclasses.replace(config, heads={name: head})
     training_corpora = sorted({name, *config.provenance["pretrained_on"]})
-    corpora = {corpus: _corpus(corpus) for corpus in training_corpora}
+    licenses = load_scores(ARTIFACTS / init_from).licenses
+    corpora = {corpus: _corpus(corpus, init_from, licenses) for corpus in training_corpora}
     card = model_card(name, config, metrics, corpora)
     primary = metrics["primary"]
     scores = ArtifactScores(
@@ -48,11 +50,14 @@ def release(name: str) -> None:
     log_wrote(output)
 
 
-def _corpus(name: str) -> Corpus:
+def _corpus(name: str, init_from: str, licenses: Mapping[str, str]) -> Corpus:
+    """The source and license of a corpus of this project, or else of the initial artifact."""
     path = CORPORA / f"{name}.json"
-    if not path.exists():  # The corpus of an imported prompt may be missing in this project.
-        return Corpus(license="unknown", source="unknown (this project has no recipe for it)")
-    return parse(Corpus, load_json(path), str(path))
+    if path.exists():
+        return parse(Corpus, load_json(path), str(path))
+    if name in licenses:
+        return Corpus(licenses[name], f"see the model card of {init_from}")
+    return Corpus("unknown", f"unknown ({init_from} does not record it)")
 
 
 if __name__ == "__main__":

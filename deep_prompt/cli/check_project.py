@@ -34,6 +34,7 @@ def check_project() -> None:
     from pipeline.data.recipe import load_recipe
     from pipeline.tasks import check_answer_length
     from pipeline.training.arm_checks import check_arm
+    from stages.prepare import HUB
 
     params = load_params()
     problems: list[str] = []
@@ -54,6 +55,13 @@ def check_project() -> None:
                 check()
             except UserError as error:
                 problems += error.problems
+        folder = Path(params.data_root, task.source)
+        generated = {f"world/{corpus}" for corpus in params.generate.corpora}
+        if task.source not in {HUB, *generated} and not folder.is_dir():
+            problems.append(
+                f"{PARAMS}: tasks.{name}.source: there is no folder {folder}; put the corpus "
+                "there, or correct source or data_root"
+            )
         kind, _, source = task.init_from.partition("/")
         if kind == "zoo" and source not in zoo_names():
             problems.append(

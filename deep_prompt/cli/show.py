@@ -39,6 +39,9 @@ def show(_: Namespace) -> None:
     console = Console(highlight=False)
     console.print(_scores(params))
     console.print(_resource_usage(params))
+    if not report.exists():
+        log(f"{report} does not exist yet: `dvc repro` makes it")
+        return
     console.print(report.read_text(encoding="utf-8").split("\n\n")[1], markup=False)
     log(f"full report: {report.with_suffix('.html')}")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,13 +17,13 @@ def test_release_writes_scores_and_licenses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("load_params", "task_of"):
-        monkeypatch.setattr(stage, name, lambda *_: None)
+    monkeypatch.setattr(stage, "load_params", lambda: None)
+    monkeypatch.setattr(stage, "task_of", lambda *_: SimpleNamespace(init_from="zoo/open"))
     make_artifacts(tmp_path, versions=1)
     (tmp_path / "artifacts/multitask").mkdir(parents=True)
     (tmp_path / "ner-0").rename(tmp_path / "artifacts/multitask/ner")
     config = load_config(Path("artifacts/multitask/ner"))
-    provenance = {"pretrained_on": ["other"], "data": {}, "seed": 1, "training": {}}
+    provenance = {"pretrained_on": ["other", "wnut17"], "data": {}, "seed": 1, "training": {}}
     values = dataclasses.asdict(dataclasses.replace(config, provenance=provenance))
     write_json(Path("artifacts/multitask/ner/config.json"), values)
     scores = {"f1": 61.5, "precision": 60.0, "tokens": 9}
@@ -38,9 +39,15 @@ def test_release_writes_scores_and_licenses(
     }
     write_json(Path("results/multitask/ner/metrics.json"), metrics)
     write_json(Path("data/corpora/ner.json"), {"license": "MIT", "source": "here"})
+    write_json(Path("artifacts/zoo/open/scores.json"), {"licenses": {"wnut17": "CC BY 4.0"}})
     stage.release("ner")
     assert load_scores(Path("models/ner")) == ArtifactScores(
-        {"ner": TestScore("f1", 61.5, 20, (50.25, 70.5))}, {"ner": "MIT", "other": "unknown"}
+        {"ner": TestScore("f1", 61.5, 20, (50.25, 70.5))},
+        {"ner": "MIT", "other": "unknown", "wnut17": "CC BY 4.0"},
     )
     card = Path("models/ner/README.md").read_text(encoding="utf-8")
+    assert (
+        "| wnut17 | multi-task pretraining | CC BY 4.0 | see the model card of zoo/open |" in card
+    )
+    assert "| unknown | unknown (zoo/open does not record it) |" in card
     assert "The 95 % interval of the test f1 is 50.25 to 70.50 (bootstrap" in card

@@ -1460,11 +1460,27 @@ def test_check_warns_about_a_data_root_beside_the_project(
     """The path leads elsewhere in the folder of an experiment."""
     from deep_prompt.cli.check_project import check_project
 
-    for root, warned in (("data", False), ("../corpora", True), ("/corpora", False)):
+    corpora = place.parent / f"corpora-of-{place.name}"
+    shutil.copytree(place / "data", corpora)
+    beside = f"../{corpora.name}"
+    for root, warned in (("data", False), (beside, True), (str(corpora), False)):
         edit(place, lambda values, root=root: values.update(data_root=root))
         check_project()
         message = f"warning: params.yaml: data_root is '{root}', which leads elsewhere"
         assert (message in capsys.readouterr().out) == warned
+
+
+def test_check_names_missing_folders_of_corpora(place: Path) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    edit(place, lambda values: values["tasks"]["world_srl"].update(source="raw/slr"))
+    edit(place, lambda values: values["tasks"]["world_ner"].update(source="world/nre"))
+    with pytest.raises(UserError) as caught:
+        check_project()
+    assert {problem.partition(";")[0] for problem in caught.value.problems} == {
+        f"params.yaml: tasks.world_{name}.source: there is no folder data/{folder}"
+        for name, folder in (("srl", "raw/slr"), ("ner", "world/nre"))
+    }
 
 
 def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

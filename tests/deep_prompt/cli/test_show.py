@@ -51,6 +51,16 @@ def test_a_run_from_the_cache_has_dashes(project: Path, capsys: pytest.CaptureFi
     assert [line.count(" - ") for line in lines] == [3, 3]
 
 
+def test_without_a_report_the_scores_are_shown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "report/report.md").unlink()
+    show(Namespace())
+    shown = capsys.readouterr().out
+    assert "test, percent" in shown
+    assert "report/report.md does not exist yet: `dvc repro` makes it" in shown
+
+
 def test_a_malformed_file_is_named(project: Path) -> None:
     (project / "resource_usage/pretrain/all/run.json").write_text('{"seconds": "many"}')
     with pytest.raises(UserError, match=r"resource_usage/pretrain/all/run\.json: seconds: found"):
