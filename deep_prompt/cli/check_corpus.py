@@ -55,9 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--stride",
         type=int,
-        default=32,
         metavar="N",
-        help="overlap of adjacent windows, in sub-words (default: %(default)s)",
+        help="overlap of adjacent windows, in sub-words (default: a quarter of --max-length)",
     )
     parser.add_argument(
         "--max-answer-length",
@@ -82,6 +81,8 @@ def check(arguments: Namespace) -> None:
     from pipeline.data.recipe import load_recipe
     from pipeline.tasks import check_answer_length
 
+    if arguments.stride is None:
+        arguments.stride = arguments.max_length // 4
     max_length, stride = arguments.max_length, arguments.stride
     if max_length < 8 or not 0 <= stride < max_length // 2:
         raise UserError(

@@ -115,11 +115,19 @@ def _check_source(recipe: Recipe, folder: Path | None) -> None:
     if folder is None:
         if recipe.hub is None:
             raise UserError(
-                f"{recipe.location}: hub is missing; add it, or set a folder as the corpus's source"
+                f"{recipe.location}: hub is missing; add it, or set a folder as the corpus's "
+                "source in params.yaml (--folder of `deep-prompt check`)"
             )
         return
     problems = Problems()
-    if not folder.is_dir():
+    if folder.is_file():
+        problems.add(
+            str(folder),
+            f"is a file; give the folder of the corpus {recipe.name!r}, in which the recipe names "
+            "the files",
+            "missing-file",
+        )
+    elif not folder.is_dir():
         problems.add(
             str(folder),
             f"no such folder; put the corpus {recipe.name!r} there ({recipe.source})",

@@ -6,8 +6,10 @@ rounds of passes: the predicates of all these rows, then the arguments of all pr
 """
 
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -125,8 +127,20 @@ class Predictor:
           field of the results. Its columns are the keys of the rows; missing values are left out.
 
         `task` is the task of rows without one. `on_bad`, `problems` and `decoding` are those of
-        `predict`; a single text or row that is bad raises UserError.
+        `predict`; a single text or row that is bad raises UserError. If the model cannot read the
+        whole of an input, a warning says so.
         """
+        with self._warns_of_cuts():
+            return self._call(inputs, task, on_bad, problems, decoding)
+
+    def _call(
+        self,
+        inputs: Any,
+        task: str | None,
+        on_bad: Literal["raise", "skip"],
+        problems: Callable[[UserError], None] | None,
+        decoding: Decoding,
+    ) -> Any:
         default = {} if task is None else {"task": task}
         if isinstance(inputs, pd.DataFrame):
             rows = frame_rows(inputs, default)
@@ -137,6 +151,18 @@ class Predictor:
             return prediction
         rows = rows_of(inputs, default)
         return Predictions(self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding))
+
+    @contextmanager
+    def _warns_of_cuts(self) -> Iterator[None]:
+        before = self.counts.copy()
+        yield
+        cuts = {event: n for event, n in (self.counts - before).items() if event.endswith(" cut")}
+        if cuts:
+            warnings.warn(
+                f"{', '.join(f'{event}: {count}' for event, count in cuts.items())}; the model did "
+                "not read all of them; shorten them, or give a larger max_length to load",
+                stacklevel=4,
+            )
 
     def predict(
         self,

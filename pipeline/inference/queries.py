@@ -1,5 +1,6 @@
 """Rows to predict: which task a row asks, and its checked example."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,7 +71,11 @@ class QueryReader:
         task = self._task(row, where)
         row, sentence = self._with_tokens(task, {**row, "where": where})
         finder = self._finder(task, row)
-        problems = [*_id_problems(id_, where), *self._missing(task, row, finder)]
+        problems = [
+            *_id_problems(id_, where),
+            *self._missing(task, row, finder),
+            *self._misspelled(task, row),
+        ]
         if problems:
             raise UserError(*problems)
         asked = task if finder is None else finder
@@ -139,6 +144,20 @@ class QueryReader:
                 f"{', '.join(kind.finder_classes)}"
             )
         return [message]
+
+    def _misspelled(self, task: int, row: Row) -> list[str]:
+        """The problems of keys that resemble an absent optional key; others are ignored."""
+        absent = [key for key in self._kinds[task].row_keys.optional if key not in row]
+        matches = {
+            key: difflib.get_close_matches(str(key), absent, n=1, cutoff=0.85)
+            for key in row
+            if key not in self._kinds[task].row_keys.inputs
+        }
+        return [
+            f"{row['where']}: key {key!r} is unknown; did you mean {similar[0]!r}? Else rename it"
+            for key, similar in matches.items()
+            if similar
+        ]
 
     def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
         problems = Problems()

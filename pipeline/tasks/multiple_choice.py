@@ -214,7 +214,7 @@ class MultipleChoice(
                 f"choices: {count} choices need at least {needed} tokens of a window, but "
                 f"max_length {max_length} leaves {room}; give at most "
                 f"{room // (len(tokenizer.marker) + 1)} choices, or raise max_length",
-                "too-many-choices",
+                "choices",
             )
 
     def featurize(

@@ -31,7 +31,7 @@ _FOREIGN = {
     b"\xff\xfe\x00\x00": "UTF-32; convert it with iconv -f utf-32 -t utf-8",
     b"\xff\xfe": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
     b"\xfe\xff": "UTF-16; convert it with iconv -f utf-16 -t utf-8",
-    b"PK\x03\x04": "a zip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it, or save a spreadsheet as CSV",
     b"BZh91AY&SY": "compressed with bzip2; unpack it with bunzip2",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"%PDF-": "a PDF; convert it to text",

@@ -24,14 +24,29 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def decode(text: str) -> Any:
     """The value of a JSON text. Raises ValueError with the reason if it is not valid."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_mapping)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON at column {error.colno}: {error.msg}") from None
+    except _RepeatedKeyError:
+        raise
     except (ValueError, RecursionError) as error:  # too many digits, or lists nested too deep
         raise ValueError(f"cannot be read as JSON: {error}") from None
     if has_lone_surrogate(text, value):
         raise ValueError(LONE_SURROGATE)
     return value
+
+
+class _RepeatedKeyError(ValueError):
+    """A mapping has a key twice, of which `json` would keep the last value."""
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen = [key for key, _ in pairs]
+        repeated = next(key for key in seen if seen.count(key) > 1)
+        raise _RepeatedKeyError(f"key {repeated!r} occurs twice in a mapping; remove one of them")
+    return result
 
 
 def has_lone_surrogate(text: str, value: Any) -> bool:
@@ -91,7 +106,12 @@ def check(
         if key not in value:
             valid = False
             present = ", ".join(map(str, value))[:200] or "none"
-            problems.add(where, f"key {key!r} is missing; found {present}", "missing-key", hides)
+            problems.add(
+                where,
+                f"key {key!r} is missing; found {present}; add it, or correct its name",
+                "missing-key",
+                hides,
+            )
         elif not isinstance(value[key], kind) or (kind is int and isinstance(value[key], bool)):
             valid = False
             problems.add(

@@ -27,6 +27,7 @@ from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
 from pipeline.errors import Problems, did_you_mean
 
+_DELIMITERS = (";", "\t", "|", ",")
 Quote = Literal["auto", "double", "none"]
 Format = Literal["jsonl", "csv", "tsv", "parquet", "json", "arrow"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -88,11 +89,17 @@ def has_columns(
     """Whether `names` contains all `required` columns; adds a problem for each missing one."""
     missing = [name for name in required if name not in names]
     present = [name[:40] for name in names[:20]]  # without a header, a name is a cell of any length
+    delimiter = next((mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]), None)
     for name in missing:
+        remedy = (
+            f"add it, or set its name in the recipe's fields{did_you_mean(name, present)}"
+            if delimiter is None
+            else f"the only column is {present[0]!r}; set delimiter: {json.dumps(delimiter)} in "
+            "the recipe's options"
+        )
         problems.add(
             where,
-            f"column {name!r} is missing: add it, or set its name in the recipe's fields"
-            f"{did_you_mean(name, present)}",
+            f"column {name!r} is missing: {remedy}",
             "missing-column",
             hides=True,
         )

@@ -145,12 +145,17 @@ def _ill_formed_message(tag: str, scheme: Scheme) -> str:
     if tag.isdecimal():
         return (
             f"tag {tag!r} is a number, and {scheme.upper()} has O, {allowed}; give the tag of each "
-            f'class number with names in the recipe\'s options: {{"{tag}": B-TYPE}}'
+            f'class number with names in the options of the reader records: {{"{tag}": B-TYPE}}; '
+            "for other readers, write the tags into the file"
         )
-    return (
-        f"tag {tag!r} is not valid in {scheme.upper()}, which has O, {allowed}; "
-        "correct the tag, or the recipe's tag_scheme or columns"
+    prefix = tag.partition("-")[0]
+    others = [name for name, prefixes in _PREFIXES.items() if prefix in prefixes]
+    remedy = (
+        f"set tag_scheme: {others[0]}, or correct the tag or the recipe's columns"
+        if others
+        else "correct the tag, or the recipe's tag_scheme or columns"
     )
+    return f"tag {tag!r} is not valid in {scheme.upper()}, which has O, {allowed}; {remedy}"
 
 
 def _orphan_message(tag: str, scheme: Scheme) -> str:

@@ -327,6 +327,10 @@ def test_missing_files_are_reported_at_once(ner: Path, tmp_path: Path) -> None:
     assert refuse(NER, tmp_path / "none", tmp_path / "out") == [
         f"{tmp_path}/none: no such folder; put the corpus 'ours' there (made here)"
     ]
+    assert refuse(NER, ner / "validation.conll", tmp_path / "out") == [
+        f"{ner}/validation.conll: is a file; give the folder of the corpus 'ours', in which the "
+        "recipe names the files"
+    ]
 
 
 def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
@@ -353,7 +357,7 @@ def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
         (
             {"train": "Ada S-PER\n"},
             "train.conll:1: tag 'S-PER' is not valid in IOB2, which has O, B-TYPE, I-TYPE; "
-            "correct the tag, or the",
+            "set tag_scheme: bioes, or correct the tag",
         ),
         (
             {"train": "Ada B-PER\nOslo B-LOC\nran O\nto B-LOCC\nOslo I-LOCC\n"},
@@ -578,7 +582,8 @@ def test_corpus_is_read_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
     assert refuse(QA, None, tmp_path / "none") == [
-        "data_recipes/ours.yaml: hub is missing; add it, or set a folder as the corpus's source"
+        "data_recipes/ours.yaml: hub is missing; add it, or set a folder as the corpus's source in "
+        "params.yaml (--folder of `deep-prompt check`)"
     ]
 
 

@@ -1,6 +1,7 @@
 """Rows with text: words by the recorded rule, positions in characters, and found predicates."""
 
 import dataclasses
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ def test_a_row_that_no_window_can_hold_is_skipped_alone(predictor: Predictor) ->
     assert [prediction.id for prediction in results] == [0, 2]
     (problem,) = errors[0].problems
     assert problem.startswith("rows[1]: choices: 100 choices need at least 200 tokens")
+
+
+def test_a_key_that_resembles_an_optional_key_is_refused(predictor: Predictor) -> None:
+    row = {"task": "wic", "text": "Ada ran .", "label": "yes", "source": "b"}
+    predictor(row)
+    with pytest.raises(
+        UserError, match=r"rows\[0\]: key 'textpair' is unknown; did you mean 'text_p"
+    ):
+        predictor(row | {"textpair": "She ran ."})
+
+
+def test_a_call_warns_of_inputs_that_the_model_does_not_read(predictor: Predictor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor("Ada ran .", task="wic")
+        predictor(TEXT * 40, task="ner")  # in several windows
+    with pytest.warns(UserWarning, match="texts cut: 1; the model did not read all") as caught:
+        predictor(TEXT * 40, task="wic")
+    assert caught[0].filename == __file__
 
 
 def in_words(value: Any, words: list[Any]) -> Any:

@@ -440,6 +440,20 @@ def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
     ]
 
 
+def test_another_delimiter_is_named(tmp_path: Path) -> None:
+    for delimiter, escaped in ((";", '";"'), ("\t", r'"\t"')):
+        text = delimiter.join(["text", "label"])
+        _, problems = read(text, tmp_path, name="corpus.csv")
+        assert len(problems) == 2, "both columns are missing"
+        assert problems[0].endswith(f"set delimiter: {escaped} in the recipe's options")
+
+
+def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
+    rows, problems = read('{"text": "a", "label": "b", "text": "c"}\n', tmp_path)
+    assert rows == []
+    assert "key 'text' occurs twice in a mapping; remove one of them" in problems[0]
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [

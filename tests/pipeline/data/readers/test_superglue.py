@@ -422,7 +422,7 @@ def test_invalid_records_are_reported() -> None:
         "hub:7: entity_spans: entity 'Bob' has the start -1, but the passage has 'Ada' there; "
         "correct start or text",
         "hub:8: entity_spans: found list \"['Ada']\", expected a mapping",
-        "hub:9: idx: key 'question' is missing; found paragraph",
+        "hub:9: idx: key 'question' is missing; found paragraph; add it, or correct its name",
     ]
 
 

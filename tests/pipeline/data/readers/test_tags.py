@@ -37,15 +37,21 @@ def test_tags_are_converted_to_iob2(scheme: Scheme, tags: str, expected: str) ->
             "S-A",
             0,
             "tag 'S-A' is not valid in IOB2, which has O, B-TYPE, I-TYPE; "
-            "correct the tag, or the recipe's tag_scheme",
+            "set tag_scheme: bioes, or correct the tag",
         ),
-        ("iob2", "PER", 0, "tag 'PER' is not valid in IOB2"),
+        (
+            "iob2",
+            "PER",
+            0,
+            "tag 'PER' is not valid in IOB2, which has O, B-TYPE, I-TYPE; "
+            "correct the tag, or the recipe's tag_scheme or columns",
+        ),
         (
             "iob2",
             "3",
             0,
             "tag '3' is a number, and IOB2 has O, B-TYPE, I-TYPE; give the tag of each class "
-            'number with names in the recipe\'s options: {"3": B-TYPE}',
+            'number with names in the options of the reader records: {"3": B-TYPE}; for other',
         ),
         ("iob1", "B-", 0, "tag 'B-' is not valid in IOB1"),
         ("iob2", "", 0, "tag '' is not valid in IOB2"),
