@@ -73,7 +73,7 @@ def check(arguments: Namespace) -> None:
     With RECIPE, check that corpus: list its problems by kind with examples, and describe its valid
     rows: words, labels, lengths, and with --backbone the number of rows longer than a window, the
     share of unknown tokens, and the score of a perfect model. No file is written except the page of
-    --html. The exit code is 1 if `prepare` would fail; warnings do not count.
+    --html. The exit code is 1 if `prepare` or `featurize` would fail; warnings do not count.
     """
     if arguments.recipe is None:
         check_project()
@@ -104,7 +104,7 @@ def check(arguments: Namespace) -> None:
 
 
 def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
-    """The statistics of a corpus, and whether `prepare` would accept it."""
+    """The statistics of a corpus, and whether `prepare` and `featurize` would accept it."""
     from pipeline.config import load_json
     from pipeline.data.corpus_statistics import compute_statistics
     from pipeline.data.prepare import CorpusError, prepare
@@ -116,7 +116,7 @@ def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[St
         except CorpusError:
             is_valid = False
         summary = load_json(examples / "summary.json")
-        tokenizer = _load_tokenizer(arguments)
+        tokenizer, num_problems = _load_tokenizer(arguments), len(problems)
         statistics = compute_statistics(
             examples,
             summary,
@@ -126,7 +126,7 @@ def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[St
             problems,
             arguments.max_answer_length,
         )
-        return statistics, is_valid
+        return statistics, is_valid and len(problems) == num_problems
 
 
 def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":

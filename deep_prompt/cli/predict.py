@@ -321,12 +321,13 @@ def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
 def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
     """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
     from pipeline.data.readers.base import not_utf8_message
+    from pipeline.data.readers.json_values import unique_keys
 
     for line, raw in enumerate(lines, start=1):
         where = f"{name}:{line}"
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-            value = json.loads(text) if text else None
+            value = json.loads(text, object_pairs_hook=unique_keys) if text else None
         except UnicodeDecodeError as error:
             yield UserError(f"{where}: {not_utf8_message(error)}")
         except json.JSONDecodeError as error:

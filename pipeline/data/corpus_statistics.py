@@ -186,6 +186,9 @@ def _split_statistics(
         num_subwords += lengths
         num_windows += map(len, windows)
         for example, length in zip(sample, lengths, strict=True):
+            task.check_window(
+                example, tokenizer, max_length, f"{split}: row {example.id}", problems
+            )
             if length > LONG_TEXT_WINDOWS * max_length:
                 problems.add(
                     f"{split}: row {example.id}",

@@ -24,7 +24,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def decode(text: str) -> Any:
     """The value of a JSON text. Raises ValueError with the reason if it is not valid."""
     try:
-        value = json.loads(text, object_pairs_hook=_mapping)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON at column {error.colno}: {error.msg}") from None
     except _RepeatedKeyError:
@@ -40,7 +40,8 @@ class _RepeatedKeyError(ValueError):
     """A mapping has a key twice, of which `json` would keep the last value."""
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The mapping of JSON pairs. Raises ValueError if a key occurs twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         seen = [key for key, _ in pairs]

@@ -110,6 +110,25 @@ def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
     assert (code, "Sub-words of the backbone's tokenizer" in output) == (0, True)
 
 
+def test_choices_that_do_not_fit_into_a_window_fail(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPE.replace("sequence_classification", "multiple_choice")
+    recipe = recipe.replace("{text, label}", "{context, question, choices, answers}")
+    (folder / "ours.yaml").write_text(recipe.split("labels:")[0], encoding="utf-8")
+    row = {"context": "the train text", "question": "number", "answers": ["a"]}
+    for split in ("train", "validation", "test"):
+        choices = ["a", "b"] * (6 if split == "test" else 1)
+        rows = [row | {"id": f"{split} {n}", "choices": choices} for n in range(3)]
+        write_rows(folder, split, rows)
+    arguments = ("--backbone", f"folder:{folder}/backbone", "--max-length")
+    code, output = check(folder, capsys, *arguments, 64)
+    assert code == 0, output
+    code, output = check(folder, capsys, *arguments, 16)
+    assert (code, "choices: 3\n" in output) == (1, True)
+    assert "test: row 0: choices: 12 choices need at least 24 tokens" in output
+
+
 def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -302,6 +302,10 @@ BAD = [
         b'{"task": "qa", "question": "who"}\n',
         "stdin:2: 'context' missing; rows of task 'qa' need question, context",
     ),
+    (
+        b'{"task": "ner", "task": "qa"}\n',
+        "stdin:2: cannot be read as JSON: key 'task' occurs twice",
+    ),
     (b'{"task": "ner", "tokens": ["\\ud800"]}\n', "stdin:2: contains half a surrogate pair"),
     (b'{"task": "ner", "tokens": ["a"', "stdin:2: not valid JSON at column 31"),
 ]
