@@ -126,7 +126,7 @@ def test_choices_that_do_not_fit_into_a_window_fail(
     assert code == 0, output
     code, output = check(folder, capsys, *arguments, 16)
     assert (code, "choices: 3\n" in output) == (1, True)
-    assert "test: row 0: choices: 12 choices need at least 24 tokens" in output
+    assert "test: row test-0: choices: 12 choices need at least 24 tokens" in output
 
 
 def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
