@@ -87,7 +87,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=positive_integer,
         metavar="N",
         help="maximum tokens per window (default: the task's value in training); a longer text is "
-        "split into windows that overlap by a quarter",
+        "split into windows that overlap by a quarter, or cut if its task reads one window only",
     )
     parser.add_argument(
         "--chunk-rows",
