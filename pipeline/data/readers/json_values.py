@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,8 +45,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The mapping of JSON pairs. Raises ValueError if a key occurs twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
-        seen = [key for key, _ in pairs]
-        repeated = next(key for key in seen if seen.count(key) > 1)
+        ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise _RepeatedKeyError(f"key {repeated!r} occurs twice in a mapping; remove one of them")
     return result
 
