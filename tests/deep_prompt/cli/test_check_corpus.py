@@ -119,8 +119,7 @@ def test_choices_that_do_not_fit_into_a_window_fail(
     row = {"context": "the train text", "question": "number", "answers": ["a"]}
     for split in ("train", "validation", "test"):
         choices = ["a", "b"] * (6 if split == "test" else 1)
-        rows = [row | {"id": f"{split} {n}", "choices": choices} for n in range(3)]
-        write_rows(folder, split, rows)
+        write_rows(folder, split, [row | {"choices": choices}] * 3)
     arguments = ("--backbone", f"folder:{folder}/backbone", "--max-length")
     code, output = check(folder, capsys, *arguments, 64)
     assert code == 0, output
