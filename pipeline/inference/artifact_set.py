@@ -15,6 +15,7 @@ from pipeline.errors import UserError, did_you_mean
 from pipeline.inference.sentences import DEFAULT_RULE
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.precision import inference_precision
 from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.params import BackboneParams, Precision
 from pipeline.tasks import task_named
@@ -144,14 +145,18 @@ def common_precision(artifacts: Sequence[ServedArtifact]) -> Precision:
     return precisions.pop() if len(precisions) == 1 else "float32"
 
 
-def precision_warnings(artifacts: Sequence[ServedArtifact]) -> list[str]:
-    """One line for each artifact that does not compute in the precision of its training."""
-    precision = common_precision(artifacts)
+def precision_warnings(artifacts: Sequence[ServedArtifact], device: torch.device) -> list[str]:
+    """The artifacts that would compute in another precision if they were loaded alone, by line."""
+    together = inference_precision(common_precision(artifacts), device)
+    folders: dict[Precision, list[str]] = {}
+    for artifact in artifacts:
+        alone = inference_precision(artifact.config.precision, device)
+        if alone != together:
+            folders.setdefault(alone, []).append(str(artifact.folder))
     return [
-        f"{artifact.folder}: trained in {artifact.config.precision}, but computes in {precision}, "
-        "because the precisions of the artifacts differ; load it alone, or give dtype"
-        for artifact in artifacts
-        if artifact.config.precision != precision
+        f"{', '.join(names)}: trained in {alone}, but computed in {together}, because the "
+        "precisions of the artifacts differ; load them alone, or give dtype"
+        for alone, names in folders.items()
     ]
 
 

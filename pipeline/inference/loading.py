@@ -73,7 +73,7 @@ def load(
     windows = (max_length, stride)
     predictor = _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
     if dtype is None:
-        predictor.warnings += precision_warnings(served)
+        predictor.warnings += precision_warnings(served, device)
     return predictor
 
 

@@ -66,6 +66,7 @@ def test_zoo_open_finds_entities_roles_and_answers() -> None:
     assert roles.arguments
 
 
+@pytest.mark.filterwarnings("ignore:.*trained in bfloat16:UserWarning")
 def test_a_tuned_task_replaces_the_head_of_the_shared_prompt() -> None:
     with pytest.warns(UserWarning, match="head 'squad' is not used, because another artifact"):
         model = deep_prompt.load(["zoo:open", "zoo:squad"])

@@ -732,11 +732,13 @@ def test_prediction_is_in_the_precision_of_training(
     both = load({"a": in_bfloat16, "b": in_float32})
     assert both.model.backbone.dtype == torch.float32, "the artifacts differ"
     assert [line for line in both.warnings if "trained in" in line] == [
-        f"{in_bfloat16}: trained in bfloat16, but computes in float32, because the precisions of "
-        "the artifacts differ; load it alone, or give dtype"
+        f"{in_bfloat16}: trained in bfloat16, but computed in float32, because the precisions of "
+        "the artifacts differ; load them alone, or give dtype"
     ]
     assert not any("trained in" in line for line in load([in_bfloat16]).warnings)
     flags["avx512_bf16"] = False
+    both = load({"a": in_bfloat16, "b": in_float32})
+    assert not any("trained in" in line for line in both.warnings), "alone, it is float32 too"
     assert load([in_bfloat16]).model.backbone.dtype == torch.float32, "the CPU would be slow"
     assert load([in_bfloat16], dtype=torch.bfloat16).model.backbone.dtype == torch.bfloat16
 
