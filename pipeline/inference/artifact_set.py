@@ -11,6 +11,7 @@ from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
 from pipeline.artifacts.location import locate_artifact
+from pipeline.artifacts.scores import FILE
 from pipeline.errors import UserError, did_you_mean
 from pipeline.inference.sentences import DEFAULT_RULE
 from pipeline.model.backbone import Backbone
@@ -165,6 +166,11 @@ def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
     warnings: list[str] = []
     for artifact in artifacts:
         folder, config = artifact.folder, artifact.config
+        remedy = (
+            "all or none of its validation answers were right; take a larger validation set"
+            if (folder / FILE).exists()  # the stage release wrote it
+            else "load the folder that the stage release writes (models/TASK)"
+        )
         warnings += missing_hashes(folder, config)
         warnings += [
             f"{folder}: head {name!r} is not used, because another artifact is for this task alone"
@@ -172,8 +178,7 @@ def warnings_of(artifacts: Sequence[ServedArtifact]) -> list[str]:
         ]
         warnings += [
             f"{folder}: head {name!r} has no thresholds: its probabilities are not calibrated, and "
-            "it makes no decision that needs a threshold, such as 'no answer'; load the folder "
-            "that the stage release writes (models/TASK)"
+            f"it makes no decision that needs a threshold, such as 'no answer'; {remedy}"
             for name, head in config.heads.items()
             if not head.thresholds and isinstance(task_named(head.type), HasConfidence)
         ]

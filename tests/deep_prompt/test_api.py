@@ -75,6 +75,11 @@ def test_load_warns_about_missing_thresholds_and_hashes(artifact: Path, tmp_path
     assert "head 'ner' has no thresholds: its probabilities are not calibrated" in thresholds
     assert "load the folder that the stage release writes (models/TASK)" in thresholds
     assert "head 'ner' records no rule for words, so 'treebank' makes words of rows with" in rule
+    (tmp_path / "raw/scores.json").write_text("{}", encoding="utf-8")  # a released task
+    with pytest.warns(UserWarning, match=re.escape(str(tmp_path))) as caught:
+        deep_prompt.load(tmp_path / "raw")
+    thresholds = str(caught[1].message)
+    assert thresholds.endswith("were right; take a larger validation set")
 
 
 @pytest.mark.parametrize(
