@@ -418,20 +418,6 @@ def test_an_edit_of_a_weight_reruns_the_mixture_and_its_dependents(
     assert outcome.restored == set()
 
 
-def test_an_edit_of_the_steps_of_a_mixture_reruns_it(project: Project, first: object) -> None:
-    """`mix` depends on the number of micro-batches, but not on the other params of the training."""
-    training = project.values["pretrain"]["ner_only"]
-    for key, value, runs in (("micro_batches_per_step", 3, True), ("prompt_lr", 0.01, False)):
-        before, training[key] = training[key], value
-        project.write_params()
-        outcome = project.repro()
-        assert ("mix@ner_only" in outcome.ran) == runs
-        assert {"training_params", "pretrain@ner_only"} <= outcome.ran
-        training[key] = before
-    project.write_params()
-    project.repro()
-
-
 def test_an_edit_of_a_raw_file_reruns_its_corpus_and_the_mixtures_with_it(
     project: Project, first: object
 ) -> None:

@@ -1576,6 +1576,26 @@ def test_training_params_writes_a_file_per_run(place: Path) -> None:
     }
 
 
+def test_mix_depends_on_the_params_that_set_its_number_of_steps(place: Path) -> None:
+    """It does not depend on other params of the training, and a param may have its default."""
+    from stages.training_params import training_params
+
+    stage = load_yaml(ROOT / "dvc.yaml")["stages"]["mix"]["do"]
+    assert "data/mixture_steps/${key}.json" in stage["deps"]
+    assert stage["params"] == ["mixtures.${key}"]
+    edit(place, lambda values: values["pretrain"]["all"].pop("micro_batches_per_step"))
+    edit(place, lambda values: values["pretrain"]["ner_only"].update(micro_batches_per_step=3))
+    training_params()
+    written = {
+        name: load_json(place / f"data/mixture_steps/{name}.json") for name in ("all", "ner_only")
+    }
+    steps = {"epochs": 0.3, "tokens_per_micro_batch": 128, "micro_batches_per_step": 1}
+    assert written == {
+        "all": steps | {"epochs": 0.4},
+        "ner_only": steps | {"micro_batches_per_step": 3},
+    }
+
+
 def test_lora_runs_through_all_stages(copied: Path) -> None:
     """A second training gives equal bytes; evaluation, report and prediction work."""
     from pipeline.inference.loading import load
