@@ -25,6 +25,7 @@ from pipeline.distributed.cluster import Ranks
 from pipeline.errors import UserError
 from pipeline.model.precision import multiplies_bfloat16
 from stages.runtime.launcher import launch
+from stages.runtime.params import check_params
 from stages.training import run as training_run
 from tests.support.small_project import (
     IN_ONE_PROCESS,
@@ -306,6 +307,25 @@ def test_ranks_with_another_auto_precision_are_refused(monkeypatch: pytest.Monke
     training_run._check_precision("float32", Ranks(1, 2))
     with pytest.raises(UserError, match="auto, which is bfloat16 on rank 1 and another"):
         training_run._check_precision("bfloat16", Ranks(1, 2))
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+def test_a_checkpoint_of_another_version_of_a_library_is_not_resumed(
+    library: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = check_params(load_yaml(place.folder / "params.yaml"), "params.yaml")
+    training = params.training("head_only", "world_ner")
+
+    def key() -> str:
+        return training_run._checkpoint_key("head_only", training, params, [1], {})
+
+    expected = key()
+    assert key() == expected
+    installed = training_run.version
+    monkeypatch.setattr(
+        training_run, "version", lambda name: "9.9" if name == library else installed(name)
+    )
+    assert key() != expected
 
 
 @pytest.fixture
