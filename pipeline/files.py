@@ -2,8 +2,8 @@
 
 These functions write all results. They write to a temporary sibling (`.tmp-*`) and then rename it.
 The writer locks the sibling. If it is killed, the next writer of the same path removes what it has
-left. A folder is replaced by two renames: if the writer is killed between them, nothing is at its
-path until the next writer puts the old folder back.
+left, except on file systems without locks. A folder is replaced by two renames: if the writer is
+killed between them, nothing is at its path until the next writer puts the old folder back.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 OLD = "old"  # the replaced folder, in the temporary sibling
 
@@ -116,15 +116,16 @@ def _temporary(path: Path, make: Callable[..., str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".tmp-{glob.escape(path.name)}.????????"):
         _remove_if_unlocked(stale, path)
-    locked = None
-    while locked is None:  # another writer may remove it before it is locked
+    while True:
         temporary = Path(make(dir=path.parent, prefix=f".tmp-{path.name}."))
-        locked = _lock(temporary)
-    try:
-        yield temporary
-    finally:
-        _remove(temporary)
-        os.close(locked)
+        with _lock(temporary) as state:
+            if state == "taken":  # another writer has removed it before it was locked
+                continue
+            try:
+                yield temporary
+            finally:
+                _remove(temporary)
+            return
 
 
 def _make_file(dir: Path, prefix: str) -> str:
@@ -135,35 +136,37 @@ def _make_file(dir: Path, prefix: str) -> str:
 
 def _remove_if_unlocked(stale: Path, path: Path) -> None:
     """Remove the temporary sibling of a killed writer of `path`; put back the old folder."""
-    locked = _lock(stale)
-    if locked is None:
-        return
-    try:
+    with _lock(stale) as state:
+        if state != "held":
+            return
         if (stale / OLD).exists() and not path.exists():
             os.replace(stale / OLD, path)
         _remove(stale)
-    finally:
-        os.close(locked)
 
 
-def _lock(temporary: Path) -> int | None:
-    """Lock a temporary file or folder until the returned handle is closed or the process ends.
+@contextmanager
+def _lock(temporary: Path) -> Iterator[Literal["held", "taken", "unsupported"]]:
+    """Lock a temporary file or folder within the context.
 
-    Returns None if another process holds the lock, or has removed the path.
+    Yields "taken" if another process holds the lock or has removed the path, and "unsupported" if
+    the file system has no locks, as some network file systems.
     """
     try:
         handle = os.open(temporary, os.O_RDONLY)
     except FileNotFoundError:
-        return None
+        yield "taken"
+        return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            state: Literal["held", "taken", "unsupported"] = "held"
+        except BlockingIOError:
+            state = "taken"
+        except OSError:
+            state = "unsupported"
+        yield state if temporary.exists() else "taken"
+    finally:
         os.close(handle)
-        return None
-    if not temporary.exists():
-        os.close(handle)
-        return None
-    return handle
 
 
 def _remove(temporary: Path) -> None:

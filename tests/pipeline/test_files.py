@@ -1,5 +1,7 @@
 """Atomic writes leave the complete new file or folder, or the old one."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -206,6 +208,21 @@ def test_a_writer_does_not_remove_what_another_one_writes(tmp_path: Path) -> Non
             (inner / "b").write_text("2")
     assert os.listdir(path) == ["a"]
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_file_system_without_locks_is_written_and_not_cleaned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, flags: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    stale = tmp_path / ".tmp-run.abcd_123"
+    stale.mkdir()
+    with atomic_folder(tmp_path / "run") as new:
+        (new / "a").write_text("1")
+    atomic_write(tmp_path / "b", "2")
+    assert sorted(os.listdir(tmp_path)) == [stale.name, "b", "run"]
 
 
 def test_a_copy_replaces_the_file(tmp_path: Path) -> None:
