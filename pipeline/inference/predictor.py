@@ -127,33 +127,21 @@ class Predictor:
           field of the results. Its columns are the keys of the rows; missing values are left out.
 
         `task` is the task of rows without one. `on_bad`, `problems` and `decoding` are those of
-        `predict`; a single text or row that is bad raises UserError. If the model cannot read the
-        whole of an input, a warning says so.
+        `predict`; a single text or row that is bad raises UserError. Warns if the model cannot
+        read the whole of an input.
         """
-        with self._warns_of_cuts():
-            return self._call(inputs, task, on_bad, problems, decoding)
-
-    def _call(
-        self,
-        inputs: Any,
-        task: str | None,
-        on_bad: Literal["raise", "skip"],
-        problems: Callable[[UserError], None] | None,
-        decoding: Decoding,
-    ) -> Any:
         default = {} if task is None else {"task": task}
-        if isinstance(inputs, pd.DataFrame):
-            rows = frame_rows(inputs, default)
+        with self._warn_of_cuts():
+            if isinstance(inputs, str | Mapping):
+                (prediction,) = self.predict(rows_of([inputs], default), decoding=decoding)
+                return prediction
+            is_frame = isinstance(inputs, pd.DataFrame)
+            rows = frame_rows(inputs, default) if is_frame else rows_of(inputs, default)
             results = self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding)
-            return frame_of(inputs, results)
-        if isinstance(inputs, str | Mapping):
-            (prediction,) = self.predict(rows_of([inputs], default), decoding=decoding)
-            return prediction
-        rows = rows_of(inputs, default)
-        return Predictions(self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding))
+            return frame_of(inputs, results) if is_frame else Predictions(results)
 
     @contextmanager
-    def _warns_of_cuts(self) -> Iterator[None]:
+    def _warn_of_cuts(self) -> Iterator[None]:
         before = self.counts.copy()
         yield
         cuts = {event: n for event, n in (self.counts - before).items() if event.endswith(" cut")}

@@ -55,6 +55,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def write_recipe(folder: Path, task: str, fields: str) -> None:
+    """Replace the recipe by one of a task without labels."""
+    recipe = RECIPE.replace("sequence_classification", task).replace("{text, label}", fields)
+    (folder / "ours.yaml").write_text(recipe.split("labels:")[0], encoding="utf-8")
+
+
 def write_rows(folder: Path, split: str, values: list[dict[str, Any]]) -> None:
     (folder / "raw" / f"{split}.jsonl").write_text(
         "".join(json.dumps(value) + "\n" for value in values), encoding="utf-8"
@@ -98,9 +104,7 @@ def test_a_valid_corpus_has_statistics_and_a_page(
 def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = RECIPE.replace("sequence_classification", "text_generation")
-    recipe = recipe.replace("{text, label}", "{source: text, references: label}")
-    (folder / "ours.yaml").write_text(recipe.split("labels:")[0], encoding="utf-8")
+    write_recipe(folder, "text_generation", "{source: text, references: label}")
     make_encoder_decoder(folder / "bart", ["the train text number"], "bart")
     arguments = ("--backbone", f"folder:{folder}/bart", "--max-length", 48, "--stride", 2)
     arguments = (*arguments, "--max-answer-length", 16)
@@ -113,9 +117,7 @@ def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
 def test_choices_that_do_not_fit_into_a_window_fail(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = RECIPE.replace("sequence_classification", "multiple_choice")
-    recipe = recipe.replace("{text, label}", "{context, question, choices, answers}")
-    (folder / "ours.yaml").write_text(recipe.split("labels:")[0], encoding="utf-8")
+    write_recipe(folder, "multiple_choice", "{context, question, choices, answers}")
     row = {"context": "the train text", "question": "number", "answers": ["a"]}
     for split in ("train", "validation", "test"):
         choices = ["a", "b"] * (6 if split == "test" else 1)
