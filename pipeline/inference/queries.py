@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.artifacts.config import TaskHead
@@ -14,6 +15,7 @@ from pipeline.tasks.base.task import Task
 from pipeline.tasks.shared.validation import check_text
 
 PREDICATE = "predicate"
+MAX_KEY_LENGTH = 40  # longer keys resemble no key of a row
 
 
 class Query(NamedTuple):
@@ -147,16 +149,14 @@ class QueryReader:
 
     def _misspelled(self, task: int, row: Row) -> list[str]:
         """The problems of keys that resemble an absent optional key; others are ignored."""
-        absent = [key for key in self._kinds[task].row_keys.optional if key not in row]
-        matches = {
-            key: difflib.get_close_matches(str(key), absent, n=1, cutoff=0.85)
-            for key in row
-            if key not in self._kinds[task].row_keys.inputs
-        }
+        keys = self._kinds[task].row_keys
+        absent = tuple(key for key in keys.optional if key not in row)
         return [
-            f"{row['where']}: key {key!r} is unknown; did you mean {similar[0]!r}? Else rename it"
-            for key, similar in matches.items()
-            if similar
+            f"{row['where']}: key {key!r} is unknown; did you mean {similar!r}? Else rename it"
+            for key in row
+            if key not in keys.inputs
+            and len(str(key)) <= MAX_KEY_LENGTH
+            and (similar := _similar_key(str(key), absent))
         ]
 
     def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
@@ -181,6 +181,12 @@ class QueryReader:
             PREDICATE: predicate,
         }
         return self._example(query.task, row, None)
+
+
+@lru_cache(maxsize=1024)  # the rows of a corpus have the same keys
+def _similar_key(key: str, known: tuple[str, ...]) -> str:
+    """The known key that a key resembles; empty if there is none."""
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.85)), "")
 
 
 def _id_problems(id_: Any, where: str) -> list[str]:
