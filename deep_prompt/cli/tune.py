@@ -136,13 +136,14 @@ def _target(arguments: Namespace) -> search.Target:
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
     """Lock a study. Without the lock, a second command would requeue the running trials."""
-    try:
-        with _locked(folder / "lock", fcntl.LOCK_NB):
-            yield
-    except BlockingIOError:
-        raise UserError(
-            f"{folder}: another `deep-prompt tune` is running; wait for it, or use --workers"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder / "lock", fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another `deep-prompt tune` is running; wait for it, or use --workers"
+            ) from None
+        yield
 
 
 @contextmanager
