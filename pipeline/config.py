@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import KIND_NAMES, UserError, describe, did_you_mean
 
 T = TypeVar("T")
 
@@ -183,28 +183,7 @@ def _key_hint(key: str, known: Iterable[str], renamed: Mapping[str, str]) -> str
 
 def _mismatch(value: object, expected: str) -> str:
     """Describe a value of the wrong type."""
-    if value is None:
-        return f"found nothing, expected {expected}"
-    text = repr(value)
-    short = text if len(text) < 60 else text[:57] + "..."
-    name = _VALUE_NAMES.get(type(value), type(value).__name__)
-    return f"found {name} {short}, expected {expected}"
-
-
-_VALUE_NAMES: dict[Any, str] = {
-    str: "text",
-    int: "an integer",
-    float: "a number",
-    bool: "true/false",
-    list: "a list",
-    dict: "a mapping",
-}
-_KIND_NAMES: dict[Any, str] = {
-    **_VALUE_NAMES,
-    bool: "true or false",
-    tuple: "a list",
-    type(None): "nothing",
-}
+    return f"found {describe(value, 60)}, expected {expected}"
 
 
 def _kind_name(kind: Any) -> str:
@@ -213,5 +192,7 @@ def _kind_name(kind: Any) -> str:
         return " or ".join(_kind_name(arg) for arg in args)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
+    if kind is type(None):
+        return "nothing"
     fallback = "a mapping" if dataclasses.is_dataclass(kind) else str(kind)
-    return _KIND_NAMES.get(origin or kind, fallback)
+    return KIND_NAMES.get(origin or kind, fallback)

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TextIO, get_args
+from typing import Any, Literal, NamedTuple, TextIO, get_args
 
 Severity = Literal["error", "allowed", "warning"]
 EXAMPLES_PER_KIND = 3  # problems of each kind to keep, even beyond the limit of a report
@@ -89,6 +89,37 @@ def listed(names: Iterable[str], limit: int) -> str:
     names = list(names)
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+KIND_NAMES: dict[Any, str] = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+}
+"""What messages call values of these types."""
+
+
+def abbreviate(value: object, length: int = 80) -> str:
+    """The repr of a value for a message, limited to `length` characters of its text."""
+    text = str(value)
+    return repr(text if len(text) <= length else f"{text[:length]}...")
+
+
+def describe(value: object, length: int = 40) -> str:
+    """The kind and the beginning of a value for a message, such as `text 'Ada'` or `nothing`."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    kind = KIND_NAMES.get(type(value), type(value).__name__)
+    if isinstance(value, str):
+        return f"{kind} {abbreviate(value, length)}"
+    text = repr(value)
+    return f"{kind} {text if len(text) <= length else text[:length] + '...'}"
 
 
 class Problem(NamedTuple):

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from deep_prompt.serve.batching import ModelThread, QueueFullError
 from deep_prompt.serve.jobs import num_characters
 from deep_prompt.serve.settings import Limits
+from pipeline.errors import describe
 from pipeline.tasks.base.row import Row
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def checked_rows(rows: Any, limits: Limits) -> list[Row]:
     within a row is an error of this row: see `row_problem`.
     """
     if not isinstance(rows, list):
-        raise HTTPException(422, f"rows: found {type(rows).__name__}, expected a list of rows")
+        raise HTTPException(422, f"rows: found {describe(rows)}, expected a list of rows")
     if len(rows) > limits.rows:
         message = f"rows: the request has {len(rows)} rows; send at most {limits.rows} at a time"
         raise HTTPException(413, message)
@@ -78,7 +79,7 @@ def row_problem(row: Any, number: int) -> str | None:
     """The problem of a row that the server detects without the model; None if there is none."""
     where = f"rows[{number}]"
     if not isinstance(row, Mapping):
-        return f"{where}: found {type(row).__name__}, expected a mapping of keys to values"
+        return f"{where}: found {describe(row)}, expected a mapping of keys to values"
     id_ = row.get("id")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
         return f"{where}: id is {str(id_)[:40]!r}; give text or an integer, or leave it out"

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.chunked_corpus import ChunkedCorpus
-from pipeline.data.readers.base import abbreviate
 from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
 from pipeline.data.recipe import Recipe
-from pipeline.errors import Problems, listed
+from pipeline.errors import Problems, abbreviate, listed
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS

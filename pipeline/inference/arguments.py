@@ -123,5 +123,6 @@ def _is_integer(value: Any) -> bool:
 
 
 def _show(value: Any) -> str:
-    """The type and the beginning of a value, for a message."""
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    """The beginning of a value in Python's notation, for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."

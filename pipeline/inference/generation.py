@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, describe
 from pipeline.model.generation import Decoding, generate, source_batches
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
@@ -26,10 +26,7 @@ def check_decoding(
     `windows` has the maximum length of the windows of each task, in the order of `kinds`.
     """
     if not isinstance(decoding, Decoding):
-        raise UserError(
-            f"decoding is {type(decoding).__name__} {str(decoding)[:40]!r}; give "
-            "deep_prompt.Decoding(...)"
-        )
+        raise UserError(f"decoding is {describe(decoding)}; give deep_prompt.Decoding(...)")
     if on_text is not None and decoding.num_beams > 1:
         raise UserError(
             f"decoding: num_beams is {decoding.num_beams}, but a beam search chooses no token "

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.artifacts.config import TaskHead
-from pipeline.errors import Problems, UserError, did_you_mean
+from pipeline.errors import Problems, UserError, describe, did_you_mean
 from pipeline.inference.arguments import plain
 from pipeline.inference.sentences import Sentence, predicate_index, split_sentence
 from pipeline.tasks.base.capabilities import MarksPredicate, TagsWords
@@ -64,8 +64,7 @@ class QueryReader:
             raise row
         if not isinstance(row, Mapping):
             raise UserError(
-                f"rows[{number}]: found {type(row).__name__} {str(row)[:40]!r}, expected a mapping "
-                "of keys to values"
+                f"rows[{number}]: found {describe(row)}, expected a mapping of keys to values"
             )
         row = plain(row)
         where = row.get("where", f"rows[{number}]")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, describe
 
 RERUN = "rerun the stage that writes it"
 # The first part of each known column's name, before "_", as in "loss_TASK" and "score_TASK".
@@ -62,7 +62,7 @@ def document(path: Path) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}; {RERUN}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: found {type(values).__name__}, expected a JSON object; {RERUN}")
+        raise UserError(f"{path}: found {describe(values)}, expected a JSON object; {RERUN}")
     return values
 
 

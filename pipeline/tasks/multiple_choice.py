@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
@@ -111,7 +111,7 @@ class MultipleChoice(
         if not is_text_list(row["answers"]):
             problems.add(
                 row["where"],
-                f"answers: found {type(row['answers']).__name__} {str(row['answers'])[:60]!r}, "
+                f"answers: found {describe(row['answers'], 60)}, "
                 "expected a list of texts; correct it",
                 "wrong-type",
             )

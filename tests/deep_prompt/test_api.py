@@ -126,9 +126,9 @@ def test_a_missing_artifact_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_another_type_than_a_path_is_a_user_error() -> None:
-    with pytest.raises(UserError, match=r"artifact is list '\[\]'; give the path of a folder"):
+    with pytest.raises(UserError, match=r"artifact is \[\]; give the path of a folder"):
         deep_prompt.load_config([])  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="artifacts is int '3'; give a list of folders"):
+    with pytest.raises(UserError, match="artifacts is 3; give a list of folders"):
         deep_prompt.load(3)  # type: ignore[arg-type]
 
 

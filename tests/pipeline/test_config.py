@@ -93,10 +93,10 @@ def test_missing_key_is_reported_with_its_type() -> None:
     [
         ("name", 3, "params.yaml: train: name: found an integer 3, expected text"),
         ("rate", "1e-4", "params.yaml: train: rate: found text '1e-4', expected a number"),
-        ("rate", True, "params.yaml: train: rate: found true/false True, expected a number"),
+        ("rate", True, "params.yaml: train: rate: found true, expected a number"),
         ("rate", float("nan"), "params.yaml: train: rate: nan is not finite; give a finite number"),
         ("limit", 1.5, "params.yaml: train: limit: found a number 1.5, expected an integer"),
-        ("limit", True, "params.yaml: train: limit: found true/false True, expected an integer"),
+        ("limit", True, "params.yaml: train: limit: found true, expected an integer"),
         ("levels", "12", "params.yaml: train: levels: found text '12', expected a list"),
         ("levels", [1, "x"], "params.yaml: train: levels[1]: found text 'x', expected an integer"),
         ("sizes", {"a": "b"}, "params.yaml: train: sizes.a: found text 'b', expected an integer"),

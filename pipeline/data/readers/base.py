@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, cast
 import pyarrow as pa
 
 from pipeline.data.readers.saved_datasets import data_files
-from pipeline.errors import UNDECODABLE, Problems
+from pipeline.errors import UNDECODABLE, Problems, abbreviate
 from pipeline.tasks.base.row import SPLITS
 
 DOCUMENT_BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
@@ -359,12 +359,6 @@ def _check_comments(
 def split_columns(line: SourceLine, separator: str | None) -> list[str]:
     """The columns of a line, split at each `separator`; None splits at runs of spaces and tabs."""
     return line.text.split(separator) if separator else _SPACES.split(line.text.strip(" \t"))
-
-
-def abbreviate(value: object, length: int = 80) -> str:
-    """The repr of a value for a message, limited to `length` characters of its text."""
-    text = str(value)
-    return repr(text if len(text) <= length else f"{text[:length]}...")
 
 
 def not_utf8_message(error: UnicodeDecodeError, offset: int = 0) -> str:

@@ -9,7 +9,6 @@ from pipeline.data.readers.base import (
     READ_ERRORS,
     Source,
     SourceLine,
-    abbreviate,
     damaged_message,
     lines,
     not_utf8_message,
@@ -17,7 +16,7 @@ from pipeline.data.readers.base import (
 )
 from pipeline.data.readers.documents import Document, RawSpan, to_span
 from pipeline.data.readers.spans import Span, span_title
-from pipeline.errors import UNDECODABLE, Problems
+from pipeline.errors import UNDECODABLE, Problems, abbreviate
 from pipeline.tasks.shared.offsets import OffsetUnit
 
 OnDiscontinuous = Literal["error", "split", "expand", "drop"]

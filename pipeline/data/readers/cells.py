@@ -5,9 +5,8 @@ import io
 import tokenize
 from typing import Any
 
-from pipeline.data.readers.base import abbreviate
 from pipeline.data.readers.json_values import decode
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 
 _PARSE_ERRORS = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 _VALUES = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)

@@ -14,12 +14,11 @@ from pipeline.data.readers.base import (
     Layout,
     Source,
     SourceLine,
-    abbreviate,
     blocks,
     split_columns,
 )
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.base.row import Row
 
 _NOT_A_WORD_ID = re.compile(r"\d+([-.])\d+")  # CoNLL-U's multiword ranges, empty nodes

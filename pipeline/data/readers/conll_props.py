@@ -15,13 +15,12 @@ from pipeline.data.readers.base import (
     Layout,
     Source,
     SourceLine,
-    abbreviate,
     blocks,
     lines,
     split_columns,
 )
 from pipeline.data.readers.tags import to_iob2
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.base.row import Row
 
 # Their names in `Problems.skipped`.

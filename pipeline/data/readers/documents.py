@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline.data.readers.base import abbreviate
 from pipeline.data.readers.json_values import integer
 from pipeline.data.readers.offset_units import offset_in_characters
 from pipeline.data.readers.spans import Span, span_title
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate, describe
 from pipeline.tasks.shared.offsets import OffsetUnit, span_hint, text_mismatch_hint
 from pipeline.words import Word
 
@@ -64,7 +63,7 @@ def raw_spans(value: Any, name: str, where: str, problems: Problems) -> list[Raw
     if start is None or end is None or not names or None in names:
         problems.add(
             where,
-            f"{name}: found {type(value).__name__} {abbreviate(value, 60)}, expected [start, end, "
+            f"{name}: found {describe(value, 60)}, expected [start, end, "
             "label] or a mapping with the integers start and end, and label; correct it, or fields "
             "or dialect in the recipe's options",
             "wrong-type",

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.documents import Document, raw_spans, to_span
 from pipeline.data.readers.json_values import check
 from pipeline.data.readers.offset_units import offset_in_characters
 from pipeline.data.readers.record_keys import RecordKeys, add_wrong_type, read_records
 from pipeline.data.readers.tables import Record
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.shared.offsets import OffsetUnit
 from pipeline.words import Word
 

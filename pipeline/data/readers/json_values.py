@@ -6,16 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.data.readers.base import Slice, Source, abbreviate, lines
-from pipeline.errors import Problems
-
-TYPE_NAMES: dict[type, str] = {
-    str: "text",
-    int: "an integer",
-    list: "a list",
-    dict: "a mapping",
-    bool: "true or false",
-}
+from pipeline.data.readers.base import Slice, Source, lines
+from pipeline.errors import KIND_NAMES, Problems, describe
 
 LONE_SURROGATE = "an escape \\ud8.. to \\udf.. is half of a character; the other half is missing"
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89abAB]")  # the first half of a character above U+FFFF
@@ -97,7 +89,7 @@ def check(
     if not isinstance(value, dict):
         problems.add(
             where,
-            f"found {type(value).__name__} {abbreviate(value, 40)}, expected a mapping",
+            f"found {describe(value)}, expected a mapping",
             "wrong-type",
             hides,
         )
@@ -117,8 +109,7 @@ def check(
             valid = False
             problems.add(
                 where,
-                f"{key}: found {type(value[key]).__name__} {abbreviate(value[key], 40)}, "
-                f"expected {TYPE_NAMES[kind]}",
+                f"{key}: found {describe(value[key])}, expected {KIND_NAMES[kind]}",
                 "not-an-integer" if kind is int else "wrong-type",
                 hides,
             )
@@ -156,7 +147,7 @@ def id_of(value: Mapping[str, Any], key: str, where: str, problems: Problems) ->
     else:
         problems.add(
             where,
-            f"{key}: found {type(id).__name__} {abbreviate(id, 40)}, expected text or an integer; "
+            f"{key}: found {describe(id)}, expected text or an integer; "
             "correct it, or remove it to number the rows",
             "wrong-type",
         )

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_values import check, id_of, objects
 from pipeline.data.readers.offset_units import offset_in_characters
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.offsets import OffsetUnit, text_mismatch_hint
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from pipeline.data.readers.base import Source, SourceLine, abbreviate, lines, split_columns
+from pipeline.data.readers.base import Source, SourceLine, lines, split_columns
 from pipeline.data.readers.tags import to_iob2
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.base.row import Row
 
 _NO_LINE = SourceLine("", "")

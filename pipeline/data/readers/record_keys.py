@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.class_names import class_names
 from pipeline.data.readers.documents import LABEL_KEYS
 from pipeline.data.readers.json_documents import is_document
 from pipeline.data.readers.json_values import add_missing_id, integer, value_at
 from pipeline.data.readers.tables import NESTED, Dialect, Record, features, format_of, records
-from pipeline.errors import Problems, did_you_mean
+from pipeline.errors import Problems, describe, did_you_mean
 
 RecordFormat = Literal["jsonl", "json", "parquet", "arrow"]
 _REMEDY = "correct it, or fields in the recipe's options"
@@ -103,8 +103,7 @@ def add_wrong_type(path: str, value: Any, expected: str, where: str, problems: P
     """Add the problem that the value of a key is not of the expected kind."""
     problems.add(
         where,
-        f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
-        f"{_REMEDY}",
+        f"{path}: found {describe(value)}, expected {expected}; {_REMEDY}",
         "wrong-type",
     )
 

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-from pipeline.data.readers.base import abbreviate
 from pipeline.data.readers.json_values import check, check_answers, integer
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.tasks.base.row import ValueKind
 
 
@@ -18,7 +17,7 @@ def convert_value(kind: ValueKind, value: Any, path: str, where: str, problems: 
     if result is None:
         problems.add(
             where,
-            f"{path}: found {type(value).__name__} {abbreviate(value, 40)}, expected {expected}; "
+            f"{path}: found {describe(value)}, expected {expected}; "
             f"correct it, or the recipe's fields{_reader_hint(kind, value)}",
             "not-an-integer" if kind == "integer" else "wrong-type",
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.cells import parse_list
 from pipeline.data.readers.class_names import add_class_names, class_names
 from pipeline.data.readers.json_documents import is_document
@@ -29,7 +29,7 @@ from pipeline.data.readers.tables import (
     records,
 )
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
-from pipeline.errors import Problems, did_you_mean
+from pipeline.errors import Problems, abbreviate, did_you_mean
 from pipeline.tasks.base.row import COMMON_KEYS, Row, RowKeys, ValueKind
 from pipeline.tasks.shared.offsets import OffsetUnit
 

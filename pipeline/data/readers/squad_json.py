@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.data.readers.base import READ_ERRORS, abbreviate, damaged_message, open_text
+from pipeline.data.readers.base import READ_ERRORS, damaged_message, open_text
 from pipeline.data.readers.json_stream import JsonStream, NotJsonError
 from pipeline.data.readers.json_values import check, check_answers, id_of
 from pipeline.data.readers.offset_units import convert_offsets
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.offsets import OffsetUnit
 
@@ -135,7 +135,7 @@ def _title(article: dict[str, Any], where: str, problems: Problems) -> dict[str,
         return {"title": str(title)}
     problems.add(
         where,
-        f"title: found {type(title).__name__} {abbreviate(title, 40)}, expected text; correct it, "
+        f"title: found {describe(title)}, expected text; correct it, "
         "or remove the title to split by context",
         "wrong-type",
         hides=True,
@@ -156,7 +156,7 @@ def _question(qa: Any, where: str, problems: Problems) -> Row | None:
     if not isinstance(impossible, bool | None):
         problems.add(
             where,
-            f"is_impossible: found {type(impossible).__name__} {abbreviate(impossible, 40)}, "
+            f"is_impossible: found {describe(impossible)}, "
             "expected true or false; write it without quotes",
             "wrong-type",
         )

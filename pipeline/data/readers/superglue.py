@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_values import check, objects
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate, describe
 from pipeline.tasks.base.row import Row
 
 Corpus = Literal["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
@@ -97,7 +97,7 @@ def _label(record: Record, labels: tuple[str, ...], where: str, problems: Proble
     name = str(value).lower() if isinstance(value, bool) else value
     if name in labels:
         return str(name)
-    cause = f"found {type(value).__name__} {value!r}" if "label" in record else "the key is missing"
+    cause = f"found {describe(value)}" if "label" in record else "the key is missing"
     problems.add(
         where,
         f"label: {cause}, expected {' or '.join(labels)}, or a number below {len(labels)}; "

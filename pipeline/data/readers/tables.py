@@ -16,7 +16,6 @@ from pipeline.data.readers.base import (
     COMPRESSIONS,
     READ_ERRORS,
     Source,
-    abbreviate,
     compression,
     damaged_message,
     foreign_content,
@@ -25,7 +24,7 @@ from pipeline.data.readers.base import (
 )
 from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
-from pipeline.errors import Problems, did_you_mean
+from pipeline.errors import Problems, abbreviate, did_you_mean
 
 _DELIMITERS = (";", "\t", "|", ",")
 Quote = Literal["auto", "double", "none"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_values import check, objects
-from pipeline.errors import Problems, did_you_mean
+from pipeline.errors import Problems, abbreviate, did_you_mean
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import is_text_list
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.data.readers.base import Source, abbreviate
+from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_documents import items
 from pipeline.data.readers.json_values import check, id_of
-from pipeline.errors import Problems
+from pipeline.errors import Problems, abbreviate
 from pipeline.tasks.base.row import Row
 
 _TURN = {"system_transcript": str, "transcript": str, "turn_label": list}

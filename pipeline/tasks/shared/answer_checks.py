@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from unicodedata import normalize
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
 
@@ -14,7 +14,7 @@ def check_answer_types(row: Row, problems: Problems) -> bool:
     if not isinstance(answers, list | tuple):
         problems.add(
             where,
-            f"answers: found {type(answers).__name__} {str(answers)[:40]!r}, expected a list of "
+            f"answers: found {describe(answers)}, expected a list of "
             "mappings with text and answer_start; use [] if the context has no answer",
             "missing-answers",
         )
@@ -28,7 +28,7 @@ def check_answer_types(row: Row, problems: Problems) -> bool:
         if not isinstance(text, str):
             problems.add(
                 where,
-                f"answers[{number}]: found {str(answer)[:60]!r}, expected a mapping with "
+                f"answers[{number}]: found {describe(answer, 60)}, expected a mapping with "
                 "text and the integer answer_start",
                 "missing-answers",
             )
@@ -40,8 +40,8 @@ def check_answer_types(row: Row, problems: Problems) -> bool:
             )
             problems.add(
                 where,
-                f"answers[{number}]: answer_start: found {type(start).__name__} "
-                f"{str(start)[:40]!r}, expected an integer; {remedy}",
+                f"answers[{number}]: answer_start: found {describe(start)}, "
+                f"expected an integer; {remedy}",
                 "not-an-integer",
             )
     return len(problems) == before

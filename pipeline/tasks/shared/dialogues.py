@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.metrics.dialogue_states import REQUEST, split_label
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import is_text_list
@@ -40,8 +40,7 @@ def check_dialogue(row: Row, labels: Sequence[Sequence[str]], problems: Problems
         if not is_text_list(texts):
             problems.add(
                 where,
-                f"{key}: found {type(texts).__name__} {str(texts)[:40]!r}, "
-                "expected a list of texts",
+                f"{key}: found {describe(texts)}, expected a list of texts",
                 "wrong-type",
             )
     if len(problems) > before:

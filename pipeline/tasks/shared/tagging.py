@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 from pipeline.metrics.spans import spans
 from pipeline.tasks.base.capabilities import (
     HasConfidence,
@@ -242,8 +242,7 @@ def check_tokens(row: Row, problems: Problems) -> bool:
         return True
     problems.add(
         row["where"],
-        f"tokens: found {type(tokens).__name__} {str(tokens)[:40]!r}, "
-        "expected a list of one word or more",
+        f"tokens: found {describe(tokens)}, expected a list of one word or more",
         "wrong-type",
     )
     return False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from unicodedata import is_normalized
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, describe
 
 # C0 and C1 control characters come from a wrong decoding, a PDF or a binary file. In a text, tabs
 # and line ends are allowed.
@@ -103,7 +103,7 @@ def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
     if not isinstance(value, str):
         problems.add(
             where,
-            f"{key}: found {type(value).__name__} {str(value)[:40]!r}, expected text",
+            f"{key}: found {describe(value)}, expected text",
             "wrong-type",
         )
         return False
@@ -133,8 +133,7 @@ def check_name(key: str, value: Any, where: str, problems: Problems) -> None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         problems.add(
             where,
-            f"{key}: found {type(value).__name__} {str(value)[:40]!r}, expected text or an "
-            "integer; correct it",
+            f"{key}: found {describe(value)}, expected text or an integer; correct it",
             "wrong-type",
         )
 

@@ -92,7 +92,7 @@ def test_a_bad_request_is_refused_before_the_events(server: Running) -> None:
     assert refusal(server, "stori", STORY) == (404, "no task 'stori'; did you mean 'story'?")
     assert refusal(server, "story", {"source": " "})[0] == 422
     assert refusal(server, "story", STORY | {"prompt": "no"})[1].startswith("rows[0]: prompt: no")
-    assert refusal(server, "story", 5)[1].startswith("rows[0]: found int")
+    assert refusal(server, "story", 5)[1].startswith("rows[0]: found an integer 5")
     metrics = server.client.get("/metrics").text
     assert 'deep_prompt_rows_total{status="error",task="story"} 2.0' in metrics
     assert server.state.num_streams == 0

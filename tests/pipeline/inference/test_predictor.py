@@ -424,7 +424,7 @@ BAD: list[tuple[Any, list[str]]] = [
     ),
     ({"task": "ner", "tokens": ["a\ud800"]}, ["rows[1]: ", "half a surrogate pair"]),
     ({"task": "ner", "tokens": ["a"], "id": "\udfff"}, ["rows[1]: ", "half a surrogate pair"]),
-    (["ner"], ["rows[1]: found list", "expected a mapping"]),
+    (["ner"], ["rows[1]: found a list", "expected a mapping"]),
     (UserError("f.jsonl:3: not valid JSON"), ["f.jsonl:3: not valid JSON"]),
 ]
 GOOD = {"task": "ner", "tokens": ["a"]}
@@ -447,16 +447,16 @@ def test_a_bad_row_is_reported_or_skipped(row: Any, parts: list[str], predictor:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rows": "Ada met Bo"}, "rows is str 'Ada met Bo'; give a list (or another iterable)"),
-        ({"rows": GOOD}, "rows is dict \"{'task': 'ner', 'tokens': ['a']}\"; give a list"),
-        ({"rows": None}, "rows is NoneType 'None'; give a list"),
-        ({"chunk": 0}, "chunk is int '0'; give a whole number above 0"),
-        ({"chunk": 2.0}, "chunk is float '2.0'; give a whole number above 0"),
-        ({"batch_tokens": -1}, "batch_tokens is int '-1'; give a whole number above 0"),
-        ({"batch_tokens": True}, "batch_tokens is bool 'True'; give a whole number above 0"),
-        ({"on_bad": "skipp"}, "on_bad is str 'skipp'; did you mean 'skip'?"),
-        ({"on_bad": None}, "on_bad is NoneType 'None'; use one of raise, skip"),
-        ({"problems": []}, "problems is list '[]'; give a function that takes a UserError"),
+        ({"rows": "Ada met Bo"}, "rows is 'Ada met Bo'; give a list (or another iterable)"),
+        ({"rows": GOOD}, "rows is {'task': 'ner', 'tokens': ['a']}; give a list"),
+        ({"rows": None}, "rows is None; give a list"),
+        ({"chunk": 0}, "chunk is 0; give a whole number above 0"),
+        ({"chunk": 2.0}, "chunk is 2.0; give a whole number above 0"),
+        ({"batch_tokens": -1}, "batch_tokens is -1; give a whole number above 0"),
+        ({"batch_tokens": True}, "batch_tokens is True; give a whole number above 0"),
+        ({"on_bad": "skipp"}, "on_bad is 'skipp'; did you mean 'skip'?"),
+        ({"on_bad": None}, "on_bad is None; use one of raise, skip"),
+        ({"problems": []}, "problems is []; give a function that takes a UserError"),
     ],
 )
 def test_wrong_arguments_of_predict_are_refused_at_once(
@@ -475,19 +475,19 @@ def test_wrong_arguments_of_predict_are_refused_at_once(
     [
         (
             {"artifacts": "models"},
-            "artifacts is str 'models'; give a list of folders, or a mapping",
+            "artifacts is 'models'; give a list of folders, or a mapping",
         ),
-        ({"artifacts": None}, "artifacts is NoneType 'None'; give a list of folders"),
-        ({"artifacts": [3]}, "artifacts[0] is int '3'; give the path of a folder"),
-        ({"artifacts": {"ner": None}}, "artifacts['ner'] is NoneType 'None'; give the path"),
-        ({"backbone": "folder:x"}, "backbone is str 'folder:x'; give pipeline.params.Backbone"),
-        ({"device": "gpu"}, "device is str 'gpu': Expected one of cpu, cuda"),
-        ({"device": "meta"}, "device is str 'meta': "),
-        ({"device": 1.5}, "device is float '1.5': "),
-        ({"dtype": "bfloat16"}, "dtype is str 'bfloat16'; give one of torch.float32, "),
-        ({"dtype": torch.int8}, "dtype is dtype 'torch.int8'; give one of torch.float32, "),
-        ({"max_length": "40"}, "max_length is str '40'; give a whole number"),
-        ({"stride": 4.0}, "stride is float '4.0'; give a whole number"),
+        ({"artifacts": None}, "artifacts is None; give a list of folders"),
+        ({"artifacts": [3]}, "artifacts[0] is 3; give the path of a folder"),
+        ({"artifacts": {"ner": None}}, "artifacts['ner'] is None; give the path"),
+        ({"backbone": "folder:x"}, "backbone is 'folder:x'; give pipeline.params.Backbone"),
+        ({"device": "gpu"}, "device is 'gpu': Expected one of cpu, cuda"),
+        ({"device": "meta"}, "device is 'meta': "),
+        ({"device": 1.5}, "device is 1.5: "),
+        ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; give one of torch.float32, "),
+        ({"dtype": torch.int8}, "dtype is torch.int8; give one of torch.float32, "),
+        ({"max_length": "40"}, "max_length is '40'; give a whole number"),
+        ({"stride": 4.0}, "stride is 4.0; give a whole number"),
     ],
 )
 def test_wrong_arguments_of_load_are_refused(

@@ -335,8 +335,8 @@ def test_threads_share_a_predictor(predictor: Predictor) -> None:
     [
         ({"text": ""}, "rows[1]: text is empty: ''; fill it in, or remove the row"),
         ({"text": " \n\u00a0"}, "rows[1]: text is empty"),
-        ({"text": 7}, "rows[1]: text: found int '7', expected text"),
-        ({"text": ["Ada"]}, "rows[1]: text: found list"),
+        ({"text": 7}, "rows[1]: text: found an integer 7, expected text"),
+        ({"text": ["Ada"]}, "rows[1]: text: found a list"),
         ({"text": "a\ud800"}, "rows[1]: text has half a surrogate pair"),
         ({"text": "Ada", "tokens": ["Ada"]}, "rows[1]: has text and tokens, which may differ"),
         ({"text": None}, "rows[1]: 'tokens' missing; rows of task 'ner' need tokens (or text)"),

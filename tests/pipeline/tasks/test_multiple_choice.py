@@ -231,7 +231,7 @@ def test_example_of_a_row_round_trips_through_its_record() -> None:
     [
         ({"answers": ["Di"]}, ["f:1: answers ['Di'] are not among the choices"]),
         ({"context": ""}, ["context is empty: ''"]),
-        ({"question": 4}, ["question: found int '4', expected text"]),
+        ({"question": 4}, ["question: found an integer 4, expected text"]),
         ({"choices": ["Bo"]}, ["choices: found ['Bo'], expected a list of texts, two or more"]),
         ({"choices": "Bo"}, ["choices: found Bo"]),
         ({"choices": ["Bo", " "]}, ["choices: found"]),
@@ -244,9 +244,9 @@ def test_example_of_a_row_round_trips_through_its_record() -> None:
         ({"starts": [0, -2]}, ["choice 'Cy' has start -2"]),
         ({"starts": 0}, ["starts: found 0, expected an integer for each"]),
         ({"starts": False}, ["starts: found False, expected an integer for each"]),
-        ({"answers": [0]}, ["answers: found list '[0]', expected a list of texts"]),
-        ({"answers": "Bo"}, ["answers: found str 'Bo', expected a list of texts"]),
-        ({"answers": None}, ["answers: found NoneType 'None', expected a list of texts"]),
+        ({"answers": [0]}, ["answers: found a list [0], expected a list of texts"]),
+        ({"answers": "Bo"}, ["answers: found text 'Bo', expected a list of texts"]),
+        ({"answers": None}, ["answers: found nothing, expected a list of texts"]),
     ],
 )
 def test_invalid_row_is_reported(row: dict[str, Any], parts: list[str]) -> None:

@@ -202,10 +202,10 @@ def test_split_group_ignores_spacing_and_case() -> None:
             ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"],
         ),
         ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
-        ({"text": 3, "label": "no"}, ["text: found int '3', expected text"]),
+        ({"text": 3, "label": "no"}, ["text: found an integer 3, expected text"]),
         (
             {"text": "a", "text_pair": ["b"], "label": "no"},
-            ["text_pair: found list", "expected text"],
+            ["text_pair: found a list", "expected text"],
         ),
         (
             {"text": "a", "spans": "b", "label": "no"},
@@ -227,12 +227,15 @@ def test_split_group_ignores_spacing_and_case() -> None:
             {"text": "abc", "spans": [{"segment": 0, "start": 0, "end": 1}] * 3, "label": "no"},
             ["at most two"],
         ),
-        ({"text": "a", "text_pair": 0, "label": "no"}, ["text_pair: found int '0', expected text"]),
-        ({"text": "a", "text_pair": False, "label": "no"}, ["text_pair: found bool 'False'"]),
+        (
+            {"text": "a", "text_pair": 0, "label": "no"},
+            ["text_pair: found an integer 0, expected text"],
+        ),
+        ({"text": "a", "text_pair": False, "label": "no"}, ["text_pair: found false"]),
         ({"text": "a", "spans": 0, "label": "no"}, ["spans: found '0', expected a list"]),
         ({"text": "a", "spans": "", "label": "no"}, ["spans: found '', expected a list"]),
-        ({"text": "a", "question": False, "label": "no"}, ["question: found bool 'False'"]),
-        ({"text": "a", "question": 0.5, "label": "no"}, ["question: found float '0.5'"]),
+        ({"text": "a", "question": False, "label": "no"}, ["question: found false"]),
+        ({"text": "a", "question": 0.5, "label": "no"}, ["question: found a number 0.5"]),
         ({"text": "a", "label": "2"}, ["'2' is not in", "name class numbers with names in"]),
     ],
 )

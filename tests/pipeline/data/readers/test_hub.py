@@ -94,12 +94,13 @@ def test_invalid_records_are_reported_and_skipped(folder: Path) -> None:
     result, problems = rows(folder, "superglue", Options("rte"))
     assert [row["where"].split(":")[-1] for row in result] == ["1"]
     assert [problem.split(";")[0] for problem in problems] == [
-        "train:0: label: found int -1, expected entailment or not_entailment, or a number below 2"
+        "train:0: label: found an integer -1, expected entailment or not_entailment, or a number "
+        "below 2"
     ]
     write(folder, [RECORDS["cb"]])
     result, problems = rows(folder, "superglue", Options("cb"), fields={"hypothesis": "idx"})
     assert result == []
-    assert problems[0].startswith("train:0: hypothesis: found int '0', expected text")
+    assert problems[0].startswith("train:0: hypothesis: found an integer 0, expected text")
 
 
 def test_fields_rename_columns(folder: Path) -> None:
@@ -124,8 +125,7 @@ def test_reader_of_records_reads_any_data_set(folder: Path) -> None:
         {"where": f"hub:{folder}@00000000:train:0", "text": "Good.", "label": "positive"}
     ]
     assert problems == [
-        "train:1: sentence: found NoneType 'None', expected text; "
-        "correct it, or the recipe's fields"
+        "train:1: sentence: found nothing, expected text; correct it, or the recipe's fields"
     ]
 
 

@@ -79,8 +79,8 @@ def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
             "quotes; download the file again",
         ),
         ("{}", "corpus: key 'data' is missing; found none"),
-        ("[1]", "corpus: found list '[1]', expected a mapping"),
-        ('{"data": 3, "n": 1}', "corpus: data: found int '3', expected a list"),
+        ("[1]", "corpus: found a list [1], expected a mapping"),
+        ('{"data": 3, "n": 1}', "corpus: data: found an integer 3, expected a list"),
         ('{"data": [{}, 1]}', "corpus:1: data[0]: key 'paragraphs' is missing"),
         (
             squad({"id": "7"}),
@@ -99,7 +99,7 @@ def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
         (
             squad(qa(answers=[{"text": "cat", "answer_start": "2"}])),
             "corpus:1: data[0].paragraphs[0].qas[0] (1): answers[0]: "
-            "answer_start: found str '2', expected an integer",
+            "answer_start: found text '2', expected an integer",
         ),
         (
             '{"data": [{"paragraphs": [{"context": "\\ud83d", "qas": []}]}]}',
@@ -128,7 +128,7 @@ def test_ids_are_text_or_integers_and_may_be_missing(tmp_path: Path) -> None:
     assert [problem.split("; ")[0] for problem in problems] == [
         f"corpus:1: data[0].paragraphs[0].qas[{number}]: id: found {found}, "
         "expected text or an integer"
-        for number, found in ((4, "bool 'True'"), (5, "list '[1]'"))
+        for number, found in ((4, "true"), (5, "a list [1]"))
     ]
     text = lines(mrqa(qid=7), mrqa(qid=None))
     rows, problems = read("mrqa_jsonl", text, tmp_path)
@@ -148,7 +148,7 @@ def test_title_is_what_it_is(tmp_path: Path, title: object, titles: list[object]
     assert [row.get("title") for row in rows] == titles
     assert bool(problems) == (not titles)
     if problems:
-        assert "title: found bool 'False', expected text; correct it" in problems[0]
+        assert "title: found false, expected text; correct it" in problems[0]
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_title_is_what_it_is(tmp_path: Path, title: object, titles: list[object]
         (None, True, ""),
         (False, True, ""),
         (True, False, ""),
-        ("False", True, "is_impossible: found str 'False', expected true or false; write it"),
-        ("", False, "is_impossible: found str '', expected true or false"),
-        (0, True, "is_impossible: found int '0', expected true or false"),
+        ("False", True, "is_impossible: found text 'False', expected true or false; write it"),
+        ("", False, "is_impossible: found text '', expected true or false"),
+        (0, True, "is_impossible: found an integer 0, expected true or false"),
     ],
 )
 def test_flag_is_checked_by_type(tmp_path: Path, flag: object, answers: bool, message: str) -> None:
@@ -395,7 +395,7 @@ def test_mrqa_has_each_span_of_an_answer_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (lines(mrqa(), context=3), "2: context: found int '3', expected text"),
+        (lines(mrqa(), context=3), "2: context: found an integer 3, expected text"),
         (
             lines({"qid": "1", "question": "q"}),
             "2: qas[0]: key 'detected_answers' is missing; found qid, question",

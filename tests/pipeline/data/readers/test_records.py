@@ -145,7 +145,7 @@ def test_rows_have_the_keys_of_the_options(tmp_path: Path) -> None:
             "corpus:1: not valid JSON at column 2: Expecting property name enclosed in double "
             "quotes; write each line as one JSON",
         ),
-        ("[]", "corpus:1: found list '[]', expected a mapping"),
+        ("[]", "corpus:1: found a list [], expected a mapping"),
         (
             "{}",
             "corpus:1: key 'text' is missing; found none: "
@@ -157,20 +157,20 @@ def test_rows_have_the_keys_of_the_options(tmp_path: Path) -> None:
         ),
         (
             '{"text": 5, "label": 1}',
-            "corpus:1: text: found int '5', expected text; correct it, or the recipe's fields",
+            "corpus:1: text: found an integer 5, expected text; correct it, or the recipe's fields",
         ),
         (
             '{"text": "a", "label": 0.5}',
-            "corpus:1: label: found float '0.5', expected text, an integer, or true or false; "
+            "corpus:1: label: found a number 0.5, expected text, an integer, or true or false; "
             "correct",
         ),
         (
             '{"text": "a", "label": null}',
-            "corpus:1: label: found NoneType 'None', expected text, an integer, or true or false",
+            "corpus:1: label: found nothing, expected text, an integer, or true or false",
         ),
         (
             '{"text": "a", "label": ["x"]}',
-            "corpus:1: label: found list \"['x']\", expected text, an integer, or true or false",
+            "corpus:1: label: found a list ['x'], expected text, an integer, or true or false",
         ),
     ],
 )
@@ -186,18 +186,18 @@ def test_invalid_lines_are_reported(tmp_path: Path, line: str, message: str) -> 
         (
             "spans",
             [{"segment": 0, "end": 1}],
-            "spans: found list \"[{'segment': 0, 'end': 1}]\", expected a list of mappings, each "
+            "spans: found a list [{'segment': 0, 'end': 1}], expected a list of mappings, each "
             "with the integers segment, start and end; correct it",
         ),
-        ("spans", [{"segment": 0, "start": "1", "end": 2}], "spans: found list"),
-        ("spans", [{"segment": 0, "start": 1, "end": True}], "spans: found list"),
-        ("spans", [3], "spans: found list '[3]', expected a list of mappings"),
-        ("choices", "ab", "choices: found str 'ab', expected a list of texts; correct it"),
-        ("choices", ["a", 2], "choices: found list \"['a', 2]\", expected a list of texts"),
-        ("starts", [0, "1"], "starts: found list \"[0, '1']\", expected a list of integers"),
-        ("starts", [False], "starts: found list '[False]', expected a list of integers"),
-        ("question", None, "question: found NoneType 'None', expected text or an integer"),
-        ("context", {"text": "a"}, "context: found dict \"{'text': 'a'}\", expected text"),
+        ("spans", [{"segment": 0, "start": "1", "end": 2}], "spans: found a list"),
+        ("spans", [{"segment": 0, "start": 1, "end": True}], "spans: found a list"),
+        ("spans", [3], "spans: found a list [3], expected a list of mappings"),
+        ("choices", "ab", "choices: found text 'ab', expected a list of texts; correct it"),
+        ("choices", ["a", 2], "choices: found a list ['a', 2], expected a list of texts"),
+        ("starts", [0, "1"], "starts: found a list [0, '1'], expected a list of integers"),
+        ("starts", [False], "starts: found a list [False], expected a list of integers"),
+        ("question", None, "question: found nothing, expected text or an integer"),
+        ("context", {"text": "a"}, "context: found a mapping {'text': 'a'}, expected text"),
     ],
 )
 def test_values_of_a_wrong_kind_are_reported(
@@ -235,7 +235,7 @@ def test_all_problems_are_reported_and_valid_lines_kept(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"fields": {"text": 3}}, "r: fields.text: found an integer 3, expected text"),
-        ({"names": {"1": True}}, "r: names.1: found true/false True, expected text"),
+        ({"names": {"1": True}}, "r: names.1: found true, expected text"),
     ],
 )
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -321,18 +321,18 @@ def test_single_answer_is_in_two_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"answers": "cat"}, "answers: found str 'cat', expected a list"),
+        ({"answers": "cat"}, "answers: found text 'cat', expected a list"),
         (
             {"answers": [{"text": "cat", "start": 2}]},
             "answers[0]: key 'answer_start' is missing; found text, start",
         ),
         (
             {"answers": [{"text": "cat", "answer_start": True}]},
-            "answers[0]: answer_start: found bool 'True', expected an integer",
+            "answers[0]: answer_start: found true, expected an integer",
         ),
         (
             {"answers": [{"text": "cat", "answer_start": "2"}]},
-            "answers[0]: answer_start: found str '2', expected an integer",
+            "answers[0]: answer_start: found text '2', expected an integer",
         ),
         (
             {"answers": {"text": ["cat"], "answer_start": []}},
@@ -354,10 +354,10 @@ def test_invalid_answers_are_reported(
     ("line", "message"),
     [
         ({"a": "cat", "s": None}, "answer 'cat' has no answer_start; correct it"),
-        ({"a": "cat", "s": "2"}, "s: found str '2', expected an integer; correct it"),
-        ({"a": 7, "s": 2}, "a: found int '7', expected text; correct it"),
-        ({"a": 0, "s": 2}, "a: found int '0', expected text; correct it"),
-        ({"a": False, "s": None}, "a: found bool 'False', expected text; correct it"),
+        ({"a": "cat", "s": "2"}, "s: found text '2', expected an integer; correct it"),
+        ({"a": 7, "s": 2}, "a: found an integer 7, expected text; correct it"),
+        ({"a": 0, "s": 2}, "a: found an integer 0, expected text; correct it"),
+        ({"a": False, "s": None}, "a: found false, expected text; correct it"),
     ],
 )
 def test_invalid_single_answer_is_reported(
@@ -434,9 +434,9 @@ def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
     )
     assert rows == []
     assert [problem.split("; ")[0] for problem in problems] == [
-        "a.csv:2: tokens: found str 'Ada ran', expected a list of texts",
-        "a.csv:2: tags: found str 'B-PER', expected a list of texts or integers",
-        "a.csv:2: predicate: found str '1.5', expected an integer",
+        "a.csv:2: tokens: found text 'Ada ran', expected a list of texts",
+        "a.csv:2: tags: found text 'B-PER', expected a list of texts or integers",
+        "a.csv:2: predicate: found text '1.5', expected an integer",
     ]
 
 
@@ -579,8 +579,7 @@ def test_invalid_parquet_is_reported(tmp_path: Path) -> None:
     rows, problems = read(whole, tmp_path, name="a.parquet")
     assert (len(rows), len(problems)) == (500, 21)
     assert problems[0].startswith(
-        "a.parquet: row 2: label: found NoneType 'None', "
-        "expected text, an integer, or true or false"
+        "a.parquet: row 2: label: found nothing, expected text, an integer, or true or false"
     )
     rows, problems = read(whole, tmp_path, {"fields": {"text": "txt"}}, "a.parquet")
     assert problems == [
@@ -652,7 +651,7 @@ def test_one_json_value_is_read_as_records(
     rows, problems = read(compress(text.encode(), extension), tmp_path, name=name)
     assert [(row["text"], row["label"]) for row in rows] == [("a", "1"), ("b", "2")]
     assert len(problems) == 1
-    assert "found int '5', expected a mapping" in problems[0]
+    assert "found an integer 5, expected a mapping" in problems[0]
     lines = text.split("\n")
     for row in rows if indent else []:
         number = int(row["where"].removeprefix(f"{name}:"))
@@ -897,7 +896,7 @@ def test_null_id_is_a_warning_and_null_title_is_none(tmp_path: Path) -> None:
         {"id": "0", "title": "0", "text": "", "label": "false"},
     ]
     assert problems.counts == {"missing-id": 1, "wrong-type": 1}
-    assert "id: found bool 'False', expected text or an integer" in problems.kept[-1].message
+    assert "id: found false, expected text or an integer" in problems.kept[-1].message
     rows, found = read("id,text,label\n,a,1\n", tmp_path, {"fields": {"id": None}}, "a.csv")
     assert (without_where(rows), found) == ([{}], [])
 

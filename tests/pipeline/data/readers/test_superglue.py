@@ -258,19 +258,19 @@ def test_label_is_a_number_a_boolean_or_a_name(corpus: Corpus, value: object, na
         (
             "rte",
             -1,
-            "label: found int -1, expected entailment or not_entailment, or a number below 2; "
-            "the official test set has no labels: test on the validation set",
+            "label: found an integer -1, expected entailment or not_entailment, or a number "
+            "below 2; the official test set has no labels: test on the validation set",
         ),
-        ("rte", True, "label: found bool True, expected entailment or not_entailment"),
+        ("rte", True, "label: found true, expected entailment or not_entailment"),
         (
             "cb",
             3,
-            "label: found int 3, expected entailment or contradiction or neutral, "
+            "label: found an integer 3, expected entailment or contradiction or neutral, "
             "or a number below 3",
         ),
-        ("wic", "no", "label: found str 'no', expected false or true"),
-        ("wsc", None, "label: found NoneType None, expected false or true"),
-        ("copa", 2, "label: found int 2, expected choice1 or choice2"),
+        ("wic", "no", "label: found text 'no', expected false or true"),
+        ("wsc", None, "label: found nothing, expected false or true"),
+        ("copa", 2, "label: found an integer 2, expected choice1 or choice2"),
     ],
 )
 def test_unknown_labels_are_reported(
@@ -302,7 +302,7 @@ def wsc(**changes: object) -> dict[str, Any]:
     ("corpus", "line", "message"),
     [
         ("boolq", "{", "1: not valid JSON at column 2: Expecting property name"),
-        ("boolq", [1], "1: found list '[1]', expected a mapping"),
+        ("boolq", [1], "1: found a list [1], expected a mapping"),
         (
             "boolq",
             without("boolq", "label"),
@@ -316,7 +316,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "cb",
             LINES["cb"] | {"hypothesis": None},
-            "1: hypothesis: found NoneType 'None', expected text",
+            "1: hypothesis: found nothing, expected text",
         ),
         (
             "copa",
@@ -331,7 +331,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "multirc",
             multirc(questions="none"),
-            "1: passage: questions: found str 'none', expected a list",
+            "1: passage: questions: found text 'none', expected a list",
         ),
         (
             "multirc",
@@ -341,7 +341,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "multirc",
             multirc(questions=[{"idx": 0, "question": "q", "answers": [{"text": 5}]}]),
-            "1: passage.questions[0].answers[0]: text: found int '5', expected text",
+            "1: passage.questions[0].answers[0]: text: found an integer 5, expected text",
         ),
         (
             "multirc",
@@ -372,7 +372,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "record",
             LINES["record"] | {"qas": [{"query": "q", "answers": ["Rome"]}]},
-            "1: qas[0].answers[0]: found str 'Rome', expec",
+            "1: qas[0].answers[0]: found text 'Rome', expec",
         ),
         (
             "wic",
@@ -381,7 +381,7 @@ def wsc(**changes: object) -> dict[str, Any]:
             "home.'; correct them",
         ),
         ("wic", LINES["wic"] | {"start2": -1}, "1: start2, end2: -1, 7 is not a span of sentence2"),
-        ("wic", LINES["wic"] | {"start2": "4"}, "1: start2: found str '4', expected an integer"),
+        ("wic", LINES["wic"] | {"start2": "4"}, "1: start2: found text '4', expected an integer"),
         ("wsc", without("wsc", "target"), "1: key 'target' is missing; found text, idx, label"),
         (
             "wsc",
@@ -394,7 +394,7 @@ def wsc(**changes: object) -> dict[str, Any]:
         (
             "wsc",
             wsc(span1_index=None),
-            "1: span1_index: found NoneType 'None', expected an integer",
+            "1: span1_index: found nothing, expected an integer",
         ),
     ],
 )
@@ -421,7 +421,7 @@ def test_invalid_records_are_reported() -> None:
         "correct start or text",
         "hub:7: entity_spans: entity 'Bob' has the start -1, but the passage has 'Ada' there; "
         "correct start or text",
-        "hub:8: entity_spans: found list \"['Ada']\", expected a mapping",
+        "hub:8: entity_spans: found a list ['Ada'], expected a mapping",
         "hub:9: idx: key 'question' is missing; found paragraph; add it, or correct its name",
     ]
 

@@ -72,10 +72,10 @@ def test_spert_and_gliner(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"tokens": None}, "tokens: found NoneType 'None', expected a list of texts"),
-        ({"tokens": ["a", 1]}, "tokens: found list"),
-        ({"entities": "x"}, "entities: found str 'x', expected a list of spans"),
-        ({"entities": [{"start": 0, "end": 1}]}, "spans[0]: found dict"),
+        ({"tokens": None}, "tokens: found nothing, expected a list of texts"),
+        ({"tokens": ["a", 1]}, "tokens: found a list"),
+        ({"entities": "x"}, "entities: found text 'x', expected a list of spans"),
+        ({"entities": [{"start": 0, "end": 1}]}, "spans[0]: found a mapping"),
         (
             {"entities": [[3, 5, "X"]]},
             "at 3 to 5 is not a span of the 4 tokens; correct it, or end",
