@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, TextIO, get_args
 
 Severity = Literal["error", "allowed", "warning"]
 EXAMPLES_PER_KIND = 3  # problems of each kind to keep, even beyond the limit of a report
-UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves U+FFFD in a row
+UNDECODABLE = "undecodable-bytes"  # the kind of problem that leaves UNDECODED in a row
+UNDECODED = "\ufdd0"  # in place of bytes that are not UTF-8; unlike U+FFFD, no text has it
 
 WARNINGS = frozenset(
     {
@@ -89,6 +90,11 @@ def listed(names: Iterable[str], limit: int) -> str:
     names = list(names)
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 KIND_NAMES: dict[Any, str] = {

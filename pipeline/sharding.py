@@ -85,13 +85,13 @@ def in_this_process(shards: Sequence[Shard], into: Path) -> None:
 def finish(shards: Sequence[Shard], into: Path, run: Executor = in_this_process) -> list[Any]:
     """Make the missing shards in `into` with `run`; returns the results of all shards, in order.
 
-    Other shards in `into` are removed. Raises UserError if a shard is still missing or damaged
-    afterwards.
+    Other shards in `into` are removed. No shard may have the result None. Raises UserError if a
+    shard is still missing or damaged afterwards.
     """
     into.mkdir(parents=True, exist_ok=True)
     keys = {shard.key for shard in shards}
     for path in into.iterdir():
-        if path.name not in keys:
+        if path.is_dir() and path.name not in keys:
             shutil.rmtree(path)
     results = {shard.key: shard.result(into) for shard in shards}
     missing = [shard for shard in shards if results[shard.key] is None]

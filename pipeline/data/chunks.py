@@ -24,7 +24,7 @@ from pipeline.data.readers.base import (
     open_lines,
 )
 from pipeline.data.recipe import Recipe
-from pipeline.errors import UNDECODABLE, Problems
+from pipeline.errors import UNDECODABLE, UNDECODED, Problems
 from pipeline.files import sha256
 from pipeline.tasks import task_named
 from pipeline.tasks.base.row import SPLITS, Row
@@ -60,6 +60,11 @@ class Chunk:
     stop: int | None = None
     first_line: int = 1
     digest: str = ""
+
+    def size(self, folder: Path) -> int:
+        """The number of bytes, before decompression."""
+        stop = (folder / self.name).stat().st_size if self.stop is None else self.stop
+        return stop - self.start
 
 
 def split_into_chunks(recipe: Recipe, folder: Path | None) -> list[Chunk]:
@@ -160,7 +165,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
             rejected = problems.rejected
             if example is None:
                 dropped += 1
-            elif not (problems.counts[UNDECODABLE] and "\ufffd" in str(row)):  # counted as dropped
+            elif not (problems.counts[UNDECODABLE] and _has_undecoded(row)):  # counted as dropped
                 split = chunk.split
                 if split == "train":
                     group = recipe.split_group(row)
@@ -199,6 +204,11 @@ def _rows(
     path = Path(chunk.name)
     source = path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
     return reader.read(source, recipe.options, problems)
+
+
+def _has_undecoded(row: Row) -> bool:
+    """Whether a text of the row had bytes that are not UTF-8."""
+    return UNDECODED in json.dumps(row, ensure_ascii=False, default=str)
 
 
 class _Tally:

@@ -176,16 +176,18 @@ def _split_statistics(
         if tokenizer is None or checks is None or not sample:
             continue
         unlimited = task.featurize(sample, 0, tokenizer, classes, UNLIMITED_LENGTH, 0, Counter())
-        lengths = [len(feature.input_ids) for feature in unlimited]
+        lengths: list[list[int]] = [[] for _ in sample]  # one per turn, or per reference
+        for feature in unlimited:
+            lengths[feature.example].append(len(feature.input_ids))
         windows: list[list[Feature]] = [[] for _ in sample]
         for feature in task.featurize(
             sample, 0, tokenizer, classes, max_length, stride, truncations
         ):
             windows[feature.example].append(feature)
         checks.add(sample, windows)
-        num_subwords += lengths
+        num_subwords += map(sum, lengths)
         num_windows += map(len, windows)
-        for example, length in zip(sample, lengths, strict=True):
+        for example, length in zip(sample, map(max, lengths), strict=True):
             task.check_window(
                 example, tokenizer, max_length, f"{split}: row {example.id}", problems
             )

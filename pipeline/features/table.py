@@ -31,7 +31,7 @@ ROWS_PER_CHUNK = 2048  # row i of a shard is in chunk i // ROWS_PER_CHUNK
 LIST_COLUMNS = {
     "input_ids": pa.int32(),
     "token_types": pa.int8(),
-    "positions": pa.int16(),
+    "positions": pa.int32(),
     "labels": pa.int32(),  # may be ids of a vocabulary
     "begins": pa.int32(),
     "ends": pa.int32(),

@@ -1,5 +1,6 @@
 """Code shared by all readers: the files of each split, decompression, lines and blocks of text."""
 
+import codecs
 import gzip
 import io
 import lzma
@@ -14,7 +15,7 @@ from typing import BinaryIO, NamedTuple, cast
 import pyarrow as pa
 
 from pipeline.data.readers.saved_datasets import data_files
-from pipeline.errors import UNDECODABLE, Problems, abbreviate
+from pipeline.errors import UNDECODABLE, UNDECODED, Problems, abbreviate
 from pipeline.tasks.base.row import SPLITS
 
 DOCUMENT_BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
@@ -205,6 +206,10 @@ Source = Path | Slice
 """The input of a reader: a whole file, or a slice of it if its format can be split."""
 
 
+_MARK = "deep-prompt-mark"
+codecs.register_error(_MARK, lambda error: (UNDECODED, cast(UnicodeDecodeError, error).end))
+
+
 class SourceLine(NamedTuple):
     """A line without its line ending, and its position "file:line" (counted from 1)."""
 
@@ -216,7 +221,7 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
     r"""The lines of a UTF-8 file, with or without a byte order mark.
 
     Only \n and \r\n end a line; U+0085 and U+2028 are text. Each line with bytes that are not UTF-8
-    adds a problem; these bytes become U+FFFD so that the rest of the file can be checked. A byte
+    adds a problem; they become UNDECODED so that the rest of the file can be checked. A byte
     order mark at the start of a later line is removed, and adds a warning. With `keep_ends`, lines
     keep their line endings.
     """
@@ -231,7 +236,7 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
                     text = raw.decode(encoding)
                 except UnicodeDecodeError as error:
                     problems.add(where, not_utf8_message(error), UNDECODABLE)
-                    text = raw.decode(encoding, errors="replace")
+                    text = raw.decode(encoding, errors=_MARK)
                 if text.startswith(BYTE_ORDER_MARK):
                     problems.add(
                         where,

@@ -32,7 +32,7 @@ _OTHER_KINDS = ("R", "E", "A", "M", "N", "#", "*")
 
 def text_file(path: Path) -> Path:
     """The file of the text of an annotation file; the same compression is expected."""
-    return path.with_name(path.name.replace(".ann", ".txt"))
+    return path.with_name(re.sub(r"\.ann(\.\w+)?$", r".txt\1", path.name))
 
 
 def documents(

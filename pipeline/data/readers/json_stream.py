@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pipeline.data.readers.base import not_utf8_message
-from pipeline.data.readers.json_values import LONE_SURROGATE, has_lone_surrogate
+from pipeline.data.readers.json_values import (
+    LONE_SURROGATE,
+    RepeatedKeyError,
+    has_lone_surrogate,
+    unique_keys,
+)
 from pipeline.errors import UNDECODABLE
 
 BUFFER_BYTES = 1 << 16
@@ -26,7 +31,7 @@ class JsonStream:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=unique_keys).raw_decode
         self._num_bytes = 0  # read so far
         self._text, self._at = "", 0  # the buffer, and the position of the next character in it
         self._line, self._column = 1, 1  # of the first character in the buffer
@@ -60,6 +65,8 @@ class JsonStream:
                 if (near_end or error.msg.startswith("Unterminated")) and self._read_more():
                     continue
                 raise self._error(error.pos, error.msg) from None
+            except RepeatedKeyError as error:
+                raise self._repeated_key(self._at, error) from None
             except (ValueError, RecursionError) as error:
                 raise self._error(self._at, str(error)) from None
             rest = self._text[end : end + 3]
@@ -84,14 +91,17 @@ class JsonStream:
     def members(self) -> Iterator[str]:
         """Iterate over a mapping: each key. Read its value before the next key."""
         self._take("{")
-        first = True
+        keys = set[str]()
         while self.peek() != "}":
-            if not first:
+            if keys:
                 self._take(",")
-            first = False
             if self.peek() != '"':
                 raise self._error(self._at, "Expecting property name enclosed in double quotes")
+            start = self._at
             key = self.value()
+            if key in keys:
+                raise self._repeated_key(start, RepeatedKeyError(key))
+            keys.add(key)
             self._take(":")
             yield key
         self._take("}")
@@ -135,3 +145,7 @@ class JsonStream:
         return NotJsonError(
             line, f"not valid JSON at column {column}: {message}; download the file again"
         )
+
+    def _repeated_key(self, index: int, error: RepeatedKeyError) -> NotJsonError:
+        line, column = self._position(index)
+        return NotJsonError(line, f"column {column}: {error}")

@@ -20,7 +20,7 @@ def decode(text: str) -> Any:
         value = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON at column {error.colno}: {error.msg}") from None
-    except _RepeatedKeyError:
+    except RepeatedKeyError:
         raise
     except (ValueError, RecursionError) as error:  # too many digits, or lists nested too deep
         raise ValueError(f"cannot be read as JSON: {error}") from None
@@ -29,8 +29,11 @@ def decode(text: str) -> Any:
     return value
 
 
-class _RepeatedKeyError(ValueError):
+class RepeatedKeyError(ValueError):
     """A mapping has a key twice, of which `json` would keep the last value."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"key {key!r} occurs twice in a mapping; remove one of them")
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         ((repeated, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise _RepeatedKeyError(f"key {repeated!r} occurs twice in a mapping; remove one of them")
+        raise RepeatedKeyError(repeated)
     return result
 
 

@@ -105,6 +105,7 @@ def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recipe(folder, "text_generation", "{source: text, references: label}")
+    add_rows(folder, "train", {"text": "the text", "label": ["text", "the train text"]})
     make_encoder_decoder(folder / "bart", ["the train text number"], "bart")
     arguments = ("--backbone", f"folder:{folder}/bart", "--max-length", 48, "--stride", 2)
     arguments = (*arguments, "--max-answer-length", 16)

@@ -326,12 +326,13 @@ def test_problems_that_hide_rows_are_refused(text: str, message: str, tmp_path: 
 
 def test_rows_with_undecodable_bytes_are_dropped(ner: Path, tmp_path: Path) -> None:
     (ner / "train.conll").write_bytes(
-        sentences(50).encode() + b"caf\xe9 B-PER\n\n" + sentences(50, "m").encode()
+        sentences(50).encode()
+        + b"caf\xe9 B-PER\n\n"
+        + "a\ufffdb B-PER\n\n".encode()  # a valid row
+        + sentences(50, "m").encode()
     )
     summary, _ = prepare(replace(NER, on_problem="drop", max_dropped="1%"), ner, tmp_path / "out")
-    assert (summary["rows"]["train"], summary["dropped"]) == (100, 1)
-    assert not [
-        example
-        for example in examples_of(NER, tmp_path / "out")
-        if "\ufffd" in "".join(example.tokens)
-    ]
+    assert (summary["rows"]["train"], summary["dropped"]) == (101, 1)
+    texts = ["".join(example.tokens) for example in examples_of(NER, tmp_path / "out")]
+    assert "a\ufffdb" in texts
+    assert not [text for text in texts if "caf" in text]

@@ -558,6 +558,9 @@ def test_brat_needs_the_text_beside_the_annotation(tmp_path: Path) -> None:
     resolved = reader.for_task(parse(reader.options, options, "r"), row_keys)
     assert reader.companion_files(tmp_path / "b.ann", resolved) == [tmp_path / "b.txt"]
     assert reader.chunk_boundary(tmp_path / "b.ann", resolved) is None
+    (tmp_path / "doc.annotated.txt.gz").touch()
+    companions = reader.companion_files(tmp_path / "doc.annotated.ann.gz", resolved)
+    assert companions == [tmp_path / "doc.annotated.txt.gz"]
 
 
 def test_spacy_without_annotation_groups_or_library(

@@ -111,6 +111,11 @@ def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
             "corpus:1: not valid JSON at column 17: Exceeds the limit",
         ),
         ("", "corpus:1: not valid JSON at column 1: Expecting value"),
+        ('{"data": [],\n "data": []}', "corpus:2: column 2: key 'data' occurs twice in a mapping"),
+        (
+            '{"data": [{"paragraphs": [], "title": "a", "title": "b"}]}',
+            "corpus:1: column 44: key 'title' occurs twice in a mapping",
+        ),
     ],
 )
 def test_invalid_squad_is_reported(tmp_path: Path, text: str, message: str) -> None:

@@ -452,6 +452,12 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     rows, problems = read('{"text": "a", "label": "b", "text": "c"}\n', tmp_path)
     assert rows == []
     assert "key 'text' occurs twice in a mapping; remove one of them" in problems[0]
+    text = '[\n{"text": "a", "label": "b"},\n {"text": "a", "label": "b", "text": "c"}]'
+    rows, problems = read(text, tmp_path, name="corpus.json")
+    assert len(rows) == 1
+    assert problems == [
+        "corpus.json:3: column 2: key 'text' occurs twice in a mapping; remove one of them"
+    ]
 
 
 @pytest.mark.parametrize(
