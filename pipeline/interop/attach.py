@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.model.attention import ATTENTION, PromptArguments, call_with
 from pipeline.model.backbone import Backbone
 from pipeline.model.layers import checkpoint_layers
-from pipeline.model.prompt import DeepPrompt, initial_key_values
+from pipeline.model.prompt import DeepPrompt, normal_key_values
 from pipeline.pretrained.families import Family
 
 
@@ -77,8 +77,7 @@ def attach(
             module.config._attn_implementation = ATTENTION
     backbone = Backbone(body)
     if input_ids is None:
-        shape = backbone.prompt_shape(num_virtual_tokens)
-        key_values = initial_key_values("normal", torch.empty(shape), seed)
+        key_values = normal_key_values(backbone.prompt_shape(num_virtual_tokens), seed)
     else:
         ones, zeros = torch.ones_like(input_ids), torch.zeros_like(input_ids)
         key_values = backbone.text_key_values(input_ids, ones, zeros, num_virtual_tokens)

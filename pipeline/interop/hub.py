@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
 from pipeline.artifacts.config import load_config
 from pipeline.artifacts.location import FILES
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 
 COMMIT_MESSAGE = "Upload a deep-prompt artifact"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,7 +61,7 @@ def upload(
         uploaded = api.create_commit(repo, operations, commit_message=commit_message)
     except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
         raise UserError(
-            f"{repo}: {str(error).splitlines()[0]}; check the network, the token and the name of "
+            f"{repo}: {first_line(error)}; check the network, the token and the name of "
             "the repository"
         ) from error
     return str(uploaded.commit_url)

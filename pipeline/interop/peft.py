@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.config import load_json, parse
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.tensors import read_tensors, shape_problems, table_width
 from pipeline.model.backbone import Backbone
@@ -268,7 +268,7 @@ def verify(
             ).eval()
             peft_hidden = peft(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         except Exception as error:  # the type of the error depends on the model
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(
                 f"{folder}: peft cannot run it on {backbone_folder}: {reason}; "
                 "export it again, with the backbone it was made for"

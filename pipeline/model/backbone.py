@@ -361,6 +361,7 @@ class Backbone(nn.Module):
         Encoder and decoder of an encoder-decoder both read the whole text, also if it has a target.
         Raises UserError if the text has fewer tokens.
         """
+        _check_text_length(attention_mask, count)
         recorded_key_values: RecordedKeyValues = {}
         if self.is_encoder_decoder:
             token_types = torch.zeros_like(token_types)
@@ -372,11 +373,6 @@ class Backbone(nn.Module):
                 **self._extra(input_ids, token_types),
             )
         real = attention_mask.bool()
-        if int(real.sum()) < count:
-            raise UserError(
-                f"prompt: num_virtual_tokens is {count}, but the text to start from has "
-                f"{int(real.sum())} tokens; make it smaller, or use init: normal"
-            )
         layers = [
             recorded_key_values[layer].transpose(2, 3)[:, real][:, :count].transpose(1, 2)
             for layer in range(self.num_layers)
@@ -384,7 +380,11 @@ class Backbone(nn.Module):
         return torch.stack(layers).float()
 
     def text_embeddings(self, input_ids: Tensor, attention_mask: Tensor, count: int) -> Tensor:
-        """Input embeddings [count, E] of the first `count` real tokens of a text [B, T]."""
+        """Input embeddings [count, E] of the first `count` real tokens of a text [B, T].
+
+        Raises UserError if the text has fewer tokens.
+        """
+        _check_text_length(attention_mask, count)
         embedded: Tensor = self.model.get_input_embeddings()(
             input_ids[attention_mask.bool()][:count]
         )
@@ -499,3 +499,13 @@ def _logits(model: Any) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model.eval()(input_ids=torch.tensor([_LM_HEAD_TEXT])).logits
     return logits[0]
+
+
+def _check_text_length(attention_mask: Tensor, count: int) -> None:
+    """Raise UserError if a text has fewer real tokens than a prompt that starts from it."""
+    num_tokens = int(attention_mask.sum())
+    if num_tokens < count:
+        raise UserError(
+            f"prompt: num_virtual_tokens is {count}, but the text to start from has {num_tokens} "
+            "tokens; make it smaller, or (not for a soft prompt) use init: normal"
+        )

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as _logging
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.model.attention import ATTENTION
 from pipeline.model.encoder_decoder import EncoderDecoder, IdentityBody, SequenceToSequenceHead
 from pipeline.model.random_model import random_model
@@ -44,7 +44,7 @@ def load_model(
                     "the backbone"
                 )
             dtype = torch.float32 if family.route == "traced" else dtype
-            auto_class, missing, random_weights = _auto_class(family, lm_head), [], None
+            auto_class, missing, random_weights = auto_class_of(family, lm_head), [], None
             if random_seed is not None:
                 model, random_weights = random_model(
                     auto_class, config, random_seed, attn_implementation=ATTENTION
@@ -67,7 +67,7 @@ def load_model(
                     "backbone"
                 ) from error
             raise UserError(
-                f"{folder}: cannot load a backbone: {str(error).splitlines()[0]}; "
+                f"{folder}: cannot load a backbone: {first_line(error)}; "
                 "give a folder that save_pretrained wrote, with safetensors"
             ) from error
     # Some models make parameters of their own type, whatever `dtype` is.
@@ -75,7 +75,7 @@ def load_model(
     return model, family, missing, random_weights
 
 
-def _auto_class(family: Family, lm_head: bool) -> Any:
+def auto_class_of(family: Family, lm_head: bool) -> Any:
     """The class of transformers that loads a family."""
     if family.encoder_only and lm_head:
         raise UserError(

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.params import PromptInit
-
 NORMAL_STD = 0.02
 # The scales and shifts are trained as multiples of it, so that they have the learning rate of the
 # keys and values. It is a power of two, so that no digit is lost.
@@ -288,18 +286,13 @@ class PromptBank(nn.Module):
         )
 
 
-def initial_key_values(init: PromptInit, text_key_values: Tensor, seed: int) -> Tensor:
-    """Initial keys and values [L, 2, H, P, D] of a `DeepPrompt`.
+def normal_key_values(shape: Sequence[int], seed: int) -> Tensor:
+    """Keys and values [L, 2, H, P, D] from a normal distribution of deviation `NORMAL_STD`."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * NORMAL_STD
 
-    "text" uses the keys and values of real text. "normal" draws from a normal distribution with
-    standard deviation `NORMAL_STD`. "zero_values" uses the keys of the text and sets the values to
-    0. `text_key_values` [L, 2, H, P, D] gives the shape in all cases.
-    """
-    if init == "text":
-        return text_key_values
-    if init == "normal":
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(text_key_values.shape, generator=generator) * NORMAL_STD
-    keys_only = text_key_values.clone()
+
+def without_values(key_values: Tensor) -> Tensor:
+    """The keys [L, 2, H, P, D], with 0 for all values."""
+    keys_only = key_values.clone()
     keys_only[:, 1] = 0.0
     return keys_only

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.model.attention import AttentionCall
 from pipeline.pretrained.families import Family
 
@@ -67,7 +67,7 @@ def trace(model: Any, family: Family, run: Run) -> Family:
     try:
         hidden = run(calls=calls)
     except Exception as error:  # of code that is not ours
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise _refusal(
             model_type, f"its forward pass of ids and mask fails: {type(error).__name__}: {reason}"
         ) from error

@@ -26,7 +26,8 @@ from pipeline.model.prompt import (
     Projection,
     SoftPrompt,
     TaskFactors,
-    initial_key_values,
+    normal_key_values,
+    without_values,
 )
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import new_scale_shift
@@ -133,7 +134,6 @@ def new_prompt(
     kind = ARMS[arm].prompt
     if kind is None:
         return None
-    texts = list(_initial_texts(tasks, training.num_virtual_tokens))
     if kind == "soft":
         if backbone.family.positions == "fixed":
             raise UserError(
@@ -141,11 +141,7 @@ def new_prompt(
                 f"because a {backbone.config.model_type!r} model counts them itself; remove the "
                 "arm, or use another backbone"
             )
-        return SoftPrompt(
-            torch.cat(
-                [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
-            )
-        )
+        return SoftPrompt(_embeddings_of_texts(backbone, tasks, training.num_virtual_tokens))
     try:
         layers = training.layers(backbone.num_layers)
     except ValueError as error:
@@ -156,16 +152,13 @@ def new_prompt(
             f"{backbone.family.positions}; remove it"
         )
     scale_shift = _new_scale_shift(where, backbone, layers) if training.scale_shift else None
-    text = torch.cat([backbone.text_key_values(*batch, count) for batch, count in texts], dim=3)[
-        layers.start : layers.stop
-    ]
-    start = initial_key_values(training.init, text, derive_seed(seed, 3) % (1 << 63))
+    start = _initial_key_values(backbone, tasks, training, layers, seed)
     return DeepPrompt(
         start,
         first_layer=layers.start,
         dropout=training.prompt_dropout,
         position_offset=training.num_virtual_tokens if training.shift_positions else 0,
-        projection=_new_projection(backbone, texts, training, start, seed)
+        projection=_new_projection(backbone, tasks, training, start, seed)
         if training.projection_size
         else None,
         factors=_new_factors(len(tasks), training, start, seed) if training.factor_rank else None,
@@ -239,9 +232,35 @@ def _initial_texts(
         yield (batch.input_ids, batch.attention_mask, batch.token_types), count
 
 
+def _initial_key_values(
+    backbone: Backbone, tasks: Sequence[TaskData], training: TrainParams, layers: range, seed: int
+) -> Tensor:
+    """Initial keys and values [len(layers), 2, H, P, D] of a deep prompt, by `training.init`."""
+    count = training.num_virtual_tokens
+    if training.init == "normal":
+        shape = (len(layers), *backbone.prompt_shape(count)[1:])
+        return normal_key_values(shape, derive_seed(seed, 3) % (1 << 63))
+    texts = _initial_texts(tasks, count)
+    all_layers = torch.cat(
+        [backbone.text_key_values(*text, num_tokens) for text, num_tokens in texts], dim=3
+    )
+    key_values = all_layers[layers.start : layers.stop]
+    return key_values if training.init == "text" else without_values(key_values)
+
+
+def _embeddings_of_texts(backbone: Backbone, tasks: Sequence[TaskData], total: int) -> Tensor:
+    """Input embeddings [total, E] of the first training texts."""
+    return torch.cat(
+        [
+            backbone.text_embeddings(ids, mask, count)
+            for (ids, mask, _), count in _initial_texts(tasks, total)
+        ]
+    )
+
+
 def _new_projection(
     backbone: Backbone,
-    texts: Sequence[tuple[tuple[Tensor, Tensor, Tensor], int]],
+    tasks: Sequence[TaskData],
     training: TrainParams,
     start: Tensor,
     seed: int,
@@ -251,12 +270,12 @@ def _new_projection(
     Its embedding is initialized from the input embeddings of the texts if `init` is "text", and
     from random numbers otherwise.
     """
-    embedding = torch.cat(
-        [backbone.text_embeddings(ids, mask, count) for (ids, mask, _), count in texts]
-    )
-    if training.init != "text":
+    count = training.num_virtual_tokens
+    if training.init == "text":
+        embedding = _embeddings_of_texts(backbone, tasks, count)
+    else:
         embedding = torch.randn(
-            embedding.shape,
+            (count, backbone.embedding_size),
             generator=torch.Generator().manual_seed(derive_seed(seed, 4) % (1 << 63)),
         )
     return Projection(

@@ -10,7 +10,13 @@ import torch
 from pipeline.arms import ARMS, ArmName
 from pipeline.mixing.batches import Batch, collate
 from pipeline.model.heads import Heads
-from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt, initial_key_values
+from pipeline.model.prompt import (
+    DeepPrompt,
+    PromptBank,
+    SoftPrompt,
+    normal_key_values,
+    without_values,
+)
 from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.seeding import Ints
 from tests.support import tiny
@@ -216,14 +222,14 @@ def test_a_prompt_copies_its_initial_values() -> None:
 
 def test_initial_key_values_of_each_kind() -> None:
     text = torch.randn(3, 2, 4, 5, 4)
-    assert torch.equal(initial_key_values("text", text, 0), text)
-    zero = initial_key_values("zero_values", text, 0)
+    zero = without_values(text)
     assert torch.equal(zero[:, 0], text[:, 0])
     assert not zero[:, 1].any()
-    normal = initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 5)
+    assert text[:, 1].all(), "the text's keys and values stay"
+    normal = normal_key_values((12, 2, 8, 32, 16), 5)
     assert (float(normal.std()), float(normal.mean())) == pytest.approx((0.02, 0.0), abs=1e-3)
-    assert torch.equal(normal, initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 5))
-    assert not torch.equal(normal, initial_key_values("normal", torch.zeros(12, 2, 8, 32, 16), 6))
+    assert torch.equal(normal, normal_key_values((12, 2, 8, 32, 16), 5))
+    assert not torch.equal(normal, normal_key_values((12, 2, 8, 32, 16), 6))
 
 
 def test_a_frozen_backbone_requires_no_gradient() -> None:
