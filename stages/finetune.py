@@ -11,9 +11,8 @@ from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import init_head, load_heads, load_prompt, save_artifact
-from pipeline.artifacts.config import ArtifactConfig, load_config, missing_hashes
+from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_config, missing_hashes
 from pipeline.distributed.cluster import Ranks
-from pipeline.files import sha256
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
@@ -104,7 +103,7 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         if pretrained_on and name not in pretrained_on:
             log(f"the prompt has not seen {name}; it was trained on {', '.join(pretrained_on)}")
         init_from = {"artifact": task_of(params, name).init_from, **config.provenance}
-        inputs |= {file.name: sha256(file) for file in sorted(source.iterdir())}
+        inputs |= artifact_hashes(source)
         log_read(source)
     else:
         prompt = new_prompt(arm, where, backbone, [data], training, params.seed)

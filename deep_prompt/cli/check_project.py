@@ -20,7 +20,7 @@ from pathlib import Path
 from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import load_yaml
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, first_line
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
@@ -80,7 +80,8 @@ def check_project() -> None:
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
     for folder in sorted(FEATURES.glob("*")):
-        if folder.is_dir() and folder.name not in params.tasks:
+        is_temporary = folder.name.startswith(".")  # of a featurize that runs or was killed
+        if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
             shutil.rmtree(folder)
             log(f"deleted {folder}: params.yaml has no such task")
 
@@ -121,7 +122,7 @@ def _move_truncated_lock(path: Path) -> None:
     except (UserError, Invalid) as error:
         new_path = path.replace(path.with_suffix(".lock.torn"))
         log(
-            f"{path} is truncated ({str(error).splitlines()[0]}): moved it to {new_path}. "
+            f"{path} is truncated ({first_line(error)}): moved it to {new_path}. "
             "Nothing is lost: DVC finds the results in its cache."
         )
 

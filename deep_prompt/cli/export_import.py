@@ -58,6 +58,11 @@ def export(arguments: Namespace) -> None:
     from pipeline.pretrained.location import locate
 
     config = load_config(arguments.artifact)
+    if arguments.task is not None and not config.factor_rank:
+        raise UserError(
+            f"--task: {arguments.artifact} has one prompt for all its tasks, without factors per "
+            "task; leave out --task"
+        )
     folder = locate(config.backbone)
     backbone = Backbone.load(folder, decoder=config.backbone.decoder)
     prompt = load_prompt(arguments.artifact, config, config.backbone, backbone, arguments.task)

@@ -146,19 +146,22 @@ def _num_values(path: Path) -> int:
 def _num_backbone_values(params: "BackboneParams") -> int | None:
     """The number of values in a backbone; None if its files are not on this machine."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
+    from pipeline.model.pretrained_model import auto_class_of
+    from pipeline.pretrained.families import family_of
     from pipeline.pretrained.location import locate
 
-    auto: Any = AutoModel
     if params.source.startswith("hub:"):  # perhaps a download of gigabytes
         return None
     try:
         folder = locate(params)
     except UserError:
         return None
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    auto_class = auto_class_of(family_of(config.model_type, params.decoder), lm_head=False)
     with torch.device("meta"):  # shapes without values
-        model: Any = auto.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        model: Any = auto_class.from_config(config)
     model.pooler = None  # as in pipeline.model.backbone
     return sum(int(parameter.numel()) for parameter in model.parameters())
 

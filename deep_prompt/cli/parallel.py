@@ -7,9 +7,11 @@ process, regardless of cluster.yaml.
 import os
 import queue
 import subprocess
+import sys
+import threading
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from types import MappingProxyType
@@ -17,7 +19,7 @@ from types import MappingProxyType
 from deep_prompt.cli.arguments import positive_integer
 from deep_prompt.cli.check_project import check_project
 from pipeline.arms import ARMS, MULTITASK
-from pipeline.distributed.cluster import PARALLEL, visible_gpus
+from pipeline.distributed.cluster import PARALLEL, gpu_of_each_process
 from pipeline.errors import UserError
 from pipeline.params import Params
 from stages.runtime.entry import log, stops
@@ -43,7 +45,7 @@ def parallel(arguments: Namespace) -> None:
     check_project()
     params, dvc = load_params(), _Dvc()
     free_gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for gpu in _gpus_of_jobs(gpus, os.environ):
+    for gpu in gpu_of_each_process(gpus, os.environ):
         free_gpus.put(gpu)
     futures: dict[Job, Future[bool]] = {}
     with stops() as stop_signals, ThreadPoolExecutor(gpus) as pool:
@@ -62,13 +64,6 @@ def parallel(arguments: Namespace) -> None:
             )
         if not _wait([pool.submit(dvc, "repro", ["repro"])], dvc, stop_signals):
             raise UserError("a stage after the tasks failed; see the first error above")
-
-
-def _gpus_of_jobs(count: int, environment: Mapping[str, str]) -> Sequence[str]:
-    """The value of CUDA_VISIBLE_DEVICES for each of `count` jobs that run at the same time."""
-    if "CUDA_VISIBLE_DEVICES" not in environment:
-        return [str(number) for number in range(count)]
-    return visible_gpus(count, environment) or [""] * count  # "" hides all GPUs
 
 
 def _wait(futures: "list[Future[bool]]", dvc: "_Dvc", stop_signals: list[int]) -> bool:
@@ -147,20 +142,23 @@ class _Dvc:
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[str]] = []
         self._stopped = False
+        self._lock = threading.Lock()
 
     def __call__(
         self, title: str, command: list[str], variables: Mapping[str, str] = MappingProxyType({})
     ) -> bool:
-        if self._stopped:
-            return False
-        with subprocess.Popen(
-            ["dvc", "--wait-for-lock", *command],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
+        with self._lock:  # `stop` sees every process that starts
+            if self._stopped:
+                return False
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "--wait-for-lock", *command],
+                env={**os.environ, **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
             self._running.append(process)
+        with process:
             assert process.stdout is not None
             # Read to the end: a stage may write a checkpoint after DVC has ended.
             for line in process.stdout:
@@ -170,7 +168,8 @@ class _Dvc:
 
     def stop(self) -> None:
         """Start no more commands and terminate the running ones; their stages leave checkpoints."""
-        self._stopped = True
-        for process in self._running:
-            if process.poll() is None:
-                process.terminate()
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                if process.poll() is None:
+                    process.terminate()

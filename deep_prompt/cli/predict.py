@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -364,18 +364,40 @@ def _open_output(name: str) -> Iterator[Callable[[str], object]]:
             raise
         return
     path = Path(name)
+    with ExitStack() as stack:
+        write: Callable[[str], object]
+        with _output_errors(name):
+            if path.is_file() or not path.exists():
+                # `resolve`: replace the target of a link, not the link.
+                write = stack.enter_context(atomic_stream(path.resolve())).write
+            else:
+                device = path.open("wb")
+                stack.callback(_close, device)
+                write = partial(_write, device)
+
+        def write_line(line: str) -> None:
+            with _output_errors(name):
+                write(line)
+
+        yield write_line
+        with _output_errors(name):
+            stack.close()
+
+
+@contextmanager
+def _output_errors(name: str) -> Iterator[None]:
+    """Report that the output cannot be written. Errors of the input are not raised in the block."""
     try:
-        if path.is_file() or not path.exists():
-            # `resolve`: replace the target of a link, not the link.
-            with atomic_stream(path.resolve()) as file:
-                yield file.write
-        else:
-            with path.open("wb") as device:
-                yield partial(_write, device)
+        yield
     except OSError as error:
         raise UserError(
             f"--output: {name} cannot be written: {error.strerror or error}; give another file"
         ) from None
+
+
+def _close(device: BinaryIO) -> None:
+    with suppress(OSError):  # of a line that could not be written, which was reported
+        device.close()
 
 
 def _write(stream: BinaryIO, line: str) -> None:

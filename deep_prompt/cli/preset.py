@@ -49,10 +49,9 @@ def preset(arguments: Namespace) -> None:
         root = str(Path(root).resolve())
     changes = {"data_root": root} if root else {}
     text = edited_text(source, lambda document: document.update(changes))
+    before = ""
     if PARAMS.exists():
         atomic_write(PARAMS.with_name(f"{PARAMS.name}.before"), PARAMS.read_bytes())
+        before = f"; the previous file is {PARAMS}.before"
     atomic_write(PARAMS, text)
-    log(
-        f"{PARAMS} is now {source}, with data_root {root or params.data_root}; "
-        f"the previous file is {PARAMS}.before"
-    )
+    log(f"{PARAMS} is now {source}, with data_root {root or params.data_root}{before}")

@@ -14,9 +14,9 @@ from deep_prompt.cli.yaml_edit import edited_text, flow_mapping, lines_of_anchor
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
-from pipeline.files import atomic_write, sha256
+from pipeline.files import atomic_write
 from pipeline.params import Params, TrainParams, Values, task_of
-from stages.runtime.params import check_params, mixture_of
+from stages.runtime.params import check_params, check_pretrain_params, mixture_of
 from stages.runtime.paths import ARTIFACTS, FEATURES, MIXTURES, PARAMS
 
 SIGNIFICANT_DIGITS = 3  # of proposed values, so that params.yaml has exactly the tried value
@@ -83,9 +83,11 @@ class Target:
             return {"mixture": load_json(MIXTURES / f"{self.name}.json")}
         inputs = {"features": load_json(FEATURES / self.name / "summary.json")}
         if ARMS[self.arm].from_artifact:
+            from pipeline.artifacts.config import artifact_hashes  # noqa: PLC0415  (torch)
+
             source = ARTIFACTS / task_of(params, self.name).init_from
             load_json(source / "config.json")
-            inputs["start"] = {path.name: sha256(path) for path in sorted(source.iterdir())}
+            inputs["start"] = artifact_hashes(source)
         return inputs
 
 
@@ -126,7 +128,9 @@ def varied(params: Params, target: Target, values: Values, where: str = str(PARA
     """
     if target.arm == "pretrain":
         current = dataclasses.asdict(target.training(params))
-        return parse(TrainParams, {**current, **values}, where)
+        training = parse(TrainParams, {**current, **values}, where)
+        check_pretrain_params(training, values, where)
+        return training
     task = task_of(params, target.name)
     overrides = task.overrides | {target.arm: {**task.overrides.get(target.arm, {}), **values}}
     changed = dataclasses.replace(

@@ -167,7 +167,8 @@ def _load(arguments: Namespace) -> "ServedModel":
 def _settings(arguments: Namespace) -> "Settings":
     from deep_prompt.serve.settings import Limits, Settings
 
-    if arguments.admin_token is not None and len(arguments.admin_token) < 8:
+    admin_token = arguments.admin_token or None  # an empty variable is as none
+    if admin_token is not None and len(admin_token) < 8:
         raise UserError("--admin-token: has fewer than 8 characters; choose a longer one")
     folder = arguments.admin_folder
     if folder is not None and not folder.is_dir():
@@ -186,7 +187,7 @@ def _settings(arguments: Namespace) -> "Settings":
             streams=arguments.max_streams,
             connections=arguments.max_connections,
         ),
-        arguments.admin_token,
+        admin_token,
         folder,
         arguments.corrections,
         arguments.drain_seconds,

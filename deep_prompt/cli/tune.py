@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli import search_space as search
 from pipeline.arms import ARMS, MULTITASK
-from pipeline.distributed.cluster import visible_gpus
+from pipeline.distributed.cluster import gpu_of_each_process
 from pipeline.errors import Diverged, Stopped, UserError
 from pipeline.params import Params
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
@@ -210,14 +210,10 @@ def _search(arguments: Namespace, target: search.Target) -> list[int]:
     if arguments.workers == 1:
         _work(arguments, target, 0)
         return []
-    gpus = visible_gpus(arguments.workers, os.environ)
     context = multiprocessing.get_context("spawn")
-    worker_gpus = [
-        gpus[number % len(gpus)] if gpus else None for number in range(arguments.workers)
-    ]
     workers = [
         context.Process(target=_worker, args=(arguments, target, number, gpu, os.getpid()))
-        for number, gpu in enumerate(worker_gpus)
+        for number, gpu in enumerate(gpu_of_each_process(arguments.workers, os.environ))
     ]
     with stops() as stop_signals:
         for worker in workers:
@@ -235,14 +231,13 @@ def _search(arguments: Namespace, target: search.Target) -> list[int]:
 
 
 def _worker(
-    arguments: Namespace, target: search.Target, number: int, gpu: str | None, parent: int
+    arguments: Namespace, target: search.Target, number: int, gpu: str, parent: int
 ) -> None:
     from stages.runtime.parent_process import end_with
 
     end_with(parent)
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // arguments.workers))
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     with report_errors(f"worker {number}: "):
         _work(arguments, target, number)
 

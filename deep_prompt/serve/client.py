@@ -81,7 +81,7 @@ def _retry_seconds(error: urllib.error.HTTPError) -> float:
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
         return f"status {error.code}: {'; '.join(json.load(error)['errors'])}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
         return f"status {error.code}; check the URL"
 
 

@@ -1,5 +1,6 @@
 """Corrections of predictions: rows with their annotation, in the format of the reader `records`."""
 
+import errno
 import json
 import os
 import re
@@ -58,7 +59,10 @@ def _append(path: Path, line: str) -> None:
         if size > MAX_BYTES:
             raise UserError(f"{path.name} of the task has {size} bytes; move it to another folder")
         is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-        os.write(file, f"{chr(10) if is_torn else ''}{line}\n".encode())
+        data = f"{chr(10) if is_torn else ''}{line}\n".encode()
+        if os.write(file, data) < len(data):
+            os.ftruncate(file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file)
     finally:
         os.close(file)

@@ -81,7 +81,7 @@ def describe_tasks(predictor: Predictor, folders: Mapping[str, Path]) -> dict[st
     prompts = prompt_numbers(predictor)
     descriptions = {
         name: _description(name, head, artifact, config, scores)
-        | {"prompt": prompts.get(name), "needs_predicate": _needs_predicate(head, predictor)}
+        | {"prompt": prompts.get(name), "needs_predicate": predictor.needs_predicate(name)}
         for artifact, config, scores in artifacts
         for name, head in _heads(artifact, config).items()
     }
@@ -125,14 +125,6 @@ def _description(
         "test": None if score is None else vars(score),
         "calibrated": bool(head.thresholds) and isinstance(kind, HasConfidence),
     }
-
-
-def _needs_predicate(head: TaskHead, predictor: Predictor) -> bool:
-    """Whether rows must name a predicate, because no served task finds it."""
-    kind = task_named(head.type)
-    return isinstance(kind, MarksPredicate) and not any(
-        other.classes == kind.finder_classes for other in predictor.tasks.values()
-    )
 
 
 def labels_of(head: TaskHead) -> list[str]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from pipeline.arms import ARMS
 from pipeline.artifacts.compatibility import check_fits
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
-from pipeline.errors import UserError, listed
+from pipeline.errors import UserError, first_line, listed
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -189,7 +189,7 @@ def _load_projection(folder: Path, config: ArtifactConfig, hidden_size: int) -> 
         projection.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"{folder}/projection.safetensors: does not fit: {str(error).splitlines()[0]}; "
+            f"{folder}/projection.safetensors: does not fit: {first_line(error)}; "
             "make the artifact again"
         ) from error
     return projection
@@ -309,7 +309,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: no such file; the artifact is incomplete, make it again"
         ) from None
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: not a safetensors file ({error}); make the artifact again"
+            f"{path}: not a safetensors file ({first_line(error)}); make the artifact again"
         ) from None

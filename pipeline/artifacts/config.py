@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
+from pipeline.files import sha256
 from pipeline.params import BackboneParams, Precision
 from pipeline.pretrained.random_weights import RandomWeights
 from pipeline.tasks.base.task import HeadKind
@@ -130,6 +131,12 @@ def missing_hashes(folder: Path, config: ArtifactConfig) -> list[str]:
     ]
 
 
+def artifact_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of an artifact that training reads, by name."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return {file.name: sha256(file) for file in files}
+
+
 def _precision_of_training(values: dict[str, Any]) -> dict[str, Any]:
     """The key `precision` of an artifact that has it only among the params of its training."""
     provenance = values.get("provenance")
@@ -141,11 +148,14 @@ def _precision_of_training(values: dict[str, Any]) -> dict[str, Any]:
 
 def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:
     """Convert the values of format 2: rename their keys to those of format 3."""
+    heads = values.get("heads") or {}
+    if not isinstance(heads, dict):  # a problem that `parse` reports
+        return {**values, "format": FORMAT}
     heads = {
         name: {_RENAMED_IN_HEADS_SINCE_2.get(key, key): value for key, value in head.items()}
         if isinstance(head, dict)
         else head
-        for name, head in dict(values.get("heads") or {}).items()
+        for name, head in heads.items()
     }
     return {_RENAMED_SINCE_2.get(key, key): value for key, value in values.items()} | {
         "heads": heads,

@@ -203,6 +203,16 @@ def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gpus))[:count]
 
 
+def gpu_of_each_process(count: int, environment: Mapping[str, str]) -> Sequence[str]:
+    """The value of CUDA_VISIBLE_DEVICES for each of `count` processes that run at the same time.
+
+    Raises UserError if CUDA_VISIBLE_DEVICES is set and does not name enough GPUs.
+    """
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return [str(number) for number in range(count)]
+    return visible_gpus(count, environment) or [""] * count  # "" hides all GPUs
+
+
 def gpu_variables(count: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variable that limits `count` ranks on this machine to their GPUs, if it is set.
 

@@ -12,7 +12,7 @@ import torch.distributed
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.deepspeed_setup import load_deepspeed
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            f"lost the connection to another rank ({str(error).splitlines()[0]}); "
+            f"lost the connection to another rank ({first_line(error)}); "
             "read the message of that rank or its host, then run the stage again"
         ) from error
     finally:

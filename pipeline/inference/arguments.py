@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError, did_you_mean, first_line
 from pipeline.params import BackboneParams
 
 ON_BAD = ("raise", "skip")
@@ -114,7 +114,7 @@ def _device_problem(device: Any) -> str | None:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        return (str(error).splitlines() or ["torch cannot use it"])[0].rstrip(".")
+        return first_line(error).rstrip(".")
     return None
 
 

@@ -152,6 +152,10 @@ class Predictor:
                 stacklevel=4,
             )
 
+    def needs_predicate(self, task: str) -> bool:
+        """Whether rows of a task must name a predicate, because no one other task finds it."""
+        return self._reader.needs_predicate(task)
+
     def predict(
         self,
         rows: Iterable[Row | UserError],
@@ -176,7 +180,7 @@ class Predictor:
 
         Raises UserError at once for a wrong argument, and with all problems of a chunk before the
         first prediction of the chunk. With `on_bad="skip"`, bad rows are left out instead.
-        `problems` is called with the error of each bad row.
+        `problems` is then called with the error of each of them.
         """
         check_predict_arguments(rows, on_bad, problems, batch_tokens=batch_tokens, chunk=chunk)
         check_decoding(decoding, on_text, self._kinds, self.windows)

@@ -89,8 +89,13 @@ class QueryReader:
             )
         return Query(id_, where, task, example, sentence, finder)
 
+    def needs_predicate(self, name: str) -> bool:
+        """Whether rows of the task must name a predicate, because no one other task finds it."""
+        task = self._names.index(name)
+        return isinstance(self._kinds[task], MarksPredicate) and len(self._finders[task]) != 1
+
     def _task(self, row: Mapping[str, Any], where: str) -> int:
-        name = row.get("task", self._default)
+        name = self._default if row.get("task") is None else row["task"]
         if name is None:
             raise UserError(f"{where}: key 'task' is missing; give one of {', '.join(self._names)}")
         if name not in self._names:

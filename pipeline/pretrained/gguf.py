@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.files import atomic_folder, sha256, write_json
 
 SUFFIX = ".gguf"
@@ -64,7 +64,7 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
         try:
             _save(file, new)
         except Exception as error:  # of a parser of foreign files
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise UserError(
                 f"{file}: transformers cannot read this GGUF file: {type(error).__name__}: "
                 f"{reason}; give a file of one of its architectures, or a folder that "

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.files import in_project, sha256
 from pipeline.params import _HUB, _SYNTAX, BackboneParams
 from pipeline.pretrained.gguf import SUFFIX, converted_folder
@@ -140,7 +140,7 @@ def hub_folder(name: str, patterns: tuple[str, ...], what: str, **options: Any) 
             snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options)
         )
     except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"{what} hub:{name}: download failed: {reason}; check id, revision and network"
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.pretrained.families import decoder_start, family_of
 
 MAX_CACHED_WORDS = 200_000  # enough for the vocabulary of most corpora
@@ -52,7 +52,7 @@ class Tokenizer:
             )
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"{folder}: cannot load a tokenizer: {reason}; "
                 "give a folder that save_pretrained wrote"

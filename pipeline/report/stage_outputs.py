@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.errors import UserError, describe
+from pipeline.errors import UserError, describe, first_line
 
 RERUN = "rerun the stage that writes it"
 # The first part of each known column's name, before "_", as in "loss_TASK" and "score_TASK".
@@ -39,9 +39,7 @@ def parquet(path: Path, required: Sequence[str]) -> pd.DataFrame | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a Parquet file: {str(error).splitlines()[0]}; {RERUN}"
-        ) from None
+        raise UserError(f"{path}: not a Parquet file: {first_line(error)}; {RERUN}") from None
     missing = set(required) - set(frame.columns)
     if missing:
         raise UserError(f"{path}: no column {', '.join(sorted(missing))}; {RERUN}")

@@ -1,13 +1,13 @@
 """Load params.yaml into dataclasses, and check that its keys are consistent."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName
 from pipeline.config import load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
-from pipeline.params import MixtureParams, Params, Values, unused_keys
+from pipeline.params import MixtureParams, Params, TrainParams, Values, unused_keys
 from stages.runtime.paths import PARAMS
 
 NAME = re.compile(r"\w[\w-]*")  # of a task or mixture
@@ -37,7 +37,7 @@ def check_params(values: Values, where: str) -> Params:
         *_arm_problems(params, where),
         *_repeat_problems(params, where),
         *_probe_problems(params, where),
-        *_pretrain_problems(values["pretrain"], where),
+        *_pretrain_problems(params, values["pretrain"], where),
     ]
     if problems:
         raise UserError(*problems)
@@ -132,20 +132,31 @@ def _arm_problems(params: Params, where: str) -> list[str]:
                     params.training(arm, task, where)
             except UserError as error:
                 problems += error.problems
-    for name, training in params.pretrain.items():
-        try:
-            training.check(MULTITASK.name)
-        except ValueError as error:
-            problems.append(f"{where}: pretrain.{name}: {error}")
     return list(dict.fromkeys(problems))
 
 
-def _pretrain_problems(pretrain: dict[str, Values], where: str) -> list[str]:
-    return [
-        f"{where}: pretrain.{name}: {key} is set, but a shared prompt does not use it; remove it"
-        for name, values in pretrain.items()
-        for key in unused_keys(PRETRAIN_PARAMS, values)
+def _pretrain_problems(params: Params, values: dict[str, Values], where: str) -> list[str]:
+    problems: list[str] = []
+    for name, training in params.pretrain.items():
+        try:
+            check_pretrain_params(training, values[name], f"{where}: pretrain.{name}")
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def check_pretrain_params(training: TrainParams, keys: Iterable[str], where: str) -> None:
+    """Raise UserError if the training params of a shared prompt, with these keys, are invalid."""
+    problems = [
+        f"{where}: {key} is set, but a shared prompt does not use it; remove it"
+        for key in unused_keys(PRETRAIN_PARAMS, keys)
     ]
+    try:
+        training.check(MULTITASK.name)
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    if problems:
+        raise UserError(*problems)
 
 
 def _repeat_problems(params: Params, where: str) -> list[str]:

@@ -38,7 +38,7 @@ from stages.runtime.paths import CLUSTER, RUNS, WORK
 from stages.training.curve import Curve
 from stages.training.progress import Progress
 from stages.training.resource_usage import write_resource_usage
-from stages.training.tracking import Tracking, start_tracker
+from stages.training.tracking import Tracking, tracker_factory
 
 _LIBRARIES = ("torch", "transformers", "peft")  # whose code computes the forward pass
 
@@ -181,8 +181,8 @@ def _run_callbacks(
         progress = stack.enter_context(Progress(stage, names))
         callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
         if tool is not None:
-            tracker = start_tracker(tool, stage, key, used)
-            callbacks.append(stack.enter_context(Tracking(tracker, progress.log)))
+            start_tracker = tracker_factory(tool, stage, key, used)
+            callbacks.append(stack.enter_context(Tracking(start_tracker, progress.log)))
         yield callbacks
 
 

@@ -5,11 +5,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, first_line
 from pipeline.params import Tool
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.paths import LOGS
@@ -30,14 +31,15 @@ class Tracker(Protocol):
 class Tracking(TrainingCallback):
     """Sends each step and validation to a tracker, and closes it at the end of the block.
 
-    If the tracker fails, for example because its server is unreachable, training continues without
-    it.
+    The first step starts the tracker. If it fails, for example because its server is unreachable,
+    training continues without it.
     """
 
-    def __init__(self, tracker: Tracker, log: Callable[[str], None]) -> None:
+    def __init__(self, start: Callable[[], Tracker], log: Callable[[str], None]) -> None:
         """`log` receives a line with the error if the tracker fails."""
-        self._tracker: Tracker | None = tracker
-        self._log = log
+        self._start, self._log = start, log
+        self._tracker: Tracker | None = None
+        self._failed = False
 
     def __enter__(self) -> "Tracking":
         return self
@@ -48,7 +50,8 @@ class Tracking(TrainingCallback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._call(lambda tracker: tracker.close())
+        if self._tracker is not None:
+            self._call(lambda tracker: tracker.close())
 
     def step(self, run: TrainingRun, rows: int, tokens: int) -> None:
         """Record a step."""
@@ -59,18 +62,23 @@ class Tracking(TrainingCallback):
         self._call(lambda tracker: tracker.log(run.validation[-1]))
 
     def _call(self, method: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
+        if self._failed:
             return
         try:
+            if self._tracker is None:
+                self._tracker = self._start()
             method(self._tracker)
         except Exception as error:
-            self._tracker = None
-            message = (str(error) or type(error).__name__).splitlines()[0]
-            self._log(f"tracking failed, training continues without it: {message}")
+            self._failed = True
+            self._log(f"tracking failed, training continues without it: {first_line(error)}")
 
 
-def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> Tracker:
-    """Start a tracker of the run named `run`. `key` identifies the params and inputs of the run.
+def tracker_factory(
+    tool: Tool, run: str, key: str, config: Mapping[str, Any]
+) -> Callable[[], Tracker]:
+    """A function that starts a tracker of the run named `run`.
+
+    `key` identifies the params and inputs of the run.
 
     Raises UserError if `tool` is not installed.
     """
@@ -85,7 +93,7 @@ def start_tracker(tool: Tool, run: str, key: str, config: Mapping[str, Any]) -> 
         "mlflow": _MLflow,
         "wandb": _WeightsAndBiases,
     }
-    return kinds[tool](run, key, config)
+    return partial(kinds[tool], run, key, config)
 
 
 class _TensorBoard:

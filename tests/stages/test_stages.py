@@ -1087,6 +1087,18 @@ def test_presets_are_valid_and_their_recipes_exist(path: Path) -> None:
         assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
 
 
+def test_check_deletes_the_features_of_removed_tasks_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_project(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    for name in ("removed", "world_ner", ".tmp-world_ner.a1b2c3d4"):
+        (tmp_path / "project/data/features" / name).mkdir(parents=True)
+    check_project()
+    kept = {folder.name for folder in (tmp_path / "project/data/features").iterdir()}
+    assert kept == {"world_ner", ".tmp-world_ner.a1b2c3d4"}
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem
 )
@@ -1342,11 +1354,16 @@ def test_a_closed_stdout_does_not_end_training(
     assert len((tmp_path / "work/train.tsv").read_text().splitlines()) == 5
 
 
-def test_a_failed_tracker_does_not_end_training() -> None:
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_failed_tracker_does_not_end_training(starts: bool) -> None:
     from pipeline.training.callbacks import TrainingRun
     from stages.training.tracking import Tracking
 
     class FailingTracker:
+        def __init__(self) -> None:
+            if not starts:
+                self.log({})
+
         def log(self, row: dict[str, float]) -> None:
             raise ConnectionError("the server is away\nand more")
 
@@ -1354,7 +1371,7 @@ def test_a_failed_tracker_does_not_end_training() -> None:
             raise AssertionError("a failed tracker is not closed")
 
     run, lines = TrainingRun(3), list[str]()
-    with Tracking(FailingTracker(), lines.append) as tracking:
+    with Tracking(FailingTracker, lines.append) as tracking:
         for row in rows_of(1, 3):
             run.add_step(row, 0.5, 80.0)
             tracking.step(run, 8, 100)

@@ -15,7 +15,7 @@ from pipeline.params import Tool
 from pipeline.training.callbacks import TrainingRun
 from stages.runtime.params import check_params
 from stages.training import tracking
-from stages.training.tracking import Tracking, start_tracker
+from stages.training.tracking import Tracking, tracker_factory
 from tests.support.small_project import environment, make_project, python, write_params
 
 CONFIG = {"epochs": 2.0, "init": "text"}
@@ -23,8 +23,8 @@ CONFIG = {"epochs": 2.0, "init": "text"}
 
 def train(tool: Tool, steps: Iterable[int], loss: float, key: str = "k1") -> None:
     """Report the steps of a run as training does, with a validation after step 3."""
-    run, tracker = TrainingRun(6), start_tracker(tool, "pretrain-all", key, CONFIG)
-    with Tracking(tracker, pytest.fail) as tracking:
+    run, start_tracker = TrainingRun(6), tracker_factory(tool, "pretrain-all", key, CONFIG)
+    with Tracking(start_tracker, pytest.fail) as tracking:
         for step in steps:
             run.add_step({"step": step, "loss": loss + step}, 0.5, 80.0)
             tracking.step(run, 8, 100)
@@ -117,7 +117,7 @@ def test_a_missing_tool_is_an_error_before_training(
     with pytest.raises(
         UserError, match=f"params.yaml: tracking: {tool} is not installed; pip install {tool}.*, or"
     ):
-        start_tracker(tool, "pretrain-all", "k1", CONFIG)
+        tracker_factory(tool, "pretrain-all", "k1", CONFIG)
 
 
 def test_the_param_tracking_reruns_no_stage(place: Path) -> None:

@@ -333,7 +333,7 @@ def word_features(
             len(tags),
         )
         return
-    counts["words cut (their first sub-words stay)"] += sum(size > room for size in sizes)
+    counts["words cut"] += sum(size > room for size in sizes)
     sentence_windows = windows([min(size, room) for size in sizes], room, stride)
     counts["sentences in several windows"] += len(sentence_windows) > 1
     for window in sentence_windows:

@@ -696,6 +696,8 @@ def test_export_writes_and_verifies_a_peft_adapter(
     assert torch.equal(interop["prompt"].key_values, artifacts.prompt.key_values)
     assert interop["base"] == str(artifacts.folder / "backbone")
     assert "verified" not in interop
+    done = command(*args, artifacts.ner, "--output", tmp_path / "c", "--task", "ner")
+    assert (done.code, "--task: " in done.err, "leave out --task" in done.err) == (1, True, True)
     done = command(
         *args, artifacts.ner, "--output", tmp_path / "b", "--base-model", "x/y", "--verify"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deep_prompt.cli.parallel import _gpus_of_jobs, _jobs
+from deep_prompt.cli.parallel import _jobs
 from stages.runtime.params import check_params
 from tests.support.small_project import environment, make_project, python, write_params
 
@@ -107,13 +107,6 @@ def test_a_number_of_processes_must_be_positive(
     done = python(project[0], project[1], "-m", "deep_prompt", "parallel", "all")
     assert done.returncode == 2
     assert "'all' is not a whole number above 0" in done.stderr
-
-
-def test_each_job_has_a_gpu_of_the_environment() -> None:
-    assert list(_gpus_of_jobs(2, {})) == ["0", "1"]
-    names = {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b,MIG-c"}
-    assert list(_gpus_of_jobs(2, names)) == ["MIG-a", "MIG-b"]
-    assert list(_gpus_of_jobs(2, {"CUDA_VISIBLE_DEVICES": "-1"})) == ["", ""]
 
 
 def test_jobs_follow_the_jobs_they_start_from(

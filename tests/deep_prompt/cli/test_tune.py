@@ -262,6 +262,24 @@ def test_an_invalid_search_space_is_refused(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": [0]}, "pretrain.epochs: epochs is missing or 0"),
+        ({"lora_rank": [4]}, "pretrain.lora_rank: lora_rank is set, but a shared prompt does not"),
+        ({"backbone_lr": [0.1]}, "backbone_lr is set, but multitask trains no backbone"),
+    ],
+)
+def test_an_invalid_search_space_of_a_shared_prompt_is_refused(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    path = write_space(tmp_path, {"arms": {"pretrain": values}})
+    with pytest.raises(UserError, match=re.escape(message)):
+        search.load_search(
+            path, Target("pretrain", "all"), check_params(params("0" * 64), "params.yaml")
+        )
+
+
 def test_the_study_depends_on_params_features_and_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Corrections become rows that a recipe of the reader `records` reads."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,17 @@ def test_a_correction_of_an_intent_has_slots_and_a_known_intent(tmp_path: Path) 
     for wrong, found in (({}, "'intent' missing"), ({"intent": "rent"}, "intent 'rent' is not")):
         with pytest.raises(UserError, match=found):
             Corrections(tmp_path).add("trade", head, correction | wrong)
+
+
+def test_a_correction_that_does_not_fit_on_the_disk_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrections = Corrections(tmp_path)
+    correction = {key: value for key, value in VALID[0].items() if key != "task"}
+    corrections.add("ner", HEADS["ner"], correction)
+    file = tmp_path / "ner/corrections.jsonl"
+    before, write = file.read_bytes(), os.write
+    monkeypatch.setattr("os.write", lambda number, data: write(number, data[:9]))
+    with pytest.raises(OSError, match="No space left on device"):
+        corrections.add("ner", HEADS["ner"], correction)
+    assert file.read_bytes() == before

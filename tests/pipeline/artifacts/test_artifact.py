@@ -17,7 +17,7 @@ from pipeline.artifacts.artifact import (
     load_prompt,
     save_artifact,
 )
-from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config
+from pipeline.artifacts.config import ArtifactConfig, TaskHead, artifact_hashes, load_config
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
@@ -466,7 +466,9 @@ def test_an_unknown_head_and_wrong_classes_are_refused(
     assert problem.startswith(f"{tmp_path}/a/config.json")
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated header", "truncated tensors", "text"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "truncated header", "truncated tensors", "text", "folder"]
+)
 @pytest.mark.parametrize("name", ["prompt", "heads", "backbone"])
 def test_a_damaged_file_is_refused(damage: str, name: str, tmp_path: Path) -> None:
     backbone = tiny.backbone()
@@ -474,7 +476,9 @@ def test_a_damaged_file_is_refused(damage: str, name: str, tmp_path: Path) -> No
     path = tmp_path / "a" / f"{name}.safetensors"
     content = path.read_bytes()
     path.unlink()
-    if damage != "missing":
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
         path.write_bytes(
             {
                 "truncated header": content[:20],
@@ -558,6 +562,27 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
             f"{tmp_path}/a/config.json: format is 1, but this version reads 3; "
             "make the artifact again"
         ]
+
+
+@pytest.mark.parametrize(("heads", "found"), [([1], "a list [1]"), ("ab", "text 'ab'")])
+def test_heads_of_another_type_are_refused(heads: Any, found: str, tmp_path: Path) -> None:
+    for version in (2, 3):
+        saved(tmp_path / "a")
+        problems = change(tmp_path / "a", format=version, heads=heads)
+        assert [problem for problem in problems if f"heads: found {found}" in problem]
+
+
+def test_the_hashes_of_an_artifact_are_those_of_the_files_that_training_reads(
+    tmp_path: Path,
+) -> None:
+    saved(tmp_path / "a")
+    hashes = artifact_hashes(tmp_path / "a")
+    assert [*hashes] == ["config.json", "heads.safetensors", "prompt.safetensors"]
+    (tmp_path / "a/.cache").mkdir()
+    (tmp_path / "a/README.md").write_text("a card", encoding="utf-8")
+    assert artifact_hashes(tmp_path / "a") == hashes
+    saved(tmp_path / "a", provenance={"other": 1})
+    assert artifact_hashes(tmp_path / "a") != hashes
 
 
 def test_invalid_values_in_the_config_are_reported_together(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pipeline.distributed.cluster import (
     Cluster,
     Ranks,
     environment_file_text,
+    gpu_of_each_process,
     gpu_variables,
     launch_command,
     load_cluster,
@@ -173,6 +174,13 @@ def test_command_in_a_slurm_job_uses_srun() -> None:
 def test_gpus_of_the_environment_have_numbers_or_names(value: str, gpus: tuple[str, ...]) -> None:
     assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": value}) == gpus
     assert visible_gpus(2, {}) == ()
+
+
+def test_each_process_has_a_gpu_of_the_environment() -> None:
+    assert list(gpu_of_each_process(2, {})) == ["0", "1"]
+    names = {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b,MIG-c"}
+    assert list(gpu_of_each_process(2, names)) == ["MIG-a", "MIG-b"]
+    assert list(gpu_of_each_process(2, {"CUDA_VISIBLE_DEVICES": "-1"})) == ["", ""]
 
 
 def test_ranks_use_the_gpus_of_the_environment() -> None:

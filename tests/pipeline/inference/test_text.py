@@ -302,12 +302,15 @@ def test_finder_is_named_after_its_task_or_the_only_one(artifacts: dict[str, Pat
         load(folders)(row)
     assert "several tasks find predicates (a, b); give the predicate" in str(caught.value)
     assert "rename one to srl_predicates" in str(caught.value)
+    assert load(folders).needs_predicate("srl")
     folders = {
         "srl": artifacts["srl"],
         "a": artifacts["finder"],
         "srl_predicates": artifacts["finder"],
     }
-    assert load(folders)(row).result.structures
+    predictor = load(folders)
+    assert not predictor.needs_predicate("srl")
+    assert predictor(row).result.structures
     with pytest.raises(UserError) as caught:
         load([artifacts["srl"]])(row)
     assert (
