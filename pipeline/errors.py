@@ -115,6 +115,11 @@ def abbreviate(value: object, length: int = 80) -> str:
     return repr(text if len(text) <= length else f"{text[:length]}...")
 
 
+def shorten(text: str, length: int) -> str:
+    """A text of at most `length` characters, with "…" at its end if it was longer."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def describe(value: object, length: int = 40) -> str:
     """The kind and the beginning of a value for a message, such as `text 'Ada'` or `nothing`."""
     if value is None:

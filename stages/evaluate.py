@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -31,6 +31,7 @@ from pipeline.files import atomic_folder, write_json
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.params import task_of
+from pipeline.seeding import Ints
 from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
@@ -66,7 +67,6 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
     task, primary = task_of_summary(summary), summary["primary"]
-    confidence = task if isinstance(task, HasConfidence) else None
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params)
@@ -84,38 +84,24 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     num_backbone = model.backbone.num_parameters
     ranks = Ranks.from_environment(os.environ)
     with _model_for_inference(model, ranks, load_cluster(CLUSTER)) as model:
-        outputs = {
-            split: _decode(model, data, summary["pad_token_id"], ranks)
-            for split, data in splits.items()
-        }
-        decoded, decision_logits = (
-            {split: pair[index] for split, pair in outputs.items()} for index in (0, 1)
-        )
-        thresholds = task.fit_thresholds(splits["validation"].examples, decoded["validation"])
-        predicted = {
-            split: task.predictions(data.examples, decoded[split], thresholds)
-            for split, data in splits.items()
-        }
-        indices = sample(splits["test"])
-        answer = partial(_answer, model, splits["test"], thresholds, summary, ranks)
-        agreements = (
-            agreement(splits["test"], predicted["test"], indices, answer) if confidence else None
-        )
+        outputs = _predict(model, splits, summary, ranks)
     if ranks.rank:
         return
-    decisions = {
-        split: collect_decisions(
-            confidence, data, predicted[split], decision_logits[split], thresholds
-        )
-        for split, data in splits.items()
-        if confidence
+    thresholds, decisions = outputs.thresholds, dict[str, Any]()
+    if isinstance(task, HasConfidence):
+        decisions = {
+            split: collect_decisions(
+                task, data, outputs.predicted[split], outputs.decision_logits[split], thresholds
+            )
+            for split, data in splits.items()
+        }
+        thresholds = {**thresholds, **temperature(decisions["validation"])}
+    scores = {
+        split: score(data, outputs.decoded[split], thresholds) for split, data in splits.items()
     }
-    if confidence:
-        thresholds |= temperature(decisions["validation"])
-    scores = {split: score(data, decoded[split], thresholds) for split, data in splits.items()}
     test = splits["test"]
     counts = (
-        task.counts(test.examples, predicted["test"], test.classes)
+        task.counts(test.examples, outputs.predicted["test"], test.classes)
         if isinstance(task, HasUnits)
         else None
     )
@@ -132,27 +118,76 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     output, predictions = RESULTS / folder, PREDICTIONS / folder
     _write_scores(output, metrics, scores, _headline(folder, scores, primary))
     with atomic_folder(predictions) as temporary:
-        _write_predictions(temporary / "test.jsonl", test.examples, predicted["test"])
-        if counts is not None:
-            _write_counts(temporary, counts)
-        if confidence:
-            _write_confidence(
-                temporary,
-                *confidence_tables(
-                    confidence, test, predicted["test"], decisions["test"], thresholds
-                ),
-            )
-        if (texts := prediction_samples(test, predicted["test"])) is not None:
-            texts.to_parquet(temporary / "texts.parquet", index=False)
-        if agreements is not None:
-            measures = confidence_measures(
-                decisions["validation"], decisions["test"], indices, agreements
-            )
-            measures.to_parquet(temporary / "measures.parquet", index=False)
+        _write_tables(temporary, test, outputs, decisions, thresholds, counts)
     log(f"test {primary} {scores['test'].overall[primary]:.2f}")
     if off := unsupported_features(task):
         log(off)
     log_wrote(output, predictions)
+
+
+class _Outputs(NamedTuple):
+    """What the model predicts for each split, and the thresholds that are fitted on validation.
+
+    `agreements` [N] are those of the test examples at `indices` [N] with their variants; None if
+    the task has no confidence, or no example has a variant.
+    """
+
+    decoded: Mapping[str, list[Any]]
+    decision_logits: Mapping[str, list[Floats]]
+    predicted: Mapping[str, Any]
+    thresholds: dict[str, float]
+    indices: Ints
+    agreements: Floats | None
+
+
+def _predict(
+    model: PromptedModel, splits: Mapping[str, EvalSet], summary: Mapping[str, Any], ranks: Ranks
+) -> _Outputs:
+    """All that needs the model; all ranks take part."""
+    test, validation = splits["test"], splits["validation"]
+    task, decoded, decision_logits = test.task, dict[str, Any](), dict[str, Any]()
+    for split, data in splits.items():
+        decoded[split], decision_logits[split] = _decode(
+            model, data, summary["pad_token_id"], ranks
+        )
+    thresholds = task.fit_thresholds(validation.examples, decoded["validation"])
+    predicted = {
+        split: task.predictions(data.examples, decoded[split], thresholds)
+        for split, data in splits.items()
+    }
+    indices, agreements = sample(test), None
+    if isinstance(task, HasConfidence):
+        answer = partial(_answer, model, test, thresholds, summary, ranks)
+        agreements = agreement(test, predicted["test"], indices, answer)
+    return _Outputs(decoded, decision_logits, predicted, thresholds, indices, agreements)
+
+
+def _write_tables(
+    folder: Path,
+    test: EvalSet,
+    outputs: _Outputs,
+    decisions: Mapping[str, Any],
+    thresholds: Mapping[str, float],
+    counts: UnitCounts | None,
+) -> None:
+    """Write the predictions of the test split and the tables of the report."""
+    predicted = outputs.predicted["test"]
+    _write_predictions(folder / "test.jsonl", test.examples, predicted)
+    if counts is not None:
+        _write_counts(folder, counts)
+    if isinstance(test.task, HasConfidence):
+        confidences, claims = confidence_tables(
+            test.task, test, predicted, decisions["test"], thresholds
+        )
+        confidences.to_parquet(folder / "confidences.parquet", index=False)
+        claims.to_parquet(folder / "claims.parquet", index=False)
+    if (texts := prediction_samples(test, predicted)) is not None:
+        texts.to_parquet(folder / "texts.parquet", index=False)
+    if outputs.agreements is not None:
+        measures = confidence_measures(
+            decisions["validation"], decisions["test"], outputs.indices, outputs.agreements
+        )
+        measures.to_parquet(folder / "measures.parquet", index=False)
 
 
 def _write_scores(
@@ -257,11 +292,6 @@ def _write_counts(folder: Path, counts: UnitCounts) -> None:
         folder / "counts.parquet", index=False
     )
     write_json(folder / "formulas.json", counts.formulas)
-
-
-def _write_confidence(folder: Path, confidences: pd.DataFrame, claims: pd.DataFrame) -> None:
-    confidences.to_parquet(folder / "confidences.parquet", index=False)
-    claims.to_parquet(folder / "claims.parquet", index=False)
 
 
 if __name__ == "__main__":

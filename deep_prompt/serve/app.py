@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deep_prompt.serve.changing_routes import administering, correcting
-from deep_prompt.serve.metrics import Metrics
+from deep_prompt.serve.metrics import ServerCounts
 from deep_prompt.serve.requests import BUG
 from deep_prompt.serve.routes import describing, predicting
 from deep_prompt.serve.schemas import add_task_types
@@ -45,7 +45,7 @@ class AsciiResponse(JSONResponse):
 class Observer:
     """Counts each request with its route, and adds the security headers."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerCounts) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from deep_prompt.serve.jobs import Answers, Job
 from pipeline.tasks.base.row import Row
 
-Batch = list[tuple[Job, Sequence[Row]]]
+RequestBatch = list[tuple[Job, Sequence[Row]]]
 
 
 class QueueFullError(Exception):
@@ -86,7 +86,7 @@ class ModelThread:
             elif batch:
                 self._answer_batch(batch)
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self) -> RequestBatch | None:
         """The rows to run together, or a function alone; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._stopping)
@@ -105,9 +105,9 @@ class ModelThread:
             or sum(job.waiting_tokens for job in self._jobs) >= self._batch_tokens
         )
 
-    def _take_batch(self) -> Batch:
+    def _take_batch(self) -> RequestBatch:
         """Take jobs from the queue. Those with rows left go to its end."""
-        batch: Batch = []
+        batch: RequestBatch = []
         budget, unfinished = self._batch_tokens, list[Job]()
         while self._jobs:
             job = self._jobs[0]
@@ -129,7 +129,7 @@ class ModelThread:
         self._jobs.extend(unfinished)
         return batch
 
-    def _answer_batch(self, batch: Batch) -> None:
+    def _answer_batch(self, batch: RequestBatch) -> None:
         try:
             result = self._answer([row for _, rows in batch for row in rows])
         except Exception as error:  # A bug; it must not end the thread.

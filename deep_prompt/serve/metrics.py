@@ -12,7 +12,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 
 
-class Metrics:
+class ServerCounts:
     """Counts requests, rows and passes. `queued_rows` gives the number of rows that wait."""
 
     def __init__(self, queued_rows: Callable[[], int]) -> None:

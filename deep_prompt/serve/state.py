@@ -10,7 +10,7 @@ from deep_prompt.serve.batching import ModelThread
 from deep_prompt.serve.corrections import Corrections, is_safe_name
 from deep_prompt.serve.describe import describe_tasks
 from deep_prompt.serve.jobs import Answers
-from deep_prompt.serve.metrics import Metrics
+from deep_prompt.serve.metrics import ServerCounts
 from deep_prompt.serve.model import ServedArtifacts, ServedModel
 from deep_prompt.serve.settings import Settings
 from pipeline.errors import UserError, did_you_mean
@@ -36,7 +36,7 @@ class ServerState:
             settings.limits.queued_rows,
         )
         self.num_streams = 0
-        self.metrics = Metrics(lambda: self.thread.queued_rows)
+        self.metrics = ServerCounts(lambda: self.thread.queued_rows)
         folder = settings.corrections
         self.corrections = None if folder is None else Corrections(folder)
         self._changes = asyncio.Lock()

@@ -61,10 +61,10 @@ class Chunk:
     first_line: int = 1
     digest: str = ""
 
-    def size(self, folder: Path) -> int:
-        """The number of bytes, before decompression."""
-        stop = (folder / self.name).stat().st_size if self.stop is None else self.stop
-        return stop - self.start
+    @property
+    def size(self) -> int:
+        """The number of bytes of a chunk of a file, before decompression."""
+        return (Path(self.name).stat().st_size if self.stop is None else self.stop) - self.start
 
 
 def split_into_chunks(recipe: Recipe, folder: Path | None) -> list[Chunk]:

@@ -73,7 +73,7 @@ def prepare(
     _check_source(recipe, folder)
     recipe, detected = recipe.resolve_auto(folder)
     chunks = split_into_chunks(recipe, folder)
-    large = folder is None or sum(chunk.size(folder) for chunk in chunks) > 2 * CHUNK_BYTES
+    large = folder is None or sum(chunk.size for chunk in chunks) > 2 * CHUNK_BYTES
     shards = [
         Shard(key_of(i, code, recipe, chunk), read_chunk, (recipe, chunk))
         for i, chunk in enumerate(chunks)

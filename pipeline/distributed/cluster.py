@@ -4,6 +4,7 @@ Results do not depend on these settings.
 """
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -300,3 +301,10 @@ def environment_file_text(cluster: Cluster, current: Mapping[str, str]) -> str:
     if problems:
         raise UserError(*problems)
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def free_port(address: str = "") -> int:
+    """A free TCP port at an address of this machine (default: at all of them)."""
+    with socket.socket() as listener:
+        listener.bind((address, 0))
+        return int(listener.getsockname()[1])

@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
 import torch.distributed
 
-from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.cluster import Ranks, free_port
 from pipeline.distributed.deepspeed_setup import load_deepspeed
 from pipeline.errors import UserError, first_line
 
@@ -33,7 +32,7 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
     # DeepSpeed does not start without this variable.
     os.environ.setdefault("LOCAL_RANK", str(ranks.local_rank))
     deepspeed.utils.logger.setLevel(logging.WARNING)
-    address = None if ranks.world > 1 else f"tcp://127.0.0.1:{_free_port()}"
+    address = None if ranks.world > 1 else f"tcp://127.0.0.1:{free_port('127.0.0.1')}"
     backend, limit = "nccl" if on_gpu else "gloo", timedelta(seconds=timeout)
     # DeepSpeed creates its groups without a timeout, so set the default.
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
@@ -54,9 +53,3 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
         ) from error
     finally:
         deepspeed.comm.destroy_process_group()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -148,8 +148,7 @@ def hub_folder(name: str, patterns: tuple[str, ...], what: str, **options: Any) 
 
 def _check_hash(weights: Path, params: BackboneParams) -> None:
     try:
-        with weights.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = sha256(weights)
     except FileNotFoundError:
         raise UserError(
             f"backbone {params.source}: {weights} is missing; save the weights as one "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.calibration import bins, brier, calibration_error, risk_area, risk_coverage
 from pipeline.display.highlighting import excerpt
+from pipeline.errors import shorten
 from pipeline.report import plots
 from pipeline.report.collect import MEASURES, RunResult
 from pipeline.report.plots import Curve, Plot
@@ -180,7 +181,10 @@ def mistakes(runs: Sequence[RunResult]) -> Table | None:
     rows = tuple(
         (
             Cell(f"{row['calibrated']:.2f}"),
-            *(Cell(_truncate(str(row[name]))) for name in ("id", "gold", "predicted")),
+            *(
+                Cell(shorten(str(row[name]), MAX_TEXT_LENGTH))
+                for name in ("id", "gold", "predicted")
+            ),
             _text_cell(row),
         )
         for _, row in worst.iterrows()
@@ -200,10 +204,6 @@ def _text_cell(row: "pd.Series[Any]") -> Cell:
         marks += (MarkedSpan(int(a), int(b), name) for a, b in row[f"{name}_spans"])
     shown = excerpt(MarkedText(text, tuple(marks)), MAX_TEXT_LENGTH)
     return Cell(shown.text, marked=shown if shown.spans else None)
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
 
 
 def plots_of(task: str, runs: Sequence[RunResult]) -> Iterator[Plot]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.corpus_statistics import SplitStatistics, Statistics
 from pipeline.display.highlighting import excerpt
-from pipeline.errors import EXAMPLES_PER_KIND, Problems, Severity
+from pipeline.errors import EXAMPLES_PER_KIND, Problems, Severity, shorten
 from pipeline.files import atomic_write
 from pipeline.report import kinds, plots
 from pipeline.report.render import Section, page
@@ -93,11 +93,9 @@ def _examples(problems: Problems, kind: str) -> str:
     examples = [
         f"{problem.where}: {problem.message}" for problem in problems.kept if problem.kind == kind
     ]
-    return " / ".join(_truncate(example) for example in examples[:EXAMPLES_PER_KIND])
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= MAX_EXAMPLE_LENGTH else f"{text[: MAX_EXAMPLE_LENGTH - 1]}…"
+    return " / ".join(
+        shorten(example, MAX_EXAMPLE_LENGTH) for example in examples[:EXAMPLES_PER_KIND]
+    )
 
 
 def _sizes(statistics: Statistics) -> Section:
@@ -184,7 +182,7 @@ def _perfect_model(statistics: Statistics) -> Section:
     )
     tables = [Table("Score of a perfect model", _head("split", "rows", "wrong", *titles), rows)]
     worst = tuple(
-        _head(split, row.id, score(row.score), _truncate(row.error))
+        _head(split, row.id, score(row.score), shorten(row.error, MAX_EXAMPLE_LENGTH))
         for split, report in reports.items()
         for row in report.worst
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.errors import shorten
 from pipeline.report.collect import Mixture
 from pipeline.report.stage_outputs import Scores
 from pipeline.report.tables import DASH, Cell, Table, count, factor, learning_rates, percent
@@ -116,8 +117,7 @@ def leaks(mixture: Mixture) -> Table | None:
 
 
 def _examples(examples: Sequence[str]) -> str:
-    shown = [example if len(example) <= 120 else example[:119] + "…" for example in examples[:3]]
-    return " / ".join(shown) or DASH
+    return " / ".join(shorten(example, 120) for example in examples[:3]) or DASH
 
 
 def pretraining(mixture: Mixture) -> Table | None:

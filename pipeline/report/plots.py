@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from pipeline.arms import ARMS
+from pipeline.errors import shorten
 
 # Arms have colors of Okabe and Ito's palette (see pipeline.arms), tasks of Paul Tol's palette
 # "muted". An arm and a task never share a color. Line styles and markers help readers who cannot
@@ -203,7 +204,7 @@ def label_dots(caption: str, frame: pd.DataFrame, max_rows: int = 25) -> Plot:
                 alpha=0.9,
             )
         axes.set(xlabel="F1", ylim=(len(shown) - 0.4, -0.6))
-        axes.set_yticks(range(len(shown)), [_short(str(label)) for label in shown.index])
+        axes.set_yticks(range(len(shown)), [shorten(str(label), 24) for label in shown.index])
         _legend(figure, axes, len(shown.columns) - 1)
         omitted = len(frame) > max_rows
         note = f"The {max_rows} most frequent of {len(frame)} labels. " if omitted else ""
@@ -231,7 +232,7 @@ def share_bars(caption: str, corpora: Mapping[str, tuple[float, float]]) -> Plot
                 bars, [f"{width:.1f}" for width in widths], padding=3, fontsize=8, color="#3d434d"
             )
         axes.set(xlabel="% of the mixture", ylim=(len(corpora) - 0.45, -0.55))
-        axes.set_yticks(range(len(corpora)), [_short(name) for name in corpora])
+        axes.set_yticks(range(len(corpora)), [shorten(name, 24) for name in corpora])
         axes.margins(x=0.12)
         axes.grid(visible=False, axis="y")
         _legend(figure, axes, 2)
@@ -295,7 +296,7 @@ def bars(
             color = arm_color(name) if name in ARMS else TASK_COLORS[index % len(TASK_COLORS)]
             axes.barh(heights, widths, height=height * 0.9, color=color, label=name)
         axes.set(xlabel=axis, ylim=(len(shown) - 0.45, -0.55))
-        axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
+        axes.set_yticks(range(len(shown)), [shorten(name, 24) for name in shown])
         axes.grid(visible=False, axis="y")
         _legend(figure, axes, len(names))
         note = f"The first {max_rows} of {len(groups)}. " if len(groups) > max_rows else ""
@@ -353,9 +354,11 @@ def heatmap(caption: str, x: str, y: str, frame: pd.DataFrame, low: float = 0.0)
         axes.set(xlabel=x, ylabel=y, ylim=(len(frame), 0))
         axes.set_xticks(
             np.arange(len(frame.columns))[::every] + 0.5,
-            [_short(str(name)) for name in frame.columns[::every]],
+            [shorten(str(name), 24) for name in frame.columns[::every]],
         )
-        axes.set_yticks(np.arange(len(frame)) + 0.5, [_short(str(name)) for name in frame.index])
+        axes.set_yticks(
+            np.arange(len(frame)) + 0.5, [shorten(str(name), 24) for name in frame.index]
+        )
         axes.grid(visible=False)
         figure.colorbar(cells, ax=axes).outline.set_visible(False)
         text = "; ".join(
@@ -385,10 +388,6 @@ def _legend(figure: Figure, axes: Axes, entries: int) -> None:
         handlelength=2.4,
         columnspacing=1.4,
     )
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _svg(figure: Figure, title: str, text: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipeline.errors import shorten
 from pipeline.report.collect import RunResult
 from pipeline.report.tables import DASH, Cell, Table
 
@@ -33,5 +34,4 @@ def table(runs: Sequence[RunResult]) -> Table | None:
 
 
 def _cell(text: str) -> Cell:
-    short = text if len(text) <= MAX_TEXT_LENGTH else f"{text[: MAX_TEXT_LENGTH - 1]}…"
-    return Cell(short or "(empty)")
+    return Cell(shorten(text, MAX_TEXT_LENGTH) or "(empty)")

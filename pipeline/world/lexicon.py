@@ -7,7 +7,7 @@
 from pipeline.world.sampling import split_names
 
 
-def split_words(text: str) -> list[str]:
+def word_list(text: str) -> list[str]:
     """Split a text at whitespace."""
     return text.split()
 
@@ -17,7 +17,7 @@ def split_bars(text: str) -> list[str]:
     return text.split("|")
 
 
-REAL_NAMES = split_words("""
+REAL_NAMES = word_list("""
 Washington Houston Lincoln Reading Jackson Chelsea Florence Victoria Sydney Charlotte Austin
 Orlando Madison Dallas Phoenix Ford Chase Morgan Wells Mercedes Disney Hershey Dell Boeing
 Philips Bath Cork Mobile Buffalo Target Apple Shell Oracle Amazon Orange Sprint Rose Hope
@@ -33,15 +33,15 @@ Drew Rob Sue Dean Earl Duke King Prince Bishop Pope Baker Mason Fisher Cook Hunt
 Taylor Turner Miller Potter Gardener Shepherd
 """)
 
-NAME_STARTS = split_words("""
+NAME_STARTS = word_list("""
 Vel Tor Bra Kel Mor Dun Har Sel Quin Lor Fen Wal Tas Ost Gri Pol Zan Nor Cal Rud Yar Hel
 """)
-NAME_ENDS = split_words("""
+NAME_ENDS = word_list("""
 mar inga don wick stad ova ley ren tia holm nor dale uri eska bury lin ard ello mont vane
 """)
 INVENTED_NAMES = [start + end for start in NAME_STARTS for end in NAME_ENDS]
 CALENDAR_NAMES = frozenset(
-    split_words("March April May June August Summer Winter Autumn Friday Sunday")
+    word_list("March April May June August Summer Winter Autumn Friday Sunday")
 )
 AMBIGUOUS_NAMES = split_names(REAL_NAMES + INVENTED_NAMES)
 # "in May" is a time: a calendar word may name a person or a firm, but not a place.
@@ -50,7 +50,7 @@ AMBIGUOUS_PLACES = split_names(
 )
 
 GIVEN_NAMES = split_names(
-    split_words("""
+    word_list("""
 Anna Peter Maria John Laura David Nadia Omar Wei Ingrid Carlos Fatima Tomas Priya Hiro Leila
 Samuel Nora Ivan Elena Kofi Amara Lars Sofia Marta Diego Yusuf Hannah Olga Pablo Irene Simon
 Ruth Walter Clara Felix Greta Hugo Vera Paris Florence Sydney Austin Charlotte Victoria
@@ -61,7 +61,7 @@ Iris Violet Olive Robin Martin Jay
 """)
 )
 SURNAMES = split_names(
-    split_words("""
+    word_list("""
 Hale Novak Okafor Silva Kim Larsen Haddad Moreau Petrov Tanaka Ortiz Mensah Costa Weber
 Kowalski Rossi Nguyen Singh Farah Lindgren Castillo Dubois Fischer Yilmaz Ivanova Berg Santos
 Walsh Murphy Cohen Adler Brandt Conti Duarte Engel Ferrari Gupta Hansen Ito Jensen Keller
@@ -72,7 +72,7 @@ Drake Finch Swan Wren
 """)
 )
 TOWNS = split_names(
-    split_words("""
+    word_list("""
 Lisbon Nairobi Oslo Hanoi Warsaw Dublin Cairo Quito Riga Tunis Prague Bergen Malaga Kyoto
 Accra Izmir Ghent Turin Porto Leipzig Cork Bath Nice Split Bergamo Busan Osaka Odense Tampere
 Gdansk Lyon Basel Bern Graz Linz Brno Pecs Varna Zagreb Skopje Tirana Sofia Athens Patras
@@ -81,64 +81,64 @@ Wells Ware Rye
 """)
 )
 FIRMS = split_names(
-    split_words("""
+    word_list("""
 Apple Target Shell Gap Oracle Orange Visa Sprint Amazon Subway Tide Dove Puma Caterpillar
 Jaguar Nokia Siemens Toyota Nestle Bosch Bayer Roche Renault Fiat Volvo Saab Acer Canon Ricoh
 Sharp Pioneer General Unity Compass Anchor Beacon Spark Stripe Slack Zoom Square Box Match
 Indeed Discover Progressive Staples Costco Kroger Macy Wayfair Chevron Exxon
 """)
 )
-FIRM_SUFFIXES = split_words("""
+FIRM_SUFFIXES = word_list("""
 Foods Airlines Group Motors Press Holdings Records Media Steel Insurance Brothers Laboratories
 Partners
 """)
-INSTITUTIONS = split_words(
+INSTITUTIONS = word_list(
     "University College Academy Institute Museum Hospital Orchestra School Bank"
 )
 MUSEUM_SUBJECTS = split_bars(
     "Modern Art|Natural History|Applied Science|Ancient Music|Public Health"
 )
 ADJECTIVES = split_names(
-    split_words("""
+    word_list("""
 red long silent open golden broken little iron white blue hidden old wooden green empty round
 black tall silver narrow bright heavy painted secret burning frozen
 """)
 )
-NOUNS = split_words("""
+NOUNS = word_list("""
 door table bridge harp gate lamp river garden boat mirror tower wheel clock horse crown window
 road wall arrow bell letter rose apple target orange march race game stage table market house
 bank field stone
 """)
 
-WEEKDAYS = split_words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
-MONTHS = split_words("""
+WEEKDAYS = word_list("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = word_list("""
 January February March April May June July August September October November December
 """)
-SEASONS = split_words("spring summer autumn winter")
+SEASONS = word_list("spring summer autumn winter")
 RELATIVE_TIMES = split_bars(
     "yesterday|last week|last month|last year|two days ago|last Sunday|this morning"
 )
-EVENT_HEADS = split_words("""
+EVENT_HEADS = word_list("""
 Festival Summit Cup Conference Open Games Marathon Regatta Fair Prize Rally Congress
 """)
-EVENT_OF_HEADS = split_words("Battle Treaty Siege Feast Night Trial Council")
+EVENT_OF_HEADS = word_list("Battle Treaty Siege Feast Night Trial Council")
 
-TITLES = split_words("""
+TITLES = word_list("""
 driver teacher lawyer painter captain doctor senator banker farmer editor minister nurse pilot
 clerk
 """)
-TRADES = split_words("""
+TRADES = word_list("""
 retailer publisher airline bakery insurer brewery manufacturer broadcaster charity union
 """)
-REGIONS = split_words("town city village island province district port")
+REGIONS = word_list("town city village island province district port")
 # A relational noun determines the type of its name: "the mayor of X", "the widow of X".
-PLACE_RELATIONS = split_words("mayor governor bishop king people")
-PERSON_RELATIONS = split_words("widow brother daughter father lawyer dentist landlord")
-FIRM_RELATIONS = split_words("chairman owner founder treasurer shareholders spokesman")
-EVENT_RELATIONS = split_words("winner referee organizer host")
+PLACE_RELATIONS = word_list("mayor governor bishop king people")
+PERSON_RELATIONS = word_list("widow brother daughter father lawyer dentist landlord")
+FIRM_RELATIONS = word_list("chairman owner founder treasurer shareholders spokesman")
+EVENT_RELATIONS = word_list("winner referee organizer host")
 PLURAL_NOUNS = frozenset({"people", "shareholders", "workers", "critics", "shares"})
 MANNERS = split_bars(
     "quietly|in secret|with great care|in anger|openly|by mistake|reluctantly|in public|"
     "at once|by letter"
 )
-MODALS = split_words("will may could should might")
+MODALS = word_list("will may could should might")

@@ -24,6 +24,7 @@ from pipeline.distributed.cluster import (
     Cluster,
     Ranks,
     environment_file_text,
+    free_port,
     gpu_variables,
     launch_command,
     load_cluster,
@@ -103,7 +104,7 @@ def _supervise(cluster: Cluster, stage: str, arguments: list[str]) -> None:
     hosts = read_hostfile(Path(cluster.hostfile)) if cluster.hostfile is not None else {}
     log(f"starting {_describe_ranks(cluster, hosts, host)}")
     marker_name = f"{'-'.join([stage, *arguments])}-{os.getpid()}.done"
-    marker, port = (LAUNCHES / marker_name).absolute(), _free_port()
+    marker, port = (LAUNCHES / marker_name).absolute(), free_port()
     environment = {**os.environ, MARKER: str(marker), SUPERVISOR: f"{host}:{os.getpid()}"}
     if cluster.slurm:
         environment |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
@@ -263,9 +264,3 @@ def _end_with_supervisor() -> None:
 
     if Path("/proc/self").exists():
         threading.Thread(target=watch, daemon=True).start()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])

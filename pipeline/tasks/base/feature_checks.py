@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Problems
+from pipeline.errors import Problems, shorten
 from pipeline.metrics.base import Formula, apply_formula
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, RanksCandidates
 from pipeline.tasks.base.features import Feature, WindowLogits
@@ -203,4 +203,4 @@ def _error(task: HasConfidence[Any], example: Any, prediction: Any) -> str:
 
 
 def _quote(text: str) -> str:
-    return repr(text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…")
+    return repr(shorten(text, MAX_QUOTED))
