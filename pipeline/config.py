@@ -6,6 +6,7 @@ One error reports all unknown keys, missing keys and wrong types.
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -18,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from pipeline.errors import KIND_NAMES, UserError, describe, did_you_mean
 
 T = TypeVar("T")
+NAME = re.compile(r"\w[\w-]*")  # of a task, a mixture or a recipe
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -39,10 +41,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_json(path: Path) -> Any:
-    """Load the value in a JSON file. Raises UserError if it is missing, not UTF-8 or not JSON."""
+def load_json(path: Path, remedy: str = "run the stage that makes it, or `dvc repro`") -> Any:
+    """Load the value in a JSON file. Raises UserError if it is missing, not UTF-8 or not JSON.
+
+    `remedy` goes into the error message if the file is missing.
+    """
     try:
-        return json.loads(_read(path, "run the stage that makes it"))
+        return json.loads(_read(path, remedy))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg}; correct the line"

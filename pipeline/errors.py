@@ -32,6 +32,7 @@ WARNINGS = frozenset(
         "not-nfc",
         "partial-word",
         "placeholder-token",
+        "repeated-choice",
         "repeated-token-id",
         "skipped-predicate",
         "skipped-tag",

@@ -2,8 +2,12 @@
 
 import argparse
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -67,3 +71,14 @@ def backbone_at(source: str, digest: str | None) -> "BackboneParams":
     from pipeline.params import BackboneParams
 
     return parse(BackboneParams, {"source": source, "sha256": digest}, "--backbone")
+
+
+@contextmanager
+def output_errors(option: str, name: Path | str) -> Iterator[None]:
+    """Raise UserError for an OSError in the block: the file of an option cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{option}: {name} cannot be written: {error.strerror or error}; give another file"
+        ) from None

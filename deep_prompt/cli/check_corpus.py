@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from deep_prompt.cli.arguments import SOURCE
+from deep_prompt.cli.arguments import SOURCE, output_errors
 from deep_prompt.cli.check_project import check_project
 from pipeline.errors import Problems, UserError
 from stages.runtime.entry import log_wrote
@@ -97,7 +97,8 @@ def check(arguments: Namespace) -> None:
     if arguments.html:
         from pipeline.report.corpus_page import write_page
 
-        write_page(arguments.html, recipe.name, statistics, problems)
+        with output_errors("--html", arguments.html):
+            write_page(arguments.html, recipe.name, statistics, problems)
         log_wrote(arguments.html)
     if not is_valid:
         raise SystemExit(1)

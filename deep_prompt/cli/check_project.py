@@ -23,7 +23,7 @@ from pipeline.config import load_yaml
 from pipeline.errors import UserError, did_you_mean, first_line
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
+from stages.runtime.paths import ARTIFACTS, DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -63,6 +63,11 @@ def check_project() -> None:
                 "there, or correct source or data_root"
             )
         kind, _, source = task.init_from.partition("/")
+        if kind == "imported" and not (ARTIFACTS / task.init_from).is_dir():
+            problems.append(
+                f"{PARAMS}: tasks.{name}.init_from: there is no {ARTIFACTS / task.init_from}; make "
+                "it with `deep-prompt import`, or correct init_from"
+            )
         if kind == "zoo" and source not in zoo_names():
             problems.append(
                 f"{PARAMS}: tasks.{name}.init_from: the zoo has no "

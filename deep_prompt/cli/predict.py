@@ -16,6 +16,7 @@ from deep_prompt.cli.arguments import (
     add_dtype_argument,
     backbone_at,
     dtype_of,
+    output_errors,
     positive_integer,
 )
 from pipeline.errors import UserError, did_you_mean
@@ -180,15 +181,19 @@ def predict(arguments: Namespace) -> None:
 
 
 def _check_options(arguments: Namespace) -> None:
-    """Raise UserError if there are options that a server does not take from a request."""
-    ignored = [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
-    if arguments.server and ignored:
-        raise UserError(
-            *(
-                f"--{name.replace('_', '-')}: a server has its own; leave out the option"
-                for name in ignored
-            )
-        )
+    """Raise UserError if there are options without effect."""
+    changed = [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
+    if arguments.server:
+        _refuse(changed, "a server has its own; leave out the option")
+    if arguments.sample is None:
+        sampling = [name for name in changed if name in ("top_p", "seed")]
+        _refuse(sampling, "has no effect without --sample; add it, or leave out the option")
+
+
+def _refuse(names: Iterable[str], problem: str) -> None:
+    problems = [f"--{name.replace('_', '-')}: {problem}" for name in names]
+    if problems:
+        raise UserError(*problems)
 
 
 def _local(
@@ -221,6 +226,10 @@ def _local(
     generates = any(
         isinstance(task_named(head.type), GeneratesText) for head in predictor.tasks.values()
     )
+    if not generates:
+        decoding = ("num_beams", "max_new_tokens", "sample")
+        given = [name for name in decoding if vars(arguments)[name] != LOCAL_OPTIONS[name]]
+        _refuse(given, "the artifacts generate no text; leave out the option")
     on_terminal = arguments.output == "-" and sys.stdout.isatty()
     streams = generates and on_terminal and arguments.num_beams == 1
     for prediction in predictor.predict(
@@ -251,6 +260,7 @@ def _remote(
     rows = _rows(lines, name, _default(arguments))
     for answer in predict_remotely(checked_url(arguments.server), rows, arguments.chunk_rows):
         if not isinstance(answer, UserError):
+            counts.update(answer.get("cut", {}))
             yield answer
         elif arguments.skip_bad:
             skip(answer)
@@ -298,21 +308,32 @@ def _open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
     if name == "-":
         yield sys.stdin.buffer, "stdin"
         return
+    from pipeline.data.readers.base import READ_ERRORS, damaged_message, open_file
+
+    path = Path(name)
     try:
-        stream = Path(name).open("rb")  # noqa: SIM115  (caught here: errors of open only)
+        # A pipe is read once only, so its first bytes cannot tell whether it is compressed.
+        stream = open_file(path) if path.is_file() else path.open("rb")
     except OSError as error:
         raise UserError(
             f"--input: {name} cannot be read: {error.strerror}; give a file of JSON lines"
         ) from None
+    except READ_ERRORS as error:
+        raise UserError(f"--input: {name}: {damaged_message(error)}") from None
     with stream:
         yield stream, name
 
 
 def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
     """Yield the lines of a stream. Raises SystemExit on a stop signal, also while it waits."""
+    from pipeline.data.readers.base import READ_ERRORS, damaged_message
+
     while True:
-        with stop_signals.waiting():
-            line = stream.readline()
+        try:
+            with stop_signals.waiting():
+                line = stream.readline()
+        except READ_ERRORS as error:
+            raise UserError(f"--input: {damaged_message(error)}") from None
         if not line:
             return
         yield line
@@ -320,11 +341,19 @@ def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
 
 def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
     """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
-    from pipeline.data.readers.base import not_utf8_message
+    from pipeline.data.readers.base import (
+        compression_of,
+        foreign_content,
+        not_utf8_message,
+    )
     from pipeline.data.readers.json_values import unique_keys
 
     for line, raw in enumerate(lines, start=1):
         where = f"{name}:{line}"
+        if line == 1 and (kind := compression_of(raw)):
+            raise UserError(f"--input: {name} is compressed with {kind}; unpack it")
+        if line == 1 and (content := foreign_content(raw[:1024])):
+            raise UserError(f"--input: {name} is {content}")
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
             value = json.loads(text, object_pairs_hook=unique_keys) if text else None
@@ -366,7 +395,7 @@ def _open_output(name: str) -> Iterator[Callable[[str], object]]:
     path = Path(name)
     with ExitStack() as stack:
         write: Callable[[str], object]
-        with _output_errors(name):
+        with output_errors("--output", name):
             if path.is_file() or not path.exists():
                 # `resolve`: replace the target of a link, not the link.
                 write = stack.enter_context(atomic_stream(path.resolve())).write
@@ -376,23 +405,12 @@ def _open_output(name: str) -> Iterator[Callable[[str], object]]:
                 write = partial(_write, device)
 
         def write_line(line: str) -> None:
-            with _output_errors(name):
+            with output_errors("--output", name):
                 write(line)
 
         yield write_line
-        with _output_errors(name):
+        with output_errors("--output", name):
             stack.close()
-
-
-@contextmanager
-def _output_errors(name: str) -> Iterator[None]:
-    """Report that the output cannot be written. Errors of the input are not raised in the block."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--output: {name} cannot be written: {error.strerror or error}; give another file"
-        ) from None
 
 
 def _close(device: BinaryIO) -> None:

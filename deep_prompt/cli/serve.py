@@ -101,8 +101,8 @@ def _add_admin_arguments(parser: ArgumentParser) -> None:
         "--admin-token",
         default=os.environ.get(TOKEN_VARIABLE),
         metavar="TOKEN",
-        help="allow PUT and DELETE of artifacts with this token (default: the environment variable "
-        f"{TOKEN_VARIABLE})",
+        help="allow PUT and DELETE of artifacts with this token of at least 8 characters (default: "
+        f"the environment variable {TOKEN_VARIABLE})",
     )
     parser.add_argument(
         "--admin-folder",

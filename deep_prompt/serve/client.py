@@ -19,7 +19,7 @@ Json = dict[str, Any]
 def predict_remotely(
     url: str, rows: Iterable[Row | UserError], chunk: int
 ) -> Iterator[Json | UserError]:
-    """The answer to each row, in order: id, task and result, or the problems of the row.
+    """The answer to each row, in order: its values, or the problems of the row.
 
     A row has its place in `where`; a UserError in place of a row is its own answer. `chunk` rows
     are sent at a time. Raises UserError if the server cannot be reached or refuses a request.
@@ -46,7 +46,8 @@ def _answer(row: Row, answer: Json, number: int) -> Json | UserError:
         place = f"rows[{answer['row']}]"
         return UserError(*(text.replace(place, row["where"], 1) for text in answer["errors"]))
     id_ = number if row.get("id") is None else row["id"]
-    return {"id": id_, "task": answer["task"], "result": answer["result"]}
+    cut = {"cut": answer["cut"]} if "cut" in answer else {}
+    return {"id": id_, "task": answer["task"], "result": answer["result"]} | cut
 
 
 def _post(url: str, value: Json) -> Json:

@@ -12,7 +12,7 @@ from deep_prompt.serve import streams
 from deep_prompt.serve.jobs import Answer, Answers
 from deep_prompt.serve.requests import checked_rows, read_json, row_problem, wait_for
 from deep_prompt.serve.state import ServerState
-from pipeline.errors import UserError
+from pipeline.errors import UserError, describe, did_you_mean
 from pipeline.inference.prediction import Prediction
 from pipeline.tasks.base.row import Row
 
@@ -27,6 +27,11 @@ _ANSWER = {
         "task": {"type": "string"},
         "result": {"$ref": "#/components/schemas/Result"},
         "html": {"type": "string"},
+        "cut": {
+            "type": "object",
+            "description": "counts of the parts of the row that the model did not read as a whole",
+            "additionalProperties": {"type": "integer"},
+        },
         "errors": {"type": "array", "items": {"type": "string"}},
     },
     "required": ["row"],
@@ -70,12 +75,19 @@ async def predict(request: Request) -> Json:
     body = await read_json(request, state.settings.limits)
     if not isinstance(body, dict) or "rows" not in body:
         raise HTTPException(422, 'the body has no rows; send {"rows": [...]}')
+    html = body.get("html", False)
+    if not isinstance(html, bool):
+        raise HTTPException(422, f"html: found {describe(html)}, expected true or false")
+    if unknown := body.keys() - {"rows", "html"}:
+        raise HTTPException(
+            422, f"unknown key {min(unknown)[:40]!r}{did_you_mean(min(unknown), ('rows', 'html'))}"
+        )
     rows = checked_rows(body["rows"], state.settings.limits)
     started = time.perf_counter()
     result = await _answer_rows(request, state, rows)
     return {
         "answers": [
-            _answer(number, row, answer, body.get("html") is True)
+            _answer(number, row, answer, html)
             for number, (row, answer) in enumerate(zip(rows, result.answers, strict=True))
         ],
         "tasks": len({answer.task for answer in result.answers if isinstance(answer, Prediction)}),
@@ -111,6 +123,9 @@ async def predict_one(name: str, request: Request) -> Json | streams.TextStream:
     if as_events:
         _check_generates_text(task)
     body = await read_json(request, state.settings.limits)
+    if isinstance(body, dict) and body.get("task") not in (None, name):
+        other = str(body["task"])[:40]
+        raise HTTPException(422, f"task: found {other!r} in the path of {name!r}; leave it out")
     row = {**body, "task": name} if isinstance(body, dict) else body
     rows = checked_rows([row], state.settings.limits)
     if as_events:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arms import ARMS, ArmName
+from pipeline.artifacts.zoo import ZOO, zoo_names
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
 from pipeline.files import sha256
@@ -102,7 +103,10 @@ def load_config(folder: Path) -> ArtifactConfig:
 
     Raises UserError if the folder has no artifact, or one of another format or with other keys.
     """
-    values = load_json(folder / "config.json")
+    remedy = "run the stage that makes it, or give the folder of an artifact"
+    if folder.parent.name == ZOO.name and folder.name in zoo_names():
+        remedy = f"write zoo:{folder.name}, or run `python -m stages.zoo`"
+    values = load_json(folder / "config.json", remedy)
     if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
         raise UserError(
             f"{folder}/config.json: is not the config of an artifact; give a folder written by "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import load_yaml, parse
+from pipeline.config import NAME, load_yaml, parse
 from pipeline.data.readers import READERS, hub
 from pipeline.data.readers.base import Splits, matching_files
 from pipeline.data.readers.hub import Hub
@@ -194,6 +194,11 @@ def load_recipe(path: Path) -> Recipe:
     """
     values = load_yaml(path)
     problems: list[str] = []
+    if not NAME.fullmatch(path.stem):
+        problems.append(
+            f"{path}: the name {path.stem!r} has other characters than letters, digits, _ and -; "
+            "rename the file"
+        )
     if "name" in values:
         problems.append(
             f"{path}: key 'name' is not allowed, because the file name gives the name "

@@ -7,9 +7,9 @@ rounds of passes: the predicates of all these rows, then the arguments of all pr
 
 import threading
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -52,10 +52,11 @@ _counts_lock = threading.Lock()
 
 
 class _Input(NamedTuple):
-    """An example for one of the tasks."""
+    """An example for one of the tasks. `cut` counts its parts that are not read as a whole."""
 
     task: int
     example: Any
+    cut: Counter[str]
 
 
 class _Window(NamedTuple):
@@ -64,6 +65,24 @@ class _Window(NamedTuple):
     input_index: int
     task: int
     feature: Feature
+
+
+def cuts_of(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts of the parts of inputs that the model does not read as a whole."""
+    return {event: count for event, count in counts.items() if count and event.endswith(" cut")}
+
+
+def _warn_of_cuts(predictions: Iterable[Prediction]) -> None:
+    """Warn the caller of the caller."""
+    cuts: Counter[str] = Counter()
+    for prediction in predictions:
+        cuts.update(prediction.cut)
+    if cuts:
+        warnings.warn(
+            f"{', '.join(f'{event}: {count}' for event, count in cuts.items())}; the model did not "
+            "read all of them; shorten them, or give a larger max_length to load",
+            stacklevel=3,
+        )
 
 
 class Predictor:
@@ -131,26 +150,17 @@ class Predictor:
         read the whole of an input.
         """
         default = {} if task is None else {"task": task}
-        with self._warn_of_cuts():
-            if isinstance(inputs, str | Mapping):
-                (prediction,) = self.predict(rows_of([inputs], default), decoding=decoding)
-                return prediction
-            is_frame = isinstance(inputs, pd.DataFrame)
-            rows = frame_rows(inputs, default) if is_frame else rows_of(inputs, default)
-            results = self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding)
-            return frame_of(inputs, results) if is_frame else Predictions(results)
-
-    @contextmanager
-    def _warn_of_cuts(self) -> Iterator[None]:
-        before = self.counts.copy()
-        yield
-        cuts = {event: n for event, n in (self.counts - before).items() if event.endswith(" cut")}
-        if cuts:
-            warnings.warn(
-                f"{', '.join(f'{event}: {count}' for event, count in cuts.items())}; the model did "
-                "not read all of them; shorten them, or give a larger max_length to load",
-                stacklevel=4,
-            )
+        if isinstance(inputs, str | Mapping):
+            results = Predictions(self.predict(rows_of([inputs], default), decoding=decoding))
+            _warn_of_cuts(results)
+            return results[0]
+        is_frame = isinstance(inputs, pd.DataFrame)
+        rows = frame_rows(inputs, default) if is_frame else rows_of(inputs, default)
+        results = Predictions(
+            self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding)
+        )
+        _warn_of_cuts(results)
+        return frame_of(inputs, results) if is_frame else results
 
     def needs_predicate(self, task: str) -> bool:
         """Whether rows of a task must name a predicate, because no one other task finds it."""
@@ -226,7 +236,7 @@ class Predictor:
         self, queries: Sequence[Query], batch_tokens: int, writer: TextWriter
     ) -> Iterator[Prediction]:
         inputs = [
-            _Input(query.task if query.finder is None else query.finder, query.example)
+            _Input(query.task if query.finder is None else query.finder, query.example, Counter())
             for query in queries
         ]
         logits = self._input_logits(inputs, batch_tokens, writer)
@@ -236,7 +246,11 @@ class Predictor:
             if query.finder is not None
         }
         argument_inputs = [
-            _Input(queries[number].task, self._reader.with_predicate(queries[number], span.start))
+            _Input(
+                queries[number].task,
+                self._reader.with_predicate(queries[number], span.start),
+                inputs[number].cut,
+            )
             for number, spans in found.items()
             for span in spans
         ]
@@ -250,7 +264,7 @@ class Predictor:
                 result = kind.sentence_result(list(islice(results, len(scores))), scores)
             else:
                 result = self._result(inputs[number], logits[number])
-            yield self._prediction(query, result)
+            yield self._prediction(query, result, inputs[number].cut)
 
     def _spans(self, task: int, logits: Sequence[WindowLogits]) -> list[TaggedSpan]:
         head = self._heads[task]
@@ -260,14 +274,14 @@ class Predictor:
         head = self._heads[given.task]
         return self._kinds[given.task].result(given.example, logits, head.classes, head.thresholds)
 
-    def _prediction(self, query: Query, result: Any) -> Prediction:
+    def _prediction(self, query: Query, result: Any, cut: Mapping[str, int]) -> Prediction:
         """The prediction; positions count characters of the row's text, or its tokens."""
         kind, sentence = self._kinds[query.task], query.sentence
         if sentence is not None:
             assert isinstance(kind, TagsWords)
             result = kind.in_characters(result, sentence.text, sentence.bounds)
         name, labels = self._names[query.task], self._labels[query.task]
-        return Prediction(query.id, name, result, self._texts(query, result), labels)
+        return Prediction(query.id, name, result, self._texts(query, result), labels, cut)
 
     def _texts(self, query: Query, result: Any) -> tuple[MarkedText, ...]:
         """The texts of a row with the spans of its result, for display."""
@@ -353,10 +367,23 @@ class Predictor:
         ):
             indices = [index for index, given in enumerate(inputs) if given.task == task]
             examples = [inputs[index].example for index in indices]
-            for feature in kind.featurize(
-                examples, 0, self.tokenizer, head.classes, *window, counts
-            ):
+            featurize = partial(
+                kind.featurize,
+                first=0,
+                tokenizer=self.tokenizer,
+                classes=head.classes,
+                max_length=window[0],
+                stride=window[1],
+            )
+            of_task: Counter[str] = Counter()
+            for feature in featurize(examples, counts=of_task):
                 yield _Window(indices[feature.example], task, feature)
+            counts.update(of_task)
+            if cuts_of(of_task):  # rare, so that the inputs are tokenized again to find them
+                for index in indices:
+                    of_input: Counter[str] = Counter()
+                    deque(featurize([inputs[index].example], counts=of_input), maxlen=0)
+                    inputs[index].cut.update(cuts_of(of_input))
 
     @torch.no_grad()
     def _logits(self, windows: Sequence[_Window], batch_tokens: int) -> list[NDArray[Any]]:

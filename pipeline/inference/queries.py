@@ -11,7 +11,7 @@ from pipeline.inference.arguments import plain
 from pipeline.inference.sentences import Sentence, predicate_index, split_sentence
 from pipeline.tasks.base.capabilities import MarksPredicate, TagsWords
 from pipeline.tasks.base.row import Row
-from pipeline.tasks.base.task import Task
+from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_text
 
 PREDICATE = "predicate"
@@ -107,7 +107,10 @@ class QueryReader:
     def _with_tokens(self, task: int, row: Row) -> tuple[Row, Sentence | None]:
         """The row with tokens made of its text, if it has text; and the sentence."""
         text = row.get("text")
-        if not isinstance(self._kinds[task], TagsWords) or text is None:
+        if not isinstance(self._kinds[task], TagsWords):
+            return row, None
+        if text is None:
+            _check_no_empty_token(row)
             return row, None
         if row.get("tokens") is not None:
             raise UserError(
@@ -206,3 +209,12 @@ def _is_text(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(_is_text(inner) for pair in value.items() for inner in pair)
     return not isinstance(value, Sequence) or all(map(_is_text, value))
+
+
+def _check_no_empty_token(row: Row) -> None:
+    tokens: Any = row.get("tokens")
+    if is_text_list(tokens) and "" in tokens:
+        raise UserError(
+            f"{row['where']}: token {tokens.index('')} of {len(tokens)} is empty; remove it, or "
+            "fill it in"
+        )

@@ -67,8 +67,8 @@ class Decoding:
         ]
         if not self.do_sample and (self.temperature, self.top_p) != (1.0, 1.0):
             problems.append(
-                "decoding: temperature and top_p have no effect without do_sample; set it, or "
-                "remove them"
+                "decoding: temperature and top_p have no effect without do_sample (--sample); set "
+                "it, or remove them"
             )
         if problems:
             raise UserError(*problems)

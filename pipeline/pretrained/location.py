@@ -156,6 +156,6 @@ def _check_hash(weights: Path, params: BackboneParams) -> None:
         ) from None
     if actual != params.sha256:
         raise UserError(
-            f"backbone {params.source}: sha256 of {weights} is {actual}, but params.yaml has "
-            f"{params.sha256}; get the right weights, or correct backbone.sha256"
+            f"backbone {params.source}: sha256 of {weights} is {actual}, expected "
+            f"{params.sha256}; get the right weights, or correct the sha256 of the backbone"
         )

@@ -60,6 +60,7 @@ from pipeline.tasks.shared.turn_windows import (
     turn_window,
     turn_words,
 )
+from pipeline.tasks.shared.validation import label_hint
 from pipeline.tasks.shared.value_spans import ScoredWords, decide_open_slot, value_tags
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -494,6 +495,6 @@ def _check_turn(turn: Sequence[str], labels: Sequence[str], where: str, problems
                 f"label {label!r} makes the slot open and is not one of its values; replace * by "
                 "the value"
                 if label in labels
-                else f"label {label!r} is not in the recipe's labels; add it there, or correct it",
+                else f"label {label!r} is not in the recipe's labels; {label_hint(label, labels)}",
                 "unknown-label",
             )

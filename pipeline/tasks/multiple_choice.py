@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import Problems, describe
+from pipeline.errors import Problems, abbreviate, describe
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
@@ -154,6 +154,14 @@ class MultipleChoice(
             check_nfc("context", row["context"], where, problems)
         if len(problems) > before:
             return None
+        choice, count = Counter[str](choices).most_common(1)[0]
+        if starts == [] and count > 1:
+            problems.add(
+                where,
+                f"choices: {abbreviate(choice, 40)} occurs more than once, so either is right "
+                "or wrong; remove one of them",
+                "repeated-choice",
+            )
         return Example(
             row["id"], row["context"], row["question"], tuple(choices), tuple(starts), ()
         )

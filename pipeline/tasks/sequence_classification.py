@@ -23,7 +23,7 @@ from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import HeadKind, Task
 from pipeline.tasks.shared.offsets import check_whole_words, span_hint
-from pipeline.tasks.shared.validation import check_name, check_nfc, check_text
+from pipeline.tasks.shared.validation import check_name, check_nfc, check_text, label_hint
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -123,7 +123,7 @@ class SequenceClassification(
         """The text. It must not be empty, its label must be in the recipe, and spans inside it."""
         before = len(problems)
         if row["label"] not in labels:
-            remedy = "add it there, or correct it"
+            remedy = label_hint(str(row["label"]), labels)
             if str(row["label"]).removesuffix(".0").isdecimal():
                 remedy += ", or name class numbers with names in the recipe's options"
             problems.add(
@@ -337,9 +337,9 @@ def _example(row: Row, label: str, problems: Problems) -> Example | None:
     where, before = row["where"], len(problems)
     pair, spans, question = (row.get(key) for key in ("text_pair", "spans", "question"))
     texts = [row["text"], "" if pair is None else pair]
-    for key, text in zip(("text", "text_pair"), texts, strict=True):
-        if key == "text" or text != "":
-            check_text(key, text, where, problems)
+    check_text("text", row["text"], where, problems)
+    if pair is not None:
+        check_text("text_pair", pair, where, problems)
     spans = [] if spans is None else spans
     marks = (
         [_check_mark(span, texts, where, problems) for span in spans]

@@ -1,16 +1,13 @@
 """Load params.yaml into dataclasses, and check that its keys are consistent."""
 
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName
-from pipeline.config import load_yaml, parse
+from pipeline.config import NAME, load_yaml, parse
 from pipeline.errors import UserError, did_you_mean
 from pipeline.params import MixtureParams, Params, TrainParams, Values, unused_keys
 from stages.runtime.paths import PARAMS
-
-NAME = re.compile(r"\w[\w-]*")  # of a task or mixture
 
 
 def load_params() -> Params:

@@ -32,7 +32,7 @@ from pipeline.tasks.base.task import LM_HEADS
 from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
-from pipeline.training.trainer import train
+from pipeline.training.trainer import steps_of, train
 from stages.runtime.entry import stops
 from stages.runtime.paths import CLUSTER, RUNS, WORK
 from stages.training.curve import Curve
@@ -40,6 +40,7 @@ from stages.training.progress import Progress
 from stages.training.resource_usage import write_resource_usage
 from stages.training.tracking import Tracking, tracker_factory
 
+MIN_STEPS = 20  # fewer add a warning
 _LIBRARIES = ("torch", "transformers", "peft")  # whose code computes the forward pass
 
 
@@ -136,6 +137,11 @@ def fit(
             f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
             f"{training.micro_batches_per_step} micro-batches of a step per rank"
         )
+        if (steps := steps_of(batches, training.epochs)) < MIN_STEPS:
+            callback.log(
+                f"warning: epochs is {training.epochs:g}, which is {steps} steps, too few to learn "
+                "a task; raise epochs in params.yaml"
+            )
         if warning := slow_precision(precision, device(ranks)):
             callback.log(warning)
         try:

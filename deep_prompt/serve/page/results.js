@@ -14,10 +14,14 @@ export function card(task, row, answer, fade, on) {
   else if (task.generates_text) body.append(make("pre", {}, answer.result.text));
   else if (answer.result.entities ?? answer.result.slots) body.append(marked(answer.html, fade));
   else body.append(marked(answer.html, 0), ...options(answer.result));
+  if (answer.cut) body.append(make("p", { class: "muted" }, cutNote(answer.cut)));
   if (task.marks_predicate && row.text) body.prepend(roles(task, row, answer, fade, on));
   const about = make("header", {}, make("h2", {}, task.name), make("p", {}, facts(task)));
   return make("section", { class: "card", "data-task": task.name }, about, body);
 }
+
+const cutNote = (cut) =>
+  `The model did not read all of it: ${Object.entries(cut).map(([event, n]) => `${event}: ${n}`).join(", ")}.`;
 
 function facts(task) {
   const parts = [task.type.replaceAll("_", " ")];

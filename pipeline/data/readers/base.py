@@ -108,10 +108,12 @@ def compression(path: Path) -> str | None:
     """The compression of a file by its first bytes, else by its extension; None if uncompressed."""
     with path.open("rb") as file:
         head = file.read(max(map(len, _MAGIC)))
-    return next(
-        (name for magic, name in _MAGIC.items() if head.startswith(magic)),
-        COMPRESSIONS.get(path.suffix),
-    )
+    return compression_of(head) or COMPRESSIONS.get(path.suffix)
+
+
+def compression_of(head: bytes) -> str | None:
+    """The compression of a file with these first bytes; None if it is not compressed."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def open_text(path: Path) -> BinaryIO:

@@ -385,6 +385,14 @@ def _forms(name: str) -> tuple[str, ...]:
 def _with_single_answer(result: Row, problems: Problems) -> Row | None:
     """Replace `answer` and `answer_start` by `answers`."""
     text, start = result.pop("answer"), result.pop("answer_start")
+    if text is None and start is not None and start > 0:  # 0 and -1 are fillers
+        problems.add(
+            result["where"],
+            f"answer_start is {start}, but the answer is empty; fill it in, or empty answer_start "
+            "if the context has no answer",
+            "missing-answers",
+        )
+        return None
     if text is None:
         return result | {"answers": []}
     if start is None:

@@ -24,7 +24,7 @@ from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
-from pipeline.tasks.shared.validation import check_sentence_length, check_words
+from pipeline.tasks.shared.validation import check_sentence_length, check_words, label_hint
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
@@ -289,8 +289,8 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
         problems.add(
             where,
             f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label "
-            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); add it there, or "
-            "correct the tag",
+            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); "
+            f"{label_hint(label, labels)}",
             "unknown-label",
         )
     return len(problems) == before

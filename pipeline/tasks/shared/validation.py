@@ -6,7 +6,7 @@ Each check adds problems of its own kinds. Some kinds are warnings (`errors.WARN
 import re
 from collections.abc import Sequence
 from typing import Any
-from unicodedata import is_normalized
+from unicodedata import is_normalized, normalize
 
 from pipeline.errors import Problems, describe
 
@@ -136,6 +136,19 @@ def check_name(key: str, value: Any, where: str, problems: Problems) -> None:
             f"{key}: found {describe(value)}, expected text or an integer; correct it",
             "wrong-type",
         )
+
+
+def label_hint(label: str, labels: Sequence[str]) -> str:
+    """How to correct a label that is not among `labels`: what it may be meant to be."""
+    for other in labels:
+        if normalize("NFC", label) == normalize("NFC", other):
+            return (
+                f"it equals {other!r} of the recipe in Unicode normal form C (NFC); write both in "
+                "the same form"
+            )
+        if label.strip() == other:
+            return f"remove the spaces around {other!r}"
+    return "add it there, or correct it"
 
 
 def check_surrogates(key: str, text: str, where: str, problems: Problems) -> bool:

@@ -101,6 +101,13 @@ def test_a_valid_corpus_has_statistics_and_a_page(
     assert (folder / "again.html").read_text(encoding="utf-8") == html
 
 
+def test_a_page_that_cannot_be_written_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output = check(folder, capsys, "--html", folder / "ours.yaml/page.html")
+    assert (code, "--html: " in output, "give another file" in output) == (1, True, True)
+
+
 def test_texts_to_generate_are_counted_for_a_whole_encoder_decoder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -379,6 +379,7 @@ def test_truncated_questions_are_counted_on_stderr(
     row = json.dumps({"task": "qa", "question": "a " * 60, "context": "b"})
     done = command("predict", "--artifact", artifacts.qa, stdin=row)
     assert (done.code, done.err) == (0, "questions cut: 1\n")
+    assert json.loads(done.out)["cut"] == {"questions cut": 1}
 
 
 def test_the_backbone_may_have_moved(
@@ -414,6 +415,8 @@ def test_the_backbone_may_have_moved(
             "--output: /proc/no/file cannot be written",
         ),
         (("--artifact", "{ner}", "--artifact", "{ner}"), "{ner}: head 'ner' is also in {ner}"),
+        (("--artifact", "{ner}", "--top-p", "0.5"), "--top-p: has no effect without --sample"),
+        (("--artifact", "{ner}", "--num-beams", "2"), "--num-beams: the artifacts generate no tex"),
         (("--artifact", "{ner}", "--max-length", "65"), "max_length is 65"),
     ],
 )

@@ -1,5 +1,7 @@
 """`deep-prompt predict`: generated texts on a terminal, and errors of the output."""
 
+import gzip
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +12,7 @@ import pytest
 from deep_prompt.cli.main import main
 from deep_prompt.cli.predict import _open_output
 from pipeline.errors import UserError
-from tests.support.serving import TEXT, make_text_artifacts
+from tests.support.serving import TEXT, make_artifacts, make_text_artifacts
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -31,6 +33,30 @@ def test_a_generated_text_appears_on_a_terminal_before_the_result(
     text, again = (json.loads(line)["result"]["text"] for line in lines)
     assert text == again != ""
     assert captured.err.count(f"{text}\n") == 2 * is_terminal
+
+
+def test_compressed_rows_are_read_and_other_files_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["predict", "--artifact", str(make_artifacts(tmp_path, versions=1) / "ner-0")]
+    line = (json.dumps({"text": TEXT}) + "\n").encode()
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress(line))
+    main([*arguments, "--input", str(file)])
+    assert '"result"' in capsys.readouterr().out
+    utf16 = b"\xff\xfe" + line.decode().encode("utf-16-le")
+    for name, content, message in (
+        ("rows.gz", gzip.compress(line)[:-9], "the rest of the file cannot be read"),
+        ("rows", utf16, "is UTF-16; convert it with iconv -f utf-16 -t utf-8"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SystemExit):
+            main([*arguments, "--input", str(tmp_path / name)])
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(line))))
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "stdin is compressed with gzip; unpack it" in capsys.readouterr().err
 
 
 def test_an_error_of_the_input_is_not_one_of_the_output(tmp_path: Path) -> None:

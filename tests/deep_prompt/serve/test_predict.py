@@ -74,6 +74,8 @@ def test_html_is_that_of_the_notebook(root: Path, server: Running) -> None:
 def test_one_row_of_a_task(server: Running) -> None:
     answer = server.client.post("/v1/tasks/ner", json={"text": TEXT}).json()
     assert answer == server.post(ROWS[0])["answers"][0]
+    other = server.client.post("/v1/tasks/ner", json={"text": TEXT, "task": "qa"})
+    assert (other.status_code, "found 'qa' in the path of 'ner'" in other.text) == (422, True)
     bad = server.client.post("/v1/tasks/qa", json={"question": "Who?"})
     unknown = server.client.post("/v1/tasks/nre", json={"text": TEXT})
     assert bad.status_code == 422
@@ -120,6 +122,12 @@ def test_the_limits_hold_for_attention_too(root: Path) -> None:
         gate.set()
 
 
+def test_an_answer_says_what_the_model_did_not_read(server: Running) -> None:
+    long, short = ROWS[2] | {"question": "Ada " * 100}, ROWS[2]
+    answers = server.post(long, short)["answers"]
+    assert [answer.get("cut") for answer in answers] == [{"questions cut": 1}, None]
+
+
 def test_many_clients_get_their_own_answers(server: Running) -> None:
     words = ["Ada", "London", "was", "born", "in"]
     texts = [" ".join(words[n % 5 :] + words[: n % 5] * (1 + n % 3)) for n in range(30)]
@@ -136,6 +144,10 @@ def test_many_clients_get_their_own_answers(server: Running) -> None:
         (b"{", 400, "not valid JSON"),
         (b'{"rows": [{"task": "ner", "text": "\xff"}]}', 400, "not valid JSON"),
         (b'{"rows": [{"task": "ner", "text": "\\ud800"}]}', 400, "not valid JSON"),
+        (b'{"rows": [{"text": "a", "text": "b"}]}', 400, "key 'text' occurs twice"),
+        (b'{"rows": [{"text": NaN}]}', 400, "NaN is not JSON"),
+        (b'{"rows": [], "htlm": true}', 422, "unknown key 'htlm'; did you mean 'html'?"),
+        (b'{"rows": [], "html": "yes"}', 422, "html: found text 'yes', expected true or false"),
         (b'{"rows": NaN}', 400, "not valid JSON"),
         (b"[" * 10_000, 400, "not valid JSON"),
         (b"[]", 422, "the body has no rows"),

@@ -356,6 +356,7 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     label_row(spans=[1]),
     label_row(spans=[{"segment": 0, "start": 5, "end": 99}]),
     choices_row(choices=["Ada"]),
+    choices_row(choices=["Ada", "Ada"]),
     choices_row(answers=["Cy"]),
     choices_row(starts=[0, 5]),
     choices_row(starts=["0", "5"]),

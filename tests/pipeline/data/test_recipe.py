@@ -280,3 +280,10 @@ def test_all_errors_of_a_recipe_are_reported_at_once(tmp_path: Path) -> None:
         tmp_path, NER | {"task": "ner", "reader": "conll", "seed": "x", "source": None}
     )
     assert len(problems) == 4
+
+
+def test_the_name_of_a_recipe_can_be_that_of_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "my corpus.yaml"
+    YAML().dump(NER, path)
+    with pytest.raises(UserError, match=r"the name 'my corpus' has other characters than letters"):
+        load_recipe(path)

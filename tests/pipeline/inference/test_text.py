@@ -100,6 +100,12 @@ def test_a_call_warns_of_inputs_that_the_model_does_not_read(predictor: Predicto
     with pytest.warns(UserWarning, match="texts cut: 1; the model did not read all") as caught:
         predictor(TEXT * 40, task="wic")
     assert caught[0].filename == __file__
+    rows = [{"task": "wic", "text": text} for text in ("Ada ran .", TEXT * 40, "Ada ran .")]
+    assert [prediction.cut for prediction in predictor.predict(rows)] == [
+        {},
+        {"texts cut": 1},
+        {},
+    ]
 
 
 def in_words(value: Any, words: list[Any]) -> Any:

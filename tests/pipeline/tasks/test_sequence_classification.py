@@ -201,6 +201,7 @@ def test_split_group_ignores_spacing_and_case() -> None:
             {"text": "a", "label": "maybe"},
             ["f:1: label 'maybe' is not in the recipe's labels (no, yes)", "add it"],
         ),
+        ({"text": "a", "label": "\uff4eo"}, ["add it there, or correct it"]),
         ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
         ({"text": 3, "label": "no"}, ["text: found an integer 3, expected text"]),
         (
@@ -231,6 +232,8 @@ def test_split_group_ignores_spacing_and_case() -> None:
             {"text": "a", "text_pair": 0, "label": "no"},
             ["text_pair: found an integer 0, expected text"],
         ),
+        ({"text": "a", "text_pair": "", "label": "no"}, ["text_pair is empty: ''; fill it in"]),
+        ({"text": "a", "label": " no"}, ["remove the spaces around 'no'"]),
         ({"text": "a", "text_pair": False, "label": "no"}, ["text_pair: found false"]),
         ({"text": "a", "spans": 0, "label": "no"}, ["spans: found '0', expected a list"]),
         ({"text": "a", "spans": "", "label": "no"}, ["spans: found '', expected a list"]),
@@ -286,3 +289,10 @@ def test_scores_with_questions_have_f1a_and_exact_match() -> None:
     scored = TASK.score(asked, ["yes", "no", "no", "no"], CLASSES).overall
     assert (scored["f1_answers"], scored["exact_match"]) == pytest.approx((200 / 3, 50.0))
     assert set(TASK.metric_names) == set(scored) - {"total"}
+
+
+def test_a_label_in_another_unicode_form_is_named() -> None:
+    problems = Problems()
+    row = {"id": "1", "where": "f:1", "text": "a", "label": "E\u0301"}
+    assert TASK.example(row, ("\u00c9", "no"), problems) is None
+    assert "it equals '\u00c9' of the recipe in Unicode normal form C" in problems.kept[0].message

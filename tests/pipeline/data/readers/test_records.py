@@ -448,6 +448,17 @@ def test_another_delimiter_is_named(tmp_path: Path) -> None:
         assert problems[0].endswith(f"set delimiter: {escaped} in the recipe's options")
 
 
+def test_an_empty_answer_with_an_offset_is_refused(tmp_path: Path) -> None:
+    options = {"fields": {"context": None, "question": None, "answer": "a", "answer_start": "s"}}
+    text = "context,question,a,s\nBo ran,Who ran?,,5\nBo ran,Who ran?,,\nBo ran,Who?,,-1\n"
+    rows, problems = read(text, tmp_path, options, "corpus.csv")
+    assert [row["answers"] for row in rows] == [[], []]
+    assert problems == [
+        "corpus.csv:2: answer_start is 5, but the answer is empty; fill it in, or empty "
+        "answer_start if the context has no answer"
+    ]
+
+
 def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     rows, problems = read('{"text": "a", "label": "b", "text": "c"}\n', tmp_path)
     assert rows == []
