@@ -941,7 +941,7 @@ BACKBONE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "other weights": (
         lambda f: edit(f, lambda v: v["backbone"].update(sha256="0" * 64)),
-        ("params.yaml has 000", "backbone.sha256"),
+        ("expected 000", "correct the sha256"),
     ),
     "truncated weights": (
         lambda f: cut(f / "backbone/model.safetensors"),

@@ -147,7 +147,7 @@ def problem(source: str, digest: str | None = None) -> str:
 
 def test_another_hash_is_refused_before_the_conversion(file: Path) -> None:
     message = problem(f"folder:{file}", "0" * 64)
-    assert f"sha256 of {file} is {sha256(file)}, but params.yaml has {'0' * 64}" in message
+    assert f"sha256 of {file} is {sha256(file)}, expected {'0' * 64}" in message
     assert sorted(path.name for path in file.parent.iterdir()) == ["tiny.gguf"]
 
 

@@ -117,8 +117,8 @@ def test_different_weights_are_rejected_with_both_hashes(tmp_path: Path) -> None
     for part in (
         str(folder / "model.safetensors"),
         hashlib.sha256(b"other").hexdigest(),
-        f"params.yaml has {SHA256}",
-        "get the right weights, or correct backbone.sha256",
+        f"expected {SHA256}",
+        "get the right weights, or correct the sha256 of the backbone",
     ):
         assert part in message
 
