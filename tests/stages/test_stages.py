@@ -139,7 +139,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "true instead of a number": (
         lambda v: v["mixtures"]["all"].update(cap=True),
-        ("all", "cap", "true/false True", "an integer"),
+        ("all", "cap", "true", "an integer"),
     ),
     "nothing instead of a mapping": (
         lambda v: v.update(tasks=None),
