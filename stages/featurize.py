@@ -1,5 +1,6 @@
 """featurize@TASK: turn examples into features with the backbone's tokenizer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import load_json
@@ -60,8 +61,7 @@ def featurize(name: str) -> None:
         }
         problems = Problems()
         for split in SPLITS:
-            examples = source / f"{split}.parquet"
-            digest = sha256(examples)
+            examples, digest = source / f"{split}.parquet", sha256(source / f"{split}.parquet")
             rows, counts = featurize_split(
                 examples,
                 digest,
@@ -76,32 +76,28 @@ def featurize(name: str) -> None:
                 code,
                 task.max_answer_length,
             )
-            nonzero = {event: count for event, count in counts.items() if count}
             summary["splits"][split] = {
                 "examples": corpus["rows"][split],
                 "features": rows,
-                "counts": nonzero,
+                "counts": +counts,
                 "sha256": sha256(folder / split / INDEX),
                 "examples_sha256": digest,
             }
-            report = check_table(
-                examples,
-                FeatureTable(folder / split),
-                kind,
-                classes,
-                corpus["primary"],
-                tokenizer,
-            )
+            table = FeatureTable(folder / split)
+            report = check_table(examples, table, kind, classes, corpus["primary"], tokenizer)
             add_warnings(f"{name}: {split}", report, kind, corpus["primary"], problems)
-            log(
-                f"{split}: {corpus['rows'][split]} examples, {rows} features"
-                + "".join(f"; {event}: {count}" for event, count in nonzero.items())
-            )
+            log(_description(split, summary["splits"][split]))
         write_json(folder / "summary.json", summary)
     for line in problems.summary():
         log(line)
     remove_shards(work)
     log_wrote(output)
+
+
+def _description(split: str, summary: Mapping[str, Any]) -> str:
+    """The numbers of a split's examples and features, and of what `max_length` changes."""
+    counts = "".join(f"; {event}: {count}" for event, count in summary["counts"].items())
+    return f"{split}: {summary['examples']} examples, {summary['features']} features{counts}"
 
 
 if __name__ == "__main__":

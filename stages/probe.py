@@ -84,13 +84,13 @@ def _consistency(subject: Subject) -> dict[str, Any]:
     paraphrases = paraphrases_of(task, test.examples)
     with subject.featurized(paraphrases.examples) as split:
 
-        def measured() -> float | None:
+        def measure() -> float | None:
             predictions = test.task.predictions(split.examples, subject.decoded(split), {})
             return consistency(paraphrases, task.answers(predictions))
 
-        scores = {"with_prompt": measured()} if subject.model.prompt is not None else {}
+        scores = {"with_prompt": measure()} if subject.model.prompt is not None else {}
         with without_prompt(subject.model):
-            scores["without_prompt"] = measured()
+            scores["without_prompt"] = measure()
     for name, score in scores.items():
         value = "no pair" if score is None else f"{score:.2f} % of pairs of paraphrases agree"
         log(f"{name.replace('_', ' ')}: {value}")

@@ -97,6 +97,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="number of rows to read and predict at a time (default: %(default)s)",
     )
+    _add_decoding(parser)
+    add_dtype_argument(parser)
+
+
+def _add_decoding(parser: ArgumentParser) -> None:
+    """Add the arguments that choose the tokens of generated texts."""
     parser.add_argument(
         "--num-beams",
         type=positive_integer,
@@ -130,7 +136,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="with --sample: the seed (default: 0)",
     )
-    add_dtype_argument(parser)
 
 
 def predict(arguments: Namespace) -> None:

@@ -164,12 +164,12 @@ async def attention(request: Request) -> Json:
     (row,) = checked_rows([await read_json(request, state.settings.limits)], state.settings.limits)
     if problem := row_problem(row, 0):
         raise HTTPException(422, problem)
-    asked = {key: value for key, value in row.items() if key not in ("id", "prompt")}
-    asked["where"] = "rows[0]"
+    query = {key: value for key, value in row.items() if key not in ("id", "prompt")}
+    query["where"] = "rows[0]"
     layers = await wait_for(
         request,
         state.thread,
-        lambda: state.thread.call(lambda: state.model.attention(asked), [asked]),
+        lambda: state.thread.call(lambda: state.model.attention(query), [query]),
         state.settings.limits,
     )
     return {"layers": [{"layer": layer, "heads": heads} for layer, heads in layers.items()]}

@@ -270,9 +270,9 @@ class Predictor:
         head = self._heads[task]
         return decode_spans(logits, head.classes, head.thresholds.get("temperature", 1.0))
 
-    def _result(self, given: _Input, logits: Sequence[WindowLogits]) -> Any:
-        head = self._heads[given.task]
-        return self._kinds[given.task].result(given.example, logits, head.classes, head.thresholds)
+    def _result(self, task_input: _Input, logits: Sequence[WindowLogits]) -> Any:
+        head, kind = self._heads[task_input.task], self._kinds[task_input.task]
+        return kind.result(task_input.example, logits, head.classes, head.thresholds)
 
     def _prediction(self, query: Query, result: Any, cut: Mapping[str, int]) -> Prediction:
         """The prediction; positions count characters of the row's text, or its tokens."""
@@ -318,19 +318,19 @@ class Predictor:
         writer: TextWriter,
     ) -> Iterator[tuple[_Window, WindowLogits]]:
         """The model's output for each window: logits, a text or a ranking, as its task needs."""
-        read, written, ranked = list[_Window](), list[_Window](), list[_Window]()
+        classified, generated, ranked = list[_Window](), list[_Window](), list[_Window]()
         for window in windows:
             if writer.generates(window.task):
-                written.append(window)
+                generated.append(window)
             elif isinstance(self._kinds[window.task], RanksCandidates):
                 ranked.append(window)
             else:
-                read.append(window)
-        for window, logits in zip(read, self._logits(read, batch_tokens), strict=True):
+                classified.append(window)
+        for window, logits in zip(classified, self._logits(classified, batch_tokens), strict=True):
             begins, ends = np.asarray(window.feature.begins), np.asarray(window.feature.ends)
             yield window, WindowLogits(begins, ends, logits)
-        texts = writer.texts([(window.task, window.feature) for window in written], batch_tokens)
-        yield from zip(written, map(generated_window, texts), strict=True)
+        texts = writer.texts([(window.task, window.feature) for window in generated], batch_tokens)
+        yield from zip(generated, map(generated_window, texts), strict=True)
         rankings = self._rankings(ranked, inputs, batch_tokens)
         yield from zip(ranked, map(ranked_window, rankings), strict=True)
 
@@ -365,7 +365,7 @@ class Predictor:
         for task, (kind, head, window) in enumerate(
             zip(kinds, self._heads, self.windows.values(), strict=True)
         ):
-            indices = [index for index, given in enumerate(inputs) if given.task == task]
+            indices = [n for n, task_input in enumerate(inputs) if task_input.task == task]
             examples = [inputs[index].example for index in indices]
             featurize = partial(
                 kind.featurize,

@@ -40,8 +40,8 @@ class QueryReader:
         self._heads, self._kinds, self._names = list(heads.values()), kinds, list(heads)
         self._finders = [self._find_finders(task) for task in range(len(kinds))]
         found_by = {finder for finders in self._finders for finder in finders}
-        asked = [task for task in range(len(kinds)) if task not in found_by] or range(len(kinds))
-        self._default = self._names[asked[0]] if len(asked) == 1 else None
+        tasks = [task for task in range(len(kinds)) if task not in found_by] or range(len(kinds))
+        self._default = self._names[tasks[0]] if len(tasks) == 1 else None
 
     def _find_finders(self, task: int) -> list[int]:
         """The tasks that find predicates for a task; only the one named TASK_predicates, if any."""
@@ -79,10 +79,10 @@ class QueryReader:
         ]
         if problems:
             raise UserError(*problems)
-        asked = task if finder is None else finder
-        example = self._example(asked, {**row, "id": str(id_)}, sentence)
-        self._check_classes(asked, example, where)
-        if not _is_text([id_, *(row[key] for key in self._kinds[asked].query_keys)]):
+        first_task = task if finder is None else finder
+        example = self._example(first_task, {**row, "id": str(id_)}, sentence)
+        self._check_classes(first_task, example, where)
+        if not _is_text([id_, *(row[key] for key in self._kinds[first_task].query_keys)]):
             raise UserError(
                 f"{where}: contains half a surrogate pair, which is not a character; correct the "
                 "program that wrote the row"
