@@ -174,7 +174,7 @@ def predict(arguments: Namespace) -> None:
         stops() as stop_signals,
         _open_output(arguments.output) as write,
     ):
-        lines = _lines(stream, stop_signals)
+        lines = _lines(stream, name, stop_signals)
         counts: Counter[str] = Counter()
         predictions = _remote if arguments.server else _local
         for prediction in predictions(arguments, lines, name, skip, counts):
@@ -329,7 +329,7 @@ def _open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
         yield stream, name
 
 
-def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
+def _lines(stream: BinaryIO, name: str, stop_signals: StopSignals) -> Iterator[bytes]:
     """Yield the lines of a stream. Raises SystemExit on a stop signal, also while it waits."""
     from pipeline.data.readers.base import READ_ERRORS, damaged_message
 
@@ -338,7 +338,7 @@ def _lines(stream: BinaryIO, stop_signals: StopSignals) -> Iterator[bytes]:
             with stop_signals.waiting():
                 line = stream.readline()
         except READ_ERRORS as error:
-            raise UserError(f"--input: {damaged_message(error)}") from None
+            raise UserError(f"--input: {name}: {damaged_message(error)}") from None
         if not line:
             return
         yield line

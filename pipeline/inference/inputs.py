@@ -1,7 +1,7 @@
 """Texts, rows and pandas frames as the rows of a predictor, and predictions as a frame."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -64,10 +64,13 @@ def _is_missing(value: Any) -> bool:
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
-def frame_of(frame: pd.DataFrame, predictions: Iterable[Prediction]) -> pd.DataFrame:
+def frame_of(
+    frame: pd.DataFrame, predictions: Iterable[Prediction], fields: Sequence[str]
+) -> pd.DataFrame:
     """The predictions of the rows of a frame, with their index.
 
-    The columns are `id` if the frame has it, `task`, and the fields of the results.
+    The columns are `id` if the frame has it, `task`, and the fields of the results; without a
+    prediction, `fields`.
     """
     positions, records = list[int](), list[dict[str, Any]]()
     for prediction in predictions:
@@ -75,7 +78,8 @@ def frame_of(frame: pd.DataFrame, predictions: Iterable[Prediction]) -> pd.DataF
         result = dataclasses.asdict(prediction.result)
         records.append({"task": prediction.task, **result})
     index = frame.index[positions]
-    result_frame = pd.DataFrame(records, index=index, columns=None if records else ["task"])
+    columns = None if records else ["task", *fields]
+    result_frame = pd.DataFrame(records, index=index, columns=columns)
     if "id" in frame.columns:
         result_frame.insert(0, "id", frame["id"].iloc[positions])
     return result_frame

@@ -5,13 +5,14 @@ neither a model nor a forward pass per task. Rows whose predicates must be found
 rounds of passes: the predicates of all these rows, then the arguments of all predicates.
 """
 
+import dataclasses
 import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from pipeline.inference.arguments import check_predict_arguments
 from pipeline.inference.generation import TextWriter, check_decoding, source_tokens
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
-from pipeline.inference.queries import Query, QueryReader
+from pipeline.inference.queries import PREDICATE, Query, QueryReader
 from pipeline.mixing.batches import collate
 from pipeline.model.backbone import Backbone
 from pipeline.model.generation import GREEDY, Decoding, source_batches
@@ -160,7 +161,18 @@ class Predictor:
             self.predict(rows, on_bad=on_bad, problems=problems, decoding=decoding)
         )
         _warn_of_cuts(results)
-        return frame_of(inputs, results) if is_frame else results
+        return frame_of(inputs, results, self._fields(task, inputs)) if is_frame else results
+
+    def _fields(self, task: str | None, frame: pd.DataFrame) -> list[str]:
+        """The fields of the results of a frame whose rows are all of one task; else none."""
+        name = task or self._reader.default_task
+        if name not in self.tasks or "task" in frame.columns:
+            return []
+        kind = self._kinds[self._names.index(name)]
+        method: Any = kind.result
+        if isinstance(kind, MarksPredicate) and PREDICATE not in frame.columns:
+            method = kind.sentence_result
+        return [field.name for field in dataclasses.fields(get_type_hints(method)["return"])]
 
     def needs_predicate(self, task: str) -> bool:
         """Whether rows of a task must name a predicate, because no one other task finds it."""

@@ -34,14 +34,17 @@ class Query(NamedTuple):
 
 
 class QueryReader:
-    """Checks rows for the tasks of a predictor. `kinds` are the kinds of task of `heads`."""
+    """Checks rows for the tasks of a predictor. `kinds` are the kinds of task of `heads`.
+
+    `default_task` is the task of rows that name none; None if they must.
+    """
 
     def __init__(self, heads: Mapping[str, TaskHead], kinds: Sequence[Task[Any, Any, Any]]) -> None:
         self._heads, self._kinds, self._names = list(heads.values()), kinds, list(heads)
         self._finders = [self._find_finders(task) for task in range(len(kinds))]
         found_by = {finder for finders in self._finders for finder in finders}
         tasks = [task for task in range(len(kinds)) if task not in found_by] or range(len(kinds))
-        self._default = self._names[tasks[0]] if len(tasks) == 1 else None
+        self.default_task = self._names[tasks[0]] if len(tasks) == 1 else None
 
     def _find_finders(self, task: int) -> list[int]:
         """The tasks that find predicates for a task; only the one named TASK_predicates, if any."""
@@ -95,7 +98,7 @@ class QueryReader:
         return isinstance(self._kinds[task], MarksPredicate) and len(self._finders[task]) != 1
 
     def _task(self, row: Mapping[str, Any], where: str) -> int:
-        name = self._default if row.get("task") is None else row["task"]
+        name = self.default_task if row.get("task") is None else row["task"]
         if name is None:
             raise UserError(f"{where}: key 'task' is missing; give one of {', '.join(self._names)}")
         if name not in self._names:

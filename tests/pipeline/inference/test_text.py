@@ -425,7 +425,11 @@ def test_rows_of_a_frame_are_named_and_skipped_by_index(predictor: Predictor) ->
     found = predictor(frame, task="ner", on_bad="skip")
     assert list(found.index) == [5, 7]
     assert list(found["id"]) == ["x", "z"]
-    assert list(predictor(frame.iloc[:0], task="ner").columns) == ["id", "task"]
+    assert list(predictor(frame.iloc[:0], task="ner").columns) == ["id", "task", "entities"]
+    assert list(predictor(frame[["text"]].iloc[:0], task="srl").columns) == ["task", "structures"]
+    with_predicate = frame[["text"]].iloc[:0].assign(predicate=0)
+    expected = ["task", *predictor(pd.DataFrame({"text": [TEXT], "predicate": 3}), task="srl")]
+    assert list(predictor(with_predicate, task="srl")) == list(dict.fromkeys(expected))
     with pytest.raises(UserError, match="the column 0 of the frame is not a key of a row"):
         predictor(pd.DataFrame([["Ada"]]))
 
