@@ -386,9 +386,7 @@ def test_invalid_corpus_is_refused(
 
 def test_message_of_an_unknown_label_has_the_known_labels(ner: Path, tmp_path: Path) -> None:
     problem = refuse(NER, write(ner, test="Oslo B-LOCC\n"), tmp_path / "out")[0]
-    assert problem.endswith(
-        "is not in the recipe's labels (PER, LOC); add it there, or correct it"
-    )
+    assert problem.endswith("is not in the recipe's labels (PER, LOC); add it there, or correct it")
 
 
 def test_unseen_labels_can_be_allowed(ner: Path, tmp_path: Path) -> None:
