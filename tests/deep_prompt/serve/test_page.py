@@ -288,6 +288,15 @@ def test_text_is_never_html(page: Page) -> None:
     assert "onerror" in page.card("ner").inner_text()
 
 
+def test_what_the_model_did_not_read_is_said(page: Page) -> None:
+    page.tab.fill("#question", "Ada " * 50)
+    page.tab.click("text=Predict")
+    page.wait()
+    assert "did not read all of it: questions cut: 1." in page.card("qa").inner_text()
+    assert "did not read" not in page.card("ner").inner_text()
+    page.screenshot("cut")
+
+
 def test_errors_are_shown(page: Page) -> None:
     page.tab.fill("#text", "a " * 400)
     page.tab.click("text=Predict")
