@@ -19,8 +19,9 @@ from pathlib import Path
 
 from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.artifacts.zoo import zoo_names
-from pipeline.config import load_yaml
+from pipeline.config import NAME, load_yaml
 from pipeline.errors import UserError, did_you_mean, first_line
+from pipeline.params import Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import ARTIFACTS, DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
@@ -30,13 +31,57 @@ from stages.runtime.paths import ARTIFACTS, DVC_LOCK, DVC_RWLOCK, FEATURES, PARA
 
 
 def check_project() -> None:
-    """Raise UserError with all problems of params.yaml, or if it has none, of the recipes."""
+    """Check and repair the project.
+
+    Raises UserError with all problems of params.yaml and of the recipes of its tasks.
+    """
+    try:
+        params = load_params()
+    except UserError as error:
+        raise UserError(*error.problems, *_recipe_problems(PARAMS)) from None
+    if problems := _task_problems(params):
+        raise UserError(*problems)
+    _warn_about_anchors(PARAMS)
+    if ".." in Path(params.data_root).parts:
+        log(
+            f"warning: {PARAMS}: data_root is {params.data_root!r}, which leads elsewhere in "
+            "`dvc exp run --temp` and --queue; write the absolute path"
+        )
+    _run_without_git(Path.cwd())
+    _move_truncated_lock(DVC_LOCK)
+    _remove_truncated_rwlock(DVC_RWLOCK)
+    for folder in sorted(FEATURES.glob("*")):
+        is_temporary = folder.name.startswith(".")  # of a featurize that runs or was killed
+        if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
+            shutil.rmtree(folder)
+            log(f"deleted {folder}: params.yaml has no such task")
+
+
+def _recipe_problems(path: Path) -> list[str]:
+    """The problems of the recipes of the tasks in a params.yaml with problems of its own."""
+    from pipeline.data.recipe import load_recipe
+
+    problems: list[str] = []
+    try:
+        tasks = load_yaml(path).get("tasks")
+    except UserError:  # which `load_params` has raised
+        return []
+    for name in tasks if isinstance(tasks, dict) else ():
+        try:
+            if isinstance(name, str) and NAME.fullmatch(name):
+                load_recipe(recipe_of(name))
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def _task_problems(params: Params) -> list[str]:
+    """The problems of the recipes, and of params that do not fit them."""
     from pipeline.data.recipe import load_recipe
     from pipeline.tasks import check_answer_length
     from pipeline.training.arm_checks import check_arm
     from stages.prepare import HUB
 
-    params = load_params()
     problems: list[str] = []
     for name, task in params.tasks.items():
         key = f"{PARAMS}: tasks.{name}.max_answer_length"
@@ -73,22 +118,7 @@ def check_project() -> None:
                 f"{PARAMS}: tasks.{name}.init_from: the zoo has no "
                 f"{source!r}{did_you_mean(source, zoo_names())}"
             )
-    if problems:
-        raise UserError(*problems)
-    _warn_about_anchors(PARAMS)
-    if ".." in Path(params.data_root).parts:
-        log(
-            f"warning: {PARAMS}: data_root is {params.data_root!r}, which leads elsewhere in "
-            "`dvc exp run --temp` and --queue; write the absolute path"
-        )
-    _run_without_git(Path.cwd())
-    _move_truncated_lock(DVC_LOCK)
-    _remove_truncated_rwlock(DVC_RWLOCK)
-    for folder in sorted(FEATURES.glob("*")):
-        is_temporary = folder.name.startswith(".")  # of a featurize that runs or was killed
-        if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
-            shutil.rmtree(folder)
-            log(f"deleted {folder}: params.yaml has no such task")
+    return problems
 
 
 def _warn_about_anchors(path: Path) -> None:

@@ -1087,18 +1087,6 @@ def test_presets_are_valid_and_their_recipes_exist(path: Path) -> None:
         assert load_recipe(ROOT / "data_recipes" / f"{name}.yaml").name == name
 
 
-def test_check_deletes_the_features_of_removed_tasks_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_project(tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    for name in ("removed", "world_ner", ".tmp-world_ner.a1b2c3d4"):
-        (tmp_path / "project/data/features" / name).mkdir(parents=True)
-    check_project()
-    kept = {folder.name for folder in (tmp_path / "project/data/features").iterdir()}
-    assert kept == {"world_ner", ".tmp-world_ner.a1b2c3d4"}
-
-
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "presets").glob("paper_*.yaml")), ids=lambda path: path.stem
 )
@@ -1526,12 +1514,19 @@ def test_check_reports_errors_and_deletes_features_of_removed_tasks(
 ) -> None:
     from deep_prompt.cli.check_project import check_project
 
-    for name in ("world_ner", "gone"):
+    kept = {"world_ner", ".tmp-world_ner.a1b2c3d4"}  # the latter is of a featurize that runs
+    for name in ("gone", *kept):
         (place / "data/features" / name).mkdir(parents=True)
     check_project()
-    assert [path.name for path in (place / "data/features").iterdir()] == ["world_ner"]
+    assert {path.name for path in (place / "data/features").iterdir()} == kept
     (place / "data_recipes/world_ner.yaml").unlink()
     assert any("world_ner.yaml: no such file" in problem for problem in problems(check_project))
+    edit(place, lambda values: values.update(seed="7"))
+    found = problems(check_project)
+    assert [problem.partition(";")[0] for problem in found] == [
+        "params.yaml: seed: found text '7', expected an integer",
+        "data_recipes/world_ner.yaml: no such file",
+    ]
 
 
 def test_check_reports_every_arm_that_does_not_fit_a_task(place: Path) -> None:
