@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import leakage
@@ -137,9 +137,14 @@ def test_contained_texts_are_found(
 
 
 @settings(max_examples=50, deadline=None)
-@given(start=st.integers(0, 200), length=st.integers(30, 100), seed=st.integers(0, 1000))
+@given(start=st.integers(0, 200), length=st.integers(31, 100), seed=st.integers(0, 1000))
+@example(start=75, length=31, seed=341)
 def test_passage_of_a_text_is_always_found(start: int, length: int, seed: int) -> None:
-    """All fingerprints of a passage are n-grams of the whole text, for any start."""
+    """All fingerprints of a passage are n-grams of the whole text, for any start.
+
+    A fingerprint is the minimum of at most 6 windows. 31 words have 24 n-grams and 19 windows, so
+    at least 4 fingerprints; 30 words may have 3, which is too few for a contained text.
+    """
     whole = prose(300, seed)
     assert pair(whole, whole[start : start + length])[1:] == (1, [1])
     assert pair(whole[start : start + length], whole)[1:] == (1, [1])
