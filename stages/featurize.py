@@ -61,7 +61,8 @@ def featurize(name: str) -> None:
         }
         problems = Problems()
         for split in SPLITS:
-            examples, digest = source / f"{split}.parquet", sha256(source / f"{split}.parquet")
+            examples = source / f"{split}.parquet"
+            digest = sha256(examples)
             rows, counts = featurize_split(
                 examples,
                 digest,

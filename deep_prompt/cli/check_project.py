@@ -14,8 +14,10 @@ recipes first. It also repairs states from which DVC does not recover:
 import json
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.artifacts.zoo import zoo_names
@@ -28,6 +30,8 @@ from stages.runtime.paths import ARTIFACTS, DVC_LOCK, DVC_RWLOCK, FEATURES, PARA
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from pipeline.data.recipe import Recipe
 
 
 def check_project() -> None:
@@ -38,8 +42,11 @@ def check_project() -> None:
     try:
         params = load_params()
     except UserError as error:
-        raise UserError(*error.problems, *_recipe_problems(PARAMS)) from None
-    if problems := _task_problems(params):
+        _, problems = _load_recipes(_task_names(PARAMS))
+        raise UserError(*error.problems, *problems) from None
+    recipes, problems = _load_recipes(params.tasks)
+    problems += _task_problems(params, recipes)
+    if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)
     if ".." in Path(params.data_root).parts:
@@ -57,39 +64,39 @@ def check_project() -> None:
             log(f"deleted {folder}: params.yaml has no such task")
 
 
-def _recipe_problems(path: Path) -> list[str]:
-    """The problems of the recipes of the tasks in a params.yaml with problems of its own."""
-    from pipeline.data.recipe import load_recipe
-
-    problems: list[str] = []
+def _task_names(path: Path) -> list[str]:
+    """The names of the tasks in a params.yaml that may have problems."""
     try:
         tasks = load_yaml(path).get("tasks")
     except UserError:  # which `load_params` has raised
         return []
-    for name in tasks if isinstance(tasks, dict) else ():
+    names = tasks if isinstance(tasks, dict) else ()
+    return [name for name in names if isinstance(name, str) and NAME.fullmatch(name)]
+
+
+def _load_recipes(names: Iterable[str]) -> "tuple[dict[str, Recipe], list[str]]":
+    """The valid recipes of tasks by name, and the problems of the others."""
+    from pipeline.data.recipe import load_recipe
+
+    recipes: dict[str, Recipe] = {}
+    problems: list[str] = []
+    for name in names:
         try:
-            if isinstance(name, str) and NAME.fullmatch(name):
-                load_recipe(recipe_of(name))
+            recipes[name] = load_recipe(recipe_of(name))
         except UserError as error:
             problems += error.problems
-    return problems
+    return recipes, problems
 
 
-def _task_problems(params: Params) -> list[str]:
-    """The problems of the recipes, and of params that do not fit them."""
-    from pipeline.data.recipe import load_recipe
+def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]:
+    """The problems of the params of the tasks that have these recipes."""
     from pipeline.tasks import check_answer_length
     from pipeline.training.arm_checks import check_arm
     from stages.prepare import HUB
 
     problems: list[str] = []
-    for name, task in params.tasks.items():
-        key = f"{PARAMS}: tasks.{name}.max_answer_length"
-        try:
-            recipe = load_recipe(recipe_of(name))
-        except UserError as error:
-            problems += error.problems
-            continue
+    for name, recipe in recipes.items():
+        task, key = params.tasks[name], f"{PARAMS}: tasks.{name}.max_answer_length"
         checks = [partial(check_answer_length, key, recipe.task, task.max_answer_length)]
         checks += [
             partial(check_arm, arm, name, recipe.task)

@@ -42,6 +42,7 @@ LOCAL_OPTIONS = {
     "dtype": None,
 }
 """The options that a server does not take from a request -> their defaults."""
+DECODING_OPTIONS = ("num_beams", "max_new_tokens", "sample")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -187,12 +188,17 @@ def predict(arguments: Namespace) -> None:
 
 def _check_options(arguments: Namespace) -> None:
     """Raise UserError if there are options without effect."""
-    changed = [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
+    changed = _changed(arguments)
     if arguments.server:
         _refuse(changed, "a server has its own; leave out the option")
     if arguments.sample is None:
         sampling = [name for name in changed if name in ("top_p", "seed")]
         _refuse(sampling, "has no effect without --sample; add it, or leave out the option")
+
+
+def _changed(arguments: Namespace) -> list[str]:
+    """The names of the options in LOCAL_OPTIONS that do not have their default."""
+    return [name for name, default in LOCAL_OPTIONS.items() if vars(arguments)[name] != default]
 
 
 def _refuse(names: Iterable[str], problem: str) -> None:
@@ -232,9 +238,8 @@ def _local(
         isinstance(task_named(head.type), GeneratesText) for head in predictor.tasks.values()
     )
     if not generates:
-        decoding = ("num_beams", "max_new_tokens", "sample")
-        given = [name for name in decoding if vars(arguments)[name] != LOCAL_OPTIONS[name]]
-        _refuse(given, "the artifacts generate no text; leave out the option")
+        decoding = [name for name in _changed(arguments) if name in DECODING_OPTIONS]
+        _refuse(decoding, "the artifacts generate no text; leave out the option")
     on_terminal = arguments.output == "-" and sys.stdout.isatty()
     streams = generates and on_terminal and arguments.num_beams == 1
     for prediction in predictor.predict(

@@ -223,7 +223,7 @@ def lines(source: Source, problems: Problems, keep_ends: bool = False) -> Iterat
     r"""The lines of a UTF-8 file, with or without a byte order mark.
 
     Only \n and \r\n end a line; U+0085 and U+2028 are text. Each line with bytes that are not UTF-8
-    adds a problem; they become UNDECODED so that the rest of the file can be checked. A byte
+    adds a problem; these bytes become UNDECODED so that the rest of the file can be checked. A byte
     order mark at the start of a later line is removed, and adds a warning. With `keep_ends`, lines
     keep their line endings.
     """
