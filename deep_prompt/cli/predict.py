@@ -356,7 +356,7 @@ def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | 
         foreign_content,
         not_utf8_message,
     )
-    from pipeline.data.readers.json_values import unique_keys
+    from pipeline.data.readers.json_values import decode
 
     for line, raw in enumerate(lines, start=1):
         where = f"{name}:{line}"
@@ -366,18 +366,11 @@ def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | 
             raise UserError(f"--input: {name} is {content}")
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-            value = json.loads(text, object_pairs_hook=unique_keys) if text else None
+            value = decode(text) if text else None
         except UnicodeDecodeError as error:
             yield UserError(f"{where}: {not_utf8_message(error)}")
-        except json.JSONDecodeError as error:
-            yield UserError(
-                f"{where}: not valid JSON at column {error.colno}: {error.msg}; "
-                "write one JSON object per line"
-            )
-        except (ValueError, RecursionError) as error:  # a very long number, or very deep nesting
-            yield UserError(
-                f"{where}: cannot be read as JSON: {error}; write one JSON object per line"
-            )
+        except ValueError as error:
+            yield UserError(f"{where}: {error}; write one JSON object per line")
         else:
             if isinstance(value, dict):
                 yield {**default, **value, "where": where}

@@ -1,7 +1,6 @@
 """Read the body of a request within the limits, and wait for the model's answers to its rows."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from deep_prompt.serve.batching import ModelThread, QueueFullError
 from deep_prompt.serve.jobs import num_characters
 from deep_prompt.serve.settings import Limits
-from pipeline.data.readers.json_values import LONE_SURROGATE, has_lone_surrogate, unique_keys
+from pipeline.data.readers.json_values import decode
 from pipeline.errors import describe
 from pipeline.tasks.base.row import Row
 
@@ -36,17 +35,11 @@ async def read_json(request: Request, limits: Limits) -> Any:
     except ClientDisconnect:
         raise HTTPException(CLIENT_LEFT, "the client left") from None
     try:
-        text = body.decode()
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse)
-        if has_lone_surrogate(text, value):
-            raise ValueError(LONE_SURROGATE)
-        return value
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not valid JSON: {error}; correct it") from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+        return decode(body.decode(), allow_nan=False)
+    except UnicodeDecodeError as error:
+        raise HTTPException(400, f"the body is not UTF-8: {error}; correct it") from None
+    except ValueError as error:
+        raise HTTPException(400, f"the body: {error}; correct it") from None
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

@@ -14,10 +14,17 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89abAB]")  # the first half of a charac
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def decode(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError with the reason if it is not valid."""
+def decode(text: str, allow_nan: bool = True) -> Any:
+    """The value of a JSON text. Raises ValueError with the reason if it is not valid.
+
+    `allow_nan`: NaN and Infinity, which Python writes although they are not JSON, are numbers.
+    """
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
+        value = json.loads(
+            text,
+            object_pairs_hook=unique_keys,
+            parse_constant=None if allow_nan else _refuse_constant,
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON at column {error.colno}: {error.msg}") from None
     except RepeatedKeyError:
@@ -27,6 +34,10 @@ def decode(text: str) -> Any:
     if has_lone_surrogate(text, value):
         raise ValueError(LONE_SURROGATE)
     return value
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 class RepeatedKeyError(ValueError):
