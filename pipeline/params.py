@@ -249,6 +249,29 @@ class MixtureParams:
 _SYNTAX = re.compile(r"(package|folder|hub):(.+)")
 _PACKAGE = re.compile(r"[^\W\d]\w*(/.*)?")  # no dots, because a search for a.b imports a
 _HUB = re.compile(r"([\w.-]+/)?[\w.-]+@[0-9a-f]{40}")
+MIN_WINDOW = 8  # tokens
+
+
+def check_source(source: str) -> None:
+    """Check the syntax of the source of a backbone. Raises ValueError with the reason."""
+    match = _SYNTAX.fullmatch(source)
+    if not match:
+        raise ValueError(
+            f"source is {source!r}; write package:NAME/FOLDER, folder:PATH or hub:ID@REVISION"
+        )
+    if match[1] == "hub" and not _HUB.fullmatch(match[2]):
+        raise ValueError(
+            f"source is {source!r}; pin the revision of a hub id: hub:ID@ and 40 hexadecimal digits"
+        )
+    if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
+        raise ValueError(
+            f"source is {source!r}; write package:NAME/FOLDER with a top-level package as NAME"
+        )
+
+
+def is_window_size(max_length: int, stride: int) -> bool:
+    """Whether windows of `max_length` tokens may overlap by `stride`."""
+    return max_length >= MIN_WINDOW and 0 <= stride < max_length // 2
 
 
 @dataclass(frozen=True)
@@ -266,28 +289,22 @@ class BackboneParams:
     decoder: bool = False
 
     def __post_init__(self) -> None:
-        match = _SYNTAX.fullmatch(self.source)
-        if not match:
-            raise ValueError(
-                f"source is {self.source!r}; write package:NAME/FOLDER, folder:PATH or "
-                "hub:ID@REVISION"
-            )
-        if match[1] == "hub" and not _HUB.fullmatch(match[2]):
-            raise ValueError(
-                f"source is {self.source!r}; pin the revision of a hub id: hub:ID@ and 40 "
-                "hexadecimal digits"
-            )
-        if match[1] == "package" and not _PACKAGE.fullmatch(match[2]):
-            raise ValueError(
-                f"source is {self.source!r}; write package:NAME/FOLDER with a top-level package as "
-                "NAME"
-            )
-        if match[1] != "hub" and self.sha256 is None:
+        check_source(self.source)
+        if not self.source.startswith("hub:") and self.sha256 is None:
             is_gguf = self.source.endswith(".gguf")
             weights = self.source.rpartition("/")[2] if is_gguf else "model.safetensors"
             raise ValueError(
                 f"sha256 is missing; add the output of `sha256sum {weights}` for {self.source}"
             )
+
+    def has_weights_of(self, other: "BackboneParams") -> bool:
+        """Whether the weights are those of `other`.
+
+        Compares hashes if one is known, because two folders may hold the same files.
+        """
+        if (self.sha256, other.sha256) == (None, None):
+            return self.source == other.source
+        return self.sha256 == other.sha256
 
 
 Values = dict[str, Any]
@@ -329,10 +346,10 @@ class TaskParams:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.max_length < 8 or not 0 <= self.stride < self.max_length // 2:
+        if not is_window_size(self.max_length, self.stride):
             problems.append(
                 f"max_length is {self.max_length} and stride {self.stride}; "
-                "give a max_length of at least 8 and a stride below half of it"
+                f"give a max_length of at least {MIN_WINDOW} and a stride below half of it"
             )
         if self.test_rows is not None and self.test_rows < 1:
             problems.append(

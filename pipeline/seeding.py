@@ -1,5 +1,6 @@
 """Seeds and permutations as pure functions: equal arguments give equal results on any machine."""
 
+from enum import IntEnum
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,26 @@ def derive_seed(*parts: int) -> int:
     for part in parts:
         state = splitmix64(state ^ np.array([part % (1 << 64)], np.uint64))
     return int(state[0])
+
+
+def torch_seed(*parts: int) -> int:
+    """Hash several integers into a seed of torch, which is below 2**63."""
+    return derive_seed(*parts) % (1 << 63)
+
+
+class Stream(IntEnum):
+    """The random values of a model; each kind has its own stream of the seed of the run.
+
+    A new kind takes a new number, because kinds with the same number would have equal values.
+    """
+
+    HEADS = 2
+    KEY_VALUES = 3
+    PROJECTION_EMBEDDING = 4
+    PROJECTION = 5
+    TASK_FACTORS = 6
+    LORA = 7
+    RANDOM_BACKBONE = 8
 
 
 def permute(positions: Ints, n: int, seed: int) -> Ints:

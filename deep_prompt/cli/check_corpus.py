@@ -79,15 +79,16 @@ def check(arguments: Namespace) -> None:
         check_project()
         return
     from pipeline.data.recipe import load_recipe
+    from pipeline.params import MIN_WINDOW, is_window_size
     from pipeline.tasks import check_answer_length
 
     if arguments.stride is None:
         arguments.stride = arguments.max_length // 4
     max_length, stride = arguments.max_length, arguments.stride
-    if max_length < 8 or not 0 <= stride < max_length // 2:
+    if not is_window_size(max_length, stride):
         raise UserError(
             f"--max-length is {max_length} and --stride {stride}; give a --max-length of at least "
-            "8 and a --stride below half of it"
+            f"{MIN_WINDOW} and a --stride below half of it"
         )
     recipe = load_recipe(arguments.recipe)
     check_answer_length("--max-answer-length", recipe.task, arguments.max_answer_length)

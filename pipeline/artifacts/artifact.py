@@ -206,6 +206,18 @@ def heads_of(folder: Path, config: ArtifactConfig, names: Iterable[str]) -> list
     return [config.heads[name] for name in names]
 
 
+def empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
+    """Heads of these kinds and classes, whose values `load_heads` replaces."""
+    heads = list(heads)
+    return Heads(
+        [head.kind for head in heads],
+        [len(head.classes) for head in heads],
+        hidden_size,
+        0,
+        [head.label_token_ids for head in heads],
+    )
+
+
 def load_heads(
     folder: Path, config: ArtifactConfig, into: Heads, classes: dict[str, tuple[str, ...]]
 ) -> None:

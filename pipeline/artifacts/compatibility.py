@@ -29,10 +29,7 @@ def check_fits(
             f"backbone.decoder is {config.backbone.decoder}, but the backbone is loaded "
             f"{'with' if backbone.is_encoder_decoder else 'without'} its decoder"
         )
-    same_source = config.backbone.source == params.source
-    if (config.backbone.sha256, params.sha256) != (None, None):
-        same_source = config.backbone.sha256 == params.sha256
-    if not same_source:
+    if not config.backbone.has_weights_of(params):
         problems.append(
             f"it was made for backbone {config.backbone.source} (sha256 {config.backbone.sha256}), "
             f"but params have {params.source} (sha256 {params.sha256})"

@@ -13,7 +13,7 @@ from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.evaluation.generation import generated_texts, source_tokens
 from pipeline.evaluation.ranking import rankings
-from pipeline.features.table import Table
+from pipeline.features.table import Table, rows_of_examples
 from pipeline.metrics.base import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.prompted_model import PromptedModel
@@ -55,10 +55,7 @@ def sample_eval_set(
     if limit is None or limit >= count:
         return EvalSet(task, classes, list(read(None)), table, np.arange(len(table)))
     sample = np.sort(permute(np.arange(limit), count, seed))
-    starts, ends = (
-        np.searchsorted(table.examples, sample.astype(np.int32), side) for side in ("left", "right")
-    )
-    rows = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+    rows = [np.arange(rows.start, rows.stop) for rows in rows_of_examples(table, sample)]
     return EvalSet(task, classes, list(read(sample)), table, np.concatenate([sample[:0], *rows]))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.features.table import LIST_COLUMNS, FeatureTable
+from pipeline.features.table import LIST_COLUMNS, FeatureTable, rows_of_examples
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.examples import read_examples
 from pipeline.tasks.base.feature_checks import FeatureChecks, FeatureReport
@@ -32,15 +32,12 @@ def check_table(
     """
     total = int(table.examples[-1]) + 1 if len(table) else 0
     sample = np.arange(0, total, max(1, -(-total // MAX_CHECKED_ROWS)))
-    starts, ends = (
-        np.searchsorted(table.examples, sample.astype(np.int32), side) for side in ("left", "right")
-    )
-    bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    rows_of_sample = rows_of_examples(table, sample)
     checks = FeatureChecks(task, classes, primary, tokenizer)
     rows = read_examples(examples, task, sample)
     for first in range(0, len(sample), ROWS_PER_BLOCK):
-        block = bounds[first : first + ROWS_PER_BLOCK]
-        windows = [[_feature(table, row) for row in range(*pair)] for pair in block]
+        block = rows_of_sample[first : first + ROWS_PER_BLOCK]
+        windows = [[_feature(table, row) for row in rows_of_example] for rows_of_example in block]
         checks.add(list(islice(rows, len(block))), windows)
     return checks.report()
 

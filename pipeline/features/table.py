@@ -206,6 +206,13 @@ class Table(Columns, Protocol):
     def __len__(self) -> int: ...
 
 
+def rows_of_examples(table: Table, examples: NDArray[np.int64]) -> list[range]:
+    """The rows of each example of a table, in which the indices of examples rise."""
+    indices = examples.astype(np.int32)  # another type would make searchsorted copy the column
+    starts, ends = (np.searchsorted(table.examples, indices, side) for side in ("left", "right"))
+    return list(map(range, starts.tolist(), ends.tolist()))
+
+
 class FeatureTable:
     """The memory-mapped `Table` of a folder.
 

@@ -1,14 +1,14 @@
 """The artifacts of a predictor: read them, check their compatibility, merge their heads."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pipeline.arms import ARMS
-from pipeline.artifacts.artifact import load_heads, load_prompt
+from pipeline.artifacts.artifact import empty_heads, load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
 from pipeline.artifacts.location import locate_artifact
 from pipeline.artifacts.scores import FILE
@@ -53,7 +53,7 @@ class ServedArtifact:
 
     def heads(self, hidden_size: int) -> Heads:
         """The artifact's heads, in its order."""
-        heads = _empty_heads(self.heads_by_name.values(), hidden_size)
+        heads = empty_heads(self.heads_by_name.values(), hidden_size)
         load_heads(
             self.folder,
             self.config,
@@ -123,7 +123,7 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
             )
         if len(artifacts) > 1 and (reason := ARMS[config.arm].served_alone):
             problems.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
-        if params is not None and _differ(config.backbone, params):
+        if params is not None and not config.backbone.has_weights_of(params):
             problems.append(
                 f"{folder}: made for backbone {config.backbone.source} (sha256 "
                 f"{config.backbone.sha256}), but {artifacts[0].folder} for {params.source} (sha256 "
@@ -201,30 +201,9 @@ def _unknown_rules(folder: Path, config: ArtifactConfig) -> list[str]:
     ]
 
 
-def _differ(first: BackboneParams, second: BackboneParams) -> bool:
-    """Whether the weights differ.
-
-    Compares hashes if known, because two folders may hold the same files.
-    """
-    if (first.sha256, second.sha256) == (None, None):
-        return first.source != second.source
-    return first.sha256 != second.sha256
-
-
-def _empty_heads(heads: Iterable[TaskHead], hidden_size: int) -> Heads:
-    heads = list(heads)
-    return Heads(
-        [head.kind for head in heads],
-        [len(head.classes) for head in heads],
-        hidden_size,
-        0,
-        [head.label_token_ids for head in heads],
-    )
-
-
 def merge_heads(artifacts: Sequence[ServedArtifact], hidden_size: int) -> Heads:
     """The heads of all artifacts in one padded parameter."""
-    merged = _empty_heads(
+    merged = empty_heads(
         [head for artifact in artifacts for head in artifact.heads_by_name.values()], hidden_size
     )
     first = 0

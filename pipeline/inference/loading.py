@@ -22,13 +22,12 @@ from pipeline.inference.artifact_set import (
 from pipeline.inference.predictor import Predictor
 from pipeline.model.backbone import Backbone
 from pipeline.model.precision import inference_precision
-from pipeline.params import BackboneParams
+from pipeline.params import MIN_WINDOW, BackboneParams, is_window_size
 from pipeline.pretrained.location import locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.task import LM_HEADS
 
 DEFAULT_WINDOW = 512  # tokens of a window, if neither the caller nor the artifact sets a length
-MIN_WINDOW = 8
 
 
 def load(
@@ -152,7 +151,7 @@ def _window_sizes(
         overlap = head.stride
     else:
         overlap = length // 4
-    if not MIN_WINDOW <= length <= max_tokens or not 0 <= overlap < max(1, length // 2):
+    if length > max_tokens or not is_window_size(length, overlap):
         raise UserError(
             f"max_length is {length} and stride {overlap}, and the backbone has positions for "
             f"{max_tokens} tokens of text; "

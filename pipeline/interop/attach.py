@@ -81,9 +81,10 @@ def attach(
     else:
         ones, zeros = torch.ones_like(input_ids), torch.zeros_like(input_ids)
         key_values = backbone.text_key_values(input_ids, ones, zeros, num_virtual_tokens)
-    device = body.get_input_embeddings().weight.device
     model_class: Any = type(model)
-    return _class_for(model_class)(model, backbone.family, DeepPrompt(key_values.to(device)))
+    return _class_for(model_class)(
+        model, backbone.family, DeepPrompt(key_values.to(backbone.device))
+    )
 
 
 @cache

@@ -55,6 +55,11 @@ class CheckedModel(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """The device of the input embeddings."""
+        ...
+
+    @property
     def max_positions(self) -> int:
         """Maximum number of tokens of a text."""
         ...
@@ -215,14 +220,14 @@ def _check_own_keys(backbone: CheckedModel, first: list[int]) -> Check:
     family = backbone.family
     exact = not (family.causal or family.encoder_only or family.route in ("patched", "two stacks"))
     text = first if exact else first[:1]
-    copied = backbone.run_rows([text], LayerPrompts(_keys_of(backbone, text)))
+    copied = backbone.run_rows([text], LayerPrompts(key_values_of_text(backbone, text)))
     failure = "a prompt with the keys of the text itself has an effect"
     return _compare(backbone, "its own keys twice", failure, copied, backbone.run_rows([text]))
 
 
 def _check_text_as_prompt(backbone: CheckedModel, texts: _Texts) -> Check:
     """In a causal model, the keys of a text as a prompt equal the text itself."""
-    key_values = _keys_of(backbone, texts.first)
+    key_values = key_values_of_text(backbone, texts.first)
     offset = torch.tensor([len(texts.first)], device=key_values.device)
     prompt = LayerPrompts(key_values, position_offsets=offset)
     whole = backbone.run_rows([texts.first + texts.rest])[0][len(texts.first) :]
@@ -233,7 +238,7 @@ def _check_text_as_prompt(backbone: CheckedModel, texts: _Texts) -> Check:
 
 def _check_size_of_effect(backbone: CheckedModel, texts: _Texts) -> None:
     """Raise UserError if the effect of a prompt is too small for the other checks to detect."""
-    prompt = LayerPrompts(_keys_of(backbone, texts.first))
+    prompt = LayerPrompts(key_values_of_text(backbone, texts.first))
     prompted, plain = backbone.run_rows([texts.rest], prompt), backbone.run_rows([texts.rest])
     difference = _relative_difference(torch.cat(prompted), torch.cat(plain))
     if not difference >= _MIN_EFFECT:  # also True for NaN
@@ -247,8 +252,7 @@ def _check_size_of_effect(backbone: CheckedModel, texts: _Texts) -> None:
 
 def _check_last_position(backbone: CheckedModel, token: int) -> None:
     """Raise UserError if the model has fewer learned positions than its config says."""
-    device = backbone.model.get_input_embeddings().weight.device
-    if backbone.family.positions != "absolute" or device.type != "cpu":
+    if backbone.family.positions != "absolute" or backbone.device.type != "cpu":
         return  # An index out of range aborts the whole process on a GPU.
     last_position = backbone.family.first_position + backbone.max_positions - 1
     try:
@@ -305,7 +309,7 @@ def _relative_difference(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def _keys_of(backbone: CheckedModel, tokens: list[int]) -> Tensor:
+def key_values_of_text(backbone: CheckedModel, tokens: list[int]) -> Tensor:
     """Keys and values [1, L, 2, H, T, D] of a text without a prompt."""
     recorded_key_values: RecordedKeyValues = {}
     backbone.run_rows([tokens], recorded_key_values=recorded_key_values)

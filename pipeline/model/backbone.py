@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.errors import UserError, did_you_mean
-from pipeline.model.attach_checks import Check, check_lm_head, check_prompts
+from pipeline.model.attach_checks import (
+    Check,
+    check_lm_head,
+    check_prompts,
+    key_values_of_text,
+)
 from pipeline.model.attention import (
     ATTENTION,
     NO_ARGUMENTS,
@@ -183,12 +188,10 @@ class Backbone(nn.Module):
 
     def _quantize(self) -> Check:
         """Store the weights as int8, and compare the gradient of a prompt with the one before."""
-        recorded_key_values: RecordedKeyValues = {}
         first, *rows = _random_texts(self.model.get_input_embeddings().weight.shape[0])
         with torch.no_grad():
-            self.run_rows([first], recorded_key_values=recorded_key_values)
-        layers = [recorded_key_values[layer][:, 0] for layer in range(self.num_layers)]
-        prompt = LayerPrompts(torch.stack(layers)[None].requires_grad_())
+            key_values = key_values_of_text(self, first)
+        prompt = LayerPrompts(key_values.requires_grad_())
 
         def gradient() -> Tensor:
             hidden = torch.cat(self.run_rows(rows, prompt))
@@ -215,6 +218,12 @@ class Backbone(nn.Module):
         """The type of the weights and hidden states. Under autocast, the latter may differ."""
         dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
         return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the input embeddings, where a forward pass starts."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def embedding_size(self) -> int:
@@ -427,8 +436,7 @@ class Backbone(nn.Module):
 
         Returns its own output.
         """
-        device = self.model.get_input_embeddings().weight.device.type
-        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             return call_model(
                 self.model if model is None else model, self.family, arguments, **inputs
             )
@@ -455,6 +463,14 @@ class Backbone(nn.Module):
         mask = nn.functional.pad(attention_mask, (count, 0), value=1)
         return self._hidden(inputs_embeds=inputs, attention_mask=mask, **extra)[:, count:]
 
+    def pad(
+        self, rows: Sequence[Sequence[int]], fill: int, side: str = "right"
+    ) -> tuple[Tensor, Tensor]:
+        """The ids and the mask [B, T] of texts, padded with the id `fill` on one side."""
+        ids = [torch.tensor(row, device=self.device) for row in rows]
+        mask = [torch.ones_like(row) for row in ids]
+        return pad_sequence(ids, True, fill, side), pad_sequence(mask, True, 0, side)
+
     def run_rows(
         self,
         rows: Sequence[Sequence[int]],
@@ -468,11 +484,8 @@ class Backbone(nn.Module):
 
         `model` replaces the model (see `only_layers`); `inputs` are further arguments for it.
         """
-        device = self.model.get_input_embeddings().weight.device
-        ids = [torch.tensor(row, device=device) for row in rows]
         # Any id of the vocabulary does, because the mask hides it: pad_token_id may be -1.
-        input_ids = pad_sequence(ids, True, rows[0][0])
-        mask = pad_sequence([torch.ones_like(row) for row in ids], True)
+        input_ids, mask = self.pad(rows, rows[0][0])
         extra = self._extra(input_ids, torch.zeros_like(input_ids), prompt)
         hidden = self._hidden(
             PromptArguments(prompt, recorded_key_values, calls=calls),

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
@@ -112,8 +111,7 @@ def generate(
         **_sampling(decoding),
     )
     start = _start_of_decoder if backbone.is_encoder_decoder else _start_of_text
-    device = backbone.model.get_input_embeddings().weight.device
-    with torch.no_grad(), _random_seed(decoding, device):
+    with torch.no_grad(), _random_seed(decoding, backbone.device):
         write, inputs, skipped = start(model, sources, tasks, end_token_id, decoding.num_beams)
         output = write(
             **inputs,
@@ -185,7 +183,7 @@ def _start_of_text(
     num_beams: int,
 ) -> _Start:
     """The loop of a decoder. The sources are padded on the left."""
-    input_ids, mask = padded(sources, fill, model.backbone, "left")
+    input_ids, mask = model.backbone.pad(sources, fill, "left")
     inputs = {"input_ids": input_ids, "attention_mask": mask}
     return _language_model(model, tasks, num_beams).generate, inputs, input_ids.shape[1]
 
@@ -201,8 +199,8 @@ def _start_of_decoder(
     backbone = model.backbone
     start_token_id = backbone.model.start_token_id
     count = sources[0][::-1].index(start_token_id) + 1  # the same in all sources
-    source_ids, mask = padded([row[:-count] for row in sources], fill, backbone)
-    target_ids, _ = padded([row[-count:] for row in sources], fill, backbone)
+    source_ids, mask = backbone.pad([row[:-count] for row in sources], fill)
+    target_ids, _ = backbone.pad([row[-count:] for row in sources], fill)
     prompts = _layer_prompts(model, tasks)
     states, mask = backbone.call_model(
         _arguments(prompts),
@@ -221,16 +219,6 @@ def _start_of_decoder(
     }
     repeated = _arguments(_repeat(prompts, num_beams))
     return partial(backbone.call_model, repeated, language_model.generate), inputs, count
-
-
-def padded(
-    rows: Sequence[Sequence[int]], fill: int, backbone: Backbone, side: str = "right"
-) -> tuple[Tensor, Tensor]:
-    """The ids and the mask [B, T] of texts, padded on one side."""
-    device = backbone.model.get_input_embeddings().weight.device
-    ids = [torch.tensor(row, device=device) for row in rows]
-    mask = [torch.ones_like(row) for row in ids]
-    return pad_sequence(ids, True, fill, side), pad_sequence(mask, True, 0, side)
 
 
 def _until(ids: list[int], end: int) -> list[int]:
@@ -280,9 +268,7 @@ def _arguments(prompts: LayerPrompts | None) -> PromptArguments:
 
 
 def _on_device(tasks: int | Tensor, backbone: Backbone) -> int | Tensor:
-    if isinstance(tasks, int):
-        return tasks
-    return tasks.to(backbone.model.get_input_embeddings().weight.device)
+    return tasks if isinstance(tasks, int) else tasks.to(backbone.device)
 
 
 def _repeat(prompts: LayerPrompts | None, num_beams: int) -> LayerPrompts | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.mixing.batches import IGNORE_INDEX, Batch
-from pipeline.seeding import derive_seed
+from pipeline.seeding import Stream, torch_seed
 from pipeline.tasks.base.task import HeadKind
 
 HEAD_STD = 0.02
@@ -38,7 +38,7 @@ class Heads(nn.Module):
         super().__init__()
         self.kinds, self.classes = tuple(kinds), tuple(classes)
         self.label_token_ids = tuple(label_token_ids)
-        generator = torch.Generator().manual_seed(derive_seed(seed, 2) % (1 << 63))
+        generator = torch.Generator().manual_seed(torch_seed(seed, Stream.HEADS))
         # A parameter without values would break the optimizers of ZeRO.
         widths = [
             0 if kind == "language_model" else count

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
-from pipeline.seeding import derive_seed
+from pipeline.seeding import Stream, torch_seed
 
 _ADAPTER = "default"  # the name of the only adapter in peft
 
@@ -47,7 +47,7 @@ def add_lora(backbone: Backbone, rank: int, alpha: float, seed: int) -> None:
             # peft warns that the weights of GPT-2 are transposed, and adapts to them.
             warnings.catch_warnings(action="ignore"),
         ):
-            torch.manual_seed(derive_seed(seed, 7) % (1 << 63))
+            torch.manual_seed(torch_seed(seed, Stream.LORA))
             peft.inject_adapter_in_model(config, backbone.model, _ADAPTER)
     except ValueError as error:
         raise UserError(_unsupported(backbone, "peft finds none of them")) from error

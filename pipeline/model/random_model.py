@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from pipeline.pretrained.random_weights import RandomWeights
-from pipeline.seeding import derive_seed
+from pipeline.seeding import Stream, torch_seed
 
 
 def random_model(
@@ -24,7 +24,7 @@ def random_model(
     weights stay tied. `options` are those of `from_config`.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, 8) % (1 << 63))
+        torch.manual_seed(torch_seed(seed, Stream.RANDOM_BACKBONE))
         # A config may record the type of the pretrained weights. Numbers of another type differ.
         model = auto_class.from_config(config, dtype=torch.float32, **options)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"

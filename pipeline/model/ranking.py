@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from pipeline.model.generation import padded, prompted_body
+from pipeline.model.generation import prompted_body
 from pipeline.model.prompt import PromptBank
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.tasks.base.candidates import Node, Question, Ranking, Search
@@ -84,9 +84,9 @@ class _Texts:
         before_pass: Callable[[], object],
     ) -> None:
         self._model, self._task, self._before_pass = model, task, before_pass
-        self._device = model.backbone.model.get_input_embeddings().weight.device
+        self._device = model.backbone.device
         self.length = max(map(len, texts))
-        ids, self._mask = padded(texts, 0, model.backbone, "left")
+        ids, self._mask = model.backbone.pad(texts, 0, "left")
         self._cache = _dynamic_cache()
         positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)
         hidden = self._read(ids, self._mask, positions, self._cache)

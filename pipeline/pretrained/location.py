@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.config import load_json
 from pipeline.errors import UserError, first_line
 from pipeline.files import in_project, sha256
-from pipeline.params import _HUB, _SYNTAX, BackboneParams
+from pipeline.params import BackboneParams, check_source
 from pipeline.pretrained.gguf import SUFFIX, converted_folder
 
 TOKENIZER_FILES = (
@@ -77,12 +77,10 @@ def tokenizer_folder(source: str) -> Path:
     A GGUF file is converted. Raises UserError if the folder is missing or the source has no valid
     syntax.
     """
-    match = _SYNTAX.fullmatch(source)
-    if not match or (match[1] == "hub" and not _HUB.fullmatch(match[2])):
-        raise UserError(
-            f"backbone {source}: not a valid source; write package:NAME/FOLDER, folder:PATH "
-            "or hub:ID@REVISION (40 hex digits)"
-        )
+    try:
+        check_source(source)
+    except ValueError as error:
+        raise UserError(f"backbone: {error}") from None
     path = _locate(source, ("*.json", "*.txt", "*.model"))
     return converted_folder(path) if path.is_file() else path
 

@@ -32,7 +32,7 @@ from pipeline.model.prompt import (
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.scale_shift import new_scale_shift
 from pipeline.params import Params, TrainParams
-from pipeline.seeding import derive_seed
+from pipeline.seeding import Stream, torch_seed
 from pipeline.tasks import task_named
 
 
@@ -239,7 +239,7 @@ def _initial_key_values(
     count = training.num_virtual_tokens
     if training.init == "normal":
         shape = (len(layers), *backbone.prompt_shape(count)[1:])
-        return normal_key_values(shape, derive_seed(seed, 3) % (1 << 63))
+        return normal_key_values(shape, torch_seed(seed, Stream.KEY_VALUES))
     texts = _initial_texts(tasks, count)
     all_layers = torch.cat(
         [backbone.text_key_values(*text, num_tokens) for text, num_tokens in texts], dim=3
@@ -276,21 +276,21 @@ def _new_projection(
     else:
         embedding = torch.randn(
             (count, backbone.embedding_size),
-            generator=torch.Generator().manual_seed(derive_seed(seed, 4) % (1 << 63)),
+            generator=torch.Generator().manual_seed(torch_seed(seed, Stream.PROJECTION_EMBEDDING)),
         )
     return Projection(
         embedding,
         training.projection_size,
         start.numel() // start.shape[3],
-        derive_seed(seed, 5) % (1 << 63),
+        torch_seed(seed, Stream.PROJECTION),
     )
 
 
 def _new_factors(tasks: int, training: TrainParams, start: Tensor, seed: int) -> TaskFactors:
     count = start.shape[3]
-    return TaskFactors(
-        tasks, count, training.factor_rank, start.numel() // count, derive_seed(seed, 6) % (1 << 63)
-    )
+    width = start.numel() // count
+    seed = torch_seed(seed, Stream.TASK_FACTORS)
+    return TaskFactors(tasks, count, training.factor_rank, width, seed)
 
 
 def artifact_config(

@@ -21,7 +21,7 @@ from pipeline.mixing.batches import MicroBatch, TrainBatches, collate
 from pipeline.mixing.rates import steps_for
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
-from pipeline.seeding import derive_seed
+from pipeline.seeding import torch_seed
 from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun
 from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
@@ -131,7 +131,7 @@ def train(
                 collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
             ).to(rank_device)
             # Dropout depends on the step and the micro-batch, but not on the rank or on a resume.
-            torch.manual_seed(derive_seed(batches.seed, step, index) % (1 << 63))
+            torch.manual_seed(torch_seed(batches.seed, step, index))
             loss = model.heads.loss(engine(batch), batch) * micro.weight
             losses[index] = _backward(engine, loss, params.balance_losses)
             engine.step()

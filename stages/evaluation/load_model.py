@@ -8,7 +8,13 @@ from typing import Any
 
 from pipeline.analysis.probing import featurized
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.artifact import heads_of, load_heads, load_into_backbone, load_prompt
+from pipeline.artifacts.artifact import (
+    empty_heads,
+    heads_of,
+    load_heads,
+    load_into_backbone,
+    load_prompt,
+)
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Ranks
@@ -17,7 +23,6 @@ from pipeline.evaluation.evaluate import EvalSet, decode, score
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.metrics.base import Metrics
 from pipeline.model.backbone import Backbone
-from pipeline.model.heads import Heads
 from pipeline.model.precision import inference_precision
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params
@@ -51,13 +56,7 @@ def load_model(
     )
     prompt = load_prompt(artifact, config, params.backbone, backbone)
     load_into_backbone(artifact, config, backbone)
-    heads = Heads(
-        kinds,
-        [len(names) for names in classes.values()],
-        backbone.hidden_size,
-        params.seed,
-        [head.label_token_ids for head in task_heads],
-    )
+    heads = empty_heads(task_heads, backbone.hidden_size)
     load_heads(artifact, config, heads, classes)
     return PromptedModel(backbone, prompt, heads, train_backbone=trained)
 

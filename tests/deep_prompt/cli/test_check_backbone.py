@@ -112,4 +112,4 @@ def test_missing_weights_and_folders_are_named(
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     assert "model.safetensors is missing" in errors(capsys, f"folder:{tmp_path}")
     assert "no config.json" in errors(capsys, f"folder:{tmp_path}/none")
-    assert "not a valid source" in errors(capsys, "bert-base")
+    assert "source is 'bert-base'" in errors(capsys, "bert-base")

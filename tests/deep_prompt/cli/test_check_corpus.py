@@ -206,7 +206,7 @@ def test_warnings_do_not_fail(
     [
         (("--max-length", 4), "--max-length is 4"),
         (("--stride", 64), "--stride 64"),
-        (("--backbone", "bert"), "backbone bert: not a valid source; write package:NAME/FOLDER"),
+        (("--backbone", "bert"), "backbone: source is 'bert'; write package:NAME/FOLDER"),
         (("--backbone", "folder:nowhere"), "has no config.json"),
     ],
 )
