@@ -5,7 +5,8 @@ import torch
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.features.table import Table
-from pipeline.model.generation import generate, source_batches
+from pipeline.mixing.batches import length_batches
+from pipeline.model.generation import generate
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.seeding import Ints
 
@@ -28,7 +29,7 @@ def generated_texts(
     sources = [source_tokens(table, int(row)) for row in rows]
     # Ids count from 1, so that 0 is the end of a text, and the sum over ranks is the result.
     partial = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64)
-    batches = list(source_batches([*map(len, sources)], max_new_tokens, batch_tokens))
+    batches = list(length_batches([*map(len, sources)], batch_tokens, max_new_tokens))
     for first in range(0, len(batches), ranks.world):
         index = first + ranks.rank
         batch = batches[min(index, len(batches) - 1)]

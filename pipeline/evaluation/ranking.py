@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
-from pipeline.model.generation import source_batches
+from pipeline.mixing.batches import length_batches
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.ranking import rank, read_text
 from pipeline.tasks.base.candidates import NUM_BEST, Question, Ranking
@@ -22,7 +22,7 @@ def rankings(
     number of forward passes, because ZeRO 3 needs all ranks in each. Each rank gets all rankings.
     """
     texts = [question.context for question in questions]
-    batches = list(source_batches([*map(len, texts)], 0, batch_tokens))
+    batches = list(length_batches([*map(len, texts)], batch_tokens))
     partial = torch.zeros(len(questions), 4 + 2 * NUM_BEST, dtype=torch.float64)
     for batch in batches[ranks.rank :: ranks.world]:
         found = rank(

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import UserError, describe
-from pipeline.model.generation import Decoding, generate, source_batches
+from pipeline.mixing.batches import length_batches
+from pipeline.model.generation import Decoding, generate
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.capabilities import GeneratesText
@@ -105,7 +106,7 @@ class TextWriter:
                 yield from ((limit, [index]) for index in indices)
                 continue
             lengths = [len(sources[index]) for index in indices]
-            for batch in source_batches(lengths, limit, batch_tokens):
+            for batch in length_batches(lengths, batch_tokens, limit):
                 yield limit, [indices[number] for number in batch]
 
 

@@ -27,15 +27,14 @@ from pipeline.inference.generation import TextWriter, check_decoding, source_tok
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
 from pipeline.inference.queries import PREDICATE, Query, QueryReader
-from pipeline.mixing.batches import collate
+from pipeline.mixing.batches import collate, length_batches
 from pipeline.model.backbone import Backbone
-from pipeline.model.generation import GREEDY, Decoding, source_batches
+from pipeline.model.generation import GREEDY, Decoding
 from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.ranking import rank
 from pipeline.pretrained.tokenizer import Tokenizer
-from pipeline.seeding import Ints
 from pipeline.tasks import task_named
 from pipeline.tasks.base.candidates import Ranking
 from pipeline.tasks.base.capabilities import MarksPredicate, RanksCandidates, ShowsSpans, TagsWords
@@ -363,7 +362,7 @@ class Predictor:
                 for index in indices
             ]
             lengths = [len(question.context) for question in questions]
-            for batch in source_batches(lengths, 0, batch_tokens):
+            for batch in length_batches(lengths, batch_tokens):
                 found = rank(self.model, [questions[i] for i in batch], task, batch_tokens)
                 result |= {indices[i]: item for i, item in zip(batch, found, strict=True)}
         return [result[index] for index in range(len(windows))]
@@ -404,7 +403,8 @@ class Predictor:
         tasks = torch.tensor([window.task for window in windows])
         lengths = np.array([len(window.feature.input_ids) for window in windows])
         result: list[NDArray[Any]] = [np.empty(0)] * len(windows)
-        for indices in self._batches(lengths, batch_tokens):
+        max_padding = MAX_PADDING if self.device.type == "cpu" else None
+        for indices in length_batches(lengths, batch_tokens, max_padding=max_padding):
             batch = collate(table, indices, tasks[indices], self.tokenizer.pad_token_id)
             values = self.model(batch.to(self.device)).float().cpu().numpy()
             for index, logits in zip(indices, values, strict=True):
@@ -413,17 +413,3 @@ class Predictor:
                     : len(window.feature.positions), : len(self._heads[window.task].classes)
                 ]
         return result
-
-    def _batches(self, lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
-        """The window indices of each batch. Longer windows come first; tasks are mixed.
-
-        On a CPU, a batch ends before its padding would cost more than another forward pass.
-        """
-        order, start = np.argsort(-lengths, kind="stable"), 0
-        while start < len(order):
-            longest = lengths[order[start]]
-            batch = order[start : start + max(1, batch_tokens // int(longest))]
-            if self.device.type == "cpu":
-                batch = batch[np.cumsum(longest - lengths[batch]) <= MAX_PADDING]
-            yield batch
-            start += len(batch)

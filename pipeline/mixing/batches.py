@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.features.table import Columns, Table
@@ -182,13 +183,28 @@ class TrainBatches:
 
 
 def sorted_rows(table: Table, rows: Ints, batch_tokens: int) -> Iterator[Ints]:
-    """Batches of `rows` for evaluation, the longest rows first.
+    """Batches of `rows` of a table for evaluation (see `length_batches`)."""
+    return (rows[batch] for batch in length_batches(table.lengths[rows], batch_tokens))
 
-    A batch has at most `batch_tokens` tokens with padding, or one row.
+
+def length_batches(
+    lengths: Sequence[int] | NDArray[np.integer[Any]],
+    batch_tokens: int,
+    extra_tokens: int = 0,
+    max_padding: int | None = None,
+) -> Iterator[Ints]:
+    """The indices of the texts of each batch, the longest texts first.
+
+    `lengths` are in tokens. With its padding and `extra_tokens` for each text, a batch has at most
+    `batch_tokens` tokens, or one text. It has at most `max_padding` tokens of padding (None: any
+    number).
     """
-    order = rows[np.argsort(-table.lengths[rows], kind="stable")]
-    start = 0
+    lengths = np.asarray(lengths, np.int64)
+    order, start = np.argsort(-lengths, kind="stable"), 0
     while start < len(order):
-        size = max(1, batch_tokens // int(table.lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+        longest = int(lengths[order[start]])
+        batch = order[start : start + max(1, batch_tokens // (longest + extra_tokens))]
+        if max_padding is not None:
+            batch = batch[np.cumsum(longest - lengths[batch]) <= max_padding]
+        yield batch
+        start += len(batch)

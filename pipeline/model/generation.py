@@ -122,20 +122,6 @@ def generate(
     return [_until(row, end_token_id) for row in output[:, skipped:].tolist()]
 
 
-def source_batches(
-    lengths: Sequence[int], max_new_tokens: int, batch_tokens: int
-) -> Iterator[list[int]]:
-    """The numbers of the sources of each batch, the longest sources first.
-
-    A batch has at most `batch_tokens` tokens with padding and new tokens, or one source.
-    """
-    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    while order:
-        size = max(1, batch_tokens // (lengths[order[0]] + max_new_tokens))
-        yield order[:size]
-        order = order[size:]
-
-
 class _Stream(BaseStreamer):
     """Hands the tokens of a text over, without its source and the end token."""
 

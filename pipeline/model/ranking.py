@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from pipeline.mixing.batches import length_batches
 from pipeline.model.generation import prompted_body
 from pipeline.model.prompt import PromptBank
 from pipeline.model.prompted_model import PromptedModel
@@ -42,8 +43,9 @@ def rank(
         while rows := [
             (number, node) for number, search in enumerate(searches) for node in search.next_nodes()
         ]:
-            for start, stop in _slices(rows, texts.length, batch_tokens):
-                numbers, nodes = zip(*rows[start:stop], strict=True)
+            lengths = [len(node.inputs) for _, node in rows]
+            for batch in length_batches(lengths, batch_tokens, texts.length):
+                numbers, nodes = zip(*(rows[index] for index in batch), strict=True)
                 for number, node, values in zip(
                     numbers, nodes, texts.after(numbers, nodes), strict=True
                 ):
@@ -55,18 +57,6 @@ def read_text(model: PromptedModel, text: Sequence[int], task: int) -> None:
     """Run a forward pass for a text, with no result."""
     with torch.no_grad():
         _Texts(model, [text], task, no_signal)
-
-
-def _slices(
-    rows: list[tuple[int, Node]], length: int, batch_tokens: int
-) -> Iterator[tuple[int, int]]:
-    """The bounds of the batches of `rows`, which are sorted so that the padding is short."""
-    rows.sort(key=lambda row: -len(row[1].inputs))
-    start = 0
-    while start < len(rows):
-        size = max(1, batch_tokens // (length + len(rows[start][1].inputs)))
-        yield start, min(start + size, len(rows))
-        start += size
 
 
 class _Texts:
