@@ -28,7 +28,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     Raises UserError if the file is missing, not UTF-8, not YAML or not a mapping.
     """
     try:
-        values = YAML(typ="safe").load(_read(path, "create it, or correct the name"))
+        values = YAML(typ="safe").load(read_text(path, "create it, or correct the name"))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(
@@ -47,15 +47,18 @@ def load_json(path: Path, remedy: str = "run the stage that makes it, or `dvc re
     `remedy` goes into the error message if the file is missing.
     """
     try:
-        return json.loads(_read(path, remedy))
+        return json.loads(read_text(path, remedy))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}: not valid JSON: {error.msg}; correct the line"
         ) from None
 
 
-def _read(path: Path, remedy: str) -> str:
-    """Read the text of a file; `remedy` goes into the error message if the file is missing."""
+def read_text(path: Path, remedy: str) -> str:
+    """The text of a file. Raises UserError if it is missing, unreadable or not UTF-8.
+
+    `remedy` goes into the error message if the file is missing.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -226,6 +226,13 @@ class MixtureParams:
                 f"temperature is {self.temperature}; give a number above 0 (1 is proportional to "
                 "size), or equal"
             )
+        if not self.corpora:
+            raise ValueError("corpora is empty; name at least one task, or remove the mixture")
+        if self.corpora != "all" and (others := sorted({*self.weights} - {*self.corpora})):
+            raise ValueError(
+                f"weights has {', '.join(others)}, which corpora does not; remove it, or add it to "
+                "corpora"
+            )
         if self.cap < 1:
             raise ValueError(f"cap is {self.cap}; give a maximum number of examples, at least 1")
         for key, values in (("weights", self.weights), ("shares", self.shares)):
@@ -300,9 +307,9 @@ class BackboneParams:
     def has_weights_of(self, other: "BackboneParams") -> bool:
         """Whether the weights are those of `other`.
 
-        Compares hashes if one is known, because two folders may hold the same files.
+        Compares hashes if both are known, because two folders may hold the same files.
         """
-        if (self.sha256, other.sha256) == (None, None):
+        if self.sha256 is None or other.sha256 is None:
             return self.source == other.source
         return self.sha256 == other.sha256
 
@@ -456,6 +463,10 @@ class Params:
     probe: ProbeParams
     generate: GenerateParams
     tracking: Tool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks is empty; add a task")
 
     def corpora_of(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import init_head, load_heads, load_prompt, save_artifact
 from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_config, missing_hashes
+from pipeline.artifacts.scores import load_scores
 from pipeline.distributed.cluster import Ranks
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.model.heads import Heads
@@ -102,7 +103,14 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         )
         if pretrained_on and name not in pretrained_on:
             log(f"the prompt has not seen {name}; it was trained on {', '.join(pretrained_on)}")
-        init_from = {"artifact": task_of(params, name).init_from, **config.provenance}
+        init_from = {
+            "artifact": task_of(params, name).init_from,
+            **config.provenance,
+            "licenses": {
+                **config.provenance.get("init_from", {}).get("licenses", {}),
+                **load_scores(source).licenses,
+            },
+        }
         inputs |= artifact_hashes(source)
         log_read(source)
     else:
@@ -132,5 +140,11 @@ def _initialize_head(source: Path, config: ArtifactConfig, heads: Heads, data: T
     )
 
 
+def _micro_batches(arm_name: str, name: str, seed: str = "") -> int:
+    """The micro-batches of a step."""
+    del seed
+    return load_params().training(arm_of(arm_name), name).micro_batches_per_step
+
+
 if __name__ == "__main__":
-    launch(finetune)
+    launch(finetune, _micro_batches)

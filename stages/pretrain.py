@@ -89,5 +89,12 @@ def set_up(mixture: str, training: TrainParams, params: Params) -> TrainingSetup
     )
 
 
+def _micro_batches(mixture: str) -> int:
+    """The micro-batches of a step."""
+    params = load_params()
+    mixture_of(params, mixture)
+    return params.pretrain[mixture].micro_batches_per_step
+
+
 if __name__ == "__main__":
-    launch(pretrain)
+    launch(pretrain, _micro_batches)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pipeline.arms import MULTITASK
 from pipeline.artifacts.config import load_config
-from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore, load_scores
+from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
 from pipeline.interop.model_card import Corpus, model_card
@@ -18,7 +18,7 @@ from stages.runtime.paths import ARTIFACTS, CORPORA, MODELS, RESULTS
 
 def release(name: str) -> None:
     """Write models/NAME, from the artifact of the arm `multitask` and its metrics."""
-    init_from = task_of(load_params(), name).init_from
+    task_of(load_params(), name)
     artifact, output = ARTIFACTS / MULTITASK.name / name, MODELS / name
     metrics = load_json(RESULTS / MULTITASK.name / name / "metrics.json")
     config = load_config(artifact)
@@ -26,8 +26,11 @@ def release(name: str) -> None:
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
     config = dataclasses.replace(config, heads={name: head})
     training_corpora = sorted({name, *config.provenance["pretrained_on"]})
-    licenses = load_scores(ARTIFACTS / init_from).licenses
-    corpora = {corpus: _corpus(corpus, init_from, licenses) for corpus in training_corpora}
+    initial = config.provenance["init_from"]
+    corpora = {
+        corpus: _corpus(corpus, initial["artifact"], initial["licenses"])
+        for corpus in training_corpora
+    }
     card = model_card(name, config, metrics, corpora)
     primary = metrics["primary"]
     scores = ArtifactScores(

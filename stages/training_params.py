@@ -6,10 +6,18 @@ reruns one arm on that task and nothing else.
 
 from dataclasses import asdict
 
-from pipeline.files import atomic_folder, write_json
+from pipeline.files import atomic_folder, atomic_write, write_json
 from stages.runtime.entry import log_wrote, run
 from stages.runtime.params import load_params
-from stages.runtime.paths import ANSWER_LENGTHS, MIXTURE_STEPS, TRAINING_PARAMS
+from stages.runtime.paths import (
+    ANSWER_LENGTHS,
+    ARTIFACTS,
+    MIXTURE_STEPS,
+    MIXTURES,
+    TRAINING_PARAMS,
+)
+
+KEEP = ".keep"
 
 
 def training_params() -> None:
@@ -18,6 +26,9 @@ def training_params() -> None:
     It also writes data/answer_lengths/TASK.json for each task, and data/mixture_steps/MIXTURE.json
     with the params that set the number of micro-batches, because DVC cannot depend on a key that
     params.yaml may lack. The files are dependencies for DVC. Stages read params.yaml itself.
+
+    An empty file keeps the folders of mixtures and shared prompts, on which DVC's stages depend
+    also in a project without a mixture.
     """
     params = load_params()
     with atomic_folder(TRAINING_PARAMS) as temporary:
@@ -38,6 +49,8 @@ def training_params() -> None:
                     "micro_batches_per_step": training.micro_batches_per_step,
                 },
             )
+    for folder in (MIXTURES, ARTIFACTS / "pretrain"):
+        atomic_write(folder / KEEP, "")
     log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS, MIXTURE_STEPS)
 
 

@@ -9,11 +9,11 @@ from stages.runtime.paths import ZOO_ARTIFACTS
 
 
 def zoo() -> None:
-    """Write artifacts/zoo."""
+    """Write artifacts/zoo, without the model cards: an edit of one must not retrain a task."""
     log_read(ZOO)
     with atomic_folder(ZOO_ARTIFACTS) as output:
         for name in zoo_names():
-            shutil.copytree(ZOO / name, output / name)
+            shutil.copytree(ZOO / name, output / name, ignore=shutil.ignore_patterns("*.md"))
     log_wrote(ZOO_ARTIFACTS)
 
 

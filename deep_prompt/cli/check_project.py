@@ -26,7 +26,15 @@ from pipeline.errors import UserError, did_you_mean, first_line
 from pipeline.params import Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
-from stages.runtime.paths import ARTIFACTS, DVC_LOCK, DVC_RWLOCK, FEATURES, PARAMS, recipe_of
+from stages.runtime.paths import (
+    ARTIFACTS,
+    DVC_LOCK,
+    DVC_RWLOCK,
+    FEATURES,
+    PARAMS,
+    WORLD,
+    recipe_of,
+)
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -108,8 +116,8 @@ def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]
             except UserError as error:
                 problems += error.problems
         folder = Path(params.data_root, task.source)
-        generated = {f"world/{corpus}" for corpus in params.generate.corpora}
-        if task.source not in {HUB, *generated} and not folder.is_dir():
+        generated = {WORLD / corpus for corpus in params.generate.corpora}
+        if task.source != HUB and folder not in generated and not folder.is_dir():
             problems.append(
                 f"{PARAMS}: tasks.{name}.source: there is no folder {folder}; put the corpus "
                 "there, or correct source or data_root"

@@ -130,6 +130,12 @@ def load_prompt(
     values = tensors[name]
     if config.factor_rank and task is not None:
         values = _with_factors(folder, config, values, task)
+        if projection:
+            raise UserError(
+                f"{folder}: its prompt has factors for {task}, and the MLP of projection_size "
+                f"{projection} computes only the shared prompt; remove projection_size or "
+                "factor_rank"
+            )
     mlp = _load_projection(folder, config, projection) if projection else None
     return DeepPrompt(
         values,
@@ -234,7 +240,8 @@ def load_heads(
             )
             raise UserError(
                 f"{folder}/config.json: the classes of {name!r} are {head_classes}, but those of "
-                f"the data are {data_classes}; make the artifact again"
+                f"the data are {data_classes}; make the artifact again, or, if it is of another "
+                "corpus with this name, rename the task"
             )
         if head.kind in LM_HEADS:
             continue

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import load_yaml, parse
+from pipeline.config import load_yaml, parse, read_text
 from pipeline.errors import UserError
 from pipeline.files import in_project
 
@@ -151,13 +151,7 @@ def load_cluster(path: Path) -> Cluster:
 
 def read_hostfile(hostfile: Path) -> dict[str, int]:
     """Return the number of ranks of each host. Raises UserError with all invalid lines."""
-    try:
-        lines = hostfile.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(
-            f"cluster.yaml: hostfile: {hostfile} cannot be read: {error.strerror}; "
-            "give the path of a readable file"
-        ) from None
+    lines = read_text(hostfile, "create it, or correct hostfile in cluster.yaml").splitlines()
     hosts: dict[str, int] = {}
     problems = []
     for number, line in enumerate(lines, start=1):

@@ -7,13 +7,20 @@ import torch.distributed
 from torch import Tensor
 
 from pipeline.distributed.cluster import Ranks
+from pipeline.errors import UserError
 
 
 def device(ranks: Ranks) -> torch.device:
-    """Return this rank's GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", ranks.local_rank)
-    return torch.device("cpu")
+    """Return this rank's GPU, or the CPU. Raises UserError if the machine has too few GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if ranks.local_rank >= count:
+        raise UserError(
+            f"rank {ranks.rank} needs GPU number {ranks.local_rank + 1} of {socket.gethostname()}, "
+            f"which has {count}; lower ranks in cluster.yaml, or the host's slots in the hostfile"
+        )
+    return torch.device("cuda", ranks.local_rank)
 
 
 def all_reduce_sum(values: Tensor, ranks: Ranks) -> Tensor:

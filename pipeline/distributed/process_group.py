@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 
 from pipeline.distributed.cluster import Ranks, free_port
+from pipeline.distributed.collectives import device
 from pipeline.distributed.deepspeed_setup import load_deepspeed
 from pipeline.errors import UserError, first_line
 
@@ -24,7 +25,7 @@ def process_group(ranks: Ranks, timeout: float) -> Iterator[None]:
     deepspeed = load_deepspeed()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(ranks.local_rank)
+        torch.cuda.set_device(device(ranks))
     else:
         # Otherwise the first start compiles a C++ op for minutes, and a kill during that time makes
         # the next start hang. Training never calls this op.

@@ -55,9 +55,9 @@ def upload(
     `check_upload` before. Raises UserError if the hub refuses.
     """
     api = HfApi(token=token)
+    operations = list(_operations(artifact, commit))
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        operations = list(_operations(artifact, commit))
         uploaded = api.create_commit(repo, operations, commit_message=commit_message)
     except Exception as error:  # huggingface_hub and its HTTP library have no common error class.
         raise UserError(
@@ -73,7 +73,7 @@ def _operations(artifact: Path, commit: str | None) -> Iterator[CommitOperationA
         content: Path | bytes = path
         if commit and path.name == "config.json":
             config = json.loads(path.read_text(encoding="utf-8"))
-            config["provenance"]["commit"] = commit
+            config.setdefault("provenance", {})["commit"] = commit
             content = json.dumps(config, sort_keys=True, indent=2).encode() + b"\n"
         elif commit and path.name == "README.md":
             content = (

@@ -32,8 +32,10 @@ def sampling_rates(
             "at least one; train longer, or mix fewer corpora"
         )
     power = 0.0 if params.temperature == "equal" else 1 / params.temperature
+    largest = min(max(sizes.values()), params.cap)  # a ratio to it does not overflow
     raw = {
-        name: params.shares.get(name) or params.weights.get(name, 1.0) * min(n, params.cap) ** power
+        name: params.shares.get(name)
+        or params.weights.get(name, 1.0) * (min(n, params.cap) / largest) ** power
         for name, n in sizes.items()
     }
     small: set[str] = set()

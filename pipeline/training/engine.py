@@ -181,7 +181,8 @@ def micro_batches_per_rank(micro_batches: int, ranks: Ranks) -> int:
         divisors = [str(n) for n in range(1, micro_batches + 1) if micro_batches % n == 0]
         raise UserError(
             f"{ranks.world} ranks cannot share the {micro_batches} micro-batches of a step evenly; "
-            f"start {' or '.join(divisors)} ranks, or change micro_batches_per_step"
+            f"start {' or '.join(divisors)} ranks, or change micro_batches_per_step in params.yaml "
+            "(of the mixture under pretrain, or of the arm), which changes the results"
         )
     return micro_batches // ranks.world
 

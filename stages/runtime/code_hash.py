@@ -13,7 +13,7 @@ from pipeline.tasks import NAMES, code_of
 
 CODE = Path(__file__).parents[2]  # the folder of the packages that this process runs
 PACKAGES = ("pipeline", "stages")
-RUN_ALL_TASKS = ("prepare", "report")
+RUN_ALL_TASKS = ("prepare", "release", "report")
 """The stages that run all tasks. The others read a hash of their tasks' code from their input."""
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.distributed.cluster import (
@@ -43,7 +44,7 @@ from stages.runtime.entry import (
     stops,
 )
 from stages.runtime.parent_process import end_with_dvc
-from stages.runtime.paths import CLUSTER, LAUNCHES
+from stages.runtime.paths import CLUSTER, LAUNCHES, PARAMS
 
 GRACE_SECONDS = 60.0  # for a rank to write a checkpoint and exit, before it is killed
 FAILURE_GRACE_SECONDS = 15.0  # for the other ranks to report errors after a rank has failed
@@ -51,10 +52,12 @@ FAILURE_GRACE_SECONDS = 15.0  # for the other ranks to report errors after a ran
 Processes = list["subprocess.Popen[bytes]"]
 
 
-def launch(stage: Callable[..., None]) -> None:
+def launch(stage: Callable[..., None], micro_batches: Callable[..., int] | None = None) -> None:
     """Call a stage with the command-line arguments, in the ranks that cluster.yaml sets.
 
-    In a process that a launcher has started, call the stage as one rank.
+    `micro_batches` gets the same arguments, and returns the number of micro-batches of a step: on
+    one machine, a training stage has at most so many ranks that they share them evenly. In a
+    process that a launcher has started, call the stage as one rank.
     """
     with report_errors():
         ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
@@ -67,6 +70,10 @@ def launch(stage: Callable[..., None]) -> None:
             )
         _run_as_rank(stage, ranks)
         return
+    with report_errors():
+        if micro_batches is not None and cluster.is_one_machine and cluster.ranks > 1:
+            check_arguments(stage)
+            cluster = _share_evenly(cluster, micro_batches(*sys.argv[1:]))
     if cluster.is_single_process:
         run(stage)
         return
@@ -74,6 +81,18 @@ def launch(stage: Callable[..., None]) -> None:
     with report_errors():
         check_arguments(stage)
         _supervise(cluster, stage.__name__, sys.argv[1:])
+
+
+def _share_evenly(cluster: Cluster, micro_batches: int) -> Cluster:
+    """The cluster with the most ranks that can share the micro-batches of a step evenly."""
+    ranks = max(n for n in range(1, cluster.ranks + 1) if micro_batches % n == 0)
+    if ranks < cluster.ranks:
+        log(
+            f"warning: starting {ranks} of the {cluster.ranks} ranks of {CLUSTER}, because a step "
+            f"has micro_batches_per_step: {micro_batches} in {PARAMS}, and more ranks cannot share "
+            "them evenly"
+        )
+    return replace(cluster, ranks=ranks)
 
 
 def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:

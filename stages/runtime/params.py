@@ -126,10 +126,28 @@ def _arm_problems(params: Params, where: str) -> list[str]:
         for task in params.tasks_of(arm):
             try:
                 if task in params.tasks:
-                    params.training(arm, task, where)
+                    training = params.training(arm, task, where)
+                    problems += _factor_problems(params, arm, task, training, where)
             except UserError as error:
                 problems += error.problems
     return list(dict.fromkeys(problems))
+
+
+def _factor_problems(
+    params: Params, arm: ArmName, task: str, training: TrainParams, where: str
+) -> list[str]:
+    """The problem of an MLP that would compute a prompt without the factors of its task."""
+    mixture = params.tasks[task].init_from.removeprefix("pretrain/")
+    shared = params.pretrain.get(mixture)
+    if not ARMS[arm].from_artifact or not training.projection_size:
+        return []
+    if shared is None or not shared.factor_rank:
+        return []
+    return [
+        f"{where}: arms.{arm}: projection_size is {training.projection_size}, and "
+        f"pretrain.{mixture}: factor_rank {shared.factor_rank}; but the MLP computes a prompt "
+        f"without the factors of {task}; remove one of them"
+    ]
 
 
 def _pretrain_problems(params: Params, values: dict[str, Values], where: str) -> list[str]:

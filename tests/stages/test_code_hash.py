@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.small_project import environment, make_project, python
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py"))
-MODULES = ("prepare", "featurize", "pretrain", "finetune", "report")
+MODULES = ("prepare", "featurize", "pretrain", "finetune", "release", "report")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def hashes() -> dict[str, str]:
     """The code hash of each stage. Stages with a single kind of task run token classification."""
-    kinds = {"prepare": [], "report": []}
+    kinds = {"prepare": [], "release": [], "report": []}
     return {
         name: code_of_stage(name, kinds.get(name, ["token_classification"])) for name in MODULES
     }
@@ -47,7 +47,7 @@ def hashes() -> dict[str, str]:
         ("pipeline/features/table.py", {"featurize", "pretrain", "finetune"}),
         ("pipeline/data/readers/base.py", {"prepare"}),
         ("pipeline/tasks/token_classification.py", set(MODULES)),
-        ("pipeline/tasks/span_extraction.py", {"prepare", "report"}),
+        ("pipeline/tasks/span_extraction.py", {"prepare", "release", "report"}),
         ("pipeline/errors.py", set(MODULES)),
         ("pipeline/report/report.md.j2", {"report"}),
         ("stages/finetune.py", {"finetune"}),

@@ -24,6 +24,7 @@ from pipeline.config import load_json, load_yaml
 from pipeline.distributed.cluster import Ranks
 from pipeline.errors import UserError
 from pipeline.model.precision import multiplies_bfloat16
+from stages.runtime import launcher
 from stages.runtime.launcher import launch
 from stages.runtime.params import check_params
 from stages.training import run as training_run
@@ -129,7 +130,10 @@ def two(place: Place) -> dict[str, bytes]:
 
 
 def launched(
-    stage: Callable[[], None], monkeypatch: pytest.MonkeyPatch, **variables: str
+    stage: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    micro_batches: Callable[[], int] | None = None,
+    **variables: str,
 ) -> SystemExit | None:
     """Launch a stage in this process, with these variables for ranks and no others."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -139,7 +143,7 @@ def launched(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["stage"])
     try:
-        launch(stage)
+        launch(stage, micro_batches)
     except SystemExit as exit_:
         return exit_
     return None
@@ -158,6 +162,23 @@ def test_a_single_rank_of_the_environment_says_that_cluster_yaml_is_not_used(
     (tmp_path / "cluster.yaml").unlink()
     launched(lambda: ran.append("x"), monkeypatch, RANK="0", WORLD_SIZE="1")
     assert "cluster.yaml" not in capsys.readouterr().out
+
+
+def test_a_machine_starts_the_ranks_that_can_share_the_micro_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text("ranks: 8\n", encoding="utf-8")
+    started: list[int] = []
+    monkeypatch.setattr(launcher, "end_with_dvc", lambda: None)
+    monkeypatch.setattr(launcher, "_supervise", lambda cluster, *_: started.append(cluster.ranks))
+    for micro_batches in (8, 12, 3, 1):
+        launched(lambda: started.append(0), monkeypatch, lambda count=micro_batches: count)
+    assert started == [8, 6, 3, 0], "one rank runs in this process"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0].strip() for line in lines if "warning" in line] == [
+        f"warning: starting {ranks} of the 8 ranks of cluster.yaml" for ranks in (6, 3, 1)
+    ]
 
 
 def test_ranks_of_srun_without_an_address_are_a_user_error(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,12 +17,19 @@ def test_release_writes_scores_and_licenses(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(stage, "load_params", lambda: None)
-    monkeypatch.setattr(stage, "task_of", lambda *_: SimpleNamespace(init_from="zoo/open"))
+    monkeypatch.setattr(stage, "task_of", lambda *_: None)
     make_artifacts(tmp_path, versions=1)
     (tmp_path / "artifacts/multitask").mkdir(parents=True)
     (tmp_path / "ner-0").rename(tmp_path / "artifacts/multitask/ner")
     config = load_config(Path("artifacts/multitask/ner"))
-    provenance = {"pretrained_on": ["other", "wnut17"], "data": {}, "seed": 1, "training": {}}
+    initial = {"artifact": "zoo/open", "licenses": {"wnut17": "CC BY 4.0"}}
+    provenance = {
+        "pretrained_on": ["other", "wnut17"],
+        "data": {},
+        "seed": 1,
+        "training": {},
+        "init_from": initial,
+    }
     values = dataclasses.asdict(dataclasses.replace(config, provenance=provenance))
     write_json(Path("artifacts/multitask/ner/config.json"), values)
     scores = {"f1": 61.5, "precision": 60.0, "tokens": 9}
@@ -39,7 +45,6 @@ def test_release_writes_scores_and_licenses(
     }
     write_json(Path("results/multitask/ner/metrics.json"), metrics)
     write_json(Path("data/corpora/ner.json"), {"license": "MIT", "source": "here"})
-    write_json(Path("artifacts/zoo/open/scores.json"), {"licenses": {"wnut17": "CC BY 4.0"}})
     stage.release("ner")
     assert load_scores(Path("models/ner")) == ArtifactScores(
         {"ner": TestScore("f1", 61.5, 20, (50.25, 70.5))},

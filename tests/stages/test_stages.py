@@ -706,7 +706,8 @@ def test_an_artifact_names_the_params_that_had_an_effect(trained: Path) -> None:
         )
     )
     assert tuned["training"]["prompt_lr"] == 0.02
-    assert tuned["init_from"] == {"artifact": "pretrain/ner_only", **shared}
+    initial = {"artifact": "pretrain/ner_only", "licenses": {}, **shared}
+    assert tuned["init_from"] == initial
     assert "init_from" not in shared
 
 
@@ -1488,6 +1489,22 @@ def test_check_names_missing_folders_of_corpora(place: Path) -> None:
     }
 
 
+def test_check_expects_generated_corpora_in_the_folder_that_generate_writes(place: Path) -> None:
+    from deep_prompt.cli.check_project import check_project
+
+    edit(place, lambda values: values["generate"].update(corpora=["ner", "qa"]))
+    shutil.rmtree(place / "data/world")
+    check_project()
+    shutil.move(place / "data", place / "corpora")
+    edit(place, lambda values: values.update(data_root="corpora"))
+    with pytest.raises(UserError) as caught:
+        check_project()
+    assert {problem.partition(";")[0] for problem in caught.value.problems} == {
+        f"params.yaml: tasks.world_{kind}.source: there is no folder corpora/world/{kind}"
+        for kind in ("ner", "qa")
+    }
+
+
 def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A downloaded archive has the folder .dvc, but no .git."""
     from deep_prompt.cli.check_project import check_project
@@ -1586,6 +1603,19 @@ def test_training_params_writes_a_file_per_run(place: Path) -> None:
     assert files() == {"head_only/world_srl.json": 0.3} | expected | {
         "multitask/world_qa.json": 2.0
     }
+
+
+def test_the_folders_of_mixtures_exist_in_a_project_without_one(place: Path) -> None:
+    """DVC refuses a stage that depends on a folder which no stage makes."""
+    from stages.training_params import training_params
+
+    training_params()
+    stages = load_yaml(ROOT / "dvc.yaml")["stages"]
+    folders = {"report": "data/mixtures", "transfer": "artifacts/pretrain"}
+    for name, folder in folders.items():
+        assert folder in stages[name].get("do", stages[name])["deps"]
+        assert f"{folder}/.keep" in stages["training_params"]["outs"]
+        assert (place / folder / ".keep").read_bytes() == b""
 
 
 def test_mix_depends_on_the_params_that_set_its_number_of_steps(place: Path) -> None:

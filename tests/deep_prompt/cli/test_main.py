@@ -871,6 +871,23 @@ class Hub:
         return SimpleNamespace(commit_url="https://hub/o/n/commit/1")
 
 
+def test_an_artifact_without_provenance_is_published_with_its_commit(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pipeline.interop import hub as interop
+
+    hub = Hub()
+    monkeypatch.setattr(interop, "HfApi", lambda token: hub)
+    folder = tmp_path / "ner"
+    shutil.copytree(artifacts.ner, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["provenance"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    interop.upload(folder, "o/n", token="t", commit="c" * 40)
+    files = hub.calls[-1][2]
+    assert json.loads(files["config.json"].path_or_fileobj)["provenance"] == {"commit": "c" * 40}
+
+
 def test_publish_uploads_the_files_of_an_artifact(
     artifacts: Artifacts,
     command: Callable[..., Result],

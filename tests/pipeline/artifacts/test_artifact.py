@@ -354,6 +354,10 @@ def test_the_prompt_of_a_task_includes_its_factors(backbone: Backbone, tmp_path:
     assert torch.equal(whole.materialize(), shared)
     (problem,) = refuse(lambda: load_prompt(tmp_path / "a", loaded, SOURCE, backbone, "srl"))
     assert "factors.safetensors: no factors of rank 2 for 'srl'" in problem
+    (problem,) = refuse(
+        lambda: load_prompt(tmp_path / "a", loaded, SOURCE, backbone, "qa", projection=5)
+    )
+    assert "factors for qa, and the MLP of projection_size 5 computes only the shared" in problem
 
 
 def test_all_differences_are_reported_together(backbone: Backbone, tmp_path: Path) -> None:
@@ -388,6 +392,8 @@ def test_hub_revisions_without_a_hash_are_compared_by_name(
     saved(tmp_path / "a", backbone=first)
     loaded = load_config(tmp_path / "a")
     assert load_prompt(tmp_path / "a", loaded, first, backbone) is not None
+    hashed = BackboneParams(first.source, "c" * 64)
+    assert load_prompt(tmp_path / "a", loaded, hashed, backbone) is not None
     assert (
         "made for backbone hub:a/b@1"
         in refuse(lambda: load_prompt(tmp_path / "a", loaded, second, backbone))[0]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.distributed.cluster import (
     Cluster,
@@ -18,6 +19,7 @@ from pipeline.distributed.cluster import (
     read_hostfile,
     visible_gpus,
 )
+from pipeline.distributed.collectives import device
 from pipeline.errors import UserError
 
 ADDRESS = {"MASTER_ADDR": "node0", "MASTER_PORT": "1234"}
@@ -131,8 +133,19 @@ def test_hostfile_without_hosts_or_absent_is_reported(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(UserError, match="has no hosts; write a line NAME slots=N per host"):
         read_hostfile(path)
-    with pytest.raises(UserError, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match="no such file; create it, or correct hostfile in cluster"):
         read_hostfile(tmp_path / "absent")
+    path.write_bytes(b"node0 slots=1\nnode\xff slots=1\n")
+    with pytest.raises(UserError, match="hosts:2: byte 0xff is not UTF-8"):
+        read_hostfile(path)
+
+
+def test_a_rank_without_a_gpu_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device(Ranks(5, 8, 1)) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"rank 6 needs GPU number 3 of .*, which has 2; lower"):
+        device(Ranks(6, 8, 2))
 
 
 def test_ranks_on_this_machine_meet_on_the_loopback_interface() -> None:

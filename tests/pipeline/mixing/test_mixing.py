@@ -116,11 +116,20 @@ def test_impossible_shares_are_refused(
         ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of them"),
         ({"max_epochs": 0.01}, "min_epochs is 0.05 and max_epochs 0.01"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"corpora": ()}, "corpora is empty"),
+        ({"corpora": ("a",), "weights": {"a": 2.0, "b": 2.0}}, "weights has b, which corpora"),
     ],
 )
 def test_invalid_mixture_params_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MixtureParams("all", **values)
+        MixtureParams(**{"corpora": "all", **values})
+
+
+def test_a_small_temperature_gives_the_largest_corpus_nearly_everything() -> None:
+    rates = sampling_rates(
+        {"a": 100_000, "b": 90_000}, MixtureParams("all", temperature=0.01), 1024
+    )
+    assert rates == {"a": RATE_SCALE * 1023 // 1024, "b": RATE_SCALE // 1024}
 
 
 # Micro-batches
