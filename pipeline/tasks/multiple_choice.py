@@ -17,19 +17,23 @@ from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
 from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
-from pipeline.tasks.base.features import Feature, WindowLogits, windows
+from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, is_text_list, num_words
 from pipeline.tasks.shared.offsets import check_whole_words, text_mismatch_hint
+from pipeline.tasks.shared.question_windows import (
+    Encoding,
+    encode_questions,
+    question_windows,
+    tokens_inside,
+)
 from pipeline.tasks.shared.validation import check_nfc, check_surrogates, check_text
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
     from pipeline.pretrained.tokenizer import Tokenizer
 
 ABSENT_CHOICE_LOGIT = -1e9  # the logit of a choice that is in no window
-Encoding = tuple[list[int], list[tuple[int, int]]]
-"""The sub-word ids of a text, and the characters [start, end) of each sub-word."""
 
 
 @dataclass(frozen=True)
@@ -236,14 +240,14 @@ class MultipleChoice(
         counts: Counter[str],
     ) -> Iterator[Feature]:
         """Windows of the context with its mentions, or one window with context and choices."""
-        # A context has many questions, so it is tokenized once.
-        contexts = list(dict.fromkeys(example.context for example in examples))
-        encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
-        questions = tokenizer.encode_texts([example.question for example in examples])
-        for number, (example, (question, _)) in enumerate(
-            zip(examples, questions, strict=True), first
+        encoded = encode_questions(
+            [example.question for example in examples],
+            [example.context for example in examples],
+            tokenizer,
+        )
+        for number, (example, (question, context)) in enumerate(
+            zip(examples, encoded, strict=True), first
         ):
-            context = encoded[example.context]
             if example.starts:
                 yield from _mention_features(
                     number, example, question, context, tokenizer, max_length, stride, counts
@@ -442,19 +446,12 @@ def _mention_features(
     The position of a mention is its first sub-word (causal backbone: its last). The summary
     position comes first; it is the label of a window without a right mention.
     """
-    limit = max_length // 2
-    counts["questions cut"] += len(question) > limit
-    head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
     ids, offsets = context
     mentions = [
-        _token_range(offsets, start, start + len(choice))
+        tokens_inside(offsets, start, start + len(choice))
         for choice, start in zip(example.choices, example.starts, strict=True)
     ]
-    context_windows = windows(
-        [1] * len(ids), max_length - len(head) - len(tokenizer.suffix), stride
-    )
-    counts["contexts in several windows"] += len(context_windows) > 1
-    for window in context_windows:
+    for window in question_windows(question, ids, tokenizer, max_length, stride, counts):
         inside = [
             (choice, mention)
             for choice, mention in enumerate(mentions)
@@ -465,16 +462,15 @@ def _mention_features(
             for index, (choice, _) in enumerate(inside, 1)
             if example.choices[choice] in example.answers
         ]
-        input_ids = [*head, *ids[window.start : window.end], *tokenizer.suffix]
         numbers = [-1, *(choice for choice, _ in inside)]
         yield Feature(
             example=number,
-            input_ids=input_ids,
-            token_types=[0] * len(head) + [tokenizer.second_type] * (len(input_ids) - len(head)),
+            input_ids=window.input_ids,
+            token_types=window.token_types,
             positions=[
-                tokenizer.summary_position(len(input_ids)),
+                tokenizer.summary_position(len(window.input_ids)),
                 *(
-                    len(head) + min(mention[tokenizer.causal], window.end - 1) - window.start
+                    window.position + min(mention[tokenizer.causal], window.end - 1) - window.start
                     for _, mention in inside
                 ),
             ],
@@ -483,14 +479,6 @@ def _mention_features(
             ends=[choice + 1 for choice in numbers],
             label_count=1,
         )
-
-
-def _token_range(
-    offsets: Sequence[tuple[int, int]], start: int, end: int
-) -> tuple[int, int] | None:
-    """The first and the last sub-word in the characters [start, end); None if there is none."""
-    inside = [token for token, (begin, stop) in enumerate(offsets) if begin < end and stop > start]
-    return (inside[0], inside[-1]) if inside else None
 
 
 def _room(tokenizer: "Tokenizer", max_length: int) -> int:

@@ -20,16 +20,17 @@ from pipeline.tasks.base.capabilities import (
 )
 from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
-from pipeline.tasks.base.features import Feature, WindowLogits, windows
+from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.base.task import Task, num_words
 from pipeline.tasks.shared.answer_checks import check_answer_types, check_offset
-from pipeline.tasks.shared.answer_spans import (
-    NUM_CANDIDATES,
-    answer_tokens,
-    best_spans,
-    with_marks,
+from pipeline.tasks.shared.answer_spans import NUM_CANDIDATES, best_spans, with_marks
+from pipeline.tasks.shared.question_windows import (
+    Encoding,
+    encode_questions,
+    question_windows,
+    tokens_inside,
 )
 from pipeline.tasks.shared.validation import check_nfc, check_text
 
@@ -278,16 +279,16 @@ class SpanExtraction(
 
         The summary position comes first; it is the label of a window without answer.
         """
-        # A context has many questions, so it is tokenized once.
-        contexts = list(dict.fromkeys(example.context for example in examples))
-        encoded = dict(zip(contexts, tokenizer.encode_texts(contexts), strict=True))
-        questions = tokenizer.encode_texts([example.question for example in examples])
-        for number, (example, (question, _)) in enumerate(
-            zip(examples, questions, strict=True), first
+        encoded = encode_questions(
+            [example.question for example in examples],
+            [example.context for example in examples],
+            tokenizer,
+        )
+        for number, (example, (question, context)) in enumerate(
+            zip(examples, encoded, strict=True), first
         ):
-            ids, offsets = encoded[example.context]
             yield from _features(
-                number, example, question, ids, offsets, tokenizer, max_length, stride, counts
+                number, example, question, context, tokenizer, max_length, stride, counts
             )
 
     def decode(
@@ -476,37 +477,32 @@ def _features(
     number: int,
     example: Example,
     question: list[int],
-    ids: list[int],
-    offsets: list[tuple[int, int]],
+    context: Encoding,
     tokenizer: "Tokenizer",
     max_length: int,
     stride: int,
     counts: Counter[str],
 ) -> Iterator[Feature]:
-    limit = max_length // 2
-    counts["questions cut"] += len(question) > limit
-    head = [*tokenizer.prefix, *question[:limit], *tokenizer.middle]
-    room = max_length - len(head) - len(tokenizer.suffix)
-    context_windows = windows([1] * len(ids), room, stride)
-    counts["contexts in several windows"] += len(context_windows) > 1
-    answer = answer_tokens(*example.answers[0], offsets) if example.answers else None
+    ids, offsets = context
+    answer = None
+    if example.answers:
+        text, start = example.answers[0]
+        answer = tokens_inside(offsets, start, start + len(text))
     answer_in_window = False
-    for window in context_windows:
+    for window in question_windows(question, ids, tokenizer, max_length, stride, counts):
         labels = [0, 0]
         if answer and window.start <= answer[0] and answer[1] < window.end:
             labels = [answer[0] - window.start + 1, answer[1] - window.start + 1]
             answer_in_window = True
-        length = window.end - window.start
         spans = [(0, 0), *offsets[window.start : window.end]]
-        end = len(head) + length
+        end = window.position + window.end - window.start
         yield Feature(
             example=number,
-            input_ids=[*head, *ids[window.start : window.end], *tokenizer.suffix],
-            token_types=[0] * len(head)
-            + [tokenizer.second_type] * (length + len(tokenizer.suffix)),
+            input_ids=window.input_ids,
+            token_types=window.token_types,
             positions=[
-                tokenizer.summary_position(end + len(tokenizer.suffix)),
-                *range(len(head), end),
+                tokenizer.summary_position(len(window.input_ids)),
+                *range(window.position, end),
             ],
             labels=labels,
             begins=[begin for begin, _ in spans],

@@ -1,6 +1,6 @@
-"""Answers as spans of a context: their tokens, their characters, and the best spans of a window."""
+"""Answers as spans of a context: their characters, and the best spans of a window."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from unicodedata import category
 
 import numpy as np
@@ -8,21 +8,6 @@ import numpy as np
 from pipeline.tasks.base.features import WindowLogits
 
 NUM_CANDIDATES = 20  # as in BERT's run_squad
-
-
-def answer_tokens(
-    text: str, start: int, offsets: Sequence[tuple[int, int]]
-) -> tuple[int, int] | None:
-    """The first and the last token of the answer `text` at `start`; None if it has no token.
-
-    `offsets` are the characters [begin, end) of the context's tokens.
-    """
-    inside = [
-        token
-        for token, (begin, end) in enumerate(offsets)
-        if begin < start + len(text) and end > start
-    ]
-    return (inside[0], inside[-1]) if inside else None
 
 
 def with_marks(context: str, begin: int, end: int) -> tuple[int, int]:
