@@ -39,6 +39,7 @@ from pipeline.tasks.shared.cloze_templates import (
     split_template,
     template_problem,
 )
+from pipeline.tasks.shared.generation import target_feature
 from pipeline.tasks.shared.relation_candidates import (
     all_objects,
     catalog,
@@ -248,7 +249,7 @@ class KnowledgeProbing(
             has_object = bool(examples[number - first].object)
             counts["objects without tokens"] += has_object and not answer.num_object_tokens
             start = [*tokenizer.prefix, *ids[-room:]]
-            yield _feature(number, start, answer.ids[: self.max_answer_length])
+            yield target_feature(number, start, answer.ids[: self.max_answer_length])
 
     def _check(self, tokenizer: "Tokenizer", max_length: int) -> None:
         if not tokenizer.causal:
@@ -432,22 +433,3 @@ def _example(row: Row, problems: Problems) -> Example | None:
 def _check_template(template: str, where: str, problems: Problems) -> None:
     if reason := template_problem(template):
         problems.add(where, f"template {template[:80]!r}: {reason}; correct it", "invalid-template")
-
-
-def _feature(number: int, start: list[int], target: list[int]) -> Feature:
-    """The window of an object after its text; the last token of the text predicts its first.
-
-    A row to predict has no object, and the window a position for its first token.
-    """
-    size = max(1, len(target))
-    ids = [*start, *target[:-1]]
-    return Feature(
-        example=number,
-        input_ids=ids,
-        token_types=[0] * len(ids),
-        positions=range(len(start) - 1, len(start) - 1 + size),
-        labels=target or [0],
-        begins=range(size),
-        ends=range(1, size + 1),
-        label_count=size,
-    )

@@ -78,7 +78,7 @@ class GenerationTask(
                 target = [*ids, tokenizer.suffix[0]]
                 counts["references cut"] += len(target) > max_length - len(start)
                 target = target[: max_length - len(start)]
-                yield _feature(number, start, target, len(tokenizer.target_prefix))
+                yield target_feature(number, start, target, len(tokenizer.target_prefix))
 
     def _check(self, tokenizer: "Tokenizer", max_length: int) -> None:
         if not tokenizer.causal and not tokenizer.target_prefix:
@@ -116,21 +116,24 @@ def _separator(tokenizer: "Tokenizer") -> list[int]:
     return tokenizer.middle
 
 
-def _feature(number: int, start: list[int], target: list[int], target_prefix: int) -> Feature:
-    """The window of a text after its source; the last token of `start` predicts its first.
+def target_feature(
+    number: int, start: list[int], target: list[int], target_prefix: int = 0
+) -> Feature:
+    """The window of a target after a text; the last token of `start` predicts its first.
 
-    The last `target_prefix` tokens of `start` are not of the source, but of the target.
+    The last `target_prefix` tokens of `start` are not of the text, but of the target. A row to
+    predict may have an empty target; its window has a position for the first token.
     """
-    positions = range(len(start) - 1, len(start) - 1 + len(target))
+    size = max(1, len(target))
     ids = [*start, *target[:-1]]
     source = len(start) - target_prefix if target_prefix else len(ids)
     return Feature(
         example=number,
         input_ids=ids,
         token_types=[0] * source + [1] * (len(ids) - source),
-        positions=positions,
-        labels=target,
-        begins=range(len(target)),
-        ends=range(1, len(target) + 1),
-        label_count=len(target),
+        positions=range(len(start) - 1, len(start) - 1 + size),
+        labels=target or [0],
+        begins=range(size),
+        ends=range(1, size + 1),
+        label_count=size,
     )
