@@ -93,15 +93,12 @@ class MultipleChoice(
     )
     inputs = ("context", "question", "choices", "starts")
     outputs = ("answers",)
+    has_labels = False
     head = "positions"
     claim_and_decision_names = ("choices", "choices")
     claim_input = "context"
     metric_names = ("accuracy", "exact_match", "f1")
     pipeline_tag = "multiple-choice"
-
-    def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """The problems of a recipe's labels: the task has no labels."""
-        return ["the task has no labels; remove the key"] if labels else []
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The question.

@@ -148,6 +148,7 @@ class SpanExtraction(
     )
     inputs = ("question", "context")
     outputs = ("answers",)
+    has_labels = False
     head = "positions"
     claim_and_decision_names = ("answers", "answers")
     claim_input = "context"
@@ -175,10 +176,6 @@ class SpanExtraction(
             self.rules if metric is None else answers.RULES[metric],
             max_answer_length or self.max_answer_length,
         )
-
-    def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """The problems of a recipe's labels: the task has no labels."""
-        return ["the task has no labels; remove the key"] if labels else []
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The question.

@@ -52,6 +52,7 @@ class Task(ABC, Generic[E, P, R]):
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
+    - `has_labels` is whether a corpus has a list of labels; if not, a recipe may not have the key.
     - `collects_labels` is whether the labels of a corpus are those of its examples, the most
       frequent of the training split first, and not labels of the recipe.
     - `min_train_labels` is the number of different labels without which nothing can be learned.
@@ -68,6 +69,7 @@ class Task(ABC, Generic[E, P, R]):
     max_answer_length: int | None = None
     metric_names: ClassVar[tuple[str, ...]]
     metric_titles: ClassVar[Mapping[str, str]] = {}
+    has_labels: ClassVar[bool] = True
     collects_labels: ClassVar[bool] = False
     min_train_labels: ClassVar[int] = 1
     glossary: ClassVar[Mapping[str, str]] = {}
@@ -174,7 +176,12 @@ class Task(ABC, Generic[E, P, R]):
         """
 
     def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """The problems of a recipe's labels. By default, labels are required and unique."""
+        """The problems of a recipe's labels. By default, labels are required and unique.
+
+        With `has_labels = False`, there must be none.
+        """
+        if not self.has_labels:
+            return ["the task has no labels; remove the key"] if labels else []
         if not labels:
             return ["the task needs the list of its labels; add it"]
         return [

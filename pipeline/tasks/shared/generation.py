@@ -31,6 +31,7 @@ class GenerationTask(
     its beginning with `keeps_end`.
     """
 
+    has_labels = False
     head = "language_model"
     pipeline_tag = "text-generation"
     keeps_end: ClassVar[bool] = False
@@ -41,10 +42,6 @@ class GenerationTask(
     def configured(self, metric: str | None = None, max_answer_length: int | None = None) -> Self:
         """The task with another maximum length of texts. All metrics are always computed."""
         return type(self)(max_answer_length or self.max_answer_length)
-
-    def check_labels(self, labels: Sequence[str]) -> list[str]:
-        """The problems of a recipe's labels: the task has no labels."""
-        return ["the task has no labels; remove the key"] if labels else []
 
     def featurize(
         self,
