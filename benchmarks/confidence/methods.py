@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.confidence.answers import FEATURES, Answers
 from pipeline.analysis.calibration import temperature, top_two
 from pipeline.errors import UserError
-from pipeline.tasks.base.claims import Floats
+from pipeline.tasks.base.claims import Floats, temperature_of
 
 MIN_ROWS = 50
 NUM_FOLDS = 5
@@ -39,13 +39,13 @@ def probability(validation: Answers, seed: int) -> Confidence:
 
 def scaled_probability(validation: Answers, seed: int) -> Confidence:
     """The softmax at the temperature with the least log loss."""
-    fitted = temperature(validation.decisions).get("temperature", 1.0)
+    fitted = temperature_of(temperature(validation.decisions))
     return lambda answers: answers.decisions.confidence(fitted)
 
 
 def margin(validation: Answers, seed: int) -> Confidence:
     """The softmax over the best two candidates, at a temperature of its own."""
-    fitted = temperature(top_two(validation.decisions)).get("temperature", 1.0)
+    fitted = temperature_of(temperature(top_two(validation.decisions)))
     return lambda answers: top_two(answers.decisions).confidence(fitted)
 
 

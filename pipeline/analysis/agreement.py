@@ -17,7 +17,7 @@ from pipeline.analysis.paraphrases import variants
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.seeding import Ints, permute
 from pipeline.tasks.base.capabilities import AnswersQuestions
-from pipeline.tasks.base.claims import Floats
+from pipeline.tasks.base.claims import Floats, temperature_of
 from pipeline.tasks.base.task import in_order
 
 SAMPLE_SIZE = 200  # examples
@@ -71,10 +71,10 @@ def confidence_measures(
     of the probability and the margin are fitted separately, on the validation set.
     """
     assert len(indices) == len(agreements)
-    by_margin = top_two(test).confidence(_temperature(top_two(validation)))
+    by_margin = top_two(test).confidence(temperature_of(temperature(top_two(validation))))
     probabilities = {
         RAW: test.confidence()[indices],
-        CALIBRATED: test.confidence(_temperature(validation))[indices],
+        CALIBRATED: test.confidence(temperature_of(temperature(validation)))[indices],
     }
     return pd.DataFrame(
         {
@@ -84,7 +84,3 @@ def confidence_measures(
             "right": test.right[indices],
         }
     )
-
-
-def _temperature(decisions: Decisions) -> float:
-    return temperature(decisions).get("temperature", 1.0)

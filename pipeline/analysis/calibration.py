@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tasks.base.claims import Floats, softmax
+from pipeline.tasks.base.claims import TEMPERATURE, Floats, softmax
 
 NUM_BINS = 15  # as in Guo et al.
 MAX_TEMPERATURE = 20.0  # the search covers 1 / MAX_TEMPERATURE to MAX_TEMPERATURE
@@ -67,7 +67,7 @@ def top_two(decisions: Decisions) -> Decisions:
 
 
 def temperature(decisions: Decisions) -> dict[str, float]:
-    """The threshold "temperature" that minimizes the log loss of the confidences.
+    """The threshold `TEMPERATURE` that minimizes the log loss of the confidences.
 
     Empty if all decisions are right, or all are wrong. The loss is that of the confidence in the
     option taken, right or wrong, because users see this confidence. Guo et al. use the right class,
@@ -83,7 +83,7 @@ def temperature(decisions: Decisions) -> dict[str, float]:
         losses = [_log_loss(decisions, float(np.exp(candidate))) for candidate in candidates]
         best = float(candidates[int(np.argmin(losses))])
         low, high = best - (high - low) / 20, best + (high - low) / 20
-    return {"temperature": float(np.exp(best))}
+    return {TEMPERATURE: float(np.exp(best))}
 
 
 def _log_loss(decisions: Decisions, temperature: float) -> float:

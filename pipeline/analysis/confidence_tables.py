@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.analysis.calibration import Decisions, gather
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.tasks.base.capabilities import HasConfidence
-from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, temperature_of
 from pipeline.tasks.base.task import in_order
 
 RAW, CALIBRATED = "raw", "calibrated"
@@ -54,7 +54,7 @@ def confidence_tables(
     claim_name, decision_name = task.claim_and_decision_names
     confidences = {
         RAW: decisions.confidence(),
-        CALIBRATED: decisions.confidence(thresholds.get("temperature", 1.0)),
+        CALIBRATED: decisions.confidence(temperature_of(thresholds)),
     }
     claims = pd.DataFrame(
         _claims(task, split, predictions, confidences),

@@ -38,6 +38,7 @@ from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
 from pipeline.tasks.base.candidates import Ranking
 from pipeline.tasks.base.capabilities import MarksPredicate, RanksCandidates, ShowsSpans, TagsWords
+from pipeline.tasks.base.claims import temperature_of
 from pipeline.tasks.base.features import Feature, WindowLogits, generated_window, ranked_window
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row
@@ -279,7 +280,7 @@ class Predictor:
 
     def _spans(self, task: int, logits: Sequence[WindowLogits]) -> list[TaggedSpan]:
         head = self._heads[task]
-        return decode_spans(logits, head.classes, head.thresholds.get("temperature", 1.0))
+        return decode_spans(logits, head.classes, temperature_of(head.thresholds))
 
     def _result(self, task_input: _Input, logits: Sequence[WindowLogits]) -> Any:
         head, kind = self._heads[task_input.task], self._kinds[task_input.task]

@@ -35,7 +35,7 @@ from pipeline.tasks.base.capabilities import (
     ShowsSamples,
     ShowsSpans,
 )
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedText
@@ -355,7 +355,7 @@ class DialogueStateTracking(
     ) -> DialogueStates:
         """The labels of each turn, and the state after it."""
         prediction, logits = _decide(example, window_logits, classes)
-        probabilities = softmax(logits, thresholds.get("temperature", 1.0))
+        probabilities = softmax(logits, temperature_of(thresholds))
         scores = probabilities[np.arange(len(logits)), _options(prediction, classes)]
         return _result(prediction, list(scores.reshape(len(prediction), -1)))
 

@@ -19,7 +19,7 @@ from pipeline.errors import Problems
 from pipeline.metrics import frames
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.metrics.spans import spans
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
@@ -215,7 +215,7 @@ class IntentAndSlots(TaggingTask[Example, SemanticFrame]):
         thresholds: Mapping[str, float],
     ) -> SemanticFrame:
         """The intent with its probability, and the slots, each with its text."""
-        temperature = thresholds.get("temperature", 1.0)
+        temperature = temperature_of(thresholds)
         logits = self.decision_logits(example, window_logits, classes)
         intent = int(logits[-1].argmax())
         tagged = decode_spans([_words(logits)], classes, temperature)

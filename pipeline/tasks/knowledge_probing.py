@@ -27,7 +27,7 @@ from pipeline.tasks.base.capabilities import (
     Sample,
     ShowsSamples,
 )
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.row import Row, RowKeys
@@ -373,7 +373,7 @@ class KnowledgeProbing(
     ) -> BestObjects:
         """The best objects with their probabilities."""
         logits = self.decision_logits(example, window_logits, classes)
-        probabilities = softmax(logits, thresholds.get("temperature", 1.0))[0]
+        probabilities = softmax(logits, temperature_of(thresholds))[0]
         objects = self.decode(example, window_logits, classes)["objects"]
         return BestObjects(
             tuple(map(ScoredObject, objects, map(float, probabilities[: len(objects)])))

@@ -15,7 +15,7 @@ from pipeline.errors import Problems, abbreviate, describe
 from pipeline.metrics import answers
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
-from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
@@ -333,8 +333,7 @@ class MultipleChoice(
     ) -> Choice:
         """The choice, and the softmax over the different choices."""
         probabilities = softmax(
-            self.decision_logits(example, window_logits, classes)[0],
-            thresholds.get("temperature", 1.0),
+            self.decision_logits(example, window_logits, classes)[0], temperature_of(thresholds)
         )
         choice = self.decode(example, window_logits, classes)
         return Choice(

@@ -14,6 +14,7 @@ from pipeline.metrics import roles
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.metrics.spans import spans
 from pipeline.tasks.base.capabilities import MarksPredicate
+from pipeline.tasks.base.claims import temperature_of
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
@@ -186,9 +187,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
         thresholds: Mapping[str, float],
     ) -> Structure:
         """The predicate and its arguments. Spans V are not arguments."""
-        return _structure(
-            example, decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
-        )
+        return _structure(example, decode_spans(window_logits, classes, temperature_of(thresholds)))
 
     def sentence_result(self, results: Sequence[Structure], scores: Sequence[float]) -> Structures:
         """The structures, each with the probability of its predicate."""

@@ -16,7 +16,7 @@ from pipeline.errors import Problems
 from pipeline.metrics import classification
 from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, Perturbable, ShowsSpans
-from pipeline.tasks.base.claims import Claim, Floats, softmax
+from pipeline.tasks.base.claims import Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
@@ -286,8 +286,7 @@ class SequenceClassification(
     ) -> Label:
         """The label, and the softmax of the logits."""
         scores = softmax(
-            self.decision_logits(example, window_logits, classes)[0],
-            thresholds.get("temperature", 1.0),
+            self.decision_logits(example, window_logits, classes)[0], temperature_of(thresholds)
         )
         probabilities = dict(zip(classes, scores.tolist(), strict=True))
         return Label(

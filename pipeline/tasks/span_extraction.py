@@ -18,7 +18,7 @@ from pipeline.tasks.base.capabilities import (
     Perturbable,
     ShowsSpans,
 )
-from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
+from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax, temperature_of
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
@@ -398,7 +398,7 @@ class SpanExtraction(
         """The answer, and the probabilities of the best spans and of "no answer"."""
         decoded = self.decode(example, window_logits, classes)
         options = self.apply_thresholds(decoded.options(), thresholds)
-        no_answer, *probabilities = softmax(options[0], thresholds.get("temperature", 1.0)).tolist()
+        no_answer, *probabilities = softmax(options[0], temperature_of(thresholds)).tolist()
         spans = tuple(
             Span(text, start, start + len(text), probability)
             for (text, _, start), probability in zip(decoded.candidates, probabilities, strict=True)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.errors import Problems
 from pipeline.metrics import spans
 from pipeline.metrics.base import Metrics, UnitCounts
+from pipeline.tasks.base.claims import temperature_of
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.base.marked_text import MarkedSpan, MarkedText
 from pipeline.tasks.base.row import Row, RowKeys
@@ -121,7 +122,7 @@ class TokenClassification(TaggingTask[Example, Entities]):
         thresholds: Mapping[str, float],
     ) -> Entities:
         """The entities, each with its text."""
-        tagged = decode_spans(window_logits, classes, thresholds.get("temperature", 1.0))
+        tagged = decode_spans(window_logits, classes, temperature_of(thresholds))
         return Entities(entities(example, tagged))
 
     def in_characters(

@@ -1,5 +1,6 @@
 """Claims of a prediction, and the softmax of the confidences in them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 CharacterSpans = tuple[tuple[int, int], ...]
 """The characters [start, end) of each piece of a span."""
+TEMPERATURE = "temperature"
+"""The threshold that divides the logits of a confidence; it is fitted on validation."""
 
 
 class Claim(NamedTuple):
@@ -35,3 +38,8 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     exponentials = np.exp((logits - maxima) / temperature)
     probabilities: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def temperature_of(thresholds: Mapping[str, float]) -> float:
+    """The fitted temperature; 1 if none was fitted."""
+    return thresholds.get(TEMPERATURE, 1.0)
