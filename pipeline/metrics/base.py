@@ -20,6 +20,10 @@ UNSPACED_OR_RARE = re.compile(
 )
 """The same with all other Chinese characters; the official metrics do not know these."""
 
+# Not in `knowledge`: candidates are ranked by code of all stages, and few stages run `knowledge`.
+MAX_RANK = 100
+"""The greatest rank of a candidate that is computed; a greater one costs time and says little."""
+
 Formula = tuple[tuple[str, ...], ...]
 """How to compute a metric from summed counts, as tuples of column names.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.base import Metrics, UnitCounts, apply_formula
+from pipeline.metrics.base import MAX_RANK, Metrics, UnitCounts, apply_formula
 
 TITLES: Mapping[str, str] = {
     "p_at_1": "P@1",
@@ -26,7 +26,7 @@ TITLES: Mapping[str, str] = {
     "p_at_10_vocabulary": "P@10, vocabulary",
     "mrr_vocabulary": "MRR, vocabulary",
     "one_token_facts": "facts with an object of one token",
-    "ranks_beyond": "facts with a rank above 100",
+    "ranks_beyond": f"facts with a rank above {MAX_RANK}",
 }
 GLOSSARY: Mapping[str, str] = {
     "P@1, P@10, MRR": (
@@ -45,7 +45,6 @@ GLOSSARY: Mapping[str, str] = {
 }
 RELATION_COLUMNS = ("p_at_1", "p_at_10", "mrr", "majority_p_at_1", "p_at_1_all")
 _MACRO = tuple(name for name in TITLES if name not in ("one_token_facts", "ranks_beyond"))
-_MAX_RANK = 100
 
 
 class Fact(NamedTuple):
@@ -77,7 +76,7 @@ def score(facts: Sequence[Fact]) -> Metrics:
     }
     overall |= {
         "one_token_facts": sum(fact.rank_vocabulary > 0 for fact in facts),
-        "ranks_beyond": sum(fact.rank > _MAX_RANK for fact in facts),
+        "ranks_beyond": sum(fact.rank > MAX_RANK for fact in facts),
         "facts": len(facts),
         "relations": len(relations),
     }
@@ -123,7 +122,7 @@ def _columns(facts: Sequence[Fact]) -> dict[str, NDArray[np.float64]]:
         "majority_p_at_1": np.array([fact.is_majority for fact in facts], np.float64),
     }
     for suffix, ranks in by_rank.items():
-        exists, limit = ranks > 0, np.inf if suffix == "_vocabulary" else _MAX_RANK
+        exists, limit = ranks > 0, np.inf if suffix == "_vocabulary" else MAX_RANK
         terms[f"p_at_1{suffix}"] = (ranks == 1).astype(np.float64)
         terms[f"p_at_10{suffix}"] = (exists & (ranks <= 10)).astype(np.float64)
         terms[f"mrr{suffix}"] = np.where(exists & (ranks <= limit), 1 / np.maximum(ranks, 1), 0.0)

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics.base import MAX_RANK
+
 NUM_BEST = 10  # candidates of a ranking
-MAX_RANK = 100  # the greatest rank that is computed; a greater one costs time and says little
 NODES_PER_ROUND = 8  # of one search: a forward pass opens the nodes of many searches at once
 BEYOND = MAX_RANK + 1  # stands for all greater ranks
 
