@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.calibration import Decisions, gather
-from pipeline.metrics.answers import exact_match
+from pipeline.metrics.answers import SQUAD
 from pipeline.tasks.base.claims import Floats, softmax
 from pipeline.tasks.base.features import WindowLogits
 from pipeline.tasks.span_extraction import SpanExtraction
@@ -93,7 +93,7 @@ def answers_of(records: Iterable[Record]) -> Answers:
     records = list(records)
     right = [
         bool(record["texts"])
-        and any(exact_match(gold, record["texts"][0]) for gold in record["gold"])
+        and any(SQUAD.exact_match(gold, record["texts"][0]) for gold in record["gold"])
         for record in records
     ]
     decisions = gather(

@@ -16,7 +16,7 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from unicodedata import category
@@ -143,16 +143,6 @@ TITLES = {
 """The report's titles of the metrics by character."""
 
 
-def exact_match(answer: str, prediction: str) -> float:
-    """`Rules.exact_match` of SQuAD."""
-    return SQUAD.exact_match(answer, prediction)
-
-
-def f1(answer: str, prediction: str) -> float:
-    """`Rules.f1` of SQuAD: the F1 of the words."""
-    return SQUAD.f1(answer, prediction)
-
-
 def score(references: References, predictions: Mapping[str, str], rules: Rules = SQUAD) -> Metrics:
     """`exact_match` and `f1` in percent, after the prefix of the rules.
 
@@ -161,13 +151,9 @@ def score(references: References, predictions: Mapping[str, str], rules: Rules =
     question without a prediction scores 0, as in the 1.1 script; the 2.0 script skips it.
     """
     scores = _all_scores(references, predictions, rules)
-    accepted = {id: bool(_accepted(answers, rules)) for id, answers in references.items()}
-    overall = _mean_scores("", list(references), scores)
-    if not all(accepted.values()):
-        answerable = [id for id, has_answer in accepted.items() if has_answer]
-        unanswerable = [id for id, has_answer in accepted.items() if not has_answer]
-        overall |= _mean_scores("HasAns_", answerable, scores)
-        overall |= _mean_scores("NoAns_", unanswerable, scores)
+    overall = dict[str, float]()
+    for prefix, ids in _subsets(references, rules).items():
+        overall |= _mean_scores(prefix, ids, scores)
     return Metrics(overall, {})
 
 
@@ -176,13 +162,9 @@ def counts(
 ) -> UnitCounts:
     """The sums behind `score`, by question."""
     scores = _all_scores(references, predictions, rules)
-    answerable = {id: bool(_accepted(answers, rules)) for id, answers in references.items()}
-    subsets: dict[str, Container[str]] = {"": answerable}
-    if not all(answerable.values()):
-        subsets["HasAns_"] = {id for id, has_answer in answerable.items() if has_answer}
-        subsets["NoAns_"] = {id for id, has_answer in answerable.items() if not has_answer}
     columns, formulas = dict[str, list[float]](), dict[str, Formula]()
-    for prefix, subset in subsets.items():
+    for prefix, ids in _subsets(references, rules).items():
+        subset = set(ids)
         columns[f"{prefix}total"] = [float(id in subset) for id in references]
         for name, values in scores.items():
             columns[prefix + name] = [value * (id in subset) for id, value in values.items()]
@@ -194,7 +176,7 @@ def best_threshold(
     references: References,
     predictions: Mapping[str, str],
     null_scores: Mapping[str, float],
-    metric: Callable[[str, str], float] = f1,
+    metric: Callable[[str, str], float] = SQUAD.f1,
     rules: Rules = SQUAD,
 ) -> Threshold:
     """The threshold of the null score that maximizes `metric`. Pass validation, never test data.
@@ -216,6 +198,16 @@ def best_threshold(
         if last and total > best:
             best, value = total, null_scores[id]
     return Threshold(value, 100.0 * best / len(order) if order else 0.0)
+
+
+def _subsets(references: References, rules: Rules) -> dict[str, list[str]]:
+    """The questions of each prefix of metrics: all, and the answerable and unanswerable ones."""
+    answerable = {id: bool(_accepted(answers, rules)) for id, answers in references.items()}
+    subsets = {"": list(references)}
+    if not all(answerable.values()):
+        subsets["HasAns_"] = [id for id, has_answer in answerable.items() if has_answer]
+        subsets["NoAns_"] = [id for id, has_answer in answerable.items() if not has_answer]
+    return subsets
 
 
 def _accepted(answers: Sequence[str], rules: Rules) -> list[str]:

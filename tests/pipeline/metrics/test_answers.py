@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.metrics.answers import best_threshold, exact_match, f1, normalize, score
+from pipeline.metrics.answers import SQUAD, best_threshold, normalize, score
 from tests.support.paths import DATA
 
 OFFICIAL = DATA / "scores" / "qa" / "official_scores.json"
@@ -23,10 +23,10 @@ def test_normalization_removes_case_punctuation_and_articles() -> None:
 
 
 def test_scores_of_pairs_equal_counts_by_hand() -> None:
-    assert exact_match("The cat", "cat.") == 1.0
-    assert f1("black cat", "the cat sat") == pytest.approx(0.5)
-    assert f1("cat cat", "cat") == pytest.approx(2 / 3)
-    assert (f1("", ""), f1("", "cat"), f1("the", "a")) == (1.0, 0.0, 1.0)
+    assert SQUAD.exact_match("The cat", "cat.") == 1.0
+    assert SQUAD.f1("black cat", "the cat sat") == pytest.approx(0.5)
+    assert SQUAD.f1("cat cat", "cat") == pytest.approx(2 / 3)
+    assert (SQUAD.f1("", ""), SQUAD.f1("", "cat"), SQUAD.f1("the", "a")) == (1.0, 0.0, 1.0)
 
 
 def test_score_equals_counts_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_threshold_gives_its_reported_score() -> None:
     references = {str(i): ["cat"] if i % 3 else [] for i in range(30)}
     predictions = {id: "cat" if int(id) % 2 else "black cat" for id in references}
     nulls = {id: float(int(id) * 7 % 11) for id in references}
-    for metric, name in ((f1, "f1"), (exact_match, "exact_match")):
+    for metric, name in ((SQUAD.f1, "f1"), (SQUAD.exact_match, "exact_match")):
         threshold = best_threshold(references, predictions, nulls, metric)
         final = {
             id: "" if nulls[id] > threshold.value else text for id, text in predictions.items()
