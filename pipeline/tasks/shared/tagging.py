@@ -318,20 +318,8 @@ def word_features(
     marker = [] if marked_word is None else tokenizer.marker
     room = max_length - len(tokenizer.prefix) - len(tokenizer.suffix) - 2 * len(marker)
     sizes = list(map(len, pieces))
-    if marked_word is None and sum(sizes) <= room:  # a fast path with the same result
-        ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
-        ends = list(accumulate(sizes, initial=len(tokenizer.prefix)))
-        words = range(len(tags))
-        yield Feature(
-            number,
-            ids,
-            bytes(len(ids)),
-            [end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1],
-            tags,
-            words,
-            range(1, len(tags) + 1),
-            len(tags),
-        )
+    if marked_word is None and sum(sizes) <= room:
+        yield _one_window(number, pieces, tags, tokenizer)
         return
     counts["words cut"] += sum(size > room for size in sizes)
     sentence_windows = windows([min(size, room) for size in sizes], room, stride)
@@ -359,6 +347,24 @@ def word_features(
             ends=[word + 1 for word in words],
             label_count=len(words),
         )
+
+
+def _one_window(
+    number: int, pieces: Sequence[list[int]], tags: Sequence[int], tokenizer: "Tokenizer"
+) -> Feature:
+    """The window of a short sentence without mark: a fast path of `word_features`."""
+    ids = [*tokenizer.prefix, *chain.from_iterable(pieces), *tokenizer.suffix]
+    ends = list(accumulate(map(len, pieces), initial=len(tokenizer.prefix)))
+    return Feature(
+        example=number,
+        input_ids=ids,
+        token_types=bytes(len(ids)),
+        positions=[end - 1 for end in ends[1:]] if tokenizer.causal else ends[:-1],
+        labels=tags,
+        begins=range(len(tags)),
+        ends=range(1, len(tags) + 1),
+        label_count=len(tags),
+    )
 
 
 def word_logits(window_logits: Sequence[WindowLogits]) -> NDArray[np.float64]:
