@@ -15,7 +15,7 @@ from pipeline.data.readers.base import (
     open_text,
 )
 from pipeline.data.readers.documents import Document, RawSpan, to_span
-from pipeline.data.readers.spans import Span, span_title
+from pipeline.data.readers.spans import LabeledSpan, span_title
 from pipeline.errors import UNDECODABLE, Problems, abbreviate
 from pipeline.tasks.shared.offsets import OffsetUnit
 
@@ -43,7 +43,7 @@ def documents(
     text = _text(path, problems)
     if text is None:
         return
-    before, spans = len(problems), list[Span]()
+    before, spans = len(problems), list[LabeledSpan]()
     with problems.in_one_row():
         for line in lines(source, problems):
             if line.text.startswith("T"):
@@ -92,7 +92,7 @@ def _spans(
     unit: OffsetUnit,
     on_discontinuous: OnDiscontinuous,
     problems: Problems,
-) -> list[Span]:
+) -> list[LabeledSpan]:
     """The spans of a line: one, unless it is discontinuous."""
     match = _match_span(line.text)
     if match is None:

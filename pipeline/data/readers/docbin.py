@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.data.readers.base import READ_ERRORS, Source, damaged_message, open_file
 from pipeline.data.readers.documents import Document
-from pipeline.data.readers.spans import Span, span_title
+from pipeline.data.readers.spans import LabeledSpan, span_title
 from pipeline.errors import Problems
 from pipeline.words import Word
 
@@ -86,7 +86,7 @@ def _document(doc: "Doc", where: str, group: str | None, problems: Problems) -> 
         return None
     name = "ents" if group is None else f"spans[{group!r}]"
     spans = tuple(
-        Span(
+        LabeledSpan(
             span.label_,
             span.start_char,
             span.end_char,

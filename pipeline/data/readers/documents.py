@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from pipeline.data.readers.json_values import integer
 from pipeline.data.readers.offset_units import offset_in_characters
-from pipeline.data.readers.spans import Span, span_title
+from pipeline.data.readers.spans import LabeledSpan, span_title
 from pipeline.errors import Problems, abbreviate, describe
 from pipeline.tasks.shared.offsets import OffsetUnit, span_hint, text_mismatch_hint
 from pipeline.words import Word
@@ -22,7 +22,7 @@ class Document(NamedTuple):
 
     where: str
     text: str
-    spans: tuple[Span, ...]
+    spans: tuple[LabeledSpan, ...]
     id: str | None = None
     words: tuple[Word, ...] | None = None
     is_file: bool = False
@@ -86,7 +86,7 @@ def _label(value: Any) -> str | None:
 
 def to_span(
     raw: RawSpan, name: str, text: str, unit: OffsetUnit, where: str, problems: Problems
-) -> Span | None:
+) -> LabeledSpan | None:
     """The span in characters of `text`.
 
     Adds a problem and returns None if it is not in the text, or the text there is another one.
@@ -110,7 +110,7 @@ def to_span(
     elif expected and _collapse(text[start:end]) != expected:
         hint = text_mismatch_hint(text, str(raw.text), start) or "correct the offsets or the text"
         problems.add(where, f"{title} should be {abbreviate(raw.text, 40)}; {hint}", "span-text")
-    return None if len(problems) > before else Span(raw.label, start, end, where, title)
+    return None if len(problems) > before else LabeledSpan(raw.label, start, end, where, title)
 
 
 def _collapse(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.data.readers.class_names import add_class_names
-from pipeline.data.readers.spans import Span
+from pipeline.data.readers.spans import LabeledSpan
 from pipeline.errors import Problems
 
 _OUTSIDE = "O"  # the new name of a label whose spans are ignored
@@ -30,7 +30,7 @@ class LabelNames:
         self._recipe_names = names.keys()
         self._unmatched = set(names) - {name for column in classes for name in column}
 
-    def rename(self, spans: Sequence[Span]) -> list[Span]:
+    def rename(self, spans: Sequence[LabeledSpan]) -> list[LabeledSpan]:
         """The spans with new names of labels. Spans that are named O are skipped and counted."""
         self._unmatched -= {span.label for span in spans}
         renamed = [span._replace(label=self._names.get(span.label, span.label)) for span in spans]

@@ -21,7 +21,7 @@ the longest span stays."""
 REPEATED = "repeated spans"  # its name in `Problems.skipped`
 
 
-class Span(NamedTuple):
+class LabeledSpan(NamedTuple):
     """Characters of a text, or words, [start, end) with a label.
 
     `where` is the "file:line" of the span, and `title` names it in messages, with its text.
@@ -40,12 +40,12 @@ def span_title(name: str, label: str, text: str, start: int, end: int) -> str:
 
 
 def fit_to_words(
-    spans: Sequence[Span],
+    spans: Sequence[LabeledSpan],
     words: Sequence[Word],
     text: str,
     on_partial: OnPartial,
     problems: Problems,
-) -> tuple[Sequence[Word], list[Span]]:
+) -> tuple[Sequence[Word], list[LabeledSpan]]:
     """The words, and the spans of characters as spans of words.
 
     White space at the ends of a span does not count. Spans that begin or end inside a word are
@@ -73,14 +73,14 @@ def fit_to_words(
     return words, fitted
 
 
-def _words_of(span: Span, words: Sequence[Word]) -> Span:
+def _words_of(span: LabeledSpan, words: Sequence[Word]) -> LabeledSpan:
     """The span of all words that have a character in a span of characters."""
     first = bisect_right(words, span.start, key=lambda word: word.end)
     last = bisect_left(words, span.end, key=lambda word: word.start)
     return span._replace(start=first, end=last)
 
 
-def _cut_words(span: Span, words: Sequence[Word]) -> list[tuple[str, Word]]:
+def _cut_words(span: LabeledSpan, words: Sequence[Word]) -> list[tuple[str, Word]]:
     """The words that a span of characters begins or ends inside of."""
     whole = _words_of(span, words)
     if whole.start >= whole.end:
@@ -90,7 +90,7 @@ def _cut_words(span: Span, words: Sequence[Word]) -> list[tuple[str, Word]]:
     return begins + ([("ends", last)] if last.end > span.end else [])
 
 
-def _cut_text(span: Span, words: Sequence[Word]) -> str:
+def _cut_text(span: LabeledSpan, words: Sequence[Word]) -> str:
     """The words that a span begins or ends inside of, for a message."""
     return " and ".join(
         f"{verb} inside the word {abbreviate(word.text, 40)}"
@@ -98,7 +98,9 @@ def _cut_text(span: Span, words: Sequence[Word]) -> str:
     )
 
 
-def _without_partial(span: Span, whole: Span, words: Sequence[Word], on_partial: OnPartial) -> Span:
+def _without_partial(
+    span: LabeledSpan, whole: LabeledSpan, words: Sequence[Word], on_partial: OnPartial
+) -> LabeledSpan:
     """The span of words for a span of characters that cuts a word."""
     if on_partial == "expand":
         return whole
@@ -110,8 +112,8 @@ def _without_partial(span: Span, whole: Span, words: Sequence[Word], on_partial:
 
 
 def _tell_partial(
-    span: Span,
-    changed: Span,
+    span: LabeledSpan,
+    changed: LabeledSpan,
     words: Sequence[Word],
     text: str,
     on_partial: OnPartial,
@@ -147,21 +149,21 @@ def _split_at(words: Sequence[Word], offsets: set[int]) -> list[Word]:
 
 
 def resolve_overlaps(
-    spans: Sequence[Span], tokens: Sequence[str], on_overlap: OnOverlap, problems: Problems
-) -> list[Span]:
+    spans: Sequence[LabeledSpan], tokens: Sequence[str], on_overlap: OnOverlap, problems: Problems
+) -> list[LabeledSpan]:
     """The spans of words without overlaps, in order.
 
     Repeated spans are counted and skipped. Spans that overlap are problems, or `on_overlap` changes
     or drops them, each with a warning.
     """
-    unique = dict[tuple[int, int, str], Span]()
+    unique = dict[tuple[int, int, str], LabeledSpan]()
     for span in spans:
         unique.setdefault((span.start, span.end, span.label), span)
     problems.skipped[REPEATED] += len(spans) - len(unique)
     sign = 1 if on_overlap == "split" else -1  # the shortest spans first, or the longest
     order = sorted(unique.values(), key=lambda span: (sign * (span.end - span.start), span.start))
-    owners: list[Span | None] = [None] * len(tokens)
-    result = list[Span]()
+    owners: list[LabeledSpan | None] = [None] * len(tokens)
+    result = list[LabeledSpan]()
     for span in order:
         other = next(filter(None, owners[span.start : span.end]), None)
         kept = [span] if other is None else _without_overlap(span, owners, on_overlap)
@@ -174,12 +176,12 @@ def resolve_overlaps(
 
 
 def _without_overlap(
-    span: Span, owners: Sequence[Span | None], on_overlap: OnOverlap
-) -> list[Span]:
+    span: LabeledSpan, owners: Sequence[LabeledSpan | None], on_overlap: OnOverlap
+) -> list[LabeledSpan]:
     """The pieces of a span that stay: words without an owner."""
     if on_overlap not in ("trim", "split"):
         return []
-    pieces, start = list[Span](), span.start
+    pieces, start = list[LabeledSpan](), span.start
     for position in range(span.start, span.end + 1):
         if position == span.end or owners[position] is not None:
             if start < position:
@@ -191,9 +193,9 @@ def _without_overlap(
 
 
 def _tell_overlap(
-    span: Span,
-    other: Span,
-    kept: Sequence[Span],
+    span: LabeledSpan,
+    other: LabeledSpan,
+    kept: Sequence[LabeledSpan],
     tokens: Sequence[str],
     on_overlap: OnOverlap,
     problems: Problems,
@@ -214,7 +216,7 @@ def _tell_overlap(
         problems.add(span.where, f"{fact}; it becomes {' and '.join(texts)}", kind)
 
 
-def to_tags(spans: Sequence[Span], num_words: int) -> list[str]:
+def to_tags(spans: Sequence[LabeledSpan], num_words: int) -> list[str]:
     """The tags of words in IOB2 for spans that do not overlap."""
     tags = ["O"] * num_words
     for span in spans:

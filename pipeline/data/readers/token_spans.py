@@ -16,7 +16,13 @@ from pipeline.data.readers.record_keys import (
     read_records,
     unknown_fields,
 )
-from pipeline.data.readers.spans import OnOverlap, Span, resolve_overlaps, span_title, to_tags
+from pipeline.data.readers.spans import (
+    LabeledSpan,
+    OnOverlap,
+    resolve_overlaps,
+    span_title,
+    to_tags,
+)
 from pipeline.data.readers.tables import Record
 from pipeline.errors import Problems
 from pipeline.tasks.base.row import Row
@@ -91,16 +97,16 @@ def _row(
 
 def _spans(
     values: list[Any], tokens: list[str], options: Options, where: str, problems: Problems
-) -> list[Span]:
+) -> list[LabeledSpan]:
     """The spans of tokens; adds a problem for each that is not in the sentence."""
-    spans = list[Span]()
+    spans = list[LabeledSpan]()
     for number, value in enumerate(values):
         name = f"spans[{number}]"
         for label, start, last, _ in raw_spans(value, name, where, problems):
             end = last + (options.end == "inclusive")
             title = span_title(name, label, " ".join(tokens[max(0, start) : end]), start, last)
             if 0 <= start < end <= len(tokens):
-                spans.append(Span(label, start, end, where, title))
+                spans.append(LabeledSpan(label, start, end, where, title))
                 continue
             problems.add(
                 where,
