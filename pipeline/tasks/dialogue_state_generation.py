@@ -21,7 +21,7 @@ from pipeline.tasks.base.row import Row, RowKeys
 from pipeline.tasks.shared.dialogues import check_dialogue, label_lists, unlabeled
 from pipeline.tasks.shared.generation import GenerationTask
 
-NONE = "none"
+NO_VALUES = "none"
 """The text of a state without values and requests."""
 
 
@@ -203,12 +203,12 @@ def _check_syntax(turn: Sequence[str], where: str, problems: Problems) -> None:
 
 def _text(labels: Sequence[str]) -> str:
     """The text of labels "slot=value"."""
-    return "; ".join(" = ".join(split_label(label)) for label in labels) or NONE
+    return "; ".join(" = ".join(split_label(label)) for label in labels) or NO_VALUES
 
 
 def _labels(text: str) -> tuple[str, ...]:
     """The labels in a text. A part without a value is a label too, and never a right one."""
-    parts = (part.partition("=") for part in text.split(";") if part.strip() not in ("", NONE))
+    parts = (part.partition("=") for part in text.split(";") if part.strip() not in ("", NO_VALUES))
     return tuple(f"{slot.strip()}={value.strip()}" for slot, _, value in parts)
 
 

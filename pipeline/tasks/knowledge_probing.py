@@ -71,7 +71,7 @@ class Example:
     paraphrases: tuple[str, ...] = ()
 
 
-class Answer(TypedDict):
+class RankedObjects(TypedDict):
     """The best objects of the relation, and the ranks of the right one (see `Ranking`)."""
 
     objects: list[str]
@@ -99,15 +99,15 @@ class BestObjects:
 
 
 class KnowledgeProbing(
-    Task[Example, Sequence[Answer], BestObjects],
+    Task[Example, Sequence[RankedObjects], BestObjects],
     RanksCandidates[Example],
-    HasUnits[Example, Sequence[Answer]],
+    HasUnits[Example, Sequence[RankedObjects]],
     HasConfidence[Example],
     Perturbable[Example],
-    HasParaphrases[Example, Sequence[Answer]],
+    HasParaphrases[Example, Sequence[RankedObjects]],
     ShowsSamples[Example],
 ):
-    """Predictions are answers, one per example in the examples' order.
+    """Predictions are ranked objects, one mapping per example in the examples' order.
 
     A label is "relation=object" or "relation=template". The classes have those of all splits, so
     they are the candidates; as a set, they do not tell which subject an object belongs to. They are
@@ -284,7 +284,7 @@ class KnowledgeProbing(
 
     def decode(
         self, example: Example, window_logits: Sequence[WindowLogits], classes: Sequence[str]
-    ) -> Answer:
+    ) -> RankedObjects:
         """The best objects of the relation, and the ranks of the right object."""
         ranking = window_logits[0].ranking
         assert ranking is not None
@@ -299,20 +299,26 @@ class KnowledgeProbing(
     def predictions(
         self,
         examples: Sequence[Example],
-        decoded: Sequence[Answer],
+        decoded: Sequence[RankedObjects],
         thresholds: Mapping[str, float],
-    ) -> Sequence[Answer]:
-        """The decoded answers."""
+    ) -> Sequence[RankedObjects]:
+        """The decoded objects and ranks."""
         return decoded
 
     def score(
-        self, examples: Sequence[Example], predictions: Sequence[Answer], classes: Sequence[str]
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[RankedObjects],
+        classes: Sequence[str],
     ) -> Metrics:
         """P@1, P@10 and MRR: `pipeline.metrics.knowledge`."""
         return knowledge.score(_facts(examples, predictions, classes))
 
     def counts(
-        self, examples: Sequence[Example], predictions: Sequence[Answer], classes: Sequence[str]
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[RankedObjects],
+        classes: Sequence[str],
     ) -> UnitCounts:
         """The counts of each fact."""
         return knowledge.counts(
@@ -331,12 +337,12 @@ class KnowledgeProbing(
         return np.array([[*ranking.scores, ranking.rest]])
 
     def decisions(
-        self, example: Example, prediction: Answer, classes: Sequence[str]
+        self, example: Example, prediction: RankedObjects, classes: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
         """The best object, and whether it is right."""
         return [0], [prediction["objects"][0] == example.object]
 
-    def claims(self, example: Example, prediction: Answer) -> Iterator[Claim]:
+    def claims(self, example: Example, prediction: RankedObjects) -> Iterator[Claim]:
         """The best object. There are too many objects for a confusion table."""
         best = prediction["objects"][0]
         right = best == example.object
@@ -352,11 +358,11 @@ class KnowledgeProbing(
         ]
         return variants, len(templates) - len(readable)
 
-    def answers(self, predictions: Sequence[Answer]) -> list[str]:
+    def answers(self, predictions: Sequence[RankedObjects]) -> list[str]:
         """The best object of each prediction."""
         return [prediction["objects"][0] for prediction in predictions]
 
-    def samples(self, example: Example, prediction: Answer) -> Iterator[Sample]:
+    def samples(self, example: Example, prediction: RankedObjects) -> Iterator[Sample]:
         """The text before the object, and the best objects with the rank of the right one."""
         text = split_template(example.template).text(example.subject)
         objects = ", ".join(prediction["objects"][:NUM_SHOWN])
@@ -389,7 +395,7 @@ def _template_of(example: Example, classes: Sequence[str]) -> str:
 
 
 def _facts(
-    examples: Sequence[Example], predictions: Sequence[Answer], classes: Sequence[str]
+    examples: Sequence[Example], predictions: Sequence[RankedObjects], classes: Sequence[str]
 ) -> list[knowledge.Fact]:
     relations = relations_of(tuple(classes))
     return [

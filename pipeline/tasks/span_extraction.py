@@ -84,7 +84,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Span:
+class AnswerSpan:
     """Characters [start, end) of a context.
 
     `probability` is from the softmax over the best spans and "no answer".
@@ -107,7 +107,7 @@ class Extraction:
     answer: str
     start: int | None
     end: int | None
-    spans: tuple[Span, ...]
+    spans: tuple[AnswerSpan, ...]
     no_answer: float
 
 
@@ -400,7 +400,7 @@ class SpanExtraction(
         options = self.apply_thresholds(decoded.options(), thresholds)
         no_answer, *probabilities = softmax(options[0], temperature_of(thresholds)).tolist()
         spans = tuple(
-            Span(text, start, start + len(text), probability)
+            AnswerSpan(text, start, start + len(text), probability)
             for (text, _, start), probability in zip(decoded.candidates, probabilities, strict=True)
         )
         answer = _answer(decoded, thresholds)
@@ -415,7 +415,7 @@ class SpanExtraction(
     def annotation(self, example: Example) -> Extraction:
         """The first answer, and all of them."""
         spans = tuple(
-            Span(text, start, start + len(text), 1.0)
+            AnswerSpan(text, start, start + len(text), 1.0)
             for text, start in dict.fromkeys(example.answers)
         )
         if not spans:
