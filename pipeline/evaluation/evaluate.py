@@ -102,10 +102,10 @@ def window_logits(
             continue
         if isinstance(task, RanksCandidates):
             ask = task.asker(eval_set.classes, model.backbone.tokenizer)
-            questions = [  # There is one row per example.
+            queries = [  # There is one row per example.
                 ask(next(examples), source_tokens(table, int(row))) for row in rows
             ]
-            for ranking in rankings(model, questions, head, batch_tokens, ranks):
+            for ranking in rankings(model, queries, head, batch_tokens, ranks):
                 yield [ranked_window(ranking)]
             continue
         logits = _logits(model, table, rows, head, pad_token_id, batch_tokens, ranks)

@@ -10,24 +10,28 @@ from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.mixing.batches import length_batches
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.model.ranking import rank, read_text
-from pipeline.tasks.base.candidates import NUM_BEST, Question, Ranking
+from pipeline.tasks.base.candidates import NUM_BEST, Ranking, RankingQuery
 
 
 def rankings(
-    model: PromptedModel, questions: Sequence[Question], head: int, batch_tokens: int, ranks: Ranks
+    model: PromptedModel,
+    queries: Sequence[RankingQuery],
+    head: int,
+    batch_tokens: int,
+    ranks: Ranks,
 ) -> list[Ranking]:
-    """The ranking of each question, in order.
+    """The ranking of each query, in order.
 
     The ranks share the batches, which do not depend on the number of ranks. All ranks run the same
     number of forward passes, because ZeRO 3 needs all ranks in each. Each rank gets all rankings.
     """
-    texts = [question.context for question in questions]
+    texts = [query.context for query in queries]
     batches = list(length_batches([*map(len, texts)], batch_tokens))
-    partial = torch.zeros(len(questions), 4 + 2 * NUM_BEST, dtype=torch.float64)
+    partial = torch.zeros(len(queries), 4 + 2 * NUM_BEST, dtype=torch.float64)
     for batch in batches[ranks.rank :: ranks.world]:
         found = rank(
             model,
-            [questions[number] for number in batch],
+            [queries[number] for number in batch],
             head,
             batch_tokens,
             lambda: _another_pass(True, ranks),

@@ -355,16 +355,16 @@ class Predictor:
             kind, indices = self._kinds[task], [i for i, w in enumerate(windows) if w.task == task]
             assert isinstance(kind, RanksCandidates)
             ask = kind.asker(self._heads[task].classes, self.tokenizer)
-            questions = [
+            queries = [
                 ask(
                     inputs[windows[index].input_index].example,
                     source_tokens(windows[index].feature),
                 )
                 for index in indices
             ]
-            lengths = [len(question.context) for question in questions]
+            lengths = [len(query.context) for query in queries]
             for batch in length_batches(lengths, batch_tokens):
-                found = rank(self.model, [questions[i] for i in batch], task, batch_tokens)
+                found = rank(self.model, [queries[i] for i in batch], task, batch_tokens)
                 result |= {indices[i]: item for i, item in zip(batch, found, strict=True)}
         return [result[index] for index in range(len(windows))]
 

@@ -16,7 +16,7 @@ from pipeline.mixing.batches import length_batches
 from pipeline.model.generation import prompted_body
 from pipeline.model.prompt import PromptBank
 from pipeline.model.prompted_model import PromptedModel
-from pipeline.tasks.base.candidates import Node, Question, Ranking, Search
+from pipeline.tasks.base.candidates import Node, Ranking, RankingQuery, Search
 
 _dynamic_cache: type = DynamicCache  # transformers does not type it
 
@@ -27,27 +27,27 @@ def no_signal() -> None:
 
 def rank(
     model: PromptedModel,
-    questions: Sequence[Question],
+    queries: Sequence[RankingQuery],
     task: int,
     batch_tokens: int,
     before_pass: Callable[[], object] = no_signal,
 ) -> list[Ranking]:
-    """The ranking of each question, under the prompt of the task with index `task`.
+    """The ranking of each query, under the prompt of the task with index `task`.
 
     A forward pass has at most `batch_tokens` tokens with padding and cached tokens, or one row.
     `before_pass` is called before each forward pass.
     """
     with torch.no_grad():
-        texts = _Texts(model, [question.context for question in questions], task, before_pass)
-        searches = list(map(Search, questions, texts.first))
+        contexts = _CachedContexts(model, [query.context for query in queries], task, before_pass)
+        searches = list(map(Search, queries, contexts.first))
         while rows := [
             (number, node) for number, search in enumerate(searches) for node in search.next_nodes()
         ]:
             lengths = [len(node.inputs) for _, node in rows]
-            for batch in length_batches(lengths, batch_tokens, texts.length):
+            for batch in length_batches(lengths, batch_tokens, contexts.length):
                 numbers, nodes = zip(*(rows[index] for index in batch), strict=True)
                 for number, node, values in zip(
-                    numbers, nodes, texts.after(numbers, nodes), strict=True
+                    numbers, nodes, contexts.after(numbers, nodes), strict=True
                 ):
                     searches[number].open(node, values)
     return [search.ranking() for search in searches]
@@ -56,10 +56,10 @@ def rank(
 def read_text(model: PromptedModel, text: Sequence[int], task: int) -> None:
     """Run a forward pass for a text, with no result."""
     with torch.no_grad():
-        _Texts(model, [text], task, no_signal)
+        _CachedContexts(model, [text], task, no_signal)
 
 
-class _Texts:
+class _CachedContexts:
     """The texts [F] before the candidates, with their cached keys and values.
 
     `first` [F] has the log-probabilities [V] of the token after each text. `length` is the number

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import Problems, UserError, did_you_mean
 from pipeline.metrics import knowledge
 from pipeline.metrics.base import Metrics, UnitCounts
-from pipeline.tasks.base.candidates import BEYOND, Question
+from pipeline.tasks.base.candidates import BEYOND, RankingQuery
 from pipeline.tasks.base.capabilities import (
     HasConfidence,
     HasParaphrases,
@@ -268,13 +268,13 @@ class KnowledgeProbing(
 
     def asker(
         self, classes: Sequence[str], tokenizer: "Tokenizer"
-    ) -> Callable[[Example, Sequence[int]], Question]:
-        """The function that makes a question of a fact and the tokens of the text before [Y]."""
+    ) -> Callable[[Example, Sequence[int]], RankingQuery]:
+        """The function that makes a query of a fact and the tokens of the text before [Y]."""
         candidates = catalog(tuple(classes), tokenizer)
 
-        def ask(example: Example, context: Sequence[int]) -> Question:
+        def ask(example: Example, context: Sequence[int]) -> RankingQuery:
             template = _template_of(example, classes)
-            return candidates.question(example.relation, template, example.object, context)
+            return candidates.query(example.relation, template, example.object, context)
 
         return ask
 

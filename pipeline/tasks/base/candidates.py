@@ -85,14 +85,14 @@ def _common_start(first: tuple[int, ...], last: tuple[int, ...]) -> tuple[int, .
 
 
 class Group(NamedTuple):
-    """The candidates `numbers` that a question asks about, and the `nodes` on their paths."""
+    """The candidates `numbers` that a query asks about, and the `nodes` on their paths."""
 
     numbers: Sequence[int]
     nodes: frozenset[Node]
 
 
 @dataclass(frozen=True)
-class Question:
+class RankingQuery:
     """Which candidate follows `context`, a sequence of tokens?
 
     The answers are the best candidates of `group`. `gold` is the number of the right candidate, and
@@ -108,7 +108,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer to a question.
+    """The answer to a query.
 
     `best` are the numbers of the best candidates of the group, at most `NUM_BEST`, and `scores`
     their log-probabilities. `rest` is the log of an upper bound of the summed probability of all
@@ -126,25 +126,25 @@ class Ranking:
 
 
 class Search:
-    """The search for the ranking of one question.
+    """The search for the ranking of one query.
 
     Open all nodes of `next_nodes` until there are none; then `ranking` is the result. The best
     candidates and `rest` do not depend on the right candidate.
     """
 
-    def __init__(self, question: Question, log_probabilities: NDArray[np.float32]) -> None:
+    def __init__(self, query: RankingQuery, log_probabilities: NDArray[np.float32]) -> None:
         """`log_probabilities` [V] are those of the first token after the context."""
-        self._question = question
-        self._in_group = set(question.group.numbers)
+        self._query = query
+        self._in_group = set(query.group.numbers)
         self._scores: dict[int, float] = {}  # of the candidates that were reached
         self._bounds: dict[Node, float] = {}  # of the nodes that were reached and not opened
         self._best: list[int] | None = None
         self._rest = -np.inf
-        token = question.gold_token
+        token = query.gold_token
         self._rank_vocabulary = (
             0 if token is None else 1 + int((log_probabilities > log_probabilities[token]).sum())
         )
-        self._reach(question.candidates.root, 0.0, log_probabilities)
+        self._reach(query.candidates.root, 0.0, log_probabilities)
 
     def _reach(self, parent: Node, score: float, log_probabilities: NDArray[np.float32]) -> None:
         """Add the children of a node; `log_probabilities` [V] are those of their first tokens."""
@@ -171,19 +171,19 @@ class Search:
     def next_nodes(self) -> list[Node]:
         """The nodes to open next, at most `NODES_PER_ROUND`; none if the ranking is known."""
         if self._best is None:
-            if nodes := self._above(self._score_to_beat(), self._question.group.nodes):
+            if nodes := self._above(self._score_to_beat(), self._query.group.nodes):
                 return nodes
             self._finish_best()
-        gold = self._question.gold
+        gold = self._query.gold
         if gold is None:
             return []
         if gold not in self._scores:
-            path = self._question.candidates.end_nodes[gold].lineage
+            path = self._query.candidates.end_nodes[gold].lineage
             return [node for node in path if node in self._bounds]
         if self._rank(all_candidates=False) > MAX_RANK:
             return []
         is_open = self._rank(all_candidates=True) <= MAX_RANK
-        return self._above(self._scores[gold], None if is_open else self._question.group.nodes)
+        return self._above(self._scores[gold], None if is_open else self._query.group.nodes)
 
     def _above(self, threshold: float, nodes: frozenset[Node] | None) -> list[Node]:
         """The nodes with the greatest bounds above a threshold, among `nodes` (None: all)."""
@@ -205,7 +205,7 @@ class Search:
         return scores[NUM_BEST - 1][0] if len(scores) >= NUM_BEST else -np.inf
 
     def _finish_best(self) -> None:
-        scores, nodes = self._group_scores(), self._question.group.nodes
+        scores, nodes = self._group_scores(), self._query.group.nodes
         self._best = [number for _, number in scores[:NUM_BEST]]
         others = [score for score, _ in scores[NUM_BEST:]]
         others += [bound for node, bound in self._bounds.items() if node in nodes]
@@ -213,7 +213,7 @@ class Search:
 
     def _rank(self, all_candidates: bool) -> int:
         """The rank of the right candidate among those that were reached."""
-        gold = self._question.gold
+        gold = self._query.gold
         if gold is None:
             return 0
         numbers = self._scores.keys() if all_candidates else self._in_group & self._scores.keys()

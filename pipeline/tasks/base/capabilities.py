@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pipeline.metrics.base import UnitCounts
-from pipeline.tasks.base.candidates import Question
+from pipeline.tasks.base.candidates import RankingQuery
 from pipeline.tasks.base.claims import Claim, Floats
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import WindowLogits
@@ -187,8 +187,8 @@ class RanksCandidates(ABC, Generic[E]):
     @abstractmethod
     def asker(
         self, classes: Sequence[str], tokenizer: "Tokenizer"
-    ) -> Callable[[E, Sequence[int]], Question]:
-        """The function that makes a question of an example and the tokens before the candidates.
+    ) -> Callable[[E, Sequence[int]], RankingQuery]:
+        """The function that makes a query of an example and the tokens before the candidates.
 
         It is made once for many examples, because the trees of candidates are large.
         """

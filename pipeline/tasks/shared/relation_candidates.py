@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.tasks.base.candidates import Candidates, Group, Question
+from pipeline.tasks.base.candidates import Candidates, Group, RankingQuery
 from pipeline.tasks.shared.cloze_templates import Cloze, is_template, split_template
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -105,12 +105,14 @@ class Catalog:
         self._numbers = {name: number for number, name in enumerate(self._objects)}
         self._tree = lru_cache(maxsize=MAX_TREES)(self._make_tree)
 
-    def question(self, relation: str, template: str, name: str, context: Sequence[int]) -> Question:
-        """The question of a fact with the object `name` after the tokens `context`."""
+    def query(
+        self, relation: str, template: str, name: str, context: Sequence[int]
+    ) -> RankingQuery:
+        """The query of a fact with the object `name` after the tokens `context`."""
         tree = self._tree(*split_template(template).form)
         objects = relations_of(self._classes)[relation].objects
         gold = self._numbers.get(name)
-        return Question(
+        return RankingQuery(
             context,
             tree.candidates,
             tree.group(relation, [self._numbers[other] for other in objects]),

@@ -13,7 +13,7 @@ from pipeline.model.heads import Heads
 from pipeline.model.prompt import DeepPrompt, PromptBank, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.tasks.base import candidates as candidates_module
-from pipeline.tasks.base.candidates import BEYOND, Candidates, Group, Question, Ranking
+from pipeline.tasks.base.candidates import BEYOND, Candidates, Group, Ranking, RankingQuery
 from tests.support import tiny
 
 CONTEXTS = [[7, 9, 4, 11, 30, 8], [5, 6], [12, 40, 41, 13]]
@@ -63,8 +63,8 @@ def rankings(model: PromptedModel, group: range, gold: int | None, **options: An
     candidates = Candidates(sequences())
     chosen = Group(group, candidates.nodes_of(group))
     token = None if gold is None else sequences()[gold][0]
-    questions = [Question(context, candidates, chosen, gold, token) for context in CONTEXTS]
-    return ranking.rank(model, questions, 1, options.pop("batch_tokens", 256), **options)
+    queries = [RankingQuery(context, candidates, chosen, gold, token) for context in CONTEXTS]
+    return ranking.rank(model, queries, 1, options.pop("batch_tokens", 256), **options)
 
 
 def place(score: float, others: Any) -> int:

@@ -139,7 +139,7 @@ def test_a_row_becomes_an_example_and_a_record() -> None:
     assert (edited.subject, edited.object) == ("ADA", "New York")
 
 
-def test_a_question_has_the_objects_of_its_relation(numbering_tokenizer: Tokenizer) -> None:
+def test_a_query_has_the_objects_of_its_relation(numbering_tokenizer: Tokenizer) -> None:
     ask = TASK.asker(CLASSES, numbering_tokenizer)
     born, capital = ask(ADA, [1]), ask(ITALY, [1])
     assert list(born.group.numbers) == [0, 1, 2, 3]
@@ -246,7 +246,7 @@ def test_evaluation_and_prediction_agree(
     assert asked != results[0], "another template is another text"
 
 
-def test_ranks_share_the_questions(
+def test_ranks_share_the_queries(
     artifact: tuple[Path, PromptedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of two ranks has the rankings of its batches, and runs as many passes as the other."""
@@ -254,11 +254,11 @@ def test_ranks_share_the_questions(
     tokenizer = model.backbone.tokenizer
     ask = TASK.asker(CLASSES, tokenizer)
     texts = ("Ada was born in", "The capital of Italy is", "Bo")
-    questions = [
+    queries = [
         ask(example, ids(tokenizer, text))
         for example, text in zip((ADA, ITALY, ADA), texts, strict=True)
     ]
-    expected = ranking.rankings(model.eval(), questions, 0, 1, Ranks())
+    expected = ranking.rankings(model.eval(), queries, 0, 1, Ranks())
     flags: list[list[int]] = [[], []]
     sums: list[torch.Tensor] = []
 
@@ -273,12 +273,12 @@ def test_ranks_share_the_questions(
 
     monkeypatch.setattr(ranking, "all_reduce_sum", record)
     for number in range(2):
-        ranking.rankings(model, questions, 0, 1, Ranks(number, 2))
+        ranking.rankings(model, queries, 0, 1, Ranks(number, 2))
     first, second = sums
-    assert not ((first != 0) & (second != 0)).any(), "no question is ranked twice"
+    assert not ((first != 0) & (second != 0)).any(), "no query is ranked twice"
     monkeypatch.setattr(ranking, "all_reduce_sum", lambda values, _: first + second)
     monkeypatch.setattr(ranking, "_another_pass", lambda *_: False)
-    assert ranking.rankings(model, questions, 0, 1, Ranks(9, 10)) == expected
+    assert ranking.rankings(model, queries, 0, 1, Ranks(9, 10)) == expected
     assert len(flags[0]) == len(flags[1]), "ZeRO 3 needs all ranks in each pass"
 
 
