@@ -34,14 +34,14 @@ predicate itself has the role V and no pieces."""
 
 def items_of(sentence: str, predicate: int, arguments: Iterable[Span]) -> Iterator[Item]:
     """The items of a predicate. A piece C-X continues the last X before it, as in srl-eval."""
-    yield sentence, predicate, roles.PREDICATE, ()
+    yield sentence, predicate, roles.PREDICATE_ROLE, ()
     pieces: list[tuple[str, list[tuple[int, int]]]] = []
     for label, start, end in arguments:
         role = label.removeprefix("C-")
         earlier = [bounds for other, bounds in pieces if other == role] if role != label else []
         if earlier:
             earlier[-1].append((start, end))
-        elif role != roles.PREDICATE:
+        elif role != roles.PREDICATE_ROLE:
             pieces.append((role, [(start, end)]))
     for role, bounds in pieces:
         yield sentence, predicate, role, tuple(bounds)
@@ -57,7 +57,7 @@ def score(gold: set[Item], predicted: set[Item]) -> list[float]:
     scores = []
     for is_predicate in (True, False):
         expected, actual = (
-            {item for item in items if (item[2] == roles.PREDICATE) == is_predicate}
+            {item for item in items if (item[2] == roles.PREDICATE_ROLE) == is_predicate}
             for items in (gold, predicted)
         )
         values = Counts(len(expected & actual), len(actual), len(expected)).scores()

@@ -14,7 +14,7 @@ from deep_prompt.serve.describe import labels_of
 from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError
 from pipeline.inference.sentences import Sentence, predicate_index, split_sentence
-from pipeline.metrics.roles import PREDICATE as PREDICATE_LABEL
+from pipeline.metrics.roles import PREDICATE_ROLE
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import MarksPredicate, TagsWords
 from pipeline.tasks.base.row import Row
@@ -104,7 +104,7 @@ def _tagged(head: TaskHead, row: Row) -> Row:
         more["predicate"] = predicate_index(row.get("predicate"), sentence, row["where"])
         if type(more["predicate"]) is not int or not 0 <= more["predicate"] < len(tags):
             raise UserError("correction: predicate: give the start and end of a word of the text")
-        tags[more["predicate"]] = f"B-{PREDICATE_LABEL}"
+        tags[more["predicate"]] = f"B-{PREDICATE_ROLE}"
     for label, start, end in _word_spans(row.get("spans"), sentence):
         if any(tag != "O" for tag in tags[start:end]):
             raise UserError(f"correction: spans: {label!r} overlaps another span; remove one")

@@ -26,7 +26,7 @@ from pipeline.inference.arguments import check_predict_arguments
 from pipeline.inference.generation import TextWriter, check_decoding, source_tokens
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
-from pipeline.inference.queries import PREDICATE, Query, QueryReader
+from pipeline.inference.queries import PREDICATE_KEY, Query, QueryReader
 from pipeline.mixing.batches import collate, length_batches
 from pipeline.model.backbone import Backbone
 from pipeline.model.generation import GREEDY, Decoding
@@ -170,7 +170,7 @@ class Predictor:
             return []
         kind = self._kinds[self._names.index(name)]
         method: Any = kind.result
-        if isinstance(kind, MarksPredicate) and PREDICATE not in frame.columns:
+        if isinstance(kind, MarksPredicate) and PREDICATE_KEY not in frame.columns:
             method = kind.sentence_result
         return [field.name for field in dataclasses.fields(get_type_hints(method)["return"])]
 

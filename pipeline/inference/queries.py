@@ -14,7 +14,7 @@ from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_text
 
-PREDICATE = "predicate"
+PREDICATE_KEY = "predicate"
 MAX_KEY_LENGTH = 40  # longer keys resemble no key of a row
 
 
@@ -127,7 +127,7 @@ class QueryReader:
 
     def _finder(self, task: int, row: Row) -> int | None:
         """The task that finds the predicate of a row without; None if the row needs none."""
-        if not isinstance(self._kinds[task], MarksPredicate) or row.get(PREDICATE) is not None:
+        if not isinstance(self._kinds[task], MarksPredicate) or row.get(PREDICATE_KEY) is not None:
             return None
         finders = self._finders[task]
         if len(finders) > 1:
@@ -141,7 +141,7 @@ class QueryReader:
 
     def _missing(self, task: int, row: Row, finder: int | None) -> list[str]:
         kind = self._kinds[task]
-        keys = [key for key in kind.query_keys if finder is None or key != PREDICATE]
+        keys = [key for key in kind.query_keys if finder is None or key != PREDICATE_KEY]
         missing = [key for key in keys if key not in row]
         if not missing:
             return []
@@ -150,7 +150,7 @@ class QueryReader:
             f"{row['where']}: {' and '.join(map(repr, missing))} missing; rows of task "
             f"{self._names[task]!r} need {', '.join(needed)}"
         )
-        if PREDICATE in missing and isinstance(kind, MarksPredicate):
+        if PREDICATE_KEY in missing and isinstance(kind, MarksPredicate):
             message += (
                 ". To find predicates, load also an artifact of a task with the classes "
                 f"{', '.join(kind.finder_classes)}"
@@ -172,7 +172,7 @@ class QueryReader:
     def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
         problems = Problems()
         if sentence and isinstance(self._kinds[task], MarksPredicate):
-            row |= {PREDICATE: predicate_index(row[PREDICATE], sentence, row["where"])}
+            row |= {PREDICATE_KEY: predicate_index(row[PREDICATE_KEY], sentence, row["where"])}
         example = self._kinds[task].example_for_prediction(row, problems)
         problems.raise_if_any()
         return example
@@ -188,7 +188,7 @@ class QueryReader:
             "id": str(query.id),
             "tokens": query.example.tokens,
             "where": "",
-            PREDICATE: predicate,
+            PREDICATE_KEY: predicate,
         }
         return self._example(query.task, row, None)
 

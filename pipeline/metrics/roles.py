@@ -18,7 +18,7 @@ from pipeline.metrics.spans import spans
 Argument = tuple[str, tuple[tuple[int, int], ...]]
 """A role and its pieces: (first token, one past the last token) each."""
 
-PREDICATE = "V"
+PREDICATE_ROLE = "V"
 
 
 def arguments(tags: Sequence[str]) -> list[Argument]:
@@ -57,7 +57,9 @@ def score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> 
             total.update(role for role, _ in group)
     role_counts = counts_by_label(*totals)
     all_counts = sum(role_counts.values(), Counts())
-    without_v = sum((counts for role, counts in role_counts.items() if role != PREDICATE), Counts())
+    without_v = sum(
+        (counts for role, counts in role_counts.items() if role != PREDICATE_ROLE), Counts()
+    )
     return Metrics(
         _role_scores(without_v) | {"f1_with_v": all_counts.scores()["f1"]},
         {role: _role_scores(counts) for role, counts in role_counts.items()},
@@ -78,7 +80,7 @@ def counts(
         "gold": [expected for expected, _ in pairs],
     }
     columns = {
-        name: [sum(role != PREDICATE for role, _ in arguments) for arguments in group]
+        name: [sum(role != PREDICATE_ROLE for role, _ in arguments) for arguments in group]
         for name, group in groups.items()
     }
     columns |= {f"{name}_v": list(map(len, group)) for name, group in groups.items()}

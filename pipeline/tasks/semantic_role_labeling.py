@@ -103,7 +103,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
     outputs = ("tags",)
     claim_and_decision_names = ("arguments", "tags")
     metric_titles: ClassVar[Mapping[str, str]] = {"f1": "F1 without V", "f1_with_v": "F1 with V"}
-    finder_classes = bio_classes((roles.PREDICATE,))
+    finder_classes = bio_classes((roles.PREDICATE_ROLE,))
 
     def example(self, row: Row, labels: Sequence[str], problems: Problems) -> Example | None:
         """The predicate and its sentence.
@@ -113,7 +113,9 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
         if not check_tags(row, _with_predicate(labels), problems):
             return None
         tags, predicate = row["tags"], row["predicate"]
-        verbs = [position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE}"]
+        verbs = [
+            position for position, tag in enumerate(tags) if tag == f"B-{roles.PREDICATE_ROLE}"
+        ]
         if verbs != [predicate]:
             problems.add(
                 row["where"],
@@ -142,7 +144,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
             )
             return None
         tags = tuple(
-            f"B-{roles.PREDICATE}" if position == predicate else "O"
+            f"B-{roles.PREDICATE_ROLE}" if position == predicate else "O"
             for position in range(len(tokens))
         )
         return Example(row["id"], tokens, predicate, tags)
@@ -157,7 +159,7 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
 
     def expected_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
         """The recipe's roles without V, which is part of the input."""
-        return tuple(label for label in labels if label != roles.PREDICATE)
+        return tuple(label for label in labels if label != roles.PREDICATE_ROLE)
 
     def score(
         self, examples: Sequence[Example], predictions: Tags, classes: Sequence[str]
@@ -177,7 +179,9 @@ class SemanticRoleLabeling(TaggingTask[Example, Structure | Structures], MarksPr
 
     def claimed_spans(self, tags: Sequence[str]) -> dict[Extents, str]:
         """The arguments, each with all its pieces. The predicate is input, not a claim."""
-        return {pieces: role for role, pieces in roles.arguments(tags) if role != roles.PREDICATE}
+        return {
+            pieces: role for role, pieces in roles.arguments(tags) if role != roles.PREDICATE_ROLE
+        }
 
     def result(
         self,
@@ -226,7 +230,7 @@ def _structure(example: Example, tagged: Iterable[TaggedSpan]) -> Structure:
     arguments = (
         Argument(label, start, end, " ".join(example.tokens[start:end]), score)
         for label, start, end, score in tagged
-        if label != roles.PREDICATE
+        if label != roles.PREDICATE_ROLE
     )
     return Structure(example.tokens[position], position, position, position + 1, tuple(arguments))
 
@@ -248,9 +252,9 @@ def _marks(structure: Structure) -> tuple[MarkedSpan, ...]:
         MarkedSpan(argument.start, argument.end, argument.role, argument.score)
         for argument in structure.arguments
     ]
-    predicate = MarkedSpan(structure.start, structure.end, roles.PREDICATE, structure.score)
+    predicate = MarkedSpan(structure.start, structure.end, roles.PREDICATE_ROLE, structure.score)
     return tuple(sorted([*marks, predicate], key=lambda mark: mark.start))
 
 
 def _with_predicate(labels: Sequence[str]) -> tuple[str, ...]:
-    return tuple(labels) if roles.PREDICATE in labels else (*labels, roles.PREDICATE)
+    return tuple(labels) if roles.PREDICATE_ROLE in labels else (*labels, roles.PREDICATE_ROLE)
