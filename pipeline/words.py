@@ -89,12 +89,12 @@ def _words(piece: re.Match[str], pattern: re.Pattern[str]) -> Iterator[Word]:
     """The words of a piece of text without white space."""
     start, text = piece.start(), piece[0]
     if text.isascii() and text.isprintable():  # fast, and equal: it is its own shape
-        for found in pattern.finditer(text):
-            yield Word(found[0], start + found.start(), start + found.end())
+        for match in pattern.finditer(text):
+            yield Word(match[0], start + match.start(), start + match.end())
         return
     bounds, shape = _characters(text)
-    for found in pattern.finditer(shape):
-        first, last = bounds[found.start()], bounds[found.end()]
+    for match in pattern.finditer(shape):
+        first, last = bounds[match.start()], bounds[match.end()]
         yield Word(text[first:last], start + first, start + last)
 
 

@@ -29,14 +29,14 @@ def rankings(
     batches = list(length_batches([*map(len, texts)], batch_tokens))
     partial = torch.zeros(len(queries), 4 + 2 * NUM_BEST, dtype=torch.float64)
     for batch in batches[ranks.rank :: ranks.world]:
-        found = rank(
+        batch_rankings = rank(
             model,
             [queries[number] for number in batch],
             head,
             batch_tokens,
             lambda: _another_pass(True, ranks),
         )
-        for number, ranking in zip(batch, found, strict=True):
+        for number, ranking in zip(batch, batch_rankings, strict=True):
             partial[number] = _row(ranking)
     # The other ranks may need more passes: take part in them with any text.
     while _another_pass(False, ranks):

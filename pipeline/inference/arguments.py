@@ -47,20 +47,20 @@ def check_predict_arguments(
 
     `sizes` are the numbers that must be at least 1.
     """
-    found = []
+    messages = []
     if not _is_list(rows):
-        found.append(f"rows is {_show(rows)}; give a list (or another iterable) of rows")
+        messages.append(f"rows is {_show(rows)}; give a list (or another iterable) of rows")
     if on_bad not in ON_BAD:
-        found.append(f"on_bad is {_show(on_bad)}{did_you_mean(str(on_bad), ON_BAD)}")
+        messages.append(f"on_bad is {_show(on_bad)}{did_you_mean(str(on_bad), ON_BAD)}")
     if problems is not None and not callable(problems):
-        found.append(f"problems is {_show(problems)}; give a function that takes a UserError")
-    found += [
+        messages.append(f"problems is {_show(problems)}; give a function that takes a UserError")
+    messages += [
         f"{name} is {_show(value)}; give a whole number above 0"
         for name, value in sizes.items()
         if not _is_integer(value) or value < 1
     ]
-    if found:
-        raise UserError(*found)
+    if messages:
+        raise UserError(*messages)
 
 
 def check_rows(name: str, rows: Any) -> None:

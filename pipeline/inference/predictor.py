@@ -252,7 +252,7 @@ class Predictor:
             for query in queries
         ]
         logits = self._input_logits(inputs, batch_tokens, writer)
-        found = {
+        predicates = {
             number: self._spans(query.finder, logits[number])
             for number, query in enumerate(queries)
             if query.finder is not None
@@ -263,16 +263,16 @@ class Predictor:
                 self._reader.with_predicate(queries[number], span.start),
                 inputs[number].cut,
             )
-            for number, spans in found.items()
+            for number, spans in predicates.items()
             for span in spans
         ]
         argument_logits = self._input_logits(argument_inputs, batch_tokens, writer)
         results = iter(map(self._result, argument_inputs, argument_logits))
         for number, query in enumerate(queries):
             kind = self._kinds[query.task]
-            if number in found:
+            if number in predicates:
                 assert isinstance(kind, MarksPredicate)
-                scores = [span.score for span in found[number]]
+                scores = [span.score for span in predicates[number]]
                 result = kind.sentence_result(list(islice(results, len(scores))), scores)
             else:
                 result = self._result(inputs[number], logits[number])
@@ -364,8 +364,8 @@ class Predictor:
             ]
             lengths = [len(query.context) for query in queries]
             for batch in length_batches(lengths, batch_tokens):
-                found = rank(self.model, [queries[i] for i in batch], task, batch_tokens)
-                result |= {indices[i]: item for i, item in zip(batch, found, strict=True)}
+                rankings = rank(self.model, [queries[i] for i in batch], task, batch_tokens)
+                result |= {indices[i]: item for i, item in zip(batch, rankings, strict=True)}
         return [result[index] for index in range(len(windows))]
 
     def _windows(

@@ -144,13 +144,13 @@ def nist(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[lis
     for order in range(1, _NIST_ORDER + 1):
         information = num_ngrams = 0.0
         for prediction, texts in zip(predictions, references, strict=True):
-            found = _ngrams(prediction, order)
+            ngrams = _ngrams(prediction, order)
             allowed: Counter[_NGram] = Counter()
             for reference in texts:
                 allowed |= _ngrams(reference, order)
             information += sum(
                 count * math.log2(counts[ngram[:-1]] / counts[ngram])
-                for ngram, count in (found & allowed).items()
+                for ngram, count in (ngrams & allowed).items()
             )
             num_ngrams += max(0, len(prediction) - order + 1)
         total += information / max(1.0, num_ngrams)

@@ -128,18 +128,18 @@ def _errors(slots: Mapping[str, str], text: str) -> dict[str, int]:
         missing += name not in text
         text = text.replace(name, " ")  # "Café Brazil" is no coffee shop
     for slot, patterns in _COMPILED.items():
-        found = _values(slot, text)
+        values = _values(slot, text)
         if slot not in slots:
-            added += bool(found)
-        elif (value := _known_value(slots[slot], patterns)) is not None and value not in found:
-            missing, wrong = missing + (not found), wrong + bool(found)
+            added += bool(values)
+        elif (value := _known_value(slots[slot], patterns)) is not None and value not in values:
+            missing, wrong = missing + (not values), wrong + bool(values)
     return {"slots_missing": missing, "slots_wrong": wrong, "slots_added": added}
 
 
 def _values(slot: str, text: str) -> list[str]:
     """The values of a slot in a text."""
-    found = [value for value, pattern in _COMPILED[slot].items() if pattern.search(text)]
-    return ["no"] if slot == "familyFriendly" and "no" in found else found
+    values = [value for value, pattern in _COMPILED[slot].items() if pattern.search(text)]
+    return ["no"] if slot == "familyFriendly" and "no" in values else values
 
 
 def _known_value(value: str, patterns: Mapping[str, object]) -> str | None:

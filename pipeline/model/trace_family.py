@@ -152,9 +152,9 @@ def _check_causal(model_type: str, family: Family, run: Run) -> None:
 
 def _number(modules: Sequence[nn.Module], model_type: str) -> None:
     """Give each attention module the index of its layer, in the order of the calls."""
-    found = [getattr(module, "layer_idx", None) for module in modules]
-    if found not in ([None] * len(modules), list(range(len(modules)))):
-        raise _refusal(model_type, f"its attentions have the layer indices {found}")
+    indices = [getattr(module, "layer_idx", None) for module in modules]
+    if indices not in ([None] * len(modules), list(range(len(modules)))):
+        raise _refusal(model_type, f"its attentions have the layer indices {indices}")
     for index, module in enumerate(modules):
         module.layer_idx = index  # type: ignore[assignment]
 

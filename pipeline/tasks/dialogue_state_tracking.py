@@ -381,8 +381,8 @@ TASK = DialogueStateTracking()
 
 def _open_values(slots: Sequence[Slot], labels: Sequence[str]) -> dict[str, str]:
     """The value of each open slot that the labels of a turn have."""
-    found = {slot.query: slot.label(labels) for slot in slots if slot.is_open}
-    return {slot: split_label(label)[1] for slot, label in found.items() if label != NONE}
+    open_labels = {slot.query: slot.label(labels) for slot in slots if slot.is_open}
+    return {slot: split_label(label)[1] for slot, label in open_labels.items() if label != NONE}
 
 
 def _target(slot: Slot, labels: Sequence[str], tags: Sequence[str]) -> str:

@@ -123,13 +123,13 @@ def open_text(path: Path) -> BinaryIO:
     bytes are those of a file that is not text in UTF-8.
     """
     with path.open("rb") as raw:  # also of a file that only has the extension of a compression
-        found = foreign_content(raw.read(64))
-    if found:
-        raise ForeignFileError(f"the file is {found}")
+        content = foreign_content(raw.read(64))
+    if content:
+        raise ForeignFileError(f"the file is {content}")
     file = open_file(path)
     try:
-        if found := foreign_content(_head(file)):
-            raise ForeignFileError(f"the file is {found}")
+        if content := foreign_content(_head(file)):
+            raise ForeignFileError(f"the file is {content}")
     except BaseException:
         file.close()
         raise
@@ -156,7 +156,7 @@ def foreign_content(head: bytes) -> str | None:
     for encoding, zeros in (("utf-16le", head[1:64:2]), ("utf-16be", head[0:64:2])):
         if len(zeros) > 3 and not any(zeros):
             return f"UTF-16 without a mark; convert it with iconv -f {encoding} -t utf-8"
-    return next((found for magic, found in _FOREIGN.items() if head.startswith(magic)), None)
+    return next((content for magic, content in _FOREIGN.items() if head.startswith(magic)), None)
 
 
 def _head(file: BinaryIO) -> bytes:

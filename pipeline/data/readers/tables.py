@@ -242,9 +242,9 @@ def _columnar(
 def _format_remedy(path: Path) -> str:
     """The remedy for a file that is not of its format, from its first bytes."""
     with path.open("rb") as file:
-        found = foreign_content(file.read(64))
-    if found:
-        return f"the file is {found}"
+        content = foreign_content(file.read(64))
+    if content:
+        return f"the file is {content}"
     return "download it again, or correct the recipe's format"
 
 

@@ -53,10 +53,10 @@ def places(value: str, text: str, words: Sequence[Bounds]) -> Iterator[tuple[int
     """The first and the last word of each span whose normalized text is `value`."""
     for first, (start, _) in enumerate(words):
         for last in range(first, len(words)):
-            found = normalized(text[start : words[last][1]])
-            if found == value:
+            candidate = normalized(text[start : words[last][1]])
+            if candidate == value:
                 yield first, last
-            if len(found) >= len(value):
+            if len(candidate) >= len(value):
                 break
 
 
