@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from pipeline.arms import ArmName
-from pipeline.distributed.cluster import Ranks, load_cluster
+from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import all_gather_int, device, hosts
 from pipeline.distributed.process_group import process_group
 from pipeline.errors import Diverged, UserError
@@ -88,34 +89,18 @@ def fit(
     UserError with the ids of the rows if training diverges.
     """
     ranks, cluster = Ranks.from_environment(os.environ), load_cluster(CLUSTER)
-    model, tasks, rates = setup.model, setup.tasks, setup.rates
-    batches = TrainBatches(
-        [task.train for task in tasks],
-        rates,
-        training.tokens_per_micro_batch,
-        training.micro_batches_per_step,
-        params.seed,
-    )
-    precision = model.backbone.precision
+    tasks, precision = setup.tasks, setup.model.backbone.precision
     key = _checkpoint_key(
         arm,
         training,
         params,
-        rates,
+        setup.rates,
         precision,
         {task.name: task.summary for task in tasks},
         setup.start,
     )
     checkpoints = WORK / stage / key
-
-    def validate(trained: PromptedModel) -> Scores:
-        scores = {}
-        for head, task in enumerate(tasks):
-            decoded = decode(trained, task.validation, head, task.pad_token_id, ranks=ranks)
-            thresholds = task.validation.task.fit_thresholds(task.validation.examples, decoded)
-            scores[task.name] = score(task.validation, decoded, thresholds).overall[task.primary]
-        return scores
-
+    batches = _train_batches(setup, training, params.seed)
     names = [task.name for task in tasks]
     with ExitStack() as stack:
         stack.enter_context(process_group(ranks, 60 * cluster.timeout_minutes))
@@ -129,30 +114,17 @@ def fit(
         _check_precision(precision, ranks)
         stop_signals = stack.enter_context(stops())
         callback = CallbackList([*run_callbacks, *callbacks])
-        count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
-        callback.log(
-            f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
-            f"{cluster.zero}{' with offload' * cluster.offload}, "
-            f"precision {precision}{' (auto)' * (training.precision == 'auto')}; "
-            f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
-            f"{training.micro_batches_per_step} micro-batches of a step per rank"
-        )
-        if (steps := steps_of(batches, training.epochs)) < MIN_STEPS:
-            callback.log(
-                f"warning: epochs is {training.epochs:g}, which is {steps} steps, too few to learn "
-                "a task; raise epochs in params.yaml"
-            )
-        if warning := slow_precision(precision, device(ranks)):
-            callback.log(warning)
+        num_steps = steps_of(batches, training.epochs)
+        _log_start(callback.log, training, num_steps, precision, ranks, cluster)
         try:
             run = train(
-                model,
+                setup.model,
                 arm,
                 batches,
                 training,
                 names=names,
                 pad_token_id=tasks[0].pad_token_id,
-                validate=validate,
+                validate=partial(_validation_scores, tasks, ranks),
                 checkpoints=checkpoints,
                 ranks=ranks,
                 callback=callback,
@@ -164,6 +136,53 @@ def fit(
     if ranks.rank == 0:
         _remove_other_checkpoints(checkpoints)
     return run, ranks.rank == 0
+
+
+def _train_batches(setup: TrainingSetup, training: TrainParams, seed: int) -> TrainBatches:
+    return TrainBatches(
+        [task.train for task in setup.tasks],
+        setup.rates,
+        training.tokens_per_micro_batch,
+        training.micro_batches_per_step,
+        seed,
+    )
+
+
+def _validation_scores(tasks: Sequence[TaskData], ranks: Ranks, model: PromptedModel) -> Scores:
+    """The primary score of each task on its validation set, with thresholds fitted on it."""
+    scores = {}
+    for head, task in enumerate(tasks):
+        data = task.validation
+        decoded = decode(model, data, head, task.pad_token_id, ranks=ranks)
+        thresholds = data.task.fit_thresholds(data.examples, decoded)
+        scores[task.name] = score(data, decoded, thresholds).overall[task.primary]
+    return scores
+
+
+def _log_start(
+    log: Callable[[str], None],
+    training: TrainParams,
+    num_steps: int,
+    precision: Precision,
+    ranks: Ranks,
+    cluster: Cluster,
+) -> None:
+    """Log how the ranks share the work, and warn of too few steps or a slow precision."""
+    count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
+    log(
+        f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
+        f"{cluster.zero}{' with offload' * cluster.offload}, "
+        f"precision {precision}{' (auto)' * (training.precision == 'auto')}; "
+        f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "
+        f"{training.micro_batches_per_step} micro-batches of a step per rank"
+    )
+    if num_steps < MIN_STEPS:
+        log(
+            f"warning: epochs is {training.epochs:g}, which is {num_steps} steps, too few to learn "
+            "a task; raise epochs in params.yaml"
+        )
+    if warning := slow_precision(precision, device(ranks)):
+        log(warning)
 
 
 def _check_precision(precision: Precision, ranks: Ranks) -> None:
@@ -239,14 +258,8 @@ def consumed_by_corpus(
 
     Training does not count them, because the schedule is a function of the step.
     """
-    tables = [task.train for task in setup.tasks]
-    batches = TrainBatches(
-        tables, setup.rates, training.tokens_per_micro_batch, training.micro_batches_per_step, seed
-    )
-    return {
-        task.name: counts
-        for task, counts in zip(setup.tasks, batches.consumed(len(run.train)), strict=True)
-    }
+    consumed = _train_batches(setup, training, seed).consumed(len(run.train))
+    return {task.name: counts for task, counts in zip(setup.tasks, consumed, strict=True)}
 
 
 def write_run(
