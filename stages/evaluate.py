@@ -20,7 +20,7 @@ from pipeline.analysis.calibration import temperature
 from pipeline.analysis.confidence_tables import collect_decisions, confidence_tables
 from pipeline.analysis.prediction_samples import prediction_samples
 from pipeline.analysis.probing import featurized
-from pipeline.arms import ARMS
+from pipeline.arms import ARMS, ArmName
 from pipeline.config import load_json
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import device
@@ -32,7 +32,6 @@ from pipeline.metrics.base import Metrics, UnitCounts
 from pipeline.model.prompted_model import PromptedModel, part_of
 from pipeline.params import task_of
 from pipeline.seeding import Ints
-from pipeline.tasks import task_of_summary
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, unsupported_features
 from pipeline.tasks.base.claims import Floats
 from pipeline.tasks.base.task import in_order
@@ -66,7 +65,6 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
     limits = {"validation": training.validation_rows, "test": task_of(params, name).test_rows}
     features, examples = FEATURES / name, EXAMPLES / name
     summary = load_json(features / "summary.json")
-    task, primary = task_of_summary(summary), summary["primary"]
     folder = run_folder(arm, name, seed)
     artifact = ARTIFACTS / folder
     model = load_model(artifact, {name: tuple(summary["classes"])}, params)
@@ -76,53 +74,38 @@ def evaluate(arm_name: str, name: str, seed: str = "") -> None:
         for split, limit in limits.items()
     }
     # Count now: ZeRO 3 partitions the parameters among the ranks.
-    num_trained = sum(
-        parameter.numel()
-        for parameter_name, parameter in model.trainable_state().items()
-        if part_of(parameter_name) in ARMS[arm].parts
-    )
-    num_backbone = model.backbone.num_parameters
+    num_parameters = _count_parameters(model, arm)
     ranks = Ranks.from_environment(os.environ)
     with _model_for_inference(model, ranks, load_cluster(CLUSTER)) as model:
         outputs = _predict(model, splits, summary, ranks)
     if ranks.rank:
         return
-    thresholds, decisions = outputs.thresholds, dict[str, Any]()
-    if isinstance(task, HasConfidence):
-        decisions = {
-            split: collect_decisions(
-                task, data, outputs.predicted[split], outputs.decision_logits[split], thresholds
-            )
-            for split, data in splits.items()
-        }
-        thresholds = {**thresholds, **temperature(decisions["validation"])}
+    decisions = _collect_decisions(splits, outputs)
+    thresholds = outputs.thresholds | (temperature(decisions["validation"]) if decisions else {})
     scores = {
         split: score(data, outputs.decoded[split], thresholds) for split, data in splits.items()
     }
-    test = splits["test"]
-    counts = (
-        task.counts(test.examples, outputs.predicted["test"], test.classes)
-        if isinstance(task, HasUnits)
-        else None
-    )
-    metrics = {
-        "primary": primary,
-        "task": summary["task"],
-        "thresholds": thresholds,
-        "parameters": {"trained": num_trained, "backbone": num_backbone},
-        "rows": {"train": summary["splits"]["train"]["examples"]}
-        | {split: len(data.examples) for split, data in splits.items()},
-        **{split: score.overall for split, score in scores.items()},
-        "interval": counts and score_interval(counts, primary),
-    }
+    test, primary = splits["test"], summary["primary"]
+    counts = _count_units(test, outputs.predicted["test"])
+    metrics = _metrics(summary, splits, scores, thresholds, num_parameters, counts)
     output, predictions = RESULTS / folder, PREDICTIONS / folder
     _write_scores(output, metrics, scores, _headline(folder, scores, primary))
     with atomic_folder(predictions) as temporary:
         _write_tables(temporary, test, outputs, decisions, thresholds, counts)
     log(f"test {primary} {scores['test'].overall[primary]:.2f}")
-    if off := unsupported_features(task):
+    if off := unsupported_features(test.task):
         log(off)
     log_wrote(output, predictions)
+
+
+def _count_parameters(model: PromptedModel, arm: ArmName) -> dict[str, int]:
+    """The number of parameters that the arm trains, and of those of the backbone."""
+    trained = sum(
+        parameter.numel()
+        for name, parameter in model.trainable_state().items()
+        if part_of(name) in ARMS[arm].parts
+    )
+    return {"trained": trained, "backbone": model.backbone.num_parameters}
 
 
 class _Outputs(NamedTuple):
@@ -160,6 +143,49 @@ def _predict(
         answer = partial(_answer, model, test, thresholds, summary, ranks)
         agreements = agreement(test, predicted["test"], indices, answer)
     return _Outputs(decoded, decision_logits, predicted, thresholds, indices, agreements)
+
+
+def _collect_decisions(splits: Mapping[str, EvalSet], outputs: _Outputs) -> dict[str, Any]:
+    """The decisions of each split for calibration; empty if the task has no confidence."""
+    decisions = {}
+    for split, data in splits.items():
+        if isinstance(data.task, HasConfidence):
+            decisions[split] = collect_decisions(
+                data.task,
+                data,
+                outputs.predicted[split],
+                outputs.decision_logits[split],
+                outputs.thresholds,
+            )
+    return decisions
+
+
+def _count_units(test: EvalSet, predictions: Any) -> UnitCounts | None:
+    """The counts of the test examples by unit (None: the task has no units)."""
+    if not isinstance(test.task, HasUnits):
+        return None
+    return test.task.counts(test.examples, predictions, test.classes)
+
+
+def _metrics(
+    summary: Mapping[str, Any],
+    splits: Mapping[str, EvalSet],
+    scores: Mapping[str, Metrics],
+    thresholds: Mapping[str, float],
+    num_parameters: Mapping[str, int],
+    counts: UnitCounts | None,
+) -> dict[str, Any]:
+    """The content of metrics.json."""
+    return {
+        "primary": summary["primary"],
+        "task": summary["task"],
+        "thresholds": thresholds,
+        "parameters": num_parameters,
+        "rows": {"train": summary["splits"]["train"]["examples"]}
+        | {split: len(data.examples) for split, data in splits.items()},
+        **{split: score.overall for split, score in scores.items()},
+        "interval": counts and score_interval(counts, summary["primary"]),
+    }
 
 
 def _write_tables(
