@@ -1,6 +1,7 @@
 """featurize@TASK: turn examples into features with the backbone's tokenizer."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
@@ -9,7 +10,7 @@ from pipeline.features.checks import check_table
 from pipeline.features.featurize import featurize as featurize_split
 from pipeline.features.table import INDEX, FeatureTable
 from pipeline.files import atomic_folder, sha256, write_json
-from pipeline.params import task_of
+from pipeline.params import TaskParams, task_of
 from pipeline.pretrained.location import backbone_files, locate
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import check_answer_length, task_named
@@ -46,7 +47,7 @@ def featurize(name: str) -> None:
     )
     code = code_of_stage("featurize", [corpus["task"]])
     log_read(source)
-    output, work, workers = FEATURES / name, WORK / f"featurize-{name}", executor()
+    output, work = FEATURES / name, WORK / f"featurize-{name}"
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {
             key: corpus[key] for key in ("task", "code", "classes", "primary", "word_rule")
@@ -62,28 +63,10 @@ def featurize(name: str) -> None:
         problems = Problems()
         for split in SPLITS:
             examples = source / f"{split}.parquet"
-            digest = sha256(examples)
-            rows, counts = featurize_split(
-                examples,
-                digest,
-                folder / split,
-                corpus["task"],
-                classes,
-                tokenizer,
-                task.max_length,
-                task.stride,
-                work / split,
-                workers,
-                code,
-                task.max_answer_length,
+            numbers = _write_split(
+                examples, folder / split, corpus, task, tokenizer, work / split, code
             )
-            summary["splits"][split] = {
-                "examples": corpus["rows"][split],
-                "features": rows,
-                "counts": +counts,
-                "sha256": sha256(folder / split / INDEX),
-                "examples_sha256": digest,
-            }
+            summary["splits"][split] = {"examples": corpus["rows"][split], **numbers}
             table = FeatureTable(folder / split)
             report = check_table(examples, table, kind, classes, corpus["primary"], tokenizer)
             add_warnings(f"{name}: {split}", report, kind, corpus["primary"], problems)
@@ -93,6 +76,39 @@ def featurize(name: str) -> None:
         log(line)
     remove_shards(work)
     log_wrote(output)
+
+
+def _write_split(
+    examples: Path,
+    output: Path,
+    corpus: Mapping[str, Any],
+    task: TaskParams,
+    tokenizer: Tokenizer,
+    work: Path,
+    code: str,
+) -> dict[str, Any]:
+    """Write the feature table of a split. Returns its counts and hashes for summary.json."""
+    digest = sha256(examples)
+    rows, counts = featurize_split(
+        examples,
+        digest,
+        output,
+        corpus["task"],
+        corpus["classes"],
+        tokenizer,
+        task.max_length,
+        task.stride,
+        work,
+        executor(),
+        code,
+        task.max_answer_length,
+    )
+    return {
+        "features": rows,
+        "counts": +counts,
+        "sha256": sha256(output / INDEX),
+        "examples_sha256": digest,
+    }
 
 
 def _description(split: str, summary: Mapping[str, Any]) -> str:
