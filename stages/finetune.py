@@ -6,6 +6,8 @@ folder is then `repeat/SEED/ARM/TASK` instead of `ARM/TASK`.
 """
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_conf
 from pipeline.artifacts.scores import load_scores
 from pipeline.distributed.cluster import Ranks
 from pipeline.mixing.rates import RATE_SCALE
+from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
 from pipeline.model.lora import add_lora
+from pipeline.model.prompt import DeepPrompt, SoftPrompt
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import Params, TrainParams, task_of
 from pipeline.training.arm_checks import check_arm
@@ -75,56 +79,79 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         params.seed if ARMS[arm].random_backbone else None,
     )
     heads = heads_for([data], backbone.hidden_size, params.seed)
-    inputs: dict[str, Any] = {"code": code_of_stage("finetune", [data.task])}
-    if backbone.random_weights:
-        inputs["random_weights"] = backbone.random_weights.sha256
-    where = f"arms.{arm}"
-    pretrained_on: list[str] = []
-    init_from: dict[str, Any] = {}
     if "lora" in ARMS[arm].parts:
         add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
+    where = f"arms.{arm}"
     if ARMS[arm].from_artifact:
-        source = ARTIFACTS / task_of(params, name).init_from
-        config = load_config(source)
-        for warning in missing_hashes(source, config):
-            log(f"warning: {warning}")
-        prompt = load_prompt(
-            source,
-            config,
-            params.backbone,
-            backbone,
-            name if name in config.heads else None,
-            training.projection_size,
-            training.prompt_dropout,
-        )
-        _initialize_head(source, config, heads, data)
-        pretrained_on = sorted(
-            {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
-        )
-        if pretrained_on and name not in pretrained_on:
-            log(f"the prompt has not seen {name}; it was trained on {', '.join(pretrained_on)}")
-        init_from = {
-            "artifact": task_of(params, name).init_from,
-            **config.provenance,
-            "licenses": {
-                **config.provenance.get("init_from", {}).get("licenses", {}),
-                **load_scores(source).licenses,
-            },
-        }
-        inputs |= artifact_hashes(source)
-        log_read(source)
+        start = _start_from_artifact(data, backbone, heads, training, params)
     else:
-        prompt = new_prompt(arm, where, backbone, [data], training, params.seed)
-    check_positions(prompt, backbone, params, [name])
-    check_hidden_state_cache(where, prompt, backbone, training)
+        start = _Start(new_prompt(arm, where, backbone, [data], training, params.seed))
+    check_positions(start.prompt, backbone, params, [name])
+    check_hidden_state_cache(where, start.prompt, backbone, training)
+    inputs = {"code": code_of_stage("finetune", [data.task]), **start.hashes}
+    if backbone.random_weights:
+        inputs["random_weights"] = backbone.random_weights.sha256
     return TrainingSetup(
-        PromptedModel(backbone, prompt, heads, train_backbone=ARMS[arm].trains_backbone),
+        PromptedModel(backbone, start.prompt, heads, train_backbone=ARMS[arm].trains_backbone),
         [data],
         [RATE_SCALE],
         inputs,
         ARMS[arm].params,
+        start.pretrained_on,
+        start.init_from,
+    )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The prompt before training, and the hashes and provenance of its artifact, if any.
+
+    `pretrained_on` and `init_from` are those of `TrainingSetup`.
+    """
+
+    prompt: DeepPrompt | SoftPrompt | None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    pretrained_on: Sequence[str] = ()
+    init_from: dict[str, Any] = field(default_factory=dict)
+
+
+def _start_from_artifact(
+    data: TaskData, backbone: Backbone, heads: Heads, training: TrainParams, params: Params
+) -> _Start:
+    """Load the prompt of the artifact in the task's `init_from`, and initialize the head from it.
+
+    Raises UserError if the artifact does not fit the backbone, the data or the params.
+    """
+    init_from = task_of(params, data.name).init_from
+    source = ARTIFACTS / init_from
+    config = load_config(source)
+    for warning in missing_hashes(source, config):
+        log(f"warning: {warning}")
+    prompt = load_prompt(
+        source,
+        config,
+        params.backbone,
+        backbone,
+        data.name if data.name in config.heads else None,
+        training.projection_size,
+        training.prompt_dropout,
+    )
+    _initialize_head(source, config, heads, data)
+    pretrained_on = sorted(
+        {*config.provenance.get("pretrained_on", []), *config.provenance.get("data", {})}
+    )
+    if pretrained_on and data.name not in pretrained_on:
+        log(f"the prompt has not seen {data.name}; it was trained on {', '.join(pretrained_on)}")
+    log_read(source)
+    licenses = {
+        **config.provenance.get("init_from", {}).get("licenses", {}),
+        **load_scores(source).licenses,
+    }
+    return _Start(
+        prompt,
+        artifact_hashes(source),
         pretrained_on,
-        init_from,
+        {"artifact": init_from, **config.provenance, "licenses": licenses},
     )
 
 
