@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
 
 
-class Curve(TrainingCallback):
+class CurveFile(TrainingCallback):
     """Appends each step to a tab-separated file.
 
     The columns are those of train.tsv, then seconds and peak memory. After a resume the file is

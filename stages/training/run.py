@@ -36,7 +36,7 @@ from pipeline.training.setup import TaskData, TrainingSetup
 from pipeline.training.trainer import steps_of, train
 from stages.runtime.entry import stops
 from stages.runtime.paths import CLUSTER, RUNS, WORK
-from stages.training.curve import Curve
+from stages.training.curve import CurveFile
 from stages.training.progress import Progress
 from stages.training.resource_usage import write_resource_usage
 from stages.training.tracking import Tracking, tracker_factory
@@ -204,7 +204,7 @@ def _run_callbacks(
     """
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(stage, names))
-        callbacks: list[TrainingCallback] = [progress, Curve(WORK / stage / "train.tsv", names)]
+        callbacks: list[TrainingCallback] = [progress, CurveFile(WORK / stage / "train.tsv", names)]
         if tool is not None:
             start_tracker = tracker_factory(tool, stage, key, used)
             callbacks.append(stack.enter_context(Tracking(start_tracker, progress.log)))

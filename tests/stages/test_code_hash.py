@@ -129,13 +129,13 @@ from pipeline.errors import Stopped
 from pipeline.sharding import Shard
 from stages.featurize import featurize
 from stages.finetune import finetune
-from stages.training.curve import Curve
+from stages.training.curve import CurveFile
 
 def edit(file):
     with Path(file).open("a", encoding="utf-8") as opened:
         opened.write("# edited\\n")
 
-made, make, step = [], Shard.make, Curve.step
+made, make, step = [], Shard.make, CurveFile.step
 Shard.make = lambda shard, into: made.append(shard.key) or make(shard, into)
 
 def interrupted(stage, *words):
@@ -171,7 +171,7 @@ three_times(featurize, "world_ner", code="pipeline/features/table.py")
 stages.featurize.remove_shards = remove_shards
 featurize("world_ner")
 
-Curve.step = stop
+CurveFile.step = stop
 three_times(finetune, "head_only", "world_ner", code="pipeline/training/trainer.py")
 """
 

@@ -1265,12 +1265,12 @@ def rows_of(first: int, last: int) -> list[dict[str, float]]:
 
 def run_of(steps: int, folder: Path) -> None:
     from pipeline.training.callbacks import CallbackList, TrainingRun
-    from stages.training.curve import Curve
+    from stages.training.curve import CurveFile
     from stages.training.progress import Progress
 
     run = TrainingRun(steps)
     with Progress("pretrain-all", ["a", "b"]) as progress:
-        callback = CallbackList([progress, Curve(folder / "work/train.tsv", ["a", "b"])])
+        callback = CallbackList([progress, CurveFile(folder / "work/train.tsv", ["a", "b"])])
         for row in rows_of(1, steps):
             run.add_step(row, 0.5, 80.0)
             callback.step(run, 8, 100)
@@ -1310,7 +1310,7 @@ def test_progress_in_a_pipe_is_one_line_per_15_seconds(
 def test_the_curve_is_readable_during_training_and_has_no_duplicate_steps(tmp_path: Path) -> None:
     """The first run ends after step 4; the second run resumes after step 2."""
     from pipeline.training.callbacks import TrainingRun
-    from stages.training.curve import Curve
+    from stages.training.curve import CurveFile
 
     run_of(4, tmp_path)
     path = tmp_path / "work/train.tsv"
@@ -1323,7 +1323,7 @@ def test_the_curve_is_readable_during_training_and_has_no_duplicate_steps(tmp_pa
     run = TrainingRun(4)
     for row in rows_of(1, 3):
         run.add_step(row, 0.5, 80.0)
-    curve = Curve(path, ["a", "b"])
+    curve = CurveFile(path, ["a", "b"])
     curve.step(run, 8, 100)
     assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
     run.add_step(*rows_of(4, 4), 0.5, 80.0)
