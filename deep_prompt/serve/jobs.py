@@ -11,7 +11,7 @@ from pipeline.inference.prediction import Prediction
 from pipeline.tasks.base.row import Row
 
 CHARACTERS_PER_TOKEN = 4  # of English text; it only decides when a batch is full
-Answer = Prediction | UserError
+RowAnswer = Prediction | UserError
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pass:
 class Answers:
     """The answer to each row of a request, and the passes of the batch that it was part of."""
 
-    answers: Sequence[Answer]
+    answers: Sequence[RowAnswer]
     passes: Sequence[Pass]
 
 
@@ -43,7 +43,7 @@ class Job:
     function: Callable[[], Any] | None = None
     future: "Future[Any]" = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[RowAnswer] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
     tokens: list[int] = field(init=False)
 

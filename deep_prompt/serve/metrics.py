@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from deep_prompt.serve.jobs import Answer, Pass
+from deep_prompt.serve.jobs import Pass, RowAnswer
 from pipeline.inference.prediction import Prediction
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -50,7 +50,7 @@ class ServerCounts:
         self._requests.labels(route, status).inc()
         self._latency.labels(route).observe(seconds)
 
-    def rows(self, tasks: Sequence[str], answers: Sequence[Answer]) -> None:
+    def rows(self, tasks: Sequence[str], answers: Sequence[RowAnswer]) -> None:
         """Count the answered rows of a request. `tasks` are the names that its rows give."""
         for task, answer in zip(tasks, answers, strict=True):
             status = "ok" if isinstance(answer, Prediction) else "error"

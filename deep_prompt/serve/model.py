@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from deep_prompt.serve.jobs import Answer, Answers, Pass
+from deep_prompt.serve.jobs import Answers, Pass, RowAnswer
 from pipeline.artifacts.config import ArtifactConfig, load_config
 from pipeline.artifacts.zoo import artifact_folder
 from pipeline.errors import UserError, did_you_mean
@@ -63,14 +63,14 @@ class ServedModel:
         another task, or under none, in passes of their own.
         """
         self._passes = []
-        answers: list[Answer | None] = [None] * len(rows)
+        answers: list[RowAnswer | None] = [None] * len(rows)
         for name in dict.fromkeys(map(_prompt_of, rows)):
             numbers = [number for number, row in enumerate(rows) if _prompt_of(row) == name]
             for number, answer in zip(numbers, self._under(name, rows, numbers), strict=True):
                 answers[number] = answer
         return Answers([answer for answer in answers if answer is not None], self._passes)
 
-    def write(self, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(self, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         """Answer a row of a task that generates text.
 
         `on_text` is called with each piece of the text as soon as its tokens are chosen.
@@ -84,7 +84,7 @@ class ServedModel:
         rows: Sequence[Row],
         numbers: Sequence[int],
         on_text: Callable[[str], object] | None = None,
-    ) -> list[Answer]:
+    ) -> list[RowAnswer]:
         """The answers to the rows with these numbers, under the prompt `name` ("": their own)."""
         try:
             predictor = self._variant(name)

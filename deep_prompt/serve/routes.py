@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from deep_prompt.serve import streams
-from deep_prompt.serve.jobs import Answer, Answers
+from deep_prompt.serve.jobs import Answers, RowAnswer
 from deep_prompt.serve.requests import checked_rows, read_json, row_problem, wait_for
 from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError, describe, did_you_mean
@@ -148,7 +148,7 @@ def _check_generates_text(task: Json) -> None:
 async def _stream(request: Request, state: ServerState, row: Any) -> streams.TextStream:
     """The answer to a row as events."""
 
-    def describe(answer: Answer) -> Json:
+    def describe(answer: RowAnswer) -> Json:
         state.metrics.rows([_task_of(row, state)], [answer])
         return _answer(0, row, answer, html=False)
 
@@ -200,7 +200,7 @@ def _task_of(row: Any, state: ServerState) -> str:
     return name if isinstance(name, str) and name in state.tasks else "unknown"
 
 
-def _answer(number: int, row: Any, answer: Answer, html: bool) -> Json:
+def _answer(number: int, row: Any, answer: RowAnswer, html: bool) -> Json:
     """The answer to a row as JSON. Its id is that of the row, if it has one."""
     id_ = row.get("id") if isinstance(row, dict) else None
     base: Json = {"row": number, "id": number if id_ is None else id_}

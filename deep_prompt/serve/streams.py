@@ -13,7 +13,7 @@ from fastapi import HTTPException, Request
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from deep_prompt.serve.jobs import Answer
+from deep_prompt.serve.jobs import RowAnswer
 from deep_prompt.serve.requests import BUG, busy, wait_for
 from deep_prompt.serve.state import ServerState
 from deep_prompt.serve.steps import Steps
@@ -37,7 +37,7 @@ def wants_events(request: Request) -> bool:
 
 
 async def stream_text(
-    request: Request, state: ServerState, row: Row, describe: Callable[[Answer], Json]
+    request: Request, state: ServerState, row: Row, describe: Callable[[RowAnswer], Json]
 ) -> "TextStream":
     """The response that sends the text for a row piece by piece. It starts with the first piece.
 
@@ -61,17 +61,17 @@ async def stream_text(
         return TextStream(events, cleanup.pop_all().close)
 
 
-def _close(state: ServerState, steps: Steps[Answer]) -> None:
+def _close(state: ServerState, steps: Steps[RowAnswer]) -> None:
     state.num_streams -= 1
     state.thread.call(steps.close)
 
 
 async def _events(
     state: ServerState,
-    steps: Steps[Answer],
+    steps: Steps[RowAnswer],
     piece: str | None,
     deadline: float,
-    describe: Callable[[Answer], Json],
+    describe: Callable[[RowAnswer], Json],
 ) -> AsyncIterator[bytes]:
     """The events of a text whose first piece is known."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deep_prompt.serve.jobs import Answer, Answers
+from deep_prompt.serve.jobs import Answers, RowAnswer
 from deep_prompt.serve.model import ServedModel
 from deep_prompt.serve.settings import Limits, Settings
 from deep_prompt.serve.steps import Steps
@@ -103,7 +103,7 @@ def test_others_are_answered_between_two_tokens(
 ) -> None:
     order: list[str] = []
 
-    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         def recorded(piece: str) -> None:
             order.append("token")
             on_text(piece)
@@ -142,7 +142,7 @@ def test_the_limits_hold_and_a_client_that_leaves_frees_its_place(
 ) -> None:
     resume, original = threading.Event(), ServedModel.write
 
-    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         def slow(piece: str) -> None:
             on_text(piece)
             resume.wait(20)
@@ -175,7 +175,7 @@ def test_a_text_that_has_begun_outlives_its_artifact(
 ) -> None:
     expected, original = all_events(server), ServedModel.write
 
-    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         def slow(piece: str) -> None:
             time.sleep(0.2)  # so that the artifact is removed meanwhile
             on_text(piece)
@@ -196,7 +196,7 @@ def test_a_text_that_has_begun_outlives_its_artifact(
 def test_a_late_text_ends_with_an_error(
     artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         while True:
             on_text("piece")
             time.sleep(0.02)
@@ -216,7 +216,7 @@ def test_a_late_text_ends_with_an_error(
 def test_a_bug_ends_the_events_and_no_other_request(
     server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> Answer:
+    def write(model: ServedModel, row: Row, on_text: Callable[[str], object]) -> RowAnswer:
         on_text("piece")
         raise ZeroDivisionError
 
