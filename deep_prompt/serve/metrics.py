@@ -31,10 +31,10 @@ class ServerCounts:
             registry=registry,
         )
         self._pass_rows = Histogram(
-            "deep_prompt_pass_rows", "Windows a forward pass", buckets=SIZES, registry=registry
+            "deep_prompt_pass_rows", "Windows per forward pass", buckets=SIZES, registry=registry
         )
         self._pass_tasks = Histogram(
-            "deep_prompt_pass_tasks", "Tasks a forward pass", buckets=SIZES, registry=registry
+            "deep_prompt_pass_tasks", "Tasks per forward pass", buckets=SIZES, registry=registry
         )
         self._padding = Histogram(
             "deep_prompt_pass_padding",

@@ -12,7 +12,8 @@ def page() -> str:
         parser = main._parser()
         commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
         parts = [f"# Commands\n\n{_block(parser.format_help())}"]
-        parts += [f"## {name}\n\n{_block(each.format_help())}" for name, each in commands.items()]
+        for name, command in commands.items():
+            parts.append(f"## {name}\n\n{_block(command.format_help())}")
     return "\n\n".join(parts) + "\n"
 
 

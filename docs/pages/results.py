@@ -1,4 +1,4 @@
-"""The pages of benchmarks/RESULTS.md: one page a question, and a front page."""
+"""The pages of benchmarks/RESULTS.md: one page per question, and a front page."""
 
 import re
 from pathlib import Path
