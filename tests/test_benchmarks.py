@@ -210,12 +210,12 @@ def test_start_measures_imports_and_skips_dvc_in_an_unfinished_project(setting: 
 
 
 @pytest.mark.parametrize(
-    ("backend", "methods"), [(None, tuple(gpu.METHODS)), ("eager", ("deep prompt",))]
+    ("backend", "methods"), [(None, tuple(gpu.GPU_METHODS)), ("eager", ("deep prompt",))]
 )
 def test_gpu_part_runs_on_a_tiny_shape(
     backend: str | None, methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu, "METHODS", {name: gpu.METHODS[name] for name in methods})
+    monkeypatch.setattr(gpu, "GPU_METHODS", {name: gpu.GPU_METHODS[name] for name in methods})
     shape = gpu.Shape("tiny", BertConfig(**tiny.SIZES), 2, 5, 3)
     lines = list(gpu.measure(shape, torch.device("cpu"), (backend,), 2))
     for method in methods:

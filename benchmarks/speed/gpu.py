@@ -98,7 +98,7 @@ def measure(shape: Shape, device: torch.device, backends: Backends, steps: int) 
     )
     yield ""
     rows = []
-    for name, make in METHODS.items():
+    for name, make in GPU_METHODS.items():
         for backend in backends:
             cells = _measure_method(shape, make, name == FINE_TUNING, device, backend, steps)
             rows.append((name, backend or "no", *cells))
@@ -107,7 +107,7 @@ def measure(shape: Shape, device: torch.device, backends: Backends, steps: int) 
 
 def _measure_method(
     shape: Shape,
-    make: "StepFactory",
+    make: "GpuStepFactory",
     train_backbone: bool,
     device: torch.device,
     backend: str | None,
@@ -202,21 +202,21 @@ def _model(shape: Shape, train_backbone: bool) -> PromptedModel:
     return PromptedModel(backbone, prompt, heads, train_backbone=train_backbone)
 
 
-def _deep_prompt_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
+def _gpu_deep_prompt_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     model = _model(shape, train_backbone=False).to(device)
     if backend is not None:
         model.backbone.compile(backend=backend)
     return make_step(model)
 
 
-def _fine_tuning_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
+def _gpu_fine_tuning_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     model = _model(shape, train_backbone=True).to(device)
     if backend is not None:
         model.backbone.compile(backend=backend)
     return with_autocast(make_step(model), device, torch.bfloat16)
 
 
-def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
+def _gpu_peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     shape.config.num_labels = NUM_CLASSES
     body = AutoModelForTokenClassification.from_config(shape.config, dtype=torch.bfloat16)
     config = peft.PrefixTuningConfig(
@@ -228,10 +228,10 @@ def _peft_step(shape: Shape, device: torch.device, backend: str | None) -> Step:
     return with_autocast(make_peft_step(model, "classes"), device, torch.bfloat16)
 
 
-StepFactory = Callable[[Shape, torch.device, str | None], Step]
+GpuStepFactory = Callable[[Shape, torch.device, str | None], Step]
 FINE_TUNING = "full fine-tuning"
-METHODS: dict[str, StepFactory] = {
-    FINE_TUNING: _fine_tuning_step,
-    "deep prompt": _deep_prompt_step,
-    "peft prefix tuning": _peft_step,
+GPU_METHODS: dict[str, GpuStepFactory] = {
+    FINE_TUNING: _gpu_fine_tuning_step,
+    "deep prompt": _gpu_deep_prompt_step,
+    "peft prefix tuning": _gpu_peft_step,
 }

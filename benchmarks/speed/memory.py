@@ -23,7 +23,7 @@ from benchmarks.speed.step import (
     METHODS,
     PEFT,
     PEFT_NO_DROPOUT,
-    TOKENS_PER_BATCH,
+    TOKENS_PER_BATCH_OF_TASK,
     make_batches,
 )
 from benchmarks.speed.timing import table
@@ -35,7 +35,7 @@ NUM_STEPS = 3
 def run(setting: Setting) -> Iterator[str]:
     """Yield the tables of each corpus."""
     columns = ("method", "process", "of the step", *(f"of {base}'s" for base in BASES))
-    for kind, tokens in TOKENS_PER_BATCH.items():
+    for kind, tokens in TOKENS_PER_BATCH_OF_TASK.items():
         for precision in PRECISIONS:
             peaks = {method: peak_memory(setting, kind, method, precision) for method in METHODS}
             yield (
@@ -65,7 +65,7 @@ def peak_memory(setting: Setting, kind: str, method: str, precision: str) -> tup
 
 def _kept_rows(setting: Setting, kind: str) -> Iterator[tuple[str, ...]]:
     corpus = load_corpus(setting, kind)
-    (batch, *_) = make_batches(setting, corpus, TOKENS_PER_BATCH[kind])
+    (batch, *_) = make_batches(setting, corpus, TOKENS_PER_BATCH_OF_TASK[kind])
     model = deep_prompt_model(setting, corpus)
     kept = kept_for_backward(model.heads.loss(model(batch), batch), model)
     for operation, tensors in sorted(kept.items(), key=lambda item: -sum(map(_num_bytes, item[1]))):
@@ -110,7 +110,7 @@ def main(kind: str, method: str, precision: str, setting_json: str) -> None:
         values[name] = values[name] and Path(values[name])
     setting = Setting(**values)
     corpus = load_corpus(setting, kind)
-    batches = make_batches(setting, corpus, TOKENS_PER_BATCH[kind])[:NUM_STEPS]
+    batches = make_batches(setting, corpus, TOKENS_PER_BATCH_OF_TASK[kind])[:NUM_STEPS]
     base = _status_mb("VmRSS")
     step = METHODS[method](setting, corpus, batches, PRECISIONS[precision])
     # Reset the peak, to exclude the load of the model.

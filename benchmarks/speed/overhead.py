@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.speed.methods import LEARNING_RATES, Step, deep_prompt_model, make_step
 from benchmarks.speed.setting import SEED, Corpus, Setting, load_corpus
-from benchmarks.speed.step import TOKENS_PER_BATCH, make_batches, on_batches
+from benchmarks.speed.step import TOKENS_PER_BATCH_OF_TASK, make_batches, on_batches
 from benchmarks.speed.timing import alternate, compare, table
 from pipeline.distributed.cluster import Cluster, Ranks
 from pipeline.distributed.collectives import device
@@ -18,7 +18,7 @@ PLAIN = "plain loop"
 
 def run(setting: Setting) -> Iterator[str]:
     """Yield a table of times relative to the plain loop."""
-    corpus, tokens = load_corpus(setting, "ner"), TOKENS_PER_BATCH["ner"]
+    corpus, tokens = load_corpus(setting, "ner"), TOKENS_PER_BATCH_OF_TASK["ner"]
     features = corpus.eval_set.table
     batches = [batch.to(device(Ranks())) for batch in make_batches(setting, corpus, tokens)]
     draw = TrainBatches([features], [RATE_SCALE], tokens, 1, SEED)

@@ -5,7 +5,7 @@ from statistics import median
 
 from benchmarks.speed.methods import deep_prompt_model, fine_tuned_model, make_step
 from benchmarks.speed.setting import Setting, load_corpus
-from benchmarks.speed.step import TOKENS_PER_BATCH, make_batches, on_batches
+from benchmarks.speed.step import TOKENS_PER_BATCH_OF_TASK, make_batches, on_batches
 from benchmarks.speed.timing import alternate, table
 from pipeline.model.prompted_model import PromptedModel
 
@@ -16,7 +16,7 @@ LINKS = {"10 Gbit/s Ethernet": (10e9 / 8, 50e-6), "100 Gbit/s InfiniBand": (100e
 
 def run(setting: Setting) -> Iterator[str]:
     """Yield a table for the gradients of a prompt and those of the whole backbone."""
-    corpus, tokens = load_corpus(setting, "ner"), TOKENS_PER_BATCH["ner"]
+    corpus, tokens = load_corpus(setting, "ner"), TOKENS_PER_BATCH_OF_TASK["ner"]
     batches = make_batches(setting, corpus, tokens)
     models = {
         "deep prompt": deep_prompt_model(setting, corpus),

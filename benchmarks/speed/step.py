@@ -26,7 +26,7 @@ from pipeline.mixing.batches import Batch, TrainBatches, collate
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.training.hidden_state_cache import HiddenStateCache
 
-TOKENS_PER_BATCH = {"ner": 512, "qa": 1536}
+TOKENS_PER_BATCH_OF_TASK = {"ner": 512, "qa": 1536}
 FINE_TUNING, TOP_HALF = "full fine-tuning", "deep prompt, top half"
 CACHED = "the same, lower half cached"
 PEFT, PEFT_NO_DROPOUT = "peft prefix tuning", "peft prefix tuning, dropout off"
@@ -53,7 +53,7 @@ AllTimes = Mapping[tuple[str, str], Times]
 
 def run(setting: Setting) -> Iterator[str]:
     """Yield the tables of both corpora."""
-    for kind, tokens in TOKENS_PER_BATCH.items():
+    for kind, tokens in TOKENS_PER_BATCH_OF_TASK.items():
         corpus = load_corpus(setting, kind)
         batches = make_batches(setting, corpus, tokens)
         methods = {
