@@ -14,6 +14,7 @@ This page is the public API. `pipeline` is the library below it, `stages` the DV
 `deep_prompt.cli` the command `deep-prompt`.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,16 @@ __all__ = [
     "load",
     "load_config",
 ]
+_MODULES = {
+    "ArtifactConfig": "pipeline.artifacts.config",
+    "Decoding": "pipeline.model.generation",
+    "Model": "deep_prompt.model",
+    "Prediction": "pipeline.inference.prediction",
+    "Predictions": "pipeline.inference.prediction",
+    "Predictor": "pipeline.inference.predictor",
+    "PromptedTransformer": "pipeline.interop.attach",
+}
+"""Class -> its module, which is imported when the class is first used."""
 
 
 def load(
@@ -104,28 +115,6 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Model":
-        from deep_prompt import model
-
-        return model.Model
-    if name == "Predictor":
-        from pipeline.inference import predictor
-
-        return predictor.Predictor
-    if name == "Decoding":
-        from pipeline.model import generation
-
-        return generation.Decoding
-    if name in ("Prediction", "Predictions"):
-        from pipeline.inference import prediction
-
-        return getattr(prediction, name)
-    if name == "PromptedTransformer":
-        from pipeline.interop import attach as interop
-
-        return interop.PromptedTransformer
-    if name == "ArtifactConfig":
-        from pipeline.artifacts import config
-
-        return config.ArtifactConfig
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
