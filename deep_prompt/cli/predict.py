@@ -5,10 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deep_prompt.cli.arguments import (
     SOURCE,
@@ -16,12 +13,11 @@ from deep_prompt.cli.arguments import (
     add_dtype_argument,
     backbone_at,
     dtype_of,
-    output_errors,
     positive_integer,
 )
+from deep_prompt.cli.row_files import open_input, open_output, parse_rows, read_lines
 from pipeline.errors import UserError, did_you_mean
-from pipeline.files import atomic_stream
-from stages.runtime.entry import StopSignals, discard_stdout, stops
+from stages.runtime.entry import stops
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -171,11 +167,11 @@ def predict(arguments: Namespace) -> None:
             print(f"skipped: {problem}", file=sys.stderr)
 
     with (
-        _open_input(arguments.input) as (stream, name),  # a signal ends it at once
+        open_input(arguments.input) as (stream, name),  # a signal ends it at once
         stops() as stop_signals,
-        _open_output(arguments.output) as write,
+        open_output(arguments.output) as write,
     ):
-        lines = _lines(stream, name, stop_signals)
+        lines = read_lines(stream, name, stop_signals)
         counts: Counter[str] = Counter()
         predictions = _remote if arguments.server else _local
         for prediction in predictions(arguments, lines, name, skip, counts):
@@ -232,7 +228,7 @@ def _local(
             f"--task: the artifacts have no task {arguments.task!r}"
             f"{did_you_mean(arguments.task, predictor.tasks)}"
         )
-    rows = _rows(lines, name, _default(arguments))
+    rows = parse_rows(lines, name, _default(arguments))
     on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
     generates = any(
         isinstance(task_named(head.type), GeneratesText) for head in predictor.tasks.values()
@@ -267,7 +263,7 @@ def _remote(
     """The predictions of the server."""
     from deep_prompt.serve.client import checked_url, predict_remotely
 
-    rows = _rows(lines, name, _default(arguments))
+    rows = parse_rows(lines, name, _default(arguments))
     for answer in predict_remotely(checked_url(arguments.server), rows, arguments.chunk_rows):
         if not isinstance(answer, UserError):
             counts.update(answer.get("cut", {}))
@@ -310,117 +306,3 @@ def _moved_backbone(arguments: Namespace) -> "BackboneParams | None":
         if arguments.backbone
         else None
     )
-
-
-@contextmanager
-def _open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
-    """Open a file or stdin. Yields the stream, and its name for messages."""
-    if name == "-":
-        yield sys.stdin.buffer, "stdin"
-        return
-    from pipeline.data.readers.base import READ_ERRORS, damaged_message, open_file
-
-    path = Path(name)
-    try:
-        # A pipe is read once only, so its first bytes cannot tell whether it is compressed.
-        stream = open_file(path) if path.is_file() else path.open("rb")
-    except OSError as error:
-        raise UserError(
-            f"--input: {name} cannot be read: {error.strerror}; give a file of JSON lines"
-        ) from None
-    except READ_ERRORS as error:
-        raise UserError(f"--input: {name}: {damaged_message(error)}") from None
-    with stream:
-        yield stream, name
-
-
-def _lines(stream: BinaryIO, name: str, stop_signals: StopSignals) -> Iterator[bytes]:
-    """Yield the lines of a stream. Raises SystemExit on a stop signal, also while it waits."""
-    from pipeline.data.readers.base import READ_ERRORS, damaged_message
-
-    while True:
-        try:
-            with stop_signals.waiting():
-                line = stream.readline()
-        except READ_ERRORS as error:
-            raise UserError(f"--input: {name}: {damaged_message(error)}") from None
-        if not line:
-            return
-        yield line
-
-
-def _rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
-    """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines."""
-    from pipeline.data.readers.base import (
-        compression_of,
-        foreign_content,
-        not_utf8_message,
-    )
-    from pipeline.data.readers.json_values import decode
-
-    for line, raw in enumerate(lines, start=1):
-        where = f"{name}:{line}"
-        if line == 1 and (kind := compression_of(raw)):
-            raise UserError(f"--input: {name} is compressed with {kind}; unpack it")
-        if line == 1 and (content := foreign_content(raw[:1024])):
-            raise UserError(f"--input: {name} is {content}")
-        try:
-            text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-            value = decode(text) if text else None
-        except UnicodeDecodeError as error:
-            yield UserError(f"{where}: {not_utf8_message(error)}")
-        except ValueError as error:
-            yield UserError(f"{where}: {error}; write one JSON object per line")
-        else:
-            if isinstance(value, dict):
-                yield {**default, **value, "where": where}
-            elif text:
-                yield UserError(
-                    f"{where}: found {text[:40]!r}, expected a mapping; "
-                    "write one JSON object per line"
-                )
-
-
-@contextmanager
-def _open_output(name: str) -> Iterator[Callable[[str], object]]:
-    """Yield a function that writes a line.
-
-    It writes to stdout or a device at once. A file appears only when it is complete.
-    """
-    if name == "-":
-        try:
-            yield partial(_write, sys.stdout.buffer)
-        except (SystemExit, KeyboardInterrupt):  # a stop signal
-            # Python flushes stdout again at exit, and would wait for a reader that does not read.
-            discard_stdout()
-            raise
-        return
-    path = Path(name)
-    with ExitStack() as stack:
-        write: Callable[[str], object]
-        with output_errors("--output", name):
-            if path.is_file() or not path.exists():
-                # `resolve`: replace the target of a link, not the link.
-                write = stack.enter_context(atomic_stream(path.resolve())).write
-            else:
-                device = path.open("wb")
-                stack.callback(_close, device)
-                write = partial(_write, device)
-
-        def write_line(line: str) -> None:
-            with output_errors("--output", name):
-                write(line)
-
-        yield write_line
-        with output_errors("--output", name):
-            stack.close()
-
-
-def _close(device: BinaryIO) -> None:
-    with suppress(OSError):  # of a line that could not be written, which was reported
-        device.close()
-
-
-def _write(stream: BinaryIO, line: str) -> None:
-    stream.write(line.encode())
-    stream.flush()

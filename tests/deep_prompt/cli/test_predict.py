@@ -1,17 +1,14 @@
-"""`deep-prompt predict`: generated texts on a terminal, and errors of the output."""
+"""`deep-prompt predict`: generated texts on a terminal, and compressed or foreign input."""
 
 import gzip
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deep_prompt.cli.main import main
-from deep_prompt.cli.predict import _open_output
-from pipeline.errors import UserError
 from tests.support.serving import TEXT, make_artifacts, make_text_artifacts
 
 
@@ -57,23 +54,3 @@ def test_compressed_rows_are_read_and_other_files_are_named(
     with pytest.raises(SystemExit):
         main(arguments)
     assert "stdin is compressed with gzip; unpack it" in capsys.readouterr().err
-
-
-def test_an_error_of_the_input_is_not_one_of_the_output(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-
-    def read_input() -> None:
-        raise PermissionError(13, "Permission denied", "rows")
-
-    def write_to(name: str, then: Callable[[], None]) -> None:
-        with _open_output(name) as write_line:
-            write_line("a\n")
-            then()
-
-    with pytest.raises(PermissionError, match="rows"):
-        write_to(str(path), read_input)
-    assert not list(tmp_path.iterdir())
-    write_to(str(path), lambda: None)
-    assert path.read_text(encoding="utf-8") == "a\n"
-    with pytest.raises(UserError, match=r"--output: /dev/full cannot be written: No space left"):
-        write_to("/dev/full", lambda: None)
