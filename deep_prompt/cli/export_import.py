@@ -3,10 +3,10 @@
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.arguments import SOURCE, add_artifact_argument, backbone_at
 from pipeline.arms import DEEP_PROMPT
@@ -20,6 +20,8 @@ from stages.runtime.entry import log, log_wrote
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipeline.model.backbone import Backbone
+    from pipeline.model.prompt import DeepPrompt
     from pipeline.params import BackboneParams
 
 
@@ -109,7 +111,7 @@ def _base_model(params: "BackboneParams", folder: Path) -> str:
 def add_import_arguments(parser: ArgumentParser) -> None:
     """Add the arguments of `import`."""
     parser.add_argument(
-        "--from", required=True, dest="origin", choices=("peft", "ptuning_v2"), help="source format"
+        "--from", required=True, dest="origin", choices=READERS, help="source format"
     )
     parser.add_argument(
         "--input",
@@ -140,33 +142,17 @@ def import_(arguments: Namespace) -> None:
     """
     from pipeline.artifacts.artifact import save_artifact
     from pipeline.artifacts.config import ArtifactConfig
-    from pipeline.interop.peft import from_peft
-    from pipeline.interop.ptuning_v2 import from_ptuning_v2
     from pipeline.model.backbone import Backbone
     from pipeline.model.heads import Heads
     from pipeline.model.prompted_model import PromptedModel
-    from pipeline.pretrained.families import ENCODER_DECODERS
     from pipeline.pretrained.location import locate
 
     params = backbone_at(arguments.backbone, arguments.sha256)
     folder = locate(params)
-    model_type = load_json(folder / "config.json").get("model_type")
-    if model_type in ENCODER_DECODERS:
-        raise UserError(
-            f"--backbone {arguments.backbone}: {model_type!r} is an encoder-decoder, and prompts "
-            "of encoder-decoders were not compared with those of peft and P-tuning v2, so none "
-            "can be imported; use another backbone, or train the prompt here"
-        )
+    _check_no_decoder(folder, arguments.backbone)
     backbone = Backbone.load(folder)
     with _printed_warnings():
-        prompt = {"peft": from_peft, "ptuning_v2": from_ptuning_v2}[arguments.origin](
-            arguments.input, backbone
-        )
-        base_model = _adapter_base_model(arguments) if arguments.origin == "peft" else {}
-    names = {"peft": ("adapter_config.json", "adapter_model.safetensors"), "ptuning_v2": ("",)}[
-        arguments.origin
-    ]
-    files = [arguments.input / name for name in names]
+        prompt, provenance = READERS[arguments.origin](arguments, backbone)
     config = ArtifactConfig(
         DEEP_PROMPT.name,
         params,
@@ -178,17 +164,26 @@ def import_(arguments: Namespace) -> None:
         first_layer=prompt.first_layer,
         position_offset=prompt.position_offset,
         zero_token_types=prompt.zero_token_types,
-        provenance={
-            "imported_from": arguments.origin,
-            "files": {file.name: sha256(file) for file in files},
-            **base_model,
-        },
+        provenance={"imported_from": arguments.origin, **provenance},
     )
     heads = Heads(["classes"], [1], backbone.hidden_size, 0)
     save_artifact(
         arguments.output, PromptedModel(backbone, prompt, heads, train_backbone=False), config
     )
     log_wrote(arguments.output)
+
+
+def _check_no_decoder(folder: Path, source: str) -> None:
+    """Raise UserError if the backbone is an encoder-decoder."""
+    from pipeline.pretrained.families import ENCODER_DECODERS
+
+    model_type = load_json(folder / "config.json").get("model_type")
+    if model_type in ENCODER_DECODERS:
+        raise UserError(
+            f"--backbone {source}: {model_type!r} is an encoder-decoder, and prompts "
+            "of encoder-decoders were not compared with those of peft and P-tuning v2, so none "
+            "can be imported; use another backbone, or train the prompt here"
+        )
 
 
 @contextmanager
@@ -200,6 +195,28 @@ def _printed_warnings() -> Iterator[None]:
         finally:
             for warning in caught:
                 print(f"warning: {warning.message}", file=sys.stderr)
+
+
+def _read_peft(arguments: Namespace, backbone: "Backbone") -> tuple["DeepPrompt", dict[str, Any]]:
+    """The prompt of an adapter of peft, and its provenance: its files and its base model."""
+    from pipeline.interop.peft import from_peft
+
+    prompt = from_peft(arguments.input, backbone)
+    files = [arguments.input / "adapter_config.json", arguments.input / "adapter_model.safetensors"]
+    return prompt, {"files": _hashes(files), **_adapter_base_model(arguments)}
+
+
+def _read_ptuning_v2(
+    arguments: Namespace, backbone: "Backbone"
+) -> tuple["DeepPrompt", dict[str, Any]]:
+    """The prompt of a checkpoint of P-tuning v2, and its provenance: the file."""
+    from pipeline.interop.ptuning_v2 import from_ptuning_v2
+
+    return from_ptuning_v2(arguments.input, backbone), {"files": _hashes([arguments.input])}
+
+
+def _hashes(files: Iterable[Path]) -> dict[str, str]:
+    return {file.name: sha256(file) for file in files}
 
 
 def _adapter_base_model(arguments: Namespace) -> dict[str, str]:
@@ -222,3 +239,7 @@ def _adapter_base_model(arguments: Namespace) -> dict[str, str]:
             stacklevel=1,
         )
     return {"base_model_name_or_path": name}
+
+
+READERS = {"peft": _read_peft, "ptuning_v2": _read_ptuning_v2}
+"""Source format -> a function that reads a prompt and its provenance."""
