@@ -108,23 +108,6 @@ def test_impossible_shares_are_refused(
         sampling_rates({"a": 1, "b": 1}, MixtureParams("all", **params), num_micro_batches)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"shares": {"a": 0.0}}, "shares.a is 0.0"),
-        ({"shares": {"a": float("inf")}}, "shares.a is inf"),
-        ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of them"),
-        ({"max_epochs": 0.01}, "min_epochs is 0.05 and max_epochs 0.01"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
-        ({"corpora": ()}, "corpora is empty"),
-        ({"corpora": ("a",), "weights": {"a": 2.0, "b": 2.0}}, "weights has b, which corpora"),
-    ],
-)
-def test_invalid_mixture_params_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        MixtureParams(**{"corpora": "all", **values})
-
-
 def test_a_small_temperature_gives_the_largest_corpus_nearly_everything() -> None:
     rates = sampling_rates(
         {"a": 100_000, "b": 90_000}, MixtureParams("all", temperature=0.01), 1024

@@ -86,13 +86,20 @@ def test_rates_do_not_depend_on_the_order_of_corpora() -> None:
     ("values", "message"),
     [
         ({"temperature": 0.0}, "temperature is 0.0; give a number above 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
         ({"cap": 0}, "cap is 0; give"),
         ({"weights": {"ner": 0.0}}, "weights.ner is 0.0; give a number above 0"),
+        ({"shares": {"a": 0.0}}, "shares.a is 0.0"),
+        ({"shares": {"a": float("inf")}}, "shares.a is inf"),
+        ({"shares": {"a": 1.0}, "weights": {"a": 1.0}}, "remove one of them"),
+        ({"max_epochs": 0.01}, "min_epochs is 0.05 and max_epochs 0.01"),
+        ({"corpora": ()}, "corpora is empty"),
+        ({"corpora": ("a",), "weights": {"a": 2.0, "b": 2.0}}, "weights has b, which corpora"),
     ],
 )
-def test_invalid_mixture_params_are_refused(values: dict[str, object], message: str) -> None:
+def test_invalid_mixture_params_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MixtureParams("all", **values)
+        MixtureParams(**{"corpora": "all", **values})
 
 
 @pytest.mark.parametrize(
