@@ -218,6 +218,13 @@ def prompt_for(
     return DeepPrompt(torch.randn(backbone.prompt_shape(count), generator=generator))
 
 
+def prompt_gradient(hidden: Tensor, mask: Tensor, prompt: DeepPrompt) -> Tensor:
+    """The prompt's gradient of a random projection of the hidden states."""
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.randn(hidden.shape, generator=generator) * mask[..., None]
+    return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
+
+
 def texts(
     lengths: list[int], seed: int = 0, pad_token_id: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:

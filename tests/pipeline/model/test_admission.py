@@ -56,12 +56,6 @@ def texts(backbone: Backbone, lengths: list[int]) -> tuple[Tensor, Tensor, Tenso
     return ids, mask, types if backbone.token_types > 1 else torch.zeros_like(types)
 
 
-def gradient(hidden: Tensor, mask: Tensor, prompt: DeepPrompt) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    direction = torch.randn(hidden.shape, generator=generator) * mask[..., None]
-    return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
-
-
 def test_an_admitted_backbone_trains_mixes_and_recomputes(backbone: Backbone) -> None:
     """Rows with different prompts equal single rows; checkpointing gives the same gradients."""
     prompt, longer = tiny.prompt_for("deep", backbone, 4), tiny.prompt_for("deep", backbone, 9, 5)
@@ -73,7 +67,7 @@ def test_an_admitted_backbone_trains_mixes_and_recomputes(backbone: Backbone) ->
     ):
         single = backbone(*(part[row : row + 1, :length] for part in inputs), chosen and chosen())
         torch.testing.assert_close(mixed[row, :length], single[0], atol=1e-4, rtol=1e-4)
-    expected = gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    expected = tiny.prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     assert expected.abs().amax((1, 2, 3, 4)).gt(0).all()
     step = 1e-2 * torch.nn.functional.normalize(expected.flatten(), dim=0).view_as(expected)
     difference = _projection(backbone, inputs, prompt.key_values + step) - _projection(
@@ -81,7 +75,7 @@ def test_an_admitted_backbone_trains_mixes_and_recomputes(backbone: Backbone) ->
     )
     assert float(difference) == pytest.approx(2e-2 * float(expected.norm()), rel=0.05)
     backbone.checkpoint_layers()
-    actual = gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    actual = tiny.prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -51,13 +51,6 @@ def own_attention(family: str) -> str:
     return "eager" if FAMILIES[family].route == "patched" or family == "gemma2" else "sdpa"
 
 
-def prompt_gradient(hidden: Tensor, mask: Tensor, prompt: DeepPrompt) -> Tensor:
-    """The prompt's gradient of a random projection of the hidden states."""
-    generator = torch.Generator().manual_seed(3)
-    direction = torch.randn(hidden.shape, generator=generator) * mask[..., None]
-    return torch.autograd.grad((hidden * direction).sum(), prompt.key_values)[0]
-
-
 @ALL_FAMILIES
 def test_hidden_states(family: str) -> None:
     """equals the reference"""
@@ -81,9 +74,9 @@ def test_gradients(family: str) -> None:
     prompt = tiny.prompt_for("deep", backbone)
     for lengths in LENGTHS:
         inputs = texts(backbone, lengths)
-        actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+        actual = tiny.prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
         expected_hidden = reference(backbone.model, *inputs, prompt.key_values)
-        expected = prompt_gradient(expected_hidden, inputs[1], prompt)
+        expected = tiny.prompt_gradient(expected_hidden, inputs[1], prompt)
         scale = expected.abs().amax((1, 2, 3, 4), keepdim=True)
         assert (scale > 1e-4).all(), "the prompt of every layer has an effect"
         torch.testing.assert_close(actual / scale, expected / scale, atol=5e-5, rtol=0.0)
@@ -109,7 +102,7 @@ def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny.backbone(family)
     prompt, other = tiny.prompt_for("deep", backbone), tiny.prompt_for("deep", backbone, 5, seed=9)
     inputs = texts(backbone, [9, 4])
-    expected = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    expected = tiny.prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     num_calls = 0
     inner = attention.masked_attention
 
@@ -121,12 +114,12 @@ def test_checkpointing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "masked_attention", counted)
     backbone.checkpoint_layers()
     backbone.checkpoint_layers()  # The second call changes nothing.
-    actual = prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
+    actual = tiny.prompt_gradient(backbone(*inputs, prompt()), inputs[1], prompt)
     torch.testing.assert_close(actual, expected)
     assert num_calls == 2 * backbone.num_layers, "the backward pass computes each layer again"
     hidden = backbone(*inputs, prompt())
     backbone(*inputs, other())  # another forward pass before the backward pass
-    torch.testing.assert_close(prompt_gradient(hidden, inputs[1], prompt), expected)
+    torch.testing.assert_close(tiny.prompt_gradient(hidden, inputs[1], prompt), expected)
 
 
 @ALL_FAMILIES
@@ -210,7 +203,7 @@ def test_threads(family: str) -> None:
         hidden = backbone(*inputs, prompt and prompt())
         if prompt is None:
             return [hidden]
-        found = [hidden, prompt_gradient(hidden, inputs[1], prompt)]
+        found = [hidden, tiny.prompt_gradient(hidden, inputs[1], prompt)]
         if cacheable:
             lower = backbone.lower_hidden_states(*inputs, upper())
             found.append(backbone(*inputs, upper(), cached_hidden=lower))
