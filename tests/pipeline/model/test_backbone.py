@@ -18,14 +18,10 @@ from pipeline.model.pretrained_model import quiet_transformers
 from pipeline.model.prompt import DeepPrompt, LayerPrompts, SoftPrompt
 from pipeline.pretrained.families import FAMILIES
 from tests.support import tiny
+from tests.support.references import split_heads
 
 Weights = dict[str, Tensor]
 Reference = Callable[..., Tensor]
-
-
-def heads_of(values: Tensor, heads: int) -> Tensor:
-    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
-    return values.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, token_mask: Tensor) -> Tensor:
@@ -93,7 +89,7 @@ def bert(
     for layer in range(config.num_hidden_layers):
         name = f"encoder.layer.{layer}"
         query, key, value = (
-            heads_of(linear(f"{name}.attention.self.{part}", hidden), config.num_attention_heads)
+            split_heads(linear(f"{name}.attention.self.{part}", hidden), config.num_attention_heads)
             for part in ("query", "key", "value")
         )
         mixed = attend(query, *with_prompt(prompt, layer, key, value, token_mask))
@@ -140,16 +136,16 @@ def llama(
         name = f"layers.{layer}"
         inner = norm(f"{name}.input_layernorm", hidden)
         query = rotate(
-            heads_of(
+            split_heads(
                 inner @ weights[f"{name}.self_attn.q_proj.weight"].T, config.num_attention_heads
             )
         )
         key = rotate(
-            heads_of(
+            split_heads(
                 inner @ weights[f"{name}.self_attn.k_proj.weight"].T, config.num_key_value_heads
             )
         )
-        value = heads_of(
+        value = split_heads(
             inner @ weights[f"{name}.self_attn.v_proj.weight"].T, config.num_key_value_heads
         )
         key, value, widened = with_prompt(prompt, layer, key, value, token_mask)
@@ -321,7 +317,7 @@ def bert_key_values(
     hooks = [
         model.get_submodule(f"encoder.layer.{layer}.attention.self.{part}").register_forward_hook(
             lambda _, __, output, name=f"{layer}{part}": outputs.update(
-                {name: heads_of(output, model.config.num_attention_heads)}
+                {name: split_heads(output, model.config.num_attention_heads)}
             )
         )
         for layer in range(model.config.num_hidden_layers)
