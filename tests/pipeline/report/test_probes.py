@@ -1,22 +1,16 @@
 """The report's sections on probes: they show the numbers of the files and omit missing probes."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.report import probes
 from pipeline.report.render import Section
+from tests.support.report_inputs import put
 
 ARMS, TASKS = ("multitask", "fine_tune"), ("ner", "qa")
 SHIFTS = [("ner", "tweets")]
-
-
-def write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -28,26 +22,26 @@ def results(tmp_path: Path) -> Path:
     """
     for arm, typos in (("multitask", 70.0), ("fine_tune", 82.5)):
         folder = tmp_path / "probe" / arm / "ner"
-        write(folder / "metrics.json", {"primary": "f1", "rows": 100, "score": 80.0, "loss": {}})
-        write(
+        put(folder / "metrics.json", {"primary": "f1", "rows": 100, "score": 80.0, "loss": {}})
+        put(
             folder / "suites.tsv",
             f"suite\tscore\tloss\tchanged\ntypos\t{typos}\t{80 - typos}\t90\n"
             "white_space\t80\t0\t0\n",
         )
-        write(folder / "layers.tsv", "layer\tscore\tloss\n")
-    write(
+        put(folder / "layers.tsv", "layer\tscore\tloss\n")
+    put(
         tmp_path / "probe/multitask/ner/layers.tsv",
         "layer\tscore\tloss\thead_0\thead_1\n1\t60.0\t20.0\t0.25\t0.75\n2\t79.0\t1.0\t0.1\t0.2\n",
     )
-    write(
+    put(
         tmp_path / "out_of_domain/multitask/ner-on-tweets/metrics.json",
         {"in_domain": 85.0, "out_of_domain": 45.5, "loss": 39.5, "rows": 100},
     )
-    write(
+    put(
         tmp_path / "transfer/ner/metrics.json",
         {"primary": "f1", "scores": {"multitask/ner": 80.0, "none": 31.25}},
     )
-    write(
+    put(
         tmp_path / "transfer/ner/cosines.tsv",
         "prompt\tlayer\tcosine\tcosine_added\nmultitask/ner\t0\t1\t1\npretrain/all\t0\t0.97\t\n",
     )
@@ -118,6 +112,6 @@ def test_without_probes_there_are_no_sections(tmp_path: Path) -> None:
 
 
 def test_an_error_names_the_malformed_file(results: Path) -> None:
-    write(results / "probe/multitask/ner/suites.tsv", "suite\tscore\nx\t1\n")
+    put(results / "probe/multitask/ner/suites.tsv", "suite\tscore\nx\t1\n")
     with pytest.raises(UserError, match=r"probe/multitask/ner/suites.tsv: no column loss, changed"):
         probes.sections(results, ARMS, TASKS, [])

@@ -7,7 +7,6 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.report import write_report
 from pipeline.report.render import markdown
 from pipeline.report.tables import count, percent, score
+from tests.support.report_inputs import put
 
 ARMS = ("multitask", "deep_prompt", "fine_tune", "head_only")
 TASKS = ("ner", "qa", "srl")
@@ -59,11 +59,6 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open:
             self.tables[-1][-1][-1] += data
-
-
-def put(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 def tsv(path: Path, *rows: tuple[object, ...]) -> None:
