@@ -30,6 +30,9 @@ class Model:
     def __init__(self, folder: Path, predictor: Predictor) -> None:
         self.folder, self.predictor = folder, predictor
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.folder}: {self.predictor!r}>"
+
     @classmethod
     def from_pretrained(
         cls,

@@ -227,11 +227,17 @@ class Problems:
         return self._total
 
     def summary(self) -> list[str]:
-        """Return one line per kind with its count, each followed by its first few problems."""
+        """Return one line per kind with its count, each followed by its first few problems.
+
+        Kinds that the recipe allows have the count only: their problems advise to allow them.
+        """
         notes = {"error": "", "allowed": " (allowed by the recipe)", "warning": " (warning)"}
         lines = []
         for kind in self.kinds():
-            lines.append(f"{kind}: {self.counts[kind]}{notes[self.severity(kind)]}")
+            severity = self.severity(kind)
+            lines.append(f"{kind}: {self.counts[kind]}{notes[severity]}")
+            if severity == "allowed":
+                continue
             examples = [problem for problem in self.kept if problem.kind == kind]
             lines += [f"  {problem}" for problem in examples[:EXAMPLES_PER_KIND]]
         return lines

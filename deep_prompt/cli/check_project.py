@@ -70,6 +70,7 @@ def check_project() -> None:
         if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
             shutil.rmtree(folder)
             log(f"deleted {folder}: params.yaml has no such task")
+    log(f"{PARAMS}, {len(recipes)} recipes: no problems")
 
 
 def _task_names(path: Path) -> list[str]:

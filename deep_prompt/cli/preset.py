@@ -2,6 +2,7 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from itertools import chain, count
 from pathlib import Path
 
 from deep_prompt.cli.yaml_edit import edited_text
@@ -31,6 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def preset(arguments: Namespace) -> None:
     """Write presets/NAME.yaml to params.yaml. The previous params.yaml becomes params.yaml.before.
 
+    An earlier backup stays; the new one is then params.yaml.before.2, and so on.
+
     DATA_ROOT is written into params.yaml as `data_root`, because DVC hashes the corpora there.
     """
     name: str = arguments.name
@@ -51,7 +54,15 @@ def preset(arguments: Namespace) -> None:
     text = edited_text(source, lambda document: document.update(changes))
     before = ""
     if PARAMS.exists():
-        atomic_write(PARAMS.with_name(f"{PARAMS.name}.before"), PARAMS.read_bytes())
-        before = f"; the previous file is {PARAMS}.before"
+        backup = _free_name()
+        atomic_write(backup, PARAMS.read_bytes())
+        before = f"; the previous file is {backup}"
     atomic_write(PARAMS, text)
     log(f"{PARAMS} is now {source}, with data_root {root or params.data_root}{before}")
+
+
+def _free_name() -> Path:
+    """The name of a backup that does not exist yet."""
+    first = PARAMS.with_name(f"{PARAMS.name}.before")
+    others = (first.with_name(f"{first.name}.{number}") for number in count(2))
+    return next(path for path in chain([first], others) if not path.exists())

@@ -74,9 +74,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def tune(arguments: Namespace) -> None:
     """Search an arm's training params with Optuna.
 
-    Optuna proposes values from search.yaml. The first trial uses the values of params.yaml. Each
-    trial trains with the budget of the arm in params.yaml and is scored on validation. The test
-    split is never read. tuning/ARM-TASK/ receives study.jsonl, trials.tsv and tuning.html.
+    Optuna proposes values from search.yaml. The first trial uses the values of params.yaml, except
+    for the keys that search.yaml fixes. Each trial trains with the budget of the arm in params.yaml
+    and is scored on validation. The test split is never read. tuning/ARM-TASK/ receives
+    study.jsonl, trials.tsv and tuning.html.
 
     An interrupted search resumes, even in the middle of a trial. Changed params, inputs or search
     space start a new study. Run the previous stages first, for example `dvc repro featurize

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -106,10 +107,27 @@ async def _docs() -> FileResponse:
     return FileResponse(PAGE / "docs.html")
 
 
-async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404 and (methods := ", ".join(_methods(request))):
+        message = f"{request.method} is not a method of {path}; use {methods}"
+        return AsciiResponse({"errors": [message]}, 405, {"allow": methods})
+    if error.status_code == 404 and error.detail == "Not Found":
+        return AsciiResponse({"errors": [f"there is no {path[:80]}; /docs lists all paths"]}, 404)
     problems = [error.detail] if isinstance(error.detail, str) else list(error.detail)
     return AsciiResponse({"errors": problems}, error.status_code, dict(error.headers or {}))
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of the request's path. The static page would answer to all other methods."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return sorted(
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is Match.PARTIAL
+        for method in route.methods or ()
+    )
 
 
 async def _user_error(_request: Request, error: Exception) -> JSONResponse:

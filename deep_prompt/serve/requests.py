@@ -24,8 +24,13 @@ BUG = "a bug of the server; its log has the traceback"
 async def read_json(request: Request, limits: Limits) -> Any:
     """The body of a request as JSON.
 
-    Raises HTTPException if it is too long (before it is read to its end), too slow, or not JSON.
+    Raises HTTPException if it is compressed, too long (before it is read to its end), too slow, or
+    not JSON.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        message = f"content-encoding is {encoding[:40]!r}; send the body without compression"
+        raise HTTPException(415, message)
     try:
         async with asyncio.timeout(limits.body_seconds):
             body = await _read_body(request, limits.body_bytes)

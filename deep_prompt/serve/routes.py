@@ -73,7 +73,10 @@ async def predict(request: Request) -> Json:
     """Predict rows of any tasks. Each answer is a result, or has the errors of its row."""
     state: ServerState = request.app.state.server
     body = await read_json(request, state.settings.limits)
-    if not isinstance(body, dict) or "rows" not in body:
+    if not isinstance(body, dict):
+        message = f'the body: found {describe(body)}, expected a mapping; send {{"rows": [...]}}'
+        raise HTTPException(422, message)
+    if "rows" not in body:
         raise HTTPException(422, 'the body has no rows; send {"rows": [...]}')
     html = body.get("html", False)
     if not isinstance(html, bool):

@@ -247,8 +247,6 @@ def _summary(
         "classes": list(task.classes(labels)),
         "words": recipe.words,
         "primary": recipe.metric or task.metric_names[0],
-        "license": recipe.license,
-        "source": recipe.source,
         "rows": counts.rows,
         "tokens": counts.tokens,
         "label_counts": {split: dict(labels) for split, labels in counts.labels.items()},

@@ -131,6 +131,10 @@ class Predictor:
         model = PromptedModel(backbone, prompt, heads, train_backbone=False)
         self.model = model.to(self.device).eval()
 
+    def __repr__(self) -> str:
+        tasks = ", ".join(f"{name}: {head.type}" for name, head in self.tasks.items())
+        return f"<{type(self).__name__} on {self.device}; {tasks}>"
+
     def __call__(
         self,
         inputs: Any,

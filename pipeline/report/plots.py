@@ -395,11 +395,11 @@ def _svg(figure: Figure, title: str, text: str) -> Markup:
     buffer = io.StringIO()
     layout = figure.get_layout_engine()
     assert layout is not None, "set by `_figure`"
-    layout.execute(figure)
-    figure.set_layout_engine(None)  # otherwise `savefig` draws the figure twice
     # The font of the page draws the text, so a glyph may be missing in the font of matplotlib.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # otherwise `savefig` draws the figure twice
         figure.savefig(
             buffer,
             format="svg",

@@ -26,7 +26,7 @@ class State:
     """The state after a step.
 
     `tensors` has the trained values (`now.NAME`), the best values so far (`best.NAME`) and AdamW's
-    moments (`adam.NAME`). `progress` is plain JSON.
+    moments (`adam.NAME`); after a finished run, only the best values. `progress` is plain JSON.
     """
 
     step: int
@@ -34,10 +34,11 @@ class State:
     progress: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, state: State) -> None:
+def save_checkpoint(folder: Path, state: State, num_kept: int = NUM_KEPT) -> None:
     """Write `folder/step-N` atomically.
 
-    Keeps this checkpoint and the previous one. Later checkpoints are broken and are removed.
+    Keeps the newest `num_kept` checkpoints up to this one. Later checkpoints are broken and are
+    removed.
     """
     path = folder / f"step-{state.step:09d}"
     with atomic_folder(path) as new_folder:
@@ -47,7 +48,7 @@ def save_checkpoint(folder: Path, state: State) -> None:
         description["sha256"] = _digest(content, description)
         (new_folder / "state.json").write_text(json.dumps(description), encoding="utf-8")
     checkpoints = _checkpoints(folder)
-    kept = [checkpoint for checkpoint in checkpoints if checkpoint <= path][-NUM_KEPT:]
+    kept = [checkpoint for checkpoint in checkpoints if checkpoint <= path][-num_kept:]
     for checkpoint in set(checkpoints) - set(kept):
         shutil.rmtree(checkpoint)
 

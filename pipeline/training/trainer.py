@@ -23,7 +23,7 @@ from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import torch_seed
 from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun
-from pipeline.training.checkpoint import State, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import NUM_KEPT, State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
 from pipeline.training.optim import lr_multiplier
@@ -104,6 +104,7 @@ def train(
 
     def checkpoint(step: int) -> None:
         nonlocal saved
+        run.seconds = time.monotonic() - started
         _save(checkpoints, _state(step, engine, best, run), ranks)
         saved = time.monotonic()
 
@@ -111,7 +112,6 @@ def train(
         if step in validation_steps and not run.has_validation(step):
             if run.add_validation(step, validate(model)):
                 best = engine.values()
-            run.seconds = time.monotonic() - started
             checkpoint(step)
             callback.validated(run)
             if step < run.steps and _any_rank(callback.should_prune(run), ranks):
@@ -149,6 +149,8 @@ def train(
         if stop and step + 1 < run.steps:
             raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started
+    # The stage may be killed before it saves the result. Only the best values are needed then.
+    _save(checkpoints, State(step, _named("best", best), vars(run)), ranks, num_kept=1)
     engine.close(best)
     return run
 
@@ -188,9 +190,9 @@ def _check_agreement(first: int, checkpoints: Path, ranks: Ranks) -> None:
         )
 
 
-def _save(checkpoints: Path, state: State, ranks: Ranks) -> None:
+def _save(checkpoints: Path, state: State, ranks: Ranks, num_kept: int = NUM_KEPT) -> None:
     if ranks.rank == 0:
-        save_checkpoint(checkpoints, state)
+        save_checkpoint(checkpoints, state, num_kept)
     # A rank that ends early would make the launcher kill rank 0 while it writes.
     all_gather_int(0, ranks)
 
@@ -286,10 +288,12 @@ def _peak_memory() -> int:
 
 
 def _state(step: int, engine: Engine, best: dict[str, Tensor], run: TrainingRun) -> State:
-    tensors = {f"now.{name}": value for name, value in engine.values().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    tensors |= {f"adam.{name}": value for name, value in engine.moments().items()}
-    return State(step, tensors, vars(run))
+    tensors = _named("now", engine.values()) | _named("best", best)
+    return State(step, tensors | _named("adam", engine.moments()), vars(run))
+
+
+def _named(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _resume_or_start(
@@ -309,6 +313,6 @@ def _resume_or_start(
     for key, value in state.tensors.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
-    model.load_trainable_state(parts["now"])
+    model.load_trainable_state(parts["now"] or parts["best"])
     progress: dict[str, Any] = state.progress
     return state.step, TrainingRun(**progress), parts["best"], parts["adam"]

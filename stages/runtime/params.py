@@ -78,15 +78,17 @@ def _reference_problems(params: Params, where: str) -> list[str]:
                 "both to compare"
             )
     for name, mixture in params.mixtures.items():
-        listed = () if mixture.corpora == "all" else mixture.corpora
-        unknown = [
-            corpus
-            for corpus in (*listed, *mixture.weights, *mixture.shares)
-            if corpus not in params.tasks
-        ]
+        named = {
+            "corpora": () if mixture.corpora == "all" else mixture.corpora,
+            "weights": mixture.weights,
+            "shares": mixture.shares,
+        }
         problems += [
-            f"{where}: mixtures.{name}: no task {corpus!r}{did_you_mean(corpus, params.tasks)}"
-            for corpus in unknown
+            f"{where}: mixtures.{name}.{key}: no task "
+            f"{corpus!r}{did_you_mean(corpus, params.tasks)}"
+            for key, corpora in named.items()
+            for corpus in corpora
+            if corpus not in params.tasks
         ]
         if name not in params.pretrain:
             problems.append(
