@@ -87,9 +87,7 @@ def train(
     _check_agreement(first, checkpoints, ranks)
     if moments:
         engine.restore_moments(moments, first)
-    validation_steps = {
-        round(run.steps * (n + 1) / params.num_validations) for n in range(params.num_validations)
-    } - {0}
+    validation_steps = _validation_steps(run.steps, params.num_validations)
     started, saved = time.monotonic() - run.seconds, time.monotonic()
     attach_hidden_states = make_hidden_state_cache(
         model,
@@ -119,8 +117,7 @@ def train(
                 checkpoint(step)
         if reason := _early_end(run, step, params.patience):
             callback.log(reason)
-            break
-        if step == run.steps:
+        if reason or step == run.steps:
             break
         engine.set_learning_rates(lr_multiplier(step, run.steps, params.warmup_ratio))
         micro_batches = batches.step(step)
@@ -153,6 +150,11 @@ def train(
     _save(checkpoints, State(step, _named("best", best), vars(run)), ranks, num_kept=1)
     engine.close(best)
     return run
+
+
+def _validation_steps(steps: int, num_validations: int) -> set[int]:
+    """The steps after which a run of `steps` steps is validated, at equal distances."""
+    return {round(steps * (n + 1) / num_validations) for n in range(num_validations)} - {0}
 
 
 def _early_end(run: TrainingRun, step: int, patience: int) -> str:
