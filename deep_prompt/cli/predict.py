@@ -57,7 +57,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="in place of --artifact: ask a server, which `deep-prompt serve` starts",
     )
     parser.add_argument(
-        "--input", default="-", metavar="FILE", help="file of rows (default: -, stdin)"
+        "--input",
+        default="-",
+        metavar="FILE",
+        help="file of rows: .csv or .tsv with the keys in the first line, .txt with a text per "
+        "line, or lines of JSON (default: -, stdin, lines of JSON)",
     )
     parser.add_argument(
         "--output", default="-", metavar="FILE", help="file of predictions (default: -, stdout)"

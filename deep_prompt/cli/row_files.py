@@ -1,14 +1,15 @@
-"""Files of rows: read lines of JSON from a file or stdin, and write lines to a file or stdout.
+"""Files of rows: read them from a file or stdin, and write lines to a file or stdout.
 
 Messages name the options --input and --output.
 """
 
+import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from deep_prompt.cli.arguments import output_errors
 from pipeline.errors import UserError
@@ -19,6 +20,8 @@ from stages.runtime.entry import StopSignals, discard_stdout
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.tasks.base.row import Row
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def open_input(name: str) -> Iterator[tuple[BinaryIO, str]]:
         stream = open_file(path) if path.is_file() else path.open("rb")
     except OSError as error:
         raise UserError(
-            f"--input: {name} cannot be read: {error.strerror}; give a file of JSON lines"
+            f"--input: {name} cannot be read: {error.strerror}; give a file of rows"
         ) from None
     except READ_ERRORS as error:
         raise UserError(f"--input: {name}: {damaged_message(error)}") from None
@@ -59,34 +62,118 @@ def read_lines(stream: BinaryIO, name: str, stop_signals: StopSignals) -> Iterat
 
 
 def parse_rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
-    """Yield the row of each line of JSON, or the error of a malformed line. Skip blank lines.
+    """Yield the rows of a file, or the errors of malformed lines. Skip blank lines.
 
-    `default` has values for the keys that a row lacks.
+    The extension of `name` selects the format: .csv and .tsv have a header with the keys of the
+    rows, .txt has a text per line, and all others are lines of JSON. `default` has values for the
+    keys that a row lacks.
     """
-    from pipeline.data.readers.base import compression_of, foreign_content, not_utf8_message
-    from pipeline.data.readers.json_values import decode
+    texts, kind = _decode_lines(lines, name), _kind_of(name)
+    rows: Iterator[Row | UserError]
+    if kind in _DELIMITERS:
+        rows = _table_rows(texts, kind)
+    else:
+        rows = map(_text_row if kind == ".txt" else _json_row, filter(_has_text, texts))
+    for row in rows:
+        yield row if isinstance(row, UserError) else {**default, **row}
 
-    for line, raw in enumerate(lines, start=1):
-        where = f"{name}:{line}"
-        if line == 1 and (kind := compression_of(raw)):
+
+def _kind_of(name: str) -> str:
+    """The extension of a file, without that of a compression."""
+    from pipeline.data.readers.base import COMPRESSIONS
+
+    path = Path(name)
+    return (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower()
+
+
+class _Line(NamedTuple):
+    where: str
+    text: str
+
+
+def _has_text(line: _Line | UserError) -> bool:
+    return isinstance(line, UserError) or bool(line.text.strip())
+
+
+def _decode_lines(lines: Iterable[bytes], name: str) -> Iterator[_Line | UserError]:
+    """The lines in UTF-8, or the errors of the others. Raises UserError if it is no text file."""
+    from pipeline.data.readers.base import compression_of, foreign_content, not_utf8_message
+
+    for number, raw in enumerate(lines, start=1):
+        where = f"{name}:{number}"
+        if number == 1 and (kind := compression_of(raw)):
             raise UserError(f"--input: {name} is compressed with {kind}; unpack it")
-        if line == 1 and (content := foreign_content(raw[:1024])):
+        if number == 1 and (content := foreign_content(raw[:1024])):
             raise UserError(f"--input: {name} is {content}")
         try:
-            text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-            value = decode(text) if text else None
+            yield _Line(where, raw.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield UserError(f"{where}: {not_utf8_message(error)}")
-        except ValueError as error:
-            yield UserError(f"{where}: {error}; write one JSON object per line")
-        else:
-            if isinstance(value, dict):
-                yield {**default, **value, "where": where}
-            elif text:
+
+
+def _text_row(line: _Line | UserError) -> "Row | UserError":
+    return line if isinstance(line, UserError) else {"text": line.text.strip(), "where": line.where}
+
+
+def _json_row(line: _Line | UserError) -> "Row | UserError":
+    from pipeline.data.readers.json_values import decode
+
+    if isinstance(line, UserError):
+        return line
+    text = line.text.strip()
+    try:
+        value = decode(text)
+    except ValueError as error:
+        remedy = "write one JSON object per line"
+        if text.startswith("["):
+            remedy += ", for example with jq -c '.[]'"
+        return UserError(f"{line.where}: {error}; {remedy}")
+    if isinstance(value, dict):
+        return {**value, "where": line.where}
+    return UserError(
+        f"{line.where}: found {text[:40]!r}, expected a mapping; write one JSON object per line"
+    )
+
+
+def _table_rows(texts: Iterable[_Line | UserError], kind: str) -> "Iterator[Row | UserError]":
+    """The rows of CSV, or of TSV, whose cells have no quotes. Empty cells are absent keys.
+
+    Raises UserError with the line of an error after which the next row cannot be found.
+    """
+    where = ""
+
+    def line_texts() -> Iterator[str]:
+        nonlocal where
+        for line in texts:
+            if isinstance(line, UserError):
+                raise line
+            where = line.where
+            yield line.text
+
+    reader = csv.reader(
+        line_texts(),
+        delimiter=_DELIMITERS[kind],
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if kind == ".csv" else csv.QUOTE_NONE,
+    )
+    try:
+        keys = next(reader, [])
+        if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+            raise UserError(f"{where}: names the key {repeated[0]!r} twice; rename one")
+        for cells in filter(None, reader):
+            if len(cells) == len(keys):
+                row = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
+                yield {**row, "where": where}
+            else:
                 yield UserError(
-                    f"{where}: found {text[:40]!r}, expected a mapping; "
-                    "write one JSON object per line"
+                    f"{where}: has {len(cells)} cells, but the first line names {len(keys)} keys; "
+                    "correct the line"
                 )
+    except csv.Error as error:
+        raise UserError(
+            f"{where}: not valid {kind[1:].upper()}: {error}; put cells with quotes, delimiters or "
+            "line endings into double quotes, and double the quotes in them"
+        ) from None
 
 
 @contextmanager

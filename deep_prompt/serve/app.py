@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,7 @@ from deep_prompt.serve.state import ServerState
 from pipeline.errors import UserError
 
 PAGE = Path(__file__).parent / "page"
+METHODS = ("GET", "POST", "PUT", "DELETE")
 HEADERS = (
     # The spans' HTML has inline styles.
     (b"content-security-policy", b"default-src 'self'; style-src 'self' 'unsafe-inline'"),
@@ -109,25 +110,30 @@ async def _docs() -> FileResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    path = request.url.path
-    if error.status_code == 404 and (methods := ", ".join(_methods(request))):
-        message = f"{request.method} is not a method of {path}; use {methods}"
-        return AsciiResponse({"errors": [message]}, 405, {"allow": methods})
-    if error.status_code == 404 and error.detail == "Not Found":
-        return AsciiResponse({"errors": [f"there is no {path[:80]}; /docs lists all paths"]}, 404)
+    if error.detail in ("Not Found", "Method Not Allowed"):  # the texts of Starlette
+        return _no_route(request)
     problems = [error.detail] if isinstance(error.detail, str) else list(error.detail)
     return AsciiResponse({"errors": problems}, error.status_code, dict(error.headers or {}))
 
 
-def _methods(request: Request) -> list[str]:
-    """The methods of the request's path. The static page would answer to all other methods."""
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    return sorted(
+def _no_route(request: Request) -> JSONResponse:
+    """The answer to a request for an unknown path, or with a method that its path has not.
+
+    The mounted page takes these requests, so that it, not Starlette's router, refuses them.
+    """
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    methods = ", ".join(
         method
-        for route in routes
-        if route.matches(request.scope)[0] is Match.PARTIAL
-        for method in route.methods or ()
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
     )
+    path = request.url.path[:80]
+    if methods:
+        message = f"{request.method} is not a method of {path}; use {methods}"
+        return AsciiResponse({"errors": [message]}, 405, {"allow": methods})
+    return AsciiResponse({"errors": [f"there is no {path}; /docs lists all paths"]}, 404)
 
 
 async def _user_error(_request: Request, error: Exception) -> JSONResponse:

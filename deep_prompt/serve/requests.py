@@ -30,7 +30,7 @@ async def read_json(request: Request, limits: Limits) -> Any:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         message = f"content-encoding is {encoding[:40]!r}; send the body without compression"
-        raise HTTPException(415, message)
+        raise HTTPException(415, message, {"connection": "close"})
     try:
         async with asyncio.timeout(limits.body_seconds):
             body = await _read_body(request, limits.body_bytes)

@@ -203,7 +203,7 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
     ),
     "unknown task in a mixture": (
         lambda v: v["mixtures"]["ner_only"]["corpora"].append("x"),
-        ("ner_only: no task 'x'",),
+        ("ner_only.corpora: no task 'x'",),
     ),
     "weight of an unknown task": (
         lambda v: v["mixtures"]["all"].update(weights={"world_s": 1.0}),
@@ -1150,6 +1150,11 @@ def test_a_preset_replaces_params_with_the_data_root(
     assert now == {**source, "data_root": root}
     assert (switch / "params.yaml.before").read_bytes() == former
     load_params()
+    switch_preset("default")
+    switch_preset("default")
+    assert (switch / "params.yaml.before").read_bytes() == former, "an earlier backup stays"
+    assert load_yaml(switch / "params.yaml.before.2") == now
+    assert (switch / "params.yaml.before.3").exists()
 
 
 def test_a_preset_writes_an_absolute_path_to_corpora_beside_the_project(switch: Path) -> None:
