@@ -87,7 +87,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         for path in sorted(folder.glob("*.*"))
         if path.is_file()
     ]
-    lines += [(key, _describe_value(value)) for key, value in sorted(config.provenance.items())]
+    lines += _describe_provenance(config.provenance)
     table = Table(title=str(folder), show_header=False)
     for name, value in lines:
         # A Text shows "[...]" in a value as it is, not as markup.
@@ -166,14 +166,48 @@ def _num_backbone_values(params: "BackboneParams") -> int | None:
     return sum(int(parameter.numel()) for parameter in model.parameters())
 
 
+def _describe_provenance(provenance: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A line per key and per corpus, without the hashes of corpora, which --json shows."""
+    lines: list[tuple[str, str]] = []
+    for key, value in sorted(provenance.items()):
+        if key == "data" and isinstance(value, dict):
+            lines += [
+                (f"{prefix}data {name}", _describe_splits(splits)) for name, splits in value.items()
+            ]
+        elif key == "init_from" and isinstance(value, dict):
+            lines += _describe_provenance(value, f"{prefix}{key} ")
+        else:
+            lines.append((prefix + key, _describe_value(value)))
+    return lines
+
+
+def _describe_splits(splits: Any) -> str:
+    if not isinstance(splits, dict):
+        return _describe_value(splits)
+    return "; ".join(
+        f"{name}: {_describe_value(_without_hashes(values))}"
+        for name, values in sorted(splits.items(), key=lambda item: item[0] != "train")
+    )
+
+
+def _without_hashes(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: value for key, value in values.items() if value and not key.endswith("sha256")}
+
+
 def _describe_value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_describe_value, value)) or "none"
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(
-        f"{key} ({_describe_value(inner)})"
-        if isinstance(inner, dict)
-        else f"{key} {_describe_value(inner)}"
-        for key, inner in value.items()
+    return (
+        "none"
+        if not value
+        else ", ".join(
+            f"{key} ({_describe_value(inner)})"
+            if isinstance(inner, dict)
+            else f"{key} {_describe_value(inner)}"
+            for key, inner in value.items()
+        )
     )
