@@ -168,9 +168,11 @@ def _rich_table(table: "Table") -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich_table = RichTable(title=table.caption, title_justify="left")
+    rich_table = RichTable(title=table.caption, title_justify="left", padding=0)
     for index, column in enumerate(table.columns):
-        rich_table.add_column(Text(column.text), justify="left" if index == 0 else "right")
+        rich_table.add_column(
+            Text(column.text), justify="left" if index == 0 else "right", overflow="fold"
+        )
     for row in table.rows[:MAX_SHOWN_ROWS]:
         rich_table.add_row(
             *(Text(f"{cell.text} ({cell.note})" if cell.note else cell.text) for cell in row)
