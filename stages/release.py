@@ -9,7 +9,7 @@ from pipeline.artifacts.config import load_config
 from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
-from pipeline.interop.model_card import Corpus, model_card
+from pipeline.interop.model_card import CorpusCard, model_card
 from pipeline.params import task_of
 from stages.runtime.entry import log_read, log_wrote, run
 from stages.runtime.params import load_params
@@ -53,14 +53,14 @@ def release(name: str) -> None:
     log_wrote(output)
 
 
-def _corpus(name: str, init_from: str, licenses: Mapping[str, str]) -> Corpus:
+def _corpus(name: str, init_from: str, licenses: Mapping[str, str]) -> CorpusCard:
     """The source and license of a corpus of this project, or else of the initial artifact."""
     path = CORPORA / f"{name}.json"
     if path.exists():
-        return parse(Corpus, load_json(path), str(path))
+        return parse(CorpusCard, load_json(path), str(path))
     if name in licenses:
-        return Corpus(licenses[name], f"see the model card of {init_from}")
-    return Corpus("unknown", f"unknown ({init_from} does not record it)")
+        return CorpusCard(licenses[name], f"see the model card of {init_from}")
+    return CorpusCard("unknown", f"unknown ({init_from} does not record it)")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_text
 
 PREDICATE_KEY = "predicate"
+_KEYS_OF_ALL_ROWS = {"task", "id", "where", "text"}
 MAX_KEY_LENGTH = 40  # longer keys resemble no key of a row
 
 
@@ -150,6 +151,14 @@ class QueryReader:
             f"{row['where']}: {' and '.join(map(repr, missing))} missing; rows of task "
             f"{self._names[task]!r} need {', '.join(needed)}"
         )
+        wanted = (*missing, *(["text"] if "tokens" in missing else []))
+        message += "".join(
+            f"; did you mean {similar!r} by {str(key)!r}?"
+            for key in row
+            if key not in kind.row_keys.inputs
+            and key not in _KEYS_OF_ALL_ROWS
+            and (similar := _similar_key(str(key), wanted, cutoff=0.6))
+        )
         if PREDICATE_KEY in missing and isinstance(kind, MarksPredicate):
             message += (
                 ". To find predicates, load also an artifact of a task with the classes "
@@ -164,9 +173,7 @@ class QueryReader:
         return [
             f"{row['where']}: key {key!r} is unknown; did you mean {similar!r}? Else rename it"
             for key in row
-            if key not in keys.inputs
-            and len(str(key)) <= MAX_KEY_LENGTH
-            and (similar := _similar_key(str(key), absent))
+            if key not in keys.inputs and (similar := _similar_key(str(key), absent))
         ]
 
     def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
@@ -194,9 +201,11 @@ class QueryReader:
 
 
 @lru_cache(maxsize=1024)  # the rows of a corpus have the same keys
-def _similar_key(key: str, known: tuple[str, ...]) -> str:
+def _similar_key(key: str, known: tuple[str, ...], cutoff: float = 0.85) -> str:
     """The known key that a key resembles; empty if there is none."""
-    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.85)), "")
+    if len(key) > MAX_KEY_LENGTH:
+        return ""
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=cutoff)), "")
 
 
 def _id_problems(id_: Any, where: str) -> list[str]:

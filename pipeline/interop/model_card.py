@@ -16,7 +16,7 @@ _PLACEHOLDERS: dict[str, Any] = {"integer": 0, "texts": ["...", "..."]}  # by ki
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CorpusCard:
     """The source and the license of a corpus.
 
     `hub` is the id of its copy on the hub (None: its recipe does not name a copy).
@@ -28,7 +28,7 @@ class Corpus:
 
 
 def model_card(
-    name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, Corpus]
+    name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, CorpusCard]
 ) -> str:
     """The model card of an artifact with one head, as Markdown with a YAML header.
 
@@ -49,7 +49,7 @@ def model_card(
 
 
 def _metadata(
-    name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, Corpus]
+    name: str, config: ArtifactConfig, metrics: Mapping[str, Any], corpora: Mapping[str, CorpusCard]
 ) -> ModelCardData:
     task = task_named(metrics["task"]).pipeline_tag
     primary = metrics["primary"]
@@ -145,7 +145,7 @@ def _sharing(arm: ArmName) -> str:
     )
 
 
-def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, Corpus]) -> str:
+def _training(name: str, config: ArtifactConfig, corpora: Mapping[str, CorpusCard]) -> str:
     pretrained_on = config.provenance.get("pretrained_on", [])
     table = ["| corpus | used in | license | source |", "|---|---|---|---|"]
     for key, corpus in sorted(corpora.items()):

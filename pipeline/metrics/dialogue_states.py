@@ -71,7 +71,7 @@ def counts(
 
 
 def _right_turns(gold: Dialogue, predicted: Dialogue) -> Iterator[dict[str, bool]]:
-    """What is right in each turn."""
+    """Whether the state, the goals and the requests of each turn are right."""
     for reference, guess, state, guessed_state in zip(
         gold, predicted, states(gold), states(predicted), strict=True
     ):

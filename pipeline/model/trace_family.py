@@ -1,7 +1,7 @@
 """Find the layers and positions of a model whose family has no reference test.
 
-The facts come from forward passes of the model, not from its type. What is found here only says how
-to attach a prompt; `pipeline.model.attach_checks` proves that the prompt then works.
+The facts come from forward passes of the model, not from its type. They say only how to attach a
+prompt; `pipeline.model.attach_checks` then checks that the prompt works.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,1 +1,1 @@
-"""Code shared by several tasks: tagging, and the validation of texts and words."""
+"""Code that several tasks share: tagging, windows, dialogues, generation, checks of values."""

@@ -350,6 +350,11 @@ def test_threads_share_a_predictor(predictor: Predictor) -> None:
         ({"text": "Ada", "tokens": ["Ada"]}, "rows[1]: has text and tokens, which may differ"),
         ({"text": None}, "rows[1]: 'tokens' missing; rows of task 'ner' need tokens (or text)"),
         ({}, "rows[1]: 'tokens' missing"),
+        (
+            {"txt": "Ada", "note": 1},
+            "rows[1]: 'tokens' missing; rows of task 'ner' need tokens (or text); did you mean "
+            "'text' by 'txt'?",
+        ),
     ],
 )
 def test_bad_text_is_reported_or_skipped(

@@ -7,15 +7,15 @@ import pytest
 from huggingface_hub import ModelCard
 
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
-from pipeline.interop.model_card import Corpus, model_card
+from pipeline.interop.model_card import CorpusCard, model_card
 from pipeline.params import BackboneParams
 from pipeline.tasks import NAMES, task_named
 
 HUB = BackboneParams("hub:some/backbone@" + "a" * 40)
 CORPORA = {
-    "quiz": Corpus("CC BY 4.0", "a | b", "owner/quiz"),
-    "other": Corpus("research only", "here"),
-    "more": Corpus("CC BY 4.0", "there", "owner/quiz"),
+    "quiz": CorpusCard("CC BY 4.0", "a | b", "owner/quiz"),
+    "other": CorpusCard("research only", "here"),
+    "more": CorpusCard("CC BY 4.0", "there", "owner/quiz"),
 }
 METRICS: dict[str, Any] = {
     "primary": "f1",
