@@ -31,6 +31,7 @@ _TRAINING = (
 )
 _NEW_PROMPT = ("num_virtual_tokens", "init", "prompt_layers", "shift_positions", "scale_shift")
 _DEEP_PROMPT = ("projection_size", "prompt_dropout", "hidden_state_cache_mb")
+LORA_PARAMS = ("lora_rank", "lora_alpha")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Arm:
 
     `parts` are the trained parts of the model. Each has the learning rate PART_lr, and the first
     part characterizes the arm. An arm without parts trains nothing: the backbone's LM head predicts
-    by itself, so the arm is only for tasks without a head of their own (`LM_HEADS`). `prompt` is
+    by itself, so the arm is only for tasks without a head of their own (`LM_HEADS`). The parts in
+    `optional_parts` are trained too if their learning rate is set. `prompt` is
     the kind of prompt in the model (None: no prompt). With `from_artifact`, the prompt is
     initialized from the artifact in the task's `init_from`, otherwise from training text. With
     `random_backbone`, the backbone has random weights in place of its pretrained ones. `own_params`
@@ -68,6 +70,7 @@ class Arm:
     baseline: bool = True
     reference: int = 0
     served_alone: str = ""
+    optional_parts: tuple[Part, ...] = ()
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -85,14 +88,16 @@ MULTITASK = Arm(
     ("prompt", "head"),
     title="initialized from the shared prompt",
     glossary="One deep prompt is trained on all corpora of a mixture, then a copy of it is tuned "
-    "for this task (MPT-2). The backbone stays frozen. The steps and tokens of this arm do not "
-    "include the training of the shared prompt.",
+    "for this task (MPT-2), with low-rank factors (LoRA) beside it if lora_lr is set. The backbone "
+    "stays frozen. The steps and tokens of this arm do not include the training of the shared "
+    "prompt.",
     color="#0072B2",
     model_card="a deep prompt",
     prompt="deep",
     from_artifact=True,
-    own_params=_DEEP_PROMPT,
+    own_params=(*_DEEP_PROMPT, *LORA_PARAMS),
     baseline=False,
+    optional_parts=("lora",),
 )
 DEEP_PROMPT = Arm(
     "deep_prompt",
@@ -145,7 +150,7 @@ LORA = Arm(
     "backbone's attention, and trained (LoRA, Hu et al. 2022).",
     color="#56B4E9",
     model_card="low-rank factors (LoRA)",
-    own_params=("lora_rank", "lora_alpha"),
+    own_params=LORA_PARAMS,
     served_alone="its factors change the backbone's layers, so others cannot share a forward pass",
 )
 RANDOM_BACKBONE = Arm(

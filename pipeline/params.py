@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName, Part
+from pipeline.arms import ARMS, LORA_PARAMS, MULTITASK, PRETRAIN_PARAMS, ArmName, Part
 from pipeline.config import parse
 from pipeline.errors import UserError, did_you_mean
 
@@ -45,7 +45,8 @@ class TrainParams:
     it natively (CPUs with AVX-512 BF16 or AMX, GPUs of compute capability 8.0 or higher), and
     float32 otherwise; the artifact records which. Trained values are always float32: a trained
     backbone computes with rounded copies of its weights (autocast). LoRA: `lora_rank` is the rank
-    of the factors; `lora_alpha` / `lora_rank` scales their product.
+    of the factors; `lora_alpha` / `lora_rank` scales their product. Beside a prompt from an
+    artifact, the factors are trained if `lora_lr` is set.
 
     `hidden_state_cache_mb`: cache the output of the frozen layers below the prompt, once per
     training row, if all rows fit into this many megabytes (0: never). Each rank has its copy in
@@ -133,6 +134,11 @@ class TrainParams:
                 "precision is int8, but only frozen weights can be int8, without LoRA factors on "
                 "them; use float32 or bfloat16"
             )
+        if self.hidden_state_cache_mb and self.lora_lr is not None:
+            problems.append(
+                "hidden_state_cache_mb is set, but LoRA factors change the layers below the "
+                "prompt; remove one of them"
+            )
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -161,7 +167,7 @@ class TrainParams:
         Raises ValueError if a value is missing, or if a learning rate is set for a part that the
         arm does not train.
         """
-        trained = ARMS[arm].parts
+        trained, optional = ARMS[arm].parts, ARMS[arm].optional_parts
         problems = []
         if trained and not self.epochs:
             problems.append("epochs is missing or 0; give a number above 0")
@@ -169,21 +175,25 @@ class TrainParams:
             has_rate = getattr(self, f"{part}_lr") is not None
             if part in trained and not has_rate:
                 problems.append(f"{part}_lr is missing; {arm} trains the {part}")
-            if part not in trained and has_rate:
+            if part not in (*trained, *optional) and has_rate:
                 problems.append(f"{part}_lr is set, but {arm} trains no {part}; remove it")
         if problems:
             raise ValueError("; ".join(problems))
 
     def learning_rates(self, arm: ArmName) -> dict[str, float]:
         """The peak learning rate of each part that the arm trains (see `check`)."""
+        record = ARMS[arm]
+        rates = {part: getattr(self, f"{part}_lr") for part in get_args(Part)}
         return {
-            part: getattr(self, f"{part}_lr") for part in get_args(Part) if part in ARMS[arm].parts
+            part: rate
+            for part, rate in rates.items()
+            if part in record.parts or (part in record.optional_parts and rate is not None)
         }
 
     def used(self, arm_params: Collection[str]) -> dict[str, Any]:
         """The params that have an effect. `arm_params` is `Arm.params`, or PRETRAIN_PARAMS."""
         values = dataclasses.asdict(self)
-        unused = unused_keys(arm_params, values)
+        unused = {*unused_keys(arm_params, values), *([] if self.lora_lr else LORA_PARAMS)}
         return {
             key: value for key, value in values.items() if key not in unused and value is not None
         }
@@ -506,6 +516,13 @@ def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParam
         f"{where}: {key} is set, but {arm} does not use it; remove it"
         for key in unused_keys(ARMS[arm].params, values)
     ]
+    if ARMS[arm].optional_parts and params.lora_lr is None:
+        problems += [
+            f"{where}: {key} is set, but there are no LoRA factors without lora_lr; set it, or "
+            f"remove {key}"
+            for key in LORA_PARAMS
+            if key in values
+        ]
     try:
         params.check(arm)
     except ValueError as error:

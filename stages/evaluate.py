@@ -103,7 +103,7 @@ def _count_parameters(model: PromptedModel, arm: ArmName) -> dict[str, int]:
     trained = sum(
         parameter.numel()
         for name, parameter in model.trainable_state().items()
-        if part_of(name) in ARMS[arm].parts
+        if part_of(name) in (*ARMS[arm].parts, *ARMS[arm].optional_parts)
     )
     return {"trained": trained, "backbone": model.backbone.num_parameters}
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.arms import ARMS, ArmName
-from pipeline.artifacts.artifact import init_head, load_heads, load_prompt, save_artifact
+from pipeline.artifacts.artifact import (
+    check_prompt_alone,
+    init_head,
+    load_heads,
+    load_prompt,
+    save_artifact,
+)
 from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_config, missing_hashes
 from pipeline.artifacts.scores import load_scores
 from pipeline.distributed.cluster import Ranks
@@ -79,13 +85,14 @@ def set_up(arm: ArmName, name: str, training: TrainParams, params: Params) -> Tr
         params.seed if ARMS[arm].random_backbone else None,
     )
     heads = heads_for([data], backbone.hidden_size, params.seed)
-    if "lora" in ARMS[arm].parts:
-        add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
     where = f"arms.{arm}"
     if ARMS[arm].from_artifact:
         start = _start_from_artifact(data, backbone, heads, training, params)
     else:
         start = _Start(new_prompt(arm, where, backbone, [data], training, params.seed))
+    if "lora" in training.learning_rates(arm):
+        # After the prompt, whose scales and shifts belong to the frozen projections.
+        add_lora(backbone, training.lora_rank, training.lora_alpha, params.seed)
     check_positions(start.prompt, backbone, params, [name])
     check_hidden_state_cache(where, start.prompt, backbone, training)
     inputs = {"code": code_of_stage("finetune", [data.task]), **start.hashes}
@@ -127,6 +134,7 @@ def _start_from_artifact(
     config = load_config(source)
     for warning in missing_hashes(source, config):
         log(f"warning: {warning}")
+    check_prompt_alone(source, config)
     prompt = load_prompt(
         source,
         config,

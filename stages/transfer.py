@@ -4,7 +4,7 @@ import pandas as pd
 
 from pipeline.analysis.probing import cosines, tuning_change
 from pipeline.arms import MULTITASK
-from pipeline.artifacts.artifact import load_prompt
+from pipeline.artifacts.artifact import check_prompt_alone, load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
@@ -68,6 +68,7 @@ def _load_deep_prompt(
 ) -> DeepPrompt:
     folder = ARTIFACTS / source
     config = load_config(folder)
+    check_prompt_alone(folder, config)
     known = task if task in config.heads else None  # a mixture may not contain the task
     prompt = load_prompt(folder, config, params.backbone, backbone, known)
     assert isinstance(prompt, DeepPrompt)

@@ -52,7 +52,11 @@ def export(arguments: Namespace) -> None:
 
     Heads are not exported, because peft has no such heads.
     """
-    from pipeline.artifacts.artifact import load_into_backbone, load_prompt
+    from pipeline.artifacts.artifact import (
+        check_prompt_alone,
+        load_into_backbone,
+        load_prompt,
+    )
     from pipeline.artifacts.config import load_config
     from pipeline.interop.peft import lora_to_peft, to_peft, verify
     from pipeline.model.backbone import Backbone
@@ -65,6 +69,7 @@ def export(arguments: Namespace) -> None:
             f"--task: {arguments.artifact} has one prompt for all its tasks, without factors per "
             "task; leave out --task"
         )
+    check_prompt_alone(arguments.artifact, config)
     folder = locate(config.backbone)
     backbone = Backbone.load(folder, decoder=config.backbone.decoder)
     prompt = load_prompt(arguments.artifact, config, config.backbone, backbone, arguments.task)

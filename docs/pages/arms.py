@@ -11,11 +11,13 @@ def page() -> str:
     ]
     for arm in ARMS.values():
         rates = [f"`{part}_lr`" for part in arm.parts]
+        optional = "".join(f" With `{part}_lr`, also {part}." for part in arm.optional_parts)
         own = [f"`{key}`" for key in arm.own_params]
         parts += [
             f"## `{arm.name}`: {arm.title}",
             arm.glossary,
-            f"- Trained parts: {', '.join(arm.parts)}. Learning rates: {', '.join(rates)}."
+            f"- Trained parts: {', '.join(arm.parts)}. "
+            f"Learning rates: {', '.join(rates)}.{optional}"
             if arm.parts
             else "- Trained parts: none. It is only for tasks that the language modeling head of "
             "the backbone predicts: generated text and verbalizers.",

@@ -127,7 +127,11 @@ def _users(section: str, key: str) -> str:
     arms = [
         arm.name
         for arm in ARMS.values()
-        if (part in arm.parts if part != key else key not in special or key in arm.params)
+        if (
+            part in (*arm.parts, *arm.optional_parts)
+            if part != key
+            else key not in special or key in arm.params
+        )
     ]
     if len(arms) == len(ARMS):
         return "all arms"

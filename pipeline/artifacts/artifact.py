@@ -148,6 +148,18 @@ def load_prompt(
     )
 
 
+def check_prompt_alone(folder: Path, config: ArtifactConfig) -> None:
+    """Raise UserError if the prompt of an artifact was trained with LoRA factors beside it.
+
+    Without them, it is another model.
+    """
+    if config.prompt_shape is not None and config.lora_rank:
+        raise UserError(
+            f"{folder}: its prompt was trained with LoRA factors (lora_lr), and means nothing "
+            "without them; use an artifact without LoRA factors"
+        )
+
+
 def _load_scale_shift(folder: Path, config: ArtifactConfig, backbone: Backbone) -> Tensor:
     """The scales and shifts [L', 2, W] of an artifact."""
     assert config.prompt_shape is not None

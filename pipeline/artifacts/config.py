@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.arms import ARMS, ArmName
+from pipeline.arms import ARMS, LORA, ArmName
 from pipeline.artifacts.zoo import ZOO, zoo_names
 from pipeline.config import load_json, parse
 from pipeline.errors import UserError
@@ -80,8 +80,9 @@ class ArtifactConfig:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        has_lora = "lora" in ARMS[self.arm].parts
-        if (self.lora_rank > 0, self.lora_alpha > 0) != (has_lora, has_lora):
+        arm, has_lora = ARMS[self.arm], self.lora_rank > 0
+        fits = "lora" in (*arm.parts, *arm.optional_parts) if has_lora else "lora" not in arm.parts
+        if not fits or has_lora != (self.lora_alpha > 0):
             raise ValueError(
                 f"arm is {self.arm}, but lora_rank is {self.lora_rank} and lora_alpha "
                 f"{self.lora_alpha}; make the artifact again"
@@ -91,6 +92,11 @@ class ArtifactConfig:
             raise ValueError(
                 f"arm is {self.arm}, but random_weights has {has}; make the artifact again"
             )
+
+    @property
+    def served_alone(self) -> str:
+        """The reason why it cannot share a predictor with other artifacts (empty: it can)."""
+        return ARMS[self.arm].served_alone or (LORA.served_alone if self.lora_rank else "")
 
     @property
     def random_seed(self) -> int | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline.arms import ARMS
 from pipeline.artifacts.artifact import empty_heads, load_heads, load_prompt
 from pipeline.artifacts.config import ArtifactConfig, TaskHead, load_config, missing_hashes
 from pipeline.artifacts.location import locate_artifact
@@ -121,7 +120,7 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
                 f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; "
                 "fine-tune it on a task first"
             )
-        if len(artifacts) > 1 and (reason := ARMS[config.arm].served_alone):
+        if len(artifacts) > 1 and (reason := config.served_alone):
             problems.append(f"{folder}: arm is {config.arm!r}: {reason}; load it alone")
         if params is not None and not config.backbone.has_weights_of(params):
             problems.append(

@@ -58,7 +58,7 @@ def load(
         head.kind in LM_HEADS for artifact in served for head in artifact.heads_by_name.values()
     )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    # An artifact with other weights of the backbone is the only one (see `Arm.served_alone`).
+    # An artifact with other weights of the backbone is the only one (see `served_alone`).
     config = served[0].config
     recorded = common_precision(served) if dtype is None else "float32"
     loaded = Backbone.load(
@@ -99,7 +99,7 @@ def shares_backbone(config: ArtifactConfig) -> bool:
 
     The artifact must leave the backbone as it is, and need no LM head.
     """
-    return not ARMS[config.arm].served_alone and not any(
+    return not config.served_alone and not any(
         head.kind in LM_HEADS for head in config.heads.values()
     )
 
@@ -119,7 +119,7 @@ def _assemble(
     """
     heads = {name: head for artifact in served for name, head in artifact.heads_by_name.items()}
     prompts = [prompt for artifact in served for prompt in artifact.prompts(params, backbone)]
-    # An artifact that changes the backbone is the only artifact (see `Arm.served_alone`).
+    # An artifact that changes the backbone is the only artifact (see `served_alone`).
     load_into_backbone(served[0].folder, served[0].config, backbone)
     if dtype is not None:
         backbone.convert(dtype)

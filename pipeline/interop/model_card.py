@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from pipeline.arms import ARMS, ArmName
+from pipeline.arms import ARMS, LORA
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
 from pipeline.tasks import task_named
 
@@ -38,9 +38,9 @@ def model_card(
     (head,) = config.heads.values()
     parts = [
         f"---\n{_metadata(name, config, metrics, corpora).to_yaml()}\n---",
-        f"# {name}: {ARMS[config.arm].model_card} for {head.type}",
+        f"# {name}: {_trained(config)} for {head.type}",
         _backbone(config, metrics),
-        _use(name, config.arm, head),
+        _use(name, config, head),
         _training(name, config, corpora),
         _scores(metrics),
         _provenance(config),
@@ -106,7 +106,7 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
     return text
 
 
-def _use(name: str, arm: ArmName, head: TaskHead) -> str:
+def _use(name: str, config: ArtifactConfig, head: TaskHead) -> str:
     kind = task_named(head.type)
     row: dict[str, Any] = {"task": name}
     for key in kind.query_keys:
@@ -124,7 +124,7 @@ With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder a
     for prediction in model.predict([{json.dumps(row)}]):
         print(prediction.result)
 
-or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_words(head)}{_sharing(arm)}"""
+or `deep-prompt predict --artifact {name} --input rows.jsonl`. {_words(head)}{_sharing(config)}"""
 
 
 def _words(head: TaskHead) -> str:
@@ -136,8 +136,14 @@ def _words(head: TaskHead) -> str:
     )
 
 
-def _sharing(arm: ArmName) -> str:
-    if reason := ARMS[arm].served_alone:
+def _trained(config: ArtifactConfig) -> str:
+    arm = ARMS[config.arm]
+    has_more = config.lora_rank and "lora" not in arm.parts
+    return f"{arm.model_card} and {LORA.model_card}" if has_more else arm.model_card
+
+
+def _sharing(config: ArtifactConfig) -> str:
+    if reason := config.served_alone:
         return f"Load it alone: {reason}."
     return (
         "It can be loaded together with artifacts of other tasks on the same backbone; their rows "

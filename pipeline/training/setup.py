@@ -312,7 +312,7 @@ def artifact_config(
             "factor_rank": training.factor_rank if prompt.factors is not None else 0,
             "scale_shift": prompt.scale_shift_units is not None,
         }
-    if "lora" in ARMS[arm].parts:
+    if "lora" in training.learning_rates(arm):
         details |= {"lora_rank": training.lora_rank, "lora_alpha": training.lora_alpha}
     kinds, label_token_ids = model.heads.kinds, model.heads.label_token_ids
     heads = {

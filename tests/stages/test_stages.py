@@ -1694,6 +1694,57 @@ def test_lora_runs_through_all_stages(copied: Path) -> None:
     assert predictor.tasks["world_ner"].word_rule == corpus["word_rule"] == "treebank"
 
 
+def test_low_rank_factors_beside_a_shared_prompt(copied: Path) -> None:
+    """A second training gives equal bytes; the artifact is loaded alone, and not exported."""
+    from deep_prompt.cli.export_import import export
+    from pipeline.inference.loading import load
+    from stages.evaluate import evaluate
+    from stages.finetune import finetune
+    from stages.pretrain import pretrain
+
+    def with_lora(values: Values) -> None:
+        values["pretrain"]["ner_only"]["scale_shift"] = True
+        own = {"lora_lr": 0.01, "lora_rank": 2, "lora_alpha": 4.0, "epochs": 2}
+        values["tasks"]["world_ner"]["multitask"] = own
+
+    edit(copied, with_lora)
+    pretrain("ner_only")
+    finetune("multitask", "world_ner")
+    artifact = copied / "artifacts/multitask/world_ner"
+    names = {"config.json", "heads", "lora", "prompt", "scale_shift"}
+    assert {path.name.removesuffix(".safetensors") for path in artifact.iterdir()} == names
+    factors = load_file(artifact / "lora.safetensors")
+    assert all(factor.any() for factor in factors.values()), "all are trained"
+    before = contents(artifact)
+    shutil.rmtree(artifact)
+    finetune("multitask", "world_ner")
+    assert contents(artifact) == before
+    evaluate("multitask", "world_ner")
+    metrics = load_json(copied / "results/multitask/world_ner/metrics.json")
+    values = [array.size for path in artifact.glob("*.s*") for array in load_file(path).values()]
+    assert metrics["parameters"]["trained"] == sum(values)
+    assert load([artifact])([{"text": "Ada left."}])[0].task == "world_ner"
+    with pytest.raises(UserError, match="its prompt was trained with LoRA factors"):
+        export(Namespace(artifact=artifact, output=copied / "out", task=None, base_model="x"))
+    with pytest.raises(UserError, match="its factors change the backbone's layers"):
+        load([artifact, copied / "artifacts/pretrain/ner_only"])
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"lora_rank": 4}, "lora_rank is set, but there are no LoRA factors without lora_lr"),
+        ({"lora_lr": 0.1, "hidden_state_cache_mb": 9}, "LoRA factors change the layers below the"),
+    ],
+)
+def test_params_of_factors_beside_a_prompt_that_have_no_effect_are_refused(
+    own: Values, message: str, place: Path
+) -> None:
+    edit(place, lambda values: values["tasks"]["world_ner"].update(multitask=own))
+    with pytest.raises(UserError, match=message):
+        load_params()
+
+
 def test_a_control_on_random_weights_runs_through_all_stages(copied: Path) -> None:
     """Its params are those of a deep prompt, and each seed has other random weights."""
     from deep_prompt.cli.export_import import export

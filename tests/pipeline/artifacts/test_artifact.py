@@ -11,6 +11,7 @@ import torch
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import (
+    check_prompt_alone,
     init_head,
     load_heads,
     load_into_backbone,
@@ -21,8 +22,10 @@ from pipeline.artifacts.config import ArtifactConfig, TaskHead, artifact_hashes,
 from pipeline.errors import UserError
 from pipeline.model.backbone import Backbone
 from pipeline.model.heads import Heads
+from pipeline.model.lora import add_lora, lora_factors
 from pipeline.model.prompt import DeepPrompt, Projection, TaskFactors
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, part_of
+from pipeline.model.scale_shift import new_scale_shift
 from pipeline.params import BackboneParams
 from tests.support import tiny
 
@@ -94,6 +97,35 @@ def test_a_saved_artifact_loads_unchanged(arm: ArmName, tmp_path: Path) -> None:
         same = torch.equal(value, other.state_dict()[name])
         stored = arm == "fine_tune" or "lora_" in name
         assert same == (stored or is_random or "position_ids" in name), name
+
+
+def test_a_prompt_with_scales_and_low_rank_factors_computes_the_same_after_loading(
+    tmp_path: Path,
+) -> None:
+    """The scales and shifts belong to the frozen projections, not to their sums with factors."""
+    backbone = tiny.backbone()
+    scale_shift = torch.randn_like(new_scale_shift(backbone.scaled_modules(), range(3)))
+    prompt = DeepPrompt(torch.randn(3, 2, 4, 3, 4), scale_shift=scale_shift)
+    add_lora(backbone, rank=2, alpha=4.0, seed=0)
+    model = PromptedModel(backbone, prompt, tiny.prompted("multitask").heads, False)
+    assert {part_of(name) for name in model.trainable_state()} == {"prompt", "lora", "head"}
+    with torch.no_grad():
+        for factor in lora_factors(backbone).values():
+            factor.normal_()
+    options = {"lora_rank": 2, "lora_alpha": 4.0, "scale_shift": True}
+    shape = tuple(prompt.shape)
+    save_artifact(tmp_path / "a", model, config(model, "multitask", prompt_shape=shape, **options))
+    loaded, other = load_config(tmp_path / "a"), tiny.backbone()
+    other_prompt = load_prompt(tmp_path / "a", loaded, SOURCE, other)
+    load_into_backbone(tmp_path / "a", loaded, other)
+    assert isinstance(other_prompt, DeepPrompt)
+    rows = [[5, 6, 7], [8, 9]]
+    for actual, expected in zip(
+        other.run_rows(rows, other_prompt()), backbone.run_rows(rows, prompt()), strict=True
+    ):
+        assert torch.equal(actual, expected)
+    (problem,) = refuse(lambda: check_prompt_alone(tmp_path / "a", loaded))
+    assert "its prompt was trained with LoRA factors" in problem
 
 
 def test_an_artifact_and_a_backbone_with_other_random_weights_are_refused(tmp_path: Path) -> None:
