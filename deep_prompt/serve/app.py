@@ -117,9 +117,9 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _no_route(request: Request) -> JSONResponse:
-    """The answer to a request for an unknown path, or with a method that its path has not.
+    """The answer to a request for an unknown path, or with a method that its path does not have.
 
-    The mounted page takes these requests, so that it, not Starlette's router, refuses them.
+    Starlette gives these requests to the mounted page, whose answers say less.
     """
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]
     methods = ", ".join(
