@@ -130,8 +130,6 @@ def test_corpus_of_token_classification_is_prepared(ner: Path, tmp_path: Path) -
             "code": code_of("token_classification"),
             "words": {},
             "primary": "f1",
-            "license": "CC0",
-            "source": "made here",
             "labels": ["PER", "LOC"],
             "classes": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
             "rows": {"train": 2, "validation": 1, "test": 1},

@@ -213,7 +213,7 @@ def test_unused_keys_lists_the_params_that_an_arm_ignores() -> None:
         "lora_rank",
     ]
     taken = {name: unused_keys(arm.params, keys) for name, arm in ARMS.items()}
-    assert taken["multitask"] == ["factor_rank", "init", "lora_rank", "num_virtual_tokens"]
+    assert taken["multitask"] == ["factor_rank", "init", "num_virtual_tokens"]
     assert taken["deep_prompt"] == ["factor_rank", "lora_rank"]
     assert taken["soft_prompt"] == sorted({*keys} - {"epochs", "num_virtual_tokens"})
     assert taken["fine_tune"] == taken["head_only"] == sorted(keys[1:])
