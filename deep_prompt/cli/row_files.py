@@ -68,31 +68,20 @@ def parse_rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[R
     rows, .txt has a text per line, and all others are lines of JSON. `default` has values for the
     keys that a row lacks.
     """
-    texts, kind = _decode_lines(lines, name), _kind_of(name)
-    rows: Iterator[Row | UserError]
+    from pipeline.data.readers.base import uncompressed
+
+    kind, texts = uncompressed(Path(name)).suffix.lower(), _decode_lines(lines, name)
     if kind in _DELIMITERS:
         rows = _table_rows(texts, kind)
     else:
-        rows = map(_text_row if kind == ".txt" else _json_row, filter(_has_text, texts))
+        rows = _line_rows(texts, _text_row if kind == ".txt" else _json_row)
     for row in rows:
         yield row if isinstance(row, UserError) else {**default, **row}
-
-
-def _kind_of(name: str) -> str:
-    """The extension of a file, without that of a compression."""
-    from pipeline.data.readers.base import COMPRESSIONS
-
-    path = Path(name)
-    return (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower()
 
 
 class _Line(NamedTuple):
     where: str
     text: str
-
-
-def _has_text(line: _Line | UserError) -> bool:
-    return isinstance(line, UserError) or bool(line.text.strip())
 
 
 def _decode_lines(lines: Iterable[bytes], name: str) -> Iterator[_Line | UserError]:
@@ -111,15 +100,23 @@ def _decode_lines(lines: Iterable[bytes], name: str) -> Iterator[_Line | UserErr
             yield UserError(f"{where}: {not_utf8_message(error)}")
 
 
-def _text_row(line: _Line | UserError) -> "Row | UserError":
-    return line if isinstance(line, UserError) else {"text": line.text.strip(), "where": line.where}
+def _line_rows(
+    lines: Iterable[_Line | UserError], parse: "Callable[[_Line], Row | UserError]"
+) -> "Iterator[Row | UserError]":
+    for line in lines:
+        if isinstance(line, UserError):
+            yield line
+        elif line.text.strip():
+            yield parse(line)
 
 
-def _json_row(line: _Line | UserError) -> "Row | UserError":
+def _text_row(line: _Line) -> "Row":
+    return {"text": line.text.strip(), "where": line.where}
+
+
+def _json_row(line: _Line) -> "Row | UserError":
     from pipeline.data.readers.json_values import decode
 
-    if isinstance(line, UserError):
-        return line
     text = line.text.strip()
     try:
         value = decode(text)
@@ -140,6 +137,8 @@ def _table_rows(texts: Iterable[_Line | UserError], kind: str) -> "Iterator[Row 
 
     Raises UserError with the line of an error after which the next row cannot be found.
     """
+    from pipeline.data.readers.tables import MAX_CELL_CHARACTERS
+
     where = ""
 
     def line_texts() -> Iterator[str]:
@@ -150,6 +149,7 @@ def _table_rows(texts: Iterable[_Line | UserError], kind: str) -> "Iterator[Row 
             where = line.where
             yield line.text
 
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     reader = csv.reader(
         line_texts(),
         delimiter=_DELIMITERS[kind],

@@ -111,6 +111,11 @@ def compression(path: Path) -> str | None:
     return compression_of(head) or COMPRESSIONS.get(path.suffix)
 
 
+def uncompressed(path: Path) -> Path:
+    """The path without the extension of a compression."""
+    return path.with_suffix("") if path.suffix in COMPRESSIONS else path
+
+
 def compression_of(head: bytes) -> str | None:
     """The compression of a file with these first bytes; None if it is not compressed."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

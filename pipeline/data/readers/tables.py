@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data.readers.base import (
-    COMPRESSIONS,
     READ_ERRORS,
     Source,
     compression,
@@ -21,6 +20,7 @@ from pipeline.data.readers.base import (
     foreign_content,
     lines,
     open_file,
+    uncompressed,
 )
 from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
@@ -59,9 +59,7 @@ class Dialect(NamedTuple):
 
 def format_of(source: Source, override: Format | None) -> Format | None:
     """`override`, else the format by the file's extension (without that of a compression)."""
-    path = Path(str(source))
-    uncompressed = path.with_suffix("") if path.suffix in COMPRESSIONS else path
-    return override or _EXTENSIONS.get(uncompressed.suffix.lower())
+    return override or _EXTENSIONS.get(uncompressed(Path(str(source))).suffix.lower())
 
 
 def records(

@@ -1,5 +1,6 @@
 """Files of rows: their formats, and errors of the input and of the output."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ def test_the_extension_selects_the_format() -> None:
         {"text": "Bob too", "where": "rows.txt:3"},
     ]
     assert parsed("stdin", b'{"text": "Ada"}\n') == [{"text": "Ada", "where": "stdin:1"}]
+
+
+def test_a_long_context_is_a_cell() -> None:
+    """The csv module limits a cell to 131,072 characters by default."""
+    limit = csv.field_size_limit(131_072)
+    try:
+        (row,) = parsed("rows.csv", b"context\n" + b"a" * 200_000 + b"\n")
+    finally:
+        csv.field_size_limit(limit)
+    assert len(row["context"]) == 200_000
 
 
 @pytest.mark.parametrize(
