@@ -193,7 +193,9 @@ def _describe_splits(splits: Any) -> str:
 def _without_hashes(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
-    return {key: value for key, value in values.items() if value and not key.endswith("sha256")}
+    return {
+        key: value for key, value in values.items() if value != {} and not key.endswith("sha256")
+    }
 
 
 def _describe_value(value: object) -> str:
