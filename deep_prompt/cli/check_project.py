@@ -12,6 +12,7 @@ recipes first. It also repairs states from which DVC does not recover:
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
@@ -22,12 +23,19 @@ from typing import TYPE_CHECKING
 from deep_prompt.cli.yaml_edit import lines_of_anchors
 from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import NAME, load_yaml
+from pipeline.distributed.cluster import (
+    gpu_variables,
+    load_cluster,
+    rank_environment,
+    read_hostfile,
+)
 from pipeline.errors import UserError, did_you_mean, first_line
 from pipeline.params import Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_params
 from stages.runtime.paths import (
     ARTIFACTS,
+    CLUSTER,
     DVC_LOCK,
     DVC_RWLOCK,
     FEATURES,
@@ -45,15 +53,17 @@ if TYPE_CHECKING:
 def check_project() -> None:
     """Check and repair the project.
 
-    Raises UserError with all problems of params.yaml and of the recipes of its tasks.
+    Raises UserError with all problems of params.yaml, of the recipes of its tasks, and of
+    cluster.yaml.
     """
+    cluster_problems = _cluster_problems()
     try:
         params = load_params()
     except UserError as error:
         _, problems = _load_recipes(_task_names(PARAMS))
-        raise UserError(*error.problems, *problems) from None
+        raise UserError(*error.problems, *problems, *cluster_problems) from None
     recipes, problems = _load_recipes(params.tasks)
-    problems += _task_problems(params, recipes)
+    problems += _task_problems(params, recipes) + cluster_problems
     if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)
@@ -70,7 +80,8 @@ def check_project() -> None:
         if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
             shutil.rmtree(folder)
             log(f"deleted {folder}: params.yaml has no such task")
-    log(f"{PARAMS}, {len(recipes)} recipes: no problems")
+    checked = [str(PARAMS), *([str(CLUSTER)] if CLUSTER.exists() else [])]
+    log(f"{', '.join(checked)}, {len(recipes)} recipes: no problems")
 
 
 def _task_names(path: Path) -> list[str]:
@@ -135,6 +146,22 @@ def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]
                 f"{source!r}{did_you_mean(source, zoo_names())}"
             )
     return problems
+
+
+def _cluster_problems() -> list[str]:
+    """The problems of cluster.yaml, of its hostfile, and of the variables that its ranks need."""
+    try:
+        cluster = load_cluster(CLUSTER)
+        if cluster.is_single_process:
+            return []
+        if cluster.hostfile is not None:
+            read_hostfile(Path(cluster.hostfile))
+        rank_environment(cluster, os.environ)
+        if cluster.is_one_machine:
+            gpu_variables(cluster.ranks, os.environ)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _warn_about_anchors(path: Path) -> None:

@@ -55,8 +55,8 @@ Processes = list["subprocess.Popen[bytes]"]
 def launch(stage: Callable[..., None], micro_batches: Callable[..., int] | None = None) -> None:
     """Call a stage with the command-line arguments, in the ranks that cluster.yaml sets.
 
-    `micro_batches` gets the same arguments, and returns the number of micro-batches of a step: on
-    one machine, a training stage has at most so many ranks that they share them evenly. In a
+    `micro_batches` gets the same arguments, and returns the number of micro-batches of a step: if
+    the ranks cannot share them evenly, a training stage has fewer ranks, all on this machine. In a
     process that a launcher has started, call the stage as one rank.
     """
     with report_errors():
@@ -71,7 +71,7 @@ def launch(stage: Callable[..., None], micro_batches: Callable[..., int] | None 
         _run_as_rank(stage, ranks)
         return
     with report_errors():
-        if micro_batches is not None and cluster.is_one_machine and cluster.ranks > 1:
+        if micro_batches is not None and not cluster.is_single_process:
             check_arguments(stage)
             cluster = _share_evenly(cluster, micro_batches(*sys.argv[1:]))
     if cluster.is_single_process:
@@ -84,15 +84,29 @@ def launch(stage: Callable[..., None], micro_batches: Callable[..., int] | None 
 
 
 def _share_evenly(cluster: Cluster, micro_batches: int) -> Cluster:
-    """The cluster with the most ranks that can share the micro-batches of a step evenly."""
-    ranks = max(n for n in range(1, cluster.ranks + 1) if micro_batches % n == 0)
-    if ranks < cluster.ranks:
-        log(
-            f"warning: starting {ranks} of the {cluster.ranks} ranks of {CLUSTER}, because a step "
-            f"has micro_batches_per_step: {micro_batches} in {PARAMS}, and more ranks cannot share "
-            "them evenly"
-        )
-    return replace(cluster, ranks=ranks)
+    """The cluster, if its ranks can share the micro-batches of a step evenly.
+
+    Otherwise, only this machine, with the most ranks that can.
+    """
+    ranks_of_hosts = _ranks_of_hosts(cluster)
+    if micro_batches % sum(ranks_of_hosts) == 0:
+        return cluster
+    ranks = max(n for n in range(1, ranks_of_hosts[0] + 1) if micro_batches % n == 0)
+    log(
+        f"warning: starting {ranks} of the {sum(ranks_of_hosts)} ranks of {CLUSTER}"
+        f"{'' if cluster.is_one_machine else ', all on this machine'}, because a step "
+        f"has micro_batches_per_step: {micro_batches} in {PARAMS}, and more ranks cannot share "
+        "them evenly"
+    )
+    return replace(cluster, ranks=ranks, hostfile=None, slurm=False, interface=None)
+
+
+def _ranks_of_hosts(cluster: Cluster) -> list[int]:
+    """The number of ranks of each host, this machine first."""
+    if cluster.hostfile is not None:
+        return list(read_hostfile(Path(cluster.hostfile)).values())
+    hosts = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) if cluster.slurm else 1
+    return [cluster.ranks] * hosts
 
 
 def _run_as_rank(stage: Callable[..., None], ranks: Ranks) -> None:

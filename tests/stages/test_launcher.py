@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from pipeline.artifacts.config import load_config
 from pipeline.config import load_json, load_yaml
-from pipeline.distributed.cluster import Ranks
+from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.errors import UserError
 from pipeline.model.precision import multiplies_bfloat16
 from stages.runtime import launcher
@@ -179,6 +179,30 @@ def test_a_machine_starts_the_ranks_that_can_share_the_micro_batches(
     assert [line.split(",")[0].strip() for line in lines if "warning" in line] == [
         f"warning: starting {ranks} of the 8 ranks of cluster.yaml" for ranks in (6, 3, 1)
     ]
+
+
+@pytest.mark.parametrize(
+    "settings", ["hostfile: hosts\ninterface: eth0\n", "slurm: true\nranks: 4\ninterface: eth0\n"]
+)
+def test_one_of_several_hosts_trains_if_all_cannot_share_the_micro_batches(
+    settings: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.yaml").write_text(settings, encoding="utf-8")
+    (tmp_path / "hosts").write_text("this slots=4\nother slots=4\n", encoding="utf-8")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setattr(launcher, "end_with_dvc", lambda: None)
+    started: list[Cluster] = []
+    monkeypatch.setattr(launcher, "_supervise", lambda cluster, *_: started.append(cluster))
+    for micro_batches in (16, 6):
+        launched(lambda: None, monkeypatch, lambda count=micro_batches: count)
+    assert started == [load_cluster(Path("cluster.yaml")), Cluster(ranks=3)]
+    assert "warning: starting 3 of the 8 ranks of cluster.yaml, all on this machine, because" in (
+        capsys.readouterr().out
+    )
 
 
 def test_ranks_of_srun_without_an_address_are_a_user_error(

@@ -1447,6 +1447,34 @@ def test_check_deletes_a_truncated_lock_of_dvc_processes(
     assert path.exists() == stays
 
 
+def test_check_reports_the_problems_of_a_cluster(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings, its hosts, and the variables that its ranks need."""
+    cluster, hosts = place / "cluster.yaml", place / "hosts"
+    check_project()
+    assert "params.yaml, 3 recipes: no problems" in capsys.readouterr().out
+    for settings, message in (
+        ("ranks: 0\nzero: 4\n", "cluster.yaml: "),
+        ("hostfile: hosts\nforward: [NO_SUCH_VARIABLE]\n", "hosts: no such file"),
+        ("slurm: true\nforward: [NO_SUCH_VARIABLE]\n", "forward: NO_SUCH_VARIABLE is not set"),
+    ):
+        cluster.write_text(settings)
+        with pytest.raises(UserError, match=message):
+            check_project()
+    cluster.write_text("hostfile: hosts\n")
+    hosts.write_text("a slots=2\na slots=1\n")
+    with pytest.raises(UserError, match="hosts:2: found 'a slots=1', but an earlier line"):
+        check_project()
+    hosts.write_text("a slots=2\nb slots=1\n")
+    check_project()
+    assert "params.yaml, cluster.yaml, 3 recipes: no problems" in capsys.readouterr().out
+    cluster.write_text("ranks: 2\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match="but 2 GPUs are needed"):
+        check_project()
+
+
 def test_check_warns_about_anchors_and_aliases(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
