@@ -13,10 +13,9 @@ from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import (
-    check_prompt_alone,
     init_head,
+    load_deep_prompt,
     load_heads,
-    load_prompt,
     save_artifact,
 )
 from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_config, missing_hashes
@@ -134,8 +133,7 @@ def _start_from_artifact(
     config = load_config(source)
     for warning in missing_hashes(source, config):
         log(f"warning: {warning}")
-    check_prompt_alone(source, config)
-    prompt = load_prompt(
+    prompt = load_deep_prompt(
         source,
         config,
         params.backbone,

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.evaluation.evaluate import EvalSet, eval_mode
+from pipeline.evaluation.evaluate import EvalSet
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate, sorted_rows
 from pipeline.model.attention import PromptAttention
 from pipeline.model.attention_mass import AttentionMass
 from pipeline.model.prompt import DeepPrompt, LayerPrompts
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, eval_mode
 from pipeline.pretrained.tokenizer import Tokenizer
 
 

@@ -129,13 +129,13 @@ def load_prompt(
         return SoftPrompt(tensors[name])
     values = tensors[name]
     if config.factor_rank and task is not None:
-        values = _with_factors(folder, config, values, task)
         if projection:
             raise UserError(
                 f"{folder}: its prompt has factors for {task}, and the MLP of projection_size "
                 f"{projection} computes only the shared prompt; remove projection_size or "
                 "factor_rank"
             )
+        values = _with_factors(folder, config, values, task)
     mlp = _load_projection(folder, config, projection) if projection else None
     return DeepPrompt(
         values,
@@ -148,11 +148,32 @@ def load_prompt(
     )
 
 
-def check_prompt_alone(folder: Path, config: ArtifactConfig) -> None:
-    """Raise UserError if the prompt of an artifact was trained with LoRA factors beside it.
+def load_deep_prompt(
+    folder: Path,
+    config: ArtifactConfig,
+    params: BackboneParams,
+    backbone: Backbone,
+    task: str | None = None,
+    projection: int = 0,
+    dropout: float = 0.0,
+) -> DeepPrompt:
+    """The deep prompt of an artifact, to use it without the rest of the artifact.
 
-    Without them, it is another model.
+    See `load_prompt`. Raises UserError also if the artifact has no deep prompt, or if it was
+    trained with LoRA factors: without them, it is another model.
     """
+    if ARMS[config.arm].prompt != "deep" or config.prompt_shape is None:
+        raise UserError(
+            f"{folder}: arm is {config.arm!r}, without a deep prompt; use an artifact that has one"
+        )
+    check_prompt_alone(folder, config)
+    prompt = load_prompt(folder, config, params, backbone, task, projection, dropout)
+    assert isinstance(prompt, DeepPrompt)
+    return prompt
+
+
+def check_prompt_alone(folder: Path, config: ArtifactConfig) -> None:
+    """Raise UserError if the prompt of an artifact was trained with LoRA factors beside it."""
     if config.prompt_shape is not None and config.lora_rank:
         raise UserError(
             f"{folder}: its prompt was trained with LoRA factors (lora_lr), and means nothing "

@@ -1,6 +1,5 @@
 """Evaluation of a model on a split: logits, decoded predictions and score."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
-from pipeline.evaluation.generation import generated_texts, source_tokens
+from pipeline.evaluation.generation import generated_texts, sources
 from pipeline.evaluation.ranking import rankings
 from pipeline.features.table import Table, rows_of_examples
 from pipeline.metrics.base import Metrics
 from pipeline.mixing.batches import collate, sorted_rows
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, eval_mode
 from pipeline.seeding import Ints, permute
 from pipeline.tasks.base.capabilities import GeneratesText, RanksCandidates
 from pipeline.tasks.base.features import WindowLogits, generated_window, ranked_window
@@ -103,7 +102,8 @@ def window_logits(
         if isinstance(task, RanksCandidates):
             ask = task.asker(eval_set.classes, model.backbone.tokenizer)
             queries = [  # There is one row per example.
-                ask(next(examples), source_tokens(table, int(row))) for row in rows
+                ask(example, source)
+                for source, example in zip(sources(table, rows), examples, strict=False)
             ]
             for ranking in rankings(model, queries, head, batch_tokens, ranks):
                 yield [ranked_window(ranking)]
@@ -164,17 +164,6 @@ def _logits(
                 partial[span] = logits[: span.stop - span.start]
     total = all_reduce_sum(torch.from_numpy(partial), ranks).numpy()
     return [total[slices[int(row)]] for row in rows]
-
-
-@contextlib.contextmanager
-def eval_mode(model: PromptedModel) -> Iterator[None]:
-    """Context manager: put the model into evaluation mode and restore its mode afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def score(eval_set: EvalSet, decoded: Sequence[Any], thresholds: dict[str, float]) -> Metrics:

@@ -7,8 +7,9 @@ from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.features.table import Table
 from pipeline.mixing.batches import length_batches
 from pipeline.model.generation import generate
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, eval_mode
 from pipeline.seeding import Ints
+from pipeline.tasks.base.features import source_tokens
 
 
 def generated_texts(
@@ -26,28 +27,31 @@ def generated_texts(
     number of forward passes, because ZeRO 3 needs all ranks in each. Each rank gets all texts.
     """
     tokenizer = model.backbone.tokenizer
-    sources = [source_tokens(table, int(row)) for row in rows]
+    row_sources = sources(table, rows)
     # Ids count from 1, so that 0 is the end of a text, and the sum over ranks is the result.
     partial = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64)
-    batches = list(length_batches([*map(len, sources)], batch_tokens, max_new_tokens))
+    batches = list(length_batches([*map(len, row_sources)], batch_tokens, max_new_tokens))
     for first in range(0, len(batches), ranks.world):
         index = first + ranks.rank
         batch = batches[min(index, len(batches) - 1)]
-        texts = generate(
-            model,
-            [sources[i] for i in batch],
-            head,
-            tokenizer.suffix[0],
-            max_new_tokens,
-            synced=ranks.world > 1,
-        )
+        with eval_mode(model):
+            texts = generate(
+                model,
+                [row_sources[i] for i in batch],
+                head,
+                tokenizer.suffix[0],
+                max_new_tokens,
+                synced=ranks.world > 1,
+            )
         for i, ids in zip(batch if index < len(batches) else (), texts, strict=False):
             partial[i, : len(ids)] = torch.tensor(ids, dtype=torch.int64) + 1
     total = all_reduce_sum(partial, ranks)
     return [tokenizer.decode([id - 1 for id in row if id]) for row in total.tolist()]
 
 
-def source_tokens(table: Table, row: int) -> list[int]:
-    """The tokens up to the first position to predict."""
-    ids: list[int] = table.column("input_ids", row).tolist()
-    return ids[: int(table.column("positions", row)[0]) + 1]
+def sources(table: Table, rows: Ints) -> list[list[int]]:
+    """The tokens of each row up to the first position to predict."""
+    return [
+        source_tokens(table.column("input_ids", row), table.column("positions", row))
+        for row in rows.tolist()
+    ]

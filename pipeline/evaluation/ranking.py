@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.distributed.cluster import Ranks
 from pipeline.distributed.collectives import all_reduce_sum
 from pipeline.mixing.batches import length_batches
-from pipeline.model.prompted_model import PromptedModel
+from pipeline.model.prompted_model import PromptedModel, eval_mode
 from pipeline.model.ranking import rank, read_text
 from pipeline.tasks.base.candidates import NUM_BEST, Ranking, RankingQuery
 
@@ -29,13 +29,14 @@ def rankings(
     batches = list(length_batches([*map(len, texts)], batch_tokens))
     partial = torch.zeros(len(queries), 4 + 2 * NUM_BEST, dtype=torch.float64)
     for batch in batches[ranks.rank :: ranks.world]:
-        batch_rankings = rank(
-            model,
-            [queries[number] for number in batch],
-            head,
-            batch_tokens,
-            lambda: _another_pass(True, ranks),
-        )
+        with eval_mode(model):
+            batch_rankings = rank(
+                model,
+                [queries[number] for number in batch],
+                head,
+                batch_tokens,
+                lambda: _another_pass(True, ranks),
+            )
         for number, ranking in zip(batch, batch_rankings, strict=True):
             partial[number] = _row(ranking)
     # The other ranks may need more passes: take part in them with any text.

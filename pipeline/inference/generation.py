@@ -12,7 +12,7 @@ from pipeline.model.generation import Decoding, generate
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.capabilities import GeneratesText
-from pipeline.tasks.base.features import Feature
+from pipeline.tasks.base.features import Feature, source_tokens
 from pipeline.tasks.base.task import Task
 
 _INCOMPLETE = "\ufffd"  # what a tokenizer of bytes writes for a part of a character
@@ -71,7 +71,7 @@ class TextWriter:
     def texts(self, windows: Sequence[tuple[int, Feature]], batch_tokens: int) -> list[str]:
         """The text of each window, a task and a feature."""
         texts = [""] * len(windows)
-        sources = [source_tokens(feature) for _, feature in windows]
+        sources = [source_tokens(window.input_ids, window.positions) for _, window in windows]
         for limit, indices in self._batches(windows, sources, batch_tokens):
             pieces = _Pieces(self._tokenizer, self._on_text) if self._on_text else None
             generated = generate(
@@ -108,11 +108,6 @@ class TextWriter:
             lengths = [len(sources[index]) for index in indices]
             for batch in length_batches(lengths, batch_tokens, limit):
                 yield limit, [indices[number] for number in batch]
-
-
-def source_tokens(feature: Feature) -> list[int]:
-    """The tokens up to the first position to predict."""
-    return list(feature.input_ids[: feature.positions[0] + 1])
 
 
 class _Pieces:

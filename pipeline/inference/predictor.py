@@ -23,7 +23,7 @@ from pipeline.artifacts.config import TaskHead
 from pipeline.errors import Problems, UserError
 from pipeline.features.table import FeatureList
 from pipeline.inference.arguments import check_predict_arguments
-from pipeline.inference.generation import TextWriter, check_decoding, source_tokens
+from pipeline.inference.generation import TextWriter, check_decoding
 from pipeline.inference.inputs import frame_of, frame_rows, rows_of
 from pipeline.inference.prediction import Prediction, Predictions
 from pipeline.inference.queries import PREDICATE_KEY, Query, QueryReader
@@ -39,7 +39,13 @@ from pipeline.tasks import task_named
 from pipeline.tasks.base.candidates import Ranking
 from pipeline.tasks.base.capabilities import MarksPredicate, RanksCandidates, ShowsSpans, TagsWords
 from pipeline.tasks.base.claims import temperature_of
-from pipeline.tasks.base.features import Feature, WindowLogits, generated_window, ranked_window
+from pipeline.tasks.base.features import (
+    Feature,
+    WindowLogits,
+    generated_window,
+    ranked_window,
+    source_tokens,
+)
 from pipeline.tasks.base.marked_text import MarkedText
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import Task
@@ -359,13 +365,10 @@ class Predictor:
             kind, indices = self._kinds[task], [i for i, w in enumerate(windows) if w.task == task]
             assert isinstance(kind, RanksCandidates)
             ask = kind.asker(self._heads[task].classes, self.tokenizer)
-            queries = [
-                ask(
-                    inputs[windows[index].input_index].example,
-                    source_tokens(windows[index].feature),
-                )
-                for index in indices
-            ]
+            queries = []
+            for window in (windows[index] for index in indices):
+                source = source_tokens(window.feature.input_ids, window.feature.positions)
+                queries.append(ask(inputs[window.input_index].example, source))
             lengths = [len(query.context) for query in queries]
             for batch in length_batches(lengths, batch_tokens):
                 rankings = rank(self.model, [queries[i] for i in batch], task, batch_tokens)

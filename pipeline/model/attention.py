@@ -110,7 +110,8 @@ def masked_attention(
     """
     if softcap is None:
         if query.dtype != torch.bfloat16 or query.device.type != "cpu":
-            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+            output, _ = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+            return output, None
         if mask is not None and mask.dtype == torch.bfloat16:
             mask = mask.float()
         query, key, value = query.float(), key.float(), value.float()

@@ -22,7 +22,7 @@ from pipeline.pretrained.families import decoder_start
 
 
 @dataclass
-class _BodyOutput(BaseModelOutputWithPastAndCrossAttentions):
+class _BodyOutput(BaseModelOutputWithPastAndCrossAttentions):  # type: ignore[misc]
     """The output of any body. Language models with mixtures of experts read the router's too."""
 
     router_logits: None = None

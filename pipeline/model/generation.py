@@ -122,7 +122,7 @@ def generate(
     return [_until(row, end_token_id) for row in output[:, skipped:].tolist()]
 
 
-class _Stream(BaseStreamer):
+class _Stream(BaseStreamer):  # type: ignore[misc]
     """Hands the tokens of a text over, without its source and the end token."""
 
     def __init__(self, on_token: Callable[[int], object], end: int) -> None:

@@ -1,5 +1,8 @@
 """Backbone, prompt and heads as one module, for training, evaluation and prediction in all arms."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +107,17 @@ class PromptedModel(nn.Module):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])
+
+
+@contextmanager
+def eval_mode(model: PromptedModel) -> Iterator[None]:
+    """Context manager: put the model into evaluation mode and restore its mode afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _is_partitioned(module: nn.Module | None) -> bool:

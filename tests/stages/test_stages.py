@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
@@ -1722,13 +1723,16 @@ def test_lora_runs_through_all_stages(copied: Path) -> None:
     assert predictor.tasks["world_ner"].word_rule == corpus["word_rule"] == "treebank"
 
 
-def test_low_rank_factors_beside_a_shared_prompt(copied: Path) -> None:
+def test_low_rank_factors_beside_a_shared_prompt(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A second training gives equal bytes; the artifact is loaded alone, and not exported."""
     from deep_prompt.cli.export_import import export
     from pipeline.inference.loading import load
     from stages.evaluate import evaluate
     from stages.finetune import finetune
     from stages.pretrain import pretrain
+    from stages.transfer import _comparable_prompts, transfer
 
     def with_lora(values: Values) -> None:
         values["pretrain"]["ner_only"]["scale_shift"] = True
@@ -1756,6 +1760,36 @@ def test_low_rank_factors_beside_a_shared_prompt(copied: Path) -> None:
         export(Namespace(artifact=artifact, output=copied / "out", task=None, base_model="x"))
     with pytest.raises(UserError, match="its factors change the backbone's layers"):
         load([artifact, copied / "artifacts/pretrain/ner_only"])
+    shared = copied / "artifacts/pretrain/ner_only"
+    for other in ("multitask/world_srl", "pretrain/all"):
+        shutil.rmtree(copied / "artifacts" / other, ignore_errors=True)
+        shutil.copytree(shared, copied / "artifacts" / other)
+    assert _comparable_prompts("multitask/world_srl", load_params()) == [
+        "multitask/world_srl",
+        "pretrain/all",
+        "pretrain/ner_only",
+    ]
+    assert "because of LoRA factors: multitask/world_ner" in capsys.readouterr().out
+    transfer("world_ner")
+    compared = load_json(copied / "results/transfer/world_ner/metrics.json")["scores"]
+    assert list(compared) == ["multitask/world_ner", "none"]
+    frame = pd.read_csv(copied / "results/transfer/world_ner/cosines.tsv", sep="\t")
+    assert frame.empty
+    assert list(frame.columns) == ["prompt", "layer", "cosine", "cosine_added"]
+
+
+def test_a_start_without_a_deep_prompt_is_refused(copied: Path) -> None:
+    from stages.finetune import finetune
+
+    finetune("head_only", "world_ner")
+    shutil.copytree(copied / "artifacts/head_only/world_ner", copied / "artifacts/imported/heads")
+
+    def start(values: Values) -> None:
+        values["tasks"]["world_ner"]["init_from"] = "imported/heads"
+
+    edit(copied, start)
+    with pytest.raises(UserError, match="imported/heads: arm is 'head_only', without a deep prom"):
+        finetune("multitask", "world_ner")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Features and windows: the model's input for an example, and the logits that it returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.seeding import Ints
 from pipeline.tasks.base.candidates import Ranking
 
 
@@ -29,6 +30,11 @@ class Feature(NamedTuple):
     begins: Sequence[int]
     ends: Sequence[int]
     label_count: int
+
+
+def source_tokens(input_ids: Iterable[int], positions: Sequence[int] | Ints) -> list[int]:
+    """The tokens of a window up to the first position to predict."""
+    return list(islice(map(int, input_ids), int(positions[0]) + 1))
 
 
 class WindowLogits(NamedTuple):

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.distributed.cluster import Ranks
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.evaluate import EvalSet, decode, sample_eval_set, score
 from pipeline.features.table import FeatureTable, write_features
 from pipeline.mixing.batches import collate
+from pipeline.model.prompt import DeepPrompt
 from pipeline.tasks import task_named
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.token_classification import Example
-from tests.support import tiny
+from tests.support import one_rank, tiny
 
 
 class Echo:
@@ -122,3 +124,17 @@ def test_score_uses_the_metric_of_the_task(table: FeatureTable) -> None:
     ]
     eval_set = EvalSet(task, task.classes(("LOC",)), examples, table, table.examples)
     assert score(eval_set, [["O", "B-LOC"], ["O", "O"]], {}).overall["recall"] == 50.0
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_predictions_in_training_are_made_without_dropout(text: bool, tmp_path: Path) -> None:
+    """The model stays in training mode."""
+    model = one_rank.model_of("multitask", text)
+    assert isinstance(model.prompt, DeepPrompt)
+    model.prompt.dropout.p = 0.5
+    expected = one_rank.predict_rows(model.eval(), tmp_path, Ranks())
+    model.train()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        assert one_rank.predict_rows(model, tmp_path, Ranks()) == expected
+    assert model.training

@@ -259,6 +259,11 @@ def test_ranks_share_the_queries(
         for example, text in zip((ADA, ITALY, ADA), texts, strict=True)
     ]
     expected = ranking.rankings(model.eval(), queries, 0, 1, Ranks())
+    assert isinstance(model.prompt, DeepPrompt)
+    monkeypatch.setattr(model.prompt.dropout, "p", 0.5)
+    model.train()
+    assert ranking.rankings(model, queries, 0, 1, Ranks()) == expected, "without dropout"
+    assert model.training
     flags: list[list[int]] = [[], []]
     sums: list[torch.Tensor] = []
 
