@@ -17,7 +17,7 @@ from stages.runtime.paths import BACKBONE_FILES, MODELS
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 FILES = ("dvc.yaml", "params.yaml")
-INPUTS = (*FILES, "data_recipes", "pipeline", "stages")
+INPUTS = (*FILES, "data_recipes", "pipeline", "stages", "zoo")
 
 
 def add_arguments(parser: ArgumentParser) -> None:

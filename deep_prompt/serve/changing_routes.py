@@ -56,14 +56,14 @@ async def put_artifact(name: str, request: Request) -> Json:
     body = await read_json(request, state.settings.limits)
     if not isinstance(body, dict) or not isinstance(body.get("folder"), str):
         raise HTTPException(422, 'the body names no folder; send {"folder": "..."}')
-    return {"artifacts": await state.put_artifact(name, body["folder"])}
+    return await state.put_artifact(name, body["folder"])
 
 
 @administering.delete("/v1/artifacts/{name}")
 async def delete_artifact(name: str, request: Request) -> Json:
     """Remove an artifact. Requests in the queue that ask its tasks get an error."""
     state = _authorized(request)
-    return {"artifacts": await state.delete_artifact(name)}
+    return await state.delete_artifact(name)
 
 
 def _authorized(request: Request) -> ServerState:

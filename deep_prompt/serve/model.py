@@ -149,7 +149,8 @@ class ServedModel:
     def load_beside(self, folders: Mapping[str, Path]) -> ServedArtifacts:
         """Load artifacts on the backbone in memory."""
         params = self._backbone or self.served.configs[0].backbone
-        return self._served(folders, load_beside(self.served.predictor, folders, params))
+        beside = load_beside(self.served.predictor, folders, params, self._dtype)
+        return self._served(folders, beside)
 
     def serve(self, artifacts: ServedArtifacts) -> None:
         """Answer with these artifacts from now on."""

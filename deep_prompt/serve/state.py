@@ -62,17 +62,22 @@ class ServerState:
         if self.status == "warming up":
             self.status = "ready"
 
-    async def put_artifact(self, name: str, folder: str) -> list[str]:
-        """Add or replace an artifact. Raises UserError if it cannot be served with the others."""
+    async def put_artifact(self, name: str, folder: str) -> dict[str, list[str]]:
+        """Add or replace an artifact. Returns the names of all artifacts, and the warnings.
+
+        Raises UserError if it cannot be served with the others.
+        """
         if not is_safe_name(name):
             raise UserError(f"name: found {name[:40]!r}; use letters, digits, '_', '-' and '.'")
         path = self._inside(folder)
         async with self._changes:
-            await self._change({**self.model.served.folders, name: path})
-            return sorted(self.model.served.folders)
+            return await self._change({**self.model.served.folders, name: path})
 
-    async def delete_artifact(self, name: str) -> list[str]:
-        """Remove an artifact. Raises UserError if there is none, or no other."""
+    async def delete_artifact(self, name: str) -> dict[str, list[str]]:
+        """Remove an artifact. Returns the names of the others, and the warnings.
+
+        Raises UserError if there is no such artifact, or no other.
+        """
         async with self._changes:
             folders = dict(self.model.served.folders)
             if name not in folders:
@@ -80,8 +85,7 @@ class ServerState:
             del folders[name]
             if not folders:
                 raise UserError(f"{name!r} is the only artifact; add another one before")
-            await self._change(folders)
-            return sorted(folders)
+            return await self._change(folders)
 
     def _inside(self, folder: str) -> Path:
         """The path of a folder in `admin_folder`; links are followed before the check."""
@@ -95,8 +99,8 @@ class ServerState:
             raise UserError(f"folder: {folder[:80]!r} is not inside --admin-folder; move it there")
         return path
 
-    async def _change(self, folders: Mapping[str, Path]) -> None:
-        """Serve other artifacts.
+    async def _change(self, folders: Mapping[str, Path]) -> dict[str, list[str]]:
+        """Serve other artifacts. Returns their names, and the warnings of their predictor.
 
         Artifacts on the backbone in memory load in the model's thread, in milliseconds. Others get
         a backbone of their own, in another thread, while the old artifacts go on answering.
@@ -106,6 +110,8 @@ class ServerState:
         else:
             artifacts = await asyncio.to_thread(self.model.load_alone, folders)
             await self.call(lambda: self._serve(artifacts))
+        served = self.model.served
+        return {"artifacts": sorted(served.folders), "warnings": served.predictor.warnings}
 
     def _serve(self, artifacts: ServedArtifacts) -> None:
         """Serve other artifacts. If an example row of theirs fails, keep the present ones."""

@@ -46,22 +46,25 @@ class Buckets:
         for number, file in enumerate(self._files):
             file.write(records[bucket == number].tobytes())
 
-    def search(self, find: Callable[[Array, Array], RowPairs]) -> RowPairs:
-        """The results of `find` in all buckets.
+    def search(
+        self, find: Callable[[Array, Array], RowPairs], dropped: NDArray[np.bool_]
+    ) -> RowPairs:
+        """The results of `find` in all buckets, without the rows that are `dropped` [rows].
 
         Its arguments are the records of a bucket [n], sorted by key and then row, and the start of
         each group of equal keys [g].
         """
         pairs = [np.empty((0, 2), np.int64)]
-        pairs += [find(*bucket) for bucket in self._sorted() if len(bucket[0])]
+        pairs += [find(*bucket) for bucket in self._sorted(dropped) if len(bucket[0])]
         all_pairs = np.concatenate(pairs)
         return all_pairs[np.argsort(all_pairs[:, 0], kind="stable")]
 
-    def _sorted(self) -> Iterator[tuple[Array, Array]]:
+    def _sorted(self, dropped: NDArray[np.bool_]) -> Iterator[tuple[Array, Array]]:
         for file in self._files:
             file.flush()
             file.seek(0)
             records = np.frombuffer(file.read(), RECORD_DTYPE)
+            records = records[~dropped[records["row"]]]
             records = records[
                 np.lexsort((records["row"], records["key"][:, 1], records["key"][:, 0]))
             ]
@@ -76,24 +79,28 @@ def find_repeats(records: Array, starts: Array) -> RowPairs:
 
 
 def find_conflicts(records: Array, starts: Array) -> RowPairs:
-    """Each row with another output than the first row with its key."""
-    first = _per_record(starts, records, starts)
-    return _pairs(
-        records["row"], records["row"][first], records["output"] != records["output"][first]
-    )
+    """Each row with another output than the reference of its key."""
+    reference = _references(records, starts)
+    return _pairs(records["row"], reference["row"], records["output"] != reference["output"])
 
 
 def find_shared(records: Array, starts: Array) -> RowPairs:
-    """Each row with the same key as a row of a later split, with the first such row.
+    """Each row with the same key as a row of a later split, with the reference of its key."""
+    reference = _references(records, starts)
+    return _pairs(records["row"], reference["row"], records["split"] < reference["split"])
 
-    Test is the last split, so a test row is never the row with the problem.
+
+def _references(records: Array, starts: Array) -> Array:
+    """For each record, the first record with its key in the last split that has the key.
+
+    The last split is test, so a test row is not the row with the problem if another split has its
+    key.
     """
     if not len(starts):
-        return np.empty((0, 2), np.int64)
+        return records
     last_split = _per_record(np.maximum.reduceat(records["split"], starts), records, starts)
     index = np.where(records["split"] == last_split, np.arange(len(records)), len(records))
-    other = _per_record(np.minimum.reduceat(index, starts), records, starts)
-    return _pairs(records["row"], records["row"][other], records["split"] < last_split)
+    return records[_per_record(np.minimum.reduceat(index, starts), records, starts)]
 
 
 def _per_record(values: Array, records: Array, starts: Array) -> Array:

@@ -63,15 +63,15 @@ def find_repeated_rows(
         _report(corpus, pairs, _REPEAT, dropped, problems)
     with Buckets(folder / "inputs", corpus.rows) as inputs:
         for index, rows in enumerate(corpus.row_numbers()):
-            table, kept = corpus.read(index, ["_input", "_output", "_split"]), ~dropped[rows]
+            table = corpus.read(index, ["_input", "_output", "_split"])
             inputs.add(
-                _hashes(table["_input"])[kept],
-                rows[kept],
-                _hashes(table["_output"])[kept, 0],
-                table["_split"].to_numpy()[kept],
+                _hashes(table["_input"]),
+                rows,
+                _hashes(table["_output"])[:, 0],
+                table["_split"].to_numpy(),
             )
-        for find, check in ((find_conflicts, _CONFLICT), (find_shared, _SHARED)):
-            _report(corpus, inputs.search(find), check, dropped, problems)
+        for find, check in ((find_shared, _SHARED), (find_conflicts, _CONFLICT)):
+            _report(corpus, inputs.search(find, dropped), check, dropped, problems)
     shutil.rmtree(folder)
     return dropped
 
@@ -103,7 +103,7 @@ def _search_ids(corpus: ChunkedCorpus, folder: Path) -> RowPairs:
         for index, rows in enumerate(corpus.row_numbers()):
             outputs, splits = np.zeros(len(rows), "u8"), np.zeros(len(rows), "i1")
             ids.add(_id_hashes(corpus, index), rows, outputs, splits)
-        return ids.search(find_repeats)
+        return ids.search(find_repeats, np.zeros(corpus.rows, bool))
 
 
 def _id_hashes(corpus: ChunkedCorpus, index: int) -> Array:

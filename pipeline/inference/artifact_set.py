@@ -115,7 +115,12 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
     for artifact in artifacts:
         folder, config = artifact.folder, artifact.config
         problems += _unknown_rules(folder, config)
-        if not config.heads:
+        if not config.heads and artifact.replaced:
+            problems.append(
+                f"{folder}: other artifacts replace all its heads "
+                f"({', '.join(artifact.replaced)}); leave it out"
+            )
+        elif not config.heads:
             problems.append(
                 f"{folder}/config.json: heads is empty, and a prompt alone predicts nothing; "
                 "fine-tune it on a task first"
@@ -145,17 +150,18 @@ def common_precision(artifacts: Sequence[ServedArtifact]) -> Precision:
     return precisions.pop() if len(precisions) == 1 else "float32"
 
 
-def precision_warnings(artifacts: Sequence[ServedArtifact], device: torch.device) -> list[str]:
-    """The artifacts that would compute in another precision if they were loaded alone, by line."""
-    together = inference_precision(common_precision(artifacts), device)
+def precision_warnings(
+    artifacts: Sequence[ServedArtifact], precision: Precision, device: torch.device
+) -> list[str]:
+    """The artifacts that would not compute in `precision` if they were loaded alone, by line."""
     folders: dict[Precision, list[str]] = {}
     for artifact in artifacts:
         alone = inference_precision(artifact.config.precision, device)
-        if alone != together:
+        if alone != precision:
             folders.setdefault(alone, []).append(str(artifact.folder))
     return [
-        f"{', '.join(names)}: trained in {alone}, but computed in {together}, because the "
-        "precisions of the artifacts differ; load them alone, or give dtype"
+        f"{', '.join(names)}: trained in {alone}, but computed in {precision}, the precision of "
+        "the backbone that the artifacts share; load them alone, or give dtype"
         for alone, names in folders.items()
     ]
 

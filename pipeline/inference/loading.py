@@ -72,7 +72,7 @@ def load(
     windows = (max_length, stride)
     predictor = _assemble(served, params, loaded, loaded.tokenizer, windows, device, dtype)
     if dtype is None:
-        predictor.warnings += precision_warnings(served, device)
+        predictor.warnings += precision_warnings(served, loaded.precision, device)
     return predictor
 
 
@@ -80,18 +80,24 @@ def load_beside(
     predictor: Predictor,
     artifacts: Mapping[str, Path | str] | Sequence[Path | str],
     params: BackboneParams,
+    dtype: torch.dtype | None = None,
     max_length: int | None = None,
 ) -> Predictor:
     """Load a predictor for other artifacts on the backbone of `predictor`; the two share it.
 
-    The backbone keeps its precision. `params` is the backbone of `predictor`. The caller checks
-    `shares_backbone` for the artifacts of both. Raises the UserErrors of `load`.
+    The backbone keeps its precision. `params` is the backbone of `predictor`, and `dtype` the
+    argument that it was loaded with. The caller checks `shares_backbone` for the artifacts of both.
+    Raises the UserErrors of `load`.
     """
     served = read_artifacts(artifacts)
     check_compatible(served, params)
     backbone = predictor.model.backbone
     windows = (max_length, None)
-    return _assemble(served, params, backbone, predictor.tokenizer, windows, predictor.device)
+    device = predictor.device
+    result = _assemble(served, params, backbone, predictor.tokenizer, windows, device)
+    if dtype is None:
+        result.warnings += precision_warnings(served, backbone.precision, device)
+    return result
 
 
 def shares_backbone(config: ArtifactConfig) -> bool:

@@ -8,7 +8,7 @@ resume at any k, and the order is the same for any number of ranks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,12 @@ class Schedule:
 
     def corpus(self, k: int) -> int:
         """Index of the corpus of micro-batch k."""
-        return int(
-            np.searchsorted(
-                np.cumsum(self.rates), _reverse_bits(k & (RATE_SCALE - 1)), side="right"
-            )
-        )
+        return int(np.searchsorted(self._bounds, _reverse_bits(k & (RATE_SCALE - 1)), side="right"))
+
+    @cached_property
+    def _bounds(self) -> Ints:
+        """The upper end of each corpus in the cumulative rates."""
+        return np.cumsum(self.rates)
 
     def count(self, corpus: int, k: int) -> int:
         """Number of micro-batches of `corpus` (an index) among the first k.

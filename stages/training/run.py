@@ -42,7 +42,7 @@ from stages.training.resource_usage import write_resource_usage
 from stages.training.tracking import Tracking, tracker_factory
 
 MIN_STEPS = 20  # fewer add a warning
-_LIBRARIES = ("torch", "transformers", "peft")  # whose code computes the forward pass
+_LIBRARIES = ("torch", "transformers", "peft", "torchao")  # whose code computes the forward pass
 
 
 def load_backbone(

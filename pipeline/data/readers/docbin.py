@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.data.readers.base import READ_ERRORS, Source, damaged_message, open_file
 from pipeline.data.readers.documents import Document
 from pipeline.data.readers.spans import LabeledSpan, span_title
-from pipeline.errors import Problems
+from pipeline.errors import Problems, UserError
 from pipeline.words import Word
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ _FORMAT_ERRORS = (  # of spaCy for a file that is not a DocBin
 def documents(source: Source, group: str | None, problems: Problems) -> Iterator[Document]:
     """The documents of a file with their entities, or with the spans of a span group.
 
-    A document without any entity annotation is skipped and counted.
+    A document without any entity annotation is skipped and counted. Raises UserError if the
+    library spaCy is missing.
     """
     path = Path(str(source))
     try:
@@ -47,12 +48,11 @@ def documents(source: Source, group: str | None, problems: Problems) -> Iterator
             if document is not None:
                 yield document
     except ImportError:
-        problems.add(
-            str(path),
-            "the library spaCy is missing; install it with pip install 'deep-prompt[spacy]'",
-            "unreadable",
-            hides=True,
-        )
+        # Not a problem of the file: nothing may record it, because the library may be there later.
+        raise UserError(
+            f"{path}: the library spaCy is missing; install it with pip install "
+            "'deep-prompt[spacy]'"
+        ) from None
     except _FORMAT_ERRORS as error:
         problems.add(
             str(path),

@@ -13,7 +13,7 @@ from pipeline.data.readers.base import Splits
 from pipeline.data.readers.class_names import class_names
 from pipeline.data.readers.tables import has_columns
 from pipeline.data.readers.tags import SchemeEvidence, SchemeOrAuto
-from pipeline.errors import Problems
+from pipeline.errors import Problems, UserError
 from pipeline.tasks.base.row import COMMON_KEYS, SPLITS, Row, RowKeys
 
 ToRow = Callable[[dict[str, Any], Any, str, Problems], Row | None]
@@ -56,10 +56,10 @@ def read(
     A reader's `to_row` converts the records with its `options`, if they are the same as in its
     files. Without `to_row`, `records.row` converts them, with the required `keys`, the optional
     keys in `fields`, and `id` and `title` if the data set has these columns. Class numbers of
-    labels and tags become names.
+    labels and tags become names. Raises UserError if the split cannot be read.
     """
     row_options: Any = None
-    for where, record, features in _records(hub, split, problems):
+    for where, record, features in _records(hub, split):
         if row_options is None:
             row_options = _options(hub, keys, record, options if to_row else None)
             row_options = _checked(hub, row_options, record, features, where, problems)
@@ -110,7 +110,7 @@ def resolve_auto(
     evidence = SchemeEvidence()
     for name in (name for split in SPLITS for name in hub.splits.of(split)):
         row_options: Any = None
-        for where, record, features in _records(hub, name, Problems()):
+        for where, record, features in _records(hub, name):
             if row_options is None:
                 row_options = _options(hub, keys, record, options if to_row else None)
                 named = _with_class_names(hub, row_options, features, where, Problems())
@@ -122,12 +122,11 @@ def resolve_auto(
     return replace(hub, tag_scheme=scheme), resolved, {"tag_scheme": scheme}
 
 
-def _records(
-    hub: Hub, split: str, problems: Problems
-) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+def _records(hub: Hub, split: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """For each record its position, its values, and the features of the data set in JSON's form.
 
-    The values are also under the keys of a row, if `hub.fields` renames them.
+    The values are also under the keys of a row, if `hub.fields` renames them. Raises UserError if
+    the split cannot be read.
     """
     from datasets import load_dataset  # noqa: PLC0415  (slow import, needed only for the hub)
 
@@ -139,13 +138,11 @@ def _records(
             mapped = {key: record[column] for key, column in hub.fields.items() if column in record}
             yield f"{where}:{number}", record | mapped, features
     except (OSError, ValueError) as error:
-        problems.add(
-            where,
-            f"cannot be read: {error}; "
-            "check the network, and the recipe's hub id, revision, config and splits",
-            "unreadable",
-            hides=True,
-        )
+        # Not a problem of the rows: a later run may reach the hub, so nothing may record it.
+        raise UserError(
+            f"{where}: cannot be read: {error}; "
+            "check the network, and the recipe's hub id, revision, config and splits"
+        ) from None
 
 
 def _with_class_names(

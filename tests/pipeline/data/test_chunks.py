@@ -301,6 +301,26 @@ def test_later_of_two_duplicate_rows_is_dropped(tmp_path: Path) -> None:
     ], "train loses the rows that it shares with test"
 
 
+def test_a_test_row_is_kept_if_a_training_row_with_other_labels_is_dropped(tmp_path: Path) -> None:
+    other_answer = [{"text": "A", "answer_start": 0}]
+    folder = write(
+        tmp_path / "raw",
+        "jsonl",
+        train=questions(range(8)),
+        validation=questions([20]),
+        test=questions(range(30, 33)) + questions([4], answers=other_answer).replace("q4", "t4"),
+    )
+    files = Splits("train.jsonl", "test.jsonl", "validation.jsonl")
+    recipe = replace(QA, carve_validation=None, files=files, on_problem="drop", max_dropped=0.5)
+    summary, _ = prepare(replace(recipe, allow=()), folder, tmp_path / "out")
+    assert summary["rows"] == {"train": 7, "validation": 1, "test": 4}
+    assert summary["problems"] == {"shared-row": 1}
+    # If splits may share rows, the training row is wrong, not the test row.
+    summary, _ = prepare(replace(recipe, allow=("shared-row",)), folder, tmp_path / "out")
+    assert summary["rows"] == {"train": 7, "validation": 1, "test": 4}
+    assert summary["problems"] == {"shared-row": 1, "conflicting-labels": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

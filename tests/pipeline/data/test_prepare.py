@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -573,9 +574,14 @@ def test_corpus_is_read_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set" / f"{split}.parquet")
     hub = Hub(str(tmp_path / "set"), "0" * 40, Splits("train", "validation"))
-    rows = prepare(replace(QA, hub=hub, options=QUESTION_WITH_TITLE), None, tmp_path / "out")[0][
-        "rows"
-    ]
+    recipe, work = replace(QA, hub=hub, options=QUESTION_WITH_TITLE), tmp_path / "work"
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.load_dataset", Mock(side_effect=ConnectionError("no route")))
+        with pytest.raises(UserError, match="cannot be read: no route; check the network"):
+            prepare(recipe, None, output, work=work)
+    # An unreachable hub is not recorded in the finished chunks.
+    rows = prepare(recipe, None, output, work=work)[0]["rows"]
     assert (rows["train"] + rows["validation"], rows["test"]) == (20, 3)
     assert refuse(QA, None, tmp_path / "none") == [
         "data_recipes/ours.yaml: hub is missing; add it, or set a folder as the corpus's source in "

@@ -508,8 +508,6 @@ def _compute_statistics_of_questions(
 
 # The kinds of problems in the code
 
-NOT_IN_THE_TABLE = {"unreadable"}  # needs the hub
-
 
 def kinds() -> set[str]:
     """The kinds in the code: arguments of `add`, `_Check` and `TagError`, and keywords `kind`.
@@ -529,7 +527,7 @@ def kinds() -> set[str]:
     result = set[str]()
     for argument in (argument for call in calls for argument in _kind_arguments(call)):
         result.update(_texts(constants.get(getattr(argument, "id", ""), argument)))
-    return {kind for kind in result if "-" in kind or kind in ("choices", "quoting", "unreadable")}
+    return {kind for kind in result if "-" in kind or kind in ("choices", "quoting")}
 
 
 def _kind_arguments(call: ast.Call) -> Iterator[ast.expr]:
@@ -558,7 +556,7 @@ def _texts(node: ast.AST) -> Iterator[str]:
 def test_every_kind_in_the_code_has_an_input(examples: dict[str, Problem]) -> None:
     missing = {
         kind
-        for kind in kinds() - NOT_IN_THE_TABLE
+        for kind in kinds()
         if not any(re.fullmatch(kind.replace("*", ".+"), example) for example in examples)
     }
     assert not missing, f"add an input to INVALID for each of {', '.join(sorted(missing))}"

@@ -732,8 +732,8 @@ def test_prediction_is_in_the_precision_of_training(
     both = load({"a": in_bfloat16, "b": in_float32})
     assert both.model.backbone.dtype == torch.float32, "the artifacts differ"
     assert [line for line in both.warnings if "trained in" in line] == [
-        f"{in_bfloat16}: trained in bfloat16, but computed in float32, because the precisions of "
-        "the artifacts differ; load them alone, or give dtype"
+        f"{in_bfloat16}: trained in bfloat16, but computed in float32, the precision of the "
+        "backbone that the artifacts share; load them alone, or give dtype"
     ]
     assert not any("trained in" in line for line in load([in_bfloat16]).warnings)
     flags["avx512_bf16"] = False
@@ -829,6 +829,7 @@ def refused_artifacts(
 ) -> dict[str, Any]:
     """Artifacts that cannot be loaded together, or not at all."""
     heads = {"other": HEADS["ner"]}
+    two = {"ner": HEADS["ner"], **heads}
     plain = place.model(heads, None)
     folder = tmp_path_factory.mktemp("refused_artifacts")
     make_backbone(folder, place.folder / "corpus", seed=5)
@@ -848,6 +849,9 @@ def refused_artifacts(
             "elsewhere", "head_only", plain, heads, backbone=BackboneParams("folder:x", "b" * 64)
         ),
         "another": BackboneParams(f"folder:{folder}", sha256(folder / "model.safetensors")),
+        "both": place.save(
+            "both", "deep_prompt", place.model(two, DeepPrompt(place.key_values(2, 1))), two
+        ),
     }
 
 
@@ -867,6 +871,11 @@ def refused_artifacts(
             ["{tuned}: arm is 'fine_tune': its backbone differs from the others", "load it alone"],
         ),
         (["bare"], {}, ["{bare}/config.json: heads is empty", "tune it"]),
+        (
+            ["both", "ner", "elsewhere"],
+            {},
+            ["{both}: other artifacts replace all its heads (ner, other); leave it out"],
+        ),
         (
             ["ner", "elsewhere"],
             {},

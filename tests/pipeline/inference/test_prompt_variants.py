@@ -1,5 +1,7 @@
 """A predictor under other prompts equals one that is made with them; attention to the prompt."""
 
+import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 
 from pipeline.artifacts.artifact import load_prompt
 from pipeline.artifacts.config import load_config
+from pipeline.config import load_json
 from pipeline.errors import UserError
 from pipeline.features.table import FeatureList
 from pipeline.inference.loading import load, load_beside, shares_backbone
@@ -107,3 +110,23 @@ def test_another_predictor_shares_the_backbone(root: Path, predictor: Predictor)
     alone = load({"ner": root / "ner-1"})
     assert beside(ROWS[0]).result == alone(ROWS[0]).result != before[0]
     assert results(predictor) == before
+
+
+def test_another_precision_than_that_of_the_shared_backbone_is_said(
+    root: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "ner-1", tmp_path / "int8")
+    values = load_json(tmp_path / "int8/config.json")
+    (tmp_path / "int8/config.json").write_text(json.dumps({**values, "precision": "int8"}))
+    artifacts, params = {"ner": tmp_path / "int8"}, load_config(root / "ner-1").backbone
+    said = [
+        [
+            line
+            for line in load_beside(predictor, artifacts, params, dtype).warnings
+            if "int8," in line
+        ]
+        for dtype in (None, torch.float32)
+    ]
+    assert len(said[0]) == 1
+    assert "trained in int8, but computed in float32, the precision of the backbone" in said[0][0]
+    assert not said[1], "the caller has set the precision"

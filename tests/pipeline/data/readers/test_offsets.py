@@ -580,8 +580,8 @@ def test_spacy_without_annotation_groups_or_library(
         _, problems = read(content, tmp_path, {"dialect": "spacy"}, "a.spacy")
         assert dict(problems.counts) == {"not-docbin": 1}
     monkeypatch.setitem(sys.modules, "spacy.tokens", None)
-    _, problems = read(stored.to_bytes(), tmp_path, {"dialect": "spacy"}, "a.spacy")
-    assert "install it with pip install 'deep-prompt[spacy]'" in messages(problems)[0]
+    with pytest.raises(UserError, match=r"install it with pip install 'deep-prompt\[spacy\]'"):
+        read(stored.to_bytes(), tmp_path, {"dialect": "spacy"}, "a.spacy")
 
 
 def test_json_min_of_label_studio_has_plain_fields(tmp_path: Path) -> None:
