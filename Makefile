@@ -103,5 +103,5 @@ decoder: $(INSTALLED)
 
 clean:
 	rm -rf .venv .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/world data/corpora data/examples data/features data/mixture_corpora \
-	    data/mixtures data/problems data/training_params data/answer_lengths data/backbone_files.json data/code_files artifacts models predictions report \
+	    data/mixtures data/mixture_steps data/prompts.json data/problems data/training_params data/answer_lengths data/backbone_files.json data/code_files artifacts models predictions report \
 	    resource_usage

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, get_args
 
 from pipeline.arms import ARMS, LORA_PARAMS, MULTITASK, PRETRAIN_PARAMS, ArmName, Part
@@ -238,6 +239,8 @@ class MixtureParams:
             )
         if not self.corpora:
             raise ValueError("corpora is empty; name at least one task, or remove the mixture")
+        if self.corpora != "all" and len({*self.corpora}) < len(self.corpora):
+            raise ValueError(f"corpora is {', '.join(self.corpora)}; name each task once")
         if self.corpora != "all" and (others := sorted({*self.weights} - {*self.corpora})):
             raise ValueError(
                 f"weights has {', '.join(others)}, which corpora does not; remove it, or add it to "
@@ -367,6 +370,10 @@ class TaskParams:
             problems.append(
                 f"max_length is {self.max_length} and stride {self.stride}; "
                 f"give a max_length of at least {MIN_WINDOW} and a stride below half of it"
+            )
+        if PurePosixPath(self.source).is_absolute():
+            problems.append(
+                f"source is {self.source!r}; give a folder below data_root, without / at the start"
             )
         if self.test_rows is not None and self.test_rows < 1:
             problems.append(

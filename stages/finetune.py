@@ -18,7 +18,13 @@ from pipeline.artifacts.artifact import (
     load_heads,
     save_artifact,
 )
-from pipeline.artifacts.config import ArtifactConfig, artifact_hashes, load_config, missing_hashes
+from pipeline.artifacts.config import (
+    ArtifactConfig,
+    artifact_hashes,
+    load_config,
+    missing_hashes,
+    training_rows_hash,
+)
 from pipeline.artifacts.scores import load_scores
 from pipeline.distributed.cluster import Ranks
 from pipeline.mixing.rates import RATE_SCALE
@@ -148,6 +154,12 @@ def _start_from_artifact(
     )
     if pretrained_on and data.name not in pretrained_on:
         log(f"the prompt has not seen {data.name}; it was trained on {', '.join(pretrained_on)}")
+    rows_hash = training_rows_hash(config.provenance, data.name)
+    if rows_hash not in (None, data.summary["splits"]["train"]["examples_sha256"]):
+        log(
+            f"warning: the corpus {data.name} of {source} is another one, or another version: its "
+            "training rows differ"
+        )
     log_read(source)
     licenses = {
         **config.provenance.get("init_from", {}).get("licenses", {}),

@@ -5,15 +5,14 @@ from typing import Any
 
 from pipeline.analysis.perturbations import map_labels
 from pipeline.config import load_json
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import UserError
 from pipeline.evaluation.evaluate import EvalSet
 from pipeline.evaluation.splits import load_eval_set
 from pipeline.files import atomic_folder, write_json
-from pipeline.params import ShiftParams
-from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.task import Task
 from stages.evaluation.load_model import Subject, load_subject
+from stages.evaluation.shifts import TaskClasses, shift_problems
 from stages.runtime.entry import log, log_read, log_wrote, run
 from stages.runtime.params import arm_of, load_params
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, PARAMS, RESULTS
@@ -37,7 +36,9 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
     if shift is None:
         raise UserError(f"{PARAMS}: probe.out_of_domain: has no {name} on {data}; add it")
     source, target = (load_json(FEATURES / task / "summary.json") for task in (name, data))
-    _check(shift, source, target)
+    tasks = (TaskClasses(summary["task"], summary["classes"]) for summary in (source, target))
+    if problems := shift_problems(shift, *tasks):
+        raise UserError(*problems)
     subject = load_subject(arm, name, params, params.probe.rows)
     log_read(ARTIFACTS / arm / name)
     examples = load_eval_set(
@@ -66,36 +67,6 @@ def out_of_domain(arm_name: str, name: str, data: str) -> None:
         f"{scores['out_of_domain']:.2f} on {data}"
     )
     log_wrote(output)
-
-
-def _check(shift: ShiftParams, source: dict[str, Any], target: dict[str, Any]) -> None:
-    """Raise UserError if the tasks differ in kind, or if one of them lacks a mapped label."""
-    where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
-    if source["task"] != target["task"]:
-        raise UserError(
-            f"{where}: the tasks are {source['task']} and {target['task']}; "
-            "choose two tasks of the same kind"
-        )
-    if shift.labels and not isinstance(task_named(source["task"]), TagsWords):
-        raise UserError(
-            f"{where}: labels: {source['task']} does not tag words, so its labels cannot be "
-            "mapped; write labels: {}"
-        )
-    if not shift.labels and source["classes"] != target["classes"]:
-        raise UserError(
-            f"{where}: labels is {{}}, but the tasks have different classes; "
-            "map the labels of the data to labels of the model"
-        )
-    problems = []
-    for labels, summary in ((shift.labels, target), (shift.labels.values(), source)):
-        known = [name[2:] for name in summary["classes"] if name.startswith("B-")]
-        problems += [
-            f"{where}: labels: no label {label!r}{did_you_mean(label, known)}"
-            for label in labels
-            if label not in known
-        ]
-    if problems:
-        raise UserError(*problems)
 
 
 def _score(subject: Subject, split: EvalSet, shared: Mapping[str, str]) -> float:

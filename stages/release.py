@@ -2,10 +2,9 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
 
 from pipeline.arms import MULTITASK
-from pipeline.artifacts.config import load_config
+from pipeline.artifacts.config import ArtifactConfig, load_config, training_rows_hash
 from pipeline.artifacts.scores import FILE, ArtifactScores, TestScore
 from pipeline.config import load_json, parse
 from pipeline.files import atomic_folder, write_json
@@ -25,12 +24,7 @@ def release(name: str) -> None:
     log_read(artifact)
     head = dataclasses.replace(config.heads[name], thresholds=metrics["thresholds"])
     config = dataclasses.replace(config, heads={name: head})
-    training_corpora = sorted({name, *config.provenance["pretrained_on"]})
-    initial = config.provenance["init_from"]
-    corpora = {
-        corpus: _corpus(corpus, initial["artifact"], initial["licenses"])
-        for corpus in training_corpora
-    }
+    corpora = _corpora(name, config)
     card = model_card(name, config, metrics, corpora)
     primary = metrics["primary"]
     scores = ArtifactScores(
@@ -53,14 +47,33 @@ def release(name: str) -> None:
     log_wrote(output)
 
 
-def _corpus(name: str, init_from: str, licenses: Mapping[str, str]) -> CorpusCard:
-    """The source and license of a corpus of this project, or else of the initial artifact."""
+def _corpora(name: str, config: ArtifactConfig) -> dict[str, CorpusCard]:
+    """The source and license of each training corpus of a task's artifact.
+
+    The license that the initial artifact records counts for its corpora, even if a corpus of this
+    project has the same name.
+    """
+    initial = config.provenance["init_from"]
+    licenses, folder = initial["licenses"], initial["artifact"]
+    recorded = f"see the model card of {folder}"
+    corpora = {name: _corpus_of_project(name)}
+    for corpus in sorted({*config.provenance["pretrained_on"]} - {name}):
+        path = CORPORA / f"{corpus}.json"
+        if corpus in licenses:
+            corpora[corpus] = CorpusCard(licenses[corpus], recorded)
+        elif path.exists():
+            corpora[corpus] = _corpus_of_project(corpus)
+        else:
+            corpora[corpus] = CorpusCard("unknown", f"unknown ({folder} does not record it)")
+    rows, initial_rows = (training_rows_hash(p, name) for p in (config.provenance, initial))
+    if name in licenses and initial_rows != rows:
+        corpora[f"{name} of {folder}"] = CorpusCard(licenses[name], recorded)
+    return dict(sorted(corpora.items()))
+
+
+def _corpus_of_project(name: str) -> CorpusCard:
     path = CORPORA / f"{name}.json"
-    if path.exists():
-        return parse(CorpusCard, load_json(path), str(path))
-    if name in licenses:
-        return CorpusCard(licenses[name], f"see the model card of {init_from}")
-    return CorpusCard("unknown", f"unknown ({init_from} does not record it)")
+    return parse(CorpusCard, load_json(path), str(path))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stages.runtime.paths import (
     ARTIFACTS,
     MIXTURE_STEPS,
     MIXTURES,
+    PROMPTS,
     TRAINING_PARAMS,
 )
 
@@ -26,6 +27,10 @@ def training_params() -> None:
     It also writes data/answer_lengths/TASK.json for each task, and data/mixture_steps/MIXTURE.json
     with the params that set the number of micro-batches, because DVC cannot depend on a key that
     params.yaml may lack. The files are dependencies for DVC. Stages read params.yaml itself.
+
+    data/prompts.json has the prompts of the project: of each task with its initialization, and of
+    each mixture. DVC keeps the outputs of removed tasks and mixtures, so the folders of all prompts
+    do not tell which of them exist.
 
     An empty file keeps the folders of mixtures and shared prompts, on which DVC's stages depend
     also in a project without a mixture.
@@ -49,9 +54,11 @@ def training_params() -> None:
                     "micro_batches_per_step": training.micro_batches_per_step,
                 },
             )
+    init_from = {name: values.init_from for name, values in params.tasks.items()}
+    write_json(PROMPTS, {"tasks": init_from, "mixtures": list(params.mixtures)})
     for folder in (MIXTURES, ARTIFACTS / "pretrain"):
         atomic_write(folder / KEEP, "")
-    log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS, MIXTURE_STEPS)
+    log_wrote(TRAINING_PARAMS, ANSWER_LENGTHS, MIXTURE_STEPS, PROMPTS)
 
 
 if __name__ == "__main__":

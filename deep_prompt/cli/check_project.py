@@ -3,8 +3,9 @@
 DVC reports only the first missing key of params.yaml, so this command checks params.yaml and all
 recipes first. It also repairs states from which DVC does not recover:
 
-- DVC keeps the outputs of removed stages. A mixture with `corpora: all` would still see the
-  features of a removed task, so this command deletes them. They stay in DVC's cache.
+- DVC keeps the outputs of removed stages. Other stages depend on whole folders: a mixture with
+  `corpora: all` would still see the features of a removed task, and a fresh clone would rerun the
+  stages. So this command deletes such data (it stays in DVC's cache), and names such results.
 - DVC refuses to run without git, so this command sets its option `core.no_scm` in a project without
   a git repository.
 - A killed DVC may leave a truncated dvc.lock or .dvc/tmp/rwlock, and then refuses to start. Without
@@ -15,12 +16,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_prompt.cli.yaml_edit import lines_of_anchors
+from pipeline.arms import MULTITASK
 from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import NAME, load_yaml
 from pipeline.distributed.cluster import (
@@ -36,10 +38,14 @@ from stages.runtime.params import load_params
 from stages.runtime.paths import (
     ARTIFACTS,
     CLUSTER,
+    CORPORA,
     DVC_LOCK,
     DVC_RWLOCK,
     FEATURES,
+    MIXTURES,
+    MODELS,
     PARAMS,
+    RESULTS,
     WORLD,
     recipe_of,
 )
@@ -63,7 +69,8 @@ def check_project() -> None:
         _, problems = _load_recipes(_task_names(PARAMS))
         raise UserError(*error.problems, *problems, *cluster_problems) from None
     recipes, problems = _load_recipes(params.tasks)
-    problems += _task_problems(params, recipes) + cluster_problems
+    problems += _task_problems(params, recipes) + _shift_problems(params, recipes)
+    problems += cluster_problems
     if problems:
         raise UserError(*problems)
     _warn_about_anchors(PARAMS)
@@ -75,13 +82,48 @@ def check_project() -> None:
     _run_without_git(Path.cwd())
     _move_truncated_lock(DVC_LOCK)
     _remove_truncated_rwlock(DVC_RWLOCK)
-    for folder in sorted(FEATURES.glob("*")):
-        is_temporary = folder.name.startswith(".")  # of a featurize that runs or was killed
-        if folder.is_dir() and not is_temporary and folder.name not in params.tasks:
-            shutil.rmtree(folder)
-            log(f"deleted {folder}: params.yaml has no such task")
+    _delete_removed_outputs(params)
     checked = [str(PARAMS), *([str(CLUSTER)] if CLUSTER.exists() else [])]
     log(f"{', '.join(checked)}, {len(recipes)} recipes: no problems")
+
+
+def _delete_removed_outputs(params: Params) -> None:
+    """Delete the data of tasks and mixtures that params.yaml no longer has; name their results.
+
+    Artifacts and results stay, because they take long to make again.
+    """
+    for kind, names, folders in (
+        ("task", params.tasks, (FEATURES, CORPORA)),
+        ("mixture", params.mixtures, (MIXTURES,)),
+    ):
+        for path in (path for folder in folders for path in _outputs_of_others(folder, names)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            log(f"deleted {path}: {PARAMS} has no such {kind}")
+    left = [
+        str(path)
+        for folder, names in (
+            (ARTIFACTS / MULTITASK.name, params.tasks),
+            (ARTIFACTS / "pretrain", params.mixtures),
+            (MODELS, params.tasks),
+            (RESULTS / MULTITASK.name, params.tasks),
+        )
+        for path in _outputs_of_others(folder, names)
+    ]
+    if left:
+        log(
+            f"warning: {PARAMS} has no tasks or mixtures for {', '.join(left)}; delete what you do "
+            "not need, because stages in a clone without it may run again"
+        )
+
+
+def _outputs_of_others(folder: Path, names: Container[str]) -> list[Path]:
+    """The files and folders in `folder` that do not have one of these names."""
+    return [
+        path
+        for path in sorted(folder.glob("*"))
+        if not path.name.startswith(".")  # of a stage that runs or was killed
+        and path.name.removesuffix(".json") not in names
+    ]
 
 
 def _task_names(path: Path) -> list[str]:
@@ -134,6 +176,11 @@ def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]
                 f"{PARAMS}: tasks.{name}.source: there is no folder {folder}; put the corpus "
                 "there, or correct source or data_root"
             )
+        if task.source == HUB and recipe.hub is None:
+            problems.append(
+                f"{PARAMS}: tasks.{name}.source is {HUB}, but {recipe_of(name)} has no hub; add "
+                "it, or set a folder as source"
+            )
         kind, _, source = task.init_from.partition("/")
         if kind == "imported" and not (ARTIFACTS / task.init_from).is_dir():
             problems.append(
@@ -146,6 +193,23 @@ def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]
                 f"{source!r}{did_you_mean(source, zoo_names())}"
             )
     return problems
+
+
+def _shift_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]:
+    """The problems of `probe.out_of_domain`, as far as recipes tell them."""
+    from pipeline.tasks import task_named
+    from stages.evaluation.shifts import TaskClasses, shift_problems
+
+    classes = {
+        name: TaskClasses(recipe.task, task_named(recipe.task).classes(recipe.labels))
+        for name, recipe in recipes.items()
+    }
+    return [
+        problem
+        for shift in params.probe.out_of_domain
+        if shift.model in classes and shift.data in classes
+        for problem in shift_problems(shift, classes[shift.model], classes[shift.data])
+    ]
 
 
 def _cluster_problems() -> list[str]:

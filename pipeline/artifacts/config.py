@@ -1,6 +1,7 @@
 """The config.json of an artifact. Reading it requires neither the tensors nor torch."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,14 @@ def artifact_hashes(folder: Path) -> dict[str, str]:
     """The sha256 of each file of an artifact that training reads, by name."""
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     return {file.name: sha256(file) for file in files}
+
+
+def training_rows_hash(provenance: Mapping[str, Any], corpus: str) -> str | None:
+    """The sha256 of the training examples of a corpus; None if a provenance does not have it."""
+    value: str | None = (
+        provenance.get("data", {}).get(corpus, {}).get("train", {}).get("examples_sha256")
+    )
+    return value
 
 
 def _precision_of_training(values: dict[str, Any]) -> dict[str, Any]:

@@ -90,17 +90,51 @@ def _reference_problems(params: Params, where: str) -> list[str]:
             for corpus in corpora
             if corpus not in params.tasks
         ]
+        corpora = params.corpora_of(name)
+        is_known = mixture.shares.keys() <= params.tasks.keys()
+        if mixture.shares and is_known and mixture.shares.keys() != {*corpora}:
+            problems.append(
+                f"{where}: mixtures.{name}.shares: found {', '.join(mixture.shares)}; give one for "
+                f"each of {', '.join(corpora)}"
+            )
         if name not in params.pretrain:
             problems.append(
                 f"{where}: pretrain: key {name!r} is missing; "
                 "add the training params of that mixture"
             )
     problems += [
+        f"{where}: pretrain: no mixture {name!r}{did_you_mean(name, params.mixtures)}"
+        for name in params.pretrain
+        if name not in params.mixtures
+    ]
+    problems += _cycle_problems(params, where)
+    problems += [
         f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
         for name in params.compare.tasks
         if name not in params.tasks
     ]
     return problems + _published_problems(params, where)
+
+
+def _cycle_problems(params: Params, where: str) -> list[str]:
+    """One problem for each cycle of tasks that start from the prompt of another."""
+    starts = {
+        name: task.init_from.removeprefix(f"{MULTITASK.name}/")
+        for name, task in params.tasks.items()
+        if task.init_from.startswith(f"{MULTITASK.name}/")
+    }
+    problems, seen = [], set[str]()
+    for first in starts:
+        path = [first]
+        while (start := starts.get(path[-1])) is not None and start not in (*path, *seen):
+            path.append(start)
+        if start == first and len(path) > 1:
+            problems.append(
+                f"{where}: tasks: {' -> '.join((*path, first))}: each starts from the prompt of "
+                "the next (init_from), so none can be the first; change one of them"
+            )
+        seen.update(path)
+    return problems
 
 
 def _published_problems(params: Params, where: str) -> list[str]:
@@ -124,14 +158,20 @@ def _arm_problems(params: Params, where: str) -> list[str]:
         for arm in params.arms
         if arm not in ARMS
     ]
-    for arm in params.compared_arms:
-        for task in params.tasks_of(arm):
-            try:
-                if task in params.tasks:
-                    training = params.training(arm, task, where)
-                    problems += _factor_problems(params, arm, task, training, where)
-            except UserError as error:
-                problems += error.problems
+    runs = [(arm, task) for arm in params.compared_arms for task in params.tasks_of(arm)]
+    runs += [  # Overrides of arms that do not run are checked too.
+        (ARMS[arm].name, task)
+        for task, values in params.tasks.items()
+        for arm in values.overrides
+        if arm in params.arms
+    ]
+    for arm, task in dict.fromkeys(runs):
+        try:
+            if task in params.tasks:
+                training = params.training(arm, task, where)
+                problems += _factor_problems(params, arm, task, training, where)
+        except UserError as error:
+            problems += error.problems
     return list(dict.fromkeys(problems))
 
 

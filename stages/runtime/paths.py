@@ -29,6 +29,7 @@ MIXTURES = Path("data/mixtures")
 TRAINING_PARAMS = Path("data/training_params")
 ANSWER_LENGTHS = Path("data/answer_lengths")
 MIXTURE_STEPS = Path("data/mixture_steps")
+PROMPTS = Path("data/prompts.json")
 
 ARTIFACTS = Path("artifacts")
 ZOO_ARTIFACTS = ARTIFACTS / "zoo"

@@ -406,6 +406,7 @@ def test_an_edit_of_a_weight_reruns_the_mixture_and_its_dependents(
     project.write_params()
     outcome = project.repro()
     assert outcome.ran == {
+        "training_params",
         "mix@all",
         "pretrain@all",
         "finetune@world_srl",

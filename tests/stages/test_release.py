@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,10 @@ from pipeline.artifacts.scores import ArtifactScores, TestScore, load_scores
 from pipeline.files import write_json
 from stages import release as stage
 from tests.support.serving import make_artifacts
+
+
+def rows_of(text: str) -> dict[str, Any]:
+    return {"ner": {"train": {"examples_sha256": text}}}
 
 
 def test_release_writes_scores_and_licenses(
@@ -22,10 +27,11 @@ def test_release_writes_scores_and_licenses(
     (tmp_path / "artifacts/multitask").mkdir(parents=True)
     (tmp_path / "ner-0").rename(tmp_path / "artifacts/multitask/ner")
     config = load_config(Path("artifacts/multitask/ner"))
-    initial = {"artifact": "zoo/open", "licenses": {"wnut17": "CC BY 4.0"}}
+    licenses = {"wnut17": "CC BY 4.0", "ner": "CC0"}
+    initial = {"artifact": "zoo/open", "licenses": licenses, "data": rows_of("other rows")}
     provenance = {
         "pretrained_on": ["other", "wnut17"],
-        "data": {},
+        "data": rows_of("rows"),
         "seed": 1,
         "training": {},
         "init_from": initial,
@@ -45,10 +51,12 @@ def test_release_writes_scores_and_licenses(
     }
     write_json(Path("results/multitask/ner/metrics.json"), metrics)
     write_json(Path("data/corpora/ner.json"), {"license": "MIT", "source": "here"})
+    # A corpus of this project, also of a removed task, may have the name of one of the zoo.
+    write_json(Path("data/corpora/wnut17.json"), {"license": "internal", "source": "here"})
     stage.release("ner")
     assert load_scores(Path("models/ner")) == ArtifactScores(
         {"ner": TestScore("f1", 61.5, 20, (50.25, 70.5))},
-        {"ner": "MIT", "other": "unknown", "wnut17": "CC BY 4.0"},
+        {"ner": "MIT", "ner of zoo/open": "CC0", "other": "unknown", "wnut17": "CC BY 4.0"},
     )
     card = Path("models/ner/README.md").read_text(encoding="utf-8")
     assert (

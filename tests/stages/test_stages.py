@@ -1560,6 +1560,26 @@ def test_check_lets_dvc_run_without_git(place: Path, capsys: pytest.CaptureFixtu
     assert not (place / ".dvc/config.local").exists()
 
 
+def test_check_deletes_data_and_names_results_of_removed_tasks_and_mixtures(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"data/corpora/{name}.json" for name in ("gone", "world_ner")]
+    data += [f"data/mixtures/{name}.json" for name in ("gone", "all")]
+    data.append("data/mixtures/.keep")
+    results = ["artifacts/multitask/gone", "artifacts/pretrain/gone", "models/gone"]
+    results.append("results/multitask/gone")
+    for path in (*data, *(f"{folder}/file" for folder in (*results, "models/world_ner"))):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_text("{}")
+    check_project()
+    output = capsys.readouterr().out
+    assert [path for path in data if not (place / path).exists()] == [data[0], data[2]]
+    assert f"deleted {data[0]}: params.yaml has no such task" in output
+    assert f"deleted {data[2]}: params.yaml has no such mixture" in output
+    assert f"has no tasks or mixtures for {', '.join(results)}; delete what" in output
+    assert all((place / folder / "file").exists() for folder in results)
+
+
 def test_check_reports_errors_and_deletes_features_of_removed_tasks(
     place: Path,
 ) -> None:
@@ -1578,6 +1598,46 @@ def test_check_reports_errors_and_deletes_features_of_removed_tasks(
         "params.yaml: seed: found text '7', expected an integer",
         "data_recipes/world_ner.yaml: no such file",
     ]
+
+
+def test_check_reports_params_that_would_fail_in_a_later_stage(place: Path) -> None:
+    def wrong(values: Values) -> None:
+        tasks = values["tasks"]
+        tasks["world_ner"]["init_from"] = "multitask/world_srl"
+        tasks["world_srl"] |= {"init_from": "multitask/world_qa", "head_only": {"head_lr": "x"}}
+        tasks["world_qa"]["init_from"] = "multitask/world_ner"
+        values["mixtures"]["all"] = {**values["mixtures"]["all"], "shares": {"world_ner": 1.0}}
+        values["pretrain"]["other"] = values["pretrain"]["all"]
+
+    before = (place / "params.yaml").read_text(encoding="utf-8")
+    edit(place, wrong)
+    cycle, rate = "world_ner -> world_srl -> world_qa -> world_ner", "head_lr: found text 'x'"
+    expected = ("all.shares: found world_ner; give one for each of", "no mixture 'other'", cycle)
+    found = problems(check_project)
+    for message in (*expected, rate):
+        assert sum(message in problem for problem in found) == 1, (message, found)
+
+    (place / "params.yaml").write_text(before, encoding="utf-8")
+    edit(place, lambda values: values["tasks"]["world_ner"].update(source="/data/ner"))
+    edit(place, lambda values: values["mixtures"]["ner_only"].update(corpora=["world_ner"] * 2))
+    found = problems(check_project)
+    assert "source is '/data/ner'; give a folder below data_root" in found[0]
+    assert "corpora is world_ner, world_ner; name each task once" in found[1]
+
+    (place / "params.yaml").write_text(before, encoding="utf-8")
+    shifts = [
+        {"data": "world_qa", "model": "world_ner", "labels": {}},
+        {"data": "world_srl", "model": "world_srl", "labels": {"ARGX": "ARG0"}},
+    ]
+    edit(place, lambda values: values["probe"].update(out_of_domain=shifts))
+    edit(place, lambda values: values["tasks"]["world_ner"].update(source="hub"))
+    found = problems(check_project)
+    for message in (
+        "tasks.world_ner.source is hub, but data_recipes/world_ner.yaml has no hub; add ",
+        "world_ner on world_qa: the tasks are token_classification and span_extraction",
+        "world_srl on world_srl: labels: no label 'ARGX'",
+    ):
+        assert sum(message in problem for problem in found) == 1, (message, found)
 
 
 def test_check_reports_every_arm_that_does_not_fit_a_task(place: Path) -> None:
@@ -1650,6 +1710,26 @@ def test_the_folders_of_mixtures_exist_in_a_project_without_one(place: Path) -> 
         assert folder in stages[name].get("do", stages[name])["deps"]
         assert f"{folder}/.keep" in stages["training_params"]["outs"]
         assert (place / folder / ".keep").read_bytes() == b""
+
+
+def test_removed_tasks_and_mixtures_rerun_the_stages_that_compare_all_prompts(place: Path) -> None:
+    """DVC keeps the outputs of removed stages, so a folder of artifacts does not change."""
+    from stages.training_params import training_params
+
+    stages = load_yaml(ROOT / "dvc.yaml")["stages"]
+    assert {"tasks", "mixtures"} <= {*stages["report"]["params"]}
+    assert "data/prompts.json" in stages["transfer"]["do"]["deps"]
+    training_params()
+    before = load_json(place / "data/prompts.json")
+    assert before["tasks"]["world_qa"] == "pretrain/all"
+    assert before["mixtures"] == ["all", "ner_only"]
+    edit(place, lambda values: values["tasks"].pop("world_qa"))
+    edit(place, lambda values: values["tasks"]["world_srl"].update(init_from="pretrain/ner_only"))
+    training_params()
+    after = load_json(place / "data/prompts.json")
+    assert after["mixtures"] == before["mixtures"]
+    assert after["tasks"].keys() == before["tasks"].keys() - {"world_qa"}
+    assert after["tasks"]["world_srl"] == "pretrain/ner_only"
 
 
 def test_mix_depends_on_the_params_that_set_its_number_of_steps(place: Path) -> None:
