@@ -50,7 +50,8 @@ def featurize(name: str) -> None:
     output, work = FEATURES / name, WORK / f"featurize-{name}"
     with atomic_folder(output) as folder:
         summary: dict[str, Any] = {
-            key: corpus[key] for key in ("task", "code", "classes", "primary", "word_rule")
+            key: corpus[key]
+            for key in ("task", "code", "classes", "primary", "word_rule", "optional_inputs")
         }
         summary |= {
             "label_token_ids": label_token_ids,

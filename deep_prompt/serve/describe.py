@@ -25,7 +25,9 @@ VALUES: Mapping[str, Any] = {
     "text": TEXT,
     "context": TEXT,
     "question": "Where was Ada Lovelace born?",
-    "choices": ["London", "Paris"],
+    "choices": ["London", "Ada Lovelace"],
+    "starts": [25, 0],
+    "spans": [{"segment": 0, "start": 0, "end": 3}],
     "system": ["", "What kind of food?"],
     "user": ["I need a cheap restaurant.", "Italian, please."],
     "predicate": {"start": 17, "end": 21},
@@ -45,11 +47,12 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
     """A row that the task with this name and head can answer."""
     kind = task_named(head.type)
     row: dict[str, Any] = {"task": name}
-    for key in kind.query_keys:
+    kinds = {**kind.row_keys.inputs, **kind.row_keys.optional}
+    for key in (*kind.query_keys, *head.required_inputs):
         if key == "tokens" and isinstance(kind, TagsWords):
             row["text"] = TEXT
         else:
-            row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kind.row_keys.inputs[key], TEXT))
+            row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kinds[key], TEXT))
     return row | {key: values[0] for key, values in query_values(head).items()}
 
 
@@ -111,7 +114,7 @@ def _description(
         "colors": {}
         if isinstance(kind, RanksCandidates)
         else label_colors([label.removeprefix("B-") for label in head.classes]),
-        "keys": list(kind.query_keys),
+        "keys": [*kind.query_keys, *head.required_inputs],
         "kinds": key_kinds(head.type),
         "values": query_values(head),
         "accepts_text": isinstance(kind, TagsWords),

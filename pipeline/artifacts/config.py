@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files import sha256
 from pipeline.params import BackboneParams, Precision
 from pipeline.pretrained.random_weights import RandomWeights
+from pipeline.tasks.base.row import RowsWith
 from pipeline.tasks.base.task import HeadKind
 
 FORMAT = 3
@@ -30,7 +31,8 @@ class TaskHead:
     (None: unknown). `max_answer_length` is the maximum length of a predicted answer or text in
     sub-words (None: the default of the task type, or neither). `word_rule` is the name of the rule
     that makes words of text (see `pipeline.words`; None: the task has no tokens, or the artifact is
-    of an earlier version).
+    of an earlier version). `optional_inputs` tells how many training rows had each optional key
+    that is input of the model ({}: the task has no such keys, or an earlier version).
     """
 
     type: str
@@ -42,6 +44,12 @@ class TaskHead:
     stride: int | None = None
     max_answer_length: int | None = None
     word_rule: str | None = None
+    optional_inputs: dict[str, RowsWith] = dataclasses.field(default_factory=dict)
+
+    @property
+    def required_inputs(self) -> tuple[str, ...]:
+        """The optional keys that all training rows had."""
+        return tuple(key for key, rows in self.optional_inputs.items() if rows == "all")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from pipeline.errors import WARNINGS, Problems, UserError
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from pipeline.tasks import code_of, task_named
+from pipeline.tasks.base.examples import optional_inputs
 from pipeline.tasks.base.row import SPLITS
 
 
@@ -104,6 +105,7 @@ def prepare(
         summary = _summary(recipe, counts, problems, dropped) | {"detected": detected}
         rule = detected.get("word_rule")
         summary |= measure_words(corpus.task, target / "train.parquet", rule)
+        summary["optional_inputs"] = optional_inputs(target / "train.parquet", corpus.task)
         write_json(target / "summary.json", summary)
     if error:
         raise error

@@ -80,6 +80,7 @@ class QueryReader:
             *_id_problems(id_, where),
             *self._missing(task, row, finder),
             *self._misspelled(task, row),
+            *self._unlike_training(task, row),
         ]
         if problems:
             raise UserError(*problems)
@@ -175,6 +176,21 @@ class QueryReader:
             for key in row
             if key not in keys.inputs and (similar := _similar_key(str(key), absent))
         ]
+
+    def _unlike_training(self, task: int, row: Row) -> list[str]:
+        """The problems of optional input that all training rows had, or none of them."""
+        name, problems = self._names[task], []
+        for key, rows in self._heads[task].optional_inputs.items():
+            if rows == "all" and not row.get(key):
+                problems.append(
+                    f"{row['where']}: {key!r} is missing; all training rows of {name!r} have it"
+                )
+            elif rows == "none" and row.get(key):
+                problems.append(
+                    f"{row['where']}: has {key!r}, but no training row of {name!r} has it; leave "
+                    "it out"
+                )
+        return problems
 
     def _example(self, task: int, row: Row, sentence: Sentence | None) -> Any:
         problems = Problems()

@@ -324,6 +324,7 @@ def artifact_config(
             **task.summary["windows"],
             max_answer_length=task.summary.get("max_answer_length"),
             word_rule=task.summary.get("word_rule"),
+            optional_inputs=task.summary.get("optional_inputs", {}),
         )
         for i, task in enumerate(tasks)
     }

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.seeding import Ints
+from pipeline.tasks.base.row import RowsWith
 from pipeline.tasks.base.task import Task
 
 
@@ -41,6 +42,21 @@ def read_examples(
 def count_examples(path: Path) -> int:
     """The number of examples in a Parquet file."""
     return int(pq.read_metadata(path).num_rows)
+
+
+def optional_inputs(path: Path, task: Task[Any, Any, Any]) -> dict[str, RowsWith]:
+    """The optional keys of rows that are input of the model -> how many examples have them."""
+    names = [name for name in task.row_keys.optional if name in task.inputs]
+    counts = dict.fromkeys(names, 0)
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=names) if names else ():
+            for name in names:
+                counts[name] += sum(map(bool, batch.column(name).to_pylist()))
+    total = count_examples(path)
+    return {
+        name: "none" if count == 0 else "all" if count == total else "some"
+        for name, count in counts.items()
+    }
 
 
 def records(table: pa.Table) -> Iterator[dict[str, Any]]:

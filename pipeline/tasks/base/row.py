@@ -36,6 +36,9 @@ ValueKind = Literal[
 - `answers` are a list of mappings, each with text and the integer answer_start.
 """
 
+RowsWith = Literal["all", "some", "none"]
+"""How many rows of a corpus have an optional key."""
+
 COMMON_KEYS: Mapping[str, ValueKind] = {"id": "name", "title": "name"}
 """Optional keys of every kind of task. Rows without `id` are numbered; `title` names the document
 of a row."""
