@@ -114,6 +114,10 @@ def load_config(artifact: str | Path) -> "ArtifactConfig":
     return config.load_config(locate_artifact(artifact))
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from deep_prompt.cli.arguments import SOURCE, output_errors
 from deep_prompt.cli.check_project import check_project
 from pipeline.errors import Problems, UserError
-from stages.runtime.entry import log_wrote
+from stages.runtime.entry import log, log_wrote
+from stages.runtime.params import load_params
+from stages.runtime.paths import PARAMS, recipe_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.report.tables import Table
 
 MAX_SHOWN_ROWS = 30  # of a table
+DEFAULT_MAX_LENGTH = 128
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,13 +30,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="RECIPE",
-        help="recipe of a corpus, data_recipes/NAME.yaml (default: check the whole project)",
+        help="recipe of a corpus, data_recipes/NAME.yaml, or the name of a task (default: check "
+        "the whole project)",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
-        help="folder of the corpus (default: the recipe's pinned hub revision)",
+        help="folder of the corpus (default: that of the task in params.yaml, else the recipe's "
+        "pinned hub revision)",
     )
     parser.add_argument(
         "--backbone",
@@ -48,15 +53,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-length",
         type=int,
-        default=128,
         metavar="N",
-        help="maximum sub-words per window (default: %(default)s)",
+        help="maximum sub-words per window (default: that of the task in params.yaml, else 128)",
     )
     parser.add_argument(
         "--stride",
         type=int,
         metavar="N",
-        help="overlap of adjacent windows, in sub-words (default: a quarter of --max-length)",
+        help="overlap of adjacent windows, in sub-words (default: that of the task, with its "
+        "--max-length; else a quarter of --max-length)",
     )
     parser.add_argument(
         "--max-answer-length",
@@ -82,8 +87,7 @@ def check(arguments: Namespace) -> None:
     from pipeline.params import MIN_WINDOW, is_window_size
     from pipeline.tasks import check_answer_length
 
-    if arguments.stride is None:
-        arguments.stride = arguments.max_length // 4
+    _complete_from_params(arguments)
     max_length, stride = arguments.max_length, arguments.stride
     if not is_window_size(max_length, stride):
         raise UserError(
@@ -103,6 +107,34 @@ def check(arguments: Namespace) -> None:
         log_wrote(arguments.html)
     if not is_valid:
         raise SystemExit(1)
+
+
+def _complete_from_params(arguments: Namespace) -> None:
+    """Set the recipe and the options that are not given.
+
+    Without --folder, they are those of the task in params.yaml if it has the recipe's task.
+    """
+    from stages.prepare import HUB
+
+    name = arguments.recipe.stem
+    if str(arguments.recipe) == name:
+        arguments.recipe = recipe_of(name)
+    task = None
+    is_recipe_of_task = arguments.recipe.resolve() == recipe_of(name).resolve()
+    if arguments.folder is None and is_recipe_of_task and PARAMS.exists():
+        params = load_params()
+        task = params.tasks.get(name)
+    if task is not None:
+        if task.source != HUB:
+            arguments.folder = Path(params.data_root, task.source)
+            log(f"checking {arguments.folder}, the source of {name} in {PARAMS}")
+        if arguments.max_length is None:
+            arguments.max_length = task.max_length
+            arguments.stride = task.stride if arguments.stride is None else arguments.stride
+    if arguments.max_length is None:
+        arguments.max_length = DEFAULT_MAX_LENGTH
+    if arguments.stride is None:
+        arguments.stride = arguments.max_length // 4
 
 
 def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[Statistics, bool]":

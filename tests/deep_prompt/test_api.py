@@ -133,6 +133,7 @@ def test_another_type_than_a_path_is_a_user_error() -> None:
 
 
 def test_only_public_names_exist() -> None:
+    assert dir(deep_prompt) == sorted(deep_prompt.__all__)
     assert all(hasattr(deep_prompt, name) for name in deep_prompt.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
         deep_prompt.Trainer  # noqa: B018

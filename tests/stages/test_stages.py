@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 
 import stages
 from deep_prompt.cli.check_project import check_project
+from deep_prompt.cli.main import main
 from deep_prompt.cli.preset import preset
 from pipeline.arms import ArmName
 from pipeline.config import load_json, load_yaml
@@ -1598,6 +1599,21 @@ def test_check_reports_errors_and_deletes_features_of_removed_tasks(
         "params.yaml: seed: found text '7', expected an integer",
         "data_recipes/world_ner.yaml: no such file",
     ]
+
+
+@pytest.mark.parametrize("recipe", ["world_qa", "data_recipes/world_qa.yaml"])
+def test_check_of_a_recipe_takes_folder_and_windows_of_its_task_from_params(
+    recipe: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_backbone(place / "backbone", place / "data/world/qa")
+    command = ["check", recipe, "--backbone", "folder:backbone"]
+    main(command)
+    output = capsys.readouterr().out
+    assert "checking data/world/qa, the source of world_qa in params.yaml" in output
+    length = load_yaml(place / "params.yaml")["tasks"]["world_qa"]["max_length"]
+    assert f"A window has at most {length} sub-words." in output
+    main([*command, "--folder", "data/world/qa"])
+    assert "A window has at most 128 sub-words." in capsys.readouterr().out
 
 
 def test_check_reports_params_that_would_fail_in_a_later_stage(place: Path) -> None:

@@ -143,6 +143,7 @@ def test_corpus_of_token_classification_is_prepared(ner: Path, tmp_path: Path) -
             "problems": {"unused-label": 1},  # test has no PER
             "dropped": 0,
             "detected": {},
+            "optional_inputs": {},
             "word_rule": "treebank",
             "word_agreement": dict.fromkeys(("treebank", "punctuation", "spaces"), 100.0)
             | {"characters": 0.0},
