@@ -15,6 +15,8 @@ TITLES = {
     "precision": "precision",
     "recall": "recall",
     "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "f1_answers": "F1 of answers",
 }
 
 

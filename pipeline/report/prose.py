@@ -6,7 +6,7 @@ from statistics import fmean
 from pipeline.analysis.bootstrap import NUM_SAMPLES
 from pipeline.arms import ARMS
 from pipeline.metrics import answers
-from pipeline.report import kinds
+from pipeline.report import constant_answers, kinds
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
 from pipeline.report.intervals import gap
 from pipeline.report.tables import (
@@ -15,6 +15,7 @@ from pipeline.report.tables import (
     best_arms,
     count,
     factor,
+    join_and,
     metric_name,
     percent,
     primary,
@@ -153,8 +154,8 @@ def summary(inputs: ReportInputs) -> str:
     leaky = [mixture.name for mixture in inputs.mixtures if mixture.leaks]
     if leaky:
         parts.append(
-            f"The leakage check of the mixture {_and(leaky)} found held-out rows among training "
-            "rows; see its section."
+            f"The leakage check of the mixture {join_and(leaky)} found held-out rows among "
+            "training rows; see its section."
         )
     return " ".join(parts)
 
@@ -168,7 +169,7 @@ def about_cost(inputs: ReportInputs) -> str:
     if not tokens or OURS not in inputs.arms:
         return RESOURCE_USAGE
     return (
-        f"The shared prompt was trained on {_and(tokens)}, once for all tasks; the tokens "
+        f"The shared prompt was trained on {join_and(tokens)}, once for all tasks; the tokens "
         f"of {OURS} are additional. {RESOURCE_USAGE}"
     )
 
@@ -197,25 +198,12 @@ def about_mixture(mixture: Mixture) -> str:
 def about_task(runs: Sequence[RunResult]) -> str:
     """The best arm and its distance to multitask, and the unsupported features of the task type.
 
-    Also the score of a model that answers no question, and whether the shared prompt has not seen
-    the task's corpus.
+    Also the scores of a constant answer, and whether the shared prompt has not seen the task's
+    corpus.
     """
     features = next((kinds.about_features(run.metrics.kind) for run in runs if run.metrics), "")
-    sentences = [_ranking(runs), _without_answers(runs), *map(_unseen, runs), features]
+    sentences = [_ranking(runs), constant_answers.sentence(runs), *map(_unseen, runs), features]
     return " ".join(filter(None, sentences))
-
-
-def _without_answers(runs: Sequence[RunResult]) -> str:
-    """The score of "no answer" to every question, if some questions are unanswerable."""
-    for run in runs:
-        test = run.metrics.test if run.metrics else {}
-        unanswerable, questions = test.get("NoAns_total"), test.get("total")
-        if unanswerable and questions:
-            return (
-                f"A model that answers no question has {score(100 * unanswerable / questions)} "
-                f"{metric_name(runs)}; compare also the answerable questions."
-            )
-    return ""
 
 
 def _unseen(run: RunResult) -> str:
@@ -225,7 +213,7 @@ def _unseen(run: RunResult) -> str:
         return ""
     return (
         f"The shared prompt of {run.arm} has not seen {run.task}: it was trained on "
-        f"{_and(corpora)}, whose rows were not compared with the held-out rows of {run.task}."
+        f"{join_and(corpora)}, whose rows were not compared with the held-out rows of {run.task}."
     )
 
 
@@ -236,7 +224,7 @@ def _ranking(runs: Sequence[RunResult]) -> str:
     values = {run.arm: value for run in runs if (value := primary(run)) is not None}
     rank = "the only arm with a score" if len(values) == 1 else "best"
     verb = "are" if len(best) > 1 else "is"
-    text = f"{_and(best)} {verb} {rank} with {score(values[best[0]])} {name}"
+    text = f"{join_and(best)} {verb} {rank} with {score(values[best[0]])} {name}"
     if OURS not in values:
         return f"{text}."
     by_arm = {run.arm: run for run in runs}
@@ -247,8 +235,8 @@ def _ranking(runs: Sequence[RunResult]) -> str:
         if other in values
     ]
     if best == [OURS]:
-        return f"{text}{', ' if gaps else ''}{_and(gaps)}."
-    return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{_and(gaps)}."
+        return f"{text}{', ' if gaps else ''}{join_and(gaps)}."
+    return f"{text}; {OURS} reaches {score(values[OURS])}{', ' if gaps else ''}{join_and(gaps)}."
 
 
 def _significance(ours: RunResult, other: RunResult) -> str:
@@ -263,7 +251,7 @@ def _winners(inputs: ReportInputs) -> str:
     ranked = sorted(wins.items(), key=lambda pair: -pair[1])
     return (
         f"Best on {_plural(range(scored), 'task')}: "
-        + _and([f"{arm} ({number})" for arm, number in ranked])
+        + join_and([f"{arm} ({number})" for arm, number in ranked])
         + "."
     )
 
@@ -308,7 +296,3 @@ def _gap(difference: float) -> str:
 
 def _plural(items: Sequence[object], noun: str) -> str:
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def _and(items: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))

@@ -82,6 +82,11 @@ def span(values: Iterable[float | None], write: Callable[[float | None], str]) -
     return "–".join(ends)
 
 
+def join_and(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
 def primary(run: RunResult | None) -> float | None:
     """The primary test score."""
     return metric_value(run, run.metrics.primary) if run and run.metrics else None
