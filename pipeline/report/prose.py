@@ -222,9 +222,10 @@ def _ranking(runs: Sequence[RunResult]) -> str:
     if not best:
         return "Not evaluated yet."
     values = {run.arm: value for run in runs if (value := primary(run)) is not None}
-    rank = "the only arm with a score" if len(values) == 1 else "best"
-    verb = "are" if len(best) > 1 else "is"
-    text = f"{join_and(best)} {verb} {rank} with {score(values[best[0]])} {name}"
+    top = f"{score(values[best[0]])} {name}"
+    if len(values) == 1:
+        return f"{best[0]} has {top}; no other arm has a score."
+    text = f"{join_and(best)} {'are' if len(best) > 1 else 'is'} best with {top}"
     if OURS not in values:
         return f"{text}."
     by_arm = {run.arm: run for run in runs}

@@ -467,6 +467,14 @@ def test_the_summary_agrees_with_the_numbers(root: Path) -> None:
     assert "deep-prompt show prints the seconds" in text
 
 
+def test_a_single_score_is_not_called_the_best(root: Path) -> None:
+    put_run(root, "fine_tune", "srl", 61.5)
+    _, text = write(root)
+    assert text.split("## srl\n\n")[1].startswith(
+        "fine_tune has 61.5 F1; no other arm has a score."
+    )
+
+
 def test_secondary_metrics_labels_mixture_and_leaks_are_shown(root: Path) -> None:
     html, text = write(root)
     assert "| arm | F1 | precision | recall |" in text
