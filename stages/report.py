@@ -24,7 +24,6 @@ def report() -> None:
             f"mixture {', '.join(stale)}: its corpora differ from those in params.yaml, because "
             "DVC does not detect a removed corpus; run `deep-prompt check`, then `dvc repro`"
         )
-    arms = params.compared_arms
     results, probe = RESULTS, params.probe
     shifts = [(shift.model, shift.data) for shift in probe.out_of_domain]
     probe_sections = probes.sections(results, probe.arms, probe.tasks, shifts)
@@ -35,7 +34,7 @@ def report() -> None:
         RUNS,
         mixtures,
         tuple(params.tasks),
-        arms,
+        {arm: params.tasks_of(arm) for arm in params.compared_arms},
         REPORT,
         params.compare.published,
         probe_sections,

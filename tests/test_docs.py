@@ -63,9 +63,16 @@ def test_the_figures_of_a_report_are_on_the_page(
     monkeypatch.chdir(ROOT)
     project = load_params()
     probed = probes.sections(RESULTS, project.probe.arms, project.probe.tasks, ())
-    tasks, arms_compared = tuple(project.tasks), project.compared_arms
+    planned = {arm: project.tasks_of(arm) for arm in project.compared_arms}
     write_report(
-        RESULTS, tmp_path, ROOT / "runs", [], tasks, arms_compared, tmp_path, extra_sections=probed
+        RESULTS,
+        tmp_path,
+        ROOT / "runs",
+        [],
+        tuple(project.tasks),
+        planned,
+        tmp_path,
+        extra_sections=probed,
     )
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     captions = re.findall(r"<(?:caption|figcaption)>(.*?)</", html)

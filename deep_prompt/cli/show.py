@@ -50,7 +50,7 @@ def _scores(params: Params) -> "Table":
     from rich.table import Table
 
     table = Table("arm", *params.tasks, "trained", title="test, percent")
-    for arm in params.compared_arms:
+    for arm in filter(params.tasks_of, params.compared_arms):
         metrics = [_metrics(params, arm, task) for task in params.tasks]
         fractions = [_trained_fraction(run) for runs in metrics for run in runs]
         trained = f"{100 * max(fractions):.2f} %" if fractions else "-"
@@ -68,7 +68,9 @@ def _trained_fraction(run: Any) -> float:
 
 
 def _metrics(params: Params, arm: ArmName, task: str) -> list[Any]:
-    """The metrics of a run and of its repetitions with other seeds."""
+    """The metrics of a planned run and of its repetitions with other seeds."""
+    if task not in params.tasks_of(arm):
+        return []
     seeds = params.repeat.seeds if arm in params.repeat.arms and task in params.repeat.tasks else ()
     paths = [
         RESULTS / run_folder(arm, task, seed) / "metrics.json" for seed in ("", *map(str, seeds))

@@ -141,7 +141,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class ReportInputs:
-    """All inputs of a report, in display order."""
+    """All inputs of a report, in display order. `runs` has the planned runs, finished or not."""
 
     arms: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -150,11 +150,11 @@ class ReportInputs:
     published: Published = dataclasses.field(default_factory=dict)
 
     def of_task(self, task: str) -> list[RunResult]:
-        """The runs on a task: one per arm, in the order of the arms."""
+        """The planned runs on a task, in the order of the arms."""
         return [run for run in self.runs if run.task == task]
 
     def run(self, arm: str, task: str) -> RunResult | None:
-        """The run of an arm on a task; None if the report does not cover it."""
+        """The run of an arm on a task; None if it is not planned."""
         return next((run for run in self.runs if (run.arm, run.task) == (arm, task)), None)
 
 
@@ -164,16 +164,20 @@ def collect(
     runs: Path,
     mixtures: Sequence[Path],
     tasks: Sequence[str],
-    arms: Sequence[str],
+    planned: Mapping[str, Collection[str]],
     repeated: Collection[tuple[str, str, int]] = (),
 ) -> ReportInputs:
-    """Read all inputs of a report; `repeated` has the arm, task and seed of repeated runs.
+    """Read all inputs of a report.
+
+    `planned` has the tasks of each arm, `repeated` the arm, task and seed of repeated runs. An arm
+    without tasks is left out.
 
     Raises a single UserError with the problems of all malformed files.
     """
     problems: list[str] = []
     run_results = []
-    for arm, task in ((arm, task) for task in tasks for arm in arms):
+    arms = tuple(arm for arm, its_tasks in planned.items() if its_tasks)
+    for arm, task in ((arm, task) for task in tasks for arm in arms if task in planned[arm]):
         try:
             seeds = [seed for *run, seed in repeated if run == [arm, task]]
             run_results.append(_run(arm, task, results, predictions, runs, seeds))
@@ -192,7 +196,7 @@ def collect(
     if problems:
         raise UserError(*problems)
     with_samples = [run for task_runs in by_task.values() for run in _with_samples(task_runs)]
-    return ReportInputs(tuple(arms), tuple(tasks), tuple(with_samples), tuple(mixture_results))
+    return ReportInputs(arms, tuple(tasks), tuple(with_samples), tuple(mixture_results))
 
 
 def _with_samples(runs: Sequence[RunResult]) -> list[RunResult]:

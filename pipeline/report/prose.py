@@ -142,7 +142,7 @@ def summary(inputs: ReportInputs) -> str:
     if not scored_runs:
         return "No arm has been evaluated yet."
     parts = [
-        f"{len(scored_runs)} of {len(inputs.runs)} runs ({_plural(inputs.arms, 'arm')} on "
+        f"{len(scored_runs)} of {len(inputs.runs)} planned runs ({_plural(inputs.arms, 'arm')}, "
         f"{_plural(inputs.tasks, 'task')}) are complete."
     ]
     parts.append(_winners(inputs))

@@ -46,7 +46,7 @@ def write_report(
     runs: Path,
     mixture_files: Sequence[Path],
     tasks: Sequence[str],
-    arms: Sequence[str],
+    planned: Mapping[str, Collection[str]],
     output: Path,
     published: Published | None = None,
     extra_sections: Sequence[Section] = (),
@@ -55,14 +55,15 @@ def write_report(
     """Write `output/report.html`, a self-contained file, and `output/report.md`.
 
     Reads `results/ARM/TASK/`, `predictions/ARM/TASK/`, `runs/ARM/TASK/`, `runs/pretrain/MIXTURE/`
-    and `mixture_files`, named MIXTURE.json. Missing runs are shown as a dash. `published` has
-    published scores to compare with. The `extra_sections` come last. `repeated` has the arm, task
-    and seed of runs in `repeat/SEED/ARM/TASK/`. The same inputs give the same bytes.
+    and `mixture_files`, named MIXTURE.json. `planned` has the tasks of each arm; planned runs that
+    are missing are shown as a dash. `published` has published scores to compare with. The
+    `extra_sections` come last. `repeated` has the arm, task and seed of runs in
+    `repeat/SEED/ARM/TASK/`. The same inputs give the same bytes.
 
     Raises UserError for a malformed file.
     """
     inputs = dataclasses.replace(
-        collect(results, predictions, runs, mixture_files, tasks, arms, repeated),
+        collect(results, predictions, runs, mixture_files, tasks, planned, repeated),
         published=published or {},
     )
     sections = [_comparison(inputs)]

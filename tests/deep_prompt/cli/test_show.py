@@ -8,6 +8,7 @@ import pytest
 from deep_prompt.cli.show import show
 from pipeline.errors import UserError
 from stages.training.resource_usage import load_resource_usage, write_resource_usage
+from tests.support.report_inputs import put
 from tests.support.small_project import params, write_params
 
 TRAINED = ("pretrain/all", "pretrain/ner_only", "multitask/world_ner")
@@ -59,6 +60,30 @@ def test_without_a_report_the_scores_are_shown(
     shown = capsys.readouterr().out
     assert "test, percent" in shown
     assert "report/report.md does not exist yet: `dvc repro` makes it" in shown
+
+
+def test_only_scores_of_planned_runs_are_shown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that the params no longer have may have left a score."""
+    scores = {"multitask/world_ner": 84.0, "head_only/world_ner": 51.0, "head_only/world_srl": 33.0}
+    for folder, value in scores.items():
+        parameters = {"trained": 1, "backbone": 100}
+        values = {"primary": "f1", "test": {"f1": value}, "parameters": parameters}
+        put(project / "results" / folder / "metrics.json", values)
+    show(Namespace())
+    shown = capsys.readouterr().out
+    lines = [line.split() for line in shown.splitlines() if "%" in line]
+    assert [[cell for cell in line if cell not in "│┃"] for line in lines] == [
+        ["multitask", "84.0", "-", "1.00", "%"],
+        ["head_only", "51.0", "-", "1.00", "%"],
+    ]
+    values = params("0" * 64)
+    values["compare"]["tasks"] = []
+    values["repeat"] |= {"arms": [], "tasks": []}
+    write_params(project, values)
+    show(Namespace())
+    assert "head_only" not in capsys.readouterr().out
 
 
 def test_a_malformed_file_is_named(project: Path) -> None:

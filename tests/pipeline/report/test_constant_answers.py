@@ -28,7 +28,7 @@ def run_of(
         frame = pd.DataFrame({"unit": counts.units, **counts.columns})
         frame.to_parquet(predictions / "counts.parquet")
     inputs = collect(
-        root / "results", root / "predictions", root / "runs", [], ["t"], ["multitask"]
+        root / "results", root / "predictions", root / "runs", [], ["t"], {"multitask": ["t"]}
     )
     return inputs.runs[0]
 

@@ -167,13 +167,14 @@ def write(
     output: str = "out",
     tasks: tuple[str, ...] = TASKS,
     repeated: list[tuple[str, str, int]] | None = None,
+    planned: dict[str, tuple[str, ...]] | None = None,
 ) -> tuple[str, str]:
     read = [root / name for name in ("results", "predictions", "runs")]
     write_report(
         *read,
         sorted((root / "mixtures").glob("*.json")),
         tasks,
-        ARMS,
+        dict.fromkeys(ARMS, tasks) if planned is None else planned,
         root / output,
         repeated=repeated or (),
     )
@@ -422,7 +423,7 @@ def test_published_scores_are_below_the_arms(root: Path) -> None:
         root / "runs",
         mixtures,
         TASKS,
-        ARMS,
+        dict.fromkeys(ARMS, TASKS),
         root / "out",
         published,
     )
@@ -451,7 +452,7 @@ def test_scores_equal_after_rounding_are_both_best(root: Path) -> None:
 def test_the_summary_agrees_with_the_numbers(root: Path) -> None:
     _, text = write(root)
     assert (
-        "7 of 12 runs (4 arms on 3 tasks) are complete. Best on 2 tasks: multitask (1) and "
+        "7 of 12 planned runs (4 arms, 3 tasks) are complete. Best on 2 tasks: multitask (1) and "
         "fine_tune (1)." in text
     )
     assert (
@@ -473,6 +474,22 @@ def test_a_single_score_is_not_called_the_best(root: Path) -> None:
     assert text.split("## srl\n\n")[1].startswith(
         "fine_tune has 61.5 F1; no other arm has a score."
     )
+
+
+def test_runs_that_are_not_planned_are_neither_missing_nor_shown(root: Path) -> None:
+    """Such a run may have a score of earlier params."""
+    planned = {"multitask": TASKS, "deep_prompt": ("ner",), "fine_tune": (), "head_only": ("qa",)}
+    html, text = write(root, planned=planned)
+    assert "3 of 5 planned runs (3 arms, 3 tasks) are complete." in text
+    assert "fine_tune" not in html + text
+    assert [*rows_of(text, "Test metrics")] == ["arm", "---", "multitask", "deep_prompt"]
+    qa, srl = (text.split(f"## {task}\n")[1] for task in ("qa", "srl"))
+    assert [*rows_of(qa, "Test metrics")] == ["arm", "---", "multitask", "head_only"]
+    assert rows_of(qa, "Test metrics")["head_only"] == ["—"] * 3, "planned, but not run"
+    assert srl.startswith("\nNot evaluated yet.")
+    cells = rows_of(text, "Test scores by arm and task")
+    assert cells["head_only"][:3] == ["—", "—", "—"]
+    assert cells["deep_prompt"][:3] == ["81.5", "—", "—"]
 
 
 def test_secondary_metrics_labels_mixture_and_leaks_are_shown(root: Path) -> None:
