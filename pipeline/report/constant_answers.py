@@ -72,7 +72,7 @@ def _repeat(units: Sequence[str], counts: UnitCounts, column: str) -> list[str]:
 
 
 def _intent(run: RunResult, metrics: MetricsDocument) -> str:
-    """The most frequent intent of sentences with slots; without slots, other scores are lower."""
+    """The most frequent intent, for sentences with slots. The answer has no slots."""
     if run.labels is None or "intent_accuracy" not in metrics.test:
         return ""
     support = run.labels.set_index("label")["support"]
