@@ -1612,8 +1612,9 @@ def test_check_of_a_recipe_takes_folder_and_windows_of_its_task_from_params(
     assert "checking data/world/qa, the source of world_qa in params.yaml" in output
     length = load_yaml(place / "params.yaml")["tasks"]["world_qa"]["max_length"]
     assert f"A window has at most {length} sub-words." in output
-    main([*command, "--folder", "data/world/qa"])
-    assert "A window has at most 128 sub-words." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "--folder", "data/world/qa"])
+    assert "--max-length is 128, but the backbone has" in capsys.readouterr().err
 
 
 def test_check_reports_params_that_would_fail_in_a_later_stage(place: Path) -> None:
