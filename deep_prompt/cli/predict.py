@@ -61,7 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="-",
         metavar="FILE",
         help="file of rows: .csv or .tsv with the keys in the first line, .txt with a text per "
-        "line, or lines of JSON (default: -, stdin, lines of JSON)",
+        "line, or lines of JSON (default: -, stdin, lines of JSON); rows without an id are "
+        "numbered from 0, and blank lines do not count",
     )
     parser.add_argument(
         "--output", default="-", metavar="FILE", help="file of predictions (default: -, stdout)"

@@ -30,7 +30,10 @@ async def correct(request: Request) -> Json:
     (body,) = checked_rows([await read_json(request, state.settings.limits)], state.settings.limits)
     if problem := row_problem(body, 0):
         raise HTTPException(422, problem)
-    task = str(body.get("task"))
+    if body.get("task") is None:
+        names = ", ".join(state.model.served.predictor.tasks)
+        raise HTTPException(422, f"rows[0]: key 'task' is missing; give one of {names}")
+    task = str(body["task"])
     head = state.model.served.predictor.tasks.get(task)
     if head is None:
         raise HTTPException(422, state.unknown_task(task))

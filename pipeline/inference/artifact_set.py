@@ -133,11 +133,13 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
                 f"{config.backbone.sha256}), but {artifacts[0].folder} for {params.source} (sha256 "
                 f"{params.sha256}); load them separately"
             )
+        common: dict[Path, list[str]] = {}
+        for name in artifact.heads_by_name.keys() & folder_of_head.keys():
+            common.setdefault(folder_of_head[name], []).append(repr(name))
         problems += [
-            f"{folder}: head {name!r} is also in {folder_of_head[name]}; load only one of the two, "
-            "or rename one by load({NAME: FOLDER, ...})"
-            for name in artifact.heads_by_name
-            if name in folder_of_head
+            f"{folder}: head {', '.join(sorted(names))} is also in {other}; load only one of the "
+            "two, or in Python rename one by load({NAME: FOLDER, ...})"
+            for other, names in common.items()
         ]
         folder_of_head |= dict.fromkeys(artifact.heads_by_name, folder)
     if problems:

@@ -79,6 +79,7 @@ def test_corrections_are_rows_of_records(
         (ROWS[2] | {"answers": 5}, "answers"),
         (ROWS[2] | {"context": [], "answers": []}, "context"),
         ({"task": "nre"}, "did you mean 'ner'"),
+        ({"text": "Ada."}, "key 'task' is missing; give one of ner"),
         ([], "expected a mapping"),
     ],
 )
