@@ -134,10 +134,11 @@ def check_compatible(artifacts: Sequence[ServedArtifact], params: BackboneParams
                 f"{params.sha256}); load them separately"
             )
         common: dict[Path, list[str]] = {}
-        for name in artifact.heads_by_name.keys() & folder_of_head.keys():
-            common.setdefault(folder_of_head[name], []).append(repr(name))
+        for name in artifact.heads_by_name:
+            if name in folder_of_head:
+                common.setdefault(folder_of_head[name], []).append(repr(name))
         problems += [
-            f"{folder}: head {', '.join(sorted(names))} is also in {other}; load only one of the "
+            f"{folder}: head {', '.join(names)} is also in {other}; load only one of the "
             "two, or in Python rename one by load({NAME: FOLDER, ...})"
             for other, names in common.items()
         ]
