@@ -46,4 +46,4 @@ def shift_problems(shift: ShiftParams, model: TaskClasses, data: TaskClasses) ->
             for label in labels
             if label not in known
         ]
-    return problems
+    return list(dict.fromkeys(problems))
