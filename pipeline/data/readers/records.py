@@ -4,10 +4,14 @@ The recipe maps the keys of a row to the keys or columns of the file.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
+
+import numpy as np
 
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.cells import parse_list
@@ -53,7 +57,8 @@ class Options:
     empty `answer` means "no answer". `offsets` is the unit of all offsets.
 
     With `group_by`, a file has one token per record: adjacent records with the same value in this
-    column, or with none, are the tokens of one row.
+    column, or with none, are the tokens of one row. A file must not have the same value again in
+    later records; equal values in two files are two rows.
 
     `format` is by default that of the file's extension (.jsonl, .ndjson, .json, .csv, .tsv,
     .parquet, .arrow). CSV and TSV have a `delimiter`, and `columns`, the column names if the file
@@ -277,9 +282,15 @@ def _records(
         )
         return
     dialect = Dialect(options.delimiter, options.columns, options.quote)
-    result = records(source, kind, _columns(mapping, kind), dialect, problems)
-    if options.group_by is not None:
-        result = _grouped(result, options.group_by, mapping, problems)
+
+    def open_records(problems: Problems) -> Iterator[tuple[str, Record]]:
+        return records(source, kind, _columns(mapping, kind), dialect, problems)
+
+    result = (
+        open_records(problems)
+        if options.group_by is None
+        else _grouped(open_records, options.group_by, mapping, problems)
+    )
     for where, record in result:
         yield where, record if kind in NESTED else _parse_cells(record, mapping, where, problems)
 
@@ -293,7 +304,7 @@ def _columns(mapping: FieldMapping, kind: Format) -> list[str]:
 
 
 def _grouped(
-    records: Iterator[tuple[str, Record]],
+    open_records: Callable[[Problems], Iterator[tuple[str, Record]]],
     column: str,
     mapping: FieldMapping,
     problems: Problems,
@@ -306,12 +317,14 @@ def _grouped(
     """
     lists = [mapping.options.fields[key] or key for key in mapping.keys_of("texts", "tags")]
     group: Record = {}
+    group_value: Any = None
+    hashes = array("q")  # of the values of the groups
     position, valid, num_problems = "", True, len(problems)
-    for where, record in records:
+    for where, record in open_records(problems):
         damaged = len(problems) > num_problems  # before this record
         valid = valid and not damaged
         value = record.get(column)
-        starts_group = value not in (None, "") and value != group.get(column)
+        starts_group = value not in (None, "", group_value)
         if not group and not starts_group:
             problems.add(
                 where,
@@ -322,7 +335,8 @@ def _grouped(
         if starts_group:
             if group and valid:
                 yield position, group
-            position, valid = where, not damaged
+            position, valid, group_value = where, not damaged, value
+            hashes.append(hash(repr(value)))
             group = record | {name: [] for name in lists if name in record}
         for name in lists:
             if name in group:
@@ -330,6 +344,48 @@ def _grouped(
         num_problems = len(problems)
     if group and valid and len(problems) == num_problems:
         yield position, group
+    _check_adjacent(hashes, open_records, column, problems)
+
+
+def _check_adjacent(
+    hashes: "array[int]",
+    open_records: Callable[[Problems], Iterator[tuple[str, Record]]],
+    column: str,
+    problems: Problems,
+) -> None:
+    """Add a problem if groups of a file begin several times, so that their rows are incomplete.
+
+    `hashes` are those of the values of the groups in their order. The positions of the first such
+    group are found by reading the file again.
+    """
+    values = np.frombuffer(hashes, "i8")
+    order = np.argsort(values, kind="stable")
+    repeats = order[1:][values[order][1:] == values[order][:-1]]
+    if not len(repeats):
+        return
+    again, num_groups = int(repeats.min()), len(np.unique(values[repeats]))
+    begin = int(np.flatnonzero(values == values[again])[0])
+    starts = _group_starts(open_records(Problems()), column)
+    first, value = next(islice(starts, begin, None))
+    second, _ = next(islice(starts, again - begin - 1, None))
+    problems.add(
+        second,
+        f"the group {abbreviate(value, 40)} of {column} began at {first} and begins again after "
+        f"other groups, so each part would be a row (such groups in the file: {num_groups}); sort "
+        f"the file by {column}, with the records of a group in their order, or make its values "
+        "unique if they begin again in each document",
+        "split-group",
+        hides=True,  # the first part of the group was already read as a row
+    )
+
+
+def _group_starts(records: Iterator[tuple[str, Record]], column: str) -> Iterator[tuple[str, Any]]:
+    """The position and the value of each group."""
+    group_value: Any = None
+    for where, record in records:
+        if record.get(column) not in (None, "", group_value):
+            group_value = record[column]
+            yield where, group_value
 
 
 def _raw_row(

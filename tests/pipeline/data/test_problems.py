@@ -264,6 +264,7 @@ INVALID: tuple[File | Row | Corpus, ...] = (
     Corpus("sequence_classification", "records", CLASSES, {"a.parquet": table_with_metadata()}),
     tokens(b"tokens,tags\n\"['Ada', 'ran']\",\"['B-yes' 'O']\"\n"),
     tokens(b"n,tokens,tags\n,Ada,O\n", group_by="n"),
+    tokens(b"n,tokens,tags\n1,Ada,O\n2,Bo,O\n1,ran,O\n", group_by="n"),
     tokens(b"tokens,tags\n[],1\n"),
     texts("a.txt", b"Ada ran"),
     texts("a.jsonl.gz", gzip.compress(b'{"text": "Ada"}\n')[:-9]),

@@ -871,6 +871,31 @@ def test_one_token_per_record_is_grouped(tmp_path: Path) -> None:
     assert READERS["records"].chunk_boundary(tmp_path / "a.jsonl", mapping) is None
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+def test_groups_in_several_parts_are_one_problem_of_the_file(name: str, tmp_path: Path) -> None:
+    """The tokens of a shuffled table would become sentences of one token."""
+    options = {"fields": {"tokens": None, "tags": None}, "group_by": "n"}
+    values = ["1", "1", "", "2", "3", "2", "1", "3"]
+    records = [{"n": value, "tokens": "a", "tags": "O"} for value in values]
+    text = {
+        "a.csv": "n,tokens,tags\n" + "".join(f"{value},a,O\n" for value in values),
+        "a.jsonl": "\n".join(map(json.dumps, records)),
+        "a.json": json.dumps(records),
+    }[name]
+    first, second = {
+        "a.csv": ("a.csv:5", "a.csv:7"),
+        "a.jsonl": ("a.jsonl:4", "a.jsonl:6"),
+        "a.json": ("a.json:1: [3]", "a.json:1: [5]"),
+    }[name]
+    _, problems = read(text, tmp_path, options, name)
+    assert problems == [
+        f"{second}: the group '2' of n began at {first} and begins again after other groups, so "
+        "each part would be a row (such groups in the file: 3); sort the file by n, with the "
+        "records of a group in their order, or make its values unique if they begin again in each "
+        "document"
+    ]
+
+
 def test_token_instead_of_a_list_names_group_by(tmp_path: Path) -> None:
     _, problems = read("tokens,tags\nAda,O\n", tmp_path, {"fields": {"tokens": None}}, "a.csv")
     assert "if each record is one token, set group_by" in problems[0]
