@@ -38,7 +38,8 @@ class ChunkedCorpus:
         self.rows = int(self.starts[-1])
         self.dropped = sum(result["dropped"] for result in results)
         self.with_id = sum(result["with_id"] for result in results)
-        self.ids_have_split = False  # see `pipeline.data.repeated_rows`
+        # The form of ids in the output: see `pipeline.data.repeated_rows`.
+        self.ids_have_split, self.number_prefix = False, "-"
         self._first_numbers: list[int] = []
         rows_so_far = dict.fromkeys(SPLITS, 0)
         for chunk, result in zip(chunks, results, strict=True):
@@ -53,8 +54,13 @@ class ChunkedCorpus:
         """Columns of a chunk; None reads all. The ids are those of the output."""
         if columns is not None and "id" in columns:
             columns = list(dict.fromkeys([*columns, "_has_id", "_number"]))
-        table = pq.read_table(self.folders[index] / "examples.parquet", columns=columns)
+        table = self._read_raw(index, columns)
         return self._with_ids(table, index) if "id" in table.column_names else table
+
+    def _read_raw(self, index: int, columns: Sequence[str] | None) -> pa.Table:
+        """As `read`, with the ids of the files."""
+        path = self.folders[index] / "examples.parquet"
+        return pq.read_table(path, columns=columns and list(columns))
 
     def _with_ids(self, table: pa.Table, index: int) -> pa.Table:
         """The table with ids for rows without; other ids get the split if `ids_have_split`."""
@@ -62,8 +68,8 @@ class ChunkedCorpus:
             return table
         number = pc.cast(pc.add(table["_number"], self._first_numbers[index]), pa.string())
         ids, new_ids = (
-            pc.binary_join_element_wise(self.chunks[index].split, values, "-")
-            for values in (table["id"], number)
+            pc.binary_join_element_wise(self.chunks[index].split, values, separator)
+            for values, separator in ((table["id"], "-"), (number, self.number_prefix))
         )
         ids = pc.if_else(table["_has_id"], ids if self.ids_have_split else table["id"], new_ids)
         return table.set_column(table.schema.get_field_index("id"), "id", ids)
@@ -74,11 +80,11 @@ class ChunkedCorpus:
         return splits[np.searchsorted(self.starts, rows, side="right") - 1]
 
     def look_up(self, rows: NDArray[np.int64], columns: Sequence[str]) -> dict[int, dict[str, Any]]:
-        """Columns of some rows, by row number."""
+        """Columns of some rows, by row number. The ids are those of the files."""
         result: dict[int, dict[str, Any]] = {}
         rows = np.unique(rows)
         for index in np.unique(np.searchsorted(self.starts, rows, side="right") - 1):
             inside = rows[(rows >= self.starts[index]) & (rows < self.starts[index + 1])]
-            table = self.read(int(index), columns).take(inside - self.starts[index])
+            table = self._read_raw(int(index), columns).take(inside - self.starts[index])
             result |= dict(zip(inside.tolist(), table.to_pylist(), strict=True))
         return result

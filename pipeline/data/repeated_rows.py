@@ -79,23 +79,39 @@ def find_repeated_rows(
 def _find_repeated_ids(corpus: ChunkedCorpus, folder: Path, problems: Problems) -> RowPairs:
     """The rows whose id is that of an earlier row.
 
-    If two splits have the same id, all ids get the name of their split, and a warning is added.
+    If two splits have the same id, all ids get the name of their split, and a warning is added. If
+    the id of a row without one would be that of another row, such ids get another form.
     """
     pairs = _search_ids(corpus, folder / "ids")
     is_in_two_splits = corpus.sources(pairs[:, 0]) != corpus.sources(pairs[:, 1])
-    if not is_in_two_splits.any():
-        return pairs
-    first = pairs[is_in_two_splits][0]
-    row, other = (corpus.look_up(first, ("id", "_where"))[number] for number in first.tolist())
+    if is_in_two_splits.any():
+        _add_id_in_two_splits(corpus, pairs[is_in_two_splits][0], problems)
+        corpus.ids_have_split = True
+        pairs = _search_ids(corpus, folder / "prefixed_ids")
+    while len(pairs) and not _have_ids(corpus)[pairs].all():
+        corpus.number_prefix += "-"
+        pairs = _search_ids(corpus, folder / f"ids{corpus.number_prefix}")
+    return pairs
+
+
+def _add_id_in_two_splits(
+    corpus: ChunkedCorpus, pair: NDArray[np.int64], problems: Problems
+) -> None:
+    rows = corpus.look_up(pair, ("id", "_where", "_has_id"))
+    row, other = sorted((rows[number] for number in pair.tolist()), key=lambda r: not r["_has_id"])
     problems.add(
         row["_where"],
-        f"id {row['id']!r} is also the id of {other['_where']} in another split, so each id gets "
-        "its split as prefix (train-, validation-, test-); use ids that are unique in the corpus "
-        "to keep them",
+        f"id {row['id']!r} is also the {'' if other['_has_id'] else 'new '}id of {other['_where']} "
+        "in another split, so each id gets its split as prefix (train-, validation-, test-); use "
+        "ids that are unique in the corpus to keep them",
         "id-in-two-splits",
     )
-    corpus.ids_have_split = True
-    return _search_ids(corpus, folder / "prefixed_ids")
+
+
+def _have_ids(corpus: ChunkedCorpus) -> NDArray[np.bool_]:
+    """For each row, whether it has an id in its file."""
+    columns = (corpus.read(index, ["_has_id"])["_has_id"] for index in range(len(corpus.chunks)))
+    return np.concatenate([column.to_numpy() for column in columns])
 
 
 def _search_ids(corpus: ChunkedCorpus, folder: Path) -> RowPairs:

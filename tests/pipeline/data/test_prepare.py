@@ -423,7 +423,7 @@ def test_ids_must_be_unique(tmp_path: Path) -> None:
         test=[question(2)],
     )
     assert refuse(recipe, folder, tmp_path / "out") == [
-        "train.jsonl:3: id 'train-1' is already the id of train.jsonl:1; "
+        "train.jsonl:3: id '1' is already the id of train.jsonl:1; "
         "ids must be unique in a split: change one, or remove id from the rows (or from fields in "
         "the recipe's options), so that they are numbered",
     ]
@@ -461,6 +461,51 @@ def test_ids_that_are_unique_only_in_a_split_get_its_name(tmp_path: Path) -> Non
         "train": ["0", "1", "train-2"],
         "validation": ["5"],
         "test": ["t"],
+    }
+
+
+def test_ids_of_numbered_rows_are_not_those_of_other_rows(tmp_path: Path) -> None:
+    recipe = replace(
+        QA, carve_validation=None, files=Splits("train.jsonl", "test.jsonl", "validation.jsonl")
+    )
+    contents: dict[str, Any] = {
+        "train": [question(None), question("train-0", "A cat ran."), question("train--0")],
+        "validation": [question(7, "A cat sits.")],
+        "test": [question(8, "A cat lay.")],
+    }
+    summary, _ = prepare(recipe, write(tmp_path / "raw", **contents), tmp_path / "out")
+    assert summary["problems"] == {"missing-id": 1}
+    assert ids(tmp_path / "out", recipe)["train"] == ["train---0", "train-0", "train--0"]
+    # The prefixes of two splits make the id of a numbered row.
+    contents["train"] = [question(5), question(None), question(1, "A cat ran.")]
+    contents["validation"] = [question(5, "A cat sits.")]
+    summary, _ = prepare(recipe, write(tmp_path / "raw", **contents), tmp_path / "out")
+    assert summary["problems"] == {"missing-id": 1, "id-in-two-splits": 1}
+    assert ids(tmp_path / "out", recipe) == {
+        "train": ["train-5", "train--1", "train-1"],
+        "validation": ["validation-5"],
+        "test": ["test-8"],
+    }
+
+
+def test_an_id_in_the_form_of_another_splits_numbers_gets_its_split(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "raw",
+        train=[question(None), question(1, "A cat ran.")],
+        validation=[question(2, "A cat sits.")],
+        test=[question("train-0", "A cat lay.")],
+    )
+    files = Splits("train.jsonl", "test.jsonl", "validation.jsonl")
+    recipe = replace(QA, carve_validation=None, files=files)
+    _, lines = prepare(recipe, folder, tmp_path / "out")
+    assert any(
+        f"test.jsonl:1: id 'train-0' is also the new id of {folder}/train.jsonl:1" in line
+        for line in lines
+    )
+    assert ids(tmp_path / "out", recipe) == {
+        "train": ["train-0", "train-1"],
+        "validation": ["validation-2"],
+        "test": ["test-train-0"],
     }
 
 
