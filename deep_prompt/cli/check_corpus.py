@@ -97,8 +97,8 @@ def check(arguments: Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
     check_answer_length("--max-answer-length", recipe.task, arguments.max_answer_length)
     problems = Problems(max_shown=0, allowed=recipe.allow)
-    statistics, is_valid = _measure(recipe, arguments, problems)
-    _print(recipe.name, statistics, problems)
+    statistics, dropped, is_valid = _measure(recipe, arguments, problems)
+    _print(recipe.name, statistics, problems, dropped)
     if arguments.html:
         from pipeline.report.corpus_page import write_page
 
@@ -137,11 +137,16 @@ def _complete_from_params(arguments: Namespace) -> None:
         arguments.stride = arguments.max_length // 4
 
 
-def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[Statistics, bool]":
-    """The statistics of a corpus, and whether `prepare` and `featurize` would accept it."""
+def _measure(
+    recipe: Any, arguments: Namespace, problems: Problems
+) -> "tuple[Statistics, str, bool]":
+    """The statistics of a corpus, and whether `prepare` and `featurize` would accept it.
+
+    Also returns the text about dropped rows.
+    """
     from pipeline.config import load_json
     from pipeline.data.corpus_statistics import compute_statistics
-    from pipeline.data.prepare import CorpusError, prepare
+    from pipeline.data.prepare import CorpusError, dropped_text, prepare
 
     with TemporaryDirectory(prefix="deep-prompt-") as folder:
         examples, is_valid = Path(folder) / "examples", True
@@ -160,7 +165,8 @@ def _measure(recipe: Any, arguments: Namespace, problems: Problems) -> "tuple[St
             problems,
             arguments.max_answer_length,
         )
-        return statistics, is_valid and len(problems) == num_problems
+        is_valid = is_valid and len(problems) == num_problems
+        return statistics, dropped_text(recipe, summary), is_valid
 
 
 def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
@@ -178,7 +184,7 @@ def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
     return tokenizer
 
 
-def _print(name: str, statistics: "Statistics", problems: Problems) -> None:
+def _print(name: str, statistics: "Statistics", problems: Problems, dropped: str) -> None:
     from rich.console import Console
 
     from pipeline.report.corpus_page import sections
@@ -189,7 +195,8 @@ def _print(name: str, statistics: "Statistics", problems: Problems) -> None:
             continue
         console.print(f"\n{name}: {section.title}. {section.text}", markup=False)
         if section.title == "Problems":
-            console.print("\n".join(problems.summary()), markup=False, soft_wrap=True)
+            lines = [*problems.summary(), *filter(None, [dropped])]
+            console.print("\n".join(lines), markup=False, soft_wrap=True)
             continue
         folded = [section.folded] if section.folded else []
         for table in (*section.tables, *folded):

@@ -7,7 +7,7 @@ that no step holds more than one of them in memory.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ def prepare(
     keeps finished chunks until all are finished; chunks of different `code` are recomputed. `run`
     computes the chunks if there are more than a few MB to read. Equal inputs give equal bytes.
 
-    Returns the summary, and the lines of a summary of the accepted problems and skipped lines.
+    Returns the summary, and the lines of a summary of the accepted problems, the skipped lines and
+    the dropped rows.
 
     Raises CorpusError with the problems if the recipe does not accept them; then `output` does not
     change. With `problems`, all problems are added to it, and the valid rows are written before
@@ -109,7 +110,21 @@ def prepare(
         write_json(target / "summary.json", summary)
     if error:
         raise error
-    return summary, _report_lines(problems)
+    dropped_line = dropped_text(recipe, summary)
+    return summary, [*_report_lines(problems), *filter(None, [dropped_line])]
+
+
+def dropped_text(recipe: Recipe, summary: Mapping[str, Any]) -> str:
+    """The number of dropped rows and the limit; empty if the recipe drops none."""
+    dropped = summary["dropped"]
+    if not dropped or recipe.on_problem != "drop":
+        return ""
+    rows = dropped + sum(summary["rows"].values())
+    percentage = 100 * dropped / rows
+    return (
+        f"dropped {dropped} of {rows} rows ({percentage:{'.1f' if percentage >= 1 else '.2g'}} %; "
+        f"max_dropped allows {100 * recipe.max_dropped_fraction:g} %)"
+    )
 
 
 def _check_source(recipe: Recipe, folder: Path | None) -> None:

@@ -587,6 +587,21 @@ def test_skipped_lines_and_warnings_are_logged(
     assert "train.conll:2: '#x\\tO' is skipped as a comment" in output
 
 
+def test_the_number_of_dropped_rows_is_logged(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = {"on_problem": "drop", "max_dropped": "60%"}
+    edit(place, lambda values: values.update(policy), "data_recipes/world_ner.yaml")
+    prepare("world_ner")
+    assert "max_dropped" not in capsys.readouterr().out
+    train = place / "data/world/ner/train.conll"
+    summary = json.loads((place / "data/examples/world_ner/summary.json").read_text())
+    rows = sum(summary["rows"].values())
+    train.write_text(f"a\n\n{train.read_text()}", encoding="utf-8")
+    prepare("world_ner")
+    assert f"dropped 1 of {rows + 1} rows (" in capsys.readouterr().out
+
+
 def test_all_errors_in_a_corpus_are_reported_at_once(place: Path) -> None:
     (place / "data/world/ner/train.conll").write_bytes(b"a\nb\tO\tO\n\nc\tQ-X\n\n" + NER.encode())
     (place / "data/world/ner/test.conll").write_bytes(b"\xff\tO\n\n" + NER.encode())

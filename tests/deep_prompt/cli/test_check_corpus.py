@@ -157,6 +157,31 @@ def test_the_valid_rows_of_a_corpus_with_problems_are_counted(
     assert "perhaps" in (folder / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("max_dropped", "code", "line"),
+    [
+        ("10%", 0, "dropped 1 of 241 rows (0.41 %; max_dropped allows 10 %)\n"),
+        ("0.001", 1, "dropped 1 of 241 rows (0.41 %; max_dropped allows 0.1 %)\n"),
+        (None, 1, ""),  # fail
+    ],
+)
+def test_the_number_of_dropped_rows_is_stated(
+    max_dropped: str | None,
+    code: int,
+    line: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if max_dropped is not None:
+        recipe = f"{RECIPE}on_problem: drop\nmax_dropped: {max_dropped}\n"
+        (folder / "ours.yaml").write_text(recipe, encoding="utf-8")
+        assert "max_dropped" not in check(folder, capsys)[1]
+    add_rows(folder, "train", {"text": " ", "label": "yes"})
+    status, output = check(folder, capsys)
+    assert (status, "max_dropped" in output) == (code, bool(line))
+    assert line in output
+
+
 def test_a_corpus_without_valid_rows_does_not_crash(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

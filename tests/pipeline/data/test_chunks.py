@@ -271,7 +271,8 @@ def test_at_most_max_dropped_rows_are_dropped(
     assert summary["rows"] == {"train": 200, "validation": 9, "test": 9}
     assert (summary["dropped"], summary["problems"]) == (19, {"column-count": 19})
     assert lines[0] == "column-count: 19"
-    assert len(lines) == 4, "the kind, and three examples"
+    assert len(lines) == 5, "the kind, three examples, and the number of dropped rows"
+    assert lines[-1] == "dropped 19 of 237 rows (8.0 %; max_dropped allows 10 %)"
 
 
 def test_later_of_two_duplicate_rows_is_dropped(tmp_path: Path) -> None:
