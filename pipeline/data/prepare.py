@@ -80,7 +80,7 @@ def prepare(
         Shard(key_of(i, code, recipe, chunk), read_chunk, (recipe, chunk))
         for i, chunk in enumerate(chunks)
     ]
-    write_anyway = problems is not None
+    reader, write_anyway = READERS[recipe.reader], problems is not None
     with _workspace(work, output) as workspace, atomic_folder(output) as target:
         results = finish(shards, workspace / "chunks", run if large else in_this_process)
         folders = [workspace / "chunks" / shard.key for shard in shards]
@@ -97,8 +97,11 @@ def prepare(
             counts = _merge(corpus, duplicates, target)
             check_splits(corpus, counts, problems)
             check_long_sentences(corpus, problems)
-            if folder is not None and corpus.rows:
-                READERS[recipe.reader].check_options(recipe.options, recipe.location, problems)
+            if folder is not None:
+                paths = {Path(chunk.name) for chunk in chunks}
+                reader.count_unread_files(recipe.options, paths, problems)
+                if corpus.rows:
+                    reader.check_options(recipe.options, recipe.location, problems)
         dropped = corpus.dropped + int(duplicates.sum())
         error = _policy_error(recipe, problems, dropped, corpus.rows + corpus.dropped)
         if error and not write_anyway:

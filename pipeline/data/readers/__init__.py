@@ -49,6 +49,10 @@ def _nothing_to_check(options: Any, where: str, problems: Problems) -> None:
     pass
 
 
+def _no_unread_files(options: Any, files: Iterable[Path], problems: Problems) -> None:
+    pass
+
+
 class Reader(NamedTuple):
     """A format.
 
@@ -68,6 +72,8 @@ class Reader(NamedTuple):
       files of a corpus. It returns the options and the detected values by name.
     - `check_options(options, where, problems)` adds a problem for each option that matches nothing
       in all files of a corpus. `problems` has what `read` skipped and found there.
+    - `count_unread_files(options, files, problems)` counts, as skipped, the files beside the files
+      of a corpus that should belong to one of them, but do not.
     """
 
     options: type
@@ -79,6 +85,7 @@ class Reader(NamedTuple):
     resolve_auto: Callable[[Any, Iterable[Source]], tuple[Any, dict[str, Any]]] = _no_auto
     for_task: Callable[[Any, RowKeys], Any] = _for_any_task
     check_options: Callable[[Any, str, Problems], None] = _nothing_to_check
+    count_unread_files: Callable[[Any, Iterable[Path], Problems], None] = _no_unread_files
     optional_keys: frozenset[str] = frozenset()
 
 
@@ -119,6 +126,7 @@ READERS: dict[str, Reader] = {
         resolve_auto=offsets.resolve_auto,
         for_task=offsets.for_task,
         check_options=offsets.check_options,
+        count_unread_files=offsets.count_unread_files,
         optional_keys=frozenset({"id", "title"}),
     ),
     "parallel_lines": Reader(

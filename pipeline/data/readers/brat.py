@@ -1,7 +1,7 @@
 """brat's standoff format: a text in `x.txt`, and its annotation in `x.ann`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,9 @@ OnDiscontinuous = Literal["error", "split", "expand", "drop"]
 """How to read a span of several fragments: as a problem; as a span for each fragment; as the span
 from the first to the last; or as no span."""
 
-OTHER_LINES = "lines of annotations that are not text spans"  # their name in `Problems.skipped`
+# Their names in `Problems.skipped`.
+OTHER_LINES = "lines of annotations that are not text spans"
+UNANNOTATED = "texts without annotation file"
 _match_span = re.compile(
     r"(T\S+)\t(\S+) ([0-9]{1,18} [0-9]{1,18}(?:;[0-9]{1,18} [0-9]{1,18})*)(?:\t(.*))?"
 ).fullmatch
@@ -33,6 +35,14 @@ _OTHER_KINDS = ("R", "E", "A", "M", "N", "#", "*")
 def text_file(path: Path) -> Path:
     """The file of the text of an annotation file; the same compression is expected."""
     return path.with_name(re.sub(r"\.ann(\.\w+)?$", r".txt\1", path.name))
+
+
+def count_unannotated(annotations: Iterable[Path]) -> int:
+    """The number of texts without an annotation file, in the folders of annotation files."""
+    folders = {path.parent for path in annotations}
+    paths = {path for folder in folders for path in folder.iterdir()}
+    names = ((path, re.sub(r"\.txt(\.\w+)?$", r".ann\1", path.name)) for path in paths)
+    return sum(path.with_name(name) not in paths for path, name in names)
 
 
 def documents(

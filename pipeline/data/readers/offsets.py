@@ -171,3 +171,11 @@ def _documents(source: Source, options: Options, problems: Problems) -> Iterator
 def check_options(task_options: TaskOptions, where: str, problems: Problems) -> None:
     """Add a warning for the names that match no label in the whole corpus."""
     check_names(task_options.options.names, "label", where, problems)
+
+
+def count_unread_files(
+    task_options: TaskOptions, files: Iterable[Path], problems: Problems
+) -> None:
+    """Count the texts of brat without an annotation file as skipped."""
+    if task_options.options.dialect == "brat":
+        problems.skipped[brat.UNANNOTATED] += brat.count_unannotated(files)

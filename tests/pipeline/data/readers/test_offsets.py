@@ -694,3 +694,20 @@ def test_prepare_records_the_rule_and_reports_what_it_changed(tmp_path: Path) ->
     assert sum(summary["rows"].values()) == 12
     assert "expanded-span: 12 (warning)" in lines
     assert "unmatched-option: 1 (warning)" in lines
+
+
+def test_prepare_counts_texts_of_brat_without_an_annotation_file(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    for n in range(12):
+        (tmp_path / "raw" / f"{n}.txt").write_text(f"Ada met {n}.")
+        (tmp_path / "raw" / f"{n}.ann").write_text("T1\tPER 0 3\tAda\n")
+    files = {"files": {"train": "raw/*.ann"}, "labels": ["PER"]}
+    options = {"dialect": "brat"}
+    assert not recipe_problems(tmp_path, task="token_classification", options=options, **files)
+    recipe = load_recipe(tmp_path / "ours.yaml")
+    _, lines = prepare(recipe, tmp_path, tmp_path / "out")
+    assert lines == []
+    for name in ("a.txt", "b.1.txt", "c.txt.gz"):
+        (tmp_path / "raw" / name).write_text("Bo ran.")
+    _, lines = prepare(recipe, tmp_path, tmp_path / "out")
+    assert lines == ["skipped: texts without annotation file 3"]
