@@ -16,10 +16,12 @@ from typing import Any, Literal, TypeVar, Union
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from pipeline.errors import KIND_NAMES, UserError, describe, did_you_mean
+from pipeline.errors import KIND_NAMES, UserError, closest, describe, did_you_mean
 
 T = TypeVar("T")
 NAME = re.compile(r"\w[\w-]*")  # of a task, a mixture or a recipe
+# Common other names of values (tag schemes), for messages.
+_SYNONYMS = {"bio": "iob2", "bio2": "iob2", "iob": "iob1", "iobes": "bioes"}
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -133,7 +135,11 @@ def _convert_scalar(kind: Any, value: Any, where: str, problems: list[str]) -> A
 def _check_literal(allowed: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> None:
     # Compare types too: True == 1 in Python, but the user must write 1.
     if not any(type(value) is type(item) and value == item for item in allowed):
-        hint = did_you_mean(str(value), map(str, allowed))
+        names = sorted(map(str, allowed))
+        synonym = _SYNONYMS.get(str(value).lower())
+        word = synonym if synonym in names else str(value)
+        listing = f" ({', '.join(names)})" if closest(word, names) else ""  # else the hint has it
+        hint = f"{listing}{did_you_mean(word, names)}"
         problems.append(f"{where}: {value!r} is not one of the allowed values{hint}")
 
 

@@ -80,10 +80,15 @@ class UserError(Exception):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known word, or else all known words."""
     known = sorted(known)
-    matches = difflib.get_close_matches(word, known, n=1)
-    if matches:
-        return f"; did you mean {matches[0]!r}?"
+    match = closest(word, known)
+    if match is not None:
+        return f"; did you mean {match!r}?"
     return f"; use one of {', '.join(known)}" if known else "; there are none to choose from"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most similar to `word`; None if no word is similar."""
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), None)
 
 
 def listed(names: Iterable[str], limit: int) -> str:

@@ -108,8 +108,18 @@ def test_missing_key_is_reported_with_its_type() -> None:
             "params.yaml: train: inner: found a list [], expected a mapping of keys to values",
         ),
         ("inner", {"depth": -1}, "params.yaml: train: inner: depth: -1 is negative"),
-        ("mode", "capp", f"{MODE}: 'capp' is not one of the allowed values; did you mean 'cap'?"),
-        ("mode", ["cap"], f"{MODE}: ['cap'] is not one of the allowed values; did you mean 'cap'?"),
+        (
+            "mode",
+            "capp",
+            f"{MODE}: 'capp' is not one of the allowed values (cap, temperature); "
+            "did you mean 'cap'?",
+        ),
+        (
+            "mode",
+            ["cap"],
+            f"{MODE}: ['cap'] is not one of the allowed values (cap, temperature); "
+            "did you mean 'cap'?",
+        ),
         ("mode", 7, f"{MODE}: 7 is not one of the allowed values; use one of cap, temperature"),
     ],
 )
