@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, combinations, count
 from typing import Any, Literal, cast
 
 from pipeline.data.readers.base import (
@@ -57,20 +57,44 @@ class Options:
     document_mark: str | None = None
 
     def __post_init__(self) -> None:
-        for name, column in (("token", self.token), ("tag", self.tag), ("token_id", self.token_id)):
-            if (
-                column is not None
-                and self.columns != "auto"
-                and not -self.columns <= column < self.columns
-            ):
-                raise ValueError(
-                    f"{name}: there is no column {column} of {self.columns}; count columns from 0"
-                )
+        problems = []
+        if self.columns != "auto":
+            problems = [
+                f"{name}: there is no column {column} of {self.columns}; count columns from 0"
+                for name, column in self._used().items()
+                if not -self.columns <= column < self.columns
+            ]
+        problems = problems or self._repeated_columns(self.columns)
         if "" in (self.separator, self.comment, self.feature, self.document_mark):
-            raise ValueError(
+            problems.append(
                 "separator, comment, feature and document_mark must not be empty; "
                 "remove the empty key"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _used(self) -> dict[str, int]:
+        """The columns that are read, by option."""
+        columns = {"token": self.token, "tag": self.tag, "token_id": self.token_id}
+        return {name: column for name, column in columns.items() if column is not None}
+
+    def _repeated_columns(self, width: int | Literal["auto"]) -> list[str]:
+        """The problems of options with the same column in a line of `width` columns."""
+        positions = {
+            name: column if width == "auto" else column % width
+            for name, column in self._used().items()
+        }
+        return [
+            f"{name} and {other}: both are column {positions[name]}; correct one of them"
+            for name, other in combinations(positions, 2)
+            if positions[name] == positions[other]
+        ]
+
+    def fits(self, width: int) -> bool:
+        """Whether a line of `width` columns has all columns that are read, each once."""
+        columns = self._used().values()
+        has_all = all(-width <= column < width for column in columns)
+        return has_all and not self._repeated_columns(width)
 
     @property
     def layout(self) -> Layout:
@@ -135,16 +159,11 @@ def _detect_layout(options: Options, files: Iterable[Source]) -> dict[str, Any]:
 
 
 def _usual_width(counts: Counter[int], options: Options) -> int:
-    """The most frequent number of columns that includes the token's and the tag's column."""
-    minimum = max(
-        column + 1 if column >= 0 else -column
-        for column in (options.token, options.tag, options.token_id or 0)
-    )
-    minimum = max(minimum, 2)
+    """The most frequent number of columns that fits the options; at least 2."""
     return max(
-        (width for width in counts if width >= minimum),
+        (width for width in counts if width >= 2 and options.fits(width)),
         key=lambda width: (counts[width], -width),
-        default=minimum,
+        default=next(filter(options.fits, count(2))),
     )
 
 

@@ -57,29 +57,32 @@ class Options:
     rows: Literal["predicates", "sentences"] = "predicates"
 
     def __post_init__(self) -> None:
+        problems = []
         if not all(
             0 <= column < self.first_predicate
             for column in (self.token, self.marks or 0, *self.id_columns)
         ):
-            raise ValueError(
+            problems.append(
                 "token, marks and id_columns must be columns before first_predicate; "
                 "count columns from 0"
             )
         if self.trailing < 0:
-            raise ValueError(
+            problems.append(
                 f"trailing: {self.trailing} is a negative number of columns; write 0 or more"
             )
         if self.words and (self.comment or self.document_mark):
-            raise ValueError(
+            problems.append(
                 "comment, document_mark: files of words and props cannot have comments and "
                 "document marks; remove the key"
             )
         texts = (self.separator, self.comment, self.document_mark)
         if len(self.words) > 1 or "" in self.words or "" in texts:
-            raise ValueError(
+            problems.append(
                 "words needs exactly one pair, the text in a path and its replacement; "
                 "words, separator, comment and document_mark must not be empty"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
 
     @property
     def layout(self) -> Layout:

@@ -311,10 +311,43 @@ def test_lines_of_a_sentence_need_the_same_number_of_columns(tmp_path: Path) -> 
 def test_invalid_options_are_refused() -> None:
     with pytest.raises(UserError, match="tag: there is no column 2 of 2; count columns from 0"):
         parse(READERS["conll_columns"].options, IOB2 | {"tag": 2}, "r")
-    with pytest.raises(UserError, match="must be columns before first_predicate"):
-        parse(READERS["conll_props"].options, PROPS | {"token": 2}, "r")
+    with pytest.raises(UserError, match=r"before first_predicate; .*trailing: -1 is a negative"):
+        parse(READERS["conll_props"].options, PROPS | {"token": 2, "trailing": -1}, "r")
     with pytest.raises(UserError, match="files of words and props cannot have comments"):
         parse(READERS["conll_props"].options, SPLIT | {"comment": "#"}, "r")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"token": 5, "tag": -7, "separator": ""},
+            "token: there is no column 5 of 2; count columns from 0; "
+            "tag: there is no column -7 of 2; count columns from 0; "
+            "separator, comment, feature and document_mark must not be empty; remove the empty key",
+        ),
+        ({"token": 1, "tag": -1}, "token and tag: both are column 1; correct one of them"),
+        (
+            {"columns": "auto", "token": -1, "tag": -1, "token_id": -1},
+            "token and tag: both are column -1; correct one of them; "
+            "token and token_id: both are column -1; correct one of them; "
+            "tag and token_id: both are column -1; correct one of them",
+        ),
+    ],
+)
+def test_columns_exist_and_differ(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(READERS["conll_columns"].options, IOB2 | changes, "r")
+    assert caught.value.problems == (f"r: {problem}",)
+
+
+def test_detected_number_of_columns_keeps_token_and_tag_apart(tmp_path: Path) -> None:
+    """With two columns, the last column is that of the token."""
+    options = parse(READERS["conll_columns"].options, AUTO | {"token": 1}, "r")
+    for text, width in (("1 Ada O\n1 Ada\n2 Bo\n", 3), ("1 Ada\n", 3), ("1 Ada x O\n", 4)):
+        (tmp_path / "a").write_text(text)
+        _, detected = READERS["conll_columns"].resolve_auto(options, [tmp_path / "a"])
+        assert detected["columns"] == width
 
 
 MARKED = {"token": 0, "marks": 1, "first_predicate": 2}
