@@ -98,6 +98,11 @@ def listed(names: Iterable[str], limit: int) -> str:
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+def quantity(number: int, noun: str) -> str:
+    """A number with its noun: `1 row`, `2 rows`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the error's type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -189,7 +194,7 @@ class Problems:
         problem = Problem(kind, where, message)
         if self._sink is not None:
             self._sink.write(json.dumps(problem._asdict(), ensure_ascii=False) + "\n")
-        self.hiding += hides
+        self.hiding += hides and kind not in self._allowed
         self._keep(problem)
         self.counts[kind] += 1
         self._total += kind not in WARNINGS

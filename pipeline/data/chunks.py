@@ -156,7 +156,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
     task = task_named(recipe.task)
     sink = (target / "problems.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
     with sink, _Writer(target / "examples.parquet", task) as writer:
-        problems = Problems(sink=sink)
+        problems = Problems(sink=sink, allowed=recipe.allow)
         tally = _Tally(task, recipe.labels)
         rows = dropped = rejected = 0
         for row in _rows(recipe, chunk, task, problems):

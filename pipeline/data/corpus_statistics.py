@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.data.leakage import find_leaks
 from pipeline.data.word_rules import describe_words
-from pipeline.errors import Problems
+from pipeline.errors import Problems, quantity
 from pipeline.metrics.base import UNSPACED
 from pipeline.seeding import Ints
 from pipeline.tasks import task_of_summary
@@ -219,9 +219,9 @@ def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems)
         if count < MIN_LABEL_COUNT:
             problems.add(
                 f"{name}: train",
-                f"label {label!r} occurs {count} times among {total} annotations; fewer than "
-                f"{MIN_LABEL_COUNT} are too few to learn from: "
-                "add annotations, or merge it with another label",
+                f"label {label!r} occurs {quantity(count, 'time')} among {total} annotations; "
+                f"fewer than {MIN_LABEL_COUNT} are too few to learn from: add annotations, or "
+                "merge it with another label",
                 "class-imbalance",
             )
         elif len(counts) > 1 and count > MAX_LABEL_FRACTION * total:

@@ -57,6 +57,7 @@ class Recipe:
             "shared-row",
             "nothing-to-learn",
             "nothing-to-score",
+            "split-group",
         ],
         ...,
     ] = ()

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.data.chunked_corpus import ChunkedCorpus
 from pipeline.data.readers.conll_props import WITHOUT_PREDICATES
 from pipeline.data.recipe import Recipe
-from pipeline.errors import Problems, abbreviate, listed
+from pipeline.errors import Problems, abbreviate, listed, quantity
 from pipeline.tasks import task_named
 from pipeline.tasks.base.capabilities import TagsWords
 from pipeline.tasks.base.row import SPLITS
@@ -85,21 +85,23 @@ def _check_annotations(recipe: Recipe, split: str, counts: SplitCounts, problems
     """Add a problem if a split has too few different labels to learn from or to score."""
     task = task_named(recipe.task)
     expected = task.expected_labels(recipe.labels)
-    absent = [label for label in expected if not counts.labels[split][label]]
-    num_found = len(expected) - len(absent)
-    fact = (
-        f"split {split!r}: none of the labels ({listed(absent, MAX_LISTED_NAMES)}) occurs in "
-        f"{counts.rows[split]} rows, so nothing can be"
+    found = [label for label in expected if counts.labels[split][label]]
+    labels = (
+        f"only {listed(found, MAX_LISTED_NAMES)} of the labels"
+        if found
+        else f"none of the labels ({listed(expected, MAX_LISTED_NAMES)})"
     )
+    rows = quantity(counts.rows[split], "row")
+    fact = f"split {split!r}: {labels} occurs in {rows}, so nothing can be"
     remedy = "correct labels, options or files, or set allow:"
-    if expected and split == "train" and num_found < task.min_train_labels:
+    if expected and split == "train" and len(found) < task.min_train_labels:
         problems.add(
             recipe.location,
             f"{fact} learned from it; {remedy} [nothing-to-learn]",
             "nothing-to-learn",
             hides="nothing-to-learn" not in recipe.allow,
         )
-    elif expected and split != "train" and not num_found:
+    elif expected and split != "train" and not found:
         problems.add(
             recipe.location,
             f"{fact} scored on it; {remedy} [nothing-to-score]",
@@ -153,8 +155,8 @@ def _check_unused_labels(recipe: Recipe, counts: SplitCounts, problems: Problems
         elif train and not test and is_scored:
             problems.add(
                 recipe.location,
-                f"label {label!r} occurs {train} times in train but never in test, so its score is "
-                "unknown; add test rows with this label",
+                f"label {label!r} occurs {quantity(train, 'time')} in train but never in test, so "
+                "its score is unknown; add test rows with this label",
                 "unused-label",
             )
 

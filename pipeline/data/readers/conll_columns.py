@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, count
+from itertools import chain, count
 from typing import Any, Literal, cast
 
 from pipeline.data.readers.base import (
@@ -61,10 +61,14 @@ class Options:
         if self.columns != "auto":
             problems = [
                 f"{name}: there is no column {column} of {self.columns}; count columns from 0"
-                for name, column in self._used().items()
+                for name, column in self._columns().items()
                 if not -self.columns <= column < self.columns
             ]
-        problems = problems or self._repeated_columns(self.columns)
+        if not problems and self._token_is_tag(self.columns):
+            problems.append(
+                f"token and tag: {self.token} and {self.tag} are the same column; correct one of "
+                "them"
+            )
         if "" in (self.separator, self.comment, self.feature, self.document_mark):
             problems.append(
                 "separator, comment, feature and document_mark must not be empty; "
@@ -73,28 +77,20 @@ class Options:
         if problems:
             raise ValueError("; ".join(problems))
 
-    def _used(self) -> dict[str, int]:
+    def _columns(self) -> dict[str, int]:
         """The columns that are read, by option."""
         columns = {"token": self.token, "tag": self.tag, "token_id": self.token_id}
         return {name: column for name, column in columns.items() if column is not None}
 
-    def _repeated_columns(self, width: int | Literal["auto"]) -> list[str]:
-        """The problems of options with the same column in a line of `width` columns."""
-        positions = {
-            name: column if width == "auto" else column % width
-            for name, column in self._used().items()
-        }
-        return [
-            f"{name} and {other}: both are column {positions[name]}; correct one of them"
-            for name, other in combinations(positions, 2)
-            if positions[name] == positions[other]
-        ]
+    def _token_is_tag(self, width: int | Literal["auto"]) -> bool:
+        """Whether token and tag are the same column of a line of `width` columns."""
+        difference = self.token - self.tag
+        return difference == 0 if width == "auto" else difference % width == 0
 
     def fits(self, width: int) -> bool:
-        """Whether a line of `width` columns has all columns that are read, each once."""
-        columns = self._used().values()
-        has_all = all(-width <= column < width for column in columns)
-        return has_all and not self._repeated_columns(width)
+        """Whether a line of `width` columns has all columns that are read, token and tag apart."""
+        has_all = all(-width <= column < width for column in self._columns().values())
+        return has_all and not self._token_is_tag(width)
 
     @property
     def layout(self) -> Layout:

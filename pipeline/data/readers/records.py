@@ -372,8 +372,8 @@ def _check_adjacent(
         second,
         f"the group {abbreviate(value, 40)} of {column} began at {first} and begins again after "
         f"other groups, so each part would be a row (such groups in the file: {num_groups}); sort "
-        f"the file by {column}, with the records of a group in their order, or make its values "
-        "unique if they begin again in each document",
+        f"the file by {column}, with the records of a group in their order; if its values begin "
+        "again in each document, set allow: [split-group] in the recipe",
         "split-group",
         hides=True,  # the first part of the group was already read as a row
     )

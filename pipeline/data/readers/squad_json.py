@@ -26,7 +26,10 @@ class Options:
 
 
 class _Paragraph(NamedTuple):
-    """A paragraph's position, its members without `qas`, and its questions with their positions."""
+    """A paragraph's position, its members, and its questions with their positions.
+
+    `qas` of the members is empty.
+    """
 
     where: str
     members: dict[str, Any]
@@ -92,7 +95,7 @@ def _items(
 ) -> Iterator[int]:
     """Iterate over the list `name` of a mapping: the number of each item, as `JsonStream.items`.
 
-    All other members of the mapping are stored in `mapping`.
+    All other members of the mapping are stored in `mapping`, and the list as an empty one.
     """
     if stream.peek() != "{":
         check(stream.value(), where, {name: list}, problems, hides=True)
@@ -100,7 +103,7 @@ def _items(
     has_list = False
     for key in stream.members():
         if key == name and stream.peek() == "[":
-            has_list = True
+            has_list, mapping[name] = True, []  # a key, for messages
             yield from stream.items()
         else:
             mapping[key] = stream.value()

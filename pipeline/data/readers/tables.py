@@ -88,12 +88,16 @@ def has_columns(
     present = [name[:40] for name in names[:20]]  # without a header, a name is a cell of any length
     delimiter = next((mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]), None)
     for name in missing:
-        remedy = (
-            f"add it, or set its name in the recipe's fields{did_you_mean(name, present)}"
-            if delimiter is None
-            else f"the only column is {present[0]!r}; set delimiter: {json.dumps(delimiter)} in "
-            "the recipe's options"
-        )
+        if delimiter is not None:
+            remedy = (
+                f"the only column is {present[0]!r}; set delimiter: {json.dumps(delimiter)} in "
+                "the recipe's options"
+            )
+        elif f'"{name}"' in names:
+            remedy = "the header has it in quotes; set quote: double in the recipe's options"
+        else:
+            hint = did_you_mean(name, present)
+            remedy = f"add it, or set its name in the recipe's fields{hint}"
         problems.add(
             where,
             f"column {name!r} is missing: {remedy}",

@@ -15,7 +15,7 @@ from pipeline.data.chunks import split_into_chunks
 from pipeline.data.prepare import CorpusError, prepare
 from pipeline.data.readers import READERS, conll_columns, records
 from pipeline.data.readers.base import Slice, Splits
-from pipeline.data.recipe import Recipe
+from pipeline.data.recipe import Recipe, load_recipe
 from pipeline.errors import Problems, UserError
 from pipeline.sharding import Shard, in_this_process
 from pipeline.tasks import task_named
@@ -357,3 +357,29 @@ def test_rows_with_undecodable_bytes_are_dropped(ner: Path, tmp_path: Path) -> N
     texts = ["".join(example.tokens) for example in examples_of(NER, tmp_path / "out")]
     assert "a\ufffdb" in texts
     assert not [text for text in texts if "caf" in text]
+
+
+def test_names_of_sentences_may_begin_again_if_the_recipe_allows_it(tmp_path: Path) -> None:
+    def table(words: str) -> str:
+        lines = ["n,tokens,tags"]
+        for number, word in enumerate(words.split()):
+            lines.append(f"{number % 2},{word},{'B-PER' if word.istitle() else 'O'}")
+        return "\n".join(lines) + "\n"
+
+    texts = {"train": "Ada ran Bo sat", "validation": "Cy lay", "test": "Di fell"}
+    folder = write(tmp_path / "raw", "csv", **{name: table(text) for name, text in texts.items()})
+    (tmp_path / "ours.yaml").write_text(
+        """task: token_classification
+license: CC0
+source: here
+reader: records
+options: {fields: {tokens, tags}, group_by: n}
+files: {train: train.csv, validation: validation.csv, test: test.csv}
+labels: [PER]
+"""
+    )
+    recipe = load_recipe(tmp_path / "ours.yaml")
+    with pytest.raises(UserError, match=r"set allow: \[split-group\] in the recipe"):
+        prepare(recipe, folder, tmp_path / "out")
+    summary, _ = prepare(replace(recipe, allow=("split-group",)), folder, tmp_path / "out")
+    assert summary["rows"] == {"train": 4, "validation": 2, "test": 2}

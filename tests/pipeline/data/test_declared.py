@@ -69,7 +69,7 @@ def question(*answers: str) -> str:
         (ADA, "label 'LOC' never occurs; the corpus has PER: correct the label, or remove it"),
         (
             ADA.replace("PER", "LOC"),
-            "label 'PER' occurs 1 times in train but never in test, so its score is unknown",
+            "label 'PER' occurs 1 time in train but never in test, so its score is unknown",
         ),
     ],
 )
@@ -124,6 +124,9 @@ def test_questions_without_answers_have_nothing_to_learn(tmp_path: Path) -> None
 def test_classification_with_a_single_label_has_nothing_to_learn(tmp_path: Path) -> None:
     problems, _ = check(CLASSES, tmp_path, label("yes"), label("yes"), label("yes"))
     assert problems.counts == {"nothing-to-learn": 1, "unused-label": 1}
+    assert problems.kept[0].message.startswith(
+        "split 'train': only yes of the labels occurs in 1 row, so nothing can be learned from it;"
+    )
     both = label("yes") + label("no")
     problems, _ = check(CLASSES, tmp_path, both, label("yes"), both)
     assert problems.counts == {}

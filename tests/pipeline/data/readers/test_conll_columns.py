@@ -326,12 +326,13 @@ def test_invalid_options_are_refused() -> None:
             "tag: there is no column -7 of 2; count columns from 0; "
             "separator, comment, feature and document_mark must not be empty; remove the empty key",
         ),
-        ({"token": 1, "tag": -1}, "token and tag: both are column 1; correct one of them"),
         (
-            {"columns": "auto", "token": -1, "tag": -1, "token_id": -1},
-            "token and tag: both are column -1; correct one of them; "
-            "token and token_id: both are column -1; correct one of them; "
-            "tag and token_id: both are column -1; correct one of them",
+            {"token": 1, "tag": -1},
+            "token and tag: 1 and -1 are the same column; correct one of them",
+        ),
+        (
+            {"columns": "auto", "token": -1, "tag": -1},
+            "token and tag: -1 and -1 are the same column; correct one of them",
         ),
     ],
 )

@@ -83,6 +83,10 @@ def test_title_may_be_last_or_absent(tmp_path: Path) -> None:
         ('{"data": 3, "n": 1}', "corpus: data: found an integer 3, expected a list"),
         ('{"data": [{}, 1]}', "corpus:1: data[0]: key 'paragraphs' is missing"),
         (
+            '{"data": [{"paragraphs": [{"qas": [], "n": 1}]}]}',
+            "corpus:1: data[0].paragraphs[0]: key 'context' is missing; found qas, n; add it",
+        ),
+        (
             squad({"id": "7"}),
             "corpus:1: data[0].paragraphs[0].qas[0]: key 'question' is missing; found id",
         ),

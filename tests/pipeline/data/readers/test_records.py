@@ -493,6 +493,12 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
             "1: column 'text' is missing: add it, or set its name in the recipe's fields; "
             "did you mean 'txt'?",
         ),
+        (
+            'text\t"label"\n"a"\t"b"\n',
+            "tsv",
+            "1: column 'label' is missing: the header has it in quotes; set quote: double in the "
+            "recipe's options",
+        ),
         ("text,label,text\na,b,c\n", "csv", "1: two columns have the name text; rename one"),
         (
             'text\tlabel\n"a"\tb\n',
@@ -891,8 +897,8 @@ def test_groups_in_several_parts_are_one_problem_of_the_file(name: str, tmp_path
     assert problems == [
         f"{second}: the group '2' of n began at {first} and begins again after other groups, so "
         "each part would be a row (such groups in the file: 3); sort the file by n, with the "
-        "records of a group in their order, or make its values unique if they begin again in each "
-        "document"
+        "records of a group in their order; if its values begin again in each document, set "
+        "allow: [split-group] in the recipe"
     ]
 
 
