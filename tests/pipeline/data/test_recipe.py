@@ -171,7 +171,8 @@ def test_recipe_has_the_values_of_its_file(tmp_path: Path) -> None:
         (
             {"allow": ["unseen-lable"]},
             "ours.yaml: allow[0]: 'unseen-lable' is not one of the allowed values "
-            "(conflicting-labels, nothing-to-learn, nothing-to-score, shared-row, split-group, unseen-label); "
+            "(conflicting-labels, nothing-to-learn, nothing-to-score, shared-row, split-group, "
+            "unseen-label); "
             "did you mean 'unseen-label'?",
         ),
         (
