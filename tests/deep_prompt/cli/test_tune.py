@@ -1,6 +1,7 @@
 """deep-prompt tune: search spaces, continued studies, resumed trials, and --apply."""
 
 import difflib
+import importlib
 import os
 import re
 import signal
@@ -206,7 +207,9 @@ def test_bad_trials_are_pruned_and_diverged_trials_score_0(
                 break
         return run, True
 
-    # First the stage: its import would bind a replaced fit for all later tests.
+    # First the stages: their import would bind a replaced fit for all later tests.
+    for stage in ("finetune", "pretrain"):
+        importlib.import_module(f"stages.{stage}")
     monkeypatch.setattr("stages.finetune.set_up", lambda *_: None)
     monkeypatch.setattr("stages.training.run.fit", fit)
     arguments = Namespace(
