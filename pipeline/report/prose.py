@@ -15,6 +15,7 @@ from pipeline.report.tables import (
     best_arms,
     count,
     factor,
+    is_comparison,
     join_and,
     metric_name,
     percent,
@@ -145,7 +146,7 @@ def summary(inputs: ReportInputs) -> str:
         f"{len(scored_runs)} of {len(inputs.runs)} planned runs ({_plural(inputs.arms, 'arm')}, "
         f"{_plural(inputs.tasks, 'task')}) are complete."
     ]
-    parts.append(_winners(inputs))
+    parts.extend(filter(None, [_winners(inputs)]))
     parts.extend(sentence for reference in REFERENCES if (sentence := _against(inputs, reference)))
     ours = [run for run in scored_runs if run.arm == OURS]
     if OURS in inputs.arms and not ours:
@@ -246,12 +247,15 @@ def _significance(ours: RunResult, other: RunResult) -> str:
 
 
 def _winners(inputs: ReportInputs) -> str:
-    best = [arm for task in inputs.tasks for arm in best_arms(inputs.of_task(task))]
-    scored = sum(bool(best_arms(inputs.of_task(task))) for task in inputs.tasks)
+    """The number of tasks that each arm wins; empty if no task has the scores of two arms."""
+    compared = [task for task in inputs.tasks if is_comparison(inputs.of_task(task))]
+    best = [arm for task in compared for arm in best_arms(inputs.of_task(task))]
     wins = {arm: best.count(arm) for arm in inputs.arms if arm in best}
     ranked = sorted(wins.items(), key=lambda pair: -pair[1])
+    if not ranked:
+        return ""
     return (
-        f"Best on {_plural(range(scored), 'task')}: "
+        f"Best on {_plural(compared, 'task')} with scores of several arms: "
         + join_and([f"{arm} ({number})" for arm, number in ranked])
         + "."
     )

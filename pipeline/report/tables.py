@@ -105,6 +105,11 @@ def best_arms(runs: Sequence[RunResult]) -> list[str]:
     return [arm for arm, text in known if float(text) == top]
 
 
+def is_comparison(runs: Sequence[RunResult]) -> bool:
+    """Whether at least two runs of a task have a score."""
+    return sum(primary(run) is not None for run in runs) > 1
+
+
 def share_trained(run: RunResult | None) -> float | None:
     """The trained parameters as a fraction of the backbone's parameters."""
     if not run or not run.metrics or run.metrics.trained is None or not run.metrics.backbone:
@@ -145,8 +150,8 @@ def comparison(inputs: ReportInputs) -> Table:
         Cell("seed"),
     ]
     best = {
-        task: tied_for_best(inputs.of_task(task), best_arms(inputs.of_task(task)))
-        for task in inputs.tasks
+        task: tied_for_best(runs, best_arms(runs)) if is_comparison(runs) else []
+        for task, runs in ((task, inputs.of_task(task)) for task in inputs.tasks)
     }
     body = (*(_arm(inputs, arm, best) for arm in inputs.arms), *_published(inputs))
     return Table("Test scores by arm and task", tuple(columns), body)

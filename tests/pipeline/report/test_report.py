@@ -452,8 +452,8 @@ def test_scores_equal_after_rounding_are_both_best(root: Path) -> None:
 def test_the_summary_agrees_with_the_numbers(root: Path) -> None:
     _, text = write(root)
     assert (
-        "7 of 12 planned runs (4 arms, 3 tasks) are complete. Best on 2 tasks: multitask (1) and "
-        "fine_tune (1)." in text
+        "7 of 12 planned runs (4 arms, 3 tasks) are complete. Best on 2 tasks with scores of "
+        "several arms: multitask (1) and fine_tune (1)." in text
     )
     assert (
         "Averaged over 2 tasks, multitask is 0.9 points below fine_tune (by task: −3.9 to +2.1)."
