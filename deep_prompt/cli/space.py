@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.files import atomic_folder
 
 PORT = 7860  # of Spaces
@@ -58,7 +58,7 @@ def write_space(folder: Path, artifacts: Sequence[Path]) -> None:
             _copy(Path(name), temporary / name)
         for artifact in artifacts:
             _copy(artifact, temporary / "artifacts" / artifact.resolve().name)
-        count = f"{len(tasks)} task{'s' * (len(tasks) > 1)}"
+        count = quantity(len(tasks), "task")
         readme = HEADER.format(port=PORT, count=count, tasks=", ".join(tasks))
         (temporary / "README.md").write_text(readme, encoding="utf-8")
         text = (temporary / "Dockerfile").read_text(encoding="utf-8")

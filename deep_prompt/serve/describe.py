@@ -47,12 +47,11 @@ def example_row(name: str, head: TaskHead) -> dict[str, Any]:
     """A row that the task with this name and head can answer."""
     kind = task_named(head.type)
     row: dict[str, Any] = {"task": name}
-    kinds = {**kind.row_keys.inputs, **kind.row_keys.optional}
     for key in (*kind.query_keys, *head.required_inputs):
         if key == "tokens" and isinstance(kind, TagsWords):
             row["text"] = TEXT
         else:
-            row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kinds[key], TEXT))
+            row[key] = VALUES.get(key, VALUES_OF_KINDS.get(kind.row_keys.kinds[key], TEXT))
     return row | {key: values[0] for key, values in query_values(head).items()}
 
 

@@ -109,12 +109,11 @@ def _backbone(config: ArtifactConfig, metrics: Mapping[str, Any]) -> str:
 def _use(name: str, config: ArtifactConfig, head: TaskHead) -> str:
     kind = task_named(head.type)
     row: dict[str, Any] = {"task": name}
-    kinds = {**kind.row_keys.inputs, **kind.row_keys.optional}
     for key in (*kind.query_keys, *head.required_inputs):
         if key == "tokens":
             row["text"] = "..."
         else:
-            row[key] = _PLACEHOLDERS.get(kinds[key], "...")
+            row[key] = _PLACEHOLDERS.get(kind.row_keys.kinds[key], "...")
     return f"""## How to load it
 
 With [deep-prompt](https://arxiv.org/abs/2110.07602) installed and this folder at `{name}`:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from pipeline.analysis.bootstrap import NUM_SAMPLES
 from pipeline.arms import ARMS
+from pipeline.errors import quantity
 from pipeline.metrics import answers
 from pipeline.report import constant_answers, kinds
 from pipeline.report.collect import Mixture, ReportInputs, RunResult
@@ -143,8 +144,9 @@ def summary(inputs: ReportInputs) -> str:
     if not scored_runs:
         return "No arm has been evaluated yet."
     parts = [
-        f"{len(scored_runs)} of {len(inputs.runs)} planned runs ({_plural(inputs.arms, 'arm')}, "
-        f"{_plural(inputs.tasks, 'task')}) are complete."
+        f"{len(scored_runs)} of {len(inputs.runs)} planned runs "
+        f"({quantity(len(inputs.arms), 'arm')}, {quantity(len(inputs.tasks), 'task')}) are "
+        "complete."
     ]
     parts.extend(filter(None, [_winners(inputs)]))
     parts.extend(sentence for reference in REFERENCES if (sentence := _against(inputs, reference)))
@@ -255,7 +257,7 @@ def _winners(inputs: ReportInputs) -> str:
     if not ranked:
         return ""
     return (
-        f"Best on {_plural(compared, 'task')} with scores of several arms: "
+        f"Best on {quantity(len(compared), 'task')} with scores of several arms: "
         + join_and([f"{arm} ({number})" for arm, number in ranked])
         + "."
     )
@@ -297,7 +299,3 @@ def _gap(difference: float) -> str:
     if score(abs(difference)) == "0.0":
         return "equal to"
     return f"{score(abs(difference))} points {'above' if difference > 0 else 'below'}"
-
-
-def _plural(items: Sequence[object], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
