@@ -41,13 +41,12 @@ class Arm:
     `parts` are the trained parts of the model. Each has the learning rate PART_lr, and the first
     part characterizes the arm. An arm without parts trains nothing: the backbone's LM head predicts
     by itself, so the arm is only for tasks without a head of their own (`LM_HEADS`). The parts in
-    `optional_parts` are trained too if their learning rate is set. `prompt` is
-    the kind of prompt in the model (None: no prompt). With `from_artifact`, the prompt is
-    initialized from the artifact in the task's `init_from`, otherwise from training text. With
-    `random_backbone`, the backbone has random weights in place of its pretrained ones. `own_params`
-    lists the keys of TrainParams that this arm uses and some other trained arms do not. `baseline`
-    tells whether `compare.arms` may name the arm; the only arm that is not a baseline runs on every
-    task.
+    `optional_parts` are trained too if their learning rate is set. `prompt` is the kind of prompt
+    in the model (None: no prompt). With `from_artifact`, the prompt is initialized from the
+    artifact in the task's `init_from`, otherwise from training text. With `random_backbone`, the
+    backbone has random weights in place of its pretrained ones. `own_params` lists the keys of
+    TrainParams that this arm uses and some other trained arms do not. `baseline` tells whether
+    `compare.arms` may name the arm; the only arm that is not a baseline runs on every task.
 
     `served_alone` is the reason why its artifacts cannot share a predictor with other artifacts
     (empty: they can). `model_card` is the name of the trained part in the model card.

@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import (
+    check_deep_prompt_alone,
     init_head,
-    load_deep_prompt,
     load_heads,
+    load_prompt,
     save_artifact,
 )
 from pipeline.artifacts.config import (
@@ -139,7 +140,8 @@ def _start_from_artifact(
     config = load_config(source)
     for warning in missing_hashes(source, config):
         log(f"warning: {warning}")
-    prompt = load_deep_prompt(
+    check_deep_prompt_alone(source, config)
+    prompt = load_prompt(
         source,
         config,
         params.backbone,

@@ -22,7 +22,7 @@ from stages.runtime.entry import log, log_read, log_wrote
 from stages.runtime.launcher import launch
 from stages.runtime.params import load_params, mixture_of
 from stages.runtime.paths import ARTIFACTS, EXAMPLES, FEATURES, MIXTURES, RUNS
-from stages.training.run import consumed_by_corpus, fit, load_backbone, write_run
+from stages.training.run import fit, load_backbone, write_run
 
 
 def pretrain(mixture: str) -> None:
@@ -37,14 +37,7 @@ def pretrain(mixture: str) -> None:
         artifact = ARTIFACTS / folder
         config = artifact_config(MULTITASK.name, setup, training, params)
         save_artifact(artifact, setup.model, config)
-        write_run(
-            folder,
-            result,
-            MULTITASK.name,
-            training,
-            params.seed,
-            consumed_by_corpus(setup, training, params.seed, result),
-        )
+        write_run(folder, result, MULTITASK.name, training, params.seed)
         log(f"best validation {result.best_score:.2f} at step {result.best_step}")
         log_wrote(artifact, RUNS / folder)
 

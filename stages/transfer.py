@@ -4,7 +4,7 @@ import pandas as pd
 
 from pipeline.analysis.probing import cosines, tuning_change
 from pipeline.arms import MULTITASK
-from pipeline.artifacts.artifact import load_deep_prompt
+from pipeline.artifacts.artifact import check_deep_prompt_alone, load_prompt
 from pipeline.artifacts.config import load_config
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.backbone import Backbone
@@ -85,7 +85,10 @@ def _load_deep_prompt(
     folder = ARTIFACTS / source
     config = load_config(folder)
     known = task if task in config.heads else None  # a mixture may not contain the task
-    return load_deep_prompt(folder, config, params.backbone, backbone, known)
+    check_deep_prompt_alone(folder, config)
+    prompt = load_prompt(folder, config, params.backbone, backbone, known)
+    assert isinstance(prompt, DeepPrompt)
+    return prompt
 
 
 def _tuning_cosines(name: str, source: str, params: Params, backbone: Backbone) -> dict[int, float]:

@@ -53,7 +53,7 @@ def export(arguments: Namespace) -> None:
     Heads are not exported, because peft has no such heads.
     """
     from pipeline.artifacts.artifact import (
-        check_prompt_alone,
+        check_no_lora_beside_prompt,
         load_into_backbone,
         load_prompt,
     )
@@ -69,7 +69,7 @@ def export(arguments: Namespace) -> None:
             f"--task: {arguments.artifact} has one prompt for all its tasks, without factors per "
             "task; leave out --task"
         )
-    check_prompt_alone(arguments.artifact, config)
+    check_no_lora_beside_prompt(arguments.artifact, config)
     folder = locate(config.backbone)
     backbone = Backbone.load(folder, decoder=config.backbone.decoder)
     prompt = load_prompt(arguments.artifact, config, config.backbone, backbone, arguments.task)

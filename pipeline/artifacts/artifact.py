@@ -148,31 +148,16 @@ def load_prompt(
     )
 
 
-def load_deep_prompt(
-    folder: Path,
-    config: ArtifactConfig,
-    params: BackboneParams,
-    backbone: Backbone,
-    task: str | None = None,
-    projection: int = 0,
-    dropout: float = 0.0,
-) -> DeepPrompt:
-    """The deep prompt of an artifact, to use it without the rest of the artifact.
-
-    See `load_prompt`. Raises UserError also if the artifact has no deep prompt, or if it was
-    trained with LoRA factors: without them, it is another model.
-    """
+def check_deep_prompt_alone(folder: Path, config: ArtifactConfig) -> None:
+    """Raise UserError unless an artifact has a deep prompt that works without its other parts."""
     if ARMS[config.arm].prompt != "deep" or config.prompt_shape is None:
         raise UserError(
             f"{folder}: arm is {config.arm!r}, without a deep prompt; use an artifact that has one"
         )
-    check_prompt_alone(folder, config)
-    prompt = load_prompt(folder, config, params, backbone, task, projection, dropout)
-    assert isinstance(prompt, DeepPrompt)
-    return prompt
+    check_no_lora_beside_prompt(folder, config)
 
 
-def check_prompt_alone(folder: Path, config: ArtifactConfig) -> None:
+def check_no_lora_beside_prompt(folder: Path, config: ArtifactConfig) -> None:
     """Raise UserError if the prompt of an artifact was trained with LoRA factors beside it."""
     if config.prompt_shape is not None and config.lora_rank:
         raise UserError(

@@ -31,10 +31,10 @@ def generated_texts(
     # Ids count from 1, so that 0 is the end of a text, and the sum over ranks is the result.
     partial = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64)
     batches = list(length_batches([*map(len, row_sources)], batch_tokens, max_new_tokens))
-    for first in range(0, len(batches), ranks.world):
-        index = first + ranks.rank
-        batch = batches[min(index, len(batches) - 1)]
-        with eval_mode(model):
+    with eval_mode(model):
+        for first in range(0, len(batches), ranks.world):
+            index = first + ranks.rank
+            batch = batches[min(index, len(batches) - 1)]
             texts = generate(
                 model,
                 [row_sources[i] for i in batch],
@@ -43,8 +43,8 @@ def generated_texts(
                 max_new_tokens,
                 synced=ranks.world > 1,
             )
-        for i, ids in zip(batch if index < len(batches) else (), texts, strict=False):
-            partial[i, : len(ids)] = torch.tensor(ids, dtype=torch.int64) + 1
+            for i, ids in zip(batch if index < len(batches) else (), texts, strict=False):
+                partial[i, : len(ids)] = torch.tensor(ids, dtype=torch.int64) + 1
     total = all_reduce_sum(partial, ranks)
     return [tokenizer.decode([id - 1 for id in row if id]) for row in total.tolist()]
 

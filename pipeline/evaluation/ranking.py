@@ -28,8 +28,8 @@ def rankings(
     texts = [query.context for query in queries]
     batches = list(length_batches([*map(len, texts)], batch_tokens))
     partial = torch.zeros(len(queries), 4 + 2 * NUM_BEST, dtype=torch.float64)
-    for batch in batches[ranks.rank :: ranks.world]:
-        with eval_mode(model):
+    with eval_mode(model):
+        for batch in batches[ranks.rank :: ranks.world]:
             batch_rankings = rank(
                 model,
                 [queries[number] for number in batch],
@@ -37,11 +37,11 @@ def rankings(
                 batch_tokens,
                 lambda: _another_pass(True, ranks),
             )
-        for number, ranking in zip(batch, batch_rankings, strict=True):
-            partial[number] = _row(ranking)
-    # The other ranks may need more passes: take part in them with any text.
-    while _another_pass(False, ranks):
-        read_text(model, texts[0], head)
+            for number, ranking in zip(batch, batch_rankings, strict=True):
+                partial[number] = _row(ranking)
+        # The other ranks may need more passes: take part in them with any text.
+        while _another_pass(False, ranks):
+            read_text(model, texts[0], head)
     return [_ranking(row) for row in all_reduce_sum(partial, ranks)]
 
 

@@ -141,38 +141,23 @@ class TrainBatches:
             for task, task_rows in zip(tasks, rows, strict=True)
         ]
 
-    def size(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, int]:
-        """Number of rows and number of tokens, without padding."""
-        return (
-            sum(len(micro.rows) for micro in micro_batches),
-            sum(int(self.tables[micro.task].lengths[micro.rows].sum()) for micro in micro_batches),
-        )
-
-    def consumed(self, steps: int) -> list[dict[str, int]]:
-        """Totals of each task over the first `steps` steps.
+    def count(self, micro_batches: Sequence[MicroBatch]) -> list[dict[str, int]]:
+        """Counts of each task in some micro-batches.
 
         They are the micro-batches, the rows, the tokens without padding, and the labels
         (`loss_tokens`).
         """
-        totals = [
+        counts = [
             dict.fromkeys(("micro_batches", "rows", "tokens", "loss_tokens"), 0)
             for _ in self.tables
         ]
-        for k in range(steps * self.micro_batches_per_step):
-            task = self.schedule.corpus(k)
-            rows = self.task_batches[task].rows(self.schedule.count(task, k))
-            table = self.tables[task]
-            counts = (
-                1,
-                len(rows),
-                int(table.lengths[rows].sum()),
-                int(table.label_counts[rows].sum()),
-            )
-            totals[task] = {
-                name: total + count
-                for (name, total), count in zip(totals[task].items(), counts, strict=True)
-            }
-        return totals
+        for micro in micro_batches:
+            table, task_counts = self.tables[micro.task], counts[micro.task]
+            task_counts["micro_batches"] += 1
+            task_counts["rows"] += len(micro.rows)
+            task_counts["tokens"] += int(table.lengths[micro.rows].sum())
+            task_counts["loss_tokens"] += int(table.label_counts[micro.rows].sum())
+        return counts
 
     def epochs(self, task: int, steps: int) -> float:
         """Number of epochs over the rows of `task` in `steps` steps."""

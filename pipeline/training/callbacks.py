@@ -4,6 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Scores = dict[str, float]
+Consumed = dict[str, dict[str, int]]
+"""The counts of each task, by unit (see `TrainBatches.count`)."""
+
+
+def total(consumed: Consumed, unit: str) -> int:
+    """The count of a unit over all tasks."""
+    return sum(counts[unit] for counts in consumed.values())
 
 
 @dataclass
@@ -11,9 +18,10 @@ class TrainingRun:
     """The record of a run: its curves, its best score, and its totals.
 
     The record is complete after a resume, too. `steps` is the planned number of steps. `pruned`
-    tells whether a callback ended the run before its last step. `resource_usage` has one row per
-    row of `train`: seconds of training so far, over all resumes, and peak memory in MB. These rows
-    and `seconds`, the total, are measured. Everything else is a function of the run's inputs.
+    tells whether a callback ended the run before its last step. `consumed` has the totals of all
+    steps. `resource_usage` has one row per row of `train`: seconds of
+    training so far, over all resumes, and peak memory in MB. These rows and `seconds`, the total,
+    are measured. Everything else is a function of the run's inputs.
     """
 
     steps: int
@@ -22,14 +30,19 @@ class TrainingRun:
     validation: list[dict[str, float]] = field(default_factory=list)
     best_score: float = -1.0
     best_step: int = 0
-    rows: int = 0
-    tokens: int = 0
+    consumed: Consumed = field(default_factory=dict)
     seconds: float = 0.0
     pruned: bool = False
 
-    def add_step(self, row: dict[str, float], seconds: float, peak_memory_mb: float) -> None:
-        """Add a row to `train`, and the measurements after its step to `resource_usage`."""
+    def add_step(
+        self, row: dict[str, float], consumed: Consumed, seconds: float, peak_memory_mb: float
+    ) -> None:
+        """Add a step: its row of `train`, what it consumed, and the measurements after it."""
         self.train.append(row)
+        for name, counts in consumed.items():
+            totals = self.consumed.setdefault(name, dict.fromkeys(counts, 0))
+            for unit, count in counts.items():
+                totals[unit] += count
         self.resource_usage.append({"seconds": seconds, "peak_memory_mb": peak_memory_mb})
         self.seconds = seconds
 

@@ -22,7 +22,7 @@ from pipeline.mixing.rates import steps_for
 from pipeline.model.prompted_model import PromptedModel
 from pipeline.params import TrainParams
 from pipeline.seeding import torch_seed
-from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun
+from pipeline.training.callbacks import Scores, TrainingCallback, TrainingRun, total
 from pipeline.training.checkpoint import NUM_KEPT, State, load_checkpoint, save_checkpoint
 from pipeline.training.engine import Engine
 from pipeline.training.hidden_state_cache import make_hidden_state_cache
@@ -136,13 +136,12 @@ def train(
             losses, stopping(), time.monotonic() - saved > 60 * cluster.checkpoint_minutes, ranks
         )
         _stop_if_diverged(step + 1, losses, engine.gradient_norm, micro_batches, names)
-        rows, tokens = batches.size(micro_batches)
-        run.rows, run.tokens = run.rows + rows, run.tokens + tokens
+        consumed = dict(zip(names, batches.count(micro_batches), strict=True))
         row = _train_row(step + 1, losses, micro_batches, names, engine)
-        run.add_step(row, time.monotonic() - started, _peak_memory() / 1e6)
+        run.add_step(row, consumed, time.monotonic() - started, _peak_memory() / 1e6)
         if stop or save:
             checkpoint(step + 1)
-        callback.step(run, rows, tokens)
+        callback.step(run, total(consumed, "rows"), total(consumed, "tokens"))
         if stop and step + 1 < run.steps:
             raise Stopped(f"stopped after step {step + 1} of {run.steps}, with a checkpoint")
     run.seconds = time.monotonic() - started

@@ -30,7 +30,13 @@ from pipeline.params import BackboneParams, Params, Precision, Tool, TrainParams
 from pipeline.pretrained.location import locate
 from pipeline.tasks import task_named
 from pipeline.tasks.base.task import LM_HEADS
-from pipeline.training.callbacks import CallbackList, Scores, TrainingCallback, TrainingRun
+from pipeline.training.callbacks import (
+    CallbackList,
+    Scores,
+    TrainingCallback,
+    TrainingRun,
+    total,
+)
 from pipeline.training.engine import micro_batches_per_rank
 from pipeline.training.setup import TaskData, TrainingSetup
 from pipeline.training.trainer import steps_of, train
@@ -251,31 +257,18 @@ def _checkpoint_key(
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def consumed_by_corpus(
-    setup: TrainingSetup, training: TrainParams, seed: int, run: TrainingRun
-) -> dict[str, Any]:
-    """The micro-batches, rows and tokens of each corpus that a run has consumed.
-
-    Training does not count them, because the schedule is a function of the step.
-    """
-    consumed = _train_batches(setup, training, seed).consumed(len(run.train))
-    return {task.name: counts for task, counts in zip(setup.tasks, consumed, strict=True)}
-
-
 def write_run(
     folder: Path,
     run: TrainingRun,
     arm: ArmName,
     training: TrainParams,
     seed: int,
-    consumed: dict[str, Any] | None = None,
     pretrained_on: Sequence[str] = (),
 ) -> None:
     """Write the curves and run.json of a run to RUNS/`folder`.
 
-    `consumed` is the output of `consumed_by_corpus`. `pretrained_on` are the corpora that the
-    initial prompt has seen. The resource usage of the run is written to RESOURCE_USAGE/`folder`, if
-    it has a step.
+    `pretrained_on` are the corpora that the initial prompt has seen. The resource usage of the run
+    is written to RESOURCE_USAGE/`folder`, if it has a step.
     """
     with atomic_folder(RUNS / folder) as temporary:
         for name, rows, columns in (
@@ -291,11 +284,11 @@ def write_run(
             {
                 "steps": len(run.train),
                 "best_step": run.best_step,
-                "rows_seen": run.rows,
-                "tokens_seen": run.tokens,
+                "rows_seen": total(run.consumed, "rows"),
+                "tokens_seen": total(run.consumed, "tokens"),
                 "seed": seed,
                 "learning_rates": training.learning_rates(arm),
-                "consumed_by_corpus": consumed or {},
+                "consumed_by_corpus": run.consumed,
                 "pretrained_on": list(pretrained_on),
             },
         )

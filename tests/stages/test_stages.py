@@ -1294,7 +1294,7 @@ def run_of(steps: int, folder: Path) -> None:
     with Progress("pretrain-all", ["a", "b"]) as progress:
         callback = CallbackList([progress, CurveFile(folder / "work/train.tsv", ["a", "b"])])
         for row in rows_of(1, steps):
-            run.add_step(row, 0.5, 80.0)
+            run.add_step(row, {}, 0.5, 80.0)
             callback.step(run, 8, 100)
             if row["step"] == 2:
                 run.validation.append({"step": 2, "score": 3.0, "score_a": 2.0, "score_b": 4.0})
@@ -1322,7 +1322,7 @@ def test_progress_in_a_pipe_is_one_line_per_15_seconds(
     run = TrainingRun(10)
     with progress.Progress("x", ["x"]) as shown:
         for step in range(1, 9):
-            run.add_step({"step": step, "loss": 0.5}, 0.5, 80.0)
+            run.add_step({"step": step, "loss": 0.5}, {}, 0.5, 80.0)
             shown.step(run, 12, 60)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["3/10", "6/10"]
@@ -1344,11 +1344,11 @@ def test_the_curve_is_readable_during_training_and_has_no_duplicate_steps(tmp_pa
     ]
     run = TrainingRun(4)
     for row in rows_of(1, 3):
-        run.add_step(row, 0.5, 80.0)
+        run.add_step(row, {}, 0.5, 80.0)
     curve = CurveFile(path, ["a", "b"])
     curve.step(run, 8, 100)
     assert path.read_text() == "".join(before.splitlines(keepends=True)[:4])
-    run.add_step(*rows_of(4, 4), 0.5, 80.0)
+    run.add_step(*rows_of(4, 4), {}, 0.5, 80.0)
     curve.step(run, 8, 100)
     assert path.read_text() == before
 
@@ -1384,7 +1384,7 @@ def test_a_failed_tracker_does_not_end_training(starts: bool) -> None:
     run, lines = TrainingRun(3), list[str]()
     with Tracking(FailingTracker, lines.append) as tracking:
         for row in rows_of(1, 3):
-            run.add_step(row, 0.5, 80.0)
+            run.add_step(row, {}, 0.5, 80.0)
             tracking.step(run, 8, 100)
     assert lines == ["tracking failed, training continues without it: the server is away"]
 

@@ -26,7 +26,7 @@ def train(tool: Tool, steps: Iterable[int], loss: float, key: str = "k1") -> Non
     run, start_tracker = TrainingRun(6), tracker_factory(tool, "pretrain-all", key, CONFIG)
     with Tracking(start_tracker, pytest.fail) as tracking:
         for step in steps:
-            run.add_step({"step": step, "loss": loss + step}, 0.5, 80.0)
+            run.add_step({"step": step, "loss": loss + step}, {}, 0.5, 80.0)
             tracking.step(run, 8, 100)
             if step == 3:
                 run.validation.append({"step": step, "score": 70.0})

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.arms import ARMS, ArmName
 from pipeline.artifacts.artifact import (
-    check_prompt_alone,
+    check_no_lora_beside_prompt,
     init_head,
     load_heads,
     load_into_backbone,
@@ -124,7 +124,7 @@ def test_a_prompt_with_scales_and_low_rank_factors_computes_the_same_after_loadi
         other.run_rows(rows, other_prompt()), backbone.run_rows(rows, prompt()), strict=True
     ):
         assert torch.equal(actual, expected)
-    (problem,) = refuse(lambda: check_prompt_alone(tmp_path / "a", loaded))
+    (problem,) = refuse(lambda: check_no_lora_beside_prompt(tmp_path / "a", loaded))
     assert "its prompt was trained with LoRA factors" in problem
 
 

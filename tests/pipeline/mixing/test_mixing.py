@@ -190,19 +190,20 @@ def contents(batches: TrainBatches, step: int) -> list[tuple[int, list[int]]]:
     return [(micro.task, micro.rows.tolist()) for micro in batches.step(step)]
 
 
-def test_consumed_counts_the_contents_of_the_steps(tables: list[FeatureTable]) -> None:
+def test_the_counts_are_those_of_the_rows(tables: list[FeatureTable]) -> None:
     batches = make_batches(tables, [5, 2, 1], 4, 3)
+    micro_batches = [micro for step in range(9) for micro in batches.step(step)]
     expected = [Counter[str]() for _ in tables]
-    for step in range(9):
-        for micro in batches.step(step):
-            table = tables[micro.task]
-            expected[micro.task] += Counter(
-                micro_batches=1,
-                rows=len(micro.rows),
-                tokens=int(table.lengths[micro.rows].sum()),
-                loss_tokens=int(table.label_counts[micro.rows].sum()),
-            )
-    assert batches.consumed(9) == expected
+    for micro in micro_batches:
+        table = tables[micro.task]
+        expected[micro.task] += Counter(
+            micro_batches=1,
+            rows=len(micro.rows),
+            tokens=int(table.lengths[micro.rows].sum()),
+            loss_tokens=int(table.label_counts[micro.rows].sum()),
+        )
+    assert batches.count(micro_batches) == expected
+    assert [set(counts.values()) for counts in batches.count([])] == [{0}] * len(tables)
 
 
 def test_a_subset_equals_the_table_without_some_examples(tables: list[FeatureTable]) -> None:
@@ -379,6 +380,7 @@ def test_the_epochs_in_the_mixture_equal_those_of_training(run_mix: Any) -> None
         training.micro_batches_per_step,
         training.epochs,
     )
+    counts = batches.count([micro for step in range(steps) for micro in batches.step(step)])
     for task, corpus in enumerate(mixture["corpora"].values()):
         assert corpus["epochs"] == batches.epochs(task, steps)
-        assert corpus["micro_batches"] == batches.consumed(steps)[task]["micro_batches"]
+        assert corpus["micro_batches"] == counts[task]["micro_batches"]

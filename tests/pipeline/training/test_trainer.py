@@ -411,12 +411,8 @@ def test_a_run_reports_rows_tokens_losses_and_resources(
 ) -> None:
     fit, run = uninterrupted
     steps = [fit.batches.step(step) for step in range(STEPS)]
-    assert run.rows == sum(len(micro.rows) for step in steps for micro in step)
-    assert run.tokens == sum(
-        int(fit.batches.tables[micro.task].lengths[micro.rows].sum())
-        for step in steps
-        for micro in step
-    )
+    counts = fit.batches.count([micro for step in steps for micro in step])
+    assert run.consumed == dict(zip(("ner", "qa"), counts, strict=True))
     assert [row["step"] for row in run.train] == list(range(1, STEPS + 1))
     for row, step in zip(run.train, steps, strict=True):
         tasks = [("ner", "qa")[micro.task] for micro in step]
