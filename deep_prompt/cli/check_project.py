@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from pipeline.arms import MULTITASK
 from pipeline.artifacts.zoo import zoo_names
 from pipeline.config import NAME, load_yaml
 from pipeline.distributed.cluster import (
+    environment_file_text,
     gpu_variables,
     load_cluster,
     rank_environment,
@@ -216,16 +217,25 @@ def _cluster_problems() -> list[str]:
     """The problems of cluster.yaml, of its hostfile, and of the variables that its ranks need."""
     try:
         cluster = load_cluster(CLUSTER)
-        if cluster.is_single_process:
-            return []
-        if cluster.hostfile is not None:
-            read_hostfile(Path(cluster.hostfile))
-        rank_environment(cluster, os.environ)
-        if cluster.is_one_machine:
-            gpu_variables(cluster.ranks, os.environ)
     except UserError as error:
         return list(error.problems)
-    return []
+    checks: list[Callable[[], object]] = []
+    if cluster.hostfile is not None:
+        checks += [
+            partial(read_hostfile, Path(cluster.hostfile)),
+            partial(environment_file_text, cluster, os.environ),
+        ]
+    elif not cluster.is_single_process:
+        checks.append(partial(rank_environment, cluster, os.environ))
+        if cluster.is_one_machine:
+            checks.append(partial(gpu_variables, cluster.ranks, os.environ))
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems += error.problems
+    return problems
 
 
 def _warn_about_anchors(path: Path) -> None:

@@ -33,7 +33,7 @@ from pipeline.distributed.cluster import (
     rank_environment,
     read_hostfile,
 )
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.files import atomic_write
 from stages.runtime.entry import (
     check_arguments,
@@ -207,8 +207,7 @@ def _is_running(processes: Processes) -> bool:
 
 def _describe_ranks(cluster: Cluster, hosts: Mapping[str, int], this_host: str) -> str:
     """The number of ranks and their hosts. `hosts` has the ranks by host; without hostfile: {}."""
-    count = sum(hosts.values()) or cluster.ranks
-    ranks = f"{count} rank{'s' * (count > 1)}"
+    ranks = quantity(sum(hosts.values()) or cluster.ranks, "rank")
     if hosts:
         return f"{ranks} on {', '.join(f'{host} ({slots})' for host, slots in hosts.items())}"
     return f"{ranks} per host of the Slurm job" if cluster.slurm else f"{ranks} on {this_host}"

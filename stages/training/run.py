@@ -19,7 +19,7 @@ from pipeline.arms import ArmName
 from pipeline.distributed.cluster import Cluster, Ranks, load_cluster
 from pipeline.distributed.collectives import all_gather_int, device, hosts
 from pipeline.distributed.process_group import process_group
-from pipeline.errors import Diverged, UserError
+from pipeline.errors import Diverged, UserError, quantity
 from pipeline.evaluation.evaluate import decode, score
 from pipeline.files import atomic_folder, write_json
 from pipeline.mixing.batches import TrainBatches
@@ -174,9 +174,8 @@ def _log_start(
     cluster: Cluster,
 ) -> None:
     """Log how the ranks share the work, and warn of too few steps or a slow precision."""
-    count = "1 rank" if ranks.world == 1 else f"{ranks.world} ranks"
     log(
-        f"{count} on {', '.join(hosts(ranks))}; ZeRO stage "
+        f"{quantity(ranks.world, 'rank')} on {', '.join(hosts(ranks))}; ZeRO stage "
         f"{cluster.zero}{' with offload' * cluster.offload}, "
         f"precision {precision}{' (auto)' * (training.precision == 'auto')}; "
         f"{micro_batches_per_rank(training.micro_batches_per_step, ranks)} of the "

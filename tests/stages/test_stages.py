@@ -1490,6 +1490,16 @@ def test_check_reports_the_problems_of_a_cluster(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(UserError, match="but 2 GPUs are needed"):
         check_project()
+    monkeypatch.setenv("TOKEN", "a $b")
+    for settings, messages in (
+        ("hostfile: no_hosts\nforward: [TOKEN]\n", ["no_hosts: no such file", "TOKEN is 'a $b'"]),
+        ("ranks: 2\nforward: [NONE]\n", ["NONE is not set", "but 2 GPUs are needed"]),
+    ):
+        cluster.write_text(settings)
+        with pytest.raises(UserError) as error:
+            check_project()
+        for message, problem in zip(messages, error.value.problems, strict=True):
+            assert message in problem
 
 
 def test_check_warns_about_anchors_and_aliases(
