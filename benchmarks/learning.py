@@ -49,7 +49,7 @@ from pipeline.features.subset import FeatureSubset
 from pipeline.mixing.rates import RATE_SCALE
 from pipeline.params import Params, TrainParams, task_of, unused_keys
 from pipeline.seeding import permute
-from pipeline.training.callbacks import TrainingRun
+from pipeline.training.callbacks import TrainingRun, total
 from pipeline.training.setup import TaskData, TrainingSetup, heads_for
 from stages import finetune
 from stages.runtime.params import load_params
@@ -98,7 +98,7 @@ def run(
         setup = dataclasses.replace(setup, tasks=[with_train_rows(setup.tasks[0], rows)])
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        stage_run.WORK = Path(folder)
+        stage_run.WORK = Path(folder)  # type: ignore[attr-defined]
         result, _ = stage_run.fit(f"{arm}-{task}", record.name, setup, training, params)
     cpu_seconds = time.process_time() - started
     trained = sum(parameter.numel() for parameter in setup.model.trainable_state().values())
@@ -111,7 +111,7 @@ def run(
         "changes": changes,
         "validation": result.best_score,
         "test": _test_score(setup, params) if result.best_score > best else None,
-        "rows_seen": result.rows,
+        "rows_seen": total(result.consumed, "rows"),
         "steps": len(result.train),
         "curve": _curve(result),
         "trained": trained,
@@ -122,7 +122,7 @@ def run(
 
 def _curve(result: TrainingRun) -> list[tuple[int, float]]:
     """The rows seen before each validation (proportional to its step), and its score."""
-    rows_per_step = result.rows / len(result.train)
+    rows_per_step = total(result.consumed, "rows") / len(result.train)
     return [(round(rows_per_step * row["step"]), row["score"]) for row in result.validation]
 
 
@@ -364,4 +364,5 @@ if __name__ == "__main__":
     elif sys.argv[2] == "new":
         measure_new(Path(sys.argv[1]), *sys.argv[3:])
     else:
-        measure(Path(sys.argv[1]), *sys.argv[3:6], overrides=sys.argv[6:], few=sys.argv[2] == "few")
+        tasks, arms, seeds, *overrides = sys.argv[3:]
+        measure(Path(sys.argv[1]), tasks, arms, seeds, overrides, few=sys.argv[2] == "few")

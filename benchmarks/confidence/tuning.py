@@ -88,7 +88,7 @@ def tune(
         for micro in batches.step(step):
             batch = collate(batches.tables[micro.task], micro.rows, micro.task, pad_token_id)
             loss = objective(model, model(batch), batch) * micro.weight
-            (loss / batches.micro_batches_per_step).backward()
+            torch.autograd.backward(loss / batches.micro_batches_per_step)
         nn.utils.clip_grad_norm_(parameters.values(), MAX_GRAD_NORM)
         adam.step()
         adam.zero_grad()

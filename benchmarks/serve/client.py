@@ -24,7 +24,7 @@ class Load:
 
     def percentiles(self) -> list[float]:
         """p50, p95 and p99 in milliseconds."""
-        return (1000 * np.percentile(self.latencies, [50, 95, 99])).tolist()
+        return [1000 * float(value) for value in np.percentile(self.latencies, [50, 95, 99])]
 
     @property
     def rate(self) -> float:

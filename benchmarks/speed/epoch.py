@@ -244,7 +244,7 @@ def span_f1(model: Any, corpus: Corpus) -> float:
     return score(corpus.eval_set, decoded, {}).overall["f1"]
 
 
-class _Validation(TrainerCallback):
+class _Validation(TrainerCallback):  # type: ignore[misc]
     """Computes F1 at regular steps and after the last step."""
 
     def __init__(self, log: TrainingLog, compute_f1: Callable[[], float]) -> None:

@@ -164,8 +164,8 @@ def step_operations(shape: Shape, train_backbone: bool) -> float:
     keys = shape.length + (0 if train_backbone else shape.num_virtual_tokens)
     attention = tokens * 4 * keys * width
     if train_backbone:
-        return layers * 3 * (products + attention)
-    return layers * (2 * products + 3 * attention) - tokens * 2 * 3 * width**2
+        return float(layers * 3 * (products + attention))
+    return float(layers * (2 * products + 3 * attention) - tokens * 2 * 3 * width**2)
 
 
 def share_of_peak(flops: float, device: str) -> str:

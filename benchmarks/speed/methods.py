@@ -71,7 +71,7 @@ def make_step(model: PromptedModel) -> Step:
 
     def step(batch: Batch) -> None:
         adam.zero_grad()
-        model.heads.loss(model(batch), batch).backward()
+        torch.autograd.backward(model.heads.loss(model(batch), batch))
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         adam.step()
 

@@ -1,6 +1,7 @@
 """Overheads of a step: DeepSpeed's engine in each ZeRO stage (one rank), and batch construction."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from benchmarks.speed.methods import LEARNING_RATES, Step, deep_prompt_model, make_step
 from benchmarks.speed.setting import SEED, Corpus, Setting, load_corpus
@@ -41,7 +42,7 @@ def run(setting: Setting) -> Iterator[str]:
     yield from table(columns, compare(times, PLAIN, setting.calls))
 
 
-def make_engine_step(setting: Setting, corpus: Corpus, zero: int) -> Step:
+def make_engine_step(setting: Setting, corpus: Corpus, zero: Literal[0, 1, 2, 3]) -> Step:
     """Return the step of the plain loop with DeepSpeed."""
     model = deep_prompt_model(setting, corpus)
     rates = {part: LEARNING_RATES[part] for part in ("prompt", "head")}

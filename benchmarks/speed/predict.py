@@ -5,7 +5,7 @@ model on windows of 32 questions at a time, with the best start and end of each 
 place. The rows are spread over the test set, as in a request with texts of many documents.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ import transformers
 
 from benchmarks.speed.methods import PRECISIONS, deep_prompt_model
 from benchmarks.speed.setting import MAX_LENGTHS, Corpus, Setting, load_corpus
-from benchmarks.speed.timing import alternate, ratio, table
+from benchmarks.speed.timing import Method, alternate, ratio, table
 from pipeline.artifacts.config import TaskHead
 from pipeline.inference.predictor import Predictor
+from pipeline.model.prompt import DeepPrompt
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks.base.row import Row
 
@@ -31,7 +32,6 @@ COLUMNS = (
     "relative (quartiles)",
     "by CPU time",
 )
-Call = Callable[[], object]
 
 
 def run(setting: Setting) -> Iterator[str]:
@@ -48,13 +48,11 @@ def _measure(setting: Setting, kind: str) -> Iterator[tuple[str, ...]]:
         {key: getattr(example, key) for key in keys}
         for example in corpus.eval_set.examples[::SPREAD]
     ]
-    methods: dict[tuple[str, str], Call] = {}
+    methods: dict[tuple[str, str], Method] = {}
     for precision, dtype in PRECISIONS.items():
         methods["transformers", precision] = REFERENCES[kind](setting, corpus, rows, dtype)
         methods["predictor", precision] = _predictor(setting, corpus, kind, rows, dtype)
-    times = alternate(
-        {name: lambda _, call=call: call() for name, call in methods.items()}, setting.rounds, 1
-    )
+    times = alternate(methods, setting.rounds, 1)
     for precision in PRECISIONS:
         base, own = times["transformers", precision], times["predictor", precision]
         speeds = (setting.rounds * len(rows) / sum(method.wall) for method in (base, own))
@@ -75,9 +73,10 @@ def _window(setting: Setting, kind: str) -> tuple[int, int]:
 
 def _predictor(
     setting: Setting, corpus: Corpus, kind: str, rows: list[Row], dtype: torch.dtype
-) -> Call:
+) -> Method:
     """Predict rows under a random prompt."""
     model, eval_set = deep_prompt_model(setting, corpus, dtype=dtype), corpus.eval_set
+    assert isinstance(model.prompt, DeepPrompt)
     head = TaskHead(TASK_TYPES[kind], eval_set.task.head, eval_set.classes)
     predictor = Predictor(
         model.backbone,
@@ -87,10 +86,10 @@ def _predictor(
         model.heads,
         [_window(setting, kind)],
     )
-    return lambda: list(predictor.predict(rows))
+    return lambda _: list(predictor.predict(rows))
 
 
-def _tagger(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dtype) -> Call:
+def _tagger(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dtype) -> Method:
     """The pipeline for token classification, on texts with spaces between the tokens."""
     classes = corpus.eval_set.classes
     model: Any = transformers.AutoModelForTokenClassification.from_pretrained(
@@ -108,10 +107,10 @@ def _tagger(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dtyp
         device="cpu",
     )
     texts = [" ".join(row["tokens"]) for row in rows]
-    return lambda: pipe(texts, batch_size=BATCH_SIZE)
+    return lambda _: pipe(texts, batch_size=BATCH_SIZE)
 
 
-def _answerer(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dtype) -> Call:
+def _answerer(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dtype) -> Method:
     """The best start and end of each window."""
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(setting.backbone)
     model: Any = transformers.AutoModelForQuestionAnswering.from_pretrained(
@@ -120,7 +119,7 @@ def _answerer(setting: Setting, corpus: Corpus, rows: list[Row], dtype: torch.dt
     max_length, stride = _window(setting, "qa")
 
     @torch.no_grad()
-    def answer() -> None:
+    def answer(_: int) -> None:
         for first in range(0, len(rows), BATCH_SIZE):
             batch = rows[first : first + BATCH_SIZE]
             inputs = tokenizer(
