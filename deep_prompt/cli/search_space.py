@@ -37,9 +37,6 @@ class Range:
                 "is true"
             )
 
-    def __contains__(self, value: Any) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
-
 
 Choices = tuple[Any, ...]
 Pruner = Literal["median", "successive_halving", "none"]
@@ -138,6 +135,18 @@ def varied(params: Params, target: Target, values: Values, where: str = str(PARA
         tasks={**params.tasks, target.name: dataclasses.replace(task, overrides=overrides)},
     )
     return changed.training(target.arm, target.name, where)
+
+
+def contains(values: Range | Choices, value: Any) -> bool:
+    """Whether a param's value is in its search space."""
+    if isinstance(values, Range):
+        return isinstance(value, int | float) and values.low <= value <= values.high
+    return any(is_equal(choice, value) for choice in values)
+
+
+def is_equal(choice: Any, value: Any) -> bool:
+    """Whether a choice of search.yaml is a param's value: a list of YAML is a tuple there."""
+    return bool((tuple(choice) if isinstance(choice, list) else choice) == value)
 
 
 def rounded(value: float) -> float:

@@ -17,7 +17,7 @@ from deep_prompt.cli import search_space as search
 from pipeline.arms import ARMS, MULTITASK
 from pipeline.distributed.cluster import gpu_of_each_process
 from pipeline.errors import Diverged, Stopped, UserError
-from pipeline.params import Params
+from pipeline.params import Params, TrainParams
 from pipeline.training.callbacks import TrainingCallback, TrainingRun
 from stages.runtime.entry import log, log_wrote, report_errors, stops
 from stages.runtime.params import arm_of, load_params
@@ -95,11 +95,8 @@ def tune(arguments: Namespace) -> None:
     with _exclusive(folder):
         study = _study(target, params, settings.pruner, space)
         _requeue_interrupted(study)
-        current = {key: getattr(target.training(params), key) for key in space}
-        searched = {key: values for key, values in space.items() if _has_choice(values)}
-        if not study.trials and all(current[key] in values for key, values in searched.items()):
-            first = {key: _encoded(values, current[key]) for key, values in searched.items()}
-            study.enqueue_trial(first)
+        if not study.trials:
+            _enqueue_current(study, target.training(params), space)
         failed = _search(arguments, target)
         results = _results(study, space)
     if not results:
@@ -120,6 +117,17 @@ def tune(arguments: Namespace) -> None:
             target, {key: value for key, value in best.values.items() if _has_choice(space[key])}
         )
         log(f"wrote them to {PARAMS}")
+
+
+def _enqueue_current(study: "Study", training: TrainParams, space: search.Space) -> None:
+    """Let the first trial use the values of params.yaml, or log which of them are not in space."""
+    current = {key: getattr(training, key) for key, values in space.items() if _has_choice(values)}
+    outside = [key for key, value in current.items() if not search.contains(space[key], value)]
+    if outside:
+        values = ", ".join(f"{key} {current[key]}" for key in outside)
+        log(f"no trial has the values of {PARAMS}, because the search space lacks {values}")
+        return
+    study.enqueue_trial({key: _encoded(space[key], value) for key, value in current.items()})
 
 
 def _target(arguments: Namespace) -> search.Target:
@@ -343,8 +351,10 @@ def _decoded(values: search.Range | search.Choices, parameter: Any) -> Any:
 
 
 def _encoded(values: search.Range | search.Choices, value: Any) -> Any:
-    """The inverse of `_decoded`."""
-    return value if isinstance(values, search.Range) else json.dumps(value)
+    """The inverse of `_decoded`. A choice may be an integer where the param is a float."""
+    if isinstance(values, search.Range):
+        return value
+    return json.dumps(next(choice for choice in values if search.is_equal(choice, value)))
 
 
 def _results(study: "Study", space: search.Space) -> "list[TrialResult]":

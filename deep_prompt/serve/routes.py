@@ -41,7 +41,11 @@ _ANSWERS = {
     "properties": {
         "answers": {"type": "array", "items": _ANSWER},
         "tasks": {"type": "integer", "description": "tasks of the answered rows"},
-        "passes": {"type": "integer", "description": "forward passes, shared with other requests"},
+        "passes": {
+            "type": "integer",
+            "description": "forward passes, shared with other requests; without those that "
+            "generate texts or rank candidates",
+        },
         "milliseconds": {"type": "number"},
     },
     "required": ["answers", "tasks", "passes", "milliseconds"],

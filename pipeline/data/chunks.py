@@ -161,7 +161,7 @@ def read_chunk(target: Path, recipe: Recipe, chunk: Chunk) -> dict[str, Any]:
         rows = dropped = rejected = 0
         for row in _rows(recipe, chunk, task, problems):
             dropped += problems.rejected - rejected
-            example = task.example({"id": f"{chunk.split}-{rows}", **row}, recipe.labels, problems)
+            example = _example({"id": f"{chunk.split}-{rows}", **row}, recipe, task, problems)
             rejected = problems.rejected
             if example is None:
                 dropped += 1
@@ -204,6 +204,21 @@ def _rows(
     path = Path(chunk.name)
     source = path if chunk.stop is None else Slice(path, chunk.start, chunk.stop, chunk.first_line)
     return reader.read(source, recipe.options, problems)
+
+
+def _example(row: Row, recipe: Recipe, task: Task[Any, Any, Any], problems: Problems) -> Any | None:
+    """The checked example of a row, which must have the key that the recipe's metric needs."""
+    example = task.example(row, recipe.labels, problems)
+    key = task.metric_keys.get(recipe.metric or "")
+    if key is None or row.get(key) not in (None, ""):
+        return example
+    problems.add(
+        row["where"],
+        f"key {key!r} is missing, and the recipe has metric: {recipe.metric}, which needs it; add "
+        "it, or remove metric",
+        "missing-key",
+    )
+    return None
 
 
 def _has_undecoded(row: Row) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import UserError
 from pipeline.inference.predictor import Predictor
 from pipeline.model.attention import PromptAttention
 from pipeline.model.attention_mass import AttentionMass
@@ -56,8 +57,8 @@ def _only(bank: PromptBank, task: int) -> PromptBank:
 def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]]:
     """Layer -> for each head, the share of attention on the prompt, averaged over the row's tokens.
 
-    Empty without a deep prompt. Raises UserError if the row is not valid. No other thread may use
-    the backbone at the same time.
+    Empty without a deep prompt. Raises UserError if the row is not valid, or if its task generates
+    text or ranks candidates. No other thread may use the backbone at the same time.
     """
     attention = AttentionMass()
     masses: PromptAttention = {}
@@ -79,4 +80,10 @@ def attention_to_prompt(predictor: Predictor, row: Row) -> dict[int, list[float]
     finally:
         for hook in hooks:
             hook.remove()
-    return attention.mean()
+    mean = attention.mean()
+    if not mean and None not in prompt_numbers(predictor).values():
+        raise UserError(
+            f"{row.get('where', 'row')}: the attention on the prompt is not recorded while a text "
+            "is generated or candidates are ranked; give a row of another task"
+        )
+    return mean

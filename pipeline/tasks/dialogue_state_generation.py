@@ -30,7 +30,8 @@ class Example:
     """A dialogue up to a turn: T texts of the system ("" if the user begins) and T of the user.
 
     `labels` are the labels "slot=value" of the state after the last turn, and its requests. They
-    are empty in a row to predict. Examples of the same `dialogue` are not independent.
+    are empty in a row to predict. Examples of the same `dialogue` are not independent ("": an
+    example of its own).
     """
 
     id: str
@@ -153,7 +154,7 @@ class DialogueStateGeneration(GenerationTask[Example, GeneratedState]):
         self, examples: Sequence[Example], predictions: Sequence[str], classes: Sequence[str]
     ) -> UnitCounts:
         """The counts of each dialogue, because its turns are not independent."""
-        units = [example.dialogue for example in examples]
+        units = [example.dialogue or example.id for example in examples]
         return dialogue_states.counts(units, *_dialogues(examples, predictions))
 
     def result(
@@ -182,7 +183,7 @@ def _example(row: Row, turns: Dialogue, problems: Problems) -> Example | None:
     requests = tuple(label for label in turns[-1] if split_label(label)[0] == REQUEST)
     return Example(
         row["id"],
-        str(row.get("title") or row["id"]),
+        str(row.get("title") or ""),
         tuple(row["system"]),
         tuple(row["user"]),
         goals + requests,

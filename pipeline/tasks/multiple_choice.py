@@ -187,7 +187,10 @@ class MultipleChoice(
         return num_words(example.question) + num_words(self.text(example))
 
     def apply_edit(self, example: Example, edit: Edit) -> Example:
-        """The example with edited question and context. Mentions keep track of the edits."""
+        """The example with edited question and context. Mentions keep track of the edits.
+
+        An example is not edited if two different mentions would become equal.
+        """
         pairs = list(zip(example.starts, example.choices, strict=False))
         context, starts, ends = edit.text(
             example.context, example.starts, [start + len(choice) for start, choice in pairs]
@@ -196,6 +199,8 @@ class MultipleChoice(
             tuple(context[start:end] for start, end in zip(starts, ends, strict=True))
             or example.choices
         )
+        if len({*choices}) < len({*example.choices}):
+            return example  # otherwise wrong mentions would be right, such as "us" for "US"
         edited_choices = dict(zip(example.choices, choices, strict=True))
         answers = tuple(edited_choices.get(answer, answer) for answer in example.answers)
         return Example(

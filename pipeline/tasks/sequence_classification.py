@@ -108,6 +108,10 @@ class SequenceClassification(
     head: ClassVar[HeadKind] = "classes"
     claim_and_decision_names = ("labels", "labels")
     metric_names = ("accuracy", "f1_macro", "f1_answers", "exact_match")
+    metric_keys: ClassVar[Mapping[str, str]] = {
+        "f1_answers": "question",
+        "exact_match": "question",
+    }
     min_train_labels = 2
     pipeline_tag = "text-classification"
 

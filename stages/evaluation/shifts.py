@@ -20,7 +20,8 @@ class TaskClasses(NamedTuple):
 def shift_problems(shift: ShiftParams, model: TaskClasses, data: TaskClasses) -> list[str]:
     """The reasons why the model of a task cannot be scored on the data of another task.
 
-    They differ in type, or one of them lacks a mapped label.
+    They differ in type, one of them lacks a mapped label, or the model lacks a class of the data
+    that is not a tag, such as an intent.
     """
     where = f"{PARAMS}: probe.out_of_domain: {shift.model} on {shift.data}"
     if model.type != data.type:
@@ -46,4 +47,10 @@ def shift_problems(shift: ShiftParams, model: TaskClasses, data: TaskClasses) ->
             for label in labels
             if label not in known
         ]
+    other = [name for name in data.classes if name != "O" and name[:2] not in ("B-", "I-")]
+    if shift.labels and (missing := [name for name in other if name not in model.classes]):
+        problems.append(
+            f"{where}: {shift.data} has the classes {', '.join(missing)}, which {shift.model} "
+            "lacks, and labels maps only the labels of tags; choose a task without other classes"
+        )
     return list(dict.fromkeys(problems))

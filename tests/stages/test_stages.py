@@ -35,6 +35,7 @@ from pipeline.config import load_json, load_yaml
 from pipeline.data.recipe import load_recipe
 from pipeline.errors import WARNINGS, Stopped, UserError
 from pipeline.evaluation.evaluate import EvalSet
+from pipeline.params import ShiftParams
 from pipeline.tasks import token_classification as ner
 from stages.prepare import prepare
 from stages.runtime.entry import report_errors, stops
@@ -884,6 +885,18 @@ def test_out_of_domain_only_shared_labels_count() -> None:
     )
     assert out_of_domain._score(subject, split, {"PER": "PER", "LOC": "LOC"}) == pytest.approx(50)
     assert out_of_domain._score(subject, split, {"PER": "PER"}) == 100
+
+
+def test_a_model_that_lacks_an_intent_of_the_data_is_refused() -> None:
+    """Only the labels of tags can be mapped."""
+    from stages.evaluation.shifts import TaskClasses, shift_problems
+
+    model = TaskClasses("intent_and_slots", ("O", "B-city", "I-city", "intent:buy", "intent:fly"))
+    data = TaskClasses("intent_and_slots", ("O", "B-town", "I-town", "intent:fly", "intent:eat"))
+    shift = ShiftParams(data="other", model="requests", labels={"town": "city"})
+    (problem,) = shift_problems(shift, model, data)
+    assert "other has the classes intent:eat, which requests lacks" in problem
+    assert not shift_problems(shift, model, data._replace(classes=data.classes[:-1]))
 
 
 # For each case: the change of probe.out_of_domain, and the expected parts of a message.

@@ -35,6 +35,7 @@ from pipeline.data.readers.tables import (
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
 from pipeline.errors import Problems, abbreviate, did_you_mean
 from pipeline.tasks.base.row import COMMON_KEYS, Row, RowKeys, ValueKind
+from pipeline.tasks.base.task import is_text_list
 from pipeline.tasks.shared.offsets import OffsetUnit
 
 _match_integer = re.compile(r"-?[0-9]{1,18}(\.0)?").fullmatch  # pandas writes 2.0
@@ -486,4 +487,8 @@ def _parse_cell(key: str, cell: str, mapping: FieldMapping, where: str, problems
         return cell.split(separator) if cell else []
     if kind in ("texts", "tags", "label_lists", "integers", "spans", "answers"):
         return parse_list(cell, where, problems)
+    if kind == "references" and cell.lstrip().startswith("["):
+        # A text may begin with a bracket, too.
+        texts = parse_list(cell, where, problems)
+        return texts if is_text_list(texts) else cell
     return cell

@@ -59,6 +59,10 @@ def _row(dialogue: dict[str, Any], where: str, options: Options, problems: Probl
     row: Row = {"where": where, **id_of(dialogue, "dialogue_idx", where, problems)}
     if not check(dialogue, where, {"dialogue": list}, problems):
         return None
+    if not dialogue["dialogue"]:
+        problems.add(
+            where, "dialogue: the list of turns is empty; fill it in, or remove it", "turn-count"
+        )
     row |= {"system": [], "user": [], "labels": []}
     for number, turn in enumerate(dialogue["dialogue"]):
         turn_where = f"{where}: turn {number}"

@@ -51,6 +51,7 @@ class Task(ABC, Generic[E, P, R]):
       predictions are neither spans of a context nor generated.
     - `metric_names` are the metrics of `score` that a recipe may choose to compare runs by. The
       first is the default.
+    - `metric_keys` has the optional key of a row that a metric needs, if it needs one.
     - `metric_titles` are the report's titles of metrics, if they differ from the names.
     - `has_labels` is whether a corpus has a list of labels; if not, a recipe may not have the key.
     - `collects_labels` is whether the labels of a corpus are those of its examples, the most
@@ -68,6 +69,7 @@ class Task(ABC, Generic[E, P, R]):
     head: ClassVar[HeadKind]
     max_answer_length: int | None = None
     metric_names: ClassVar[tuple[str, ...]]
+    metric_keys: ClassVar[Mapping[str, str]] = {}
     metric_titles: ClassVar[Mapping[str, str]] = {}
     has_labels: ClassVar[bool] = True
     collects_labels: ClassVar[bool] = False

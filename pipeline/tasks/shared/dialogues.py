@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import Problems, describe
+from pipeline.errors import Problems, describe, quantity
 from pipeline.metrics.dialogue_states import REQUEST, split_label
 from pipeline.tasks.base.row import Row
 from pipeline.tasks.base.task import is_text_list
@@ -46,10 +46,13 @@ def check_dialogue(row: Row, labels: Sequence[Sequence[str]], problems: Problems
     if len(problems) > before:
         return False
     if not len(system) == len(user) == len(labels) > 0:
+        counts = [f"{quantity(len(system), 'text')} of the system", f"{len(user)} of the user"]
+        if "labels" in row:  # a row to predict has none
+            counts.append(f"labels of {quantity(len(labels), 'turn')}")
         problems.add(
             where,
-            f"{len(system)} texts of the system, {len(user)} of the user and labels of "
-            f"{len(labels)} turns; a dialogue has at least one turn, and each turn has all three",
+            f"{', '.join(counts)}; a dialogue has at least one turn, and each turn has "
+            f"{'all of them' if 'labels' in row else 'both'}",
             "turn-count",
         )
     for number, (system_text, user_text) in enumerate(zip(system, user, strict=False)):

@@ -180,14 +180,11 @@ def test_an_interrupted_trial_resumes(
     write_space(folder, SPACE)
 
 
-def test_bad_trials_are_pruned_and_diverged_trials_score_0(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fake_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The training is fake: its score falls with the learning rate, and it diverges above 0.05."""
     monkeypatch.chdir(tmp_path)
     write_params(tmp_path, params("0" * 64))
-    rates = [0.003, 0.002, 0.004, 0.001, 0.03, 0.06, 0.0005]
-    path = write_space(tmp_path, {"arms": {"head_only": {"head_lr": rates}}})
     summary = tmp_path / "data/features/world_ner/summary.json"
     summary.parent.mkdir(parents=True)
     summary.write_text("{}", encoding="utf-8")
@@ -212,11 +209,59 @@ def test_bad_trials_are_pruned_and_diverged_trials_score_0(
         importlib.import_module(f"stages.{stage}")
     monkeypatch.setattr("stages.finetune.set_up", lambda *_: None)
     monkeypatch.setattr("stages.training.run.fit", fit)
-    arguments = Namespace(
-        target="world_ner", arm="head_only", space=path, trials=40, workers=1, apply=False
+    return tmp_path
+
+
+def search_head_only(folder: Path, space: dict[str, object], num_trials: int) -> pd.DataFrame:
+    """The trials of a search of `head_only`."""
+    path = write_space(folder, {"arms": {"head_only": space}})
+    tune(
+        Namespace(
+            target="world_ner",
+            arm="head_only",
+            space=path,
+            trials=num_trials,
+            workers=1,
+            apply=False,
+        )
     )
-    tune(arguments)
-    table = trials(tmp_path)
+    return trials(folder)
+
+
+@pytest.mark.parametrize(
+    ("space", "first"),
+    [
+        ({"weight_decay": [0, 0.1], "num_validations": [4]}, 0.0),
+        ({"weight_decay": [0.1, 0]}, 0.0),
+        ({"weight_decay": {"low": 0, "high": 0.1, "log": False}}, 0.0),
+        ({"weight_decay": [0.1, 0.2]}, None),
+    ],
+)
+def test_the_first_trial_has_the_values_of_params(
+    fake_project: Path,
+    capsys: pytest.CaptureFixture[str],
+    space: dict[str, object],
+    first: float | None,
+) -> None:
+    """A choice may be an integer where the param is a number; other values are not in the space."""
+    table = search_head_only(fake_project, space, 2)
+    if first is not None:
+        assert table["weight_decay"][0] == first
+    assert (
+        "no trial has the values of params.yaml, because the search space lacks weight_decay 0.0"
+        in capsys.readouterr().out
+    ) == (first is None)
+
+
+def test_a_list_of_the_space_is_the_tuple_of_params() -> None:
+    choices = ([0, 1], [2])
+    assert search.contains(choices, (2,))
+    assert not search.contains(choices, None)
+
+
+def test_bad_trials_are_pruned_and_diverged_trials_score_0(fake_project: Path) -> None:
+    rates = [0.003, 0.002, 0.004, 0.001, 0.03, 0.06, 0.0005]
+    table = search_head_only(fake_project, {"head_lr": rates}, 40)
     assert len(table) == 40
     assert set(table["score"][table["head_lr"] == 0.06]) <= {0.0}
     finished = table[(table["pruned"] == 0) & (table["head_lr"] < 0.05)]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import os
 import socket
 import threading
@@ -254,6 +255,23 @@ def test_the_command_predict_asks_a_server(
     with pytest.raises(SystemExit):
         main(command)
     assert f"error: {source}:4: task: no task" in capsys.readouterr().err
+
+
+def test_a_row_that_the_server_refuses_is_skipped_alone(
+    server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too many characters, and a number that JSON lacks: the rows beside them are answered."""
+    long, invalid = ROWS[0] | {"text": "a" * 20_001}, ROWS[0] | {"more": float("nan")}
+    source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    lines = map(json.dumps, [ROWS[0], long, ROWS[1], invalid, ROWS[2]])
+    source.write_text("\n".join(lines), encoding="utf-8")
+    command = ["predict", "--server", server.url, "--input", str(source), "--output", str(output)]
+    main([*command, "--skip-bad"])
+    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [answer["task"] for answer in answers] == list(HEADS)
+    skipped = capsys.readouterr().err
+    assert re.search(rf"skipped: {source}:2: .*has more than 20\d+ (characters|bytes)", skipped)
+    assert f"skipped: {source}:4: the body: cannot be read as JSON: NaN" in skipped
 
 
 @pytest.mark.parametrize(

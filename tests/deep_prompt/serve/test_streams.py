@@ -43,6 +43,13 @@ def streaming(running: Running, row: Any = STORY) -> Iterator[Iterator[tuple[str
         yield events(answer)
 
 
+def test_the_attention_of_a_generated_text_is_refused(server: Running) -> None:
+    assert server.client.post("/v1/attention", json=NAMES).json()["layers"]
+    answer = server.client.post("/v1/attention", json=STORY | {"task": "story"})
+    assert answer.status_code == 422
+    assert "is not recorded while a text is generated" in answer.json()["errors"][0]
+
+
 def all_events(running: Running, row: Any = STORY) -> list[tuple[str, Any]]:
     with streaming(running, row) as stream:
         return list(stream)

@@ -389,6 +389,30 @@ def test_message_of_an_unknown_label_has_the_known_labels(ner: Path, tmp_path: P
     assert problem.endswith("is not in the recipe's labels (PER, LOC); add it there, or correct it")
 
 
+def test_a_row_without_the_key_of_the_metric_is_refused(tmp_path: Path) -> None:
+    recipe = replace(
+        QA,
+        task="sequence_classification",
+        options=Records(dict.fromkeys(["text", "label"])),
+        carve_validation=None,
+        files=Splits("train.jsonl", "test.jsonl", "validation.jsonl"),
+        labels=("no", "yes"),
+        metric="exact_match",
+    )
+    rows: list[dict[str, object]] = [
+        {"text": f"{label} text", "label": label, "question": label} for label in recipe.labels
+    ]
+    folder = write(tmp_path / "raw", train=rows, validation=rows, test=rows)
+    problems = refuse(recipe, folder, tmp_path / "out")
+    assert len(problems) == 6
+    assert problems[0] == (
+        "train.jsonl:1: key 'question' is missing, and the recipe has metric: exact_match, which "
+        "needs it; add it, or remove metric"
+    )
+    fields = Records(dict.fromkeys(["text", "label", "question"]))
+    prepare(replace(recipe, options=fields), folder, tmp_path / "out")
+
+
 def test_unseen_labels_can_be_allowed(ner: Path, tmp_path: Path) -> None:
     write(ner, train="Oslo B-LOC\n")
     summary, _ = prepare(replace(NER, allow=("unseen-label", "shared-row")), ner, tmp_path / "out")

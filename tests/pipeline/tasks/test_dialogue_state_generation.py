@@ -121,6 +121,8 @@ def test_states_are_compared_as_sets_turn_by_turn() -> None:
     assert len(counts.units) == 2
     again = TASK.counts([made, made], [TEXT, TEXT], ())
     assert len(again.units) == 1, "the turns of a dialogue are one unit"
+    untitled = [example(id=id, title=None)[0] for id in ("a", "b")]
+    assert len(TASK.counts([*untitled], [TEXT, TEXT], ()).units) == 2
 
 
 def test_slots_without_annotation_are_counted_and_no_labels() -> None:

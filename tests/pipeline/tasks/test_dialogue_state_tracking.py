@@ -177,6 +177,17 @@ def test_invalid_rows_are_problems(changes: dict[str, Any], kind: str) -> None:
     assert problems.counts == {kind: 1}
 
 
+def test_a_row_to_predict_with_missing_turns_is_told_nothing_of_labels() -> None:
+    problems = Problems()
+    unlabeled = {key: value for key, value in row().items() if key != "labels"}
+    assert TASK.example_for_prediction(unlabeled | {"system": ["Hello."]}, problems) is None
+    (problem,) = problems.kept
+    assert problem.message == (
+        "1 text of the system, 2 of the user; a dialogue has at least one turn, and each turn has "
+        "both"
+    )
+
+
 def row() -> dict[str, Any]:
     labels = [list(turn) for turn in EXAMPLE.labels]
     texts = {"system": list(EXAMPLE.system), "user": list(EXAMPLE.user)}

@@ -440,6 +440,20 @@ def test_lists_in_cells_are_json_or_separated(tmp_path: Path) -> None:
     ]
 
 
+def test_references_in_a_cell_are_a_text_or_a_list_of_texts(tmp_path: Path) -> None:
+    cells = [json.dumps(["one", "two"]), "one", "[laughs] one", "[1]"]
+    text = "source\treferences\n" + "".join(f"a\t{cell}\n" for cell in cells)
+    fields = dict.fromkeys(["source", "references"])
+    rows, problems = read(text, tmp_path, {"fields": fields}, "a.tsv")
+    assert not problems
+    assert [row["references"] for row in rows] == [
+        ["one", "two"],
+        ["one"],
+        ["[laughs] one"],
+        ["[1]"],
+    ]
+
+
 def test_another_delimiter_is_named(tmp_path: Path) -> None:
     for delimiter, escaped in ((";", '";"'), ("\t", r'"\t"')):
         text = delimiter.join(["text", "label"])

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -72,12 +72,16 @@ def test_a_row_may_be_a_dialogue_up_to_one_of_its_turns(tmp_path: Path) -> None:
         ({"dialogue_idx": 7, "dialogue": [turn(["food", 3])]}, "wrong-type"),
         ({"dialogue_idx": 7, "dialogue": [turn(transcript=None)]}, "wrong-type"),
         ({"dialogue_idx": 7, "dialogue": ["hello"]}, "wrong-type"),
+        ({"dialogue_idx": 7, "dialogue": []}, "turn-count"),
     ],
 )
-def test_an_invalid_dialogue_is_skipped(dialogue: object, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["dialogues", "turns"])
+def test_an_invalid_dialogue_is_skipped(
+    dialogue: object, kind: str, unit: Literal["dialogues", "turns"], tmp_path: Path
+) -> None:
     valid = {"dialogue_idx": 8, "dialogue": [turn()]}
-    rows, problems = read(tmp_path, valid, dialogue)
-    assert [row["id"] for row in rows] == ["8"]
+    rows, problems = read(tmp_path, valid, dialogue, options=Options(rows=unit))
+    assert [row["id"] for row in rows] == ["8" if unit == "dialogues" else "8-1"]
     assert problems.counts == {kind: 1}
     ((_, where, _),) = problems.kept
     assert where.startswith(f"{tmp_path}/woz.json:1: [1]")
