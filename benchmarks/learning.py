@@ -71,6 +71,8 @@ COLUMNS = (
     "trained",
     "CPU s",
 )
+KEY = ("arm", "task", "rows", "rate", "seed", "changes")
+"""The values that identify a run."""
 Run = dict[str, Any]
 
 
@@ -251,10 +253,15 @@ def _run_once(
     rate: float,
     best: float = -math.inf,
 ) -> float:
-    """The validation score of a run, which is made if `out` does not contain it."""
+    """The validation score of a run, which is made if `out` does not contain it.
+
+    A run of a search may have no test score (see `run`); outside a search (without `best`), it is
+    made again.
+    """
     key = {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes}
     for previous in _read_runs(out):
-        if all(previous[name] == value for name, value in key.items()):
+        is_scored = previous["test"] is not None or best > -math.inf
+        if is_scored and all(previous[name] == value for name, value in key.items()):
             return float(previous["validation"])
     result = {**run(arm, task, rows, rate, seed, dict(changes), best), **key}
     with out.open("a", encoding="utf-8") as file:
@@ -263,9 +270,14 @@ def _run_once(
 
 
 def _read_runs(out: Path) -> list[Run]:
+    """The runs; of equal runs the last, which has a test score."""
     if not out.exists():
         return []
-    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    runs: dict[str, Run] = {}
+    for line in out.read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        runs[json.dumps([run[name] for name in KEY])] = run
+    return list(runs.values())
 
 
 def table(out: Path) -> None:
@@ -287,11 +299,12 @@ def _groups(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def _best(runs: Sequence[Run]) -> list[Run]:
-    """The runs at the best rate of the first seed, by seed."""
+    """The runs at the best rate of the first seed that have a test score, by seed."""
     first_seed = min(run["seed"] for run in runs)
     of_first_seed = [run for run in runs if run["seed"] == first_seed]
     rate = max(of_first_seed, key=lambda run: run["validation"])["rate"]
-    return sorted((run for run in runs if run["rate"] == rate), key=lambda run: run["seed"])
+    scored = [run for run in runs if run["rate"] == rate and run["test"] is not None]
+    return sorted(scored, key=lambda run: run["seed"])
 
 
 def _names(run: Run) -> tuple[str, str, str]:
@@ -329,11 +342,27 @@ def curves(out: Path) -> None:
         print(f"- {', '.join(_names(best))} at {best['rate']:g}: {points}")
 
 
+def _size_of_new(run: Run) -> int:
+    """The size of a run of `new`, which is above its rows if the corpus has fewer; 0 for others."""
+    return next(
+        (
+            size
+            for size, epochs in EPOCHS.items()
+            if run["changes"] == {"epochs": epochs} and (run["rows"] or math.inf) <= size
+        ),
+        0,
+    )
+
+
 def means(out: Path) -> None:
     """Print the test scores of each arm by task and number of rows, their mean, and the wins."""
     groups: dict[int, dict[str, dict[str, list[Run]]]] = {}
-    for run in _read_runs(out):
-        rows = min(size for size in EPOCHS if size >= run["rows"])
+    runs = _read_runs(out)
+    of_new = [run for run in runs if _size_of_new(run)]
+    if len(of_new) < len(runs):
+        print(f"left out: {len(runs) - len(of_new)} runs that are not of `new`")
+    for run in of_new:
+        rows = _size_of_new(run)
         by_task = groups.setdefault(rows, {}).setdefault(run["task"], {})
         by_task.setdefault(run["arm"], []).append(run)
     for rows, tasks in sorted(groups.items()):

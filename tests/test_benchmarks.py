@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from benchmarks import learning
 from benchmarks.learning import search_rate
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import epoch, evaluate, gpu, memory, overhead, predict, scaling, start, step
@@ -49,6 +50,41 @@ def test_a_single_rate_is_tried_once() -> None:
     calls = list[float]()
     assert search_rate([0.5], lambda rate, _: calls.append(rate) or 1.0) == 0.5
     assert calls == [0.5]
+
+
+def test_runs_with_another_first_seed_are_scored_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search leaves runs without a test score. The fake scores prefer a rate to each seed."""
+    best_rates = {7: 0.02, 8: 0.04}
+
+    def run(
+        arm: str,
+        task: str,
+        rows: int | None,
+        rate: float,
+        seed: int,
+        changes: dict[str, float],
+        best: float,
+    ) -> learning.Run:
+        score = 50 - 100 * abs(rate - best_rates[seed])
+        costs = {"rows_seen": 100, "trained": 1, "backbone": 100, "cpu_seconds": 1.0}
+        return {"validation": score, "test": score if score > best else None, **costs}
+
+    monkeypatch.setattr(learning, "run", run)
+    out = tmp_path / "runs.jsonl"
+    for seeds in ("7", "8,7", "8,7"):
+        learning.measure(out, "ner:200", "multitask", seeds, ["epochs=10.0"], few=True)
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3 + 4 + 1, "two searches, and one run again for its test score"
+    learning.measure(out, "ner", "multitask", "7", ["rate=0.02"], few=False)
+    capsys.readouterr()
+    learning.table(out)
+    learning.means(out)
+    shown = capsys.readouterr().out
+    assert "| ner | 200 | multitask | 0.02 | 50.0, 48.0 | 49.0 |" in shown
+    assert "left out: 1 runs that are not of `new`" in shown
+    assert "| ner | 49.0 |" in shown
 
 
 @pytest.fixture(scope="module")

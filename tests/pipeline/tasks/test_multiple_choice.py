@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import Problems, UserError
 from pipeline.pretrained.tokenizer import Tokenizer
 from pipeline.tasks import task_named
+from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits
 from pipeline.tasks.multiple_choice import Choice, Example
 from tests.support.encoding import ids
@@ -49,6 +50,14 @@ def featurize(
         (label,) = feature.labels
         assert 0 <= label < len(feature.positions)
     return features, +counts
+
+
+def test_an_edit_that_merges_mentions_changes_nothing() -> None:
+    lower = Edit(str.lower, inside_spans=True)
+    us = mentions("US", context="US told us", names=("US", "us"))
+    assert TASK.apply_edit(us, lower) == us
+    edited = TASK.apply_edit(mentions("Ada"), lower)
+    assert (edited.choices, edited.answers) == (("ada", "bo", "ada", "rome", "cy"), ("ada",))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
