@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 NAME = re.compile(r"\w[\w-]*")  # of a task, a mixture or a recipe
 # Common other names of values (tag schemes), for messages.
 _SYNONYMS = {"bio": "iob2", "bio2": "iob2", "iob": "iob1", "iobes": "bioes"}
+_INVALID: Any = object()  # in place of a value that cannot be converted
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -85,13 +87,26 @@ def parse(kind: type[T], values: object, where: str) -> T:
     mapping of the keys that are present.
 
     Raises UserError with all problems: unknown keys, missing keys, wrong types, and values that
-    a `__post_init__` rejects with ValueError.
+    a `__post_init__` rejects with ValueError, whose arguments are one problem each.
     """
     problems: list[str] = []
     result = _convert(kind, values, where, problems)
     if problems:
         raise UserError(*problems)
     return typing.cast(T, result)
+
+
+def parse_valid(kind: type[T], values: object, where: str) -> tuple[T, list[str]]:
+    """Build the dataclass from its valid values, and return the problems that `parse` raises.
+
+    With the result, a caller can check what does not depend on the invalid values. A dataclass
+    opts in with an attribute `STAND_INS` that maps fields to valid values. These take the place of
+    invalid values, and of missing required ones; other invalid values get their default. It has
+    all required fields, except those of a dataclass that opts in too. A dataclass without
+    `STAND_INS` is invalid as a whole. Lists and mappings leave invalid items out.
+    """
+    problems: list[str] = []
+    return _convert(kind, values, where, problems), problems
 
 
 def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -104,14 +119,14 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         kinds = [arg for arg in args if arg is not type(None)]
         return _convert_union(kinds, value, where, problems)
     if origin in (list, tuple) and isinstance(value, list):
-        return tuple(
-            _convert(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
-        )
+        items = [_convert(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)]
+        return tuple(item for item in items if item is not _INVALID)
     if origin is dict and isinstance(value, dict):
-        return {
+        converted = {
             str(key): _convert(args[1], item, f"{where}.{key}", problems)
             for key, item in value.items()
         }
+        return {key: item for key, item in converted.items() if item is not _INVALID}
     return _convert_scalar(kind, value, where, problems)
 
 
@@ -119,28 +134,33 @@ def _convert_scalar(kind: Any, value: Any, where: str, problems: list[str]) -> A
     if kind is Any or kind is object:
         return value
     if typing.get_origin(kind) is Literal:
-        _check_literal(typing.get_args(kind), value, where, problems)
-        return value
+        return _convert_literal(typing.get_args(kind), value, where, problems)
     is_bool = isinstance(value, bool)  # a subclass of int
     if kind is float and isinstance(value, int) and not is_bool and abs(value) < 2**53:
         return float(value)
     expected = typing.get_origin(kind) or kind
     if not isinstance(value, expected) or (is_bool and expected is not bool):
         problems.append(f"{where}: {_mismatch(value, _kind_name(kind))}")
-    elif kind is float and not math.isfinite(value):
+        return _INVALID
+    if kind is float and not math.isfinite(value):
         problems.append(f"{where}: {value} is not finite; give a finite number")
+        return _INVALID
     return value
 
 
-def _check_literal(allowed: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> None:
+def _convert_literal(allowed: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> Any:
+    """The value, or the value that the message suggests in its place."""
     # Compare types too: True == 1 in Python, but the user must write 1.
-    if not any(type(value) is type(item) and value == item for item in allowed):
-        names = sorted(map(str, allowed))
-        synonym = _SYNONYMS.get(str(value).lower())
-        word = synonym if synonym in names else str(value)
-        listing = f" ({', '.join(names)})" if closest(word, names) else ""  # else the hint has it
-        hint = f"{listing}{did_you_mean(word, names)}"
-        problems.append(f"{where}: {value!r} is not one of the allowed values{hint}")
+    if any(type(value) is type(item) and value == item for item in allowed):
+        return value
+    names = sorted(map(str, allowed))
+    synonym = _SYNONYMS.get(str(value).lower())
+    word = synonym if synonym in names else str(value)
+    match = closest(word, names)
+    listing = f" ({', '.join(names)})" if match else ""  # else the hint has it
+    hint = f"{listing}{did_you_mean(word, names)}"
+    problems.append(f"{where}: {value!r} is not one of the allowed values{hint}")
+    return next((item for item in allowed if str(item) == match), _INVALID)
 
 
 def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]) -> Any:
@@ -155,13 +175,14 @@ def _convert_union(kinds: list[Any], value: Any, where: str, problems: list[str]
         if not kind_problems:
             return result
     problems.append(f"{where}: {_mismatch(value, ' or '.join(map(_kind_name, kinds)))}")
-    return value
+    return _INVALID
 
 
 def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    stand_ins: Mapping[str, Any] | None = getattr(kind, "STAND_INS", None)
     if not isinstance(value, dict):
         problems.append(f"{where}: {_mismatch(value, 'a mapping of keys to values')}")
-        return None
+        return _stand_in(kind)
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     key_groups: dict[str, Collection[str]] = getattr(kind, "KEY_GROUPS", {})
@@ -180,13 +201,39 @@ def _convert_dataclass(kind: Any, value: Any, where: str, problems: list[str]) -
             arguments[name] = _convert(hints[name], value[name], f"{where}: {name}", problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{where}: key {name!r} is missing; add it ({_kind_name(hints[name])})")
-    if len(problems) > num_problems:
-        return None
+            arguments[name] = _stand_in(hints[name])
+    if stand_ins is None and len(problems) > num_problems:
+        return _INVALID
+    return _build(kind, arguments, stand_ins, where, problems)
+
+
+def _stand_in(kind: Any) -> Any:
+    """The value of a dataclass that opts in, without any valid value."""
+    stand_ins: Mapping[str, Any] | None = getattr(kind, "STAND_INS", None)
+    return _INVALID if stand_ins is None else kind(**stand_ins)
+
+
+def _build(
+    kind: Any,
+    arguments: Mapping[str, Any],
+    stand_ins: Mapping[str, Any] | None,
+    where: str,
+    problems: list[str],
+) -> Any:
+    """The dataclass with the arguments that its `__post_init__` accepts, else with stand-ins."""
+    fallback = {name: value for name, value in (stand_ins or {}).items() if name in arguments}
+    valid = {name: value for name, value in arguments.items() if value is not _INVALID}
     try:
-        return kind(**arguments)
+        return kind(**{**fallback, **valid})
     except ValueError as error:
-        problems.append(f"{where}: {error}")
-        return None
+        problems += [f"{where}: {reason}" for reason in error.args]
+    if stand_ins is None:
+        return _INVALID
+    for name, value in valid.items():
+        with suppress(ValueError):
+            kind(**{**fallback, name: value})
+            fallback[name] = value
+    return kind(**fallback)
 
 
 def _key_hint(key: str, known: Iterable[str], renamed: Mapping[str, str]) -> str:

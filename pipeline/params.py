@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, get_args
 
 from pipeline.arms import ARMS, LORA_PARAMS, MULTITASK, PRETRAIN_PARAMS, ArmName, Part
-from pipeline.config import parse
+from pipeline.config import parse_valid
 from pipeline.errors import UserError, did_you_mean
 
 PromptInit = Literal["text", "normal", "zero_values"]
@@ -63,6 +63,13 @@ class TrainParams:
         "warmup": "warmup_ratio",
         "clip": "max_grad_norm",
         "validations": "num_validations",
+    }
+    STAND_INS: ClassVar = {
+        "epochs": 1.0,
+        "head_lr": 1.0,
+        "prompt_lr": 1.0,
+        "backbone_lr": 1.0,
+        "lora_lr": 1.0,
     }
 
     epochs: float = 0.0
@@ -141,7 +148,7 @@ class TrainParams:
                 "prompt; remove one of them"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
     def layers(self, count: int) -> range:
         """The layers with a prompt, of a backbone with `count` layers.
@@ -162,11 +169,10 @@ class TrainParams:
             )
         return range(*bounds)
 
-    def check(self, arm: ArmName) -> None:
-        """Check that the values fit an arm.
+    def problems_of(self, arm: ArmName) -> list[str]:
+        """The values that do not fit an arm.
 
-        Raises ValueError if a value is missing, or if a learning rate is set for a part that the
-        arm does not train.
+        A value is missing, or a learning rate is set for a part that the arm does not train.
         """
         trained, optional = ARMS[arm].parts, ARMS[arm].optional_parts
         problems = []
@@ -178,11 +184,10 @@ class TrainParams:
                 problems.append(f"{part}_lr is missing; {arm} trains the {part}")
             if part not in (*trained, *optional) and has_rate:
                 problems.append(f"{part}_lr is set, but {arm} trains no {part}; remove it")
-        if problems:
-            raise ValueError("; ".join(problems))
+        return problems
 
     def learning_rates(self, arm: ArmName) -> dict[str, float]:
-        """The peak learning rate of each part that the arm trains (see `check`)."""
+        """The peak learning rate of each part that the arm trains (see `problems_of`)."""
         record = ARMS[arm]
         rates = {part: getattr(self, f"{part}_lr") for part in get_args(Part)}
         return {
@@ -221,6 +226,7 @@ class MixtureParams:
     """
 
     RENAMED: ClassVar = {"most_epochs": "max_epochs", "least_epochs": "min_epochs"}
+    STAND_INS: ClassVar = {"corpora": "all"}
 
     corpora: Literal["all"] | tuple[str, ...]
     temperature: float | Literal["equal"] = 2.0
@@ -232,38 +238,47 @@ class MixtureParams:
     min_epochs: float = 0.05
 
     def __post_init__(self) -> None:
+        problems = []
         if self.temperature != "equal" and self.temperature <= 0:
-            raise ValueError(
+            problems.append(
                 f"temperature is {self.temperature}; give a number above 0 (1 is proportional to "
                 "size), or equal"
             )
-        if not self.corpora:
-            raise ValueError("corpora is empty; name at least one task, or remove the mixture")
-        if self.corpora != "all" and len({*self.corpora}) < len(self.corpora):
-            raise ValueError(f"corpora is {', '.join(self.corpora)}; name each task once")
-        if self.corpora != "all" and (others := sorted({*self.weights} - {*self.corpora})):
-            raise ValueError(
-                f"weights has {', '.join(others)}, which corpora does not; remove it, or add it to "
-                "corpora"
-            )
         if self.cap < 1:
-            raise ValueError(f"cap is {self.cap}; give a maximum number of examples, at least 1")
-        for key, values in (("weights", self.weights), ("shares", self.shares)):
-            for name, value in values.items():
-                if not 0 < value < math.inf:
-                    raise ValueError(
-                        f"{key}.{name} is {value}; give a number above 0, or remove the corpus "
-                        "from corpora"
-                    )
+            problems.append(f"cap is {self.cap}; give a maximum number of examples, at least 1")
+        problems += self._corpora_problems()
+        problems += [
+            f"{key}.{name} is {value}; give a number above 0, or remove the corpus from corpora"
+            for key, values in (("weights", self.weights), ("shares", self.shares))
+            for name, value in values.items()
+            if not 0 < value < math.inf
+        ]
         if self.shares and self.weights:
-            raise ValueError(
+            problems.append(
                 "shares and weights are both set, and shares override weights; remove one of them"
             )
         if not 0 <= self.min_epochs < self.max_epochs:
-            raise ValueError(
+            problems.append(
                 f"min_epochs is {self.min_epochs} and max_epochs {self.max_epochs}; give "
                 "0 <= min_epochs < max_epochs"
             )
+        if problems:
+            raise ValueError(*problems)
+
+    def _corpora_problems(self) -> list[str]:
+        if not self.corpora:
+            return ["corpora is empty; name at least one task, or remove the mixture"]
+        if self.corpora == "all":
+            return []
+        problems = []
+        if len({*self.corpora}) < len(self.corpora):
+            problems.append(f"corpora is {', '.join(self.corpora)}; name each task once")
+        if others := sorted({*self.weights} - {*self.corpora}):
+            problems.append(
+                f"weights has {', '.join(others)}, which corpora does not; remove it, or add it to "
+                "corpora"
+            )
+        return problems
 
 
 _SYNTAX = re.compile(r"(package|folder|hub):(.+)")
@@ -335,6 +350,8 @@ Tool = Literal["tensorboard", "mlflow", "wandb"]
 class GenerateParams:
     """The generated corpora to write. `rows` is the number of training rows of each."""
 
+    STAND_INS: ClassVar = {"corpora": ("ner", "qa", "srl")}
+
     corpora: tuple[Literal["ner", "qa", "srl"], ...] = ()
     rows: int = 4000
     seed: int = 7
@@ -355,6 +372,13 @@ class TaskParams:
 
     RENAMED: ClassVar = {"data": "source", "start": "init_from"}
     KEY_GROUPS: ClassVar = {"overrides": ARMS}
+    STAND_INS: ClassVar = {
+        "source": "",
+        "init_from": "zoo/squad",
+        "max_length": 1_000_000,
+        "stride": 0,
+        "test_rows": None,
+    }
 
     source: str
     init_from: str
@@ -388,7 +412,7 @@ class TaskParams:
                 f"{', '.join(f'{arm}/TASK' for arm in arms)}, zoo/NAME or imported/NAME"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(*problems)
 
 
 @dataclass(frozen=True)
@@ -398,14 +422,11 @@ class CompareParams:
     `published` has published scores for the report: source -> arm -> task -> score.
     """
 
+    STAND_INS: ClassVar = {"arms": (), "tasks": ()}
+
     arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     published: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for arm in self.arms:
-            if not ARMS[arm].baseline:
-                raise ValueError(f"arms has {arm}, which runs on every task anyway; remove it")
 
 
 @dataclass(frozen=True)
@@ -415,14 +436,11 @@ class RepeatParams:
     The shared prompt stays the same.
     """
 
+    STAND_INS: ClassVar = {"arms": (), "tasks": (), "seeds": ()}
+
     arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for arm in self.arms:
-            if not ARMS[arm].parts:
-                raise ValueError(f"arms has {arm}, which no seed changes; remove it")
 
 
 @dataclass(frozen=True)
@@ -446,6 +464,13 @@ class ProbeParams:
     """
 
     RENAMED: ClassVar = {"typos": "typo_rate"}
+    STAND_INS: ClassVar = {
+        "arms": (),
+        "tasks": (),
+        "rows": 1,
+        "typo_rate": 1.0,
+        "out_of_domain": (),
+    }
 
     arms: tuple[ArmName, ...]
     tasks: tuple[str, ...]
@@ -468,6 +493,16 @@ class Params:
     `tracking` is an additional destination of training curves. No stage depends on it.
     """
 
+    STAND_INS: ClassVar = {
+        "seed": 0,
+        "data_root": "",
+        "backbone": BackboneParams(f"hub:none@{'0' * 40}"),
+        "tasks": {},
+        "mixtures": {},
+        "pretrain": {},
+        "arms": {},
+    }
+
     seed: int
     data_root: str
     backbone: BackboneParams
@@ -480,10 +515,6 @@ class Params:
     probe: ProbeParams
     generate: GenerateParams
     tracking: Tool | None = None
-
-    def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ValueError("tasks is empty; add a task")
 
     def corpora_of(self, mixture: str) -> tuple[str, ...]:
         """The corpora of a mixture, in the order of `tasks`."""
@@ -518,8 +549,8 @@ class Params:
 
 
 def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParams:
-    params = parse(TrainParams, dict(values), where)
-    problems = [
+    params, problems = parse_valid(TrainParams, dict(values), where)
+    problems += [
         f"{where}: {key} is set, but {arm} does not use it; remove it"
         for key in unused_keys(ARMS[arm].params, values)
     ]
@@ -530,10 +561,7 @@ def _training(arm: ArmName, values: Mapping[str, Any], where: str) -> TrainParam
             for key in LORA_PARAMS
             if key in values
         ]
-    try:
-        params.check(arm)
-    except ValueError as error:
-        problems.append(f"{where}: {error}")
+    problems += [f"{where}: {problem}" for problem in params.problems_of(arm)]
     if problems:
         raise UserError(*problems)
     return params

@@ -35,7 +35,7 @@ from pipeline.distributed.cluster import (
 from pipeline.errors import UserError, did_you_mean, first_line
 from pipeline.params import Params
 from stages.runtime.entry import log
-from stages.runtime.params import load_params
+from stages.runtime.params import load_values, parse_params
 from stages.runtime.paths import (
     ARTIFACTS,
     CLUSTER,
@@ -65,11 +65,12 @@ def check_project() -> None:
     """
     cluster_problems = _cluster_problems()
     try:
-        params = load_params()
+        values = load_values()
     except UserError as error:
-        _, problems = _load_recipes(_task_names(PARAMS))
-        raise UserError(*error.problems, *problems, *cluster_problems) from None
-    recipes, problems = _load_recipes(params.tasks)
+        raise UserError(*error.problems, *cluster_problems) from None
+    params, problems = parse_params(values, str(PARAMS))
+    recipes, recipe_problems = _load_recipes(filter(NAME.fullmatch, params.tasks))
+    problems += recipe_problems
     problems += _task_problems(params, recipes) + _shift_problems(params, recipes)
     problems += cluster_problems
     if problems:
@@ -127,16 +128,6 @@ def _outputs_of_others(folder: Path, names: Container[str]) -> list[Path]:
     ]
 
 
-def _task_names(path: Path) -> list[str]:
-    """The names of the tasks in a params.yaml that may have problems."""
-    try:
-        tasks = load_yaml(path).get("tasks")
-    except UserError:  # which `load_params` has raised
-        return []
-    names = tasks if isinstance(tasks, dict) else ()
-    return [name for name in names if isinstance(name, str) and NAME.fullmatch(name)]
-
-
 def _load_recipes(names: Iterable[str]) -> "tuple[dict[str, Recipe], list[str]]":
     """The valid recipes of tasks by name, and the problems of the others."""
     from pipeline.data.recipe import load_recipe
@@ -152,36 +143,11 @@ def _load_recipes(names: Iterable[str]) -> "tuple[dict[str, Recipe], list[str]]"
 
 
 def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]:
-    """The problems of the params of the tasks that have these recipes."""
-    from pipeline.tasks import check_answer_length
-    from pipeline.training.arm_checks import check_arm
-    from stages.prepare import HUB
-
-    problems: list[str] = []
-    for name, recipe in recipes.items():
-        task, key = params.tasks[name], f"{PARAMS}: tasks.{name}.max_answer_length"
-        checks = [partial(check_answer_length, key, recipe.task, task.max_answer_length)]
-        checks += [
-            partial(check_arm, arm, name, recipe.task)
-            for arm in (params.compared_arms if name in params.compare.tasks else ())
-        ]
-        for check in checks:
-            try:
-                check()
-            except UserError as error:
-                problems += error.problems
-        folder = Path(params.data_root, task.source)
-        generated = {WORLD / corpus for corpus in params.generate.corpora}
-        if task.source != HUB and folder not in generated and not folder.is_dir():
-            problems.append(
-                f"{PARAMS}: tasks.{name}.source: there is no folder {folder}; put the corpus "
-                "there, or correct source or data_root"
-            )
-        if task.source == HUB and recipe.hub is None:
-            problems.append(
-                f"{PARAMS}: tasks.{name}.source is {HUB}, but {recipe_of(name)} has no hub; add "
-                "it, or set a folder as source"
-            )
+    """The problems of the params of the tasks, as far as files tell them."""
+    problems = _source_problems(params, recipes)
+    for name, task in params.tasks.items():
+        if name in recipes:
+            problems += _recipe_problems(params, name, recipes[name])
         kind, _, source = task.init_from.partition("/")
         if kind == "imported" and not (ARTIFACTS / task.init_from).is_dir():
             problems.append(
@@ -193,6 +159,56 @@ def _task_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]
                 f"{PARAMS}: tasks.{name}.init_from: the zoo has no "
                 f"{source!r}{did_you_mean(source, zoo_names())}"
             )
+    return problems
+
+
+def _source_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]:
+    """The problems of the sources of the tasks: missing folders, and recipes without a hub."""
+    from stages.prepare import HUB
+
+    root, generated = Path(params.data_root), {WORLD / name for name in params.generate.corpora}
+    missing = {
+        name: root / task.source
+        for name, task in params.tasks.items()
+        if task.source != HUB
+        and root / task.source not in generated
+        and not (root / task.source).is_dir()
+    }
+    problems = [
+        f"{PARAMS}: tasks.{name}.source: there is no folder {folder}; put the corpus there, or "
+        "correct source or data_root"
+        for name, folder in missing.items()
+    ]
+    if missing and not root.is_dir():
+        problems = [
+            f"{PARAMS}: data_root: there is no folder {root} (with the corpora of "
+            f"{', '.join(missing)}); put them there, or correct data_root"
+        ]
+    return problems + [
+        f"{PARAMS}: tasks.{name}.source is {HUB}, but {recipe_of(name)} has no hub; add it, or set "
+        "a folder as source"
+        for name, recipe in recipes.items()
+        if params.tasks[name].source == HUB and recipe.hub is None
+    ]
+
+
+def _recipe_problems(params: Params, name: str, recipe: "Recipe") -> list[str]:
+    """The params of a task that do not fit the kind of task in its recipe."""
+    from pipeline.tasks import check_answer_length
+    from pipeline.training.arm_checks import check_arm
+
+    key = f"{PARAMS}: tasks.{name}.max_answer_length"
+    checks = [partial(check_answer_length, key, recipe.task, params.tasks[name].max_answer_length)]
+    checks += [
+        partial(check_arm, arm, name, recipe.task)
+        for arm in (params.compared_arms if name in params.compare.tasks else ())
+    ]
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems += error.problems
     return problems
 
 

@@ -40,7 +40,8 @@ def preset(arguments: Namespace) -> None:
     source = PRESETS / f"{name}.yaml"
     known = [path.stem for path in PRESETS.glob("*.yaml")]
     if name not in known:
-        raise UserError(f"presets: no preset {name!r}{did_you_mean(name, known)}")
+        problem = f"presets: no preset {name!r}" if name else "NAME is missing"
+        raise UserError(f"{problem}{did_you_mean(name, known)}")
     root: str = arguments.data_root or os.environ.get("DATA_ROOT", "")
     params = check_params(load_yaml(source), str(source))
     if root and not Path(root).is_dir():

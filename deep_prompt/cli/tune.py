@@ -136,7 +136,7 @@ def _target(arguments: Namespace) -> search.Target:
         if kind != "pretrain":
             raise UserError(f"found {arguments.target!r}; give a task's name, or pretrain/MIXTURE")
         return search.Target("pretrain", mixture)
-    arm = arm_of(arguments.arm)
+    arm = arm_of(arguments.arm, "--arm: ")
     if not ARMS[arm].parts:
         raise UserError(f"--arm {arm}: this arm trains nothing; give an arm that trains")
     return search.Target(arm, arguments.target)

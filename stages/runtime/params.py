@@ -1,13 +1,14 @@
 """Load params.yaml into dataclasses, and check that its keys are consistent."""
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from pipeline.arms import ARMS, MULTITASK, PRETRAIN_PARAMS, ArmName
-from pipeline.config import NAME, load_yaml, parse
+from pipeline.config import NAME, load_yaml, parse_valid
 from pipeline.errors import UserError, did_you_mean
 from pipeline.params import MixtureParams, Params, TrainParams, Values, unused_keys
-from stages.runtime.paths import PARAMS
+from stages.runtime.paths import PARAMS, PRESETS
 
 
 def load_params() -> Params:
@@ -15,7 +16,22 @@ def load_params() -> Params:
 
     Raises UserError with all problems of the file. The check reads no other file.
     """
-    return check_params(load_yaml(PARAMS), str(PARAMS))
+    return check_params(load_values(), str(PARAMS))
+
+
+def load_values() -> Values:
+    """Load the plain values of params.yaml of the working folder.
+
+    Raises UserError if it is not a YAML mapping. If it is missing or empty, the message names the
+    command that writes it.
+    """
+    is_empty = not PARAMS.exists() or not PARAMS.stat().st_size
+    if is_empty and (PRESETS / "default.yaml").exists():
+        raise UserError(
+            f"{PARAMS}: {'is empty' if PARAMS.exists() else 'no such file'}; write it with "
+            "`deep-prompt preset default`"
+        )
+    return load_yaml(PARAMS)
 
 
 def check_params(values: Values, where: str) -> Params:
@@ -23,22 +39,43 @@ def check_params(values: Values, where: str) -> Params:
 
     Raises UserError with all problems.
     """
-    name_problems = _name_problems(values, where)
-    try:
-        params = parse(Params, values, where)
-    except UserError as error:
-        raise UserError(*name_problems, *error.problems) from None
-    problems = [
-        *name_problems,
-        *_reference_problems(params, where),
-        *_arm_problems(params, where),
-        *_repeat_problems(params, where),
-        *_probe_problems(params, where),
-        *_pretrain_problems(params, values["pretrain"], where),
-    ]
+    params, problems = parse_params(values, where)
     if problems:
         raise UserError(*problems)
     return params
+
+
+def parse_params(values: Values, where: str) -> tuple[Params, list[str]]:
+    """The params of plain values, and all problems of the values.
+
+    Invalid values do not hide other problems: see `pipeline.config.parse_valid`.
+    """
+    params, problems = parse_valid(Params, values, where)
+    problems = _name_problems(values, where) + problems
+    if values.get("tasks") == {}:
+        problems.append(f"{where}: tasks is empty; add a task")
+    if not problems or _has_sections(values):
+        problems += [
+            *_reference_problems(params, where),
+            *_arm_problems(params, where),
+            *_repeat_problems(params, where),
+            *_probe_problems(params, where),
+            *_pretrain_problems(params, values["pretrain"], where),
+        ]
+    return params, problems
+
+
+def _has_sections(values: Values) -> bool:
+    """Whether there are the sections that others refer to. Without one, each name is unknown."""
+    names = ("tasks", "mixtures", "pretrain", "arms", "compare")
+    if not all(isinstance(values.get(name), dict) for name in names):
+        return False
+    tasks, arms, compare = values["tasks"], values["arms"], values["compare"]
+    return (
+        bool(tasks)
+        and all(isinstance(arm, dict) for arm in arms.values())
+        and all(isinstance(compare.get(key), list) for key in ("arms", "tasks"))
+    )
 
 
 def _name_problems(values: Values, where: str) -> list[str]:
@@ -109,6 +146,11 @@ def _reference_problems(params: Params, where: str) -> list[str]:
     ]
     problems += _cycle_problems(params, where)
     problems += [
+        f"{where}: compare: arms has {arm}, which runs on every task anyway; remove it"
+        for arm in params.compare.arms
+        if not ARMS[arm].baseline
+    ]
+    problems += [
         f"{where}: compare.tasks: no task {name!r}{did_you_mean(name, params.tasks)}"
         for name in params.compare.tasks
         if name not in params.tasks
@@ -172,7 +214,13 @@ def _arm_problems(params: Params, where: str) -> list[str]:
                 problems += _factor_problems(params, arm, task, training, where)
         except UserError as error:
             problems += error.problems
-    return list(dict.fromkeys(problems))
+    # A problem of the arm itself is also one with the overrides of each task.
+    overridden = re.compile(r"( with tasks\.[^ .]+\.\w+)(?=: )")
+    return [
+        problem
+        for problem in dict.fromkeys(problems)
+        if (of_arm := overridden.sub("", problem, 1)) == problem or of_arm not in problems
+    ]
 
 
 def _factor_problems(
@@ -194,9 +242,11 @@ def _factor_problems(
 
 def _pretrain_problems(params: Params, values: dict[str, Values], where: str) -> list[str]:
     problems: list[str] = []
-    for name, training in params.pretrain.items():
+    for name, keys in values.items():
+        if not isinstance(keys, dict):  # a problem that `parse_params` has
+            continue
         try:
-            check_pretrain_params(training, values[name], f"{where}: pretrain.{name}")
+            check_pretrain_params(params.pretrain[str(name)], keys, f"{where}: pretrain.{name}")
         except UserError as error:
             problems += error.problems
     return problems
@@ -208,10 +258,7 @@ def check_pretrain_params(training: TrainParams, keys: Iterable[str], where: str
         f"{where}: {key} is set, but a shared prompt does not use it; remove it"
         for key in unused_keys(PRETRAIN_PARAMS, keys)
     ]
-    try:
-        training.check(MULTITASK.name)
-    except ValueError as error:
-        problems.append(f"{where}: {error}")
+    problems += [f"{where}: {problem}" for problem in training.problems_of(MULTITASK.name)]
     if problems:
         raise UserError(*problems)
 
@@ -219,6 +266,11 @@ def check_pretrain_params(training: TrainParams, keys: Iterable[str], where: str
 def _repeat_problems(params: Params, where: str) -> list[str]:
     repeat = params.repeat
     problems = _comparison_problems(params, where, "repeat", repeat.arms, repeat.tasks)
+    problems += [
+        f"{where}: repeat: arms has {arm}, which no seed changes; remove it"
+        for arm in repeat.arms
+        if not ARMS[arm].parts
+    ]
     if len(set(repeat.seeds)) < len(repeat.seeds):
         problems.append(
             f"{where}: repeat.seeds: found {', '.join(map(str, repeat.seeds))}; give each seed once"
@@ -262,10 +314,10 @@ def _comparison_problems(
     return problems
 
 
-def arm_of(name: str) -> ArmName:
-    """The arm with this name. Raises UserError if there is no such arm."""
+def arm_of(name: str, prefix: str = "") -> ArmName:
+    """The arm with this name. Raises UserError if there is none; its message has the prefix."""
     if name not in ARMS:
-        raise UserError(f"no arm {name!r}{did_you_mean(name, ARMS)}")
+        raise UserError(f"{prefix}no arm {name!r}{did_you_mean(name, ARMS)}")
     return ARMS[name].name
 
 

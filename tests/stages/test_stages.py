@@ -176,10 +176,11 @@ PARAMS: dict[str, tuple[Callable[[Values], object], tuple[str, ...]]] = {
         lambda v: v["tasks"]["world_ner"].update(init_from="all"),
         ("init_from is 'all'; give pretrain/MIXTURE",),
     ),
-    "no rows to test and an unknown init_from": (
-        lambda v: v["tasks"]["world_ner"].update(test_rows=0, init_from="all"),
-        ("test_rows is 0; give a number above 0, or null for all", "init_from is 'all'"),
+    "no rows to test": (
+        lambda v: v["tasks"]["world_ner"].update(test_rows=0),
+        ("test_rows is 0; give a number above 0, or null for all",),
     ),
+    "no tasks": (lambda v: v.update(tasks={}), ("tasks is empty; add a task",)),
     "init_from an unknown task": (
         lambda v: v["tasks"]["world_ner"].update(init_from="multitask/world_slr"),
         ("did you mean 'world_srl'",),
@@ -388,6 +389,54 @@ def test_errors_between_sections_are_reported_at_once(place: Path) -> None:
 
     edit(place, corrupt)
     assert len(problems(load_params)) == 3
+
+
+def test_an_invalid_value_hides_no_other_error_and_causes_none(place: Path) -> None:
+    def corrupt(values: Values) -> None:
+        ner, qa, _ = (values["tasks"][f"world_{name}"] for name in ("ner", "qa", "srl"))
+        ner.update(stride=ner["max_length"], init_from="pretrain/al", test_rows=0)
+        qa.update(max_length="x", init_from="zoo/non", lora={"rank": 4})
+        qa["multitask"] = {"lora_rank": 4, "backbone_lr": 1.0}
+        values["mixtures"]["all"].update(cap=0, temperature=0, corpora=["world_ner", "world_nr"])
+        values["pretrain"]["all"].update(precision="fp16", epochs="1", num_virtual_tokens=0)
+        values["arms"]["multitask"]["prompt_lr"] = "3e-2x"
+        values["arms"]["lora"] = {"lora_lr": 0.1, "head_lr": 0.1, "epochs": 1.0}
+        values["compare"]["arms"] = ["head-only"]
+        values["repeat"]["seeds"] = [7, 8, 8]
+
+    edit(place, corrupt)
+    expected = (
+        "tasks.world_ner: max_length is",
+        "tasks.world_ner: test_rows is 0",
+        "tasks.world_qa: max_length: found text 'x'",
+        "mixtures.all: temperature is 0",
+        "mixtures.all: cap is 0",
+        "pretrain.all: epochs: found text '1'",
+        "pretrain.all: precision: 'fp16' is not one of",
+        "pretrain.all: num_virtual_tokens is 0",
+        "compare: arms[0]: 'head-only' is not one of",
+        "tasks.world_ner.init_from: no mixture 'al'",
+        "mixtures.all.corpora: no task 'world_nr'",
+        "arms.multitask: prompt_lr: found text '3e-2x'",
+        "arms.multitask with tasks.world_qa.multitask: lora_rank is set",
+        "arms.multitask with tasks.world_qa.multitask: backbone_lr is set",
+        "arms.lora with tasks.world_qa.lora: unknown key 'rank'",
+        "repeat.seeds: found 7, 8, 8",
+        "repeat.seeds: has 7",
+        "tasks.world_qa.init_from: the zoo has no 'non'",
+    )
+    found = problems(check_project)
+    assert [
+        next((part for part in expected if problem.startswith(f"params.yaml: {part}")), problem)
+        for problem in found
+    ] == list(expected)
+
+
+@pytest.mark.parametrize("section", ["tasks", "mixtures", "pretrain", "arms", "compare"])
+def test_a_missing_section_causes_no_other_error(section: str, place: Path) -> None:
+    edit(place, lambda values: values.pop(section))
+    [problem] = problems(load_params)
+    assert f"key '{section}' is missing" in problem
 
 
 def test_names_are_reported_with_other_errors(place: Path) -> None:
@@ -1202,7 +1251,7 @@ def test_a_preset_keeps_its_data_root_by_default(switch: Path) -> None:
     ("words", "wanted"),
     [
         (("real_smal",), ("'real_smal'", "did you mean 'real_small'?")),
-        (("",), ("no preset ''", "real_small")),
+        (("",), ("NAME is missing; use one of", "real_small")),
         (("real_small", "nowhere"), ("DATA_ROOT: 'nowhere' is not a folder",)),
         (("broken",), ("presets/broken.yaml: arms", "head_lr is -1", "above 0")),
     ],
@@ -1562,6 +1611,13 @@ def test_check_names_missing_folders_of_corpora(place: Path) -> None:
     }
 
 
+def test_check_names_a_missing_data_root_once(place: Path) -> None:
+    edit(place, lambda values: values.update(data_root="none"))
+    found = problems(check_project)
+    text = "params.yaml: data_root: there is no folder none (with the corpora of world_ner, "
+    assert [problem[: len(text)] for problem in found] == [text]
+
+
 def test_check_expects_generated_corpora_in_the_folder_that_generate_writes(place: Path) -> None:
     from deep_prompt.cli.check_project import check_project
 
@@ -1653,6 +1709,50 @@ def test_check_of_a_recipe_takes_folder_and_windows_of_its_task_from_params(
     with pytest.raises(SystemExit):
         main([*command, "--folder", "data/world/qa"])
     assert "--max-length is 128, but the backbone has" in capsys.readouterr().err
+
+
+def test_check_of_a_task_takes_backbone_and_answer_length_from_params(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (place / "data/world/qa").iterdir():
+        text = path.read_text(encoding="utf-8")
+        answer = text.replace('"cat", "answer_start": 2', '"A cat", "answer_start": 0')
+        path.write_text(answer, encoding="utf-8")
+    make_backbone(place / "backbone", place / "data/world/qa")
+    edit(place, lambda values: values["tasks"]["world_qa"].update(max_answer_length=1))
+    edit(place, lambda values: values["backbone"].update(source="folder:backbone"))
+    main(["check", "world_qa"])
+    output = capsys.readouterr().out
+    assert "counting sub-words with the tokenizer of folder:backbone" in output
+    assert "Rows that a perfect model gets wrong" in output
+    edit(place, lambda values: values["backbone"].update(source=f"hub:o/none@{'0' * 40}"))
+    main(["check", "world_qa"])
+    output = " ".join(capsys.readouterr().out.split())
+    assert "sub-words are not counted: the backbone hub:o/none@" in output
+    assert "To see lengths in sub-words, pass --backbone." in output
+
+
+def test_check_of_a_missing_corpus_or_recipe_names_the_remedy(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(place / "data/world/qa")
+    edit(place, lambda values: values["generate"].update(corpora=["qa"]))
+    for name, message in (
+        ("world_qa", "data/world/qa: no such folder; run `dvc repro generate@qa`"),
+        ("world_a", "data_recipes/world_a.yaml: no such file; create it, or correct the name; did"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["check", name])
+        assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_a_missing_or_empty_params_file_names_the_command_that_writes_it(switch: Path) -> None:
+    for text in ("", None):
+        (switch / "params.yaml").unlink()
+        if text is not None:
+            (switch / "params.yaml").touch()
+        [problem] = problems(load_params)
+        assert problem.endswith("write it with `deep-prompt preset default`")
 
 
 def test_check_reports_params_that_would_fail_in_a_later_stage(place: Path) -> None:

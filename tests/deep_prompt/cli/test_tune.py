@@ -413,7 +413,7 @@ def test_apply_changes_no_value_that_others_share(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"target": "world_nr"}, "no task 'world_nr'; did you mean 'world_ner'?"),
-        ({"target": "world_ner", "arm": "heads"}, "no arm 'heads'"),
+        ({"target": "world_ner", "arm": "heads"}, "--arm: no arm 'heads'"),
         ({"target": "world_ner", "arm": "untrained"}, "--arm untrained: this arm trains nothing"),
         ({"target": "multitask/world_ner"}, "give a task's name, or pretrain/MIXTURE"),
         ({"target": "pretrain/al"}, "no mixture 'al'"),
