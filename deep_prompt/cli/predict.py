@@ -161,7 +161,8 @@ def predict(arguments: Namespace) -> None:
     result. Rows are read and predicted in chunks, so a file may have any size, and a pipe may stay
     open. An output file appears only when it is complete. Ctrl-C and SIGTERM end the command when
     it next reads or writes a row. A malformed row ends the command with exit code 1 and a message
-    with the line and the remedy; --skip-bad skips the row.
+    with the line and the remedy; --skip-bad skips the row. If all rows are skipped, or if a table
+    lacks a column, the exit code is 1 with --skip-bad too.
     """
     _check_options(arguments)
     skipped: Counter[str] = Counter()
@@ -178,11 +179,17 @@ def predict(arguments: Namespace) -> None:
     ):
         lines = read_lines(stream, name, stop_signals)
         counts: Counter[str] = Counter()
+        num_predictions = 0
         predictions = _remote if arguments.server else _local
         for prediction in predictions(arguments, lines, name, skip, counts):
             line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
             with stop_signals.waiting():
                 write(line)
+            num_predictions += 1
+        if skipped and not num_predictions:
+            raise UserError(
+                f"{name}: all rows ({skipped.total()}) were skipped; correct the problems above"
+            )
     for event, count in (skipped + counts).items():
         print(f"{event}: {count}", file=sys.stderr)
 
@@ -233,7 +240,7 @@ def _local(
             f"--task: the artifacts have no task {arguments.task!r}"
             f"{did_you_mean(arguments.task, predictor.tasks)}"
         )
-    rows = parse_rows(lines, name, _default(arguments))
+    rows = parse_rows(lines, name, _default(arguments), predictor.check_columns)
     on_bad: Literal["skip", "raise"] = "skip" if arguments.skip_bad else "raise"
     generates = any(
         isinstance(task_named(head.type), GeneratesText) for head in predictor.tasks.values()

@@ -61,18 +61,26 @@ def read_lines(stream: BinaryIO, name: str, stop_signals: StopSignals) -> Iterat
         yield line
 
 
-def parse_rows(lines: Iterable[bytes], name: str, default: "Row") -> "Iterator[Row | UserError]":
+def parse_rows(
+    lines: Iterable[bytes],
+    name: str,
+    default: "Row",
+    check_columns: "Callable[[Row], None] | None" = None,
+) -> "Iterator[Row | UserError]":
     """Yield the rows of a file, or the errors of malformed lines. Skip blank lines.
 
     The extension of `name` selects the format: .csv and .tsv have a header with the keys of the
     rows, .txt has a text per line, and all others are lines of JSON. `default` has values for the
-    keys that a row lacks.
+    keys that a row lacks. `check_columns` is called with the header of a table as a row with empty
+    values.
     """
     from pipeline.data.readers.base import uncompressed
 
     kind, texts = uncompressed(Path(name)).suffix.lower(), _decode_lines(lines, name)
     if kind in _DELIMITERS:
-        rows = _table_rows(texts, kind)
+        rows = _table_rows(
+            texts, kind, lambda row: check_columns and check_columns({**default, **row})
+        )
     else:
         rows = _line_rows(texts, _text_row if kind == ".txt" else _json_row)
     for row in rows:
@@ -132,9 +140,12 @@ def _json_row(line: _Line) -> "Row | UserError":
     )
 
 
-def _table_rows(texts: Iterable[_Line | UserError], kind: str) -> "Iterator[Row | UserError]":
+def _table_rows(
+    texts: Iterable[_Line | UserError], kind: str, check_header: "Callable[[Row], object]"
+) -> "Iterator[Row | UserError]":
     """The rows of CSV, or of TSV, whose cells have no quotes. Empty cells are absent keys.
 
+    `check_header` is called with a row that has an empty value for each key of the first line.
     Raises UserError with the line of an error after which the next row cannot be found.
     """
     from pipeline.data.readers.tables import MAX_CELL_CHARACTERS
@@ -160,6 +171,8 @@ def _table_rows(texts: Iterable[_Line | UserError], kind: str) -> "Iterator[Row 
         keys = next(reader, [])
         if repeated := sorted({key for key in keys if keys.count(key) > 1}):
             raise UserError(f"{where}: names the key {repeated[0]!r} twice; rename one")
+        if keys:
+            check_header({**dict.fromkeys(keys, ""), "where": where})
         for cells in filter(None, reader):
             if len(cells) == len(keys):
                 row = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}

@@ -188,6 +188,13 @@ class Predictor:
         """Whether rows of a task must name a predicate, because no one other task finds it."""
         return self._reader.needs_predicate(task)
 
+    def check_columns(self, columns: Row) -> None:
+        """Check the columns of a table, which are a row with empty values and the key `where`.
+
+        Raises UserError if no row with these columns is complete.
+        """
+        self._reader.check_columns(columns)
+
     def predict(
         self,
         rows: Iterable[Row | UserError],

@@ -94,6 +94,22 @@ class QueryReader:
             )
         return Query(id_, where, task, example, sentence, finder)
 
+    def check_columns(self, columns: Row) -> None:
+        """Check the columns of a table of rows, which are a row with empty values.
+
+        Raises UserError if the columns are not the keys of a row. Rows that name their tasks
+        have no common keys, so their columns are not checked.
+        """
+        if columns.get("task") == "":
+            return
+        task = self._task(columns, columns["where"])
+        if "text" in columns and isinstance(self._kinds[task], TagsWords):
+            columns = {**columns, "tokens": ""}
+        finder = self._finder(task, columns)
+        problems = self._missing(task, columns, finder) + self._misspelled(task, columns)
+        if problems:
+            raise UserError(*problems)
+
     def needs_predicate(self, name: str) -> bool:
         """Whether rows of the task must name a predicate, because no one other task finds it."""
         task = self._names.index(name)

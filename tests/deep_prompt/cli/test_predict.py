@@ -54,3 +54,24 @@ def test_compressed_rows_are_read_and_other_files_are_named(
     with pytest.raises(SystemExit):
         main(arguments)
     assert "stdin is compressed with gzip; unpack it" in capsys.readouterr().err
+
+
+def test_the_columns_of_a_table_are_checked_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", "--artifact", str(make_artifacts(tmp_path, versions=1) / "ner-0")]
+    file = tmp_path / "rows.csv"
+    arguments += ["--input", str(file), "--skip-bad"]
+    file.write_text("Text\n" + f"{TEXT}\n" * 3, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert error.count("did you mean 'text' by 'Text'?") == 1
+    assert f"error: {file}:1: 'tokens' missing; rows of task" in error
+    file.write_text(f"id,text\n1,\n2,{TEXT}\n", encoding="utf-8")
+    main(arguments)
+    assert "rows skipped: 1" in capsys.readouterr().err
+    file.write_text("id,text\n1,\n2,\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"error: {file}: all rows (2) were skipped" in capsys.readouterr().err
