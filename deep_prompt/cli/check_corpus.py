@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.arguments import SOURCE, output_errors
 from deep_prompt.cli.check_project import check_project
-from pipeline.errors import Problems, UserError
+from pipeline.errors import Problems, UserError, closest
 from stages.runtime.entry import log, log_wrote
 from stages.runtime.params import load_params
-from stages.runtime.paths import PARAMS, recipe_of
+from stages.runtime.paths import PARAMS, WORLD, recipe_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     from pipeline.data.corpus_statistics import Statistics
+    from pipeline.params import Params
     from pipeline.pretrained.tokenizer import Tokenizer
     from pipeline.report.tables import Table
 
@@ -43,7 +44,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         metavar="SOURCE",
-        help=f"count sub-words with the tokenizer of this backbone: {SOURCE}",
+        help=f"count sub-words with the tokenizer of this backbone: {SOURCE} (default: that of "
+        "params.yaml if it is on this machine and the task is there)",
     )
     parser.add_argument(
         "--decoder",
@@ -67,7 +69,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--max-answer-length",
         type=int,
         metavar="N",
-        help="maximum sub-words of a predicted answer (default: 30)",
+        help="maximum sub-words of a predicted answer (default: that of the task in params.yaml, "
+        "else 30)",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
 
@@ -76,7 +79,7 @@ def check(arguments: Namespace) -> None:
     """Without RECIPE, check params.yaml and all recipes of the project.
 
     With RECIPE, check that corpus: list its problems by kind with examples, and describe its valid
-    rows: words, labels, lengths, and with --backbone the number of rows longer than a window, the
+    rows: words, labels, lengths, and with a backbone the number of rows longer than a window, the
     share of unknown tokens, and the score of a perfect model. No file is written except the page of
     --html. The exit code is 1 if `prepare` or `featurize` would fail; warnings do not count.
     """
@@ -87,6 +90,7 @@ def check(arguments: Namespace) -> None:
     from pipeline.params import MIN_WINDOW, is_window_size
     from pipeline.tasks import check_answer_length
 
+    is_option = arguments.max_answer_length is not None
     _complete_from_params(arguments)
     max_length, stride = arguments.max_length, arguments.stride
     if not is_window_size(max_length, stride):
@@ -95,7 +99,9 @@ def check(arguments: Namespace) -> None:
             f"{MIN_WINDOW} and a --stride below half of it"
         )
     recipe = load_recipe(arguments.recipe)
-    check_answer_length("--max-answer-length", recipe.task, arguments.max_answer_length)
+    key = f"{PARAMS}: tasks.{recipe.name}.max_answer_length"
+    key = "--max-answer-length" if is_option else key
+    check_answer_length(key, recipe.task, arguments.max_answer_length)
     problems = Problems(max_shown=0, allowed=recipe.allow)
     statistics, dropped, is_valid = _measure(recipe, arguments, problems)
     _print(recipe.name, statistics, problems, dropped)
@@ -114,27 +120,54 @@ def _complete_from_params(arguments: Namespace) -> None:
 
     Without --folder, they are those of the task in params.yaml if it has the recipe's task.
     """
-    from stages.prepare import HUB
-
     name = arguments.recipe.stem
     if str(arguments.recipe) == name:
         arguments.recipe = recipe_of(name)
-    task = None
+    if not arguments.recipe.exists():
+        match = closest(name, (path.stem for path in arguments.recipe.parent.glob("*.yaml")))
+        hint = f"; did you mean {match!r}?" if match else ""
+        raise UserError(f"{arguments.recipe}: no such file; create it, or correct the name{hint}")
     is_recipe_of_task = arguments.recipe.resolve() == recipe_of(name).resolve()
     if arguments.folder is None and is_recipe_of_task and PARAMS.exists():
         params = load_params()
-        task = params.tasks.get(name)
-    if task is not None:
-        if task.source != HUB:
-            arguments.folder = Path(params.data_root, task.source)
-            log(f"checking {arguments.folder}, the source of {name} in {PARAMS}")
-        if arguments.max_length is None:
-            arguments.max_length = task.max_length
-            arguments.stride = task.stride if arguments.stride is None else arguments.stride
+        if name in params.tasks:
+            _complete_from_task(arguments, params, name)
     if arguments.max_length is None:
         arguments.max_length = DEFAULT_MAX_LENGTH
     if arguments.stride is None:
         arguments.stride = arguments.max_length // 4
+
+
+def _complete_from_task(arguments: Namespace, params: "Params", name: str) -> None:
+    """Set the folder, and the options that are not given, to those of a task in params.yaml."""
+    from pipeline.pretrained.location import tokenizer_folder
+    from stages.prepare import HUB
+
+    task = params.tasks[name]
+    if task.source != HUB:
+        arguments.folder = folder = Path(params.data_root, task.source)
+        is_generated = folder.parent == WORLD and folder.name in params.generate.corpora
+        if is_generated and not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; run `dvc repro generate@{folder.name}`")
+        log(f"checking {folder}, the source of {name} in {PARAMS}")
+    if arguments.max_length is None:
+        arguments.max_length = task.max_length
+        arguments.stride = task.stride if arguments.stride is None else arguments.stride
+    if arguments.max_answer_length is None:
+        arguments.max_answer_length = task.max_answer_length
+    if arguments.backbone is None:
+        backbone = params.backbone
+        try:
+            tokenizer_folder(backbone.source, download=False)
+        except UserError:
+            log(
+                f"sub-words are not counted: the backbone {backbone.source} of {PARAMS} is not on "
+                "this machine; install or download it, or give another with --backbone"
+            )
+        else:
+            arguments.backbone = backbone.source
+            arguments.decoder = arguments.decoder or backbone.decoder
+            log(f"counting sub-words with the tokenizer of {backbone.source}")
 
 
 def _measure(
@@ -179,7 +212,8 @@ def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
     if arguments.max_length > tokenizer.max_length:
         raise UserError(
             f"--max-length is {arguments.max_length}, but the backbone has "
-            f"{tokenizer.max_length} positions; lower it to at most that number"
+            f"{tokenizer.max_length} positions; lower it, or max_length of the task, to at most "
+            "that number"
         )
     return tokenizer
 
@@ -187,14 +221,19 @@ def _load_tokenizer(arguments: Namespace) -> "Tokenizer | None":
 def _print(name: str, statistics: "Statistics", problems: Problems, dropped: str) -> None:
     from rich.console import Console
 
-    from pipeline.report.corpus_page import sections
+    from pipeline.report.corpus_page import problem_counts, sections
 
     console = Console(highlight=False)
     for section in sections(statistics, problems):
         if section.examples:  # for the page only
             continue
-        console.print(f"\n{name}: {section.title}. {section.text}", markup=False)
-        if section.title == "Problems":
+        is_problems = section.title == "Problems"
+        title = f"{section.title}."
+        if is_problems:  # A text says so if there are none.
+            title = problem_counts(problems) if problems.counts else ""
+        heading = " ".join(filter(None, (f"{name}:", title, section.text)))
+        console.print(f"\n{heading}", markup=False)
+        if is_problems:
             lines = [*problems.summary(), *filter(None, [dropped])]
             console.print("\n".join(lines), markup=False, soft_wrap=True)
             continue

@@ -71,25 +71,28 @@ def _hash_of_values(path: Path) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def tokenizer_folder(source: str) -> Path:
+def tokenizer_folder(source: str, download: bool = True) -> Path:
     """Return the local folder with the config and tokenizer of a backbone; weights are ignored.
 
     A GGUF file is converted. Raises UserError if the folder is missing or the source has no valid
-    syntax.
+    syntax. With `download=False`, a hub revision must be in the local cache.
     """
     try:
         check_source(source)
     except ValueError as error:
         raise UserError(f"backbone: {error}") from None
-    path = _locate(source, ("*.json", "*.txt", "*.model"))
+    path = _locate(source, ("*.json", "*.txt", "*.model"), local_files_only=not download)
     return converted_folder(path) if path.is_file() else path
 
 
-def _locate(source: str, patterns: tuple[str, ...]) -> Path:
-    """The local folder or GGUF file of a source. Raises UserError if it is missing."""
+def _locate(source: str, patterns: tuple[str, ...], **options: Any) -> Path:
+    """The local folder or GGUF file of a source. Raises UserError if it is missing.
+
+    `options` are those of `hub_folder`.
+    """
     kind, name = source.split(":", 1)
     if kind == "hub":
-        folder = hub_folder(name, patterns, "backbone")
+        folder = hub_folder(name, patterns, "backbone", **options)
     elif kind == "package":
         folder = _package_folder(name)
     else:

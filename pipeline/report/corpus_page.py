@@ -107,7 +107,7 @@ def _sizes(statistics: Statistics) -> Section:
     histograms = [plots.histogram(f"{unit.capitalize()} per row", unit, words)]
     text = f"Task {statistics.task}."
     if limit is None:
-        text += " To see lengths in sub-words, pass --backbone and --max-length."
+        text += " To see lengths in sub-words, pass --backbone."
     else:
         text += f" A window has at most {limit} sub-words."
         tables += [_subwords_table(splits, limit), *_truncations(splits)]

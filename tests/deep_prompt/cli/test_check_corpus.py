@@ -420,7 +420,7 @@ labels: [PER]
             ["There are no problems and no warnings. Skipped: comment lines 3."],
         ),
         ("#Expo O\n", "B-PER", 0, ["Skipped: comment lines 3.", "comment-or-token: 3 (warning)"]),
-        ("", "B-PER", 0, ["unmatched-option: 1 (warning)"]),
+        ("", "B-PER", 0, ["ours: Errors: 0; warnings: 1.", "unmatched-option: 1 (warning)"]),
         ("# 1 en\n", "O", 1, ["nothing-to-learn: 1\n", "nothing-to-score: 2\n"]),
     ],
 )
