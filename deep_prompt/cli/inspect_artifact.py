@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.artifacts.config import ArtifactConfig
+    from pipeline.artifacts.scores import TestScore
     from pipeline.params import BackboneParams
 
 MAX_LISTED_CLASSES = 200
@@ -37,7 +38,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def inspect(arguments: Namespace) -> None:
-    """Show an artifact: arm, backbone, prompt, tasks with classes, trained size, provenance."""
+    """Show an artifact: arm, backbone, prompt, tasks with classes and test scores, provenance.
+
+    --json has the whole provenance; the table has the names of the corpora of the initial prompt.
+    """
     from rich.console import Console
 
     from pipeline.artifacts.config import load_config
@@ -46,12 +50,18 @@ def inspect(arguments: Namespace) -> None:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(config), sort_keys=True, indent=2, ensure_ascii=False))
     else:
-        Console(highlight=False).print(_description_table(arguments.artifact, config))
+        console = Console(highlight=False)
+        console.print(_description_table(arguments.artifact, config))
+        # Below the table, whose column is too narrow for it on a terminal of 80 columns.
+        digest = config.backbone.sha256 or "none; the hub revision identifies the weights"
+        console.print(f"sha256: {digest}", soft_wrap=True)
 
 
 def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
     from rich.table import Table
     from rich.text import Text
+
+    from pipeline.artifacts.scores import load_scores
 
     lines = [
         ("arm", f"{config.arm} (format {config.format})"),
@@ -60,7 +70,6 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
             f"{config.backbone.source}: {config.model_type}"
             f"{' with its decoder' * config.backbone.decoder}, hidden size {config.hidden_size}",
         ),
-        ("sha256", config.backbone.sha256 or "none; the hub revision identifies the weights"),
         (
             "config and tokenizer",
             f"hashes of {', '.join(config.backbone_files) or 'no file (not compared)'}",
@@ -74,6 +83,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         lines.append(("random weights", facts))
     if config.lora_rank:
         lines.append(("lora", f"factors of rank {config.lora_rank}, alpha {config.lora_alpha:g}"))
+    scores = load_scores(folder).tasks
     for name, head in config.heads.items():
         details = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
         details += f"; windows of {head.max_length} tokens" if head.max_length else ""
@@ -82,6 +92,8 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
         classes = f", {len(head.classes)} {head.kind}: {listed(head.classes, MAX_LISTED_CLASSES)}"
         lines.append((f"task {name}", f"{head.type}{classes if head.classes else ''}{details}"))
+        if name in scores:
+            lines.append((f"score {name}", _describe_score(scores[name])))
     lines += [
         (f"file {path.name}", size_of(path))
         for path in sorted(folder.glob("*.*"))
@@ -114,6 +126,11 @@ def _describe_prompt(config: "ArtifactConfig") -> str:
         "scales and shifts of the layers' outputs": config.scale_shift,
     }
     return "; ".join(facts + [text.format(value) for text, value in optional.items() if value])
+
+
+def _describe_score(score: "TestScore") -> str:
+    interval = "" if score.interval is None else " ({:.2f} to {:.2f})".format(*score.interval)
+    return f"{score.metric} {score.value:.2f}{interval} on {score.rows:,} test rows"
 
 
 def _describe_trained(folder: Path, config: "ArtifactConfig") -> str:
@@ -167,10 +184,15 @@ def _num_backbone_values(params: "BackboneParams") -> int | None:
 
 
 def _describe_provenance(provenance: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A line per key and per corpus, without the hashes of corpora, which --json shows."""
+    """A line per key and per corpus.
+
+    --json also has the hashes of corpora, and the data of the artifact that training began with.
+    """
     lines: list[tuple[str, str]] = []
     for key, value in sorted(provenance.items()):
-        if key == "data" and isinstance(value, dict):
+        if key == "data" and isinstance(value, dict) and prefix:
+            lines.append((f"{prefix}data", listed(value, MAX_LISTED_CLASSES)))
+        elif key == "data" and isinstance(value, dict):
             lines += [
                 (f"{prefix}data {name}", _describe_splits(splits)) for name, splits in value.items()
             ]
