@@ -68,8 +68,9 @@ def publish(arguments: Namespace) -> None:
 
 
 def _upload(artifact: Path, arguments: Namespace) -> None:
-    from pipeline.interop.hub import check_upload, upload
+    from pipeline.interop.hub import check_repo, check_upload, upload
 
+    check_repo(arguments.repo, "--repo")
     check_upload(artifact, arguments.repo)  # before DVC looks for the commit
     address = upload(artifact, arguments.repo, private=arguments.private, commit=_commit(artifact))
     log(f"published {artifact}: {address}")

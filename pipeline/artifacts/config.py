@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.arms import ARMS, LORA, ArmName
 from pipeline.artifacts.zoo import ZOO, zoo_names
 from pipeline.config import load_json, parse
-from pipeline.errors import UserError
+from pipeline.errors import UserError, closest
 from pipeline.files import sha256
 from pipeline.params import BackboneParams, Precision
 from pipeline.pretrained.random_weights import RandomWeights
@@ -118,10 +118,7 @@ def load_config(folder: Path) -> ArtifactConfig:
 
     Raises UserError if the folder has no artifact, or one of another format or with other keys.
     """
-    remedy = "run the stage that makes it, or give the folder of an artifact"
-    if folder.parent.name == ZOO.name and folder.name in zoo_names():
-        remedy = f"write zoo:{folder.name}, or run `python -m stages.zoo`"
-    values = load_json(folder / "config.json", remedy)
+    values = load_json(folder / "config.json", _remedy(folder))
     if isinstance(values, dict) and not values.keys() & {"arm", "format"}:
         raise UserError(
             f"{folder}/config.json: is not the config of an artifact; give a folder written by "
@@ -138,6 +135,18 @@ def load_config(folder: Path) -> ArtifactConfig:
     if isinstance(values, dict) and "precision" not in values:
         values = values | _precision_of_training(values)
     return parse(ArtifactConfig, values, str(folder / "config.json"))
+
+
+def _remedy(folder: Path) -> str:
+    """The remedy if an artifact is missing."""
+    name, parent = folder.name, str(folder.parent)
+    if folder.parent.name == ZOO.name and name in zoo_names():
+        return f"write zoo:{name}, or run `python -m stages.zoo`"
+    if parent == "." and (match := closest(name, zoo_names())):
+        return f"give the folder of an artifact; did you mean 'zoo:{match}'?"
+    if parent == "models":
+        return f"run `dvc repro release@{name}`, or give the folder of an artifact"
+    return "run the stage that makes it, or give the folder of an artifact"
 
 
 def missing_hashes(folder: Path, config: ArtifactConfig) -> list[str]:

@@ -20,10 +20,13 @@ def artifact_files(artifact: Path) -> list[Path]:
     return sorted({path for pattern in FILES for path in artifact.glob(pattern)})
 
 
-def check_repo(repo: str) -> None:
-    """Raise UserError if `repo` is not the name of a repository on the hub."""
+def check_repo(repo: str, name: str = "repository") -> None:
+    """Raise UserError if `repo` is not the name of a repository on the hub.
+
+    `name` is that of the argument in the message.
+    """
     if not _REPO.fullmatch(repo):
-        raise UserError(f"repository: found {repo!r}; write OWNER/NAME")
+        raise UserError(f"{name}: found {repo!r}; write OWNER/NAME")
 
 
 def check_upload(artifact: Path, repo: str, token: str | None = None) -> None:

@@ -1021,7 +1021,7 @@ def test_publish_checks_its_arguments_before_it_connects(
     artifacts: Artifacts, command: Callable[..., Result], tmp_path: Path
 ) -> None:
     done = command("publish", "--artifact", artifacts.ner, "--repo", "name")
-    assert done.err == "error: repository: found 'name'; write OWNER/NAME\n"
+    assert done.err == "error: --repo: found 'name'; write OWNER/NAME\n"
     done = command("publish", "--artifact", tmp_path, "--repo", "o/n")
     assert done.err.startswith(f"error: {tmp_path}/config.json: no such file")
 

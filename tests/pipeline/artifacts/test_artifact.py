@@ -571,6 +571,23 @@ def test_a_broken_config_is_refused(content: str | None, message: str, tmp_path:
     assert problem.startswith(f"{tmp_path}/a/{message}")
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("wnut17", "did you mean 'zoo:wnut17'?"),
+        ("wnut", "did you mean 'zoo:wnut17'?"),
+        ("models/world_ner", "run `dvc repro release@world_ner`"),
+    ],
+)
+def test_the_error_of_a_missing_artifact_names_the_remedy(
+    name: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (problem,) = refuse(lambda: load_config(Path(name)))
+    assert problem.startswith(f"{name}/config.json: no such file; ")
+    assert remedy in problem
+
+
 def change(folder: Path, **values: object) -> list[str]:
     """The problems of a config after a change of its values."""
     path = folder / "config.json"
