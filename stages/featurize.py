@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_json
-from pipeline.errors import Problems, UserError
+from pipeline.errors import Problems, UserError, quantity
 from pipeline.features.checks import check_table
 from pipeline.features.featurize import featurize as featurize_split
 from pipeline.features.table import INDEX, FeatureTable
@@ -115,7 +115,8 @@ def _write_split(
 def _description(split: str, summary: Mapping[str, Any]) -> str:
     """The numbers of a split's examples and features, and of what `max_length` changes."""
     counts = "".join(f"; {event}: {count}" for event, count in summary["counts"].items())
-    return f"{split}: {summary['examples']} examples, {summary['features']} features{counts}"
+    examples = quantity(summary["examples"], "example")
+    return f"{split}: {examples}, {quantity(summary['features'], 'feature')}{counts}"
 
 
 if __name__ == "__main__":

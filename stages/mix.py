@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.config import load_json
 from pipeline.data.leakage import Leaks, find_leaks
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.features.subset import FeatureSubset
 from pipeline.features.table import FeatureTable, Table
 from pipeline.files import write_json
@@ -43,7 +43,7 @@ def mix(mixture: str) -> None:
     warnings = list(_warnings(corpora, mixture_params))
     for name, corpus in corpora.items():
         log(
-            f"{name}: {corpus['rows']} examples, share {corpus['share']:.3f}, "
+            f"{name}: {quantity(corpus['rows'], 'example')}, share {corpus['share']:.3f}, "
             f"{corpus['epochs']:.2f} epochs"
             + f"; dropped {corpus['dropped']} that leak"
             * bool(corpus["dropped"])
@@ -88,9 +88,9 @@ def _find_leaks(summaries: Mapping[str, Any]) -> Leaks:
 def _log_leaks(leaks: Leaks, mixture_params: MixtureParams, where: str) -> None:
     """Log all leaks, or raise UserError with them if `on_leak` is fail."""
     lines = [
-        f"{leak['rows']} {leak['split']} rows of {leak['held_out']} are in training rows of "
-        f"{leak['train']} ({leak['equal']} equal, {leak['contained']} contained), for example "
-        f"{leak['examples'][0]!r}"
+        f"the texts of {quantity(leak['rows'], leak['split'] + ' row')} of {leak['held_out']} "
+        f"are in training rows of {leak['train']} ({leak['equal']} equal, {leak['contained']} "
+        f"contained), for example {leak['examples'][0]!r}"
         for leak in leaks.pairs
     ]
     if lines and mixture_params.on_leak == "fail":

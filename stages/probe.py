@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.analysis.consistency import consistency, paraphrases_of, without_prompt
 from pipeline.analysis.perturbations import perturb, suites
 from pipeline.analysis.probing import attention_mass, input_bytes, without_layer
+from pipeline.errors import quantity
 from pipeline.evaluation.splits import SUBSET_SEED
 from pipeline.files import atomic_folder, write_json
 from pipeline.model.prompt import DeepPrompt
@@ -69,7 +70,8 @@ def _suites(subject: Subject, clean: float, typo_rate: float) -> Iterator[dict[s
         with subject.featurized(perturb(test.examples, name, suite, SUBSET_SEED)) as split:
             changed = sum(old != new for old, new in zip(inputs, input_bytes(split), strict=True))
             score = subject.metrics(split).overall[subject.primary] if changed else clean
-        log(f"{name}: {changed} examples with a changed input, {subject.primary} {score:.2f}")
+        rows = quantity(changed, "example")
+        log(f"{name}: {rows} with a changed input, {subject.primary} {score:.2f}")
         yield {"suite": name, "score": score, "loss": clean - score, "changed": changed}
 
 

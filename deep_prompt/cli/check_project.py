@@ -32,7 +32,7 @@ from pipeline.distributed.cluster import (
     rank_environment,
     read_hostfile,
 )
-from pipeline.errors import UserError, did_you_mean, first_line
+from pipeline.errors import UserError, did_you_mean, first_line, quantity
 from pipeline.params import Params
 from stages.runtime.entry import log
 from stages.runtime.params import load_values, parse_params
@@ -86,7 +86,7 @@ def check_project() -> None:
     _remove_truncated_rwlock(DVC_RWLOCK)
     _delete_removed_outputs(params)
     checked = [str(PARAMS), *([str(CLUSTER)] if CLUSTER.exists() else [])]
-    log(f"{', '.join(checked)}, {len(recipes)} recipes: no problems")
+    log(f"{', '.join(checked)}, {quantity(len(recipes), 'recipe')}: no problems")
 
 
 def _delete_removed_outputs(params: Params) -> None:

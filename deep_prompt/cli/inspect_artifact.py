@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.arguments import artifact
 from pipeline.arms import ARMS
-from pipeline.errors import UserError, listed
+from pipeline.errors import UserError, listed, quantity
 from stages.runtime.entry import size_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
@@ -88,7 +88,7 @@ def _description_table(folder: Path, config: "ArtifactConfig") -> "Table":
         details = "".join(f"; {key} {value:.4g}" for key, value in head.thresholds.items())
         details += f"; windows of {head.max_length} tokens" if head.max_length else ""
         if head.max_answer_length:
-            details += f"; answers of at most {head.max_answer_length} tokens"
+            details += f"; answers of at most {quantity(head.max_answer_length, 'token')}"
         details += f"; words of text by the rule {head.word_rule!r}" if head.word_rule else ""
         classes = f", {len(head.classes)} {head.kind}: {listed(head.classes, MAX_LISTED_CLASSES)}"
         lines.append((f"task {name}", f"{head.type}{classes if head.classes else ''}{details}"))

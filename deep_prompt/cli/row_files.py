@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from deep_prompt.cli.arguments import output_errors
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.files import atomic_stream
 from stages.runtime.entry import StopSignals, discard_stdout
 
@@ -179,8 +179,8 @@ def _table_rows(
                 yield {**row, "where": where}
             else:
                 yield UserError(
-                    f"{where}: has {len(cells)} cells, but the first line names {len(keys)} keys; "
-                    "correct the line"
+                    f"{where}: has {quantity(len(cells), 'cell')}, but the first line names "
+                    f"{quantity(len(keys), 'key')}; correct the line"
                 )
     except csv.Error as error:
         raise UserError(

@@ -12,7 +12,7 @@ from deep_prompt.serve.batching import ModelThread, QueueFullError
 from deep_prompt.serve.jobs import num_characters
 from deep_prompt.serve.settings import Limits
 from pipeline.data.readers.json_values import decode
-from pipeline.errors import describe
+from pipeline.errors import describe, quantity
 from pipeline.tasks.base.row import Row
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ async def wait_for(
     try:
         result = asyncio.wrap_future(submit())
     except QueueFullError:
-        raise busy(f"{thread.queued_rows} rows wait already") from None
+        raise busy(f"the queue already has {quantity(thread.queued_rows, 'row')}") from None
     left = asyncio.ensure_future(_disconnected(request))
     either: set[asyncio.Future[Any]] = {result, left}
     try:

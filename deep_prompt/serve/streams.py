@@ -17,7 +17,7 @@ from deep_prompt.serve.jobs import RowAnswer
 from deep_prompt.serve.requests import BUG, busy, wait_for
 from deep_prompt.serve.state import ServerState
 from deep_prompt.serve.steps import Steps
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.tasks.base.row import Row
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ async def stream_text(
     """
     limits = state.settings.limits
     if state.num_streams >= limits.streams:
-        raise busy(f"{state.num_streams} texts are being generated already")
+        raise busy(f"already generating {quantity(state.num_streams, 'text')}")
     steps = Steps(partial(state.model.write, row))
     deadline = time.monotonic() + limits.seconds
     with ExitStack() as cleanup:

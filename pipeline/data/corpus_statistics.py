@@ -219,9 +219,9 @@ def _warn_of_imbalance(name: str, counts: Mapping[str, int], problems: Problems)
         if count < MIN_LABEL_COUNT:
             problems.add(
                 f"{name}: train",
-                f"label {label!r} occurs {quantity(count, 'time')} among {total} annotations; "
-                f"fewer than {MIN_LABEL_COUNT} are too few to learn from: add annotations, or "
-                "merge it with another label",
+                f"label {label!r} occurs {quantity(count, 'time')} among "
+                f"{quantity(total, 'annotation')}; fewer than {MIN_LABEL_COUNT} are too few to "
+                "learn from: add annotations, or merge it with another label",
                 "class-imbalance",
             )
         elif len(counts) > 1 and count > MAX_LABEL_FRACTION * total:
@@ -242,8 +242,8 @@ def _warn_of_leaks(name: str, folder: Path, task: Task[Any, Any, Any], problems:
     for leak in find_leaks([name], texts).pairs:
         problems.add(
             f"{name}: {leak['split']}",
-            f"the texts of {leak['rows']} rows are in the training split ({leak['equal']} equal, "
-            f"{leak['contained']} contained), for example {leak['examples'][0]!r}, so scores on "
-            "them are inflated; remove them from it",
+            f"the texts of {quantity(leak['rows'], 'row')} are in the training split "
+            f"({leak['equal']} equal, {leak['contained']} contained), for example "
+            f"{leak['examples'][0]!r}, so scores on them are inflated; remove them from it",
             "train-text-held-out",
         )

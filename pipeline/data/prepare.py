@@ -32,7 +32,7 @@ from pipeline.data.recipe import Recipe
 from pipeline.data.repeated_rows import find_repeated_rows
 from pipeline.data.split_checks import SplitCounts, check_long_sentences, check_splits
 from pipeline.data.word_rules import measure_words
-from pipeline.errors import WARNINGS, Problems, UserError
+from pipeline.errors import WARNINGS, Problems, UserError, quantity
 from pipeline.files import atomic_folder, atomic_stream, write_json
 from pipeline.sharding import Executor, Shard, finish, in_this_process, key_of
 from pipeline.tasks import code_of, task_named
@@ -125,7 +125,8 @@ def dropped_text(recipe: Recipe, summary: Mapping[str, Any]) -> str:
     rows = dropped + sum(summary["rows"].values())
     percentage = 100 * dropped / rows
     return (
-        f"dropped {dropped} of {rows} rows ({percentage:{'.1f' if percentage >= 1 else '.2g'}} %; "
+        f"dropped {dropped} of {quantity(rows, 'row')} "
+        f"({percentage:{'.1f' if percentage >= 1 else '.2g'}} %; "
         f"max_dropped allows {100 * recipe.max_dropped_fraction:g} %)"
     )
 
@@ -241,7 +242,7 @@ def _policy_error(
         )
         messages.insert(
             0,
-            f"{recipe.location}: {dropped} of {rows} rows would be dropped, "
+            f"{recipe.location}: {dropped} of {quantity(rows, 'row')} would be dropped, "
             f"but {reason}: correct the corpus",
         )
     return CorpusError(_report_lines(problems), *messages, *([f"and {more} more"] if more else []))

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, quantity
 from pipeline.files import sha256, write_json
 from pipeline.tasks.base.features import Feature
 
@@ -103,7 +103,7 @@ def join_shards(
         for number, (path, summary) in enumerate(zip(shards, summaries, strict=True)):
             if (rows := number_files.append(path)) != summary["rows"]:
                 raise UserError(
-                    f"{path}: has {rows} rows, expected {summary['rows']}; "
+                    f"{path}: has {quantity(rows, 'row')}, expected {summary['rows']}; "
                     "delete it and run the stage again"
                 )
             _link(path, folder / f"{number:05}.arrow")

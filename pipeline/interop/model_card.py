@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from pipeline.arms import ARMS, LORA
 from pipeline.artifacts.config import ArtifactConfig, TaskHead
+from pipeline.errors import quantity
 from pipeline.tasks import task_named
 
 LIBRARY = "deep-prompt"
@@ -205,8 +206,8 @@ def _scores(metrics: Mapping[str, Any]) -> str:
         for key, value in metrics["thresholds"].items()
     )
     return (
-        f"## Scores\n\n| percent | test ({counts['test']} rows) | "
-        f"validation ({counts['validation']} rows) |\n|---|---|---|\n{rows}\n\n"
+        f"## Scores\n\n| percent | test ({quantity(counts['test'], 'row')}) | "
+        f"validation ({quantity(counts['validation'], 'row')}) |\n|---|---|---|\n{rows}\n\n"
         f"{sampling}"
         "The training step was chosen on the validation set. Nothing was chosen on the test set."
         f"{thresholds}"

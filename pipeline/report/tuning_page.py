@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import quantity
 from pipeline.files import atomic_write
 from pipeline.report import plots
 from pipeline.report.plots import Plot
@@ -58,7 +59,7 @@ def write_tuning(
     pruned = sum(trial.pruned for trial in trials)
     best = best_of(trials)
     summary = (
-        f"{len(trials)} trials, {pruned} of them pruned. The best validation score is "
+        f"{quantity(len(trials), 'trial')}, {pruned} of them pruned. The best validation score is "
         f"{score(best.score)}, of trial {best.number}: {_values(best)}. The first trial, "
         f"{_values(trials[0])}, has {score(trials[0].score)}."
     )

@@ -413,8 +413,8 @@ def _check_starts(
     ):
         problems.add(
             where,
-            f"starts: found {str(starts)[:40]}, expected an integer for each of the "
-            f"{len(choices)} choices",
+            f"starts: found {str(starts)[:40]}, expected one integer per choice "
+            f"({len(choices)}); correct it",
             "not-an-integer",
         )
         return

@@ -474,7 +474,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_ner",
         "data/world/ner/train.conll",
         lambda raw: raw + b"alone\n",
-        ("data/world/ner/train.conll:4", "1 columns, expected 2", "separator"),
+        ("data/world/ner/train.conll:4", "1 column, expected 2", "separator"),
     ),
     "tag of another scheme": (
         "world_ner",

@@ -18,7 +18,7 @@ from pipeline.data.readers.base import (
     split_columns,
 )
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
-from pipeline.errors import Problems, abbreviate
+from pipeline.errors import Problems, abbreviate, quantity
 from pipeline.tasks.base.row import Row
 
 _NOT_A_WORD_ID = re.compile(r"\d+([-.])\d+")  # CoNLL-U's multiword ranges, empty nodes
@@ -231,7 +231,7 @@ def _columns(line: SourceLine, options: Options, problems: Problems) -> list[str
     if len(row) != options.columns:
         problems.add(
             line.where,
-            f"{len(row)} columns, expected {options.columns}: {abbreviate(line.text)}; "
+            f"{quantity(len(row), 'column')}, expected {options.columns}: {abbreviate(line.text)}; "
             "correct the line, or the recipe's separator or columns",
             "column-count",
         )

@@ -20,7 +20,7 @@ from pipeline.data.readers.base import (
     split_columns,
 )
 from pipeline.data.readers.tags import to_iob2
-from pipeline.errors import Problems, abbreviate
+from pipeline.errors import Problems, abbreviate, quantity
 from pipeline.tasks.base.row import Row
 
 # Their names in `Problems.skipped`.
@@ -141,7 +141,7 @@ def _tags(sentence: Sentence, column: int, problems: Problems) -> list[str] | No
     if count != 1:
         problems.add(
             sentence[0][0].where,
-            f"predicate column {column} has {count} spans (V*), expected exactly 1; "
+            f"predicate column {column} has {quantity(count, 'span')} (V*), expected exactly 1; "
             "correct it, or remove the column",
             "not-one-predicate",
         )
@@ -296,7 +296,7 @@ def _is_valid(sentence: Sentence, options: Options, problems: Problems) -> bool:
         if len(row) != width:
             problems.add(
                 line.where,
-                f"{len(row)} columns, expected {width} as in the rest of its sentence: "
+                f"{quantity(len(row), 'column')}, expected {width} as in the rest of its sentence: "
                 f"{abbreviate(line.text)}; "
                 "correct the line, or the recipe's separator, first_predicate or trailing",
                 "column-count",
@@ -317,9 +317,9 @@ def _is_valid(sentence: Sentence, options: Options, problems: Problems) -> bool:
     if num_marks != num_predicates:
         problems.add(
             sentence[0][0].where,
-            f"column {options.marks} marks {num_marks} predicates, but there are {num_predicates} "
-            "predicate columns; "
-            "correct the sentence, or the recipe's marks, first_predicate or trailing",
+            f"column {options.marks} marks {quantity(num_marks, 'predicate')}, but the sentence "
+            f"has {quantity(num_predicates, 'predicate column')}; correct the sentence, or the "
+            "recipe's marks, first_predicate or trailing",
             "predicate-count",
         )
     return num_marks == num_predicates

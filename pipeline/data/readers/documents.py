@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pipeline.data.readers.json_values import integer
 from pipeline.data.readers.offset_units import offset_in_characters
 from pipeline.data.readers.spans import LabeledSpan, span_title
-from pipeline.errors import Problems, abbreviate, describe
+from pipeline.errors import Problems, abbreviate, describe, quantity
 from pipeline.tasks.shared.offsets import OffsetUnit, span_hint, text_mismatch_hint
 from pipeline.words import Word
 
@@ -104,7 +104,7 @@ def to_span(
         hint = span_hint(text, start, end) or "; correct it, or offsets in the recipe's options"
         problems.add(
             where,
-            f"{title} is not a span of words of the {len(text)} characters{hint}",
+            f"{title} is not a span of words of the {quantity(len(text), 'character')}{hint}",
             "span-offset",
         )
     elif expected and _collapse(text[start:end]) != expected:

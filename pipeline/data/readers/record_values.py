@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from pipeline.data.readers.json_values import check, check_answers, integer
-from pipeline.errors import Problems, describe
+from pipeline.errors import Problems, describe, quantity
 from pipeline.tasks.base.row import ValueKind
 
 
@@ -46,7 +46,7 @@ def _answers(value: Any, where: str, problems: Problems) -> list[dict[str, Any]]
         if len(texts) != len(starts):
             problems.add(
                 where,
-                f"answers: {len(texts)} texts with {len(starts)} offsets; "
+                f"answers: {quantity(len(texts), 'text')} with {quantity(len(starts), 'offset')}; "
                 "give each answer one text and one offset",
                 "missing-answers",
             )

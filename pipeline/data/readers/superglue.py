@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.data.readers.base import Source
 from pipeline.data.readers.json_values import check, objects
-from pipeline.errors import Problems, abbreviate, describe
+from pipeline.errors import Problems, abbreviate, describe, quantity
 from pipeline.tasks.base.row import Row
 
 Corpus = Literal["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
@@ -285,7 +285,7 @@ def _wic(record: Record, label: str, where: str, problems: Problems) -> Row | No
             problems.add(
                 where,
                 f"start{n}, end{n}: {start}, {end} is not a span of sentence{n}, which has "
-                f"{len(text)} characters: {text[:60]!r}; correct them",
+                f"{quantity(len(text), 'character')}: {text[:60]!r}; correct them",
                 "span-offset",
             )
     if len(problems) > num_problems:

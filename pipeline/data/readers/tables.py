@@ -24,7 +24,7 @@ from pipeline.data.readers.base import (
 )
 from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
-from pipeline.errors import Problems, abbreviate, did_you_mean
+from pipeline.errors import Problems, abbreviate, did_you_mean, quantity
 
 _DELIMITERS = (";", "\t", "|", ",")
 Quote = Literal["auto", "double", "none"]
@@ -125,7 +125,7 @@ def _table(
         if len(cells) != len(names):
             problems.add(
                 where,
-                f"{len(cells)} columns, expected {len(names)}: {abbreviate(cells)}; "
+                f"{quantity(len(cells), 'column')}, expected {len(names)}: {abbreviate(cells)}; "
                 "correct the line, or the recipe's delimiter, quote or columns",
                 "column-count",
             )

@@ -24,7 +24,7 @@ from pipeline.data.readers.spans import (
     to_tags,
 )
 from pipeline.data.readers.tables import Record
-from pipeline.errors import Problems
+from pipeline.errors import Problems, quantity
 from pipeline.tasks.base.row import Row
 
 _DEFAULTS = {"tokens": ("tokens",), "spans": ("entities",), "id": ("id",)}
@@ -110,8 +110,8 @@ def _spans(
                 continue
             problems.add(
                 where,
-                f"{title} is not a span of the {len(tokens)} tokens; correct it, or end in the "
-                "recipe's options",
+                f"{title} is not a span of the {quantity(len(tokens), 'token')}; correct it, or "
+                "end in the recipe's options",
                 "span-offset",
             )
     return spans

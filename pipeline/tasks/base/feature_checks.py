@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Problems, shorten
+from pipeline.errors import Problems, quantity, shorten
 from pipeline.metrics.base import Formula, apply_formula
 from pipeline.tasks.base.capabilities import HasConfidence, HasUnits, RanksCandidates
 from pipeline.tasks.base.features import Feature, WindowLogits
@@ -169,8 +169,8 @@ def add_warnings(
         problems.add(
             where,
             f"a perfect model would score {primary} {score:.1f}, because it gets "
-            f"{report.num_missed} of {report.rows} rows wrong ({worst}); correct these rows, or "
-            f"raise {lengths} if their texts are longer",
+            f"{report.num_missed} of {quantity(report.rows, 'row')} wrong ({worst}); correct these "
+            f"rows, or raise {lengths} if their texts are longer",
             "low-ceiling",
         )
     if report.unknown_fraction > MAX_UNKNOWN:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Problems, describe
+from pipeline.errors import Problems, describe, quantity
 from pipeline.metrics.spans import spans
 from pipeline.tasks.base.capabilities import (
     HasConfidence,
@@ -264,11 +264,12 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     if has_tokens and check_words(tokens, where, problems):
         check_sentence_length(tokens, where, problems)
     if not is_text_list(tags) or (has_tokens and len(tokens) != len(tags)):
-        count = len(tags) if isinstance(tags, list | tuple) else "no list of"
+        words = quantity(len(tokens), "token") if has_tokens else "no tokens"
+        given = quantity(len(tags), "tag") if isinstance(tags, list | tuple) else "no list of tags"
         problems.add(
             where,
-            f"{len(tokens) if has_tokens else 'no'} tokens with {count} tags; each token needs one "
-            "tag, and a sentence needs at least one token",
+            f"{words} with {given}; each token needs one tag, and a sentence needs at "
+            "least one token",
             "tag-count",
         )
         return False
@@ -288,9 +289,8 @@ def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     for label, position in sorted(unknown.items(), key=lambda item: item[1]):
         problems.add(
             where,
-            f"token {position} {tokens[position]!r} has tag {tags[position]!r}, whose label "
-            f"{label!r} is not in the recipe's labels ({', '.join(labels)}); "
-            f"{label_hint(label, labels)}",
+            f"token {position} {tokens[position]!r} has label {label!r}, which is not in the "
+            f"recipe's labels ({', '.join(labels)}); {label_hint(label, labels)}",
             "unknown-label",
         )
     return len(problems) == before

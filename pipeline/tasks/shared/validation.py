@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from unicodedata import is_normalized, normalize
 
-from pipeline.errors import Problems, describe
+from pipeline.errors import Problems, describe, quantity
 
 # C0 and C1 control characters come from a wrong decoding, a PDF or a binary file. In a text, tabs
 # and line ends are allowed.
@@ -77,8 +77,9 @@ def _check_placeholders(tokens: Sequence[str], where: str, problems: Problems) -
     if not count:
         return True
     message = (
-        f"{count} of {len(tokens)} tokens are {PLACEHOLDER}, which stands for a word that is "
-        "distributed separately; add the words with the tool of the corpus"
+        f"{count} of {quantity(len(tokens), 'token')} {'is' if count == 1 else 'are'} "
+        f"{PLACEHOLDER}, which stands for a word that is distributed separately; add the words "
+        "with the tool of the corpus"
     )
     if count == len(tokens):
         problems.add(where, message, "missing-words")

@@ -206,7 +206,7 @@ def test_a_corpus_without_valid_rows_does_not_crash(
         (
             [{"text": "the test text number 7", "label": "no"}],
             "train-text-held-out",
-            "1 rows are in the training split",
+            "1 row are in the training split",
         ),
     ],
 )

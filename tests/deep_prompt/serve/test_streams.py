@@ -165,11 +165,14 @@ def test_the_limits_hold_and_a_client_that_leaves_frees_its_place(
             status, error = refusal(running, "story", STORY)
             assert (status, error) == (
                 503,
-                "1 texts are being generated already; try again later",
+                "already generating 1 text; try again later",
             )
         until(lambda: state.num_streams == 0)
         waiting = state.thread.submit([NAMES])
-        assert refusal(running, "story", STORY) == (503, "1 rows wait already; try again later")
+        assert refusal(running, "story", STORY) == (
+            503,
+            "the queue already has 1 row; try again later",
+        )
         resume.set()
         waiting.result(20)
         assert all_events(running)[-1][0] == "answer"

@@ -347,7 +347,7 @@ def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
     [
         (
             {"train": "Ada B-PER\nran\n"},
-            "train.conll:2: 1 columns, expected 2: 'ran'; "
+            "train.conll:2: 1 column, expected 2: 'ran'; "
             "correct the line, or the recipe's separator",
         ),
         (
@@ -361,7 +361,7 @@ def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
         ),
         (
             {"train": "Ada B-PER\nOslo B-LOC\nran O\nto B-LOCC\nOslo I-LOCC\n"},
-            "train.conll:1: token 3 'to' has tag 'B-LOCC', ",
+            "train.conll:1: token 3 'to' has label 'LOCC', ",
         ),
         (
             {"train": "Oslo B-LOC\n"},
@@ -595,7 +595,7 @@ def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
     [
         (
             {"tags": ["B-V"]},
-            "2 tokens with 1 tags; each token needs one tag, and a sentence needs at least one "
+            "2 tokens with 1 tag; each token needs one tag, and a sentence needs at least one "
             "token",
         ),
         (
@@ -605,7 +605,7 @@ def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
         ),
         ({"predicate": 7}, "predicate 7 of 2 tokens, but B-V is at [0]"),
         ({"tags": ["O", "O"]}, "predicate 0 of 2 tokens, but B-V is at no token"),
-        ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has tag 'B-ARG9', "),
+        ({"tags": ["B-V", "B-ARG9"]}, "token 1 'b' has label 'ARG9', "),
     ],
 )
 def test_invalid_predicates_are_refused(changes: dict[str, Any], message: str) -> None:

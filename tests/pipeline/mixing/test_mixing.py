@@ -287,8 +287,8 @@ def test_leaks_are_reported(run_mix: Any, capsys: pytest.CaptureFixture[str]) ->
     assert leak["rows"] == leak["equal"] > 0
     assert mixture["dropped"] == {}
     assert (
-        f"warning: {leak['rows']} test rows of world_srl are in training rows of world_srl"
-        in capsys.readouterr().out
+        f"warning: the texts of {leak['rows']} test rows of world_srl are in training rows of "
+        "world_srl" in capsys.readouterr().out
     )
 
 
@@ -317,7 +317,7 @@ def test_leaks_are_dropped_from_the_training_rows(
 def test_on_leak_fail_refuses_leaks(run_mix: Any) -> None:
     with pytest.raises(
         UserError,
-        match=r"params.yaml: mixtures.all: \d+ test rows of world_srl "
+        match=r"params.yaml: mixtures.all: the texts of \d+ test rows of world_srl "
         r"are in training rows of world_srl",
     ):
         run_mix(on_leak="fail")

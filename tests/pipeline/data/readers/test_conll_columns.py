@@ -62,7 +62,7 @@ def test_wrong_columns_are_reported_and_valid_sentences_kept(tmp_path: Path) -> 
     rows, problems = read("conll_columns", "a O\n\nb\tO\n\nc\tO\tO\n\tO\n", tmp_path, IOB2)
     assert [row["tokens"] for row in rows] == [["b"]]
     assert problems == [
-        "corpus:1: 1 columns, expected 2: 'a O'; "
+        "corpus:1: 1 column, expected 2: 'a O'; "
         "correct the line, or the recipe's separator or columns",
         "corpus:5: 3 columns, expected 2: 'c\\tO\\tO'; "
         "correct the line, or the recipe's separator or columns",
@@ -363,10 +363,12 @@ def test_number_of_marks_equals_number_of_predicate_columns(tmp_path: Path) -> N
     rows, problems = read("conll_props", "She - (A0*)\nran - (V*)\n\nno no\n", tmp_path, MARKED)
     assert rows == []
     assert problems == [
-        f"corpus:{line}: column 1 marks {num_marks} predicates, but there are {num_columns} "
-        "predicate columns; "
+        f"corpus:{line}: column 1 marks {marks}, but the sentence has {columns}; "
         "correct the sentence, or the recipe's marks, first_predicate or trailing"
-        for line, num_marks, num_columns in ((1, 0, 1), (4, 1, 0))
+        for line, marks, columns in (
+            (1, "0 predicates", "1 predicate column"),
+            (4, "1 predicate", "0 predicate columns"),
+        )
     ]
 
 

@@ -336,7 +336,7 @@ def test_single_answer_is_in_two_columns(tmp_path: Path) -> None:
         ),
         (
             {"answers": {"text": ["cat"], "answer_start": []}},
-            "answers: 1 texts with 0 offsets; give each answer one text and one offset",
+            "answers: 1 text with 0 offsets; give each answer one text and one offset",
         ),
         ({"answers": {"text": ["cat"]}}, "answers: key 'answer_start' is missing; found text"),
         ({"question": "q"}, "key 'answers' is missing; found question: add it"),
@@ -494,7 +494,7 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
             "2: 3 columns, expected 2: \"['a', 'b', 'c']\"; "
             "correct the line, or the recipe's delimiter",
         ),
-        ("text,label\na\n", "csv", "2: 1 columns, expected 2"),
+        ("text,label\na\n", "csv", "2: 1 column, expected 2"),
         (
             'text,label\n"a" b,c\n',
             "csv",
