@@ -1,9 +1,9 @@
 """A recipe: the description of one corpus, as values in a YAML file (data_recipes/NAME.yaml)."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,18 +155,15 @@ class Recipe:
             assert self.hub is not None
             resolved, options, detected = hub.resolve_auto(self.hub, keys, reader.row, options)
             return replace(self, hub=resolved, options=options), detected
-        names = [name for split in SPLITS for name in self.files.of(split)]
-        files = [path for name in names for path in matching_files(folder, name)]
-        duplicates = sorted(str(path) for path, count in Counter(files).items() if count > 1)
+        splits: dict[Path, list[str]] = {}
+        for split in SPLITS:
+            for name in self.files.of(split):
+                for path in matching_files(folder, name):
+                    splits.setdefault(path, []).append(split)
+        duplicates = {path: names for path, names in splits.items() if len(names) > 1}
         if duplicates:
-            raise UserError(
-                *(
-                    f"{path}: the recipe's files include it twice, maybe in two splits; "
-                    "list it only once"
-                    for path in duplicates
-                )
-            )
-        options, detected = reader.resolve_auto(options, files)
+            raise UserError(*starmap(_duplicate_message, sorted(duplicates.items())))
+        options, detected = reader.resolve_auto(options, splits)
         return replace(self, options=options), detected
 
     @property
@@ -186,6 +183,18 @@ class Recipe:
             f"max_dropped: {self.max_dropped!r} is not a fraction of the rows; "
             "write e.g. 0.1% or 0.001"
         ]
+
+
+def _duplicate_message(path: Path, splits: list[str]) -> str:
+    """The message for a file that `files` has in these splits, or several times in one split."""
+    message = f"{path}: the recipe's files include it in {' and '.join(splits)}"
+    held_out = list(dict.fromkeys(splits))[-1]
+    if held_out == splits[0]:
+        return f"{message}; list it only once"
+    return (
+        f"{message}, but splits must not share rows; give each split its own file, or replace "
+        f"{held_out} by carve_{held_out}: 0.1 to carve it out of the training split"
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

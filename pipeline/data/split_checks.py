@@ -1,6 +1,7 @@
 """Checks of whole splits and files: what is empty, or lacks labels and annotations."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,7 @@ def check_splits(corpus: ChunkedCorpus, counts: SplitCounts, problems: Problems)
             _check_annotations(recipe, split, counts, problems)
         else:
             _add_empty_split(corpus, split, counts, problems)
-    if "train" in complete:
+    if "train" in complete and counts.rows["train"]:
         _check_unseen_labels(corpus, counts, problems)
     if len(complete) == len(SPLITS):
         _check_unused_labels(recipe, counts, problems)
@@ -73,11 +74,13 @@ def _add_empty_split(
     corpus: ChunkedCorpus, split: str, counts: SplitCounts, problems: Problems
 ) -> None:
     names = corpus.recipe.files.of(split)
-    message = (
-        f"split {split!r} ({', '.join(names)}) is empty; correct files"
-        if names
-        else _empty_carved_split_message(corpus, counts, split)
-    )
+    carved = [other for other in SPLITS if corpus.recipe.carved_fraction(other)]
+    if not names:
+        message = _empty_carved_split_message(corpus, counts, split)
+    elif split == "train" and any(counts.rows[other] for other in carved):
+        message = _emptied_split_message(corpus, counts, names, carved)
+    else:
+        message = f"split {split!r} ({', '.join(names)}) is empty; correct files"
     problems.add(corpus.recipe.location, message, "empty-split", hides=True)
 
 
@@ -185,13 +188,39 @@ def check_long_sentences(corpus: ChunkedCorpus, problems: Problems) -> None:
 
 def _empty_carved_split_message(corpus: ChunkedCorpus, counts: SplitCounts, split: str) -> str:
     recipe, num_rows = corpus.recipe, counts.rows["train"]
-    groups = {group for result in corpus.results for group in result["groups"]}
     message = f"split {split!r} ({recipe.carved_fraction(split)} of the training split) is empty"
-    if len(groups) > 1 or num_rows < 2:
+    group = _only_group(corpus)
+    if group is None or num_rows < 2:
         return f"{message}; correct carve_{split} or seed"
-    keys, name = " or ".join(corpus.task.row_keys.inputs), "".join(groups)
+    reason = _group_message(corpus, num_rows, group)
+    return f"{message}, because {reason} a file of the {split} split"
+
+
+def _emptied_split_message(
+    corpus: ChunkedCorpus, counts: SplitCounts, names: Sequence[str], carved: Sequence[str]
+) -> str:
+    """The message if all rows of the training split went to the splits that are carved out."""
+    recipe, num_rows = corpus.recipe, sum(counts.rows[other] for other in carved)
+    keys = ", ".join(f"carve_{other}: {recipe.carved_fraction(other)}" for other in carved)
+    message = f"split 'train' ({', '.join(names)}) is empty, because "
+    group = _only_group(corpus)
+    if group is not None and num_rows > 1:
+        return f"{message}{_group_message(corpus, num_rows, group)} rows of other groups"
     return (
-        f"{message}, because all {num_rows} rows are one group, {abbreviate(name, 60)}, "
-        f"and a group stays in one split; set split_by in the recipe to another key ({keys}), "
-        f"or add a file of the {split} split"
+        f"{message}{keys} took {'its only row' if num_rows == 1 else f'all {num_rows} rows'}; add "
+        "rows, reduce the fraction, or change seed"
+    )
+
+
+def _only_group(corpus: ChunkedCorpus) -> str | None:
+    """The group of all rows that may be split; None if they have several groups."""
+    groups = {group for result in corpus.results for group in result["groups"]}
+    return groups.pop() if len(groups) == 1 else None
+
+
+def _group_message(corpus: ChunkedCorpus, num_rows: int, group: str) -> str:
+    keys = " or ".join(corpus.task.row_keys.inputs)
+    return (
+        f"all {num_rows} rows are one group, {abbreviate(group, 60)}, and a group stays in one "
+        f"split; set split_by in the recipe to another key ({keys}), or add"
     )

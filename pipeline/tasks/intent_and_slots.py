@@ -36,6 +36,7 @@ from pipeline.tasks.shared.tagging import (
     token_bounds,
     word_logits,
 )
+from pipeline.tasks.shared.validation import label_hint
 from pipeline.tasks.token_classification import Entity, entities
 
 if TYPE_CHECKING:  # prepare imports this module and needs no tokenizer
@@ -121,10 +122,11 @@ class IntentAndSlots(TaggingTask[Example, SemanticFrame]):
         intents = [intent.removeprefix(INTENT_PREFIX) for intent in _intents(labels)]
         is_known = row["intent"] in intents
         if not is_known:
+            hint = label_hint(str(row["intent"]), intents)
             problems.add(
                 row["where"],
                 f"intent {row['intent']!r} is not one of the recipe's labels with the prefix "
-                f"{INTENT_PREFIX} ({', '.join(intents)}); add it there, or correct it",
+                f"{INTENT_PREFIX} ({', '.join(intents)}); {hint}",
                 "unknown-label",
             )
         if not check_tags(row, _slots(labels), problems) or not is_known:

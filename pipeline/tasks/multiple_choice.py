@@ -138,14 +138,18 @@ class MultipleChoice(
             check_text(key, row[key], where, problems)
         choices, starts = row["choices"], row.get("starts")
         starts = [] if starts in (None, ()) else starts
-        if (
-            not is_text_list(choices)
-            or len(choices) < (2 if starts == [] else 1)
-            or not all(choice.strip() for choice in choices)
-        ):
+        if not is_text_list(choices) or len(choices) < (2 if starts == [] else 1):
             problems.add(
                 where,
-                f"choices: found {str(choices)[:60]}, expected a list of texts, two or more",
+                f"choices: found {str(choices)[:60]}, expected a list of texts, two or more; "
+                "correct it",
+                "choices",
+            )
+        elif empty := [number for number, choice in enumerate(choices) if not choice.strip()]:
+            problems.add(
+                where,
+                f"choices[{empty[0]}] is empty: {choices[empty[0]][:40]!r}; fill it in, or "
+                "remove it",
                 "choices",
             )
         elif not all(check_surrogates("choices", text, where, problems) for text in choices):

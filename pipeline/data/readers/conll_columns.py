@@ -18,8 +18,8 @@ from pipeline.data.readers.base import (
     split_columns,
 )
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
-from pipeline.errors import Problems, abbreviate, quantity
-from pipeline.tasks.base.row import Row
+from pipeline.errors import Problem, Problems, abbreviate, quantity
+from pipeline.tasks.base.row import TAG_PROBLEMS, Row
 
 _NOT_A_WORD_ID = re.compile(r"\d+([-.])\d+")  # CoNLL-U's multiword ranges, empty nodes
 _SKIPPED_IDS = {"-": "multiword ranges (1-2)", ".": "empty nodes (1.1)"}
@@ -103,16 +103,19 @@ class Options:
 def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
     """Rows of `tokens` and IOB2 `tags`. -DOCSTART- lines are skipped, and end a sentence.
 
+    A row whose tags violate the scheme has TAG_PROBLEMS, and the task refuses it.
+
     `options` must not contain auto: see `resolve_auto`.
     """
     scheme = cast(Scheme, options.tag_scheme)
     for block, tokens, raw_tags in _sentences(source, options, problems):
         tags, errors = to_iob2(raw_tags, scheme)
-        with problems.in_one_row():
-            for position, message, kind in errors:
-                problems.add(block[position].where, message, kind)
-        if not errors:
-            yield {"where": block[0].where, "tokens": tokens, "tags": tags}
+        row: Row = {"where": block[0].where, "tokens": tokens, "tags": tags}
+        if errors:
+            row[TAG_PROBLEMS] = [
+                Problem(kind, block[position].where, message) for position, message, kind in errors
+            ]
+        yield row
 
 
 def resolve_auto(options: Options, files: Iterable[Source]) -> tuple[Options, dict[str, Any]]:

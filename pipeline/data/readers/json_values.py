@@ -103,7 +103,7 @@ def check(
     if not isinstance(value, dict):
         problems.add(
             where,
-            f"found {describe(value)}, expected a mapping",
+            f"found {describe(value)}, expected a mapping; {_remedy(value, dict)}",
             "wrong-type",
             hides,
         )
@@ -123,11 +123,29 @@ def check(
             valid = False
             problems.add(
                 where,
-                f"{key}: found {describe(value[key])}, expected {KIND_NAMES[kind]}",
+                f"{key}: found {describe(value[key])}, expected {KIND_NAMES[kind]}; "
+                f"{_remedy(value[key], kind)}",
                 "not-an-integer" if kind is int else "wrong-type",
                 hides,
             )
     return valid
+
+
+_REMEDIES: dict[type, str] = {
+    str: "write it as text in quotes",
+    int: "write a whole number",
+    list: "write [...], or [] for none",
+    dict: "write {...}",
+}
+
+
+def _remedy(value: Any, kind: type) -> str:
+    """How to write a value of this type."""
+    if kind is int and isinstance(value, str) and value.isdecimal():
+        return f"write {value} without quotes"
+    if kind is str and value is None:
+        return "fill it in, or remove its row"
+    return _REMEDIES[kind]
 
 
 def value_at(record: Any, path: str) -> Any:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.data.readers.base import Source, SourceLine, lines, split_columns
 from pipeline.data.readers.tags import to_iob2
-from pipeline.errors import Problems, abbreviate
-from pipeline.tasks.base.row import Row
+from pipeline.errors import Problem, Problems, abbreviate
+from pipeline.tasks.base.row import TAG_PROBLEMS, Row
 
 _NO_LINE = SourceLine("", "")
 
@@ -53,7 +53,7 @@ def read(source: Source, options: Options, problems: Problems) -> Iterator[Row]:
         filled = [line for line in sentence if line.text.strip()]
         if len(filled) == len(sentence):
             words, tags, intent = sentence
-            yield from _row(words, tags, intent, problems)
+            yield _row(words, tags, intent)
         elif filled:
             problems.add(
                 filled[0].where,
@@ -71,17 +71,15 @@ def companion_files(path: Path, options: Options) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _row(
-    words: SourceLine, tags: SourceLine, intent: SourceLine, problems: Problems
-) -> Iterator[Row]:
-    """The row of a sentence; none, and problems, if its tags violate IOB2."""
+def _row(words: SourceLine, tags: SourceLine, intent: SourceLine) -> Row:
+    """The row of a sentence; with TAG_PROBLEMS if its tags violate IOB2."""
     iob2, errors = to_iob2(split_columns(tags, None), "iob2")
-    for _, message, kind in errors:
-        problems.add(tags.where, message, kind)
-    if not errors:
-        yield {
-            "where": words.where,
-            "tokens": split_columns(words, None),
-            "tags": iob2,
-            "intent": intent.text.strip(),
-        }
+    row: Row = {
+        "where": words.where,
+        "tokens": split_columns(words, None),
+        "tags": iob2,
+        "intent": intent.text.strip(),
+    }
+    if errors:
+        row[TAG_PROBLEMS] = [Problem(kind, tags.where, message) for _, message, kind in errors]
+    return row

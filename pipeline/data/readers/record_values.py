@@ -1,14 +1,17 @@
 """Values of records as values of a row's keys, by the kind of the key."""
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from pipeline.data.readers.json_values import check, check_answers, integer
-from pipeline.errors import Problems, describe, quantity
+from pipeline.errors import Problems, describe, quantity, shorten
 from pipeline.tasks.base.row import ValueKind
 
 
-def convert_value(kind: ValueKind, value: Any, path: str, where: str, problems: Problems) -> Any:
+def convert_value(
+    key: str, kind: ValueKind, value: Any, path: str, where: str, problems: Problems
+) -> Any:
     """The value of a key; adds a problem and returns None if it is of another kind."""
     if kind == "answers":
         return _answers(value, where, problems)
@@ -18,14 +21,16 @@ def convert_value(kind: ValueKind, value: Any, path: str, where: str, problems: 
         problems.add(
             where,
             f"{path}: found {describe(value)}, expected {expected}; "
-            f"correct it, or the recipe's fields{_reader_hint(kind, value)}",
+            f"correct it, or the recipe's fields{_list_hint(key, kind, value)}",
             "not-an-integer" if kind == "integer" else "wrong-type",
         )
     return result
 
 
-def _reader_hint(kind: ValueKind, value: Any) -> str:
-    """The remedy for a text or spans where a list of tokens or tags is expected."""
+def _list_hint(key: str, kind: ValueKind, value: Any) -> str:
+    """The remedy for a text where a list is expected, or for spans in place of tags."""
+    if kind == "texts" and key != "tokens" and isinstance(value, str):
+        return f"; write a list, e.g. {json.dumps([shorten(value, 40)], ensure_ascii=False)}"
     if kind in ("texts", "tags") and isinstance(value, str):
         return (
             "; if each record is one token, set group_by in the recipe's options to the column "

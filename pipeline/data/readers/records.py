@@ -33,8 +33,8 @@ from pipeline.data.readers.tables import (
     records,
 )
 from pipeline.data.readers.tags import Scheme, SchemeEvidence, SchemeOrAuto, to_iob2
-from pipeline.errors import Problems, abbreviate, did_you_mean
-from pipeline.tasks.base.row import COMMON_KEYS, Row, RowKeys, ValueKind
+from pipeline.errors import Problem, Problems, abbreviate, did_you_mean
+from pipeline.tasks.base.row import COMMON_KEYS, TAG_PROBLEMS, Row, RowKeys, ValueKind
 from pipeline.tasks.base.task import is_text_list
 from pipeline.tasks.shared.offsets import OffsetUnit
 
@@ -235,8 +235,11 @@ def row(
         before = len(problems)
         for key in mapping.keys_of("tags"):
             result[key], errors = to_iob2(result[key], cast(Scheme, mapping.options.tag_scheme))
-            for position, message, kind in errors:
-                problems.add(where, f"token {position}: {message}", kind)
+            if errors:
+                result[TAG_PROBLEMS] = [
+                    Problem(kind, where, f"token {position}: {message}")
+                    for position, message, kind in errors
+                ]
         convert_offsets(result, mapping.options.offsets, problems)
         return None if len(problems) > before else result
 
@@ -414,7 +417,7 @@ def _raw_row(
         if key in _SINGLE_ANSWER and (value is None or value == ""):  # no answer
             result[key] = None
             continue
-        result[key] = convert_value(mapping.kinds[key], value, path, where, problems)
+        result[key] = convert_value(key, mapping.kinds[key], value, path, where, problems)
     if len(problems) > before:
         return None
     for key in mapping.keys_of("label", "tags"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from pipeline.data.readers.base import (
 )
 from pipeline.data.readers.json_documents import is_document, items
 from pipeline.data.readers.json_values import objects
-from pipeline.errors import Problems, abbreviate, did_you_mean, quantity
+from pipeline.errors import Problems, abbreviate, closest, quantity
 
 _DELIMITERS = (";", "\t", "|", ",")
 Quote = Literal["auto", "double", "none"]
@@ -81,30 +82,51 @@ def records(
 
 
 def has_columns(
-    names: Sequence[str], required: Iterable[str], where: str, problems: Problems
+    names: Sequence[str],
+    required: Iterable[str],
+    where: str,
+    problems: Problems,
+    has_header: bool = False,
 ) -> bool:
-    """Whether `names` contains all `required` columns; adds a problem for each missing one."""
+    """Whether `names` contains all `required` columns; adds a problem if one is missing."""
     missing = [name for name in required if name not in names]
-    present = [name[:40] for name in names[:20]]  # without a header, a name is a cell of any length
-    delimiter = next((mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]), None)
-    for name in missing:
-        if delimiter is not None:
-            remedy = (
-                f"the only column is {present[0]!r}; set delimiter: {json.dumps(delimiter)} in "
-                "the recipe's options"
-            )
-        elif f'"{name}"' in names:
-            remedy = "the header has it in quotes; set quote: double in the recipe's options"
-        else:
-            hint = did_you_mean(name, present)
-            remedy = f"add it, or set its name in the recipe's fields{hint}"
+    if missing:
+        noun = "column" if len(missing) == 1 else "columns"
+        verb = "is" if len(missing) == 1 else "are"
         problems.add(
             where,
-            f"column {name!r} is missing: {remedy}",
+            f"{noun} {', '.join(map(repr, missing))} {verb} missing: "
+            f"{_missing_remedy(missing, names, has_header)}",
             "missing-column",
             hides=True,
         )
     return not missing
+
+
+def _missing_remedy(missing: Sequence[str], names: Sequence[str], has_header: bool) -> str:
+    """How to make columns with the names `missing`; `names` are those of the file."""
+    # Without a header, a name is a cell of any length.
+    present = [name[:40] for name in names[:20] if name.strip()]
+    delimiter = next((mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]), None)
+    if delimiter is not None:
+        return (
+            f"the only column is {present[0]!r}; set delimiter: {json.dumps(delimiter)} in the "
+            "recipe's options"
+        )
+    pronoun, name = ("it", "its name") if len(missing) == 1 else ("them", "their names")
+    if all(f'"{name}"' in names for name in missing):
+        return f"the header has {pronoun} in quotes; set quote: double in the recipe's options"
+    similar = [match for name in missing if (match := closest(name, present))]
+    hint = (
+        f"did you mean {' and '.join(map(repr, similar))}?"
+        if similar
+        else f"the columns are {', '.join(present) or 'without names'}"
+    )
+    if has_header and not similar:
+        hint += (
+            f"; if the file has no header, set columns in the options, e.g. [{', '.join(missing)}]"
+        )
+    return f"add {pronoun}, or set {name} in the recipe's fields; {hint}"
 
 
 def _table(
@@ -117,8 +139,18 @@ def _table(
         header_where, names = next(rows, (str(path), []))
     if not names:  # an empty file
         return
+    if _is_delimiter_line(names):
+        problems.add(
+            header_where,
+            f"the line {abbreviate(names[0])} tells Excel the delimiter and is not a header; "
+            "remove it; the recipe's option delimiter is read instead",
+            "missing-column",
+            hides=True,
+        )
+        return
     is_valid = _are_unique(names, header_where, problems)
-    if not is_valid or not has_columns(names, required, header_where, problems):
+    has_header = not dialect.columns
+    if not is_valid or not has_columns(names, required, header_where, problems, has_header):
         return
     check_quotes = kind == "tsv" and dialect.quote == "auto"
     for where, cells in rows:
@@ -138,6 +170,12 @@ def _table(
             )
         else:
             yield where, dict(zip(names, cells, strict=True))
+
+
+def _is_delimiter_line(cells: Sequence[str]) -> bool:
+    """Whether the cells of the first line are those of `sep=;`, which Excel writes."""
+    first, *others = cells
+    return (first == "sep=" and others == [""]) or re.fullmatch("sep=.", first) is not None
 
 
 def _are_unique(names: Sequence[str], where: str, problems: Problems) -> bool:

@@ -148,6 +148,13 @@ def _ill_formed_message(tag: str, scheme: Scheme) -> str:
             f'class number with names in the options of the reader records: {{"{tag}": B-TYPE}}; '
             "for other readers, write the tags into the file"
         )
+    if re.fullmatch(r"\w{2,}", tag):
+        return (
+            f"tag {tag!r} has no prefix, and {scheme.upper()} has O, {allowed}; if it is a type, "
+            f"write I-{tag} in place of it and set tag_scheme: iob1 (the reader records can do so "
+            f"with names: {{{tag}: I-{tag}}} in its options; adjacent tokens of a type become one "
+            "span); if not, correct the recipe's columns"
+        )
     prefix = tag.partition("-")[0]
     others = [name for name, prefixes in _PREFIXES.items() if prefix in prefixes]
     remedy = (

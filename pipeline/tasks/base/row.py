@@ -13,6 +13,10 @@ Row = dict[str, Any]
 """One unchecked example as plain Python. It always has `where` (its "file:line"); the task declares
 the other keys (`RowKeys`)."""
 
+TAG_PROBLEMS = "tag_problems"
+"""The key of a row's problems (`errors.Problem`) if the tags in the file violate their scheme. The
+task adds them to those that it finds, and refuses the row."""
+
 ValueKind = Literal[
     "text",
     "name",

@@ -41,7 +41,8 @@ def to_characters(text: str, offset: int, unit: OffsetUnit) -> int | None:
 def text_mismatch_hint(context: str, text: str, start: int) -> str:
     """The cause, if `text` is at `start` in another way of counting, and the remedy.
 
-    The ways are UTF-16, bytes, other line endings, and an offset of one. "" if none of them fits.
+    The ways are UTF-16, bytes, other line endings, an offset of one, and another case of letters.
+    "" if none of them fits.
     """
     for unit in _other_units(context):
         position = to_characters(context, start, unit)
@@ -60,6 +61,9 @@ def text_mismatch_hint(context: str, text: str, start: int) -> str:
         context.startswith(text, position) for position in (start - 1, start + 1) if position >= 0
     ):
         return "off by one: count characters from 0, and correct the offsets"
+    actual = context[start : start + len(text)]
+    if actual.casefold() == text.casefold():
+        return f"the two differ only in case: write {actual!r}"
     return ""
 
 

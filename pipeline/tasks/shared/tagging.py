@@ -22,7 +22,7 @@ from pipeline.tasks.base.capabilities import (
 from pipeline.tasks.base.claims import CharacterSpans, Claim, Floats, softmax
 from pipeline.tasks.base.edits import Edit
 from pipeline.tasks.base.features import Feature, WindowLogits, windows
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import TAG_PROBLEMS, Row
 from pipeline.tasks.base.task import Task, is_text_list
 from pipeline.tasks.shared.validation import check_sentence_length, check_words, label_hint
 
@@ -242,7 +242,8 @@ def check_tokens(row: Row, problems: Problems) -> bool:
         return True
     problems.add(
         row["where"],
-        f"tokens: found {describe(tokens)}, expected a list of one word or more",
+        f"tokens: found {describe(tokens)}, expected a list of one word or more; "
+        'write e.g. ["Ada", "ran"], or remove the row',
         "wrong-type",
     )
     return False
@@ -256,9 +257,11 @@ def bio_classes(labels: Sequence[str]) -> tuple[str, ...]:
 def check_tags(row: Row, labels: Sequence[str], problems: Problems) -> bool:
     """Whether a row has tokens and one IOB2 tag for each, with labels of `labels`.
 
-    Adds problems if not; an unknown label is one problem per row.
+    Adds problems if not, also those of the reader; an unknown label is one problem per row.
     """
     before = len(problems)
+    for kind, problem_where, message in row.get(TAG_PROBLEMS, ()):
+        problems.add(problem_where, message, kind)
     tokens, tags, where = row["tokens"], row["tags"], row["where"]
     has_tokens = check_tokens(row, problems)
     if has_tokens and check_words(tokens, where, problems):

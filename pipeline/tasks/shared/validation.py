@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from unicodedata import is_normalized, normalize
 
-from pipeline.errors import Problems, describe, quantity
+from pipeline.errors import Problems, closest, describe, quantity
 
 # C0 and C1 control characters come from a wrong decoding, a PDF or a binary file. In a text, tabs
 # and line ends are allowed.
@@ -104,7 +104,7 @@ def check_text(key: str, value: Any, where: str, problems: Problems) -> bool:
     if not isinstance(value, str):
         problems.add(
             where,
-            f"{key}: found {describe(value)}, expected text",
+            f"{key}: found {describe(value)}, expected text; correct it, or remove the row",
             "wrong-type",
         )
         return False
@@ -141,6 +141,8 @@ def check_name(key: str, value: Any, where: str, problems: Problems) -> None:
 
 def label_hint(label: str, labels: Sequence[str]) -> str:
     """How to correct a label that is not among `labels`: what it may be meant to be."""
+    if not label.strip():
+        return "it is empty: fill it in, or remove the row"
     for other in labels:
         if normalize("NFC", label) == normalize("NFC", other):
             return (
@@ -149,7 +151,9 @@ def label_hint(label: str, labels: Sequence[str]) -> str:
             )
         if label.strip() == other:
             return f"remove the spaces around {other!r}"
-    return "add it there, or correct it"
+    names = {name.casefold(): name for name in labels}
+    match = closest(label.strip().casefold(), names)
+    return f"{f'write {names[match]!r}' if match else 'correct it'}, or add it there"
 
 
 def check_surrogates(key: str, text: str, where: str, problems: Problems) -> bool:

@@ -335,10 +335,13 @@ def test_missing_files_are_reported_at_once(ner: Path, tmp_path: Path) -> None:
 
 def test_file_in_two_splits_is_refused(ner: Path, tmp_path: Path) -> None:
     recipe = replace(
-        NER, files=Splits(("t*.conll", "test.conll"), "test.conll", "validation.conll")
+        NER, files=Splits(("train.conll", "t*.conll"), "test.conll", "validation.conll")
     )
     assert refuse(recipe, ner, tmp_path / "out") == [
-        "test.conll: the recipe's files include it twice, maybe in two splits; list it only once"
+        "test.conll: the recipe's files include it in train and test, but splits must not share "
+        "rows; give each split its own file, or replace test by carve_test: 0.1 to carve it out of "
+        "the training split",
+        "train.conll: the recipe's files include it in train and train; list it only once",
     ]
 
 
@@ -386,7 +389,25 @@ def test_invalid_corpus_is_refused(
 
 def test_message_of_an_unknown_label_has_the_known_labels(ner: Path, tmp_path: Path) -> None:
     problem = refuse(NER, write(ner, test="Oslo B-LOCC\n"), tmp_path / "out")[0]
-    assert problem.endswith("is not in the recipe's labels (PER, LOC); add it there, or correct it")
+    assert problem.endswith(
+        "token 0 'Oslo' has label 'LOCC', which is not in the recipe's labels (PER, LOC); write "
+        "'LOC', or add it there"
+    )
+
+
+def test_a_sentence_with_invalid_tags_has_its_unknown_labels_reported(
+    ner: Path, tmp_path: Path
+) -> None:
+    folder = write(ner, test="Oslo S-PRE\nran I-ORG\nBonn B-CITY\n\nAda B-PER\n")
+    messages = refuse(NER, folder, tmp_path / "out")
+    assert [message.partition("; ")[0] for message in messages] == [
+        "test.conll:1: tag 'S-PRE' is not valid in IOB2, which has O, B-TYPE, I-TYPE",
+        "test.conll:2: tag 'I-ORG' continues a span that has not begun, which IOB2 does not allow",
+        "test.conll:1: token 1 'ran' has label 'ORG', which is not in the recipe's labels (PER, "
+        "LOC)",
+        "test.conll:1: token 2 'Bonn' has label 'CITY', which is not in the recipe's labels (PER, "
+        "LOC)",
+    ]
 
 
 def test_a_row_without_the_key_of_the_metric_is_refused(tmp_path: Path) -> None:
@@ -562,7 +583,12 @@ def test_ids_of_a_carved_split_have_the_name_of_their_file(tmp_path: Path) -> No
         (
             question(1, context="A dog sat."),
             "answer 'cat' has answer_start 2, but the context has 'dog' there; "
-            "it does not occur in the context",
+            "it does not occur in the context: correct",
+        ),
+        (
+            question(1, context="A Cat sat."),
+            "answer 'cat' has answer_start 2, but the context has 'Cat' there; it does not occur "
+            "in the context, the two differ only in case: write 'Cat'",
         ),
         (
             question(1, answers=[{"text": "", "answer_start": 0}]),
@@ -588,6 +614,38 @@ def test_empty_carved_split_is_refused(tmp_path: Path) -> None:
         "data_recipes/ours.yaml: split 'validation' (1e-09 of the training split) is empty; "
         "correct carve_validation or seed"
     ]
+
+
+def test_training_rows_that_are_all_carved_are_one_problem(tmp_path: Path) -> None:
+    """The labels that the empty training split lacks are not reported."""
+    recipe = Recipe(
+        "ours",
+        "sequence_classification",
+        "public domain",
+        "nowhere",
+        "records",
+        Splits("train.jsonl", "test.jsonl"),
+        Records(),
+        labels=("a", "b"),
+        carve_validation=1 - 1e-9,
+    )
+    rows: list[dict[str, object]] = [
+        {"text": f"text {number}", "label": label} for number, label in enumerate("ab")
+    ]
+    message = (
+        "data_recipes/ours.yaml: split 'train' (train.jsonl) is empty, because "
+        "carve_validation: 0.999999999 took {rows}; add rows, reduce the fraction, or change seed"
+    )
+    test: list[dict[str, object]] = [{"text": "a test", "label": "b"}]
+    folder = write(tmp_path / "raw", train=rows, test=test)
+    assert refuse(recipe, folder, tmp_path / "out") == [message.format(rows="all 2 rows")]
+    folder = write(tmp_path / "raw", train=rows[:1], test=test)
+    assert refuse(recipe, folder, tmp_path / "out") == [message.format(rows="its only row")]
+    folder = write(tmp_path / "raw", train=[question(n, title="T") for n in range(2)])
+    folder = write(folder, test=[question("t", title="U")])
+    questions = replace(QA, options=QUESTION_WITH_TITLE, carve_validation=1 - 1e-9)
+    (problem,) = refuse(questions, folder, tmp_path / "out")
+    assert "is empty, because all 2 rows are one group, 'T', and a group stays" in problem
 
 
 @pytest.mark.parametrize(

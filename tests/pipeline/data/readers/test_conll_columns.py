@@ -11,6 +11,7 @@ from pipeline.config import parse
 from pipeline.data.readers import READERS
 from pipeline.data.readers.base import Slice, Splits, compression, matching_files
 from pipeline.errors import Problems, UserError
+from pipeline.tasks.base.row import TAG_PROBLEMS
 from tests.support.paths import DATA, ROOT
 from tests.support.raw import EXTENSIONS, compress, read, without_where
 
@@ -78,9 +79,13 @@ def test_bytes_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
 
 
 def test_invalid_tag_is_reported_with_its_line(tmp_path: Path) -> None:
+    """The task refuses the row after it has checked its labels too."""
     rows, problems = read("conll_columns", "a\tO\nb\tI-PER\n\nc\tO\n", tmp_path, IOB2)
-    assert [row["tokens"] for row in rows] == [["c"]]
-    assert problems[0].startswith("corpus:2: tag 'I-PER' continues a span that has not begun")
+    assert not problems
+    assert [row["tokens"] for row in rows if TAG_PROBLEMS not in row] == [["c"]]
+    (problem,) = rows[0][TAG_PROBLEMS]
+    assert problem.where.endswith("corpus:2")
+    assert problem.message.startswith("tag 'I-PER' continues a span that has not begun")
 
 
 UD = {
@@ -178,9 +183,8 @@ def test_auto_options_are_equal_for_all_files(tmp_path: Path) -> None:
     options = parse(READERS["conll_columns"].options, AUTO | {"columns": 2, "separator": None}, "r")
     resolved, detected = READERS["conll_columns"].resolve_auto(options, files)
     assert detected == {"tag_scheme": "iob2"}
-    problems = Problems()
-    assert list(READERS["conll_columns"].read(files[1], resolved, problems)) == []
-    assert problems.counts == {"orphan-tag": 1}
+    (row,) = READERS["conll_columns"].read(files[1], resolved, Problems())
+    assert [problem.kind for problem in row[TAG_PROBLEMS]] == ["orphan-tag"]
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS[1:])

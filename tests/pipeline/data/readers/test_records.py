@@ -18,7 +18,7 @@ from pipeline.data.readers.cells import parse_list
 from pipeline.data.readers.records import Options, for_task, keys
 from pipeline.errors import Problems, UserError
 from pipeline.tasks import task_named
-from pipeline.tasks.base.row import Row
+from pipeline.tasks.base.row import TAG_PROBLEMS, Row
 from tests.support import raw
 from tests.support.raw import EXTENSIONS, compress, without_where
 
@@ -192,7 +192,12 @@ def test_invalid_lines_are_reported(tmp_path: Path, line: str, message: str) -> 
         ("spans", [{"segment": 0, "start": "1", "end": 2}], "spans: found a list"),
         ("spans", [{"segment": 0, "start": 1, "end": True}], "spans: found a list"),
         ("spans", [3], "spans: found a list [3], expected a list of mappings"),
-        ("choices", "ab", "choices: found text 'ab', expected a list of texts; correct it"),
+        (
+            "choices",
+            "ab",
+            "choices: found text 'ab', expected a list of texts; correct it, or the recipe's "
+            'fields; write a list, e.g. ["ab"]',
+        ),
         ("choices", ["a", 2], "choices: found a list ['a', 2], expected a list of texts"),
         ("starts", [0, "1"], "starts: found a list [0, '1'], expected a list of integers"),
         ("starts", [False], "starts: found a list [False], expected a list of integers"),
@@ -332,8 +337,10 @@ def test_single_answer_is_in_two_columns(tmp_path: Path) -> None:
         ),
         (
             {"answers": [{"text": "cat", "answer_start": "2"}]},
-            "answers[0]: answer_start: found text '2', expected an integer",
+            "answers[0]: answer_start: found text '2', expected an integer; write 2 without quotes",
         ),
+        ({"answers": None}, "answers: found nothing, expected a list; write [...], or [] for none"),
+        ({"answers": ["cat"]}, "answers[0]: found text 'cat', expected a mapping; write {...}"),
         (
             {"answers": {"text": ["cat"], "answer_start": []}},
             "answers: 1 text with 0 offsets; give each answer one text and one offset",
@@ -381,10 +388,9 @@ def test_tags_are_renamed_and_converted_to_iob2(tmp_path: Path) -> None:
         {"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"], "predicate": 1}
     ]
     rows, problems = read(line, tmp_path, {"fields": fields, "names": {"0": "O", "1": "I-PER"}})
-    assert rows == []
-    assert problems[0].startswith(
-        "corpus:1: token 0: tag 'I-PER' continues a span that has not begun"
-    )
+    assert not problems
+    (problem,) = rows[0][TAG_PROBLEMS]
+    assert problem.message.startswith("token 0: tag 'I-PER' continues a span that has not begun")
 
 
 CSV = {"fields": {"id": None, "text": "a text", "label": None}, "names": {"1": "yes"}}
@@ -458,7 +464,7 @@ def test_another_delimiter_is_named(tmp_path: Path) -> None:
     for delimiter, escaped in ((";", '";"'), ("\t", r'"\t"')):
         text = delimiter.join(["text", "label"])
         _, problems = read(text, tmp_path, name="corpus.csv")
-        assert len(problems) == 2, "both columns are missing"
+        assert len(problems) == 1, "one for both columns"
         assert problems[0].endswith(f"set delimiter: {escaped} in the recipe's options")
 
 
@@ -506,6 +512,18 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
             "csv",
             "1: column 'text' is missing: add it, or set its name in the recipe's fields; "
             "did you mean 'txt'?",
+        ),
+        (
+            "Ada ran,,pos\n",
+            "csv",
+            "1: columns 'label', 'text' are missing: add them, or set their names in the recipe's "
+            "fields; the columns are Ada ran, pos; if the file has no header, set columns in the "
+            "options, e.g. [label, text]",
+        ),
+        (
+            "sep=;\ntext;label\na;b\n",
+            "csv",
+            "1: the line 'sep=;' tells Excel the delimiter and is not a header; remove it; the",
         ),
         (
             'text\t"label"\n"a"\t"b"\n',

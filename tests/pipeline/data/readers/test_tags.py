@@ -43,8 +43,9 @@ def test_tags_are_converted_to_iob2(scheme: Scheme, tags: str, expected: str) ->
             "iob2",
             "PER",
             0,
-            "tag 'PER' is not valid in IOB2, which has O, B-TYPE, I-TYPE; "
-            "correct the tag, or the recipe's tag_scheme or columns",
+            "tag 'PER' has no prefix, and IOB2 has O, B-TYPE, I-TYPE; if it is a type, write I-PER "
+            "in place of it and set tag_scheme: iob1 (the reader records can do so with names: "
+            "{PER: I-PER} in its options;",
         ),
         (
             "iob2",
