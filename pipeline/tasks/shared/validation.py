@@ -153,7 +153,8 @@ def label_hint(label: str, labels: Sequence[str]) -> str:
             return f"remove the spaces around {other!r}"
     names = {name.casefold(): name for name in labels}
     match = closest(label.strip().casefold(), names)
-    return f"{f'write {names[match]!r}' if match else 'correct it'}, or add it there"
+    hint = f" (did you mean {names[match]!r}?)" if match else ""
+    return f"correct it{hint}, or add it there"
 
 
 def check_surrogates(key: str, text: str, where: str, problems: Problems) -> bool:

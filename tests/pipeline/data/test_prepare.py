@@ -390,8 +390,8 @@ def test_invalid_corpus_is_refused(
 def test_message_of_an_unknown_label_has_the_known_labels(ner: Path, tmp_path: Path) -> None:
     problem = refuse(NER, write(ner, test="Oslo B-LOCC\n"), tmp_path / "out")[0]
     assert problem.endswith(
-        "token 0 'Oslo' has label 'LOCC', which is not in the recipe's labels (PER, LOC); write "
-        "'LOC', or add it there"
+        "token 0 'Oslo' has label 'LOCC', which is not in the recipe's labels (PER, LOC); correct "
+        "it (did you mean 'LOC'?), or add it there"
     )
 
 

@@ -119,7 +119,7 @@ def test_values_of_open_slots_are_normalized() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("price=steep", "label 'price=steep' is not in the recipe's labels; add it there"),
+        ("price=steep", "label 'price=steep' is not in the recipe's labels; correct it"),
         ("price=Cheap", "label 'price=Cheap' is not in the recipe's labels"),
         ("name=zizzi", "label 'name=zizzi' is not in the recipe's labels"),
         ("food= ", "label 'food=' is not in the recipe's labels"),

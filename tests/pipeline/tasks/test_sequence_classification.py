@@ -203,8 +203,8 @@ def test_split_group_ignores_spacing_and_case() -> None:
         ),
         ({"text": "a", "label": "\uff4eo"}, ["correct it, or add it there"]),
         ({"text": "a", "label": ""}, ["it is empty: fill it in, or remove the row"]),
-        ({"text": "a", "label": "YES"}, ["write 'yes', or add it there"]),
-        ({"text": "a", "label": "yess"}, ["write 'yes', or add it there"]),
+        ({"text": "a", "label": "YES"}, ["correct it (did you mean 'yes'?), or add it there"]),
+        ({"text": "a", "label": "yess"}, ["correct it (did you mean 'yes'?), or add"]),
         ({"text": " ", "label": "no"}, ["text is empty: ' '", "fill it in"]),
         ({"text": 3, "label": "no"}, ["text: found an integer 3, expected text"]),
         (

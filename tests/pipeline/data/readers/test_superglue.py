@@ -421,7 +421,7 @@ def test_invalid_records_are_reported() -> None:
         "correct start or text",
         "hub:7: entity_spans: entity 'Bob' has the start -1, but the passage has 'Ada' there; "
         "correct start or text",
-        "hub:8: entity_spans: found a list ['Ada'], expected a mapping",
+        "hub:8: entity_spans: found a list ['Ada'], expected a mapping; write {...}",
         "hub:9: idx: key 'question' is missing; found paragraph; add it, or correct its name",
     ]
 
