@@ -5,14 +5,14 @@ Messages name the options --input and --output.
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from deep_prompt.cli.arguments import output_errors
-from pipeline.errors import UserError, quantity
+from pipeline.errors import UserError, abbreviate, quantity
 from pipeline.files import atomic_stream
 from stages.runtime.entry import StopSignals, discard_stdout
 
@@ -174,19 +174,31 @@ def _table_rows(
         if keys:
             check_header({**dict.fromkeys(keys, ""), "where": where})
         for cells in filter(None, reader):
-            if len(cells) == len(keys):
-                row = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
-                yield {**row, "where": where}
-            else:
-                yield UserError(
-                    f"{where}: has {quantity(len(cells), 'cell')}, but the first line names "
-                    f"{quantity(len(keys), 'key')}; correct the line"
-                )
+            yield _table_row(keys, cells, kind, where)
     except csv.Error as error:
         raise UserError(
             f"{where}: not valid {kind[1:].upper()}: {error}; put cells with quotes, delimiters or "
             "line endings into double quotes, and double the quotes in them"
         ) from None
+
+
+def _table_row(
+    keys: Sequence[str], cells: Sequence[str], kind: str, where: str
+) -> "Row | UserError":
+    from pipeline.data.readers.tables import is_quoted
+
+    if len(cells) != len(keys):
+        return UserError(
+            f"{where}: has {quantity(len(cells), 'cell')}, but the first line names "
+            f"{quantity(len(keys), 'key')}; correct the line"
+        )
+    if kind == ".tsv" and (quoted := next(filter(is_quoted, cells), None)):
+        return UserError(
+            f"{where}: cell {abbreviate(quoted, 40)} is in quotes, which a TSV does not have; remove "
+            "them, or give a CSV or lines of JSON"
+        )
+    row = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
+    return {**row, "where": where}
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def _table(
                 "correct the line, or the recipe's delimiter, quote or columns",
                 "column-count",
             )
-        elif check_quotes and (quoted := next(filter(_is_quoted, cells), None)):
+        elif check_quotes and (quoted := next(filter(is_quoted, cells), None)):
             problems.add(
                 where,
                 f"cell {abbreviate(quoted, 40)} seems to be in quotes; set quote in the "
@@ -191,7 +191,8 @@ def _are_unique(names: Sequence[str], where: str, problems: Problems) -> bool:
     return not duplicates
 
 
-def _is_quoted(cell: str) -> bool:
+def is_quoted(cell: str) -> bool:
+    """Whether a cell that was read without quotes begins and ends with one."""
     return len(cell) > 1 and cell[0] == cell[-1] == '"'
 
 

@@ -75,6 +75,7 @@ def test_a_long_context_is_a_cell() -> None:
         ("a.csv", b"text,id\nAda\n", "a.csv:2: has 1 cell, but the first line names 2 keys;"),
         ("a.csv", b"text,text\n", "a.csv:1: names the key 'text' twice; rename one"),
         ("a.csv", b'text\n"Ada\n', "a.csv:2: not valid CSV: unexpected end of data; put cells"),
+        ("a.tsv", b'text\n"Ada, her"\n', "a.tsv:2: cell '\"Ada, her\"' is in quotes, which a TSV"),
         ("a.tsv", b"text\n\xff\n", "a.tsv:2: byte 1, 0xff, is not UTF-8"),
         (
             "a.json",
