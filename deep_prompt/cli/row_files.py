@@ -194,8 +194,8 @@ def _table_row(
         )
     if kind == ".tsv" and (quoted := next(filter(is_quoted, cells), None)):
         return UserError(
-            f"{where}: cell {abbreviate(quoted, 40)} is in quotes, which a TSV does not have; remove "
-            "them, or give a CSV or lines of JSON"
+            f"{where}: cell {abbreviate(quoted, 40)} is in quotes, which a TSV does not have; "
+            "remove them, or give a CSV or lines of JSON"
         )
     row = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
     return {**row, "where": where}
