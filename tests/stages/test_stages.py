@@ -486,7 +486,7 @@ RAW: dict[str, tuple[str, str, Callable[[bytes], bytes | None], tuple[str, ...]]
         "world_ner",
         "data/world/ner/train.conll",
         lambda raw: raw.replace(b"PER", b"PRE"),
-        ("train.conll:1", "'PRE' is not in the recipe's labels (PER", "add it there"),
+        ("train.conll:1", "label 'PRE', which is not in the recipe's labels (PER", "did you mean"),
     ),
     "label only in validation": (
         "world_ner",
