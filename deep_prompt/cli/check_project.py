@@ -203,13 +203,7 @@ def _recipe_problems(params: Params, name: str, recipe: "Recipe") -> list[str]:
         partial(check_arm, arm, name, recipe.task)
         for arm in (params.compared_arms if name in params.compare.tasks else ())
     ]
-    problems: list[str] = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            problems += error.problems
-    return problems
+    return _problems_of(checks)
 
 
 def _shift_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[str]:
@@ -245,6 +239,11 @@ def _cluster_problems() -> list[str]:
         checks.append(partial(rank_environment, cluster, os.environ))
         if cluster.is_one_machine:
             checks.append(partial(gpu_variables, cluster.ranks, os.environ))
+    return _problems_of(checks)
+
+
+def _problems_of(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """The problems that any of the checks raises."""
     problems: list[str] = []
     for check in checks:
         try:
