@@ -258,7 +258,7 @@ def _run_once(
     A run of a search may have no test score (see `run`); outside a search (without `best`), it is
     made again.
     """
-    key = {"arm": arm, "task": task, "rows": rows, "rate": rate, "seed": seed, "changes": changes}
+    key = dict(zip(KEY, (arm, task, rows, rate, seed, changes), strict=True))
     for previous in _read_runs(out):
         is_scored = previous["test"] is not None or best > -math.inf
         if is_scored and all(previous[name] == value for name, value in key.items()):
@@ -358,11 +358,10 @@ def means(out: Path) -> None:
     """Print the test scores of each arm by task and number of rows, their mean, and the wins."""
     groups: dict[int, dict[str, dict[str, list[Run]]]] = {}
     runs = _read_runs(out)
-    of_new = [run for run in runs if _size_of_new(run)]
-    if len(of_new) < len(runs):
-        print(f"left out: {len(runs) - len(of_new)} runs that are not of `new`")
-    for run in of_new:
-        rows = _size_of_new(run)
+    sized = [(size, run) for run in runs if (size := _size_of_new(run))]
+    if len(sized) < len(runs):
+        print(f"left out: {len(runs) - len(sized)} runs that are not of `new`")
+    for rows, run in sized:
         by_task = groups.setdefault(rows, {}).setdefault(run["task"], {})
         by_task.setdefault(run["arm"], []).append(run)
     for rows, tasks in sorted(groups.items()):

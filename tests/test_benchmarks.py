@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,15 +59,8 @@ def test_runs_with_another_first_seed_are_scored_and_shown(
     """A search leaves runs without a test score. The fake scores prefer a rate to each seed."""
     best_rates = {7: 0.02, 8: 0.04}
 
-    def run(
-        arm: str,
-        task: str,
-        rows: int | None,
-        rate: float,
-        seed: int,
-        changes: dict[str, float],
-        best: float,
-    ) -> learning.Run:
+    def run(*arguments: Any) -> learning.Run:
+        *_, rate, seed, _changes, best = arguments
         score = 50 - 100 * abs(rate - best_rates[seed])
         costs = {"rows_seen": 100, "trained": 1, "backbone": 100, "cpu_seconds": 1.0}
         return {"validation": score, "test": score if score > best else None, **costs}

@@ -6,11 +6,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from deep_prompt.cli.arguments import SOURCE, output_errors
-from deep_prompt.cli.check_project import check_project
+from deep_prompt.cli.check_project import check_project, is_generated
 from pipeline.errors import Problems, UserError, closest
 from stages.runtime.entry import log, log_wrote
 from stages.runtime.params import load_params
-from stages.runtime.paths import PARAMS, WORLD, recipe_of
+from stages.runtime.paths import PARAMS, recipe_of
 
 # Other imports are inside the functions: see deep_prompt.cli.main.
 # ruff: noqa: PLC0415
@@ -146,8 +146,7 @@ def _complete_from_task(arguments: Namespace, params: "Params", name: str) -> No
     task = params.tasks[name]
     if task.source != HUB:
         arguments.folder = folder = Path(params.data_root, task.source)
-        is_generated = folder.parent == WORLD and folder.name in params.generate.corpora
-        if is_generated and not folder.is_dir():
+        if is_generated(params, folder) and not folder.is_dir():
             raise UserError(f"{folder}: no such folder; run `dvc repro generate@{folder.name}`")
         log(f"checking {folder}, the source of {name} in {PARAMS}")
     if arguments.max_length is None:
@@ -229,7 +228,7 @@ def _print(name: str, statistics: "Statistics", problems: Problems, dropped: str
             continue
         is_problems = section.title == "Problems"
         title = f"{section.title}."
-        if is_problems:  # A text says so if there are none.
+        if is_problems:  # without problems, the text of the section is enough
             title = problem_counts(problems) if problems.counts else ""
         heading = " ".join(filter(None, (f"{name}:", title, section.text)))
         console.print(f"\n{heading}", markup=False)

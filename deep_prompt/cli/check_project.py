@@ -166,12 +166,12 @@ def _source_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[st
     """The problems of the sources of the tasks: missing folders, and recipes without a hub."""
     from stages.prepare import HUB
 
-    root, generated = Path(params.data_root), {WORLD / name for name in params.generate.corpora}
+    root = Path(params.data_root)
     missing = {
         name: root / task.source
         for name, task in params.tasks.items()
         if task.source != HUB
-        and root / task.source not in generated
+        and not is_generated(params, root / task.source)
         and not (root / task.source).is_dir()
     }
     problems = [
@@ -190,6 +190,11 @@ def _source_problems(params: Params, recipes: "Mapping[str, Recipe]") -> list[st
         for name, recipe in recipes.items()
         if params.tasks[name].source == HUB and recipe.hub is None
     ]
+
+
+def is_generated(params: Params, folder: Path) -> bool:
+    """Whether the stage `generate` writes the corpus in a folder."""
+    return folder in {WORLD / corpus for corpus in params.generate.corpora}
 
 
 def _recipe_problems(params: Params, name: str, recipe: "Recipe") -> list[str]:
